@@ -1,0 +1,53 @@
+# Every target sets up what it needs. `make help` lists them.
+
+PYTHON ?= python3
+POOL ?= digits
+SHARDS ?= 50
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV_VERSION := 0.13.8
+
+export UV_HTTP_TIMEOUT ?= 600
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fix bench constraints clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Make .venv with everything the project needs.
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Run a whole round on real images (POOL=digits, or POOL=cifar10).
+	$(BIN)/vaal demo --pool $(POOL)
+
+test: $(READY) ## Run the tests.
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Check format, lint, types and layers.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layering.py
+
+fix: $(READY) ## Format the code, and mend what the linter can.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Measure on CIFAR-10 below VAAL_DATA; prints ratios (SHARDS=50).
+	$(BIN)/python tests/bench/score_throughput.py $(SHARDS)
+
+constraints: $(READY) ## Pin the newest versions that pyproject.toml admits.
+	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra dev --quiet \
+		--no-emit-index-url --no-annotate --no-header pyproject.toml --output-file constraints.txt
+
+clean: ## Remove the environment, caches and the demo's folder.
+	rm -rf $(VENV) demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,218 @@
+"""Every option there is: the frozen, typed model of `campaign.toml`. An option that is not here does not exist.
+
+Each field says what it is, its unit and range, and whether it changes results. A field that does is fixed for a round
+once the stage that reads it is complete; a field that does not (it moves time and memory only) may change at any time.
+"""
+
+import difflib
+import tomllib
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from engine.errors import ConfigError
+
+RESULT: dict[str, JsonValue] = {"changes_results": True}
+SPEED: dict[str, JsonValue] = {"changes_results": False}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class PoolConfig(_Section):
+    """What the pool is. Fixed at init."""
+
+    shards: list[str] = Field(default=[], json_schema_extra=RESULT)
+    """WebDataset tar shards: paths or URLs, with globs (*.tar) or brace ranges (train-{00000..00049}.tar)."""
+    root: str = Field(default="", json_schema_extra=RESULT)
+    """Path or URL below which shard names are given. Empty at init: the deepest folder common to all shards."""
+
+
+class ImageConfig(_Section):
+    """What the networks see."""
+
+    size: int = Field(default=32, ge=4, le=1024, json_schema_extra=RESULT)
+    """Side of the square that every image is resized to, pixels; the aspect ratio is not kept."""
+    channels: int = Field(default=3, ge=1, le=4, json_schema_extra=RESULT)
+    """1 greyscale, 2 greyscale and alpha, 3 RGB, 4 RGB and alpha."""
+    max_pixels: int = Field(default=100_000_000, ge=1, json_schema_extra=RESULT)
+    """An image with more pixels than this is quarantined before it is decoded."""
+
+
+class TrainConfig(_Section):
+    """How the VAE and the discriminators are trained."""
+
+    preset: Literal["small", "base", "large"] = Field(default="small", json_schema_extra=RESULT)
+    """Size of the networks: 32, 64 or 128 channels in the first stage; 32, 64 or 128 latent units."""
+    epochs: int = Field(default=10, ge=1, json_schema_extra=RESULT)
+    """Passes over the unlabelled pool, as far as max_steps allows."""
+    max_steps: int = Field(default=2000, ge=1, json_schema_extra=RESULT)
+    """Upper bound on optimizer steps. It bounds training on a large pool, which is then sampled over all shards."""
+    batch_size: int = Field(default=64, ge=1, json_schema_extra=RESULT)
+    """Images of each pool in a step, over all workers together; a multiple of train.workers."""
+    learning_rate: float = Field(default=5e-4, gt=0, json_schema_extra=RESULT)
+    """Adam's, for the VAE and the discriminators."""
+    beta: float = Field(default=1.0, ge=0, json_schema_extra=RESULT)
+    """Weight of the KL term (Eq. 1 of arXiv 1904.00370)."""
+    transductive_weight: float = Field(default=1.0, gt=0, json_schema_extra=RESULT)
+    """lambda1, the weight of the VAE's own objective."""
+    adversarial_weight: float = Field(default=1.0, ge=0, json_schema_extra=RESULT)
+    """lambda2, the weight of fooling the discriminators."""
+    folds: int = Field(default=2, ge=1, le=16, json_schema_extra=RESULT)
+    """Discriminators. An item is scored by one that did not train on it; 1 is the paper's, without cross-fitting."""
+    workers: int = Field(default=1, ge=1, json_schema_extra=RESULT)
+    """Ray Train workers, one process each; a GPU each when device is cuda."""
+    zero_stage: Literal[0, 1, 2, 3] = Field(default=0, json_schema_extra=RESULT)
+    """DeepSpeed ZeRO: what is partitioned over the workers. 0 nothing, 1 optimizer, 2 gradients too, 3 weights too."""
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", json_schema_extra=RESULT)
+    """Of weights and activations in training. Losses are taken in fp32, and scoring is always fp32."""
+    checkpoint_seconds: float = Field(default=60.0, ge=0, json_schema_extra=SPEED)
+    """A checkpoint is made at the end of an epoch when the last one is older than this, seconds."""
+    seed: int = Field(default=0, ge=0, lt=2**31, json_schema_extra=RESULT)
+    """Of initial weights, order of the items and noise."""
+
+    @model_validator(mode="after")
+    def _batches_are_dealt_evenly(self) -> "TrainConfig":
+        if self.batch_size % self.workers:
+            raise ValueError(f"train.batch_size={self.batch_size} is not a multiple of train.workers={self.workers}")
+        return self
+
+
+class ScoreConfig(_Section):
+    """How the pool is scored."""
+
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", json_schema_extra=SPEED)
+    """Actors that run the networks, a GPU each when device is cuda; auto is one for every GPU, or else CPU, of Ray."""
+    batch_size: int = Field(default=256, ge=1, le=65_536, json_schema_extra=RESULT)
+    """Images in a forward pass. Changes a logit by rounding only, but ties and bits can differ."""
+    max_bad_fraction: float = Field(default=0.05, ge=0, le=1, json_schema_extra=SPEED)
+    """Highest share of the pool's items in quarantine with which scoring counts as acceptable (else exit 3)."""
+
+
+class SelectConfig(_Section):
+    """What is picked."""
+
+    budget: int = Field(default=1000, ge=1, json_schema_extra=RESULT)
+    """b: exactly this many images are picked a round."""
+
+
+class CampaignConfig(_Section):
+    """The whole of `campaign.toml`."""
+
+    salt: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", json_schema_extra=RESULT)] = "0" * 32
+    """Hex key of the hash that makes opaque item_ids. Drawn at random at init; fixed."""
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", json_schema_extra=SPEED)
+    """Where the networks run; auto is cuda when the Ray cluster has GPUs for all workers."""
+    pool: PoolConfig = PoolConfig()
+    image: ImageConfig = ImageConfig()
+    train: TrainConfig = TrainConfig()
+    score: ScoreConfig = ScoreConfig()
+    select: SelectConfig = SelectConfig()
+
+
+FIXED_AT_INIT = ("salt", "pool")
+"""Keys, or sections, that no later command can set."""
+
+
+def parse_config(text: str, source: str) -> CampaignConfig:
+    """The model of a TOML text. Raises ConfigError that names `source` and the key."""
+    try:
+        return CampaignConfig.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error)}") from error
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """`["train.epochs=3"]` to `{"train.epochs": 3}`. A value is TOML; one that is not valid TOML is a plain string."""
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {setting}: expected key=value, for example --set train.epochs=3")
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text.strip()
+    return values
+
+
+def override(config: CampaignConfig, values: dict[str, Any], source: str) -> CampaignConfig:
+    """A copy of `config` with dotted keys replaced. Raises ConfigError that names `source` and the key."""
+    tree = config.model_dump()
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        branch = tree
+        for section in sections:
+            if not isinstance(branch.setdefault(section, {}), dict):
+                raise ConfigError(f"{source}: {key}: {section} is not a section")
+            branch = branch[section]
+        branch[name] = value
+    try:
+        return CampaignConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error)}") from error
+
+
+def fields() -> dict[str, FieldInfo]:
+    """Every option by its dotted key, in the order of the file."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in CampaignConfig.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            found.update({f"{name}.{key}": inner for key, inner in section.model_fields.items()})
+        else:
+            found[name] = field
+    return found
+
+
+def changes_results(key: str) -> bool:
+    """Whether the option with this dotted key may change what a round produces."""
+    extra = fields()[key].json_schema_extra
+    assert isinstance(extra, dict)
+    return bool(extra["changes_results"])
+
+
+def result_values(section: _Section) -> dict[str, Any]:
+    """The values of a section that may change results: what a fingerprint covers."""
+    return {
+        name: getattr(section, name)
+        for name, field in type(section).model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["changes_results"]
+    }
+
+
+def _explain(error: ValidationError) -> str:
+    """All faults in one line, each with its key."""
+    known = [*fields(), *CampaignConfig.model_fields]
+    faults: dict[str, str] = {}
+    for fault in error.errors():
+        # A union adds the name of each of its members to the key.
+        key = ".".join(str(part) for part in fault["loc"][:2])
+        message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
+        if fault["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, known, n=1)
+            faults[key] = f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
+        elif fault["type"] == "value_error":
+            faults[key] = message.removeprefix("value error, ")
+        elif key in faults:
+            faults[key] += f", or {message}"
+        else:
+            faults[key] = f"{key}={fault['input']!r}: {message}"
+    return "; ".join(faults.values())
+
+
+def describe_range(field: FieldInfo) -> str:
+    """The permitted values of an option as text, empty where the type says it all."""
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(str(choice) for choice in get_args(field.annotation))
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    metadata = [*field.metadata, *(m for part in get_args(field.annotation) for m in getattr(part, "__metadata__", ()))]
+    flat = [inner for m in metadata for inner in getattr(m, "metadata", None) or [m]]
+    bounds = [f"{sign} {getattr(m, name)}" for m in flat for name, sign in signs.items() if hasattr(m, name)]
+    return " and ".join(bounds)

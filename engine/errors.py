@@ -1,0 +1,34 @@
+"""The errors a person can mend, each with its exit status. Their text is one line: the file, the value, the mend."""
+
+
+class VaalError(Exception):
+    """Something outside the program is wrong."""
+
+    exit_status = 1
+
+
+class ConfigError(VaalError):
+    """A setting or argument is wrong, or contradicts another."""
+
+    exit_status = 2
+
+
+class NotAcceptableError(VaalError):
+    """The stage finished, but its result is not acceptable as configured."""
+
+    exit_status = 3
+
+
+class InputError(VaalError):
+    """An input is missing, unreadable or not what it should be."""
+
+    exit_status = 4
+
+
+class StorageError(VaalError):
+    """The campaign's storage refused a write."""
+
+
+def one_line(error: Exception) -> str:
+    """The text of another library's error without its line breaks."""
+    return " ".join(str(error).split())

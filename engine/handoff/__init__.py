@@ -1,0 +1,9 @@
+"""Handoff formats, one module each."""
+
+from collections.abc import Callable
+from typing import Any
+
+from engine.campaign import Campaign
+from engine.handoff import generic
+
+EXPORTERS: dict[str, Callable[[Campaign, Callable[[int, int], None]], dict[str, Any]]] = {"generic": generic.export}

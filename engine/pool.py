@@ -1,0 +1,175 @@
+"""The shard manifest: what is in the pool, and how to tell that a shard has changed."""
+
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import fs
+
+from engine.errors import ConfigError, InputError, one_line
+from engine.storage import Location
+
+SHARDS_SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("etag_or_mtime", pa.string(), nullable=False),
+        pa.field("num_items", pa.int64()),
+    ]
+)
+
+
+class Shard(NamedTuple):
+    """A row of pool/shards.parquet. `num_items` is None until the shard has been scanned."""
+
+    shard: str
+    url: str
+    size_bytes: int
+    etag_or_mtime: str
+    num_items: int | None
+
+
+def expand(patterns: list[str]) -> list[Location]:
+    """Shard locations from paths, URLs, globs and brace ranges, sorted.
+
+    Raises:
+        InputError: a pattern matches nothing, or two patterns give the same shard.
+    """
+    import braceexpand
+
+    found: list[Location] = []
+    for pattern in patterns:
+        matched = [match for plain in braceexpand.braceexpand(pattern) for match in _glob(Location.of(plain))]
+        if not matched:
+            raise InputError(f"--pool {pattern}: no shard matches; check the path, or quote the pattern")
+        found.extend(matched)
+    repeated = [location for location, count in Counter(found).items() if count > 1]
+    if repeated:
+        raise InputError(f"--pool: {repeated[0]} is listed {Counter(found)[repeated[0]]} times; list each shard once")
+    return sorted(found, key=str)
+
+
+def _glob(location: Location) -> list[Location]:
+    if not any(character in location.path for character in "*?["):
+        return [location]
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    scheme = "" if location.is_local else location.url.split("://", 1)[0] + "://"
+    try:
+        matches = ArrowFSWrapper(location.filesystem).glob(location.path)
+    except OSError as error:
+        raise InputError(f"{location}: cannot be listed: {one_line(error)}") from error
+    return [Location(scheme + str(match)) for match in matches]
+
+
+def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
+    """The pool's shards, sorted by name, and its root: `root` if given, else the deepest folder common to all shards.
+
+    Raises:
+        InputError: a shard is missing, empty, a folder, or listed twice.
+        ConfigError: a shard is not below `root`, or the shards have no folder in common.
+    """
+    if not patterns:
+        raise ConfigError("pool.shards: no shards; give --pool with paths or URLs of tar files")
+    locations = expand(patterns)
+    folder = Location.of(root).url if root else _common_folder(locations)
+    shards = []
+    for location, info in zip(locations, _infos(locations), strict=True):
+        if info.type == fs.FileType.NotFound:
+            raise InputError(f"--pool {location}: no such file")
+        if info.type != fs.FileType.File:
+            raise InputError(f"--pool {location}: a folder; give the shards in it, for example '{location}/*.tar'")
+        if info.size == 0:
+            raise InputError(f"--pool {location}: the file is empty; a shard with no items still has an end mark")
+        if not location.url.startswith(folder + "/"):
+            raise ConfigError(f"pool.root={folder}: shard {location} is not below it")
+        name = location.url.removeprefix(folder + "/")
+        shards.append(Shard(name, location.url, info.size, _etag_or_mtime(info), None))
+    return sorted(shards), folder
+
+
+def _common_folder(locations: list[Location]) -> str:
+    schemes = {location.url.partition("://")[0] if not location.is_local else "" for location in locations}
+    folder = posixpath.commonpath([posixpath.dirname(location.path) for location in locations]) if locations else ""
+    if len(schemes) != 1 or not folder:
+        raise ConfigError("--pool: the shards have no folder in common; keep a pool in one bucket or file system")
+    scheme = schemes.pop()
+    return f"{scheme}://{folder}" if scheme else folder
+
+
+def _infos(locations: list[Location]) -> Iterable[fs.FileInfo]:
+    if len({location.url.partition("://")[0] for location in locations if not location.is_local}) > 1:
+        return [location.info() for location in locations]
+    try:
+        infos: list[fs.FileInfo] = locations[0].filesystem.get_file_info([location.path for location in locations])
+    except OSError as error:
+        raise InputError(f"{locations[0]}: cannot be looked up: {one_line(error)}") from error
+    return infos
+
+
+def _etag_or_mtime(info: fs.FileInfo) -> str:
+    return f"mtime:{info.mtime_ns}"
+
+
+def open_shard(shard: Shard) -> Any:
+    """A fresh stream over the shard's bytes. Raises InputError when it is not the file that was listed at init."""
+    location = Location(shard.url)
+    check_unchanged(shard)
+    try:
+        # The default would unpack a .gz behind our back, and offsets would not be those of the file.
+        return location.filesystem.open_input_stream(location.path, compression=None, buffer_size=1 << 20)
+    except OSError as error:
+        raise InputError(f"{shard.url}: cannot be read: {one_line(error)}") from error
+
+
+def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
+    """The bytes at each (offset, size) of an unchanged shard, in the order given. Raises InputError."""
+    check_unchanged(shard)
+    location = Location(shard.url)
+    try:
+        with location.filesystem.open_input_file(location.path) as file:
+            for offset, size in ranges:
+                content = file.read_at(size, offset)
+                if len(content) != size:
+                    raise InputError(f"{shard.url}: byte {offset}: {len(content)} of {size} bytes")
+                yield content
+    except OSError as error:
+        raise InputError(f"{shard.url}: cannot be read: {one_line(error)}") from error
+
+
+def check_unchanged(shard: Shard) -> None:
+    """Raises InputError when the shard is gone or differs in size or time from what was listed at init."""
+    info = Location(shard.url).info()
+    if info.type != fs.FileType.File:
+        raise InputError(f"{shard.url}: the shard is gone; restore it, then run again")
+    if (info.size, _etag_or_mtime(info)) != (shard.size_bytes, shard.etag_or_mtime):
+        raise InputError(
+            f"{shard.url}: changed since init ({shard.size_bytes} bytes, {shard.etag_or_mtime}; "
+            f"now {info.size} bytes, {_etag_or_mtime(info)}); restore it, or start a new campaign"
+        )
+
+
+def write_shards(home: Location, shards: list[Shard]) -> None:
+    """Replace pool/shards.parquet."""
+    columns = list(zip(*shards, strict=True))
+    (home / "pool/shards.parquet").write_table(pa.table([list(column) for column in columns], schema=SHARDS_SCHEMA))
+
+
+def read_shards(home: Location) -> list[Shard]:
+    """The rows of pool/shards.parquet, sorted by shard name."""
+    return [Shard(**row) for row in (home / "pool/shards.parquet").read_table().to_pylist()]
+
+
+def estimate_num_items(shards: list[Shard]) -> int:
+    """Items of the pool: counted where shards have been scanned, and by their bytes elsewhere."""
+    scanned = [shard for shard in shards if shard.num_items is not None]
+    counted = sum(shard.num_items or 0 for shard in scanned)
+    if len(scanned) == len(shards):
+        return counted
+    scanned_bytes = sum(shard.size_bytes for shard in scanned)
+    if not counted or not scanned_bytes:
+        return len(shards) - len(scanned)
+    return round(counted * sum(shard.size_bytes for shard in shards) / scanned_bytes)

@@ -1,0 +1,188 @@
+"""Places on local disks and object stores, and atomic writes to them.
+
+A file appears whole or not at all: on a local disk by a rename, on an object store because an upload becomes visible
+when it completes. Nothing is ever appended to.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from engine.errors import ConfigError, InputError, StorageError, one_line
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder: `url` is an absolute local path or an object-store URI, without a closing slash."""
+
+    url: str
+
+    @staticmethod
+    def of(url: str) -> "Location":
+        """Normalise what a person typed. A local path may be relative, may begin with ~, or be a file:// URI."""
+        if url.startswith("file://"):
+            url = url.removeprefix("file://")
+        if "://" in url:
+            return Location(url.rstrip("/"))
+        return Location(os.path.normpath(Path(url).expanduser().absolute()))
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(f"{self.url.rstrip('/')}/{name}")
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.url
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def path(self) -> str:
+        """The path that the file system understands: without the scheme, the bucket first."""
+        return self.url if self.is_local else self.url.split("://", 1)[1]
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """Raises ConfigError for a scheme that no file system serves."""
+        if self.is_local:
+            return _local_filesystem()
+        scheme, rest = self.url.split("://", 1)
+        return _remote_filesystem(f"{scheme}://{rest.split('/', 1)[0]}")
+
+    def info(self) -> fs.FileInfo:
+        """Type, size and modification time; a missing file has the type NotFound."""
+        try:
+            info: fs.FileInfo = self.filesystem.get_file_info(self.path)
+        except OSError as error:
+            raise InputError(f"{self}: cannot be looked up: {_reason(error)}") from error
+        return info
+
+    def exists(self) -> bool:
+        return bool(self.info().type != fs.FileType.NotFound)
+
+    def children(self) -> list[str]:
+        """Sorted names of the files in this folder, drafts left out; empty when the folder does not exist."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        try:
+            infos = self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise InputError(f"{self}: cannot be listed: {_reason(error)}") from error
+        return sorted(i.base_name for i in infos if i.is_file and not i.base_name.startswith("."))
+
+    def read_bytes(self) -> bytes:
+        """Raises InputError when the file is missing or unreadable."""
+        try:
+            with self.filesystem.open_input_stream(self.path) as stream:
+                content: bytes = stream.read()
+        except OSError as error:
+            raise InputError(f"{self}: cannot be read: {_reason(error)}") from error
+        return content
+
+    def read_json(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.read_bytes())
+        return content
+
+    def read_table(self, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file as a table. Raises InputError when it is missing or is not Parquet."""
+        try:
+            return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{self}: not a readable Parquet file: {_reason(error)}") from error
+
+    def write_bytes(self, content: bytes) -> str:
+        """Write the file whole or not at all, replacing an older one. Returns its SHA-256 as hex.
+
+        Raises:
+            StorageError: the storage refused (permission, full disk); an older file is still there.
+        """
+        try:
+            if self.is_local:
+                _write_local(Path(self.path), content)
+            else:
+                with self.filesystem.open_output_stream(self.path) as stream:
+                    stream.write(content)
+        except OSError as error:
+            raise StorageError(f"{self}: cannot be written: {_reason(error)}; mend that and run again") from error
+        return hashlib.sha256(content).hexdigest()
+
+    def write_json(self, content: dict[str, Any]) -> str:
+        """Like `write_bytes`."""
+        return self.write_bytes((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def write_table(self, table: pa.Table) -> str:
+        """Write one Parquet file; like `write_bytes`. The same rows give the same bytes."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        return self.write_bytes(sink.getvalue().to_pybytes())
+
+    def delete(self) -> None:
+        self.filesystem.delete_file(self.path)
+
+
+def _write_local(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line, without the path that the caller has already named."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error)
+
+
+@lru_cache(maxsize=1)
+def _local_filesystem() -> fs.FileSystem:
+    return fs.LocalFileSystem()
+
+
+@lru_cache(maxsize=64)
+def _remote_filesystem(bucket_url: str) -> fs.FileSystem:
+    try:
+        if bucket_url.startswith(("gs://", "gcs://")):
+            return _google_filesystem()
+        filesystem, _ = fs.FileSystem.from_uri(bucket_url)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise ConfigError(f"{bucket_url}: {_reason(error)}; use a local path, s3:// or gs://") from error
+    except OSError as error:
+        raise InputError(f"{bucket_url}: cannot be reached: {_reason(error)}") from error
+    return filesystem
+
+
+def _google_filesystem() -> fs.FileSystem:
+    """Google Cloud Storage, or the emulator that STORAGE_EMULATOR_HOST names, as for Google's own clients."""
+    # Arrow's default is 15 minutes, in which a wrong bucket or a missing credential looks like a hang.
+    patience = timedelta(seconds=60)
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if not emulator:
+        return fs.GcsFileSystem(retry_time_limit=patience)
+    scheme, _, host = emulator.rpartition("://")
+    return fs.GcsFileSystem(anonymous=True, scheme=scheme or "http", endpoint_override=host, retry_time_limit=patience)

@@ -1,0 +1,37 @@
+"""`vaal ingest`: take in finished labels."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.export import Vendor
+from jobs.terminal import CampaignArgument, DebugOption, JsonOption, Outcome, terminal
+
+
+def ingest(
+    campaign: CampaignArgument,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Finished labels by item_id: CSV, JSON lines or Parquet.")
+    ],
+    source: Annotated[Vendor, typer.Option("--from", help="The format of the file.")] = Vendor.GENERIC,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Append finished labels; the next round begins with them. A file may be ingested twice without harm."""
+    with terminal(json=json, debug=debug) as screen:
+        from engine.campaign import open_campaign
+        from engine.labels import ingest as append
+        from engine.selection import picked_items
+        from engine.storage import Location
+
+        opened = open_campaign(campaign, [])
+        counts = append(opened.home, Location.of(file), source, picked_items(opened.home, opened.round + 1))
+        after = open_campaign(campaign, [])
+        facts = {
+            "new labels": counts.new,
+            "known already": counts.repeated,
+            "still blank": counts.blank,
+            "labels": after.home / "labels",
+            "next": f"vaal round {after.home}",
+        }
+        screen.result(Outcome(f"Ingested; the campaign is in round {after.round:03d}", facts, counts._asdict()))

@@ -1,0 +1,43 @@
+"""`vaal status`: what is complete, from storage alone."""
+
+from typing import Any
+
+from rich.table import Table
+
+from jobs.terminal import CampaignArgument, DebugOption, JsonOption, Outcome, terminal
+
+
+def status(campaign: CampaignArgument, json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Show what is complete and what comes next, without a cluster."""
+    with terminal(json=json, debug=debug) as screen:
+        from engine.campaign import open_campaign
+        from engine.status import status as read_status
+
+        state = read_status(open_campaign(campaign, []))
+        pool = state["pool"]
+        items = "items not counted yet" if pool["items"] is None else f"{pool['items']:,} items"
+        facts = {
+            "pool": f"{pool['shards']:,} shards, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
+            "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
+            "next": state["next"],
+        }
+        if not json:
+            screen.show(_table(state["rounds"]))
+        screen.result(Outcome(f"{state['campaign']}: round {state['round']:03d}", facts, state))
+
+
+def _table(rounds: list[dict[str, Any]]) -> Table:
+    table = Table("round", "train", "score", "select", "export", "report", title_justify="left")
+    for entry in rounds:
+        train, scores, selection, handoff, report = entry["stages"].values()
+        table.add_row(
+            f"{entry['round']:03d}",
+            f"{train['steps']:,} steps" if train["complete"] else "-",
+            f"{scores['scored']:,} items, {scores['quarantined']:,} bad"
+            if scores["complete"]
+            else f"{scores['committed_shards']} of {scores['shards']} shards",
+            f"{selection['picked']:,} picked" if selection["complete"] else "-",
+            f"{handoff['images']:,} images" if handoff["complete"] else "-",
+            "done" if report["complete"] else "-",
+        )
+    return table

@@ -1,0 +1,28 @@
+"""`vaal submit`: the same command as a Ray job."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.terminal import DebugOption, JsonOption, Outcome, terminal
+
+
+def submit(
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND...", help="A vaal command, for example: round s3://bucket/campaign")
+    ],
+    address: Annotated[str, typer.Option(help="The cluster's job server.", metavar="URL")] = "http://127.0.0.1:8265",
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a vaal command as a Ray job on a cluster, follow its log, and end with its exit status.
+
+    Options of the command itself come after --, for example: vaal submit -- round s3://b/c --set train.workers=8
+    """
+    with terminal(json=json, debug=debug) as screen:
+        from engine.submission import run_job
+
+        job = run_job(command, address, screen.write)
+        facts = {"job": job.submission_id, "status": job.status}
+        screen.result(Outcome(f"Job {job.status.lower()}", facts, job._asdict()))
+    raise typer.Exit(job.exit_status)

@@ -1,0 +1,56 @@
+"""Real small data: scikit-learn's digits as shards, a campaign on them, and one local Ray for the whole run."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from engine.campaign import Campaign, create, write_manifest
+from engine.config import CampaignConfig, override, parse_settings
+from engine.demo import DemoPool, digits
+from engine.metrics import METRICS_SCHEMA
+from engine.session import ray_session
+from engine.weights import make_networks, save_networks
+from vaal.step import StepLosses
+
+MakeCampaign = Callable[..., Campaign]
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> DemoPool:
+    """1,797 digits in eight shards; 200 labels."""
+    return digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture
+def make_campaign(tmp_path: Path, pool: DemoPool) -> MakeCampaign:
+    """Makes a campaign on the digits, with further settings, or with other shards or labels."""
+
+    def make(
+        *settings: str, name: str = "campaign", shards: list[str] | None = None, labels: Path | None = None
+    ) -> Campaign:
+        config = override(CampaignConfig(), parse_settings([*pool.settings, *settings]), "test")
+        return create(str(tmp_path / name), shards or pool.shards, str(labels or pool.labels), config, lambda _: None)
+
+    return make
+
+
+def pretend_trained(campaign: Campaign) -> None:
+    """Complete the train stage with the initial weights: scoring needs weights, not good ones."""
+    folder, steps = campaign.stage("train"), np.arange(40)
+    losses = [900 / (1 + steps), 1.4 + steps / 100, 2.7 - steps / 100]
+    rows = [dict(zip(METRICS_SCHEMA.names, row, strict=True)) for row in zip(steps, steps * 0, *losses, strict=True)]
+    metrics = pa.Table.from_pylist(rows, schema=METRICS_SCHEMA)
+    files = save_networks(folder, *(network.state_dict() for network in make_networks(campaign.config)))
+    files["metrics.parquet"] = (folder / "metrics.parquet").write_table(metrics)
+    details = {"device": "cpu", "losses": dict(zip(StepLosses._fields, (23.1, 1.8, 2.3), strict=True))}
+    write_manifest(folder, campaign, inputs={}, counts={"steps": 40}, files=files, details=details)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A private Ray that the tests of one run share."""
+    with ray_session("local"):
+        yield

@@ -1,0 +1,86 @@
+"""Thumbnails show what was scored, and the curves' reference lines are what the losses are when nothing is known."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.report_pictures import THUMBNAIL_SIDE, contact_sheet, reference_losses, thumbnail, to_png
+from vaal.losses import adversarial_loss, discriminator_loss
+
+
+def reduced(content: bytes) -> Image.Image:
+    return thumbnail(content, 10**9)
+
+
+RNG = np.random.default_rng(0)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 90, 3), (128, 20, 4), (7, 9, 2)])
+def test_a_small_image_keeps_its_pixels(shape: tuple[int, ...]) -> None:
+    pixels = RNG.integers(0, 256, shape, np.uint8)
+    again = Image.open(io.BytesIO(to_png(reduced(encoded(Image.fromarray(pixels))))))
+    np.testing.assert_array_equal(np.asarray(again), pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((400, 200), (128, 64)), ((100, 1000), (13, 128)), ((129, 3), (128, 3))]
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_large_image_is_reduced_at_its_own_aspect_ratio(
+    size: tuple[int, int], expected: tuple[int, int], kind: str
+) -> None:
+    assert reduced(encoded(Image.new("RGB", size, "teal"), kind)).size == expected
+
+
+def test_a_photo_stands_upright_and_nothing_but_its_pixels_is_kept() -> None:
+    photo = Image.new("RGB", (60, 30), "black")
+    photo.paste("white", (0, 0, 20, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the left side is up
+    exif[0x010E] = "where it was taken"
+    png = to_png(reduced(encoded(photo, "JPEG", exif=exif, icc_profile=bytes(5000))))
+    upright = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    assert upright.shape == (60, 30)
+    assert upright[:15].min() > 200
+    assert upright[25:].max() < 50
+    assert Image.open(io.BytesIO(png)).info == {}
+
+
+def test_modes_that_browsers_cannot_show_are_converted() -> None:
+    deep = (np.arange(64, dtype=np.uint16) * 1024).reshape(8, 8)
+    np.testing.assert_array_equal(np.asarray(reduced(encoded(Image.fromarray(deep)))), deep >> 8)
+    palette = Image.new("L", (4, 4)).convert("P")
+    assert reduced(encoded(palette)).mode == "RGB"
+    assert reduced(encoded(palette, transparency=0)).getpixel((0, 0))[3] == 0  # type: ignore[index]
+    assert reduced(encoded(Image.new("CMYK", (4, 4)), "JPEG")).mode == "RGB"
+
+
+def test_contact_sheet_holds_every_thumbnail_in_order() -> None:
+    colours = [(20 * i, 255 - 20 * i, 7) for i in range(10)]
+    sheet = contact_sheet([Image.new("RGB", (8, 4), colour) for colour in colours])
+    pitch = THUMBNAIL_SIDE + 4
+    assert sheet.size == (8 * pitch - 4, 2 * pitch - 4)
+    middle = THUMBNAIL_SIDE // 2
+    for number, colour in enumerate(colours):
+        row, column = divmod(number, 8)
+        for left in (0, middle, THUMBNAIL_SIDE - 1):
+            assert sheet.getpixel((column * pitch + left, row * pitch + middle)) == (*colour, 255)
+    assert sheet.getpixel((middle, 0)) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("num_folds", [1, 2, 5])
+def test_references_are_the_losses_of_a_discriminator_that_answers_zero(num_folds: int) -> None:
+    logit = torch.zeros(20, num_folds)
+    fold = torch.arange(20) % num_folds
+    references = reference_losses(num_folds)
+    assert references["adversarial"].level == pytest.approx(adversarial_loss(logit, logit).item())
+    assert references["discriminator"].level == pytest.approx(discriminator_loss(logit, logit, fold, fold).item())

@@ -1,0 +1,123 @@
+"""Law 4 by the command a person types: a round that is killed, interrupted, finished, left alone and followed."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from engine.campaign import Campaign, open_campaign
+from engine.demo import DemoPool, write_answers
+from engine.scoring import score
+from engine.selection import select
+from tests.conftest import MakeCampaign, pretend_trained
+
+WAIT_SECONDS = 150.0
+SLOW = ("train.max_steps=12", "score.batch_size=2")
+
+
+def vaal(*arguments: str) -> dict[str, Any]:
+    """Run a command that must succeed, and read its JSON object."""
+    words = [sys.executable, "-m", "jobs", *arguments, "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    data: dict[str, Any] = json.loads(done.stdout)
+    return data
+
+
+def kill_in_scoring(home: str, signal_number: int) -> tuple[int, str]:
+    """Start a round, and signal its driver once it has committed a shard. Exit status and standard error."""
+    words = [sys.executable, "-m", "jobs", "round", home]
+    driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    scores = Path(home) / "rounds/000/scores"
+    before = len(list(scores.glob("*.parquet")))
+    deadline = time.monotonic() + WAIT_SECONDS
+    while len(list(scores.glob("*.parquet"))) == before:
+        assert driver.poll() is None, driver.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(driver.pid, signal_number)
+    _, errors = driver.communicate(timeout=60)
+    assert not (scores / "manifest.json").exists()
+    return driver.returncode, errors
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*.parquet"))}
+
+
+@pytest.mark.timeout(480)
+def test_a_round_survives_kill_and_interrupt_and_is_followed_by_the_next(
+    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, local_ray: None
+) -> None:
+    campaign = make_campaign(*SLOW)
+    pretend_trained(campaign)
+    home = str(campaign.home)
+    status, _ = kill_in_scoring(home, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    stages = vaal("status", home)["rounds"][0]["stages"]
+    assert stages["train"]["complete"]
+    assert 1 <= stages["scores"]["committed_shards"] < 8
+
+    # The undisturbed run: the same weights, scored and selected in one go.
+    undisturbed = tmp_path / "undisturbed"
+    shutil.copytree(Path(home), undisturbed)
+    shutil.rmtree(undisturbed / "rounds/000/scores")
+    calm = open_campaign(str(undisturbed), [])
+    score(calm, "local", lambda _: None, lambda _: None)
+    select(calm)
+
+    status, errors = kill_in_scoring(home, signal.SIGINT)
+    assert status == 1
+    assert "interrupted; nothing that was complete is lost" in errors
+    assert "Traceback" not in errors
+
+    outcome = vaal("round", home)
+    assert set(outcome) == {"train", "scores", "selection", "handoff", "report"}
+    first = Path(home) / "rounds/000"
+    for stage in ("scores", "selection"):
+        assert files(first / stage) == files(undisturbed / "rounds/000" / stage)
+    check_that_a_second_call_does_nothing(home, outcome)
+    check_the_next_round(home, pool, first)
+
+
+def check_that_a_second_call_does_nothing(home: str, outcome: dict[str, Any]) -> None:
+    times = {path: path.stat().st_mtime_ns for path in Path(home).rglob("*") if path.is_file()}
+    assert vaal("round", home) == outcome
+    assert {path: path.stat().st_mtime_ns for path in Path(home).rglob("*") if path.is_file()} == times
+
+
+def check_the_next_round(home: str, pool: DemoPool, first: Path) -> None:
+    picks = pq.read_table(first / "selection/selection.parquet").to_pylist()
+    answers = first / "answers.csv"
+    write_answers(picks, pool.oracle, answers)
+    assert vaal("ingest", home, str(answers)) == {"new": 100, "repeated": 0, "blank": 0}
+    assert vaal("ingest", home, str(answers)) == {"new": 0, "repeated": 100, "blank": 0}
+    state = vaal("status", home)
+    assert (state["round"], state["labels"]["total"], state["labels"]["by_round"]) == (1, 300, {"0": 100})
+
+    vaal("round", home, "--set", "select.budget=40", "--set", "score.batch_size=256")
+    campaign: Campaign = open_campaign(home, [])
+    assert campaign.round == 1
+    manifest = (campaign.stage("train") / "manifest.json").read_json()
+    assert manifest["counts"]["labelled"] == 300
+    assert manifest["config"]["select"]["budget"] == 40
+    second = pq.read_table(campaign.stage("selection").path + "/selection.parquet").to_pylist()
+    assert len(second) == 40
+    labelled = set(picked(picks))
+    with pool.labels.open() as file:
+        labelled |= {(row["shard"], row["key"]) for row in csv.DictReader(file)}
+    assert not set(picked(second)) & labelled
+    assert len(labelled) == 300
+
+
+def picked(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(row["shard"], row["key"]) for row in rows]

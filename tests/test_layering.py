@@ -1,0 +1,70 @@
+"""The structure holds: imports point one way, Ray Data and DeepSpeed keep to one module each, rooms stay small."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ("vaal", "engine", "jobs")
+SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 60
+VAAL_MAY_IMPORT = {"torch", "numpy"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield f"{node.module}"
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    layer = LAYERS.index(path.relative_to(ROOT).parts[0])
+    above = {*LAYERS[layer + 1 :], "tests"}
+    upward = [module for module in imports(path) if module.split(".")[0] in above]
+    assert not upward
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "vaal")], ids=name_of)
+def test_the_mathematics_knows_nothing_but_torch_and_numpy(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    standard = {"collections", "contextlib", "dataclasses", "math", "typing"}
+    foreign = {module.split(".")[0] for module in imports(path)} - VAAL_MAY_IMPORT - standard - {"vaal"}
+    assert not foreign
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in {"open", "print"}]
+
+
+@pytest.mark.parametrize(("fenced", "only"), [("ray.data", "engine/scoring.py"), ("deepspeed", "engine/training.py")])
+def test_fenced_library_is_touched_in_one_module(fenced: str, only: str) -> None:
+    users = set()
+    for path in SOURCES:
+        attributes = {ast.unparse(n) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
+        if any(text == fenced or text.startswith(fenced + ".") for text in [*imports(path), *attributes]):
+            users.add(name_of(path))
+    assert users == {only}
+
+
+@pytest.mark.parametrize("path", sorted([*SOURCES, *(ROOT / "tests").rglob("*.py")]), ids=name_of)
+def test_rooms_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = [f.name for f in functions if (f.end_lineno or 0) - f.lineno + 1 > MAX_FUNCTION_LINES]
+    assert not long
+
+
+def test_base_names_are_unique() -> None:
+    names = [path.name for path in SOURCES if path.name not in {"__init__.py", "__main__.py"}]
+    twice = {name for name in names if names.count(name) > 1}
+    # A job's page is named after the engine's module that it opens.
+    assert twice <= {path.name for path in (ROOT / "jobs").glob("*.py")}

@@ -1,0 +1,38 @@
+"""VAAL's score: eval mode only, an item by its own fold's discriminator, no noise and no decoder."""
+
+import pytest
+import torch
+
+from vaal.acquisition.discriminator import labelled_logit
+from vaal.networks import VAE, Discriminators, NetworkShape
+
+SHAPE = NetworkShape(width=8, max_width=8, num_latents=4, discriminator_width=8)
+
+
+def networks() -> tuple[VAE, Discriminators]:
+    torch.manual_seed(0)
+    return VAE(8, 1, SHAPE).eval(), Discriminators(3, SHAPE).eval()
+
+
+def test_score_is_the_own_folds_logit_of_the_latent_mean() -> None:
+    vae, discriminators = networks()
+    x, fold = torch.randn(6, 1, 8, 8), torch.tensor([2, 0, 1, 1, 0, 2])
+    logit, mean = labelled_logit(vae, discriminators, x, fold)
+    expected_mean, _ = vae.encode(x)
+    torch.testing.assert_close(mean, expected_mean)
+    for i in range(6):
+        torch.testing.assert_close(logit[i], discriminators.folds[int(fold[i])](expected_mean)[i, 0])
+
+
+def test_training_mode_is_refused() -> None:
+    vae, discriminators = networks()
+    with pytest.raises(ValueError, match="eval mode"):
+        labelled_logit(vae.train(), discriminators, torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_score_that_is_not_finite_is_refused() -> None:
+    vae, discriminators = networks()
+    x = torch.zeros(2, 1, 8, 8)
+    x[1] = float("nan")
+    with pytest.raises(ValueError, match="1 of 2 logits are not finite"):
+        labelled_logit(vae, discriminators, x, torch.zeros(2, dtype=torch.int64))
