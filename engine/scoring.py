@@ -6,7 +6,8 @@ it, and a chunk that is computed twice is still one chunk. What is committed is 
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -83,12 +84,13 @@ def score(campaign: Campaign, address: str, on_progress: Callable[[Progress], No
             workers = campaign.config.score.workers
             device = choose_device(campaign.config.device, 1 if workers == "auto" else workers, address)
             num_actors = count_devices(device) if workers == "auto" else workers
-            stream = _stream(campaign, todo, weights, (device, min(num_actors, len(todo))))
-            for shard, outcome in _collect(campaign, todo, files, stream, on_progress):
-                if isinstance(outcome, str):
-                    failures[shard] = outcome
-                else:
-                    ledger[shard] = outcome
+            # Closed before Ray is: after an interrupt, what is left of Ray Data's threads would complain of a lost Ray.
+            with closing(_stream(campaign, todo, weights, (device, min(num_actors, len(todo))))) as stream:
+                for shard, outcome in _collect(campaign, todo, files, stream, on_progress):
+                    if isinstance(outcome, str):
+                        failures[shard] = outcome
+                    else:
+                        ledger[shard] = outcome
     if failures:
         first = next(iter(failures.values()))
         raise InputError(
@@ -130,10 +132,11 @@ def _complete(
 
 def _stream(
     campaign: Campaign, todo: list[Shard], weights: dict[str, str], actors: tuple[str, int]
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table]:
     """Scored chunks in any order, a row each. `actors` is their device and number."""
     device, num_actors = actors
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Whatever stops it is raised here; what its threads log besides is about their own end, as after an interrupt.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = BLOCK_BYTES
@@ -157,7 +160,7 @@ def _stream(
         num_gpus=1 if device == "cuda" else None,
         num_cpus=1,
     )
-    return iter(scored.iter_batches(batch_size=None, batch_format="pyarrow"))
+    yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _read_chunks(batch: pa.Table, image: ImageConfig, num_folds: int, chunk_items: int) -> Iterator[pa.Table]:
