@@ -1,38 +1,47 @@
-"""The two streams that training reads: endless, shuffled by a seed, and different on every rank.
+"""The batches that training reads, and the images that are held out of it.
 
-The labelled pool is decoded once into a memory-mapped file and drawn from at random. The unlabelled pool is streamed
-from its shards, in another order each epoch.
+A batch is defined over all streams and cut by worker and micro-batch: which images, folds and noise an update sees
+depends on the configuration and the update's number alone.
 """
 
-import random
+import queue
+import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-import webdataset as wds
 from numpy.typing import NDArray
 
-from engine.config import ImageConfig
 from engine.errors import InputError
 from engine.identity import fold_of
 from engine.images import DecodeError, decode
-from engine.pool import Shard, read_ranges
+from engine.pool import read_ranges
 from engine.shards import read_shard
+from engine.streams import READ_THREADS, Deal, Pool, UnlabelledStream
 
-SHUFFLE_ITEMS = 2000
-SHUFFLE_BYTES = 128 << 20
-READ_THREADS = 8
+T = TypeVar("T")
+FEW_LABELLED = 32
+"""With fewer labelled items a stream than this, every stream draws from all of them: parts would be too unequal."""
+PREFETCH = 4
+"""Batches that are worked out ahead."""
+MOST_BAD = 10_000
+"""After so many images one after another that do not decode, it is no longer chance."""
+Position = tuple[str, str, int, int]
+"""shard, key, offset, size in bytes."""
 
 
 class Part(NamedTuple):
-    """Which worker this is: rank 0 to world - 1."""
+    """Which worker this is: rank 0 to world - 1. It reads streams rank, rank + world, ..."""
 
     rank: int
     world: int
+
+    def streams(self, num_streams: int) -> range:
+        return range(self.rank, num_streams, self.world)
 
 
 class Images(NamedTuple):
@@ -42,108 +51,225 @@ class Images(NamedTuple):
     fold_N: NDArray[np.int64]
 
 
-class Pool(NamedTuple):
-    """What a stream needs to know of the pool."""
+class MicroBatch(NamedTuple):
+    """What one worker adds to an update in one go: see `vaal.step.Batch`."""
 
-    shards: list[Shard]
-    image: ImageConfig
-    num_folds: int
+    labelled: Images
+    unlabelled: Images
+    noise_NZ: NDArray[np.float32]
+    weight: float
 
 
-def cache_labelled(pool: Pool, positions: list[tuple[str, str, int, int]], part: Part, file: Path) -> Images:
-    """This rank's share of the labelled images, decoded into `file`. `positions`: shard, key, offset, size in bytes.
+class Labelled(NamedTuple):
+    """The labelled images of some streams, decoded: all of them, their number in the labels, and the rows by stream."""
 
-    With fewer items than workers every worker takes all of them. Images that do not decode are left out.
+    images: Images
+    number_N: NDArray[np.int64]
+    rows: dict[int, NDArray[np.int64]]
+
+    def draw(self, stream: int, seed: tuple[int, ...], begin: int, count: int) -> NDArray[np.int64]:
+        """Rows `begin` to `begin + count` of a stream's endless passes, each pass in another order."""
+        rows = self.rows[stream]
+        drawn: list[NDArray[np.int64]] = []
+        for number in range(begin // len(rows), (begin + count - 1) // len(rows) + 1):
+            order = np.random.default_rng((*seed, stream, number)).permutation(rows)
+            drawn.append(order[max(begin - number * len(rows), 0) : begin + count - number * len(rows)])
+        return np.concatenate(drawn)
+
+
+def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_streams: int, file: Path) -> Labelled:
+    """The labelled images of these streams that train, decoded into `file`; those that do not decode are left out.
 
     Raises:
-        InputError: a shard changed, or no labelled image decodes.
+        InputError: a shard changed, or no image of a stream decodes.
     """
-    mine = positions[part.rank :: part.world] if len(positions) >= part.world else positions
+    training = [n for n, p in enumerate(positions) if pool.trains_on(p[0], p[1], labelled=True)]
+    shared = len(training) < FEW_LABELLED * num_streams
+    wanted = {stream: training if shared else training[stream::num_streams] for stream in streams}
+    numbers = sorted({number for part in wanted.values() for number in part})
     side, channels = pool.image.size, pool.image.channels
-    pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=(len(mine), side, side, channels))
-    by_shard: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
-    for shard, key, offset, size in mine:
-        by_shard[shard].append((key, offset, size))
+    shape = (max(1, len(numbers)), side, side, channels)
+    pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+    rows: dict[int, int] = {}
+    folds: list[int] = []
+    for number, image in decoded(pool, [positions[number] for number in numbers]):
+        pixels[len(folds)] = image
+        rows[numbers[number]] = len(folds)
+        shard, key, *_ = positions[numbers[number]]
+        folds.append(fold_of(shard, key, pool.num_folds))
+    by_stream = {stream: np.array([rows[n] for n in part if n in rows], np.int64) for stream, part in wanted.items()}
+    if any(not len(part) for part in by_stream.values()):
+        raise InputError(f"none of {len(numbers)} labelled images decodes; see image.max_pixels and the shards")
+    images = Images(pixels[: len(folds)], np.array(folds, dtype=np.int64))
+    return Labelled(images, np.array(sorted(rows, key=rows.__getitem__), np.int64), by_stream)
+
+
+def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Number and pixels of the images at these places, shard by shard, without those that do not decode."""
+    by_shard: dict[str, list[int]] = defaultdict(list)
+    for number, position in enumerate(positions):
+        by_shard[position[0]].append(number)
     shards = {shard.shard: shard for shard in pool.shards}
 
     def read(name: str) -> list[tuple[int, NDArray[np.uint8]]]:
-        wanted = by_shard[name]
-        decoded = []
-        for (key, _, _), content in zip(wanted, read_ranges(shards[name], [w[1:] for w in wanted]), strict=True):
-            try:
-                image = decode(content, side, channels, pool.image.max_pixels)
-            except DecodeError:
-                continue
-            decoded.append((fold_of(name, key, pool.num_folds), image))
-        return decoded
+        numbers = by_shard[name]
+        ranges = [positions[number][2:] for number in numbers]
+        contents = read_ranges(shards[name], ranges)
+        images = ((number, _decode(pool, content)) for number, content in zip(numbers, contents, strict=True))
+        return [(number, image) for number, image in images if image is not None]
 
-    folds: list[int] = []
+    names = sorted(by_shard)
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        for decoded in threads.map(read, sorted(by_shard)):
-            for fold, image in decoded:
-                pixels[len(folds)] = image
-                folds.append(fold)
-    if not folds:
-        raise InputError(f"none of the {len(mine)} labelled images decodes; see image.max_pixels and the shards")
-    return Images(pixels[: len(folds)], np.array(folds, dtype=np.int64))
+        # In groups, so that no more than a few shards' images are held at a time.
+        for begin in range(0, len(names), READ_THREADS):
+            for images in threads.map(read, names[begin : begin + READ_THREADS]):
+                yield from images
 
 
-def labelled_batches(cached: Images, size: int, seed: tuple[int, ...]) -> Iterator[Images]:
-    """Endless batches: every item once a pass, each pass in another order; passes run on across batches."""
-    rng = np.random.default_rng(seed)
-    queue = np.empty(0, dtype=np.intp)
-    while True:
-        while len(queue) < size:
-            queue = np.concatenate([queue, rng.permutation(len(cached.fold_N))])
-        batch, queue = queue[:size], queue[size:]
-        yield Images(cached.pixels_NHWC[batch], cached.fold_N[batch])
+def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
+    try:
+        return decode(content, pool.image.size, pool.image.channels, pool.image.max_pixels)
+    except DecodeError:
+        return None
 
 
-def unlabelled_batches(
-    pool: Pool, labelled: set[tuple[str, str]], part: Part, size: int, seed: tuple[int, ...]
-) -> Iterator[Images]:
-    """Endless batches over the pool's unlabelled items. Items that do not decode are left to scoring to quarantine.
+def held_out_unlabelled(pool: Pool, seed: int, most: int) -> Images:
+    """Up to `most` unlabelled images that nothing is trained on, from shards in a seeded order; as many as there are.
 
-    Shards are dealt to ranks; with fewer shards than ranks, every rank reads all and keeps its share of the items.
-
-    Raises:
-        InputError: a shard cannot be read, or a whole pass finds nothing to train on.
+    Reads no further than it must: about ten items for every one that is held out.
     """
-    images = _endless(pool, labelled, part, seed)
-    while True:
-        batch = list(islice(images, size))
-        yield Images(np.stack([pixels for pixels, _ in batch]), np.array([fold for _, fold in batch], dtype=np.int64))
-
-
-def _endless(
-    pool: Pool, labelled: set[tuple[str, str]], part: Part, seed: tuple[int, ...]
-) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    shard_order = np.random.default_rng(seed)
-    item_order = random.Random(f"{seed}/{part.rank}")
-    capacity = max(1, min(SHUFFLE_ITEMS, SHUFFLE_BYTES // (pool.image.size**2 * pool.image.channels)))
-    while True:
-        order = shard_order.permutation(len(pool.shards))
-        num_yielded = 0
-        # The buffer is emptied at the end of a pass, so that a pass holds every item once.
-        shuffle = wds.shuffle(capacity, initial=capacity, rng=item_order)
-        for image in shuffle(_one_pass(pool, labelled, part, order)):
-            num_yielded += 1
-            yield image
-        if not num_yielded:
-            raise InputError(f"the pool has no unlabelled image that decodes (worker {part.rank} of {part.world})")
-
-
-def _one_pass(
-    pool: Pool, labelled: set[tuple[str, str]], part: Part, order: NDArray[np.intp]
-) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    by_shard = len(order) >= part.world
-    for index in order[part.rank :: part.world] if by_shard else order:
+    pixels, folds = [], []
+    for index in np.random.default_rng((seed, 1)).permutation(len(pool.shards)):
         shard = pool.shards[index]
-        for number, item in enumerate(read_shard(shard)):
-            if item.fault or (shard.shard, item.key) in labelled or not (by_shard or number % part.world == part.rank):
+        for item in read_shard(shard):
+            is_labelled = item.key in pool.labelled.get(shard.shard, ())
+            if item.fault or is_labelled or pool.trains_on(shard.shard, item.key, labelled=False):
                 continue
+            image = _decode(pool, item.data)
+            if image is not None:
+                pixels.append(image)
+                folds.append(fold_of(shard.shard, item.key, pool.num_folds))
+            if len(folds) == most:
+                return Images(np.stack(pixels), np.array(folds, np.int64))
+    side, channels = pool.image.size, pool.image.channels
+    return Images(np.array(pixels, np.uint8).reshape(-1, side, side, channels), np.array(folds, np.int64))
+
+
+class Batches:
+    """One worker's endless batches, each with the state that brings back what follows it.
+
+    Args:
+        sizes: images of each pool in a batch over all workers; micro-batches; latent units.
+        state: as it came with the last batch that was used, from any number of workers.
+    """
+
+    def __init__(
+        self, pool: Pool, labelled: Labelled, deal: Deal, part: Part, sizes: tuple[int, int, int],
+        state: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self._pool, self._labelled, self._deal, self._part = pool, labelled, deal, part
+        self._size, self._num_micro, self._num_latents = sizes
+        self._number = state["batch"] if state else 0
+        states = state["streams"] if state else {}
+        self._streams = {s: UnlabelledStream(pool, deal, s, states.get(str(s))) for s in part.streams(deal.num_streams)}
+        self._threads = ThreadPoolExecutor(READ_THREADS)
+
+    def __iter__(self) -> Iterator[tuple[list[MicroBatch], dict[str, Any]]]:
+        while True:
+            rows, images, folds, noise = [], [], [], []
+            for stream, unlabelled in self._streams.items():
+                begin = _taken(self._number * self._size, stream, self._deal.num_streams)
+                end = _taken((self._number + 1) * self._size, stream, self._deal.num_streams)
+                rows.append(self._labelled.draw(stream, (self._deal.seed, 2), begin, end - begin))
+                pixels, numbers = self._decode(unlabelled, end - begin)
+                images.append(pixels)
+                folds.append(numbers)
+                rng = np.random.default_rng((self._deal.seed, 3, self._number, stream))
+                noise.append(rng.standard_normal((2, end - begin, self._num_latents), np.float32))
+            self._number += 1
+            everything = self._labelled.images
+            row_N = np.concatenate(rows)
+            state = {"batch": self._number, "streams": {str(s): u.state() for s, u in self._streams.items()}}
+            yield (
+                self._cut(
+                    Images(everything.pixels_NHWC[row_N], everything.fold_N[row_N]),
+                    Images(np.concatenate(images), np.concatenate(folds)),
+                    np.concatenate(noise, axis=1),
+                ),
+                state,
+            )
+
+    def _decode(self, stream: UnlabelledStream, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The stream's next images that decode; the others are left to scoring to quarantine."""
+        side, channels = self._pool.image.size, self._pool.image.channels
+        pixels = np.empty((count, side, side, channels), np.uint8)
+        folds: list[int] = []
+        num_bad = 0
+        while len(folds) < count:
+            items = list(islice(stream, count - len(folds)))
+            for item, image in zip(items, self._threads.map(lambda i: _decode(self._pool, i.data), items), strict=True):
+                if image is None:
+                    num_bad += 1
+                    continue
+                pixels[len(folds)] = image
+                folds.append(fold_of(self._pool.shards[item.shard].shard, item.key, self._pool.num_folds))
+            if num_bad > MOST_BAD and not folds:
+                raise InputError(f"{num_bad} unlabelled images one after another do not decode; see image.max_pixels")
+        return pixels, np.array(folds, np.int64)
+
+    def _cut(self, labelled: Images, unlabelled: Images, noise: NDArray[np.float32]) -> list[MicroBatch]:
+        count = len(labelled.fold_N)
+        cuts = [count * micro // self._num_micro for micro in range(self._num_micro + 1)]
+        return [
+            MicroBatch(
+                Images(labelled.pixels_NHWC[begin:end], labelled.fold_N[begin:end]),
+                Images(unlabelled.pixels_NHWC[begin:end], unlabelled.fold_N[begin:end]),
+                np.concatenate([noise[0, begin:end], noise[1, begin:end]]),
+                (end - begin) * self._num_micro * self._part.world / self._size,
+            )
+            for begin, end in pairwise(cuts)
+        ]
+
+
+def _taken(items: int, stream: int, num_streams: int) -> int:
+    """How many of the first `items` places of all batches are the stream's: place g is that of stream g mod streams."""
+    return (items - stream + num_streams - 1) // num_streams
+
+
+class Prefetched(Generic[T]):
+    """What an iterable gives, worked out a little ahead in a thread of its own; an error comes out in its place."""
+
+    def __init__(self, source: Iterable[T]) -> None:
+        self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(PREFETCH)
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(source,), daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            value, error = self._queue.get()
+            if error is not None:
+                raise error
+            assert value is not None
+            yield value
+
+    def close(self) -> None:
+        """Stop working ahead."""
+        self._is_closed.set()
+
+    def _run(self, source: Iterable[T]) -> None:
+        try:
+            for value in source:
+                self._put((value, None))
+                if self._is_closed.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it is the reader's)
+            self._put((None, error))
+
+    def _put(self, value: tuple[T | None, BaseException | None]) -> None:
+        while not self._is_closed.is_set():
             try:
-                pixels = decode(item.data, pool.image.size, pool.image.channels, pool.image.max_pixels)
-            except DecodeError:
+                self._queue.put(value, timeout=0.5)
+                return
+            except queue.Full:
                 continue
-            yield pixels, fold_of(shard.shard, item.key, pool.num_folds)

@@ -46,14 +46,24 @@ class ImageConfig(_Section):
 class TrainConfig(_Section):
     """How the VAE and the discriminators are trained."""
 
-    preset: Literal["small", "base", "large"] = Field(default="small", json_schema_extra=RESULT)
-    """Size of the networks: 32, 64 or 128 channels in the first stage; 32, 64 or 128 latent units."""
+    preset: Literal["small", "base", "large", "paper"] = Field(default="small", json_schema_extra=RESULT)
+    """The networks, and with them batch_size, vae_steps, discriminator_steps and folds unless given: small, base and
+    large have 32, 64 or 128 channels in the first stage; paper is the authors' network and hyper-parameters."""
+    method: Literal["vaal", "frozen_vae", "vae_only", "pixels", "features"] = Field(
+        default="vaal", json_schema_extra=RESULT
+    )
+    """vaal, or one of the paper's ablations: a VAE trained alone and frozen before the discriminators (frozen_vae), the
+    distance from the labelled images' latents (vae_only), discriminators on pixels or on features of their own."""
     epochs: int = Field(default=10, ge=1, json_schema_extra=RESULT)
     """Passes over the unlabelled pool, as far as max_steps allows."""
     max_steps: int = Field(default=2000, ge=1, json_schema_extra=RESULT)
-    """Upper bound on optimizer steps. It bounds training on a large pool, which is then sampled over all shards."""
+    """Upper bound on iterations. It bounds training on a large pool, which is then sampled over all shards."""
     batch_size: int = Field(default=64, ge=1, json_schema_extra=RESULT)
-    """Images of each pool in a step, over all workers together; a multiple of train.workers."""
+    """Images of each pool in an update, over all workers and micro-batches together."""
+    vae_steps: int = Field(default=1, ge=1, json_schema_extra=RESULT)
+    """Updates of the VAE in an iteration."""
+    discriminator_steps: int = Field(default=1, ge=1, json_schema_extra=RESULT)
+    """Updates of the discriminators in an iteration."""
     learning_rate: float = Field(default=5e-4, gt=0, json_schema_extra=RESULT)
     """Adam's, for the VAE and the discriminators."""
     beta: float = Field(default=1.0, ge=0, json_schema_extra=RESULT)
@@ -62,24 +72,78 @@ class TrainConfig(_Section):
     """lambda1, the weight of the VAE's own objective."""
     adversarial_weight: float = Field(default=1.0, ge=0, json_schema_extra=RESULT)
     """lambda2, the weight of fooling the discriminators."""
+    gradient_clipping: float = Field(default=0.0, ge=0, json_schema_extra=RESULT)
+    """Largest norm of an update's gradient; 0 does not clip."""
     folds: int = Field(default=2, ge=1, le=16, json_schema_extra=RESULT)
     """Discriminators. An item is scored by one that did not train on it; 1 is the paper's, without cross-fitting."""
-    workers: int = Field(default=1, ge=1, json_schema_extra=RESULT)
-    """Ray Train workers, one process each; a GPU each when device is cuda."""
-    zero_stage: Literal[0, 1, 2, 3] = Field(default=0, json_schema_extra=RESULT)
+    task: Literal["none", "classification"] = Field(default="none", json_schema_extra=RESULT)
+    """The task learner T of Algorithm 1, trained beside on the labelled pool. It never influences what is picked."""
+    workers: int = Field(default=1, ge=1, json_schema_extra=SPEED)
+    """Ray Train workers, one process each; a GPU each when device is cuda. Changes weights by rounding only."""
+    min_workers: int = Field(default=0, ge=0, json_schema_extra=SPEED)
+    """Train with as few workers as this while the cluster has no more, up to train.workers; 0 waits for all of them."""
+    zero_stage: Literal[0, 1, 2, 3] = Field(default=0, json_schema_extra=SPEED)
     """DeepSpeed ZeRO: what is partitioned over the workers. 0 nothing, 1 optimizer, 2 gradients too, 3 weights too."""
+    offload: Literal["none", "optimizer"] = Field(default="none", json_schema_extra=SPEED)
+    """Keep the optimizer's state in the CPU's memory; needs train.zero_stage 1 or more."""
+    gradient_accumulation: int = Field(default=1, ge=1, json_schema_extra=SPEED)
+    """Micro-batches of an update, one after another, for networks too large for a whole batch."""
     precision: Literal["fp32", "bf16"] = Field(default="fp32", json_schema_extra=RESULT)
-    """Of weights and activations in training. Losses are taken in fp32, and scoring is always fp32."""
+    """Of the arithmetic in training. Weights, losses and optimizer state are fp32 always, and so is scoring."""
     checkpoint_seconds: float = Field(default=60.0, ge=0, json_schema_extra=SPEED)
-    """A checkpoint is made at the end of an epoch when the last one is older than this, seconds."""
+    """A checkpoint is made when the last one is older than this, seconds."""
+    checkpoint_steps: int = Field(default=0, ge=0, json_schema_extra=SPEED)
+    """A checkpoint is made every so many iterations as well; 0 goes by time alone."""
+    checkpoints_kept: int = Field(default=2, ge=1, json_schema_extra=SPEED)
+    """Checkpoints that are kept, the newest ones: one that turns out damaged falls back on the one before."""
     seed: int = Field(default=0, ge=0, lt=2**31, json_schema_extra=RESULT)
     """Of initial weights, order of the items and noise."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_sets_what_is_not_given(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {**PRESET_SETTINGS.get(str(values.get("preset", "small")), {}), **values}
+        return values
+
     @model_validator(mode="after")
-    def _batches_are_dealt_evenly(self) -> "TrainConfig":
-        if self.batch_size % self.workers:
-            raise ValueError(f"train.batch_size={self.batch_size} is not a multiple of train.workers={self.workers}")
+    def _fits_together(self) -> "TrainConfig":
+        if self.workers > self.streams:
+            raise ValueError(
+                f"train.workers={self.workers} is more than the {self.streams} that train.batch_size={self.batch_size} "
+                f"can be dealt to; raise train.batch_size"
+            )
+        least = (self.streams // self.workers) * (self.batch_size // self.streams)
+        if self.gradient_accumulation > least:
+            raise ValueError(
+                f"train.gradient_accumulation={self.gradient_accumulation} is more than the {least} images that a "
+                "worker may get of a batch; lower it, or raise train.batch_size"
+            )
+        if self.min_workers > self.workers:
+            raise ValueError(f"train.min_workers={self.min_workers} is more than train.workers={self.workers}")
+        if self.offload != "none" and not self.zero_stage:
+            raise ValueError(f"train.offload={self.offload} needs train.zero_stage=1 or more")
+        if self.preset == "paper" and self.workers > 1:
+            raise ValueError("train.preset=paper needs train.workers=1, for its BatchNorm mixes the images of a worker")
+        if self.preset == "paper" and self.method == "features":
+            raise ValueError("train.preset=paper has no network for train.method=features; use small, base or large")
         return self
+
+    @property
+    def streams(self) -> int:
+        """Into how many streams the pools are dealt. It depends on the batch alone, so that every number of workers
+        sees the same batches; a worker reads one stream or several."""
+        return min(self.batch_size, max(8, self.batch_size // 32))
+
+
+_DEFAULTS: dict[str, Any] = {"batch_size": 64, "vae_steps": 1, "discriminator_steps": 1, "folds": 2}
+PRESET_SETTINGS: dict[str, dict[str, Any]] = {
+    "small": _DEFAULTS,
+    "base": _DEFAULTS,
+    "large": _DEFAULTS,
+    "paper": {"batch_size": 128, "vae_steps": 2, "discriminator_steps": 1, "folds": 1},
+}
+"""What a preset sets besides the networks, where the user does not."""
 
 
 class ScoreConfig(_Section):
@@ -98,6 +162,10 @@ class SelectConfig(_Section):
 
     budget: int = Field(default=1000, ge=1, json_schema_extra=RESULT)
     """b: exactly this many images are picked a round."""
+    when_no_signal: Literal["diversity", "random", "refuse"] = Field(default="diversity", json_schema_extra=RESULT)
+    """How to pick where the discriminators found no signal: spread over the latents, at random, or not (exit 3)."""
+    seed: int = Field(default=0, ge=0, lt=2**31, json_schema_extra=RESULT)
+    """Of the random draws in the selection."""
 
 
 class CampaignConfig(_Section):
@@ -112,6 +180,12 @@ class CampaignConfig(_Section):
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig = SelectConfig()
+
+    @model_validator(mode="after")
+    def _networks_fit_the_images(self) -> "CampaignConfig":
+        if self.train.preset == "paper" and (self.image.size < 32 or self.image.size % 16):
+            raise ValueError(f"image.size={self.image.size}: train.preset=paper needs a multiple of 16 from 32 on")
+        return self
 
 
 FIXED_AT_INIT = ("salt", "pool")
@@ -145,7 +219,10 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 def override(config: CampaignConfig, values: dict[str, Any], source: str) -> CampaignConfig:
     """A copy of `config` with dotted keys replaced. Raises ConfigError that names `source` and the key."""
     tree = config.model_dump()
-    for key, value in values.items():
+    new_preset = PRESET_SETTINGS.get(str(values.get("train.preset")), {})
+    old_preset = PRESET_SETTINGS[config.train.preset]
+    follow = {f"train.{key}": new for key, new in new_preset.items() if tree["train"][key] == old_preset[key]}
+    for key, value in {**follow, **values}.items():
         *sections, name = key.split(".")
         branch = tree
         for section in sections:

@@ -65,8 +65,14 @@ def labels_fingerprints(home: Location) -> dict[str, str]:
 
 def labelled_items(home: Location) -> set[tuple[str, str]]:
     """(shard, key) of everything that has a label."""
+    return set(labelled_values(home))
+
+
+def labelled_values(home: Location) -> dict[tuple[str, str], str]:
+    """The label of every (shard, key) that has one."""
     labels = read_labels(home)
-    return set(zip(labels["shard"].to_pylist(), labels["key"].to_pylist(), strict=True))
+    identities = zip(labels["shard"].to_pylist(), labels["key"].to_pylist(), strict=True)
+    return dict(zip(identities, labels["label"].to_pylist(), strict=True))
 
 
 def labelled_positions(home: Location) -> pa.Table:

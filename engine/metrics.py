@@ -1,11 +1,13 @@
 """The losses of a training run: averaged over the workers, to Parquet and TensorBoard, and to whoever follows it."""
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from engine.batches import Part
@@ -15,46 +17,55 @@ from vaal.step import StepLosses
 
 LOG_STEPS = 10
 """Losses are fetched from the device, averaged over the workers and shown every so many steps."""
-METRICS_SCHEMA = pa.schema(
-    [("step", pa.int32()), ("epoch", pa.int32())] + [(name, pa.float32()) for name in StepLosses._fields]
-)
+LOSSES = (*StepLosses._fields, "task")
+METRICS_SCHEMA = pa.schema([("step", pa.int32()), ("epoch", pa.int32())] + [(name, pa.float32()) for name in LOSSES])
 
 
 class StepLog:
-    """The losses of all steps so far. `rows` holds them, `board` is told the latest by rank 0."""
+    """The losses of all steps so far. `rows` holds them, `board` is told the latest by rank 0.
+
+    `waiting` is the share of the run's time in which this worker waited for images.
+    """
 
     def __init__(self, part: Part, board: Any) -> None:
         self.part, self.board = part, board
-        self.rows: list[dict[str, float]] = []
-        self._pending: list[tuple[int, int, StepLosses]] = []
+        self.rows: list[dict[str, Any]] = []
+        self.waiting = 0.0
+        self._pending: list[tuple[int, int, dict[str, Tensor | None]]] = []
 
     @property
     def last(self) -> dict[str, float]:
-        """The latest losses, by name."""
-        return {name: self.rows[-1][name] for name in StepLosses._fields}
+        """The latest losses of the networks that there are, by name."""
+        return {name: self.rows[-1][name] for name in LOSSES if self.rows[-1][name] is not None}
 
-    def add(self, step: int, epoch: int, losses: StepLosses) -> None:
-        """Take the losses of a step; every rank must add the same steps."""
+    def add(self, step: int, epoch: int, losses: dict[str, Tensor | None], checkpoint: str) -> None:
+        """Take the losses of a step, None for what there is not; every rank must add the same."""
         self._pending.append((step, epoch, losses))
         if len(self._pending) >= LOG_STEPS:
-            self.flush()
+            self.flush(checkpoint)
 
-    def flush(self) -> None:
-        """Bring the rows up to date. A collective.
+    def flush(self, checkpoint: str) -> None:
+        """Bring the rows up to date. A collective. `checkpoint` is the last good one, for the error.
 
         Raises:
             VaalError: a loss is not finite.
         """
         if not self._pending:
             return
-        stacked = torch.stack([torch.stack(losses) for _, _, losses in self._pending]).float()
+        names = [[name for name in LOSSES if losses[name] is not None] for _, _, losses in self._pending]
+        flat = [losses[name] for (_, _, losses), present in zip(self._pending, names, strict=True) for name in present]
+        stacked = torch.stack([loss.float() for loss in flat if loss is not None])
         torch.distributed.all_reduce(stacked)
-        stacked /= self.part.world
-        for (step, epoch, _), values in zip(self._pending, stacked.tolist(), strict=True):
-            row = dict(zip(StepLosses._fields, values, strict=True))
-            if not torch.isfinite(torch.tensor(values)).all():
-                raise VaalError(f"training: step {step}: a loss is not finite: {row}; lower train.learning_rate")
-            self.rows.append({"step": step, "epoch": epoch, **row})
+        values = iter((stacked / self.part.world).tolist())
+        for (step, epoch, _), present in zip(self._pending, names, strict=True):
+            found = {name: next(values) for name in present}
+            for name, value in found.items():
+                if not math.isfinite(value):
+                    raise VaalError(
+                        f"training: step {step}: the {name} loss is {value}; last good checkpoint: {checkpoint}; "
+                        "lower train.learning_rate, or set train.gradient_clipping=1"
+                    )
+            self.rows.append({"step": step, "epoch": epoch, **dict.fromkeys(LOSSES), **found})
         self._pending.clear()
         if self.part.rank == 0:
             self.board.show.remote(int(self.rows[-1]["step"]) + 1, self.last)
@@ -64,8 +75,9 @@ class StepLog:
         with tempfile.TemporaryDirectory() as events:
             with SummaryWriter(events) as writer:
                 for row in self.rows:
-                    for name in StepLosses._fields:
-                        writer.add_scalar(f"loss/{name}", row[name], int(row["step"]))
+                    for name in LOSSES:
+                        if row[name] is not None:
+                            writer.add_scalar(f"loss/{name}", row[name], int(row["step"]))
             for file in Path(events).iterdir():
                 (folder / f"tensorboard/{file.name}").write_bytes(file.read_bytes())
         table = pa.Table.from_pylist(self.rows, schema=METRICS_SCHEMA)

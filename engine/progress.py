@@ -16,12 +16,21 @@ POLL_SECONDS = 0.5
 
 
 class _Board:
-    """Holds the latest (steps done, losses), and at the end the result, or the error that no retry will mend."""
+    """Holds the latest (steps done, losses), lines for a person, and at the end the result, or the error that no retry
+    will mend."""
 
     def __init__(self) -> None:
         self._latest: tuple[int, dict[str, float]] | None = None
         self._result: dict[str, Any] = {}
         self._failure: VaalError | None = None
+        self._notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        self._notes.append(line)
+
+    def notes(self) -> list[str]:
+        notes, self._notes = self._notes, []
+        return notes
 
     def show(self, step: int, losses: dict[str, float]) -> None:
         self._latest = (step, losses)
@@ -46,8 +55,10 @@ Board: Any = ray.remote(num_cpus=0)(_Board)
 
 
 @contextmanager
-def following(board: Any, on_step: Callable[[int, dict[str, float]], None]) -> Iterator[None]:
-    """Call `on_step` with whatever is new on the board while the body runs, from a thread of its own."""
+def following(
+    board: Any, on_step: Callable[[int, dict[str, float]], None], on_note: Callable[[str], None]
+) -> Iterator[None]:
+    """Call these with whatever is new on the board while the body runs, from a thread of its own."""
     done = threading.Event()
 
     def follow() -> None:
@@ -55,9 +66,11 @@ def following(board: Any, on_step: Callable[[int, dict[str, float]], None]) -> I
         while True:
             is_last = done.wait(POLL_SECONDS)
             try:
-                latest = ray.get(board.read.remote())
+                latest, notes = ray.get([board.read.remote(), board.notes.remote()])
             except ray.exceptions.RayError:
                 return
+            for note in notes:
+                on_note(note)
             if latest is not None and latest != shown:
                 shown = latest
                 on_step(*latest)

@@ -23,7 +23,7 @@ from engine.errors import InputError
 from engine.labels import LABELS_SCHEMA
 from engine.pool import read_ranges, read_shards
 from engine.report_survey import Bins, Members, survey
-from engine.selection import picked_items
+from engine.selection import REASONS, picked_items
 from engine.storage import Location
 
 MOST_IMAGES = 48
@@ -89,6 +89,10 @@ def write_report(campaign: Campaign) -> dict[str, Any]:
         picked_at=datetime.fromisoformat(stages.selection["completed_at"]),
         picked=list(zip(shown, map(_Thumbnail.of, thumbnails["picked"]), strict=True)),
         sample=list(zip(sample, map(_Thumbnail.of, thumbnails["sample"]), strict=True)),
+        signal=stages.train.get("signal"),
+        diagnosis=stages.train.get("diagnosis"),
+        cut=stages.selection["highest_picked_logit"],
+        reason=REASONS[stages.selection.get("when_no_signal")],
         charts={name: pictures.data_uri(png) for name, png in charts.items()},
         losses=LOSSES,
         smoothing_steps=pictures.smoothing_steps(stages.train["counts"]["steps"]),
@@ -177,11 +181,14 @@ def _charts(campaign: Campaign, stages: Stages, bins: Bins) -> dict[str, bytes]:
     references = pictures.reference_losses(campaign.config.train.folds)
     metrics = _table(campaign.stage("train"), "metrics.parquet", stages.train)
     step = metrics["step"].to_numpy()
+    kl_Z = stages.train.get("diagnosis", {}).get("kl_per_unit")
     charts = {}
     for name, theme in pictures.THEMES.items():
         suffix = "" if name == "light" else f"-{name}"
         cut = stages.selection["highest_picked_logit"]
         charts[f"histogram{suffix}"] = pictures.histogram_chart(bins, cut, theme)
+        if kl_Z:
+            charts[f"kl{suffix}"] = pictures.kl_chart(kl_Z, theme)
         for loss in LOSSES:
             curve = pictures.loss_chart(step, metrics[loss].to_numpy(), references.get(loss), theme)
             charts[f"loss-{loss}{suffix}"] = curve
@@ -210,6 +217,7 @@ def _facts(campaign: Campaign, stages: Stages, labels: pa.Table, groups: dict[st
     rounds = labels["round"].to_pylist()
     by_round = {f"from round {number:03d}": rounds.count(number) for number in sorted({*rounds} - {None})}
     scores, selection, train = stages.scores["counts"], stages.selection["counts"], stages.train
+    cut = stages.selection["highest_picked_logit"]
     versions = sorted({manifest["code_version"] for manifest in stages})
     return {
         "Pool": {
@@ -227,7 +235,8 @@ def _facts(campaign: Campaign, stages: Stages, labels: pa.Table, groups: dict[st
             "candidates": selection["candidates"],
             "picked": selection["picked"],
             "picked in earlier rounds": selection["picked_before"],
-            "highest logit picked": _logit(stages.selection["highest_picked_logit"]),
+            **({} if cut is None else {"highest logit picked": _logit(cut)}),
+            "how": REASONS[stages.selection.get("when_no_signal")],
         },
         "Run": {
             "training steps": train["counts"]["steps"],
@@ -255,6 +264,6 @@ def _logit(value: float) -> str:
 def _render(**content: Any) -> str:
     # Keys and messages come from the pool: whoever filled it must not write into the page.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"logit": _logit, "grouped": lambda value: f"{value:,}"}
+    environment.filters |= {"two": lambda value: f"{value:.2f}", "logit": _logit, "grouped": lambda value: f"{value:,}"}
     source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(**content)

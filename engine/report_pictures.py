@@ -79,35 +79,53 @@ def to_png(image: Image.Image) -> bytes:
     return png.getvalue()
 
 
-def histogram_chart(bins: Bins, cut: float, theme: Theme) -> bytes:
+def histogram_chart(bins: Bins, cut: float | None, theme: Theme) -> bytes:
     """Densities of the labelled images and of the candidates, of which the picked ones in their colour.
 
-    `cut` is the highest logit that was picked.
+    `cut` is the highest logit that was picked; None when the logits did not decide.
     """
     figure, axes = _new_chart(7.2, 3.2, theme)
     width = bins.edges[1] - bins.edges[0]
     labelled, picked = bins.counts["labelled"], bins.counts["picked"]
     candidates = picked + bins.counts["not_picked"]
     scale = 1 / (candidates.sum() * width)
-    axes.axvspan(bins.edges[0], cut, color=theme.picked, alpha=0.09, linewidth=0)
     axes.stairs(candidates * scale, bins.edges, baseline=picked * scale, fill=True, color=theme.not_picked,
                 label="unlabelled, not picked")  # fmt: skip
     axes.stairs(picked * scale, bins.edges, fill=True, color=theme.picked, label="picked")
     if labelled.any():
         axes.stairs(labelled / (labelled.sum() * width), bins.edges, color=theme.labelled, linewidth=1.6,
                     label="labelled")  # fmt: skip
-    axes.axvline(cut, color=theme.picked, linewidth=1.2, linestyle=(0, (4, 2)))
     axes.margins(x=0)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
+    if cut is not None:
+        _draw_cut(axes, bins, cut, theme)
+    axes.set_xlabel("labelled-logit (natural log of the odds of being labelled)")
+    axes.set_ylabel("density (share per unit of logit)")
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    return _finish(figure, axes, theme)
+
+
+def _draw_cut(axes: "Axes", bins: Bins, cut: float, theme: Theme) -> None:
+    axes.axvspan(bins.edges[0], cut, color=theme.picked, alpha=0.09, linewidth=0)
+    axes.axvline(cut, color=theme.picked, linewidth=1.2, linestyle=(0, (4, 2)))
     on_left = cut > (bins.edges[0] + bins.edges[-1]) / 2
     axes.annotate(
         f"highest picked: {cut:.2f}".replace("-", "−"), (cut, 1), (-5 if on_left else 5, -4), color=theme.picked,
         xycoords=("data", "axes fraction"), textcoords="offset points", va="top", ha="right" if on_left else "left",
         fontsize=9,
     )  # fmt: skip
-    axes.set_xlabel("labelled-logit (natural log of the odds of being labelled)")
-    axes.set_ylabel("density (share per unit of logit)")
-    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+
+
+def kl_chart(kl_Z: list[float], theme: Theme) -> bytes:
+    """The KL of each latent unit in nats, largest first."""
+    figure, axes = _new_chart(5.6, 2.1, theme)
+    axes.bar(range(1, len(kl_Z) + 1), sorted(kl_Z, reverse=True), width=0.8, color=theme.labelled)
+    axes.set_xlim(0.4, len(kl_Z) + 0.6)
+    # A collapsed posterior looks flat, and not as its own noise enlarged.
+    axes.set_ylim(0, max(1.08 * max(kl_Z), 0.1))
+    axes.locator_params(axis="x", integer=True, nbins=9)
+    axes.set_xlabel("latent unit, by its KL")
+    axes.set_ylabel("KL (nats)")
     return _finish(figure, axes, theme)
 
 

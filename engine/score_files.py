@@ -17,7 +17,7 @@ from engine.identity import content_hash
 from engine.images import DecodeError, decode
 from engine.shards import Item
 from engine.storage import Location
-from vaal.networks import PRESETS
+from engine.weights import num_latents as latents_of
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -137,7 +137,7 @@ def commit(campaign: Campaign, shard: str, file: str, rows: list[dict[str, Any]]
         names = pa.array([shard] * len(bad), pa.string())
         table = pa.table([names, *(bad[name] for name in CHUNK_BAD.names)], schema=QUARANTINE_SCHEMA)
         (campaign.stage("quarantine") / file).write_table(table)
-    num_latents = PRESETS[campaign.config.train.preset].num_latents
+    num_latents = latents_of(campaign.config)
     columns = [
         pa.array([shard] * len(items), pa.string()),
         *(items[name] for name in ("key", "offset", "size_bytes", "content_hash")),

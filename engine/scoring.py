@@ -33,10 +33,12 @@ from engine.score_files import Chunk, Committed, commit, recall, unpack
 from engine.session import choose_device, count_devices, ray_session
 from engine.shards import read_shard
 from engine.storage import Location
-from engine.weights import load_networks, weight_files
-from vaal.acquisition.discriminator import labelled_logit
+from engine.weights import load_networks, make_networks, to_input
 
-CODE = ("engine.shards", "engine.images", "engine.identity", "vaal.networks", "vaal.acquisition.discriminator")
+CODE = (
+    "engine.shards", "engine.images", "engine.identity", "engine.weights", "vaal.networks", "vaal.paper",
+    "vaal.ablations", "vaal.acquisition.discriminator", "vaal.acquisition.wasserstein",
+)  # fmt: skip
 """What decides a score besides the weights: scores by other code are not mixed with these."""
 BLOCK_BYTES = 16 << 20
 
@@ -60,7 +62,7 @@ def score(campaign: Campaign, address: str, on_progress: Callable[[Progress], No
     if is_complete(folder):
         return read_manifest(folder, "score")
     trained = read_manifest(campaign.stage("train"), "train")
-    weights = {name: trained["files"][name] for name in weight_files(campaign.config)}
+    weights = {name: trained["files"][name] for name in make_networks(campaign.config).files()}
     inputs = {
         **weights,
         "settings": fingerprint(image=result_values(campaign.config.image), score=result_values(campaign.config.score)),
@@ -188,20 +190,18 @@ class _Scorer:
     def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
         self.device, self.image = torch.device(device), config.image
         # Read here and not sent along: an actor that Ray restarts must find its weights again.
-        vae, discriminators = load_networks(folder, config, weights)
-        self.vae, self.discriminators = vae.to(self.device), discriminators.to(self.device)
+        self.networks = load_networks(folder, config, weights).to(self.device)
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         items = unpack(chunk["items"][0].as_py())
         side, channels = self.image.size, self.image.channels
         flat = np.frombuffer(chunk["pixels"][0].as_buffer(), dtype=np.uint8)
         logit = np.empty(0, np.float32)
-        latent = np.empty((0, self.vae.to_mean.out_features), np.float16)
+        latent = np.empty((0, self.networks.num_latents), np.float16)
         if len(items):
-            pixels = torch.tensor(flat.reshape(-1, side, side, channels), device=self.device)
-            x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+            x = to_input(flat.reshape(-1, side, side, channels).copy(), self.device)
             fold = torch.tensor(items["fold"].to_numpy(), device=self.device)
-            logits, means = labelled_logit(self.vae, self.discriminators, x, fold)
+            logits, means = self.networks.score(x, fold)
             logit, latent = logits.cpu().numpy(), means.cpu().numpy().astype(np.float16)
         return chunk.drop_columns(["pixels"]).append_column(
             "logit", pa.array([logit.tobytes()])

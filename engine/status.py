@@ -42,6 +42,9 @@ def _round_status(folder: Location, number: int, num_shards: int) -> dict[str, A
         if is_complete(stage):
             manifest = (stage / "manifest.json").read_json()
             stages[name] = {"complete": True, "at": manifest["completed_at"], **manifest["counts"]}
+            if name == "train" and "signal" in manifest:
+                found = {key: manifest["diagnosis"][key] for key in ("auc", "auc_low", "auc_high", "findings")}
+                stages[name] |= {"signal": manifest["signal"], **found}
         elif name == "scores":
             stages[name] = {"complete": False, "committed_shards": len(stage.children()), "shards": num_shards}
         else:

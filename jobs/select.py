@@ -33,10 +33,12 @@ def run(campaign: "Campaign") -> Outcome:
     from engine import selection
 
     manifest = selection.select(campaign)
+    highest = manifest["highest_picked_logit"]
     facts = {
         "picked": manifest["counts"]["picked"],
         "out of": manifest["counts"]["candidates"],
-        "highest logit picked": f"{manifest['highest_picked_logit']:.4f}",
+        "how": selection.REASONS[manifest.get("when_no_signal")],
+        **({} if highest is None else {"highest logit picked": f"{highest:.4f}"}),
         "selection": campaign.stage("selection") / "selection.parquet",
     }
     return Outcome(f"Round {campaign.round:03d}: selected", facts, manifest)

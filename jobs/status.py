@@ -27,12 +27,13 @@ def status(campaign: CampaignArgument, json: JsonOption = False, debug: DebugOpt
 
 
 def _table(rounds: list[dict[str, Any]]) -> Table:
-    table = Table("round", "train", "score", "select", "export", "report", title_justify="left")
+    table = Table("round", "train", "signal", "score", "select", "export", "report", title_justify="left")
     for entry in rounds:
         train, scores, selection, handoff, report = entry["stages"].values()
         table.add_row(
             f"{entry['round']:03d}",
             f"{train['steps']:,} steps" if train["complete"] else "-",
+            f"{train['signal']}, AUC {train['auc']:.2f}" if "signal" in train else "-",
             f"{scores['scored']:,} items, {scores['quarantined']:,} bad"
             if scores["complete"]
             else f"{scores['committed_shards']} of {scores['shards']} shards",

@@ -34,16 +34,20 @@ def train(
 def run(screen: Terminal, campaign: "Campaign", address: str) -> Outcome:
     """The train stage of a round, with its progress bar."""
     from engine import training
+    from engine.diagnosis import summary
 
     with screen.progress("train") as update:
 
         def on_step(step: int, num_steps: int, losses: dict[str, float]) -> None:
             update(step / num_steps, f"step {step} of {num_steps}, {_words(losses)}")
 
-        manifest = training.train(campaign, address, on_step)
+        manifest = training.train(campaign, address, on_step, screen.log)
+    findings = manifest.get("diagnosis", {}).get("findings", [])
     facts = {
         "steps": manifest["counts"]["steps"],
         "losses": _words(manifest["losses"]),
+        "verdict": summary(manifest),
+        **{f"finding {number}": line for number, line in enumerate(findings, 1)},
         "weights, metrics": campaign.stage("train"),
     }
     return Outcome(f"Round {campaign.round:03d}: trained", facts, manifest)

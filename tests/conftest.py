@@ -10,9 +10,11 @@ import pytest
 from engine.campaign import Campaign, create, write_manifest
 from engine.config import CampaignConfig, override, parse_settings
 from engine.demo import DemoPool, digits
+from engine.diagnosis import manifest_entries
 from engine.metrics import METRICS_SCHEMA
 from engine.session import ray_session
 from engine.weights import make_networks, save_networks
+from vaal.signal import Diagnosis, Interval
 from vaal.step import StepLosses
 
 MakeCampaign = Callable[..., Campaign]
@@ -37,8 +39,18 @@ def make_campaign(tmp_path: Path, pool: DemoPool) -> MakeCampaign:
     return make
 
 
-def pretend_trained(campaign: Campaign) -> None:
-    """Complete the train stage with the initial weights: scoring needs weights, not good ones."""
+def found(signal: str) -> Diagnosis:
+    """A diagnosis of healthy networks that did, or did not, find a signal."""
+    auc = Interval(0.93, 0.88, 0.97) if signal == "present" else Interval(0.52, 0.46, 0.58)
+    kl_Z = [3.0 / (1 + unit) for unit in range(32)]
+    return Diagnosis(auc, 40, 400, 0.01, kl_Z, 30, 0.06)
+
+
+def pretend_trained(campaign: Campaign, signal: str | None = "present") -> None:
+    """Complete the train stage with the initial weights: scoring needs weights, not good ones.
+
+    With `signal` None the manifest says nothing of a signal, as those of the first version.
+    """
     folder, steps = campaign.stage("train"), np.arange(40)
     losses = [900 / (1 + steps), 1.4 + steps / 100, 2.7 - steps / 100]
     rows = [dict(zip(METRICS_SCHEMA.names, row, strict=True)) for row in zip(steps, steps * 0, *losses, strict=True)]
@@ -46,6 +58,8 @@ def pretend_trained(campaign: Campaign) -> None:
     files = save_networks(folder, *(network.state_dict() for network in make_networks(campaign.config)))
     files["metrics.parquet"] = (folder / "metrics.parquet").write_table(metrics)
     details = {"device": "cpu", "losses": dict(zip(StepLosses._fields, (23.1, 1.8, 2.3), strict=True))}
+    if signal:
+        details |= manifest_entries(found(signal))
     write_manifest(folder, campaign, inputs={}, counts={"steps": 40}, files=files, details=details)
 
 

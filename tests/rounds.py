@@ -46,7 +46,7 @@ def write_shard(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
-def make_round(folder: Path) -> Made:
+def make_round(folder: Path, signal: str | None = "present") -> Made:
     """150 small images in three shards, one of them large; two that cannot be scored; 20 labels."""
     rng = np.random.default_rng(0)
     images = {(f"s-{n // 50}.tar", f"{n:04d}"): encoded(rng.integers(0, 256, (8, 8), np.uint8)) for n in range(150)}
@@ -69,13 +69,13 @@ def make_round(folder: Path) -> Made:
     shards = [f"{folder}/s-{n}.tar" for n in range(3)]
     campaign = create(f"{folder}/campaign", shards, f"{folder}/labels.csv", config, lambda _: None)
     made = Made(campaign, images, logits, set(labelled))
-    score_and_pick(made)
+    score_and_pick(made, signal)
     return made
 
 
-def score_and_pick(made: Made) -> None:
+def score_and_pick(made: Made, signal: str | None = "present") -> None:
     """Training, scoring and selection of the round, with the logits that are given."""
     campaign = made.campaign
-    pretend_trained(campaign)
+    pretend_trained(campaign, signal)
     fabricate_scores(campaign, lambda shard, keys: np.array([made.logits[shard, key] for key in keys], np.float32))
     select(campaign)

@@ -7,6 +7,7 @@ Shape suffixes: B batch, C channels, H height, W width, Z latent units, K folds.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,14 @@ PIXEL_VARIANCE = 0.1
 """Variance of the Gaussian p(x|z) for pixels in [-1, 1]; it sets the balance of reconstruction and KL."""
 
 
+def kl_per_unit(mean_BZ: Tensor, logvar_BZ: Tensor) -> Tensor:
+    """KL(q(z|x) || N(0, I)) in nats of each latent unit, averaged over B. (Z,)."""
+    return 0.5 * (mean_BZ.square() + logvar_BZ.exp() - 1 - logvar_BZ).mean(dim=0)
+
+
 def gaussian_kl(mean_BZ: Tensor, logvar_BZ: Tensor) -> Tensor:
     """KL(q(z|x) || N(0, I)) in nats, summed over Z and averaged over B. A scalar."""
-    kl_B = 0.5 * (mean_BZ.square() + logvar_BZ.exp() - 1 - logvar_BZ).sum(dim=1)
-    return kl_B.mean()
+    return kl_per_unit(mean_BZ, logvar_BZ).sum()
 
 
 def reconstruction_loss(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
@@ -45,22 +50,66 @@ def adversarial_loss(labelled_BK: Tensor, unlabelled_BK: Tensor) -> Tensor:
     return F.softplus(-labelled_BK).mean() + F.softplus(-unlabelled_BK).mean()
 
 
+def vaal_objective(transductive: Tensor, adversarial: Tensor, weights: "LossWeights") -> Tensor:
+    """The VAE's full objective, lambda1 * L_trd + lambda2 * L_adv (section 3 of the paper). A scalar, nats."""
+    return weights.transductive * transductive + weights.adversarial * adversarial
+
+
+class LossWeights(NamedTuple):
+    """beta of Eq. 1, and lambda1 and lambda2 of the full objective.
+
+    `labelled_share`: of the labelled pool, how much discriminator k trains on, for every k; empty when the folds are
+    of equal size. See `discriminator_loss`.
+    """
+
+    beta: float = 1.0
+    transductive: float = 1.0
+    adversarial: float = 1.0
+    labelled_share: tuple[float, ...] = ()
+
+
+class DiscriminatorLoss(NamedTuple):
+    """Eq. 3, cross-fitted: over the items that train each discriminator, and over those that are held from it."""
+
+    trained: Tensor
+    held_out: Tensor
+
+
 def discriminator_loss(
-    labelled_BK: Tensor, unlabelled_BK: Tensor, labelled_fold_B: Tensor, unlabelled_fold_B: Tensor
-) -> Tensor:
+    labelled_BK: Tensor,
+    unlabelled_BK: Tensor,
+    labelled_fold_B: Tensor,
+    unlabelled_fold_B: Tensor,
+    labelled_share: tuple[float, ...] = (),
+) -> DiscriminatorLoss:
     """Eq. 3: labelled is 1, unlabelled is 0; cross-fitted and summed over the K discriminators. Logits in, nats out.
 
-    Discriminator k is trained on the items of every fold but k. Its loss is divided by the expected number of such
-    items, B (K - 1) / K, not by their actual number: a sum over items can be split over workers without change.
+    Discriminator k is trained on the items of every fold but k. Each pool is averaged by itself, which weights the
+    classes alike however unequal the pools and the batches are: a logit is then the log of the density ratio of the
+    pools, the same zero for every fold.
+
+    The divisor is the expected number of training items, B times the share of the pool outside fold k, not their
+    number in this batch: a sum over items can be split over workers without change. The share is (K - 1) / K unless
+    given: a labelled pool is small, and its folds are unequal.
     """
-    return _cross_fitted(F.softplus(-labelled_BK), labelled_fold_B) + _cross_fitted(
-        F.softplus(unlabelled_BK), unlabelled_fold_B
+    num_folds = labelled_BK.shape[1]
+    equal = ((num_folds - 1) / num_folds,) * num_folds
+    pools = (
+        (F.softplus(-labelled_BK), labelled_fold_B, labelled_share or equal),
+        (F.softplus(unlabelled_BK), unlabelled_fold_B, equal),
     )
-
-
-def _cross_fitted(loss_BK: Tensor, fold_B: Tensor) -> Tensor:
-    num_items, num_folds = loss_BK.shape
     if num_folds == 1:
-        return loss_BK.mean()
-    trains_BK = fold_B[:, None] != torch.arange(num_folds, device=fold_B.device)
-    return (loss_BK * trains_BK).sum() / (num_items * (num_folds - 1) / num_folds)
+        return DiscriminatorLoss(
+            sum((loss.mean() for loss, _, _ in pools), torch.zeros(())), torch.zeros_like(pools[0][0][0, 0])
+        )
+    trained = [_over_folds(loss, fold, share, outside=True) for loss, fold, share in pools]
+    held_out = [_over_folds(loss, fold, tuple(1 - s for s in share), outside=False) for loss, fold, share in pools]
+    return DiscriminatorLoss(trained[0] + trained[1], (held_out[0] + held_out[1]).detach())
+
+
+def _over_folds(loss_BK: Tensor, fold_B: Tensor, share: tuple[float, ...], *, outside: bool) -> Tensor:
+    """The sum over K of the mean over the items outside of fold k, or of those in it."""
+    num_items, num_folds = loss_BK.shape
+    counts_BK = (fold_B[:, None] != torch.arange(num_folds, device=fold_B.device)) == outside
+    share_K = torch.tensor(share, device=loss_BK.device, dtype=loss_BK.dtype)
+    return ((loss_BK * counts_BK).sum(dim=0) / (num_items * share_K)).sum()

@@ -2,10 +2,13 @@
 
 Nothing here mixes samples: normalisation is GroupNorm, so an image's latent depends on that image alone.
 
-Shape suffixes: B batch, C image channels, H height, W width, F feature channels, Z latent units, K folds.
+Shape suffixes: B batch, C image channels, H height, W width, F features, Z latent units, K folds.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +26,36 @@ class NetworkShape:
     max_width: int
     num_latents: int
     discriminator_width: int
+    blocks: int = 1
+    """Convolutions at each resolution. All but the first are residual."""
+    discriminator_layers: int = 3
+    """Linear layers of a discriminator, its output among them."""
 
 
 PRESETS: dict[str, NetworkShape] = {
     "small": NetworkShape(width=32, max_width=256, num_latents=32, discriminator_width=128),
     "base": NetworkShape(width=64, max_width=512, num_latents=64, discriminator_width=512),
-    "large": NetworkShape(width=128, max_width=1024, num_latents=128, discriminator_width=512),
+    "large": NetworkShape(width=128, max_width=1024, num_latents=128, discriminator_width=512, blocks=2),
 }
+"""The shapes for images up to 32 px. `shape_for` has those for any size."""
+
+
+def shape_for(preset: str, image_size: int) -> NetworkShape:
+    """The shape of a preset (`small`, `base` or `large`) for images with a side of `image_size` pixels.
+
+    Latents double above 32 px and again above 128 px, as in the paper (arXiv 1904.00370, appendix: 32 for CIFAR, 64
+    for Caltech-256 and ImageNet, 128 for BDD100K and Cityscapes). Above 64 px the first stage has half the channels:
+    the maps nearest the image cost most, and hold the least that a latent could keep.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset {preset!r} is none of {', '.join(PRESETS)}")
+    shape = PRESETS[preset]
+    growth = 1 if image_size <= 32 else 2 if image_size <= 128 else 4
+    width = shape.width if image_size <= 64 else shape.width // 2
+    return replace(shape, width=width, num_latents=growth * shape.num_latents)
 
 
 def feature_map_sizes(image_size: int) -> list[int]:
@@ -40,48 +66,106 @@ def feature_map_sizes(image_size: int) -> list[int]:
     return sizes
 
 
-def _stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+def stage_widths(image_size: int, width: int, max_width: int) -> list[int]:
+    """Channels of the encoder's maps, without the image: `width`, doubled with each halving, up to `max_width`."""
+    return [min(width * 2**i, max_width) for i in range(len(feature_map_sizes(image_size)) - 1)]
+
+
+def initialise(module: nn.Module, linear: Sequence[nn.Module] = ()) -> None:
+    """Draw every weight of `module` from N(0, gain^2 / fan_in), from torch's global generator; biases 0, norms 1 and 0.
+
+    The gain is sqrt(2) for a layer that a nonlinearity follows (He et al. 2015, arXiv 1502.01852, eq. 10), and 1 for
+    the layers in `linear`, that none follows. fan_in is the number of terms in the sum that makes one output.
+
+    Raises:
+        TypeError: a layer has parameters and no rule: it is never left silently as torch made it.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            gain = 1.0 if layer in linear else math.sqrt(2)
+            nn.init.normal_(layer.weight, std=gain / math.sqrt(_fan_in(layer)))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.GroupNorm | nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        elif next(layer.parameters(recurse=False), None) is not None:
+            raise TypeError(f"no rule to initialise {layer}")
+
+
+def _fan_in(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
+    if isinstance(layer, nn.ConvTranspose2d):
+        # Its weight is (in, out, kernel, kernel), and of the kernel only every stride-th tap meets a given output.
+        return layer.weight[:, 0].numel() / math.prod(layer.stride)
+    return layer.weight[0].numel()
+
+
+class _Residual(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.body(x)
+        return y
+
+
+def _convolution(in_channels: int, out_channels: int, stride: int) -> Iterator[nn.Module]:
     # Without bias: the norm would cancel it, and Adam amplifies a gradient that is zero but for rounding.
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False),
-        nn.GroupNorm(num_groups=min(8, out_channels), num_channels=out_channels),
-        nn.SiLU(),
-    )
+    yield nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+    yield nn.GroupNorm(num_groups=math.gcd(8, out_channels), num_channels=out_channels)
+    yield nn.SiLU()
 
 
-class Decoder(nn.Module):
-    """Latents (B, Z) to images (B, C, H, W), unbounded; resizes to the encoder's map sizes in reverse."""
+def stage(in_channels: int, out_channels: int, stride: int, blocks: int) -> nn.Sequential:
+    """`blocks` convolutions at one resolution, the first with the stride, the others residual. Not initialised."""
+    others = (_Residual(nn.Sequential(*_convolution(out_channels, out_channels, 1))) for _ in range(blocks - 1))
+    return nn.Sequential(*_convolution(in_channels, out_channels, stride), *others)
 
-    def __init__(self, image_size: int, num_channels: int, widths: list[int], num_latents: int) -> None:
+
+def encoder_stages(num_channels: int, widths: list[int], blocks: int) -> nn.Sequential:
+    """(B, num_channels, H, W) to (B, widths[-1], H', W'); each stage halves the sides, rounded up. Not initialised."""
+    inputs = [num_channels, *widths[:-1]]
+    return nn.Sequential(*(stage(i, o, stride=2, blocks=blocks) for i, o in zip(inputs, widths, strict=True)))
+
+
+def perceptron(num_inputs: int, shape: NetworkShape, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
+    """The paper's discriminator: (B, num_inputs) to one labelled-logit an item, (B, 1). Initialised."""
+    layers: list[nn.Module] = []
+    for _ in range(shape.discriminator_layers - 1):
+        layers += [nn.Linear(num_inputs, shape.discriminator_width), activation()]
+        num_inputs = shape.discriminator_width
+    output = nn.Linear(num_inputs, 1)
+    network = nn.Sequential(*layers, output)
+    initialise(network, linear=[output])
+    return network
+
+
+class Encoder(Protocol):
+    """What scoring needs of a VAE."""
+
+    training: bool
+    num_latents: int
+
+    def encode(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z|x), each (B, num_latents)."""
+
+
+class Autoencoder(nn.Module):
+    """A VAE with a diagonal Gaussian posterior. Inputs and reconstructions are images scaled to [-1, 1].
+
+    `encoder` and `decoder` come initialised; the encoder's output, flattened, is (B, `num_features`).
+    """
+
+    def __init__(self, encoder: nn.Module, num_features: int, num_latents: int, decoder: nn.Module) -> None:
         super().__init__()
-        *self.sizes, self.first_size = feature_map_sizes(image_size)
-        self.first_width = widths[-1]
-        self.expand = nn.Linear(num_latents, self.first_width * self.first_size**2)
-        outputs = [*reversed(widths[:-1]), widths[0]]
-        self.stages = nn.ModuleList(_stage(i, o, stride=1) for i, o in zip(reversed(widths), outputs, strict=True))
-        self.to_image = nn.Conv2d(widths[0], num_channels, kernel_size=3, padding=1)
-
-    def forward(self, z_BZ: Tensor) -> Tensor:
-        x = self.expand(z_BZ).view(-1, self.first_width, self.first_size, self.first_size)
-        for stage, size in zip(self.stages, reversed(self.sizes), strict=True):
-            x = stage(F.interpolate(x, size=(size, size), mode="nearest"))
-        image_BCHW: Tensor = self.to_image(x)
-        return image_BCHW
-
-
-class VAE(nn.Module):
-    """Convolutional beta-VAE. Inputs and reconstructions are images scaled to [-1, 1]."""
-
-    def __init__(self, image_size: int, num_channels: int, shape: NetworkShape) -> None:
-        super().__init__()
-        sizes = feature_map_sizes(image_size)
-        widths = [min(shape.width * 2**i, shape.max_width) for i in range(len(sizes) - 1)]
-        inputs = [num_channels, *widths[:-1]]
-        self.encoder = nn.Sequential(*(_stage(i, o, stride=2) for i, o in zip(inputs, widths, strict=True)))
-        num_features = widths[-1] * sizes[-1] ** 2
-        self.to_mean = nn.Linear(num_features, shape.num_latents)
-        self.to_logvar = nn.Linear(num_features, shape.num_latents)
-        self.decoder = Decoder(image_size, num_channels, widths, shape.num_latents)
+        self.num_latents = num_latents
+        self.encoder = encoder
+        self.to_mean = nn.Linear(num_features, num_latents)
+        self.to_logvar = nn.Linear(num_features, num_latents)
+        self.decoder = decoder
+        for head in (self.to_mean, self.to_logvar):
+            initialise(head, linear=[head])
 
     def encode(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each (B, Z)."""
@@ -96,6 +180,39 @@ class VAE(nn.Module):
         return self.decoder(z_BZ), mean_BZ, logvar_BZ
 
 
+class Decoder(nn.Module):
+    """Latents (B, Z) to images (B, C, H, W), unbounded; resizes to the encoder's map sizes in reverse."""
+
+    def __init__(self, image_size: int, num_channels: int, shape: NetworkShape) -> None:
+        super().__init__()
+        *self.sizes, self.first_size = feature_map_sizes(image_size)
+        widths = stage_widths(image_size, shape.width, shape.max_width)
+        self.first_width = widths[-1]
+        self.expand = nn.Linear(shape.num_latents, self.first_width * self.first_size**2)
+        inputs, outputs = reversed(widths), [*reversed(widths[:-1]), widths[0]]
+        self.stages = nn.ModuleList(stage(i, o, 1, shape.blocks) for i, o in zip(inputs, outputs, strict=True))
+        self.to_image = nn.Conv2d(widths[0], num_channels, kernel_size=3, padding=1)
+        initialise(self, linear=[self.expand, self.to_image])
+
+    def forward(self, z_BZ: Tensor) -> Tensor:
+        x = self.expand(z_BZ).view(-1, self.first_width, self.first_size, self.first_size)
+        for network, size in zip(self.stages, reversed(self.sizes), strict=True):
+            x = network(F.interpolate(x, size=(size, size), mode="nearest"))
+        image_BCHW: Tensor = self.to_image(x)
+        return image_BCHW
+
+
+class VAE(Autoencoder):
+    """The convolutional beta-VAE of every preset but the paper's."""
+
+    def __init__(self, image_size: int, num_channels: int, shape: NetworkShape) -> None:
+        widths = stage_widths(image_size, shape.width, shape.max_width)
+        encoder = encoder_stages(num_channels, widths, shape.blocks)
+        initialise(encoder)
+        num_features = widths[-1] * feature_map_sizes(image_size)[-1] ** 2
+        super().__init__(encoder, num_features, shape.num_latents, Decoder(image_size, num_channels, shape))
+
+
 class Discriminators(nn.Module):
     """K independent discriminators in one module, so that one optimizer and one engine moves them all.
 
@@ -103,18 +220,9 @@ class Discriminators(nn.Module):
     returned as a logit because a float32 probability saturates at the very end that is picked.
     """
 
-    def __init__(self, num_folds: int, shape: NetworkShape) -> None:
+    def __init__(self, num_folds: int, shape: NetworkShape, activation: Callable[[], nn.Module] = nn.SiLU) -> None:
         super().__init__()
-        self.folds = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(shape.num_latents, shape.discriminator_width),
-                nn.SiLU(),
-                nn.Linear(shape.discriminator_width, shape.discriminator_width),
-                nn.SiLU(),
-                nn.Linear(shape.discriminator_width, 1),
-            )
-            for _ in range(num_folds)
-        )
+        self.folds = nn.ModuleList(perceptron(shape.num_latents, shape, activation) for _ in range(num_folds))
 
     def forward(self, mean_BZ: Tensor) -> Tensor:
         """Labelled-logits (B, K), one column a discriminator."""

@@ -38,6 +38,8 @@ OPTIONS = [
     "score.batch_size",
     "score.max_bad_fraction",
     "select.budget",
+    "select.when_no_signal",
+    "select.seed",
 ]
 
 

@@ -13,7 +13,7 @@ from engine.handoff.generic import export
 from engine.identity import item_id_of
 from engine.labels import labelled_items
 from engine.selection import picked_items, select
-from tests.conftest import MakeCampaign
+from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 
 
@@ -21,6 +21,7 @@ from tests.fabricate import fabricate_scores
 def scored(make_campaign: MakeCampaign) -> Campaign:
     """Scores with many ties, and every 50th item in quarantine."""
     campaign = make_campaign()
+    pretend_trained(campaign)
     rng = np.random.default_rng(0)
     fabricate_scores(campaign, lambda _, keys: rng.integers(-20, 20, len(keys)), quarantine_every=50)
     return campaign
@@ -43,6 +44,8 @@ def test_selection_is_sort_everything_and_take_b(scored: Campaign) -> None:
     assert {pick["arm"] for pick in picks} == {"query"}
     assert manifest["counts"] == {"candidates": len(everything), "picked": 100, "picked_before": 0}
     assert manifest["highest_picked_logit"] == expected[-1]["logit"]
+    assert {pick["reason"] for pick in picks} == {"lowest labelled-logit"}
+    assert (manifest["signal"], manifest["when_no_signal"]) == ("present", None)
 
 
 def test_nothing_labelled_quarantined_or_picked_before_is_picked(scored: Campaign) -> None:
@@ -52,6 +55,7 @@ def test_nothing_labelled_quarantined_or_picked_before_is_picked(scored: Campaig
     for number in range(3):
         round_campaign = dataclasses.replace(scored, round=number)
         rng = np.random.default_rng(number)
+        pretend_trained(round_campaign)
         fabricate_scores(round_campaign, lambda _, keys, rng=rng: rng.normal(size=len(keys)), quarantine_every=50)
         select(round_campaign)
         picks = {(row["shard"], row["key"]) for row in rows(round_campaign, "selection")}

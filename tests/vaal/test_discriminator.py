@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from vaal.acquisition.discriminator import labelled_logit
+from vaal.ablations import FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
+from vaal.acquisition.discriminator import image_logit, labelled_logit
 from vaal.networks import VAE, Discriminators, NetworkShape
 
 SHAPE = NetworkShape(width=8, max_width=8, num_latents=4, discriminator_width=8)
@@ -36,3 +37,26 @@ def test_a_score_that_is_not_finite_is_refused() -> None:
     x[1] = float("nan")
     with pytest.raises(ValueError, match="1 of 2 logits are not finite"):
         labelled_logit(vae, discriminators, x, torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("kind", [PixelDiscriminators, FeatureDiscriminators])
+def test_score_without_a_vae_is_the_own_folds_logit_of_the_image(kind: type[ImageDiscriminators]) -> None:
+    torch.manual_seed(0)
+    discriminators = kind(3, 8, 1, SHAPE).eval()  # type: ignore[arg-type, call-arg]
+    x, fold = torch.randn(6, 1, 8, 8), torch.tensor([2, 0, 1, 1, 0, 2])
+    logit, features = image_logit(discriminators, x, fold)
+    torch.testing.assert_close(features, discriminators.features(x, fold))
+    torch.testing.assert_close(logit, discriminators(x)[torch.arange(6), fold])
+
+
+def test_training_mode_is_refused_without_a_vae() -> None:
+    discriminators = PixelDiscriminators(1, 8, 1, SHAPE)
+    with pytest.raises(ValueError, match="eval mode"):
+        image_logit(discriminators, torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_score_that_is_not_finite_is_refused_without_a_vae() -> None:
+    x = torch.zeros(3, 1, 8, 8)
+    x[1] = float("inf")
+    with pytest.raises(ValueError, match="1 of 3 logits are not finite"):
+        image_logit(FeatureDiscriminators(1, 8, 1, SHAPE).eval(), x, torch.zeros(3, dtype=torch.int64))

@@ -11,6 +11,7 @@ from vaal.losses import (
     adversarial_loss,
     discriminator_loss,
     gaussian_kl,
+    kl_per_unit,
     reconstruction_loss,
     transductive_loss,
 )
@@ -30,6 +31,12 @@ def test_kl_by_hand() -> None:
     # One unit with mean 1 and variance 1: KL = 1/2. Two such units and one that equals the prior: 1.
     mean = torch.tensor([[1.0, 1.0, 0.0]])
     torch.testing.assert_close(gaussian_kl(mean, torch.zeros(1, 3)), torch.tensor(1.0))
+
+
+def test_kl_of_the_units_agrees_with_torch_distributions() -> None:
+    mean, logvar = random(5, 3), random(5, 3, seed=1)
+    expected = kl_divergence(Normal(mean, (0.5 * logvar).exp()), Normal(0.0, 1.0)).mean(dim=0)
+    torch.testing.assert_close(kl_per_unit(mean, logvar), expected)
 
 
 def test_reconstruction_is_a_gaussian_log_likelihood() -> None:

@@ -1,0 +1,87 @@
+"""What the train manifest says of the signal, with the setting that mends each fault, and that in one line."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaal.signal import Diagnosis
+
+Manifest = dict[str, Any]
+
+
+def manifest_entries(diagnosis: "Diagnosis") -> Manifest:
+    """The keys `signal` and `diagnosis` of the train manifest, as JSON values."""
+    from vaal.signal import CONFIDENCE
+
+    return {
+        "signal": diagnosis.signal,
+        "diagnosis": {
+            "auc": diagnosis.auc.value,
+            "auc_low": diagnosis.auc.low,
+            "auc_high": diagnosis.auc.high,
+            "confidence": CONFIDENCE,
+            "held_out": {"labelled": diagnosis.num_labelled, "unlabelled": diagnosis.num_unlabelled},
+            "active_units": diagnosis.active_units,
+            "latent_units": len(diagnosis.kl_Z),
+            "kl_per_unit": diagnosis.kl_Z,
+            "mean_squared_error": diagnosis.mean_squared_error,
+            "saturation": diagnosis.saturation,
+            "findings": _findings(diagnosis),
+        },
+    }
+
+
+def has_signal(manifest: Manifest) -> bool:
+    """What a train manifest says; one made before signals were measured counts as having one."""
+    return bool(manifest.get("signal", "present") == "present")
+
+
+def interval_of(manifest: Manifest) -> str:
+    """The AUC and its interval, as text. The manifest has a diagnosis."""
+    found = manifest["diagnosis"]
+    return f"AUC {found['auc']:.2f} ({found['auc_low']:.2f} to {found['auc_high']:.2f})"
+
+
+def summary(manifest: Manifest) -> str:
+    """One line on the signal that a train manifest records."""
+    if "signal" not in manifest:
+        return "signal not measured, trained by an earlier version"
+    found = manifest["diagnosis"]
+    verdict = "signal present" if has_signal(manifest) else "no signal"
+    units = f", {found['active_units']} of {found['latent_units']} latent units active" if found["latent_units"] else ""
+    return f"{verdict}: {interval_of(manifest)}{units}"
+
+
+def _findings(diagnosis: "Diagnosis") -> list[str]:
+    """A line for each fault: what it is, and what mends it."""
+    from vaal.signal import MIN_HELD_OUT, SATURATED_LOGIT
+
+    found = []
+    if diagnosis.is_collapsed:
+        found.append(
+            f"the posterior has collapsed, {diagnosis.active_units} of {len(diagnosis.kl_Z)} latent units are active: "
+            "lower train.beta"
+        )
+    if diagnosis.is_saturated:
+        found.append(
+            f"the discriminators are saturated, {diagnosis.saturation:.0%} of the held-out logits are beyond "
+            f"±{SATURATED_LOGIT:g}: raise train.adversarial_weight or lower train.discriminator_steps"
+        )
+    if diagnosis.signal == "none":
+        _, low, high = diagnosis.auc
+        if min(diagnosis.num_labelled, diagnosis.num_unlabelled) < MIN_HELD_OUT:
+            why = (
+                f"{diagnosis.num_labelled} labelled and {diagnosis.num_unlabelled} unlabelled images are held out, and "
+                f"fewer than {MIN_HELD_OUT} of either show nothing: label more"
+            )
+        elif high < 0.5:
+            why = (
+                f"the AUC's interval, {low:.2f} to {high:.2f}, is wholly below 0.5: what the discriminators learned "
+                "does not hold for images they did not train on"
+            )
+        else:
+            why = (
+                f"the AUC's interval, {low:.2f} to {high:.2f}, includes 0.5: the labelled images look like the rest "
+                "of the pool"
+            )
+        found.append(f"no signal, {why}; select.when_no_signal decides what is picked")
+    return found

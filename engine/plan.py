@@ -1,0 +1,99 @@
+"""The plan of a round's training: what is trained on, what is held out, how much is read and who reads it."""
+
+import math
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from engine.campaign import Campaign
+from engine.config import CampaignConfig, TrainConfig
+from engine.errors import ConfigError, InputError
+from engine.identity import fold_of, held_out_of
+from engine.labels import labelled_items
+from engine.pool import estimate_num_items, read_shards
+from engine.storage import Location
+from engine.streams import Deal, Pool, count_trainable
+
+HELD_OUT_SHARE = 0.1
+HELD_OUT_LABELLED = 40
+"""A small labelled pool holds out more than its tenth, for a judgement needs some images: up to half of them."""
+SMALLEST_LABELLED, SMALLEST_UNLABELLED = 20, 100
+"""With fewer images nothing is held out, and nothing is said about the signal."""
+
+
+class Job(NamedTuple):
+    """What every worker is told."""
+
+    config: CampaignConfig
+    home: Location
+    folder: Location
+    pool: Pool
+    deal: Deal
+    labelled_share: tuple[float, ...]
+    images_per_epoch: int
+    images_per_step: float
+    num_steps: int
+    device: str
+    board: Any
+
+
+def plan(campaign: Campaign) -> Job:
+    """What the workers are told, but for the device and the board."""
+    config, shards = campaign.config, read_shards(campaign.home)
+    train, labelled = config.train, labelled_items(campaign.home)
+    num_unlabelled = estimate_num_items(shards) - len(labelled)
+    if num_unlabelled < 1:
+        raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; nothing is left to pick")
+    by_shard: dict[str, set[str]] = defaultdict(set)
+    for shard, key in labelled:
+        by_shard[shard].add(key)
+    share = (
+        min(0.5, max(HELD_OUT_SHARE, HELD_OUT_LABELLED / len(labelled))) if len(labelled) >= SMALLEST_LABELLED else 0.0
+    )
+    held_out = (share, HELD_OUT_SHARE if num_unlabelled >= SMALLEST_UNLABELLED else 0.0)
+    keys = {shard: frozenset(found) for shard, found in by_shard.items()}
+    pool = Pool(shards, config.image, train.folds, keys, held_out)
+    images_per_step = train.batch_size * _batches_per_step(train)
+    counts = None
+    if train.max_steps * images_per_step >= (1 - held_out[1]) * num_unlabelled:
+        # Whole passes are asked for: then every item is read once in each, and to that end the pool is counted.
+        counts = count_trainable(pool)
+        num_unlabelled = int(counts.sum())
+        if not num_unlabelled:
+            raise InputError(f"{campaign.home}: the pool has no unlabelled image to train on")
+    return Job(
+        config=config,
+        home=campaign.home,
+        folder=campaign.stage("train"),
+        pool=pool,
+        deal=Deal(len(shards), train.streams, train.seed, counts),
+        labelled_share=_labelled_share(config, labelled, share),
+        images_per_epoch=num_unlabelled,
+        images_per_step=images_per_step,
+        num_steps=min(train.max_steps, math.ceil(train.epochs * num_unlabelled / images_per_step)),
+        device="",
+        board=None,
+    )
+
+
+def _batches_per_step(train: TrainConfig) -> float:
+    """Batches of an iteration: the discriminators' first update shares the VAE's last one."""
+    return {
+        "vaal": train.vae_steps + train.discriminator_steps - 1,
+        "frozen_vae": (train.vae_steps + train.discriminator_steps) / 2,
+        "vae_only": train.vae_steps,
+    }.get(train.method, train.discriminator_steps)
+
+
+def _labelled_share(config: CampaignConfig, labelled: set[tuple[str, str]], held_out: float) -> tuple[float, ...]:
+    """Of the labelled items that train, the share that discriminator k trains on, for every k."""
+    train = config.train
+    if train.folds == 1 or train.method == "vae_only":
+        return ()
+    folds = [fold_of(*item, train.folds) for item in labelled if not held_out_of(*item, held_out)]
+    share = tuple(1 - folds.count(fold) / max(1, len(folds)) for fold in range(train.folds))
+    if 0.0 in share:
+        raise ConfigError(
+            f"train.folds={train.folds}: all {len(folds)} labelled images fall into one fold, which leaves its "
+            "discriminator none to train on; label more, or --set train.folds=1"
+        )
+    return share

@@ -1,0 +1,118 @@
+"""The end of training, on one worker: the networks as scoring will see them, what they have learnt, and their files."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.batches import Images, Position, decoded, held_out_unlabelled
+from engine.diagnosis import manifest_entries
+from engine.identity import fold_of
+from engine.labels import labelled_values
+from engine.metrics import StepLog
+from engine.plan import Job
+from engine.streams import Pool
+from engine.weights import Networks, make_classifier, make_networks, save_weights, to_input
+from vaal.signal import Posterior, diagnose
+
+MOST_HELD_OUT = 2000
+"""Images of each pool on which the networks are judged."""
+BATCH = 256
+
+
+def finish(
+    job: Job, states: dict[str, dict[str, Tensor]], positions: list[Position], classes: list[str], log: StepLog
+) -> dict[str, Any]:
+    """Write weights and metrics, and judge the networks on the images held out. Returns `files` and `details`.
+
+    Raises:
+        VaalError: a weight is not finite.
+    """
+    networks, device = make_networks(job.config), torch.device(job.device)
+    for name, module in (("vae", networks.vae), ("discriminators", networks.discriminators)):
+        if module is not None:
+            _load(module, states[name])
+    networks = networks.eval().to(device)
+    modules = networks.files()
+    task = make_classifier(job.config, len(classes)).to(device) if classes else None
+    if task is not None:
+        _load(task, states["task"])
+        modules["task.safetensors"] = task.eval()
+    if networks.centroid is not None:
+        training = [p for p in positions if job.pool.trains_on(p[0], p[1], labelled=True)]
+        _fit_centroid(networks, job.pool, training, device)
+    # Before anything is judged: a network that is not finite is told here, and by its weight.
+    files = save_weights(job.folder, modules)
+    held_out = [p for p in positions if not job.pool.trains_on(p[0], p[1], labelled=True)]
+    chosen = np.random.default_rng((job.deal.seed, 5)).permutation(len(held_out))[:MOST_HELD_OUT]
+    labelled, numbers = _images(job.pool, [held_out[number] for number in chosen])
+    unlabelled = held_out_unlabelled(job.pool, job.deal.seed, MOST_HELD_OUT)
+    entries = _judge(networks, (labelled, unlabelled), device)
+    if task is not None:
+        values = labelled_values(job.home)
+        truth = [classes.index(values[held_out[chosen[n]][:2]]) for n in numbers]
+        entries["task"] = {"classes": classes, "held_out_accuracy": _accuracy(task, labelled, truth, device)}
+    details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
+    return {"files": {**files, **log.save(job.folder)}, "details": details}
+
+
+def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
+    kinds = ("weight/", "buffer/")
+    module.load_state_dict({k.split("/", 1)[1]: tensor for k, tensor in state.items() if k.startswith(kinds)})
+
+
+def _images(pool: Pool, positions: list[Position]) -> tuple[Images, list[int]]:
+    """The images at these places that decode, and which of the places they are."""
+    numbers, pixels = [], []
+    for number, image in decoded(pool, positions):
+        numbers.append(number)
+        pixels.append(image)
+    side, channels = pool.image.size, pool.image.channels
+    folds = [fold_of(positions[n][0], positions[n][1], pool.num_folds) for n in numbers]
+    return Images(np.array(pixels, np.uint8).reshape(-1, side, side, channels), np.array(folds, np.int64)), numbers
+
+
+def _inputs(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    for begin in range(0, len(images.fold_N), BATCH):
+        part = slice(begin, begin + BATCH)
+        yield to_input(images.pixels_NHWC[part], device), torch.from_numpy(images.fold_N[part]).to(device)
+
+
+@torch.inference_mode()
+def _judge(networks: Networks, pools: tuple[Images, Images], device: torch.device) -> dict[str, Any]:
+    logits: list[Tensor] = []
+    posteriors: list[Posterior] = []
+    for images in pools:
+        scores = [torch.empty(0)]
+        for x_BCHW, fold_B in _inputs(images, device):
+            scores.append(networks.score(x_BCHW, fold_B)[0].cpu())
+            if networks.vae is not None:
+                mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
+                image_BCHW, *_ = networks.vae(x_BCHW, torch.zeros_like(mean_BZ))
+                error_B = (image_BCHW - x_BCHW).square().flatten(1).mean(dim=1)
+                posteriors.append(Posterior(mean_BZ.cpu(), logvar_BZ.cpu(), error_B.cpu()))
+        logits.append(torch.cat(scores))
+    posterior = Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))) if posteriors else None
+    return manifest_entries(diagnose(logits[0], logits[1], posterior))
+
+
+@torch.inference_mode()
+def _fit_centroid(networks: Networks, pool: Pool, positions: list[Position], device: torch.device) -> None:
+    assert networks.vae is not None
+    assert networks.centroid is not None
+    means, logvars = [], []
+    for begin in range(0, len(positions), BATCH):
+        images, _ = _images(pool, positions[begin : begin + BATCH])
+        for x_BCHW, _ in _inputs(images, device):
+            mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
+            means.append(mean_BZ)
+            logvars.append(logvar_BZ)
+    networks.centroid.fit(torch.cat(means), torch.cat(logvars))
+
+
+@torch.inference_mode()
+def _accuracy(task: nn.Module, images: Images, truth: list[int], device: torch.device) -> float | None:
+    predicted = [task(x_BCHW).argmax(dim=1).cpu() for x_BCHW, _ in _inputs(images, device)]
+    return float((torch.cat(predicted) == torch.tensor(truth)).float().mean()) if predicted else None

@@ -1,0 +1,61 @@
+"""The task learner learns its labels, by its own equation and with its own optimizer."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+
+from vaal.step import OptimizerUpdater
+from vaal.task import Classifier, task_loss, task_step
+
+
+def digits(number: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    bunch = load_digits()
+    x = torch.tensor(bunch.images[:number], dtype=torch.float32)[:, None] / 8 - 1
+    return F.interpolate(x, size=(size, size), mode="bilinear"), torch.tensor(bunch.target[:number])
+
+
+def test_it_learns_32_digits_by_heart() -> None:
+    torch.manual_seed(0)
+    x, label = digits(32, 32)
+    network = Classifier(32, 1, 10, width=8)
+    task = OptimizerUpdater(network, torch.optim.Adam(network.parameters(), lr=3e-3))
+    losses = [task_step(task, x, label).item() for _ in range(40)]
+    assert losses[0] > 1.5
+    assert losses[-1] < 0.1
+    assert (network(x).argmax(dim=1) == label).all()
+
+
+def test_loss_is_the_negative_log_likelihood_of_the_labels() -> None:
+    logits, label = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, -1.0]]), torch.tensor([1, 2])
+    expected = (math.log(3) + math.log(math.exp(2) + 1 + math.exp(-1)) + 1) / 2
+    assert task_loss(logits, label).item() == pytest.approx(expected)
+
+
+def test_a_step_is_gradient_descent_on_the_loss() -> None:
+    torch.manual_seed(0)
+    x, label = digits(6, 16)
+    network = Classifier(16, 1, 10, width=8)
+    expected = copy.deepcopy(network)
+    loss = task_loss(expected(x), label)
+    gradients = torch.autograd.grad(loss, list(expected.parameters()))
+    before = task_step(OptimizerUpdater(network, torch.optim.SGD(network.parameters(), lr=0.1)), x, label)
+    assert not before.requires_grad
+    torch.testing.assert_close(before, loss.detach())
+    for moved, start, gradient in zip(network.parameters(), expected.parameters(), gradients, strict=True):
+        torch.testing.assert_close(moved, start - 0.1 * gradient)
+        assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (17, 4), (100, 3)])
+def test_an_image_has_the_same_logits_whatever_its_batch_mates(size: int, channels: int) -> None:
+    torch.manual_seed(0)
+    network = Classifier(size, channels, 7, width=8).train()
+    x = torch.randn(3, channels, size, size)
+    together = network(x)
+    assert together.shape == (3, 7)
+    torch.testing.assert_close(network(x[1:2]), together[1:2], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(network.to_logits(network.features(x)), together)

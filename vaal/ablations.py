@@ -1,0 +1,99 @@
+"""The paper's ablations of its components (arXiv 1904.00370): discriminators without a VAE, and a VAE without them.
+
+The third, a discriminator on a VAE that was trained alone and then frozen, needs no network of its own.
+
+Shape suffixes: B batch, C image channels, H height, W width, Z latent units, K folds, N labelled items.
+"""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaal.networks import NetworkShape, encoder_stages, feature_map_sizes, initialise, perceptron, stage_widths
+
+PIXEL_SIDE = 16
+"""Pixels; a larger image is averaged down to this before a discriminator on pixels sees it."""
+
+
+class ImageDiscriminators(nn.Module):
+    """K independent discriminators on images in one module. All their weights lie below `folds.{k}`."""
+
+    def __init__(self, encoders: list[nn.Module], num_latents: int, shape: NetworkShape) -> None:
+        super().__init__()
+        self.num_latents = num_latents
+        self.folds = nn.ModuleList(
+            nn.Sequential(OrderedDict(encoder=encoder, classifier=perceptron(num_latents, shape)))
+            for encoder in encoders
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Labelled-logits (B, K), one column a discriminator."""
+        return torch.cat([fold(x_BCHW) for fold in self.folds], dim=1)
+
+    def features(self, x_BCHW: Tensor, fold_B: Tensor) -> Tensor:
+        """What an item's own discriminator sees of it, (B, Z): what stands in for a latent. `fold_B` is int64."""
+        # NaN, which scoring refuses, for an item of no fold.
+        features_BZ = x_BCHW.new_full((len(x_BCHW), self.num_latents), float("nan"))
+        for number, fold in enumerate(self.folds):
+            is_own = fold_B == number
+            if is_own.any():
+                features_BZ[is_own] = fold.get_submodule("encoder")(x_BCHW[is_own])
+        return features_BZ
+
+    def classify(self, features_BZ: Tensor) -> Tensor:
+        """Labelled-logits (B, K) of features; column k means something for the items of fold k alone."""
+        return torch.cat([fold.get_submodule("classifier")(features_BZ) for fold in self.folds], dim=1)
+
+
+class _Pixels(nn.Module):
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        side = min(PIXEL_SIDE, x_BCHW.shape[-1])
+        return F.adaptive_avg_pool2d(x_BCHW, side).flatten(1)
+
+
+class PixelDiscriminators(ImageDiscriminators):
+    """The discriminator alone: the paper's perceptron on the pixels, averaged by area to at most 16 x 16."""
+
+    def __init__(self, num_folds: int, image_size: int, num_channels: int, shape: NetworkShape) -> None:
+        num_pixels = num_channels * min(PIXEL_SIDE, image_size) ** 2
+        super().__init__([_Pixels() for _ in range(num_folds)], num_pixels, shape)
+
+
+class FeatureDiscriminators(ImageDiscriminators):
+    """The discriminator alone, on features that it learns: each has an encoder as the VAE's, trained end to end."""
+
+    def __init__(self, num_folds: int, image_size: int, num_channels: int, shape: NetworkShape) -> None:
+        encoders: list[nn.Module] = [_feature_encoder(image_size, num_channels, shape) for _ in range(num_folds)]
+        super().__init__(encoders, shape.num_latents, shape)
+
+
+def _feature_encoder(image_size: int, num_channels: int, shape: NetworkShape) -> nn.Sequential:
+    widths = stage_widths(image_size, shape.width, shape.max_width)
+    to_features = nn.Linear(widths[-1] * feature_map_sizes(image_size)[-1] ** 2, shape.num_latents)
+    encoder = nn.Sequential(encoder_stages(num_channels, widths, shape.blocks), nn.Flatten(), to_features)
+    initialise(encoder, linear=[to_features])
+    return encoder
+
+
+class Centroid(nn.Module):
+    """The VAE alone: the labelled pool as one Gaussian, the 2-Wasserstein barycentre of its posteriors q(z|x).
+
+    Diagonal Gaussians commute, so that the barycentre is the Gaussian with the mean of the means and the mean of the
+    standard deviations (Agueh and Carlier 2011, SIAM Journal on Mathematical Analysis 43, section 6).
+    """
+
+    mean_Z: Tensor
+    std_Z: Tensor
+
+    def __init__(self, num_latents: int) -> None:
+        super().__init__()
+        # NaN, which scoring refuses, until there is a labelled pool.
+        self.register_buffer("mean_Z", torch.full((num_latents,), float("nan")))
+        self.register_buffer("std_Z", torch.full((num_latents,), float("nan")))
+
+    def fit(self, mean_NZ: Tensor, logvar_NZ: Tensor) -> None:
+        """Take the posteriors of all labelled images, each weighing the same."""
+        self.mean_Z.copy_(mean_NZ.mean(dim=0))
+        self.std_Z.copy_((0.5 * logvar_NZ).exp().mean(dim=0))

@@ -1,0 +1,28 @@
+"""The acquisition function of the paper's ablation without a discriminator: distance from the labelled pool."""
+
+import torch
+from torch import Tensor
+
+from vaal.ablations import Centroid
+from vaal.acquisition.discriminator import require_eval_mode, require_finite
+from vaal.networks import Encoder
+
+
+@torch.inference_mode()
+def centroid_score(vae: Encoder, centroid: Centroid, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (B,) and latent means (B, Z), float32; the lowest scores are the most valuable images.
+
+    A score is minus the 2-Wasserstein distance of q(z|x) from the labelled pool's barycentre, in units of z: between
+    diagonal Gaussians its square is |difference of means|^2 + |difference of standard deviations|^2 (Dowson and
+    Landau 1982, Journal of Multivariate Analysis 12).
+
+    Raises:
+        ValueError: the VAE is in training mode, or a score is not finite, as with a centroid that was never fitted.
+    """
+    require_eval_mode(vae)
+    mean_BZ, logvar_BZ = vae.encode(x_BCHW)
+    mean_BZ, std_BZ = mean_BZ.float(), (0.5 * logvar_BZ.float()).exp()
+    difference = torch.cat([mean_BZ - centroid.mean_Z, std_BZ - centroid.std_Z], dim=1)
+    score_B = -difference.norm(dim=1)
+    require_finite(score_B, "scores")
+    return score_B, mean_BZ

@@ -1,0 +1,53 @@
+"""The task learner T of Algorithm 1 (arXiv 1904.00370), for classification.
+
+It is trained beside the VAE on the labelled pool alone, with an optimizer of its own, and never influences what is
+picked. Random flips and crops are the caller's.
+
+Shape suffixes: B batch, C image channels, H height, W width, F features, N classes.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vaal.networks import encoder_stages, initialise, stage, stage_widths
+from vaal.step import Updater
+
+BLOCKS = 2
+"""Convolutions at each resolution, the second one residual."""
+GROWTH = 8
+"""How many times wider than its first stage the network becomes at most."""
+
+
+class Classifier(nn.Module):
+    """A small residual network for images of any size, scaled to [-1, 1]. It never mixes samples."""
+
+    def __init__(self, image_size: int, num_channels: int, num_classes: int, width: int = 32) -> None:
+        super().__init__()
+        widths = stage_widths(image_size, width, GROWTH * width)
+        # At full resolution first: small images lose what tells classes apart when they are halved at once.
+        self.stem = stage(num_channels, width, stride=1, blocks=BLOCKS)
+        self.encoder = encoder_stages(width, widths, BLOCKS)
+        self.to_logits = nn.Linear(widths[-1], num_classes)
+        initialise(self, linear=[self.to_logits])
+
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """What the last layer sees (B, F): the last map, averaged over its pixels."""
+        features_BF: Tensor = self.encoder(self.stem(x_BCHW)).mean(dim=(2, 3))
+        return features_BF
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Logits (B, N)."""
+        logits_BN: Tensor = self.to_logits(self.features(x_BCHW))
+        return logits_BN
+
+
+def task_loss(logits_BN: Tensor, label_B: Tensor) -> Tensor:
+    """Cross-entropy in nats, averaged over B. A scalar. `label_B` is int64, from 0 to N - 1."""
+    return F.cross_entropy(logits_BN, label_B)
+
+
+def task_step(task: Updater, x_BCHW: Tensor, label_B: Tensor) -> Tensor:
+    """Move the task learner once. Returns its loss before the move, detached: a float32 scalar in nats."""
+    loss = task_loss(task(x_BCHW).float(), label_B)
+    task.apply(loss)
+    return loss.detach()
