@@ -4,6 +4,7 @@ A batch is defined over all streams and cut by worker and micro-batch: which ima
 depends on the configuration and the update's number alone.
 """
 
+import math
 import queue
 import threading
 from collections import defaultdict
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.identity import fold_of
+from engine.identity import draw_of, fold_of
 from engine.images import DecodeError, decode
 from engine.pool import read_ranges
 from engine.shards import read_shard
@@ -26,6 +27,8 @@ from engine.streams import READ_THREADS, Deal, Pool, UnlabelledStream
 T = TypeVar("T")
 FEW_LABELLED = 32
 """With fewer labelled items a stream than this, every stream draws from all of them: parts would be too unequal."""
+SAMPLED_SHARDS = 256
+"""From so many shards come the unlabelled images on which the networks of a large pool are judged."""
 PREFETCH = 4
 """Batches that are worked out ahead."""
 MOST_BAD = 10_000
@@ -83,7 +86,7 @@ def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_st
     Raises:
         InputError: a shard changed, or no image of a stream decodes.
     """
-    training = [n for n, p in enumerate(positions) if pool.trains_on(p[0], p[1], labelled=True)]
+    training = [n for n, p in enumerate(positions) if not pool.is_held_out(p[0], p[1])]
     shared = len(training) < FEW_LABELLED * num_streams
     wanted = {stream: training if shared else training[stream::num_streams] for stream in streams}
     numbers = sorted({number for part in wanted.values() for number in part})
@@ -133,25 +136,33 @@ def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
         return None
 
 
-def held_out_unlabelled(pool: Pool, seed: int, most: int) -> Images:
-    """Up to `most` unlabelled images that nothing is trained on, from shards in a seeded order; as many as there are.
+def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
+    """About `most` unlabelled images to judge the networks on: of those held out, where any are.
 
-    Reads no further than it must: about ten items for every one that is held out.
+    Of a pool that was counted, a uniform sample. Of one too large for that, the first items of many shards.
     """
+    shards = np.random.default_rng((deal.seed, 1)).permutation(len(pool.shards))
+    if deal.counts is not None:
+        per_shard, share = None, most / max(1, int(deal.counts.sum()))
+    else:
+        shards = shards[:SAMPLED_SHARDS]
+        per_shard, share = math.ceil(most / len(shards)), 1.0
+    side, channels = pool.image.size, pool.image.channels
     pixels, folds = [], []
-    for index in np.random.default_rng((seed, 1)).permutation(len(pool.shards)):
-        shard = pool.shards[index]
-        for item in read_shard(shard):
-            is_labelled = item.key in pool.labelled.get(shard.shard, ())
-            if item.fault or is_labelled or pool.trains_on(shard.shard, item.key, labelled=False):
-                continue
+    for shard in (pool.shards[index] for index in shards):
+        items = (
+            item
+            for item in read_shard(shard)
+            if not item.fault
+            and not pool.is_labelled(shard.shard, item.key)
+            and pool.is_held_out(shard.shard, item.key) == (pool.held_out > 0)
+            and draw_of(shard.shard, item.key, deal.seed) < share * 2**64
+        )
+        for item in islice(items, per_shard):
             image = _decode(pool, item.data)
             if image is not None:
                 pixels.append(image)
                 folds.append(fold_of(shard.shard, item.key, pool.num_folds))
-            if len(folds) == most:
-                return Images(np.stack(pixels), np.array(folds, np.int64))
-    side, channels = pool.image.size, pool.image.channels
     return Images(np.array(pixels, np.uint8).reshape(-1, side, side, channels), np.array(folds, np.int64))
 
 

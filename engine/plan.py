@@ -7,17 +7,14 @@ from typing import Any, NamedTuple
 from engine.campaign import Campaign
 from engine.config import CampaignConfig, TrainConfig
 from engine.errors import ConfigError, InputError
-from engine.identity import fold_of, held_out_of
+from engine.identity import fold_of
 from engine.labels import labelled_items
 from engine.pool import estimate_num_items, read_shards
 from engine.storage import Location
 from engine.streams import Deal, Pool, count_trainable
 
-HELD_OUT_SHARE = 0.1
-HELD_OUT_LABELLED = 40
-"""A small labelled pool holds out more than its tenth, for a judgement needs some images: up to half of them."""
-SMALLEST_LABELLED, SMALLEST_UNLABELLED = 20, 100
-"""With fewer images nothing is held out, and nothing is said about the signal."""
+HELD_OUT_SHARE = 0.2
+"""Of either pool, where there are no folds: nothing is trained on these items, so that they show what was learnt."""
 
 
 class Job(NamedTuple):
@@ -46,15 +43,13 @@ def plan(campaign: Campaign) -> Job:
     by_shard: dict[str, set[str]] = defaultdict(set)
     for shard, key in labelled:
         by_shard[shard].add(key)
-    share = (
-        min(0.5, max(HELD_OUT_SHARE, HELD_OUT_LABELLED / len(labelled))) if len(labelled) >= SMALLEST_LABELLED else 0.0
-    )
-    held_out = (share, HELD_OUT_SHARE if num_unlabelled >= SMALLEST_UNLABELLED else 0.0)
+    # With folds every item is held from one discriminator, and none needs to be held from all.
+    held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
     keys = {shard: frozenset(found) for shard, found in by_shard.items()}
     pool = Pool(shards, config.image, train.folds, keys, held_out)
     images_per_step = train.batch_size * _batches_per_step(train)
     counts = None
-    if train.max_steps * images_per_step >= (1 - held_out[1]) * num_unlabelled:
+    if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
         # Whole passes are asked for: then every item is read once in each, and to that end the pool is counted.
         counts = count_trainable(pool)
         num_unlabelled = int(counts.sum())
@@ -66,7 +61,7 @@ def plan(campaign: Campaign) -> Job:
         folder=campaign.stage("train"),
         pool=pool,
         deal=Deal(len(shards), train.streams, train.seed, counts),
-        labelled_share=_labelled_share(config, labelled, share),
+        labelled_share=_labelled_share(train, labelled),
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
         num_steps=min(train.max_steps, math.ceil(train.epochs * num_unlabelled / images_per_step)),
@@ -84,13 +79,16 @@ def _batches_per_step(train: TrainConfig) -> float:
     }.get(train.method, train.discriminator_steps)
 
 
-def _labelled_share(config: CampaignConfig, labelled: set[tuple[str, str]], held_out: float) -> tuple[float, ...]:
-    """Of the labelled items that train, the share that discriminator k trains on, for every k."""
-    train = config.train
-    if train.folds == 1 or train.method == "vae_only":
+def _is_cross_fitted(train: TrainConfig) -> bool:
+    return train.folds > 1 and train.method != "vae_only"
+
+
+def _labelled_share(train: TrainConfig, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
+    """Of the labelled items, the share that discriminator k trains on, for every k; empty without folds."""
+    if not _is_cross_fitted(train):
         return ()
-    folds = [fold_of(*item, train.folds) for item in labelled if not held_out_of(*item, held_out)]
-    share = tuple(1 - folds.count(fold) / max(1, len(folds)) for fold in range(train.folds))
+    folds = [fold_of(*item, train.folds) for item in labelled]
+    share = tuple(1 - folds.count(fold) / len(folds) for fold in range(train.folds))
     if 0.0 in share:
         raise ConfigError(
             f"train.folds={train.folds}: all {len(folds)} labelled images fall into one fold, which leaves its "

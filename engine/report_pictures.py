@@ -118,8 +118,8 @@ def _draw_cut(axes: "Axes", bins: Bins, cut: float, theme: Theme) -> None:
 
 def kl_chart(kl_Z: list[float], theme: Theme) -> bytes:
     """The KL of each latent unit in nats, largest first."""
-    figure, axes = _new_chart(5.6, 2.1, theme)
-    axes.bar(range(1, len(kl_Z) + 1), sorted(kl_Z, reverse=True), width=0.8, color=theme.labelled)
+    figure, axes = _new_chart(5.2, 2.6, theme)
+    axes.bar(range(1, len(kl_Z) + 1), sorted(kl_Z, reverse=True), width=0.8, color=theme.muted)
     axes.set_xlim(0.4, len(kl_Z) + 0.6)
     # A collapsed posterior looks flat, and not as its own noise enlarged.
     axes.set_ylim(0, max(1.08 * max(kl_Z), 0.1))

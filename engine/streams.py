@@ -28,21 +28,20 @@ READ_THREADS = 8
 class Pool(NamedTuple):
     """What training needs to know of the pool.
 
-    `labelled` maps a shard to its labelled keys. `held_out` is the share of the labelled and of the unlabelled items
-    that nothing is trained on: they show what the discriminators have learnt.
+    `labelled` maps a shard to its labelled keys. `held_out` is the share of the items that nothing is trained on.
     """
 
     shards: list[Shard]
     image: ImageConfig
     num_folds: int
     labelled: dict[str, frozenset[str]]
-    held_out: tuple[float, float]
+    held_out: float
 
-    def trains_on(self, shard: str, key: str, *, labelled: bool) -> bool:
-        """Whether this item of the labelled or the unlabelled pool is trained on."""
-        if not labelled and key in self.labelled.get(shard, ()):
-            return False
-        return not held_out_of(shard, key, self.held_out[0 if labelled else 1])
+    def is_labelled(self, shard: str, key: str) -> bool:
+        return key in self.labelled.get(shard, ())
+
+    def is_held_out(self, shard: str, key: str) -> bool:
+        return held_out_of(shard, key, self.held_out)
 
 
 class Encoded(NamedTuple):
@@ -111,8 +110,9 @@ def count_trainable(pool: Pool) -> NDArray[np.int64]:
 
 def _trainable(pool: Pool, shard: Shard) -> Iterator[Any]:
     for item in read_shard(shard):
-        if not item.fault and pool.trains_on(shard.shard, item.key, labelled=False):
-            yield item
+        if item.fault or pool.is_labelled(shard.shard, item.key) or pool.is_held_out(shard.shard, item.key):
+            continue
+        yield item
 
 
 class UnlabelledStream:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.batches import Images, Position, decoded, held_out_unlabelled
+from engine.batches import Images, Position, decoded, unlabelled_sample
 from engine.diagnosis import manifest_entries
 from engine.identity import fold_of
 from engine.labels import labelled_values
@@ -17,7 +17,7 @@ from engine.streams import Pool
 from engine.weights import Networks, make_classifier, make_networks, save_weights, to_input
 from vaal.signal import Posterior, diagnose
 
-MOST_HELD_OUT = 2000
+MOST_JUDGED = 5000
 """Images of each pool on which the networks are judged."""
 BATCH = 256
 
@@ -41,21 +41,30 @@ def finish(
         _load(task, states["task"])
         modules["task.safetensors"] = task.eval()
     if networks.centroid is not None:
-        training = [p for p in positions if job.pool.trains_on(p[0], p[1], labelled=True)]
+        training = [p for p in positions if not job.pool.is_held_out(p[0], p[1])]
         _fit_centroid(networks, job.pool, training, device)
     # Before anything is judged: a network that is not finite is told here, and by its weight.
     files = save_weights(job.folder, modules)
-    held_out = [p for p in positions if not job.pool.trains_on(p[0], p[1], labelled=True)]
-    chosen = np.random.default_rng((job.deal.seed, 5)).permutation(len(held_out))[:MOST_HELD_OUT]
-    labelled, numbers = _images(job.pool, [held_out[number] for number in chosen])
-    unlabelled = held_out_unlabelled(job.pool, job.deal.seed, MOST_HELD_OUT)
-    entries = _judge(networks, (labelled, unlabelled), device)
+    entries = judge(job, networks, positions, device)
     if task is not None:
-        values = labelled_values(job.home)
-        truth = [classes.index(values[held_out[chosen[n]][:2]]) for n in numbers]
-        entries["task"] = {"classes": classes, "held_out_accuracy": _accuracy(task, labelled, truth, device)}
+        accuracy = _accuracy(task, classes, job, judged_labelled(job, positions), device)
+        entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
     return {"files": {**files, **log.save(job.folder)}, "details": details}
+
+
+def judged_labelled(job: Job, positions: list[Position]) -> list[Position]:
+    """The labelled images on which the networks are judged: a seeded choice, of those held out where any are."""
+    held_out = [p for p in positions if job.pool.is_held_out(p[0], p[1]) == (job.pool.held_out > 0)]
+    chosen = np.random.default_rng((job.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
+    return [held_out[number] for number in chosen]
+
+
+def judge(job: Job, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
+    """What the train stage's manifest says of networks in eval mode: the signal and the diagnosis."""
+    labelled, _ = _images(job.pool, judged_labelled(job, positions))
+    unlabelled = unlabelled_sample(job.pool, job.deal, MOST_JUDGED)
+    return _judge(networks, (labelled, unlabelled), device)
 
 
 def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
@@ -113,6 +122,11 @@ def _fit_centroid(networks: Networks, pool: Pool, positions: list[Position], dev
 
 
 @torch.inference_mode()
-def _accuracy(task: nn.Module, images: Images, truth: list[int], device: torch.device) -> float | None:
+def _accuracy(
+    task: nn.Module, classes: list[str], job: Job, positions: list[Position], device: torch.device
+) -> float | None:
+    images, numbers = _images(job.pool, positions)
+    values = labelled_values(job.home)
+    truth = torch.tensor([classes.index(values[positions[number][:2]]) for number in numbers])
     predicted = [task(x_BCHW).argmax(dim=1).cpu() for x_BCHW, _ in _inputs(images, device)]
-    return float((torch.cat(predicted) == torch.tensor(truth)).float().mean()) if predicted else None
+    return float((torch.cat(predicted) == truth).float().mean()) if predicted else None

@@ -13,7 +13,7 @@ from engine.demo import DemoPool, digits
 from engine.diagnosis import manifest_entries
 from engine.metrics import METRICS_SCHEMA
 from engine.session import ray_session
-from engine.weights import make_networks, save_networks
+from engine.weights import make_networks, save_weights
 from vaal.signal import Diagnosis, Interval
 from vaal.step import StepLosses
 
@@ -52,12 +52,13 @@ def pretend_trained(campaign: Campaign, signal: str | None = "present") -> None:
     With `signal` None the manifest says nothing of a signal, as those of the first version.
     """
     folder, steps = campaign.stage("train"), np.arange(40)
-    losses = [900 / (1 + steps), 1.4 + steps / 100, 2.7 - steps / 100]
-    rows = [dict(zip(METRICS_SCHEMA.names, row, strict=True)) for row in zip(steps, steps * 0, *losses, strict=True)]
+    losses = [900 / (1 + steps), 1.4 + steps / 100, 2.7 - steps / 100, 2.7 - steps / 200]
+    names = ("step", "epoch", *StepLosses._fields)
+    rows = [dict(zip(names, row, strict=True)) for row in zip(steps, steps * 0, *losses, strict=True)]
     metrics = pa.Table.from_pylist(rows, schema=METRICS_SCHEMA)
-    files = save_networks(folder, *(network.state_dict() for network in make_networks(campaign.config)))
+    files = save_weights(folder, make_networks(campaign.config).files())
     files["metrics.parquet"] = (folder / "metrics.parquet").write_table(metrics)
-    details = {"device": "cpu", "losses": dict(zip(StepLosses._fields, (23.1, 1.8, 2.3), strict=True))}
+    details = {"device": "cpu", "losses": dict(zip(StepLosses._fields, (23.1, 1.8, 2.3, 2.5), strict=True))}
     if signal:
         details |= manifest_entries(found(signal))
     write_manifest(folder, campaign, inputs={}, counts={"steps": 40}, files=files, details=details)

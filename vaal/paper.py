@@ -27,9 +27,8 @@ class PaperDecoder(nn.Module):
         side = image_size // 8
         expand = nn.Linear(num_latents, WIDTHS[-1] * side**2)
         to_image = nn.ConvTranspose2d(WIDTHS[0], num_channels, kernel_size=1)
-        widths = WIDTHS[::-1]
         layers: list[nn.Module] = []
-        for in_channels, out_channels in zip(widths[:-1], widths[1:], strict=True):
+        for in_channels, out_channels in zip(reversed(WIDTHS[1:]), reversed(WIDTHS[:-1]), strict=True):
             layers += [
                 nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(out_channels),

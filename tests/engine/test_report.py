@@ -128,7 +128,7 @@ def test_every_scored_item_is_counted_once(made: Made) -> None:
 
 def test_pictures_are_those_on_the_page(made: Made) -> None:
     files = write_report(made.campaign)["files"]
-    names = ["histogram", *(f"loss-{name}" for name in ("transductive", "adversarial", "discriminator"))]
+    names = ["histogram", "kl", *(f"loss-{name}" for name in ("transductive", "adversarial", "discriminator"))]
     charts = {f"{name}{suffix}.png" for name in names for suffix in ("", "-dark")}
     assert set(files) == charts | {"picked.png", "sample.png", "report.html"}
     text = Page(made.campaign).text
@@ -141,6 +141,45 @@ def test_quarantine_is_counted_and_shown(made: Made) -> None:
     assert '<td>decode</td><td>UnidentifiedImageError</td><td class="value">1</td>' in text
     assert '<td>read</td><td>NotOneImage</td><td class="value">1</td>' in text
     assert "2 images in the sample, expected 1 (png, jpg)" in text
+
+
+def test_a_signal_is_told_with_its_interval_and_the_cut(made: Made) -> None:
+    page = Page(made.campaign)
+    assert "<strong>Yes.</strong>" in page.text
+    assert re.search(r'<th scope="row">AUC</th><td class="value">0.93</td>', page.text)
+    assert re.search(r'its 95 % interval</th>\s*<td class="value">0.88 to 0.97</td>', page.text)
+    assert re.search(r'active latent units</th>\s*<td class="value">30 of 32</td>', page.text)
+    assert "most valuable first" in page.text
+    assert "The shading ends at the highest logit picked." in page.text
+    assert "<dt>highest logit picked</dt>" in page.text
+
+
+def test_without_a_signal_the_page_has_no_cut_and_says_why_these_were_picked(made: Made, tmp_path: Path) -> None:
+    blind = make_round(tmp_path, signal="none")
+    write_report(blind.campaign)
+    page, picks = Page(blind.campaign), picked_items(blind.campaign.home, before=1)
+    assert "<strong>None was found.</strong>" in page.text
+    assert '<p class="warning">no signal, the AUC&#39;s interval, 0.46 to 0.58, includes 0.5' in page.text
+    for wrong in ("most valuable", "highest logit picked", "shading"):
+        assert wrong not in page.text
+    assert page.text.count("spread over the latents, for want of a signal") == 3
+    shown = [title for title, _ in page.thumbnails[:MOST_IMAGES]]
+    order = zip(picks["shard"].to_pylist(), picks["key"].to_pylist(), strict=True)
+    assert shown == [f"rank {rank}: {shard} / {key}" for rank, (shard, key) in enumerate(order)][:MOST_IMAGES]
+    counts = write_report(blind.campaign)["counts"]
+    assert counts == write_report(made.campaign)["counts"]
+
+
+def test_a_round_of_an_earlier_version_has_a_report(tmp_path: Path) -> None:
+    old = make_round(tmp_path, signal=None)
+    manifest = old.campaign.stage("selection") / "manifest.json"
+    kept = {name: value for name, value in manifest.read_json().items() if name not in ("signal", "when_no_signal")}
+    manifest.write_json(kept)
+    assert not [name for name in write_report(old.campaign)["files"] if name.startswith("kl")]
+    text = Page(old.campaign).text
+    assert "Not measured: the networks were trained by an earlier version." in text
+    assert "most valuable first" in text
+    assert "<dt>signal</dt>" not in text
 
 
 def test_second_call_changes_nothing(made: Made) -> None:

@@ -7,7 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.report_pictures import THUMBNAIL_SIDE, contact_sheet, reference_losses, thumbnail, to_png
+from engine.report_pictures import (
+    LIGHT,
+    THUMBNAIL_SIDE,
+    contact_sheet,
+    histogram_chart,
+    kl_chart,
+    reference_losses,
+    thumbnail,
+    to_png,
+)
+from engine.report_survey import GROUPS, Bins
 from vaal.losses import adversarial_loss, discriminator_loss
 
 
@@ -84,3 +94,26 @@ def test_references_are_the_losses_of_a_discriminator_that_answers_zero(num_fold
     references = reference_losses(num_folds)
     assert references["adversarial"].level == pytest.approx(adversarial_loss(logit, logit).item())
     assert references["discriminator"].level == pytest.approx(discriminator_loss(logit, logit, fold, fold).item())
+
+
+def share_of(colour: str, png: bytes) -> float:
+    """Share of a picture's pixels that have this colour."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    return float((pixels == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=2).mean())
+
+
+def test_a_histogram_has_a_cut_where_the_logits_decided() -> None:
+    counts = {group: np.array([0, 4, 4, 0] if group == "not_picked" else [0] * 4) for group in GROUPS}
+    bins = Bins(np.arange(5.0), counts)
+    # Nothing was picked: all that is in the colour of the picked ones is the legend and the line.
+    without, with_cut = (share_of(LIGHT.picked, histogram_chart(bins, cut, LIGHT)) for cut in (None, 2.0))
+    assert 0 < without < 0.7 * with_cut
+
+
+def test_bars_show_the_kl_of_the_units_on_a_scale_that_noise_does_not_fill() -> None:
+    full, half, collapsed = (
+        share_of(LIGHT.muted, kl_chart(kl_Z, LIGHT)) for kl_Z in ([3.0] * 8, [3.0] * 4 + [0.0] * 4, [1e-4] * 8)
+    )
+    assert full > 0.4
+    assert half == pytest.approx(full / 2, abs=0.02)
+    assert collapsed < 0.03

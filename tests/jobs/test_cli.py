@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from engine.demo import DemoPool, write_shards
 from jobs.cli import PAGES, app, spread_pool
 from tests.conftest import MakeCampaign, pretend_trained
+from tests.fabricate import fabricate_scores
 
 HEAVY = {"ray", "torch", "pyarrow", "deepspeed", "sklearn", "matplotlib", "webdataset"}
 
@@ -146,6 +147,51 @@ def test_status_from_storage_alone(make_campaign: MakeCampaign) -> None:
     assert state["rounds"][0]["stages"]["train"]["complete"]
     assert state["rounds"][0]["stages"]["scores"] == {"complete": False, "committed_shards": 0, "shards": 8}
     assert "0 of 8 shards" in vaal("status", str(campaign.home)).stdout
+
+
+@pytest.mark.parametrize(
+    ("signal", "shown"), [("present", "present, AUC 0.93"), ("none", "none, AUC 0.52"), (None, None)]
+)
+def test_status_tells_the_signal_of_a_round(
+    make_campaign: MakeCampaign, signal: str | None, shown: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    campaign = make_campaign()
+    pretend_trained(campaign, signal)
+    told = vaal("status", str(campaign.home)).stdout
+    train = json.loads(vaal("status", str(campaign.home), "--json").stdout)["rounds"][0]["stages"]["train"]
+    if shown is None:
+        assert "AUC" not in told
+        assert "signal" not in train
+        return
+    assert shown in told
+    found = (campaign.stage("train") / "manifest.json").read_json()["diagnosis"]
+    assert train["signal"] == signal
+    assert {key: train[key] for key in ("auc", "auc_low", "auc_high", "findings")} == {
+        key: found[key] for key in ("auc", "auc_low", "auc_high", "findings")
+    }
+    assert bool(train["findings"]) == (signal == "none")
+
+
+def test_a_trained_round_tells_its_signal_and_each_finding(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    pretend_trained(campaign, "none")
+    told = vaal("train", str(campaign.home)).stdout
+    assert "no signal: AUC 0.52 (0.46 to 0.58), 30 of 32 latent units active" in told
+    assert "finding 1" in told
+    assert "select.when_no_signal decides what is picked" in told
+
+
+def test_a_selection_tells_how_it_was_made_and_refuses_with_three(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    pretend_trained(campaign, "none")
+    fabricate_scores(campaign, lambda _, keys: np.arange(len(keys), dtype=np.float32))
+    home = str(campaign.home)
+    line = refused(3, "select", home, "--set", "select.when_no_signal=refuse")
+    assert "no signal, AUC 0.52 (0.46 to 0.58)" in line
+    told = vaal("select", home, "--set", "select.when_no_signal=random").stdout
+    assert "random, for want of a signal" in told
+    assert "highest logit" not in told
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights and take them back")

@@ -1,5 +1,7 @@
 """VAAL's score: eval mode only, an item by its own fold's discriminator, no noise and no decoder."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -40,9 +42,11 @@ def test_a_score_that_is_not_finite_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", [PixelDiscriminators, FeatureDiscriminators])
-def test_score_without_a_vae_is_the_own_folds_logit_of_the_image(kind: type[ImageDiscriminators]) -> None:
+def test_score_without_a_vae_is_the_own_folds_logit_of_the_image(
+    kind: Callable[[int, int, int, NetworkShape], ImageDiscriminators],
+) -> None:
     torch.manual_seed(0)
-    discriminators = kind(3, 8, 1, SHAPE).eval()  # type: ignore[arg-type, call-arg]
+    discriminators = kind(3, 8, 1, SHAPE).eval()
     x, fold = torch.randn(6, 1, 8, 8), torch.tensor([2, 0, 1, 1, 0, 2])
     logit, features = image_logit(discriminators, x, fold)
     torch.testing.assert_close(features, discriminators.features(x, fold))

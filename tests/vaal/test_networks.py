@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,6 +26,14 @@ def test_any_image_comes_back_in_its_own_size(size: int, channels: int) -> None:
     image, mean, logvar = vae(torch.zeros(2, channels, size, size), torch.zeros(2, 5))
     assert image.shape == (2, channels, size, size)
     assert mean.shape == logvar.shape == (2, vae.num_latents) == (2, 5)
+
+
+@pytest.mark.parametrize(("width", "max_width"), [(1, 3), (7, 7), (12, 20)])
+def test_any_width_will_do(width: int, max_width: int) -> None:
+    vae = VAE(17, 3, NetworkShape(width, max_width, num_latents=5, discriminator_width=8, blocks=3))
+    image, _, _ = vae(torch.zeros(1, 3, 17, 17), torch.zeros(1, 5))
+    assert image.shape == (1, 3, 17, 17)
+    assert max(m.out_channels for m in vae.modules() if isinstance(m, nn.Conv2d)) == max_width
 
 
 def test_map_sizes_halve_and_round_up() -> None:
@@ -118,7 +127,7 @@ def test_shape_says_how_many_layers_a_discriminator_has() -> None:
         shape = NetworkShape(width=8, max_width=8, num_latents=4, discriminator_width=6, discriminator_layers=layers)
         linear = [m for m in Discriminators(1, shape).modules() if isinstance(m, nn.Linear)]
         sizes = [4, *[6] * (layers - 1), 1]
-        assert [(m.in_features, m.out_features) for m in linear] == list(zip(sizes[:-1], sizes[1:], strict=True))
+        assert [(m.in_features, m.out_features) for m in linear] == list(pairwise(sizes))
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {

@@ -16,10 +16,11 @@ def vae() -> PaperVAE:
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             # As after training: statistics and scales that are no longer neutral.
-            for tensor in (norm.running_mean, norm.bias):
-                nn.init.normal_(tensor, std=0.1)
-            for tensor in (norm.running_var, norm.weight):
-                nn.init.uniform_(tensor, 0.5, 1.5)
+            for name, tensor in norm.state_dict().items():
+                if name in {"running_mean", "bias"}:
+                    tensor.normal_(std=0.1)
+                elif name in {"running_var", "weight"}:
+                    tensor.uniform_(0.5, 1.5)
     return network.eval()
 
 
@@ -38,8 +39,10 @@ def test_parameters_are_as_many_as_the_authors_code_has(vae: PaperVAE) -> None:
 
 
 def norm_relu(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
-    statistics = (weights[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-    return F.relu(F.batch_norm(x, *statistics))
+    mean, variance, scale, shift = (
+        weights[f"{name}.{key}"][:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+    )
+    return F.relu((x - mean) / (variance + 1e-5).sqrt() * scale + shift)
 
 
 def test_networks_equal_the_authors_layers_written_out(vae: PaperVAE) -> None:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Normal
 
 from vaal.ablations import Centroid
 from vaal.acquisition.wasserstein import centroid_score
@@ -21,7 +20,8 @@ def fitted(num_latents: int) -> tuple[VAE, Centroid, Tensor]:
 
 def square_root(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
+    root: Tensor = vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
+    return root
 
 
 def test_score_is_minus_the_distance_between_gaussians() -> None:
@@ -43,9 +43,10 @@ def test_score_is_the_distance_between_quantile_functions() -> None:
     score, mean = centroid_score(vae, centroid, x)
     std = (0.5 * vae.encode(x)[1].detach()).exp()
     p = (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1_000_000
-    labelled = Normal(centroid.mean_Z.double(), centroid.std_Z.double()).icdf(p)
+    standard = 2**0.5 * torch.erfinv(2 * p - 1)
+    labelled = centroid.mean_Z + centroid.std_Z * standard
     for i in range(5):
-        item = Normal(mean[i].double(), std[i].double()).icdf(p)
+        item = mean[i] + std[i] * standard
         # The tails that the grid cuts off hold less than 1e-4 of the integral.
         assert score[i].item() == pytest.approx(-(item - labelled).square().mean().sqrt().item(), rel=1e-4)
 

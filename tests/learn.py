@@ -1,0 +1,110 @@
+"""Training without Ray and DeepSpeed: one process, plain PyTorch, and everything else as the engine does it."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from engine.batches import Batches, Labelled, Part, Prefetched, cache_labelled
+from engine.campaign import Campaign
+from engine.identity import fold_of
+from engine.images import decode
+from engine.labels import labelled_positions
+from engine.plan import Job, plan
+from engine.shards import read_shard
+from engine.trained import judge
+from engine.weights import Networks, make_networks, to_input
+from vaal.losses import LossWeights
+from vaal.step import Batch, MemorisationGuard, OptimizerUpdater, PoolBatch, Updates, vaal_step
+
+CPU = torch.device("cpu")
+OBSERVED_STEPS = 10
+
+
+class Learnt(NamedTuple):
+    """Trained networks in eval mode, and what the train stage's manifest would say of them."""
+
+    networks: Networks
+    entries: dict[str, Any]
+    job: Job
+
+
+def positions_of(campaign: Campaign) -> list[Any]:
+    return [tuple(row.values()) for row in labelled_positions(campaign.home).to_pylist()]
+
+
+def batches_of(
+    job: Job, labelled: Labelled, part: Part, num_latents: int, state: dict[str, Any] | None = None
+) -> Batches:
+    sizes = (job.config.train.batch_size, job.config.train.gradient_accumulation, num_latents)
+    return Batches(job.pool, labelled, job.deal, part, sizes, state)
+
+
+def labelled_of(job: Job, campaign: Campaign, part: Part, file: Path) -> Labelled:
+    num_streams = job.deal.num_streams
+    return cache_labelled(job.pool, positions_of(campaign), part.streams(num_streams), num_streams, file)
+
+
+def to_batch(part: Any) -> Batch:
+    pools = [
+        PoolBatch(to_input(images.pixels_NHWC, CPU), torch.from_numpy(images.fold_N))
+        for images in (part.labelled, part.unlabelled)
+    ]
+    return Batch(pools[0], pools[1], torch.from_numpy(part.noise_NZ), part.weight)
+
+
+def optimize(
+    job: Job, campaign: Campaign, networks: Networks, *, guarded: bool = True,
+    on_step: Callable[[int, Any], None] = lambda *_: None,
+) -> None:  # fmt: skip
+    """Train the networks in place as the engine does, with one worker."""
+    train = job.config.train
+    vae, discriminators = (
+        module and OptimizerUpdater(
+            module, torch.optim.Adam(module.parameters(), lr=train.learning_rate),
+            train.gradient_accumulation, train.gradient_clipping,
+        )
+        for module in networks[:2]
+    )  # fmt: skip
+    guard, seen = MemorisationGuard(), []
+    weights = LossWeights(train.beta, train.transductive_weight, train.adversarial_weight, job.labelled_share)
+    with tempfile.TemporaryDirectory() as scratch:
+        labelled = labelled_of(job, campaign, Part(0, 1), Path(scratch) / "labelled")
+        source = Prefetched(batches_of(job, labelled, Part(0, 1), networks.num_latents))
+        feed = ([to_batch(part) for part in parts] for parts, _ in source)
+        for step in range(job.num_steps):
+            updates = Updates(train.vae_steps, 0 if guard.is_holding else train.discriminator_steps)
+            losses = vaal_step(vae, discriminators, feed, weights, updates)
+            on_step(step, losses)
+            if losses.discriminator is not None and losses.held_out is not None:
+                seen.append((float(losses.discriminator), float(losses.held_out)))
+            if guarded and (step + 1) % OBSERVED_STEPS == 0 and seen:
+                guard.observe(*np.mean(seen[-OBSERVED_STEPS:], axis=0), train.folds)
+        source.close()
+
+
+def learn(campaign: Campaign, *, guarded: bool = True) -> Learnt:
+    """Train as the engine does, with one worker, and judge the networks."""
+    job, networks = plan(campaign), make_networks(campaign.config)
+    optimize(job, campaign, networks, guarded=guarded)
+    networks = networks.eval()
+    return Learnt(networks, judge(job, networks, positions_of(campaign), CPU), job)
+
+
+def share_of_picks(learnt: Learnt, budget: int, is_wanted: Callable[[str, str], bool]) -> float:
+    """Of the `budget` unlabelled items with the lowest scores, the share that is wanted."""
+    job = learnt.job
+    scores, wanted = [], []
+    for shard in job.pool.shards:
+        items = [i for i in read_shard(shard) if i.key not in job.pool.labelled.get(shard.shard, ())]
+        image = job.pool.image
+        pixels = np.stack([decode(i.data, image.size, image.channels, image.max_pixels) for i in items])
+        folds = torch.tensor([fold_of(shard.shard, i.key, job.pool.num_folds) for i in items])
+        parts = torch.arange(len(items)).split(256)
+        scores += [learnt.networks.score(to_input(pixels[p.numpy()], CPU), folds[p])[0].numpy() for p in parts]
+        wanted += [is_wanted(shard.shard, i.key) for i in items]
+    order = np.argsort(np.concatenate(scores), kind="stable")[:budget]
+    return float(np.array(wanted)[order].mean())
