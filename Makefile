@@ -11,7 +11,7 @@ UV_VERSION := 0.13.8
 export UV_HTTP_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench constraints clean
+.PHONY: help setup demo test test-slow check fix bench constraints clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,7 +30,10 @@ demo: $(READY) ## Run a whole round on real images (POOL=digits, or POOL=cifar10
 	$(BIN)/vaal demo --pool $(POOL)
 
 test: $(READY) ## Run the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## Run the tests that take minutes, or those of them that match ONLY.
+	$(BIN)/python -m pytest -m slow -k "$(ONLY)"
 
 check: $(READY) ## Check format, lint, types and layers.
 	$(BIN)/ruff format --check .

@@ -23,6 +23,8 @@ SHUFFLE_ITEMS = 2000
 SHUFFLE_BYTES = 128 << 20
 """Bounds on all streams' buffers together. A worker holds its share of them."""
 READ_THREADS = 8
+MOST_EMPTY_PASSES = 20
+"""A stream's shards may be labelled throughout; after so many passes in a row, all of the pool is taken to be."""
 
 
 class Pool(NamedTuple):
@@ -67,7 +69,8 @@ class Deal(NamedTuple):
     """Who reads what: a function of the seed, the same on every machine.
 
     With `counts`, the items of every shard that train, a stream's part of a pass is that part of the pool, to one item:
-    every item is read once a pass, whatever the sizes of the shards. Without, whole shards are dealt, none twice a
+    every item is read once a pass, whatever the sizes of the shards. (Items that are fewer than streams are read by
+    each.) Without, whole shards are dealt, none twice a
     pass: that is for a pool of which training sees a sample, and which is not read to be counted. Shards that are fewer
     than streams are then read by several, which take turns.
     """
@@ -86,7 +89,10 @@ class Deal(NamedTuple):
             shard, turn = stream % self.num_shards, stream // self.num_shards
             return [Slice(int(order[shard]), turn, None, len(range(shard, self.num_streams, self.num_shards)))]
         ends = np.cumsum(self.counts[order])
-        begin, end = (int(ends[-1]) * part // self.num_streams for part in (stream, stream + 1))
+        total = int(ends[-1])
+        begin, end = (total * part // self.num_streams for part in (stream, stream + 1))
+        if total < self.num_streams:
+            begin, end = 0, total
         found = []
         for place in range(int(np.searchsorted(ends, begin, side="right")), self.num_shards):
             start = int(ends[place] - self.counts[order[place]])
@@ -150,18 +156,18 @@ class UnlabelledStream:
         }
 
     def _passes(self) -> Iterator[Encoded]:
+        num_empty = 0
         while True:
-            num_yielded = 0
+            num_yielded = len(self._buffer)
             for item in self._one_pass():
                 self._buffer.append(item)
+                num_yielded += 1
                 if len(self._buffer) >= self._capacity:
-                    num_yielded += 1
                     yield self._draw()
             while self._buffer:
-                num_yielded += 1
                 yield self._draw()
-            # A pass that was taken up at its very end is no evidence.
-            if not num_yielded and not (self._slice or self._read):
+            num_empty = 0 if num_yielded else num_empty + 1
+            if num_empty == MOST_EMPTY_PASSES:
                 raise InputError(f"the pool has no unlabelled image to train on (stream {self._number})")
             self._epoch, self._slice, self._read = self._epoch + 1, 0, 0
 

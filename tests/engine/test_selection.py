@@ -1,6 +1,7 @@
 """Laws 5 and 6: the selection equals its definition, and picks nothing labelled, quarantined or picked before."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,9 @@ def test_selection_is_sort_everything_and_take_b(scored: Campaign) -> None:
     assert manifest["highest_picked_logit"] == expected[-1]["logit"]
     assert {pick["reason"] for pick in picks} == {"lowest labelled-logit"}
     assert (manifest["signal"], manifest["when_no_signal"]) == ("present", None)
+    for stage in ("train", "scores"):
+        content = Path((scored.stage(stage) / "manifest.json").path).read_bytes()
+        assert manifest["inputs"][stage] == hashlib.sha256(content).hexdigest()
 
 
 def test_nothing_labelled_quarantined_or_picked_before_is_picked(scored: Campaign) -> None:

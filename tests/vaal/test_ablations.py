@@ -80,6 +80,7 @@ def test_centroid_is_the_barycentre_of_the_posteriors() -> None:
     mean, logvar = torch.randn(50, 4, generator=generator), torch.randn(50, 4, generator=generator)
     centroid = Centroid(4)
     assert set(centroid.state_dict()) == {"mean_Z", "std_Z"}
+    assert all(buffer.isnan().all() for buffer in centroid.buffers())
     centroid.fit(mean, logvar)
     # In one dimension the barycentre is the distribution whose quantile function is the mean of the quantile functions.
     for p in (0.01, 0.3, 0.5, 0.9):

@@ -161,6 +161,8 @@ def test_active_units_and_collapse() -> None:
     assert diagnosis._replace(active_units=1).is_collapsed
     assert diagnosis.mean_squared_error == pytest.approx(float(posterior.squared_error_N.mean()))
     assert len(diagnosis.kl_Z) == 20
+    two = Posterior(torch.tensor([[0.099, 0.101], [-0.099, -0.101]]), torch.zeros(2, 2), torch.zeros(2))
+    assert diagnose(logit, logit, two).active_units == 1
     by_hand = (mean[:, 5] ** 2 + posterior.logvar_NZ[:, 5].exp() - 1 - posterior.logvar_NZ[:, 5]).mean() / 2
     assert diagnosis.kl_Z[5] == pytest.approx(float(by_hand), rel=1e-5)
 
