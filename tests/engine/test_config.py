@@ -21,18 +21,28 @@ OPTIONS = [
     "image.channels",
     "image.max_pixels",
     "train.preset",
+    "train.method",
     "train.epochs",
     "train.max_steps",
     "train.batch_size",
+    "train.vae_steps",
+    "train.discriminator_steps",
     "train.learning_rate",
     "train.beta",
     "train.transductive_weight",
     "train.adversarial_weight",
+    "train.gradient_clipping",
     "train.folds",
+    "train.task",
     "train.workers",
+    "train.min_workers",
     "train.zero_stage",
+    "train.offload",
+    "train.gradient_accumulation",
     "train.precision",
     "train.checkpoint_seconds",
+    "train.checkpoint_steps",
+    "train.checkpoints_kept",
     "train.seed",
     "score.workers",
     "score.batch_size",
@@ -71,8 +81,11 @@ def test_every_option_is_documented() -> None:
         ("train.epochs=0", "train.epochs=0: input should be greater than or equal to 1"),
         ("train.epochs=1.5", "train.epochs=1.5: input should be a valid integer"),
         ("train.beta=nan", "train.beta=nan: input should be a finite number"),
-        ("train.preset=huge", "train.preset='huge': input should be 'small', 'base' or 'large'"),
-        ("train.workers=3", "train.batch_size=64 is not a multiple of train.workers=3"),
+        ("train.preset=huge", "train.preset='huge': input should be 'small', 'base', 'large' or 'paper'"),
+        ("train.workers=9", "train.workers=9 is more than the 8 that train.batch_size=64 can be dealt to; raise"),
+        ("train.min_workers=2", "train.min_workers=2 is more than train.workers=1"),
+        ("train.gradient_accumulation=65", "train.gradient_accumulation=65 is more than the 64 images that a worker"),
+        ("train.offload=optimizer", "train.offload=optimizer needs train.zero_stage=1 or more"),
         ("score.workers=0", "score.workers=0: input should be greater than or equal to 1, or input should be 'auto'"),
         ("train=3", "train=3: input should be a valid dictionary"),
         ("device.kind=1", "device.kind: device is not a section"),
@@ -117,3 +130,27 @@ def test_the_written_file_is_the_configuration() -> None:
     assert parse_config(text, "again") == changed
     assert "# Weight of the KL term (Eq. 1 of arXiv 1904.00370).\n# >= 0. Changes results.\nbeta = 0.25\n" in text
     assert set(tomllib.loads(text)) == set(CampaignConfig.model_fields)
+
+
+def test_a_preset_brings_its_settings_but_not_over_what_is_given() -> None:
+    paper = override(CampaignConfig(), {"train.preset": "paper"}, "test").train
+    assert (paper.batch_size, paper.vae_steps, paper.discriminator_steps, paper.folds) == (128, 2, 1, 1)
+    assert (paper.learning_rate, paper.beta, paper.adversarial_weight) == (5e-4, 1.0, 1.0)
+    given = override(CampaignConfig(), {"train.preset": "paper", "train.batch_size": 32}, "test").train
+    assert (given.batch_size, given.vae_steps) == (32, 2)
+    kept = override(override(CampaignConfig(), {"train.batch_size": 32}, "t"), {"train.preset": "paper"}, "t").train
+    assert (kept.batch_size, kept.vae_steps) == (32, 2)
+    assert parse_config('[train]\npreset = "paper"\nfolds = 4\n', "f").train.folds == 4
+    assert parse_config('[train]\npreset = "paper"\n', "f").train.batch_size == 128
+    back = override(override(CampaignConfig(), {"train.preset": "paper"}, "t"), {"train.preset": "small"}, "t")
+    assert back == CampaignConfig()
+
+
+def test_the_papers_networks_come_with_their_limits() -> None:
+    for values, message in (
+        ({"image.size": 40}, "image.size=40: train.preset=paper needs a multiple of 16 from 32 on"),
+        ({"train.workers": 2}, "train.preset=paper needs train.workers=1"),
+        ({"train.method": "features"}, "train.preset=paper has no network for train.method=features"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            override(CampaignConfig(), {"train.preset": "paper", **values}, "test")
