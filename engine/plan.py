@@ -12,6 +12,8 @@ from engine.labels import labelled_items
 from engine.pool import estimate_num_items, read_shards
 from engine.storage import Location
 from engine.streams import Deal, Pool, count_trainable
+from vaal.losses import LossWeights
+from vaal.step import Updates
 
 HELD_OUT_SHARE = 0.2
 """Of either pool, where there are no folds: nothing is trained on these items, so that they show what was learnt."""
@@ -31,6 +33,29 @@ class Job(NamedTuple):
     num_steps: int
     device: str
     board: Any
+
+    @property
+    def weights(self) -> LossWeights:
+        train = self.config.train
+        return LossWeights(train.beta, train.transductive_weight, train.adversarial_weight, self.labelled_share)
+
+
+class Phase(NamedTuple):
+    """What an iteration moves, and whether the discriminators take part in it at all, as the VAE's adversaries too."""
+
+    updates: Updates
+    has_discriminators: bool
+
+
+def phase_of(job: Job, step: int, *, is_holding: bool) -> Phase:
+    """What iteration `step` moves, by the method. `is_holding`: the discriminators are held still, and measured."""
+    train = job.config.train
+    discriminators = 0 if is_holding else train.discriminator_steps
+    if train.method != "frozen_vae":
+        return Phase(Updates(train.vae_steps, discriminators), has_discriminators=True)
+    if 2 * step < job.num_steps:
+        return Phase(Updates(train.vae_steps, 0), has_discriminators=False)
+    return Phase(Updates(0, discriminators), has_discriminators=True)
 
 
 def plan(campaign: Campaign) -> Job:

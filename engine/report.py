@@ -34,6 +34,8 @@ LOSSES = {
     "transductive": "The VAE’s own objective, reconstruction and KL, summed over both pools.",
     "adversarial": "How far the VAE is from making both pools look labelled.",
     "discriminator": "How badly the discriminators tell the pools apart, summed over the folds.",
+    "held_out": "The same on the images that each discriminator does not train on.",
+    "task": "The task learner’s cross-entropy on the labelled images.",
 }
 Row = dict[str, Any]
 
@@ -94,7 +96,7 @@ def write_report(campaign: Campaign) -> dict[str, Any]:
         cut=stages.selection["highest_picked_logit"],
         reason=REASONS[stages.selection.get("when_no_signal")],
         charts={name: pictures.data_uri(png) for name, png in charts.items()},
-        losses=LOSSES,
+        losses={name: text for name, text in LOSSES.items() if f"loss-{name}" in charts},
         smoothing_steps=pictures.smoothing_steps(stages.train["counts"]["steps"]),
         num_labelled=len(labels),
         groups=groups,
@@ -180,7 +182,6 @@ def _charts(campaign: Campaign, stages: Stages, bins: Bins) -> dict[str, bytes]:
     """PNG by name, each for light and for dark surroundings."""
     references = pictures.reference_losses(campaign.config.train.folds)
     metrics = _table(campaign.stage("train"), "metrics.parquet", stages.train)
-    step = metrics["step"].to_numpy()
     kl_Z = stages.train.get("diagnosis", {}).get("kl_per_unit")
     charts = {}
     for name, theme in pictures.THEMES.items():
@@ -189,9 +190,12 @@ def _charts(campaign: Campaign, stages: Stages, bins: Bins) -> dict[str, bytes]:
         charts[f"histogram{suffix}"] = pictures.histogram_chart(bins, cut, theme)
         if kl_Z:
             charts[f"kl{suffix}"] = pictures.kl_chart(kl_Z, theme)
-        for loss in LOSSES:
-            curve = pictures.loss_chart(step, metrics[loss].to_numpy(), references.get(loss), theme)
-            charts[f"loss-{loss}{suffix}"] = curve
+        for loss in (name for name in LOSSES if name in metrics.column_names):
+            rows = metrics.select(["step", loss]).drop_null()
+            if len(rows):
+                step, values = (rows[column].to_numpy() for column in ("step", loss))
+                curve = pictures.loss_chart(step, values, references.get(loss), theme)
+                charts[f"loss-{loss}{suffix}"] = curve
     return charts
 
 

@@ -139,10 +139,9 @@ class Reference(NamedTuple):
 def reference_losses(num_folds: int) -> dict[str, Reference]:
     """The losses at which every discriminator answers 0 whatever it sees, by name; the transductive loss has none."""
     factor = f"{num_folds} × " if num_folds > 1 else ""
-    return {
-        "adversarial": Reference(2 * math.log(2), "pools look alike: 2 ln 2"),
-        "discriminator": Reference(2 * math.log(2) * num_folds, f"knows nothing: {factor}2 ln 2"),
-    }
+    knows_nothing = Reference(2 * math.log(2) * num_folds, f"knows nothing: {factor}2 ln 2")
+    references = {"adversarial": Reference(2 * math.log(2), "pools look alike: 2 ln 2"), "discriminator": knows_nothing}
+    return references | ({"held_out": knows_nothing} if num_folds > 1 else {})
 
 
 def loss_chart(step: NDArray[np.int32], loss: NDArray[np.float32], reference: Reference | None, theme: Theme) -> bytes:

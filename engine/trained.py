@@ -40,9 +40,7 @@ def finish(
     if task is not None:
         _load(task, states["task"])
         modules["task.safetensors"] = task.eval()
-    if networks.centroid is not None:
-        training = [p for p in positions if not job.pool.is_held_out(p[0], p[1])]
-        _fit_centroid(networks, job.pool, training, device)
+    fit_centroid(networks, job.pool, positions, device)
     # Before anything is judged: a network that is not finite is told here, and by its weight.
     files = save_weights(job.folder, modules)
     entries = judge(job, networks, positions, device)
@@ -104,16 +102,23 @@ def _judge(networks: Networks, pools: tuple[Images, Images], device: torch.devic
                 posteriors.append(Posterior(mean_BZ.cpu(), logvar_BZ.cpu(), error_B.cpu()))
         logits.append(torch.cat(scores))
     posterior = Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))) if posteriors else None
-    return manifest_entries(diagnose(logits[0], logits[1], posterior))
+    diagnosis = diagnose(logits[0], logits[1], posterior)
+    if networks.discriminators is None:
+        # The score is then a distance: no size of it is beyond what a discriminator can learn from.
+        diagnosis = diagnosis._replace(saturation=0.0)
+    return manifest_entries(diagnosis)
 
 
 @torch.inference_mode()
-def _fit_centroid(networks: Networks, pool: Pool, positions: list[Position], device: torch.device) -> None:
+def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], device: torch.device) -> None:
+    """Give the centroid, where there is one, the labelled images that train."""
+    if networks.centroid is None:
+        return
     assert networks.vae is not None
-    assert networks.centroid is not None
+    training = [p for p in positions if not pool.is_held_out(p[0], p[1])]
     means, logvars = [], []
-    for begin in range(0, len(positions), BATCH):
-        images, _ = _images(pool, positions[begin : begin + BATCH])
+    for begin in range(0, len(training), BATCH):
+        images, _ = _images(pool, training[begin : begin + BATCH])
         for x_BCHW, _ in _inputs(images, device):
             mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
             means.append(mean_BZ)

@@ -18,11 +18,10 @@ from engine.batches import Batches, Images, Labelled, MicroBatch, Part, Position
 from engine.checkpoints import Progress, fault_of, read_checkpoint, write_checkpoint
 from engine.labels import labelled_positions, labelled_values
 from engine.metrics import LOG_STEPS, StepLog
-from engine.plan import Job
+from engine.plan import Job, phase_of
 from engine.trained import finish
 from engine.weights import make_classifier, make_networks, to_input
-from vaal.losses import LossWeights
-from vaal.step import Batch, MemorisationGuard, PoolBatch, Updates, vaal_step
+from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 from vaal.task import task_loss
 
 TASK_LEARNING_RATE = 1e-3
@@ -113,10 +112,10 @@ class _Training:
         begin = last_checkpoint = time.monotonic()
         try:
             for step in range(first, job.num_steps):
-                updates, weights = self._phase(step)
-                is_alone = train.method == "frozen_vae" and updates.vae > 0
+                updates, has_discriminators = phase_of(job, step, is_holding=self.guard.is_holding)
+                adversary = discriminators if has_discriminators else None
                 with torch.autocast(job.device, torch.bfloat16, enabled=train.precision == "bf16"):
-                    losses = vaal_step(vae, None if is_alone else discriminators, feed, weights, updates)._asdict()
+                    losses = vaal_step(vae, adversary, feed, job.weights, updates)._asdict()
                     losses["task"] = self._move_task(labelled, step) if self.classes else None
                 epoch = int(step * job.images_per_step / job.images_per_epoch)
                 self.log.add(step, epoch, losses, self.checkpoint)
@@ -133,16 +132,6 @@ class _Training:
         finally:
             prefetched.close()
         self.log.waiting = feed.waited_s / max(time.monotonic() - begin, 1e-9)
-
-    def _phase(self, step: int) -> tuple[Updates, LossWeights]:
-        """What an iteration moves, by the method."""
-        train = self.train
-        weights = LossWeights(train.beta, train.transductive_weight, train.adversarial_weight, self.job.labelled_share)
-        discriminators = 0 if self.guard.is_holding else train.discriminator_steps
-        if train.method == "frozen_vae":
-            is_first_half = 2 * step < self.job.num_steps
-            return Updates(train.vae_steps, 0) if is_first_half else Updates(0, discriminators), weights
-        return Updates(train.vae_steps, discriminators), weights
 
     def _move_task(self, labelled: Labelled, step: int) -> Tensor:
         """One update of the task learner, on its own draw of the labelled images."""
@@ -165,13 +154,10 @@ class _Training:
     def _watch(self) -> None:
         """Fetch the losses, and hold the discriminators still when they memorise."""
         self.log.flush(self.checkpoint)
-        if "discriminators" in self.engines:
-            rows = [row for row in self.log.rows[-LOG_STEPS:] if row["discriminator"] is not None]
-            if rows:
-                trained, held_out = (
-                    float(np.mean([row[key] for row in rows])) for key in ("discriminator", "held_out")
-                )
-                self.guard.observe(trained, held_out, self.train.folds)
+        rows = [row for row in self.log.rows[-LOG_STEPS:] if row["held_out"] is not None]
+        if rows:
+            trained, held_out = (float(np.mean([row[key] for row in rows])) for key in ("discriminator", "held_out"))
+            self.guard.observe(trained, held_out, self.train.folds)
 
     def _agree(self, decision: bool) -> bool:
         """Rank 0's decision, on every rank: clocks differ, and a checkpoint is made by all or none."""

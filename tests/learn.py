@@ -13,12 +13,11 @@ from engine.campaign import Campaign
 from engine.identity import fold_of
 from engine.images import decode
 from engine.labels import labelled_positions
-from engine.plan import Job, plan
+from engine.plan import Job, phase_of, plan
 from engine.shards import read_shard
-from engine.trained import judge
+from engine.trained import fit_centroid, judge
 from engine.weights import Networks, make_networks, to_input
-from vaal.losses import LossWeights
-from vaal.step import Batch, MemorisationGuard, OptimizerUpdater, PoolBatch, Updates, vaal_step
+from vaal.step import Batch, MemorisationGuard, OptimizerUpdater, PoolBatch, vaal_step
 
 CPU = torch.device("cpu")
 OBSERVED_STEPS = 10
@@ -70,14 +69,13 @@ def optimize(
         for module in networks[:2]
     )  # fmt: skip
     guard, seen = MemorisationGuard(), []
-    weights = LossWeights(train.beta, train.transductive_weight, train.adversarial_weight, job.labelled_share)
     with tempfile.TemporaryDirectory() as scratch:
         labelled = labelled_of(job, campaign, Part(0, 1), Path(scratch) / "labelled")
         source = Prefetched(batches_of(job, labelled, Part(0, 1), networks.num_latents))
         feed = ([to_batch(part) for part in parts] for parts, _ in source)
         for step in range(job.num_steps):
-            updates = Updates(train.vae_steps, 0 if guard.is_holding else train.discriminator_steps)
-            losses = vaal_step(vae, discriminators, feed, weights, updates)
+            updates, has_discriminators = phase_of(job, step, is_holding=guard.is_holding)
+            losses = vaal_step(vae, discriminators if has_discriminators else None, feed, job.weights, updates)
             on_step(step, losses)
             if losses.discriminator is not None and losses.held_out is not None:
                 seen.append((float(losses.discriminator), float(losses.held_out)))
@@ -90,8 +88,9 @@ def learn(campaign: Campaign, *, guarded: bool = True) -> Learnt:
     """Train as the engine does, with one worker, and judge the networks."""
     job, networks = plan(campaign), make_networks(campaign.config)
     optimize(job, campaign, networks, guarded=guarded)
-    networks = networks.eval()
-    return Learnt(networks, judge(job, networks, positions_of(campaign), CPU), job)
+    networks, positions = networks.eval(), positions_of(campaign)
+    fit_centroid(networks, job.pool, positions, CPU)
+    return Learnt(networks, judge(job, networks, positions, CPU), job)
 
 
 def share_of_picks(learnt: Learnt, budget: int, is_wanted: Callable[[str, str], bool]) -> float:

@@ -111,5 +111,6 @@ def _over_folds(loss_BK: Tensor, fold_B: Tensor, share: tuple[float, ...], *, ou
     """The sum over K of the mean over the items outside of fold k, or of those in it."""
     num_items, num_folds = loss_BK.shape
     counts_BK = (fold_B[:, None] != torch.arange(num_folds, device=fold_B.device)) == outside
-    share_K = torch.tensor(share, device=loss_BK.device, dtype=loss_BK.dtype)
+    # A fold without labelled items has no held-out loss: 0, and not 0 / 0.
+    share_K = torch.tensor(share, device=loss_BK.device, dtype=loss_BK.dtype).clamp_min(1e-6)
     return ((loss_BK * counts_BK).sum(dim=0) / (num_items * share_K)).sum()

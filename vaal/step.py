@@ -91,10 +91,10 @@ class Updates(NamedTuple):
 
 
 class StepLosses(NamedTuple):
-    """Detached scalars of an iteration's last updates, in nats; None for a network that there is not.
+    """Detached scalars of an iteration's last updates, in nats; None for what there is not.
 
     Eq. 1 over both pools; Eq. 2; Eq. 3 summed over the folds, on the items that train each discriminator; and on the
-    items that are held from it (0 with a single fold).
+    items that are held from it, where there are several folds.
     """
 
     transductive: Tensor | None = None
@@ -130,9 +130,7 @@ def vaal_step(
     return losses
 
 
-def _move_vae(
-    vae: Updater | None, discriminators: Updater | None, batch: Batch, weights: LossWeights
-) -> StepLosses:
+def _move_vae(vae: Updater | None, discriminators: Updater | None, batch: Batch, weights: LossWeights) -> StepLosses:
     assert vae is not None
     x_BCHW = torch.cat([batch.labelled.x_BCHW, batch.unlabelled.x_BCHW])
     labelled, unlabelled = slice(len(batch.labelled.x_BCHW)), slice(len(batch.labelled.x_BCHW), None)
@@ -172,7 +170,8 @@ def _move_discriminators(
         )  # fmt: skip
         if is_moved:
             discriminators.apply(batch.weight * loss.trained)
-    return StepLosses(discriminator=loss.trained.detach(), held_out=loss.held_out)
+    held_out = loss.held_out if logit_BK.shape[1] > 1 else None
+    return StepLosses(discriminator=loss.trained.detach(), held_out=held_out)
 
 
 def _mean(parts: Sequence[StepLosses], batch: Sequence[Batch]) -> StepLosses:

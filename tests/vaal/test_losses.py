@@ -109,6 +109,14 @@ def test_the_held_out_loss_is_that_of_the_items_a_discriminator_does_not_train_o
     assert float(discriminator_loss(labelled[:, :1], unlabelled[:, :1], fold * 0, fold * 0).held_out) == 0
 
 
+def test_a_fold_without_labelled_items_holds_out_the_unlabelled_ones_alone() -> None:
+    labelled, unlabelled = random(4, 2), random(4, 2, seed=1)
+    fold, even = torch.tensor([1, 1, 1, 1]), torch.tensor([0, 1, 0, 1])
+    loss = discriminator_loss(labelled, unlabelled, fold, even, (1.0, 0.0 + 1e-9))
+    own = [F.softplus(unlabelled[even == k, k]).mean() for k in range(2)] + [F.softplus(-labelled[:, 1]).mean()]
+    torch.testing.assert_close(loss.held_out, torch.stack(own).sum())
+
+
 def test_unequal_folds_and_pools_weigh_both_classes_alike() -> None:
     # Of five labelled items one is in fold 0: discriminator 0 trains on four, discriminator 1 on one.
     labelled, unlabelled = random(5, 2), random(8, 2, seed=1)
