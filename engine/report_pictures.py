@@ -163,8 +163,8 @@ def loss_chart(step: NDArray[np.int32], loss: NDArray[np.float32], reference: Re
     axes.set_ylim(low - pad, high + pad)
     if loss.max() > high + pad:
         axes.annotate(
-            f"▲ up to {loss.max():,.{0 if loss.max() >= 100 else 2}f}", (1, 1), (0, -2), xycoords="axes fraction",
-            textcoords="offset points", ha="right", va="top", fontsize=8, color=theme.muted,
+            f"▲ up to {loss.max():,.{0 if loss.max() >= 100 else 2}f}", (0.06, 1), (0, -2), xycoords="axes fraction",
+            textcoords="offset points", ha="left", va="top", fontsize=8, color=theme.muted,
         )  # fmt: skip
     axes.set_xlim(0, max(1, int(step[-1])))
     axes.ticklabel_format(useOffset=False)
