@@ -43,9 +43,9 @@ def no_difference(folder: Path, seed: int, *settings: str) -> Constructed:
     return _make(folder, seed, pixels, kinds, settings)
 
 
-def missing_mode(folder: Path, seed: int, *settings: str) -> Constructed:
+def missing_mode(folder: Path, seed: int, *settings: str, num_images: int = 1797) -> Constructed:
     """200 labels of dark digits on white; of the other 1,597, 88 % are grey digits on black and without a label."""
-    pixels = _digits(seed)
+    pixels = _digits(seed)[:num_images]
     num_missing = round(MISSING_SHARE * (len(pixels) - NUM_LABELLED))
     kinds = np.full(len(pixels), "unlabelled")
     kinds[:NUM_LABELLED], kinds[-num_missing:] = "labelled", "wanted"
@@ -54,13 +54,13 @@ def missing_mode(folder: Path, seed: int, *settings: str) -> Constructed:
     return _make(folder, seed, np.where(is_present, 255 - pixels, pixels // 2 + 32), kinds, settings)
 
 
-def authors_reductions(config: CampaignConfig) -> tuple[str, str]:
+def authors_reductions(num_pixels: int, batch_size: int) -> tuple[str, str]:
     """Settings with which a pool's part of Eq. 1 is the mean squared error plus the KL summed over batch and units.
 
     That is how the authors' code reduces them, and their sum is lambda1 (reconstruction + beta KL), but for a constant.
+    `num_pixels` counts those of all channels.
     """
-    num_pixels = config.image.size**2 * config.image.channels
-    weight, beta = 2 * PIXEL_VARIANCE / num_pixels, config.train.batch_size * num_pixels / (2 * PIXEL_VARIANCE)
+    weight, beta = 2 * PIXEL_VARIANCE / num_pixels, batch_size * num_pixels / (2 * PIXEL_VARIANCE)
     return f"train.transductive_weight={weight!r}", f"train.beta={beta!r}"
 
 

@@ -84,13 +84,21 @@ def optimize(
         source.close()
 
 
-def learn(campaign: Campaign, *, guarded: bool = True) -> Learnt:
-    """Train as the engine does, with one worker, and judge the networks."""
+def learn(campaign: Campaign, *, guarded: bool = True, num_threads: int = 1) -> Learnt:
+    """Train as the engine does, with one worker, and judge the networks.
+
+    For images of 8 px a second thread brings little, and on a machine that does something else it costs much.
+    """
     job, networks = plan(campaign), make_networks(campaign.config)
-    optimize(job, campaign, networks, guarded=guarded)
-    networks, positions = networks.eval(), positions_of(campaign)
-    fit_centroid(networks, job.pool, positions, CPU)
-    return Learnt(networks, judge(job, networks, positions, CPU), job)
+    num_before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        optimize(job, campaign, networks, guarded=guarded)
+        networks, positions = networks.eval(), positions_of(campaign)
+        fit_centroid(networks, job.pool, positions, CPU)
+        return Learnt(networks, judge(job, networks, positions, CPU), job)
+    finally:
+        torch.set_num_threads(num_before)
 
 
 def share_of_picks(learnt: Learnt, budget: int, is_wanted: Callable[[str, str], bool]) -> float:
