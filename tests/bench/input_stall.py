@@ -35,6 +35,7 @@ from engine.batches import PREFETCH, Part, Prefetched
 from engine.campaign import Campaign, create, open_campaign
 from engine.config import CampaignConfig, override
 from engine.plan import plan
+from engine.pool import list_shards
 from engine.shards import read_shard
 from engine.weights import make_networks
 from tests.learn import batches_of, labelled_of, to_batch
@@ -50,11 +51,9 @@ KINDS = ("prefetched", "not prefetched", "one batch again")
 
 def make_pool(folder: Path, sources: list[Path], copies: int) -> Campaign:
     """A campaign on the re-encoded images; with more copies, on each shard under as many names."""
-    from engine.pool import expand
-
     folder.mkdir(parents=True)
     items = []
-    for number, shard in enumerate(expand([str(source) for source in sources])):
+    for number, shard in enumerate(list_shards([str(source) for source in sources], "")[0]):
         members = {f"{item.key}.jpg": _encoded(item.data) for item in read_shard(shard)}
         file = folder / f"pool-{number}-0.tar"
         write_shard(file, members)
@@ -124,9 +123,9 @@ def stall(campaign: Campaign, folder: Path, num_rounds: int, block: int) -> None
         # Of the mean wait, not the median: the waits are few and long.
         share = statistics.mean(counted) / seconds
         verdict = f"  (target at most {TARGET:.0%})" if kind == "prefetched" else ""
+        rate, times = 2 * campaign.config.train.batch_size / seconds, ratio(medians, kind, to=KINDS[2])
         print(
-            f"{kind:<16} {seconds * 1000:7.1f} ms an iteration  "
-            f"{2 * campaign.config.train.batch_size / seconds:6.0f} images/s  ratio {ratio(medians, kind, KINDS[2]):.3f}"
+            f"{kind:<16} {seconds * 1000:7.1f} ms an iteration  {rate:6.0f} images/s  ratio {times:.3f}"
             f"  waiting {share:6.1%}{verdict}"
         )
 

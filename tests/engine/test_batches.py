@@ -104,9 +104,15 @@ def test_an_order_follows_its_seed_and_changes_with_the_pass(small: Pool) -> Non
     assert [key for _, key in once] != sorted(key for _, key in once)
 
 
+@pytest.mark.parametrize("num_streams", [1, 7])
+@pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize("taken", [0, 1, 17, 179, 180, 181, 400])
-def test_a_stream_goes_on_from_its_state(small: Pool, taken: int) -> None:
-    deal = Deal(3, 1, 0, count_trainable(small))
+def test_a_stream_goes_on_from_its_state(
+    small: Pool, taken: int, counted: bool, num_streams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A buffer that is smaller than a shard: the stream stops in the middle of one.
+    monkeypatch.setattr("engine.streams.SHUFFLE_ITEMS", 10 * num_streams)
+    deal = Deal(3, num_streams, 0, count_trainable(small) if counted else None)
     stream = UnlabelledStream(small, deal, 0)
     before = list(islice(stream, taken))
     state = json.loads(json.dumps(stream.state()))
@@ -191,6 +197,26 @@ def test_many_labelled_items_are_dealt_to_the_streams(small: Pool, tmp_path: Pat
     parts = [cache_labelled(small, places * 3, range(n, n + 1), 2, tmp_path / f"part{n}") for n in range(2)]
     assert [len(part.images.fold_N) for part in parts] == [45, 45]
     assert sorted(np.concatenate([part.number_N for part in parts])) == list(range(90))
+
+
+def test_a_stream_draws_its_own_labelled_items_in_passes(small: Pool, tmp_path: Path) -> None:
+    labelled = cache_labelled(small, positions(small) * 3, range(2), 2, tmp_path / "cache")
+    for stream in range(2):
+        own = set(range(stream, 90, 2))
+        for number in range(2):
+            drawn = labelled.draw(stream, (0,), 45 * number, 45)
+            assert {int(n) for n in labelled.number_N[drawn]} == own
+        pieces = [labelled.draw(stream, (0,), begin, 18) for begin in range(0, 90, 18)]
+        assert np.concatenate(pieces).tolist() == labelled.draw(stream, (0,), 0, 90).tolist()
+
+
+def test_noise_is_new_for_every_item_and_batch(small: Pool, tmp_path: Path) -> None:
+    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    batches = Batches(small, labelled, Deal(3, 8, 0, count_trainable(small)), Part(0, 1), (16, 1, LATENTS))
+    noise = np.concatenate([parts[0].noise_NZ for parts, _ in islice(batches, 200)])
+    assert len(np.unique(noise, axis=0)) == len(noise) == 200 * 32
+    assert abs(noise.mean()) < 0.02
+    assert noise.std() == pytest.approx(1, abs=0.02)
 
 
 def test_what_is_held_out_is_read_by_neither_pool(small: Pool, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from vaal.networks import VAE, Discriminators, NetworkShape
 from vaal.step import MEMORISATION_LIMIT, Batch, MemorisationGuard, OptimizerUpdater, PoolBatch, Updates, vaal_step
 
 SHAPE = NetworkShape(width=8, max_width=8, num_latents=4, discriminator_width=8)
-WEIGHTS = LossWeights(beta=0.5, transductive=0.1, adversarial=3.0)
+WEIGHTS = LossWeights(beta=0.5, transductive=0.1, adversarial=3.0, labelled_share=(0.4, 0.7))
 RATE = 1e-3
 
 
@@ -66,7 +66,7 @@ def eq_3(vae: VAE, discriminators: Discriminators, b: Batch) -> Tensor:
     with torch.no_grad():
         mean_l, mean_u = vae.encode(b.labelled.x_BCHW)[0], vae.encode(b.unlabelled.x_BCHW)[0]
     folds = (b.labelled.fold_B, b.unlabelled.fold_B)
-    return discriminator_loss(discriminators(mean_l), discriminators(mean_u), *folds).trained
+    return discriminator_loss(discriminators(mean_l), discriminators(mean_u), *folds, WEIGHTS.labelled_share).trained
 
 
 def assert_same(found: tuple[nn.Module, ...], expected: tuple[nn.Module, ...]) -> None:
@@ -99,12 +99,13 @@ def test_an_iteration_is_the_equations_written_out(num_vae: int, num_discriminat
     assert_same((vae, discriminators), (expected_vae, expected_discriminators))
 
 
-def test_micro_batches_of_unequal_size_are_one_batch() -> None:
+@pytest.mark.parametrize("clipping", [0.0, 0.7])
+def test_micro_batches_of_unequal_size_are_one_batch(clipping: float) -> None:
     whole = batch(size=6)
     parts = [part_of(whole, 0, 1, 3 / 6), part_of(whole, 1, 4, 9 / 6), part_of(whole, 4, 6, 6 / 6)]
     found, expected = networks(), networks()
-    one = vaal_step(*(sgd(n, 3, clipping=0.7) for n in found), iter([parts]), WEIGHTS, Updates())
-    two = vaal_step(*(sgd(n, clipping=0.7) for n in expected), single(whole), WEIGHTS, Updates())
+    one = vaal_step(*(sgd(n, 3, clipping) for n in found), iter([parts]), WEIGHTS, Updates())
+    two = vaal_step(*(sgd(n, clipping=clipping) for n in expected), single(whole), WEIGHTS, Updates())
     for loss, other in zip(one, two, strict=True):
         torch.testing.assert_close(loss, other)
     assert_same(found, expected)
