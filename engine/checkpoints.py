@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
+import torch
 from torch import Tensor
+
+from engine.errors import VaalError
 
 MANIFEST = "checkpoint.json"
 
@@ -25,8 +28,18 @@ class Progress(NamedTuple):
 
 
 def write_checkpoint(folder: Path, engines: dict[str, dict[str, Tensor]], progress: Progress) -> None:
-    """Write the engines' full states and the progress; the manifest last."""
+    """Write the engines' full states and the progress; the manifest last.
+
+    Raises:
+        VaalError: a tensor is not finite, and the checkpoint would not be a good one.
+    """
     sha256 = {}
+    for name, state in engines.items():
+        for key, tensor in state.items():
+            if not torch.isfinite(tensor).all():
+                raise VaalError(
+                    f"training: step {progress.step}: {key} of {name} is not finite; lower train.learning_rate"
+                )
     contents = {f"{name}.safetensors": safetensors.torch.save(state) for name, state in engines.items()}
     for name, content in {**contents, "progress.json": json.dumps(progress._asdict()).encode()}.items():
         (folder / name).write_bytes(content)

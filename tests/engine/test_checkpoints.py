@@ -66,6 +66,12 @@ def test_a_checkpoint_that_was_cut_off_has_no_manifest(tmp_path: Path) -> None:
     assert fault_of(tmp_path) == "checkpoint.json is missing"
 
 
+def test_a_checkpoint_is_a_good_one(tmp_path: Path) -> None:
+    with pytest.raises(VaalError, match="step 7: exp_avg/a of vae is not finite"):
+        write_checkpoint(tmp_path, {"vae": {"exp_avg/a": torch.tensor([1.0, float("inf")])}}, PROGRESS)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def single_process(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
