@@ -48,7 +48,7 @@ class TrainConfig(_Section):
 
     preset: Literal["small", "base", "large", "paper"] = Field(default="small", json_schema_extra=RESULT)
     """The networks, and with them batch_size, vae_steps, discriminator_steps and folds unless given: small, base and
-    large have 32, 64 or 128 channels in the first stage; paper is the authors' network and hyper-parameters."""
+    large grow in width and latents, which follow image.size; paper is the authors' network and hyper-parameters."""
     method: Literal["vaal", "frozen_vae", "vae_only", "pixels", "features"] = Field(
         default="vaal", json_schema_extra=RESULT
     )

@@ -72,6 +72,11 @@ def plan(campaign: Campaign) -> Job:
     held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
     keys = {shard: frozenset(found) for shard, found in by_shard.items()}
     pool = Pool(shards, config.image, train.folds, keys, held_out)
+    if all(pool.is_held_out(*item) for item in labelled):
+        raise ConfigError(
+            f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out to "
+            f"judge by, which leaves none of the {len(labelled)} to train on; label more"
+        )
     images_per_step = train.batch_size * _batches_per_step(train)
     counts = None
     if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine.campaign import Campaign
 from engine.demo import DemoPool
 from engine.errors import ConfigError, InputError
-from engine.plan import plan
+from engine.identity import held_out_of
+from engine.plan import HELD_OUT_SHARE, plan
 from engine.training import train
 from engine.weights import load_networks, make_networks
 from tests.conftest import MakeCampaign
@@ -163,6 +164,11 @@ def test_labels_that_cannot_train_are_refused_before_anything_starts(
         make_campaign(labels=labels)
     (shard, key), _ = next(iter(pool.oracle.items()))
     labels.write_text(f"shard,key,label\n{shard},{key},1\n")
-    campaign = make_campaign(labels=labels)
+    campaign = make_campaign(labels=labels, name="one")
     with pytest.raises(ConfigError, match="all 1 labelled images fall into one fold"):
+        plan(campaign)
+    held_out = next(item for item in pool.oracle if held_out_of(*item, HELD_OUT_SHARE))
+    labels.write_text(f"shard,key,label\n{held_out[0]},{held_out[1]},1\n")
+    campaign = make_campaign("train.folds=1", labels=labels, name="held out")
+    with pytest.raises(ConfigError, match="leaves none of the 1 to train on; label more"):
         plan(campaign)
