@@ -3,6 +3,7 @@
 PYTHON ?= python3
 POOL ?= digits
 SHARDS ?= 50
+BENCH ?= large
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -45,8 +46,12 @@ fix: $(READY) ## Format the code, and mend what the linter can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure on CIFAR-10 below VAAL_DATA; prints ratios (SHARDS=50).
+bench: $(READY) ## Measure; prints ratios. Parts need CIFAR-10 below VAAL_DATA (SHARDS=50, BENCH=small for the quick ones).
 	$(BIN)/python tests/bench/score_throughput.py $(SHARDS)
+	$(BIN)/python tests/bench/step_overhead.py $(BENCH)
+	$(BIN)/python tests/bench/input_stall.py $(BENCH)
+	$(BIN)/python tests/bench/zero_memory.py $(BENCH)
+	$(BIN)/python tests/bench/signal_auc.py $(BENCH)
 
 constraints: $(READY) ## Pin the newest versions that pyproject.toml admits.
 	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra dev --quiet \

@@ -70,6 +70,11 @@ class Labelled(NamedTuple):
     number_N: NDArray[np.int64]
     rows: dict[int, NDArray[np.int64]]
 
+    def without(self, leaves_out_N: NDArray[np.bool_]) -> "Labelled":
+        """The same images, of which the streams draw those alone whose number is not left out; all, if none is left."""
+        rows = {stream: part[~leaves_out_N[self.number_N[part]]] for stream, part in self.rows.items()}
+        return self._replace(rows=rows) if all(map(len, rows.values())) else self
+
     def draw(self, stream: int, seed: tuple[int, ...], begin: int, count: int) -> NDArray[np.int64]:
         """Rows `begin` to `begin + count` of a stream's endless passes, each pass in another order."""
         rows = self.rows[stream]

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from engine.batches import Images, Position, decoded, unlabelled_sample
 from engine.diagnosis import manifest_entries
-from engine.identity import fold_of
+from engine.identity import fold_of, held_out_of
 from engine.labels import labelled_values
 from engine.metrics import StepLog
-from engine.plan import Job
+from engine.plan import HELD_OUT_SHARE, Job
 from engine.streams import Pool
 from engine.weights import Networks, make_classifier, make_networks, save_weights, to_input
 from vaal.signal import Posterior, diagnose
@@ -45,7 +45,8 @@ def finish(
     files = save_weights(job.folder, modules)
     entries = judge(job, networks, positions, device)
     if task is not None:
-        accuracy = _accuracy(task, classes, job, judged_labelled(job, positions), device)
+        judging = [position for position in positions if judges_task(position)][:MOST_JUDGED]
+        accuracy = _accuracy(task, classes, job, judging, device)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
     return {"files": {**files, **log.save(job.folder)}, "details": details}
@@ -56,6 +57,11 @@ def judged_labelled(job: Job, positions: list[Position]) -> list[Position]:
     held_out = [p for p in positions if job.pool.is_held_out(p[0], p[1]) == (job.pool.held_out > 0)]
     chosen = np.random.default_rng((job.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
     return [held_out[number] for number in chosen]
+
+
+def judges_task(position: Position) -> bool:
+    """Whether a labelled image is kept from the task learner, to tell its accuracy by."""
+    return held_out_of(position[0], position[1], HELD_OUT_SHARE)
 
 
 def judge(job: Job, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from engine.checkpoints import Progress, fault_of, read_checkpoint, write_checkp
 from engine.labels import labelled_positions, labelled_values
 from engine.metrics import LOG_STEPS, StepLog
 from engine.plan import Job, phase_of
-from engine.trained import finish
+from engine.trained import finish, judges_task
 from engine.weights import make_classifier, make_networks, to_input
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 from vaal.task import task_loss
@@ -94,6 +94,7 @@ class _Training:
             self.classes = sorted(set(labels.values()))
             index = {name: number for number, name in enumerate(self.classes)}
             self.class_N = torch.tensor([index[labels[p[0], p[1]]] for p in positions], device=self.device)
+            self.judges_task_N = np.array([judges_task(position) for position in positions])
             task = make_classifier(job.config, len(self.classes))
             # AdamW, because ZeRO knows it: SGD would need its "untested optimizer" switch.
             optimizer = torch.optim.AdamW(task.parameters(), lr=TASK_LEARNING_RATE)
@@ -109,6 +110,7 @@ class _Training:
         prefetched = Prefetched(Batches(job.pool, labelled, job.deal, self.part, sizes, state))
         feed = _Feed(prefetched, self.device, state or {})
         vae, discriminators = self.engines.get("vae"), self.engines.get("discriminators")
+        task_images = labelled.without(self.judges_task_N) if self.classes else labelled
         begin = last_checkpoint = time.monotonic()
         try:
             for step in range(first, job.num_steps):
@@ -116,7 +118,7 @@ class _Training:
                 adversary = discriminators if has_discriminators else None
                 with torch.autocast(job.device, torch.bfloat16, enabled=train.precision == "bf16"):
                     losses = vaal_step(vae, adversary, feed, job.weights, updates)._asdict()
-                    losses["task"] = self._move_task(labelled, step) if self.classes else None
+                    losses["task"] = self._move_task(task_images, step) if self.classes else None
                 epoch = int(step * job.images_per_step / job.images_per_epoch)
                 self.log.add(step, epoch, losses, self.checkpoint)
                 is_logged = (step + 1) % LOG_STEPS == 0

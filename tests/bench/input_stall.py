@@ -3,8 +3,8 @@
     python tests/bench/input_stall.py [small]
 
 CIFAR-10's images re-encoded as JPEG at 64 px, quality 90, 2,000 of them labelled; default networks at image.size=64, 64
-images of each pool, one worker without Ray. Needs CIFAR-10's shards below VAAL_DATA, else ../shared/data; says so and
-ends where they are absent.
+images of each pool (small: 16), one worker without Ray. Needs CIFAR-10's shards below VAAL_DATA, else ../shared/data;
+says so and ends where they are absent.
 
 Three kinds take turns in one run: batches that are worked out ahead in a thread, as the engine does; batches that are
 worked out when they are asked for; and one batch again and again, which costs nothing. A kind's share of waiting is the
@@ -49,7 +49,7 @@ WARM_UP = 5
 KINDS = ("prefetched", "not prefetched", "one batch again")
 
 
-def make_pool(folder: Path, sources: list[Path], copies: int) -> Campaign:
+def make_pool(folder: Path, sources: list[Path], copies: int, batch_size: int) -> Campaign:
     """A campaign on the re-encoded images; with more copies, on each shard under as many names."""
     folder.mkdir(parents=True)
     items = []
@@ -64,7 +64,8 @@ def make_pool(folder: Path, sources: list[Path], copies: int) -> Campaign:
     step = max(1, len(items) // NUM_LABELLED)
     rows = [f"{shard},{key},thing" for shard, key in items[::step][:NUM_LABELLED]]
     labels.write_text("\n".join(["shard,key,label", *rows]))
-    config = override(CampaignConfig(), {"image.size": SIDE, "train.epochs": 1000, "train.max_steps": 10**6}, "bench")
+    values = {"image.size": SIDE, "train.epochs": 1000, "train.max_steps": 10**6, "train.batch_size": batch_size}
+    config = override(CampaignConfig(), values, "bench")
     return create(str(folder / "campaign"), [f"{folder}/*.tar"], str(labels), config, lambda _: None)
 
 
@@ -148,20 +149,20 @@ def memory(campaign: Campaign) -> float:
     """Print and return the highest resident memory, MB."""
     words = [sys.executable, __file__, "memory", str(campaign.home)]
     found = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    peak = found["passed"] / 2**20
-    print(f"pool of {found['images']:>7,}: {found['trained'] / 2**20:,.0f} MiB, after a whole pass {peak:,.0f} MiB")
+    trained, peak = (found[name] / 2**20 for name in ("trained", "passed"))
+    print(f"{found['images']:>6,} unlabelled images: {trained:,.0f} MiB, after a whole pass {peak:,.0f} MiB")
     return float(peak)
 
 
 def main() -> None:
-    num_rounds, block, num_shards = (2, 12, 4) if is_small() else (8, 25, 10)
+    num_rounds, block, num_shards, batch_size = (2, 12, 4, 16) if is_small() else (5, 16, 10, 64)
     sources = cifar10_shards()[:num_shards]
     if not sources:
         print("not measured: no cifar10/train-*.tar below VAAL_DATA or ../shared/data")
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        once, fourfold = (make_pool(folder / f"pool-{copies}", sources, copies) for copies in (1, 4))
+        once, fourfold = (make_pool(folder / f"pool-{copies}", sources, copies, batch_size) for copies in (1, 4))
         stall(once, folder, num_rounds, block)
         peaks = [memory(campaign) for campaign in (once, fourfold)]
         print(f"memory of a pool four times as large: ratio {peaks[1] / peaks[0]:.2f}")

@@ -68,7 +68,7 @@ def main() -> None:
     zero.start("cpu")
     steps = {"plain PyTorch": iteration(None), **{f"ZeRO {stage}": iteration(stage) for stage in range(4)}}
     interleaved(steps, num_rounds=1, block=3)
-    num_rounds, block = (3, 6) if is_small() else (12, 12)
+    num_rounds, block = (2, 5) if is_small() else (12, 12)
     medians = interleaved(steps, num_rounds=num_rounds, block=block)
     print(f"{machine()}; {num_rounds} rounds of {block} iterations of each kind")
     for name, found in medians.items():

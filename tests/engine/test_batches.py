@@ -210,6 +210,15 @@ def test_a_stream_draws_its_own_labelled_items_in_passes(small: Pool, tmp_path: 
         assert np.concatenate(pieces).tolist() == labelled.draw(stream, (0,), 0, 90).tolist()
 
 
+def test_what_is_left_out_is_never_drawn(small: Pool, tmp_path: Path) -> None:
+    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    left_out = np.arange(30) % 3 == 0
+    kept = labelled.without(left_out)
+    drawn = np.concatenate([kept.draw(stream, (0,), 0, 60) for stream in range(8)])
+    assert set(labelled.number_N[drawn].tolist()) == set(np.flatnonzero(~left_out).tolist())
+    assert labelled.without(np.ones(30, bool)) is labelled
+
+
 def test_noise_is_new_for_every_item_and_batch(small: Pool, tmp_path: Path) -> None:
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
     batches = Batches(small, labelled, Deal(3, 8, 0, count_trainable(small)), Part(0, 1), (16, 1, LATENTS))

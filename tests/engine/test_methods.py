@@ -25,7 +25,7 @@ def test_an_ablation_finds_the_missing_mode(tmp_path: Path, method: str) -> None
     assert share_of_picks(learnt, 100, made.is_wanted) > 0.95
     assert (learnt.networks.vae is None) == (method in {"pixels", "features"}) == (not diagnosis["latent_units"])
     if method == "vae_only":
-        # Some distances are above the largest sound logit.
+        # Three distances in four are larger than a sound logit.
         assert learnt.networks.discriminators is None
         assert diagnosis["saturation"] == 0
         assert not diagnosis["findings"]

@@ -95,6 +95,7 @@ def check_results(campaign: Campaign, manifest: dict[str, Any]) -> None:
     assert metrics[-1]["task"] < 0.8 * metrics[0]["task"]
     assert manifest["counts"] == {"labelled": 200, "unlabelled_estimate": 1597, "steps": STEPS}
     assert manifest["task"]["classes"] == [str(digit) for digit in range(7)]
+    assert 0.2 < manifest["task"]["held_out_accuracy"] <= 1
     assert 0 <= manifest["waiting_for_images"] < 1
     assert manifest["signal"] in ("present", "none")
     assert manifest["diagnosis"]["held_out"]["labelled"] == 200
