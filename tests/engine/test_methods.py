@@ -53,8 +53,8 @@ def test_a_frozen_vae_is_trained_alone_and_then_left_as_it_is(tmp_path: Path) ->
 
 
 def test_the_papers_networks_train_and_score(tmp_path: Path) -> None:
-    settings = ("train.preset=paper", "image.size=32", "train.max_steps=2", "train.batch_size=16")
-    made = missing_mode(tmp_path, 0, *settings, num_images=400)
+    settings = ("train.preset=paper", "image.size=32", "train.max_steps=2", "train.batch_size=8")
+    made = missing_mode(tmp_path, 0, *settings, num_images=300)
     learnt = learn(made.campaign)
     diagnosis = learnt.entries["diagnosis"]
     assert diagnosis["latent_units"] == 32
