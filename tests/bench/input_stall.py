@@ -155,7 +155,7 @@ def memory(campaign: Campaign) -> float:
 
 
 def main() -> None:
-    num_rounds, block, num_shards, batch_size = (2, 12, 4, 16) if is_small() else (5, 16, 10, 64)
+    num_rounds, block, num_shards, batch_size = (1, 12, 3, 16) if is_small() else (5, 16, 10, 64)
     sources = cifar10_shards()[:num_shards]
     if not sources:
         print("not measured: no cifar10/train-*.tar below VAAL_DATA or ../shared/data")

@@ -26,20 +26,19 @@ from engine.demo import cifar10
 from engine.pool import expand
 from engine.scoring import score
 from engine.session import ray_session
-from engine.weights import make_networks, save_networks
-from vaal.acquisition.discriminator import labelled_logit
+from engine.weights import make_networks, save_weights
 
 
 def bare_loop(files: list[str], config: CampaignConfig) -> tuple[int, float]:
     """Items and seconds of one process with all cores."""
-    vae, discriminators = (network.eval() for network in make_networks(config))
+    networks = make_networks(config).eval()
     torch.set_num_threads(os.cpu_count() or 1)
     started, count = time.perf_counter(), 0
     batch: list[np.ndarray] = []
 
     def flush() -> None:
         x = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        labelled_logit(vae, discriminators, x, torch.zeros(len(batch), dtype=torch.int64))
+        networks.score(x, torch.zeros(len(batch), dtype=torch.int64))
         batch.clear()
 
     for file in files:
@@ -77,8 +76,7 @@ def main() -> None:
         shard, key = next((s, k) for s, k in sorted(pool.oracle) if s == Path(files[0]).name)
         labels.write_text(f"shard,key,label\n{shard},{key},{pool.oracle[shard, key]}\n")
         campaign = create(f"{folder}/campaign", files, str(labels), config, lambda _: None)
-        states = [network.state_dict() for network in make_networks(config)]
-        weights = save_networks(campaign.stage("train"), *states)
+        weights = save_weights(campaign.stage("train"), make_networks(config).files())
         write_manifest(campaign.stage("train"), campaign, inputs={}, counts={}, files=weights)
 
         bare_items, bare_seconds = bare_loop(files, config)

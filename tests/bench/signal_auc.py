@@ -67,15 +67,13 @@ def show(title: str, found: list[Found]) -> None:
     Console(width=100).print(table)
 
 
-def constructed(num_seeds: int, steps: int) -> None:
-    """The pools of digits."""
+def constructed(num_seeds: int, steps: int, collapsing: tuple[str, ...]) -> None:
+    """The pools of digits; `collapsing` are the settings with which there is time for a collapse."""
     settings = (f"train.max_steps={steps}",)
-    # The collapse takes its time: every step of Adam is as long as the learning rate.
-    collapsing = (f"train.max_steps={max(400, steps)}", *authors_reductions(8 * 8, 64))
     pools = {
         "no difference": (no_difference, settings),
         "missing mode": (missing_mode, settings),
-        "authors' reductions": (missing_mode, collapsing),
+        "authors' reductions": (missing_mode, (*collapsing, *authors_reductions(8 * 8, 64))),
     }
     lines = []
     for title, (make, chosen) in pools.items():
@@ -145,9 +143,9 @@ def main() -> None:
     if arguments.variant == "cifar":
         cifar(arguments)
     elif arguments.variant == "small":
-        constructed(num_seeds=1, steps=60)
+        constructed(1, 60, ("train.max_steps=120", "train.learning_rate=0.003"))
     else:
-        constructed(num_seeds=10, steps=200)
+        constructed(10, 200, ("train.max_steps=400",))
 
 
 if __name__ == "__main__":
