@@ -15,12 +15,19 @@ from torch import Tensor, nn
 
 from engine.config import TrainConfig
 
+BUCKET_ELEMENTS = 20_000_000
+_BOUNDED = (
+    "reduce_bucket_size", "allgather_bucket_size",
+    "stage3_max_live_parameters", "stage3_max_reuse_distance", "stage3_prefetch_bucket_size",
+)  # fmt: skip
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def settings(train: TrainConfig, world: int) -> dict[str, Any]:
     """DeepSpeed's configuration, which follows from ours alone."""
-    zero: dict[str, Any] = {"stage": train.zero_stage}
+    # By default a bucket holds 5e8 elements and stage 3 keeps 1e9 gathered: more than these networks have, so that
+    # nothing would be partitioned while it counts.
+    zero: dict[str, Any] = {"stage": train.zero_stage} | dict.fromkeys(_BOUNDED, BUCKET_ELEMENTS)
     if train.offload == "optimizer":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {

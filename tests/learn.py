@@ -1,9 +1,11 @@
 """Training without Ray and DeepSpeed: one process, plain PyTorch, and everything else as the engine does it."""
 
+import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -29,6 +31,16 @@ class Learnt(NamedTuple):
     networks: Networks
     entries: dict[str, Any]
     job: Job
+
+
+def leave() -> NoReturn:
+    """End a process that ran DeepSpeed over gloo, with success.
+
+    Torn down in the usual way, ZeRO 3's threads now and then end it with "terminate called without an active exception".
+    """
+    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def positions_of(campaign: Campaign) -> list[Any]:

@@ -117,6 +117,9 @@ def vaal_step(
     """
     losses = StepLosses()
     batch: Sequence[Batch] = ()
+    if vae:
+        # Where a network has BatchNorm, its running statistics are left as they are, too.
+        vae.module.train(updates.vae > 0)
     for _ in range(updates.vae if vae else 0):
         batch = next(batches)
         losses = _mean([_move_vae(vae, discriminators, part, weights) for part in batch], batch)

@@ -19,6 +19,7 @@ from measure import interleaved, is_small, machine, ratio
 from engine import zero
 from engine.config import CampaignConfig, override
 from engine.weights import make_networks
+from tests.learn import leave
 from vaal.losses import LossWeights
 from vaal.step import Batch, OptimizerUpdater, PoolBatch, Updater, Updates, vaal_step
 
@@ -75,7 +76,7 @@ def main() -> None:
         share = ratio(medians, name, to="plain PyTorch")
         verdict = f"  (target at most {TARGET:.2f})" if name == "ZeRO 1" else ""
         print(f"{name:<14} {statistics.median(found) * 1000:7.1f} ms a step  ratio {share:.3f}{verdict}")
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

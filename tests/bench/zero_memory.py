@@ -24,6 +24,7 @@ from measure import is_small, machine, resident_bytes
 
 from engine import zero
 from engine.config import CampaignConfig, override
+from tests.learn import leave
 from vaal.losses import transductive_loss
 from vaal.networks import VAE, NetworkShape
 
@@ -65,7 +66,7 @@ def rank_main(stage: int, size: str, store: str) -> None:
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     found = {name: (value - before) / num_parameters for name, value in memory.items()}
     print(json.dumps({**found, "parameters": num_parameters, "seconds": seconds, "state": size_bytes}))
-    dist.destroy_process_group()
+    leave()
 
 
 def measured(stage: int, size: str) -> list[dict[str, float]]:

@@ -21,7 +21,7 @@ from engine.checkpoints import Progress, read_checkpoint, write_checkpoint
 from engine.config import override
 from engine.plan import Job, plan
 from engine.weights import make_networks
-from tests.learn import batches_of, labelled_of, to_batch
+from tests.learn import batches_of, labelled_of, leave, to_batch
 from vaal.losses import LossWeights
 from vaal.step import Updates, vaal_step
 
@@ -114,7 +114,7 @@ def main(home: str, out: Path) -> None:
         variant = start(**{key.replace(".", "__"): value for key, value in VARIANT.items()}, train__zero_stage=2)
         variant.steps(0, STEPS)
         variant.write(out / f"variant-{part.world}.safetensors")
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

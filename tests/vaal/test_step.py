@@ -141,6 +141,22 @@ def test_a_network_without_updates_is_measured_and_left_alone() -> None:
     assert_same((vae, discriminators), before)
 
 
+def test_a_vae_without_updates_keeps_its_running_statistics() -> None:
+    class Normed(VAE):
+        def __init__(self) -> None:
+            super().__init__(8, 1, SHAPE)
+            self.norm = nn.BatchNorm2d(1)
+
+        def encode(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+            return super().encode(self.norm(x_BCHW))
+
+    vae, (_, discriminators) = Normed(), networks()
+    for num_updates, is_same in ((0, True), (1, False)):
+        before = vae.norm.running_mean.clone()  # type: ignore[union-attr,operator]
+        vaal_step(sgd(vae), sgd(discriminators), single(batch()), WEIGHTS, Updates(num_updates, 1))
+        assert torch.equal(before, vae.norm.running_mean) == is_same  # type: ignore[arg-type]
+
+
 def test_a_vae_alone_has_no_adversary() -> None:
     vae, discriminators = networks()
     expected = copy.deepcopy(vae)
