@@ -36,7 +36,7 @@ class Learnt(NamedTuple):
 def leave() -> NoReturn:
     """End a process that ran DeepSpeed over gloo, with success.
 
-    Torn down in the usual way, ZeRO 3's threads now and then end it with "terminate called without an active exception".
+    Torn down as usual, ZeRO 3's threads now and then end it with "terminate called without an active exception".
     """
     torch.distributed.destroy_process_group()
     sys.stdout.flush()
