@@ -20,7 +20,6 @@ from engine.shards import read_shard
 from engine.weights import load_networks
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.rounds import write_shard
-from vaal.acquisition.discriminator import labelled_logit
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 TOLERANCE = 1e-5
@@ -76,13 +75,13 @@ def test_every_item_is_scored_once_with_its_position(scored: Campaign, pool: Dem
 
 def test_a_score_is_that_of_the_image_alone(scored: Campaign) -> None:
     weights = read_manifest(scored.stage("train"), "train")["files"]
-    vae, discriminators = load_networks(scored.stage("train"), scored.config, weights)
+    networks = load_networks(scored.stage("train"), scored.config, weights)
     rows = {(row["shard"], row["key"]): row for row in table(scored).to_pylist()}
     for shard in read_shards(scored.home)[:2]:
         for item in list(read_shard(shard))[::20]:
             pixels = torch.tensor(decode(item.data, 8, 1, 10**6))[None].permute(0, 3, 1, 2)
             fold = torch.tensor([fold_of(shard.shard, item.key, 2)])
-            logit, mean = labelled_logit(vae, discriminators, pixels.float() / 127.5 - 1, fold)
+            logit, mean = networks.score(pixels.float() / 127.5 - 1, fold)
             row = rows[shard.shard, item.key]
             assert row["logit"] == pytest.approx(logit.item(), abs=TOLERANCE)
             np.testing.assert_allclose(row["latent"], mean[0].numpy(), atol=1e-3)
