@@ -50,8 +50,14 @@ def ray_session(address: str) -> Iterator[None]:
         raise InputError(f"--address {address}: no Ray cluster answers there: {one_line(error)}") from error
     try:
         yield
-    finally:
+    except KeyboardInterrupt:
+        # As Ray goes down, a thread of Ray Data that misses it may end the process with status 1, before the error is
+        # told. So that is left to the end of the process, whose status is 1.
+        raise
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
 
 
 @contextmanager
