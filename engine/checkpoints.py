@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
-from engine.errors import VaalError
+from engine.weights import require_finite
 
 MANIFEST = "checkpoint.json"
 
@@ -35,11 +34,7 @@ def write_checkpoint(folder: Path, engines: dict[str, dict[str, Tensor]], progre
     """
     sha256 = {}
     for name, state in engines.items():
-        for key, tensor in state.items():
-            if not torch.isfinite(tensor).all():
-                raise VaalError(
-                    f"training: step {progress.step}: {key} of {name} is not finite; lower train.learning_rate"
-                )
+        require_finite(state, name, f"step {progress.step}: ")
     contents = {f"{name}.safetensors": safetensors.torch.save(state) for name, state in engines.items()}
     for name, content in {**contents, "progress.json": json.dumps(progress._asdict()).encode()}.items():
         (folder / name).write_bytes(content)

@@ -111,6 +111,13 @@ def num_latents(config: CampaignConfig) -> int:
         return make_networks(config).num_latents
 
 
+def require_finite(state: dict[str, Tensor], name: str, when: str = "") -> None:
+    """Raises VaalError that names the state, and when it was, where a tensor of it is not finite."""
+    for key, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise VaalError(f"training: {when}{key} of {name} is not finite; lower train.learning_rate and train again")
+
+
 def save_weights(folder: Location, modules: dict[str, nn.Module]) -> dict[str, str]:
     """Write a file a module. Returns SHA-256 by file name.
 
@@ -119,9 +126,7 @@ def save_weights(folder: Location, modules: dict[str, nn.Module]) -> dict[str, s
     """
     states = {name: module.state_dict() for name, module in modules.items()}
     for name, state in states.items():
-        for key, tensor in state.items():
-            if not torch.isfinite(tensor).all():
-                raise VaalError(f"training: {key} of {name} is not finite; lower train.learning_rate and train again")
+        require_finite(state, name)
     return {
         name: (folder / name).write_bytes(
             safetensors.torch.save({key: tensor.float().cpu().contiguous() for key, tensor in state.items()})

@@ -22,7 +22,7 @@ from engine.plan import Job, phase_of
 from engine.trained import finish, judges_task
 from engine.weights import make_classifier, make_networks, to_input
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
-from vaal.task import task_loss
+from vaal.task import task_step
 
 TASK_LEARNING_RATE = 1e-3
 
@@ -147,10 +147,8 @@ class _Training:
         for row in np.array_split(row_N, train.gradient_accumulation):
             x_BCHW = to_input(labelled.images.pixels_NHWC[row], self.device)
             label_B = self.class_N[torch.from_numpy(labelled.number_N[row]).to(self.device)]
-            part = task_loss(engine(x_BCHW).float(), label_B)
             share = len(row) / len(row_N) * len(rows) * self.part.world / self.job.deal.num_streams
-            engine.apply(part * share * train.gradient_accumulation)
-            loss += part.detach() * share
+            loss += share * task_step(engine, x_BCHW, label_B, share * train.gradient_accumulation)
         return loss
 
     def _watch(self) -> None:

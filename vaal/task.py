@@ -46,8 +46,11 @@ def task_loss(logits_BN: Tensor, label_B: Tensor) -> Tensor:
     return F.cross_entropy(logits_BN, label_B)
 
 
-def task_step(task: Updater, x_BCHW: Tensor, label_B: Tensor) -> Tensor:
-    """Move the task learner once. Returns its loss before the move, detached: a float32 scalar in nats."""
+def task_step(task: Updater, x_BCHW: Tensor, label_B: Tensor, weight: float = 1.0) -> Tensor:
+    """Move the task learner by a micro-batch of this weight (see `vaal.step.Batch`).
+
+    Returns its loss before the move, without the weight, detached: a float32 scalar in nats.
+    """
     loss = task_loss(task(x_BCHW).float(), label_B)
-    task.apply(loss)
+    task.apply(weight * loss)
     return loss.detach()
