@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from engine.batches import Images, Position, decoded, unlabelled_sample
 from engine.diagnosis import manifest_entries
+from engine.errors import VaalError
 from engine.identity import fold_of, held_out_of
 from engine.labels import labelled_values
 from engine.metrics import StepLog
@@ -107,6 +108,8 @@ def _judge(networks: Networks, pools: tuple[Images, Images], device: torch.devic
                 error_B = (image_BCHW - x_BCHW).square().flatten(1).mean(dim=1)
                 posteriors.append(Posterior(mean_BZ.cpu(), logvar_BZ.cpu(), error_B.cpu()))
         logits.append(torch.cat(scores))
+        if not torch.isfinite(logits[-1]).all():
+            raise VaalError("training: a held-out score is not finite; lower train.learning_rate and train again")
     posterior = Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))) if posteriors else None
     diagnosis = diagnose(logits[0], logits[1], posterior)
     if networks.discriminators is None:

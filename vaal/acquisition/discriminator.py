@@ -14,14 +14,16 @@ def labelled_logit(
     """Labelled-logits (B,) and latent means (B, Z), float32; the lowest logits are the most valuable images.
 
     The decoder does not run and no noise is drawn. An item is scored by the discriminator of its own fold, the one
-    that was not trained on it. `fold_B` is int64.
+    that was not trained on it. `fold_B` is int64. Under autocast the encoder alone runs in lower precision. A logit that
+    is not finite has no place in an order: it is for the caller to look, because here it would hold up a GPU.
 
     Raises:
-        ValueError: a network is in training mode, or a logit is not finite.
+        ValueError: a network is in training mode.
     """
     require_eval_mode(vae, discriminators)
-    mean_BZ, _ = vae.encode(x_BCHW)
-    return _own_fold(discriminators(mean_BZ), fold_B), mean_BZ.float()
+    mean_BZ = vae.encode(x_BCHW)[0].float()
+    with torch.autocast(x_BCHW.device.type, enabled=False):
+        return _own_fold(discriminators(mean_BZ), fold_B), mean_BZ
 
 
 @torch.inference_mode()
@@ -29,11 +31,12 @@ def image_logit(discriminators: ImageDiscriminators, x_BCHW: Tensor, fold_B: Ten
     """`labelled_logit` of discriminators that see images: labelled-logits (B,) and features (B, Z), float32.
 
     Raises:
-        ValueError: the discriminators are in training mode, or a logit is not finite.
+        ValueError: the discriminators are in training mode.
     """
     require_eval_mode(discriminators)
-    features_BZ = discriminators.features(x_BCHW, fold_B)
-    return _own_fold(discriminators.classify(features_BZ), fold_B), features_BZ.float()
+    features_BZ = discriminators.features(x_BCHW, fold_B).float()
+    with torch.autocast(x_BCHW.device.type, enabled=False):
+        return _own_fold(discriminators.classify(features_BZ), fold_B), features_BZ
 
 
 def require_eval_mode(*networks: Encoder | nn.Module) -> None:
@@ -42,13 +45,5 @@ def require_eval_mode(*networks: Encoder | nn.Module) -> None:
         raise ValueError("scoring needs every network in eval mode")
 
 
-def require_finite(score_B: Tensor, name: str) -> None:
-    """Refuse a score that has no place in an order. `name` is what the scores are, in the plural."""
-    if not torch.isfinite(score_B).all():
-        raise ValueError(f"{int((~torch.isfinite(score_B)).sum())} of {len(score_B)} {name} are not finite")
-
-
 def _own_fold(logit_BK: Tensor, fold_B: Tensor) -> Tensor:
-    logit_B = logit_BK.gather(1, fold_B[:, None]).squeeze(1).float()
-    require_finite(logit_B, "logits")
-    return logit_B
+    return logit_BK.gather(1, fold_B[:, None]).squeeze(1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vaal.ablations import Centroid
-from vaal.acquisition.discriminator import require_eval_mode, require_finite
+from vaal.acquisition.discriminator import require_eval_mode
 from vaal.networks import Encoder
 
 
@@ -14,15 +14,13 @@ def centroid_score(vae: Encoder, centroid: Centroid, x_BCHW: Tensor) -> tuple[Te
 
     A score is minus the 2-Wasserstein distance of q(z|x) from the labelled pool's barycentre, in units of z: between
     diagonal Gaussians its square is |difference of means|^2 + |difference of standard deviations|^2 (Dowson and
-    Landau 1982, Journal of Multivariate Analysis 12).
+    Landau 1982, Journal of Multivariate Analysis 12). It is NaN for a centroid that was never fitted.
 
     Raises:
-        ValueError: the VAE is in training mode, or a score is not finite, as with a centroid that was never fitted.
+        ValueError: the VAE is in training mode.
     """
     require_eval_mode(vae)
     mean_BZ, logvar_BZ = vae.encode(x_BCHW)
     mean_BZ, std_BZ = mean_BZ.float(), (0.5 * logvar_BZ.float()).exp()
     difference = torch.cat([mean_BZ - centroid.mean_Z, std_BZ - centroid.std_Z], dim=1)
-    score_B = -difference.norm(dim=1)
-    require_finite(score_B, "scores")
-    return score_B, mean_BZ
+    return -difference.norm(dim=1), mean_BZ
