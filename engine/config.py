@@ -41,6 +41,10 @@ class ImageConfig(_Section):
     """1 greyscale, 2 greyscale and alpha, 3 RGB, 4 RGB and alpha."""
     max_pixels: int = Field(default=100_000_000, ge=1, json_schema_extra=RESULT)
     """An image with more pixels than this is quarantined before it is decoded."""
+    max_bytes: int = Field(default=64 << 20, ge=1, json_schema_extra=RESULT)
+    """An image file larger than this is quarantined without being read into memory."""
+    suffixes: list[str] = Field(default=["jpg", "jpeg", "png", "webp"], min_length=1, json_schema_extra=RESULT)
+    """Of a sample's files, those with these suffixes are its image; upper and lower case are the same."""
 
 
 class TrainConfig(_Section):
@@ -150,11 +154,23 @@ class ScoreConfig(_Section):
     """How the pool is scored."""
 
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", json_schema_extra=SPEED)
-    """Actors that run the networks, a GPU each when device is cuda; auto is one for every GPU, or else CPU, of Ray."""
-    batch_size: int = Field(default=256, ge=1, le=65_536, json_schema_extra=RESULT)
-    """Images in a forward pass. Changes a logit by rounding only, but ties and bits can differ."""
+    """Actors that run the networks, on GPUs when device is cuda; auto is as many as Ray has room for now."""
+    gpus_per_worker: float = Field(default=1.0, gt=0, le=1, json_schema_extra=SPEED)
+    """GPUs of an actor when device is cuda; 0.5 lets two share one, for a network too small to fill it."""
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
+        default="auto", json_schema_extra=SPEED
+    )
+    """Images in a forward pass; auto is what fills 16 MiB of pixels. Halved, aloud, where it does not fit the memory.
+    Changes a logit by rounding only."""
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", json_schema_extra=RESULT)
+    """Of the encoder's arithmetic; bf16 is autocast, for GPUs. Logits are fp32 always."""
+    attempts: int = Field(default=3, ge=1, json_schema_extra=SPEED)
+    """A shard that fails so many times is quarantined whole; the others go on."""
+    stall_seconds: float = Field(default=300.0, gt=0, json_schema_extra=SPEED)
+    """Reading or decoding that makes no progress for longer is cut off, and counts as a failed attempt."""
     max_bad_fraction: float = Field(default=0.05, ge=0, le=1, json_schema_extra=SPEED)
-    """Highest share of the pool's items in quarantine with which scoring counts as acceptable (else exit 3)."""
+    """Highest share of items in quarantine, of the pool and of a shard, with which scoring is acceptable (else exit 3).
+    One bad item alone condemns no shard."""
 
 
 class SelectConfig(_Section):

@@ -1,51 +1,36 @@
-"""Chunks of scored items, and the Parquet files in which a shard of them is committed.
+"""The Parquet files in which a shard's scores are committed, and its ledger.
 
 A shard's scores file is what says that it is committed: it is written after its quarantine file, whole or not at all,
 and only if every listed item is either scored or quarantined.
 """
 
 import hashlib
-from typing import Any, NamedTuple
+import json
+import tempfile
+from collections import Counter
+from typing import Any, BinaryIO, NamedTuple, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.campaign import Campaign
-from engine.config import ImageConfig
-from engine.identity import content_hash
-from engine.images import DecodeError, decode
-from engine.shards import Item
+from engine.chunks import BAD_SCHEMA, to_table, unpack
+from engine.errors import InputError
 from engine.storage import Location
-from engine.weights import num_latents as latents_of
 
-QUARANTINE_SCHEMA = pa.schema(
-    [
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("stage", pa.string(), nullable=False),
-        pa.field("error", pa.string(), nullable=False),
-        pa.field("message", pa.string(), nullable=False),
-    ]
-)
-CHUNK_ITEMS = pa.schema(
-    [
-        ("key", pa.string()),
-        ("offset", pa.int64()),
-        ("size_bytes", pa.int64()),
-        ("content_hash", pa.string()),
-        ("fold", pa.int64()),
-    ]
-)
-CHUNK_BAD = pa.schema(list(QUARANTINE_SCHEMA)[1:])
+SHARD_FIELD = pa.field("shard", pa.string(), nullable=False)
+QUARANTINE_SCHEMA = pa.schema([SHARD_FIELD, *BAD_SCHEMA])
+ROW_GROUP_ITEMS = 16_384
+DRAFT_BYTES = 8 << 20
+"""A draft larger than this is on disk, and not in memory."""
+_LEDGER_KEY = b"vaal.ledger"
 
 
 def scores_schema(num_latents: int) -> pa.Schema:
     """The columns of a scores file, rows in archive order."""
     return pa.schema(
         [
-            pa.field("shard", pa.string(), nullable=False),
+            SHARD_FIELD,
             pa.field("key", pa.string(), nullable=False),
             pa.field("offset", pa.int64(), nullable=False),
             pa.field("size_bytes", pa.int64(), nullable=False),
@@ -57,102 +42,137 @@ def scores_schema(num_latents: int) -> pa.Schema:
 
 
 class Committed(NamedTuple):
-    """The ledger of one committed shard."""
+    """The ledger of one committed shard: `listed = scored + quarantined`.
+
+    A shard that could not be read has a `failure`, and its one quarantine row, without a key, stands for all of it.
+    `errors` counts the quarantined items by "stage/error". `sha256` and `size_bytes` are those of the scores file.
+    """
 
     file: str
     listed: int
     scored: int
     quarantined: int
     sha256: str
+    size_bytes: int
+    failure: str
+    errors: dict[str, int]
+
+    def entry(self, shard: str) -> dict[str, Any]:
+        """The shard's entry in the manifest; what is empty is left out."""
+        return {"shard": shard, **{key: value for key, value in self._asdict().items() if value not in ("", {})}}
 
 
-class Chunk:
-    """Consecutive items of one shard while they are gathered."""
+def from_entry(entry: dict[str, Any]) -> tuple[str, Committed]:
+    """Shard and ledger from what `Committed.entry` made."""
+    values: dict[str, Any] = {"failure": "", "errors": {}, **entry}
+    return entry["shard"], Committed(*(values[name] for name in Committed._fields))
 
-    def __init__(self, shard: str, image: ImageConfig) -> None:
-        self.shard, self.image = shard, image
-        self.items: list[tuple[Any, ...]] = []
-        self.bad: list[tuple[Any, ...]] = []
-        self.pixels: list[bytes] = []
 
-    def __len__(self) -> int:
-        return len(self.items) + len(self.bad)
+class Draft:
+    """A shard's files while its chunks come in, in any order: scored rows wait for those before them alone.
 
-    def add(self, item: Item, fold: int) -> None:
-        """Decode the item, or note why not."""
-        if item.fault:
-            self.bad.append((item.key, item.offset, "read", "NotOneImage", item.fault))
-            return
-        try:
-            pixels = decode(item.data, self.image.size, self.image.channels, self.image.max_pixels)
-        except DecodeError as error:
-            self.bad.append((item.key, item.offset, "decode", type(error.__cause__ or error).__name__, str(error)))
-            return
-        self.items.append((item.key, item.offset, item.size_bytes, content_hash(item.data), fold))
-        self.pixels.append(pixels.tobytes())
+    Memory is bounded by a row group and `DRAFT_BYTES`, whatever the size of the shard.
+    """
 
-    def row(self, number: int, read_bytes: int, listed: int = -1, failure: str = "") -> pa.Table:
-        """The chunk as one row. `read_bytes` of the shard were read for it.
+    def __init__(self, shard: str) -> None:
+        self.shard = shard
+        self._waiting: dict[int, dict[str, Any]] = {}
+        self._next, self._listed, self._failure = 0, -1, ""
+        self._tables: list[pa.Table] = []
+        self._bad: list[pa.Table] = []
+        self._num_held = self.num_scored = self.num_bad = 0
+        self._file = cast("BinaryIO", tempfile.SpooledTemporaryFile(DRAFT_BYTES))  # noqa: SIM115
+        self._writer: pq.ParquetWriter | None = None
 
-        The shard's last chunk alone has `listed` >= 0, the number of its items, and a `failure` if reading it failed.
+    @property
+    def is_whole(self) -> bool:
+        return self._listed >= 0
+
+    def add(self, row: dict[str, Any]) -> bool:
+        """A chunk's row, as `Chunk.row` makes it, with its scored items in `scored`. False if it was there before."""
+        if row["chunk"] < self._next or row["chunk"] in self._waiting:
+            return False
+        self._waiting[row["chunk"]] = row
+        while (row := self._waiting.pop(self._next, {})) and not self.is_whole:
+            self._next += 1
+            self._append(row)
+        return True
+
+    def _append(self, row: dict[str, Any]) -> None:
+        self._listed, self._failure = row["listed"], row["failure"]
+        scored = unpack(row["scored"])
+        self._tables.append(scored)
+        self._num_held += len(scored)
+        self.num_scored += len(scored)
+        if row["bad"]:
+            self._bad.append(unpack(row["bad"]))
+            self.num_bad += len(self._bad[-1])
+        while self._num_held >= ROW_GROUP_ITEMS:
+            self._write(ROW_GROUP_ITEMS)
+
+    def _write(self, count: int) -> None:
+        """Move the first `count` rows that are held to the draft, as a row group."""
+        held = pa.concat_tables(self._tables)
+        rows, rest = held.slice(0, count), held.slice(count)
+        self._tables, self._num_held = [rest], len(rest)
+        schema = scores_schema(rows.schema.field("latent").type.list_size)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+        names = pa.array([self.shard] * len(rows), pa.string())
+        columns = [names, *(rows[name].combine_chunks() for name in schema.names[1:])]
+        self._writer.write_table(pa.table(columns, schema=schema), ROW_GROUP_ITEMS)
+
+    def commit(self, campaign: Campaign, file: str) -> Committed:
+        """Write the shard's files under this name.
+
+        Raises:
+            RuntimeError: items were lost or doubled on the way; nothing is written.
+            StorageError: the storage refused.
         """
-        return pa.table(
-            {
-                "shard": [self.shard],
-                "chunk": [number],
-                "listed": [listed],
-                "failure": [failure],
-                "read_bytes": [read_bytes],
-                "pixels": pa.array([b"".join(self.pixels)], pa.large_binary()),
-                "items": [pack(self.items, CHUNK_ITEMS)],
-                "bad": [pack(self.bad, CHUNK_BAD)],
-            }
-        )
+        if self._failure:
+            self._fail()
+        bad = pa.concat_tables(self._bad) if self._bad else BAD_SCHEMA.empty_table()
+        if not self._listed == self.num_scored + len(bad):
+            raise RuntimeError(
+                f"{self.shard}: listed {self._listed}, scored {self.num_scored}, quarantined {len(bad)}; nothing of "
+                "it is committed, please report this"
+            )
+        classes = zip(bad["stage"].to_pylist(), bad["error"].to_pylist(), strict=True)
+        errors = dict(sorted(Counter(f"{stage}/{error}" for stage, error in classes).items()))
+        ledger = Committed(file, self._listed, self.num_scored, len(bad), "", 0, self._failure, errors)
+        self._write(self._num_held)
+        assert self._writer is not None
+        self._writer.add_key_value_metadata({_LEDGER_KEY: json.dumps(ledger.entry(self.shard)).encode()})
+        self._writer.close()
+        size_bytes = self._file.tell()
+        if len(bad):
+            names = pa.array([self.shard] * len(bad), pa.string())
+            table = pa.table([names, *bad.columns], schema=QUARANTINE_SCHEMA)
+            (campaign.stage("quarantine") / file).write_table(table)
+        self._file.seek(0)
+        sha256 = (campaign.stage("scores") / file).write_file(self._file)
+        self._file.close()
+        return ledger._replace(sha256=sha256, size_bytes=size_bytes)
+
+    def _fail(self) -> None:
+        """Of a shard that could not be read to its end nothing is used."""
+        self._tables = [self._tables[-1].slice(0, 0)]
+        self._file.seek(0)
+        self._file.truncate()
+        self._writer, self._num_held, self.num_scored, self._listed = None, 0, 0, 1
+        self._bad = [to_table([("", 0, "read", "ShardFailed", self._failure)], BAD_SCHEMA)]
 
 
-def pack(rows: list[tuple[Any, ...]], schema: pa.Schema) -> bytes:
-    """Rows as an Arrow stream."""
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(schema)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_table(pa.table(columns, schema=schema))
-    return bytes(sink.getvalue())
+def recall(folder: Location, file: str) -> tuple[str, Committed]:
+    """The shard of a scores file that an earlier run committed, and its ledger.
 
-
-def unpack(content: bytes) -> pa.Table:
-    """What `pack` packed."""
-    return pa.ipc.open_stream(content).read_all()
-
-
-def commit(campaign: Campaign, shard: str, file: str, rows: list[dict[str, Any]]) -> Committed:
-    """Commit a shard from the rows of all its chunks in order, each with `logit` and `latent` as raw bytes added."""
-    items = pa.concat_tables([unpack(row["items"]) for row in rows])
-    bad = pa.concat_tables([unpack(row["bad"]) for row in rows])
-    listed = rows[-1]["listed"]
-    logit = np.frombuffer(b"".join(row["logit"] for row in rows), np.float32)
-    latent = np.frombuffer(b"".join(row["latent"] for row in rows), np.float16)
-    if not listed == len(items) + len(bad) or len(logit) != len(items):
-        raise RuntimeError(f"{shard}: listed {listed}, scored {len(logit)}, quarantined {len(bad)}")
-    if len(bad):
-        names = pa.array([shard] * len(bad), pa.string())
-        table = pa.table([names, *(bad[name] for name in CHUNK_BAD.names)], schema=QUARANTINE_SCHEMA)
-        (campaign.stage("quarantine") / file).write_table(table)
-    num_latents = latents_of(campaign.config)
-    columns = [
-        pa.array([shard] * len(items), pa.string()),
-        *(items[name] for name in ("key", "offset", "size_bytes", "content_hash")),
-        pa.array(logit),
-        pa.FixedSizeListArray.from_arrays(pa.array(latent), num_latents),
-    ]
-    schema = scores_schema(num_latents).with_metadata({"vaal.shard": shard, "vaal.listed": str(listed)})
-    sha256 = (campaign.stage("scores") / file).write_table(pa.table(columns, schema=schema))
-    return Committed(file, listed, len(items), len(bad), sha256)
-
-
-def recall(folder: Location, file: str) -> Committed:
-    """The ledger of a shard that an earlier run committed."""
+    Raises:
+        InputError: the file is missing, or is not one that was committed.
+    """
     content = (folder / file).read_bytes()
-    schema = pq.read_schema(pa.BufferReader(content))
-    num_scored = pq.read_metadata(pa.BufferReader(content)).num_rows
-    listed = int(schema.metadata[b"vaal.listed"])
-    return Committed(file, listed, num_scored, listed - num_scored, hashlib.sha256(content).hexdigest())
+    try:
+        entry = json.loads(pq.read_metadata(pa.BufferReader(content)).metadata[_LEDGER_KEY])
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{folder / file}: not a file that was committed; delete it and score again") from error
+    found = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    return from_entry({**entry, **found})

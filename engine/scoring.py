@@ -6,15 +6,16 @@ it, and a chunk that is computed twice is still one chunk. What is committed is 
 """
 
 import logging
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-import torch
 
 from engine.campaign import (
     Campaign,
@@ -25,115 +26,136 @@ from engine.campaign import (
     source_fingerprint,
     write_manifest,
 )
-from engine.config import CampaignConfig, ImageConfig, result_values
-from engine.errors import InputError, NotAcceptableError
-from engine.identity import fold_of
-from engine.pool import Shard, read_shards, write_shards
-from engine.score_files import Chunk, Committed, commit, recall, unpack
+from engine.chunks import Reading, read_chunks
+from engine.config import CampaignConfig, result_values
+from engine.heartbeat import Heartbeat, Progress, Tally, require_alone
+from engine.pool import Shard, write_shards
+from engine.quarantine import require_acceptable
+from engine.resume import Ledger, Plan, make_plan, refresh
+from engine.score_files import Committed, Draft, from_entry
 from engine.session import choose_device, count_devices, ray_session
-from engine.shards import read_shard
 from engine.storage import Location
-from engine.weights import load_networks, make_networks, to_input
+from engine.watchdog import Attempts, Past
 
 CODE = (
-    "engine.shards", "engine.images", "engine.identity", "engine.weights", "vaal.networks", "vaal.paper",
-    "vaal.ablations", "vaal.acquisition.discriminator", "vaal.acquisition.wasserstein",
+    "engine.tar", "engine.shards", "engine.images", "engine.chunks", "engine.identity",
+    "engine.weights", "engine.scorer",
+    "vaal.networks", "vaal.paper", "vaal.ablations", "vaal.acquisition.discriminator", "vaal.acquisition.wasserstein",
 )  # fmt: skip
 """What decides a score besides the weights: scores by other code are not mixed with these."""
 BLOCK_BYTES = 16 << 20
-
-
-class Progress(NamedTuple):
-    """How far scoring is, in bytes of the shards, because items are not counted before they are read."""
-
-    done_bytes: int
-    total_bytes: int
-    num_items: int
+MOST_TASKS = 10_000
+"""Ray Data's driver keeps something of every task: beyond this many shards, a task reads several."""
+COMMIT_THREADS = 8
+"""An object store takes its time over a file, not the driver's."""
+MOST_WRITING = 4 * COMMIT_THREADS
+"""Shards that wait to be written; with more, no more chunks are taken."""
 
 
 def score(campaign: Campaign, address: str, on_progress: Callable[[Progress], None], report: Report) -> dict[str, Any]:
     """Score every shard that is not committed yet and complete the scores stage. Returns its manifest.
 
+    A stage that is complete is opened again when a shard or the weights changed since and nothing was selected yet.
+
     Raises:
-        InputError: training is not complete, or shards cannot be read; every other shard is committed all the same.
+        InputError: training is not complete, or storage cannot be read.
         NotAcceptableError: too many items are quarantined; all shards are committed, the stage is not complete.
+        VaalError: another run is scoring this campaign.
     """
     folder = campaign.stage("scores")
+    inputs = _inputs(campaign)
     if is_complete(folder):
-        return read_manifest(folder, "score")
-    trained = read_manifest(campaign.stage("train"), "train")
-    weights = {name: trained["files"][name] for name in make_networks(campaign.config).files()}
-    inputs = {
-        **weights,
+        manifest = read_manifest(folder, "score")
+        if is_complete(campaign.stage("selection")) or not _is_outdated(campaign, manifest, inputs, report):
+            return manifest
+    heartbeat = campaign.stage("ledger") / "progress.json"
+    require_alone(heartbeat)
+    plan = make_plan(campaign, inputs, report)
+    device = ""
+    tally = Tally(sum(shard.size_bytes for shard in plan.todo), len(plan.shards), plan.committed)
+    if plan.todo:
+        with Heartbeat(heartbeat, tally), ray_session(address):
+            device, num_actors = _actors(campaign.config, address)
+            ledger = Ledger(campaign.stage("ledger"))
+            # Closed before Ray is: after an interrupt, what is left of Ray Data's threads would complain of a lost Ray.
+            with closing(ledger), closing(_stream(campaign, plan.todo, inputs, (device, num_actors))) as stream:
+                for shard, committed in _commit(campaign, plan, stream, tally, report):
+                    plan.committed[shard] = committed
+                    ledger.add(shard, committed)
+                    on_progress(tally.progress())
+    require_acceptable(campaign, plan.committed, report)
+    return _complete(campaign, plan, inputs, device)
+
+
+def _inputs(campaign: Campaign) -> dict[str, str]:
+    """What scores follow from, by name: SHA-256 of the networks' files, the settings and the code."""
+    trained = read_manifest(campaign.stage("train"), "train")["files"]
+    return {
+        **{name: sha for name, sha in trained.items() if _is_scored_with(name)},
         "settings": fingerprint(image=result_values(campaign.config.image), score=result_values(campaign.config.score)),
         "code": source_fingerprint(*CODE),
     }
-    shards = read_shards(campaign.home)
-    files = {shard.shard: _file_name(index, shard, inputs) for index, shard in enumerate(shards)}
-    present = set(folder.children())
-    for stage in (folder, campaign.stage("quarantine")):
-        for stale in sorted(set(stage.children()) - set(files.values())):
-            report(f"removing {stage / stale}: it was made with other weights, settings or code")
-            (stage / stale).delete()
-    todo = [shard for shard in shards if files[shard.shard] not in present]
-    if len(todo) < len(shards):
-        report(f"{len(shards) - len(todo)} of {len(shards)} shards are committed already")
-    ledger = {shard.shard: recall(folder, files[shard.shard]) for shard in shards if files[shard.shard] in present}
-    failures: dict[str, str] = {}
-    device = ""
-    if todo:
-        with ray_session(address):
-            workers = campaign.config.score.workers
-            device = choose_device(campaign.config.device, 1 if workers == "auto" else workers, address)
-            num_actors = count_devices(device) if workers == "auto" else workers
-            # Closed before Ray is: after an interrupt, what is left of Ray Data's threads would complain of a lost Ray.
-            with closing(_stream(campaign, todo, weights, (device, min(num_actors, len(todo))))) as stream:
-                for shard, outcome in _collect(campaign, todo, files, stream, on_progress):
-                    if isinstance(outcome, str):
-                        failures[shard] = outcome
-                    else:
-                        ledger[shard] = outcome
-    if failures:
-        first = next(iter(failures.values()))
-        raise InputError(
-            f"{first}{f' (and {len(failures) - 1} more shards)' if len(failures) > 1 else ''}; {len(ledger)} of "
-            f"{len(shards)} shards are committed; restore the shard, then run again: vaal score {campaign.home}"
-        )
-    return _complete(campaign, shards, ledger, inputs, device)
 
 
-def _file_name(index: int, shard: Shard, inputs: dict[str, str]) -> str:
-    return f"{index:06d}-{fingerprint(shard=shard[:4], inputs=inputs)[:16]}.parquet"
+def _is_scored_with(file: str) -> bool:
+    return file.endswith(".safetensors") and not file.startswith("task")
 
 
-def _complete(
-    campaign: Campaign, shards: list[Shard], ledger: dict[str, Committed], inputs: dict[str, str], device: str
-) -> dict[str, Any]:
-    folder = campaign.stage("scores")
-    listed = sum(entry.listed for entry in ledger.values())
-    quarantined = sum(entry.quarantined for entry in ledger.values())
-    if quarantined > campaign.config.score.max_bad_fraction * listed:
-        raise NotAcceptableError(
-            f"{quarantined} of {listed} items ({quarantined / listed:.1%}) are quarantined, more than "
-            f"score.max_bad_fraction={campaign.config.score.max_bad_fraction}; see {campaign.stage('quarantine')}, "
-            "then mend the shards in a new campaign, or accept the loss: --set score.max_bad_fraction=1"
-        )
-    write_shards(campaign.home, [shard._replace(num_items=ledger[shard.shard].listed) for shard in shards])
-    return write_manifest(
-        folder,
+def _is_outdated(campaign: Campaign, manifest: dict[str, Any], inputs: dict[str, str], report: Report) -> bool:
+    """Whether the complete stage is of other networks, or shards changed since. Then it is opened again."""
+    has_new_weights = any(manifest["inputs"].get(name) != inputs[name] for name in inputs if _is_scored_with(name))
+    if has_new_weights:
+        report("the networks were trained again since the pool was scored; it is scored anew")
+    _, num_changed = refresh(campaign, report)
+    if not num_changed and not has_new_weights:
+        return False
+    # In this order: while the manifest is there the stage is complete, and the ledger spares counting every file.
+    with closing(Ledger(campaign.stage("ledger"))) as ledger:
+        for entry in manifest["shards"]:
+            ledger.add(*from_entry(entry))
+    (campaign.stage("scores") / "manifest.json").delete()
+    return True
+
+
+def _complete(campaign: Campaign, plan: Plan, inputs: dict[str, str], device: str) -> dict[str, Any]:
+    ledgers = plan.committed
+    listed = sum(ledger.listed for ledger in ledgers.values())
+    quarantined = sum(ledger.quarantined for ledger in ledgers.values())
+    errors: Counter[str] = Counter()
+    for ledger in ledgers.values():
+        errors.update(ledger.errors)
+    counted = [s._replace(num_items=None if ledgers[s.shard].failure else ledgers[s.shard].listed) for s in plan.shards]
+    write_shards(campaign.home, counted)
+    manifest = write_manifest(
+        campaign.stage("scores"),
         campaign,
         inputs=inputs,
-        counts={"shards": len(shards), "listed": listed, "scored": listed - quarantined, "quarantined": quarantined},
+        counts={
+            "shards": len(plan.shards), "listed": listed, "scored": listed - quarantined, "quarantined": quarantined,
+        },
         files={},
         details={
-            "device": device,
-            "shards": [{"shard": shard.shard, **ledger[shard.shard]._asdict()} for shard in shards],
+            "device": device, "errors": dict(sorted(errors.items())),
+            "shards": [ledgers[shard.shard].entry(shard.shard) for shard in plan.shards],
         },
-    )
+    )  # fmt: skip
+    for name in campaign.stage("ledger").children():
+        # The manifest has it all now.
+        (campaign.stage("ledger") / name).delete()
+    return manifest
+
+
+def _actors(config: CampaignConfig, address: str) -> tuple[str, int]:
+    """On what device the networks run, and in how many actors."""
+    workers, share = config.score.workers, config.score.gpus_per_worker
+    device = choose_device(config.device, 1 if workers == "auto" else math.ceil(workers * share), address)
+    if workers != "auto":
+        return device, workers
+    return device, int(count_devices(device) / (share if device == "cuda" else 1))
 
 
 def _stream(
-    campaign: Campaign, todo: list[Shard], weights: dict[str, str], actors: tuple[str, int]
+    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int]
 ) -> Generator[pa.Table]:
     """Scored chunks in any order, a row each. `actors` is their device and number."""
     device, num_actors = actors
@@ -146,92 +168,90 @@ def _stream(
     context.execution_no_progress_timeout_s = -1
     config = campaign.config
     rows = [{"shard": shard._asdict()} for shard in todo]
-    chunks = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        cast("Any", _read_chunks),
-        fn_args=(config.image, config.train.folds, config.score.batch_size),
-        batch_size=1,
-        batch_format="pyarrow",
+    reading = Reading(config.image, config.train.folds, config.score.attempts, config.score.stall_seconds)
+    memory = _Memory(_AttemptsActor.remote())
+    chunks = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_TASKS)).map_batches(
+        cast("Any", _read), fn_args=(reading, memory), batch_size=1, batch_format="pyarrow"
     )
     # On CPUs both stages ask for the same resources, so that Ray Data fuses them: a chunk then stays in one process.
     scored = chunks.map_batches(
         _Scorer,
-        fn_constructor_args=(campaign.stage("train"), config, weights, device),
+        fn_constructor_args=(campaign.stage("train"), config, inputs, device),
         batch_size=1,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=num_actors),
-        num_gpus=1 if device == "cuda" else None,
+        compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(todo)), **({} if device == "cpu" else _OVERLAPPED)),
+        num_gpus=None if device == "cpu" else config.score.gpus_per_worker,
         num_cpus=1,
     )
     yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
-def _read_chunks(batch: pa.Table, image: ImageConfig, num_folds: int, chunk_items: int) -> Iterator[pa.Table]:
-    """The chunks of one shard, decoded. The last row says how many items there were, or why the shard failed."""
-    shard = Shard(**batch["shard"][0].as_py())
-    chunk = Chunk(shard.shard, image)
-    listed = number = position = 0
-    try:
-        for item in read_shard(shard):
-            listed += 1
-            chunk.add(item, fold_of(shard.shard, item.key, num_folds))
-            if len(chunk) == chunk_items:
-                end = item.offset + item.size_bytes
-                yield chunk.row(number, end - position)
-                chunk, number, position = Chunk(shard.shard, image), number + 1, end
-    except InputError as error:
-        yield chunk.row(number, shard.size_bytes - position, listed=listed, failure=str(error))
-    else:
-        yield chunk.row(number, shard.size_bytes - position, listed=listed)
+_OVERLAPPED: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
+"""While a GPU works on one chunk, the next is unpacked and copied to it."""
+_AttemptsActor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts)
+
+
+class _Memory:
+    """The one `Attempts` of a run, for the processes that read."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def begin(self, shard: str) -> Past:
+        return cast("Past", ray.get(self._actor.begin.remote(shard)))
+
+    def stalled(self, shard: str, key: str) -> None:
+        # Waited for: this process is about to be ended.
+        ray.get(self._actor.stalled.remote(shard, key))
+
+    def done(self, shard: str) -> None:
+        self._actor.done.remote(shard)
+
+
+def _read(batch: pa.Table, reading: Reading, memory: _Memory) -> Iterator[pa.Table]:
+    yield from read_chunks(Shard(**batch["shard"][0].as_py()), reading, memory)
 
 
 class _Scorer:
-    """An actor that holds the networks."""
+    """An actor that holds the networks. It knows no torch until it is made, so that the driver never loads it."""
 
     def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
-        self.device, self.image = torch.device(device), config.image
+        from engine.scorer import Scorer
+
         # Read here and not sent along: an actor that Ray restarts must find its weights again.
-        self.networks = load_networks(folder, config, weights).to(self.device)
+        self._scorer = Scorer(folder, config, weights, device)
+        self._image = config.image
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
-        items = unpack(chunk["items"][0].as_py())
-        side, channels = self.image.size, self.image.channels
-        flat = np.frombuffer(chunk["pixels"][0].as_buffer(), dtype=np.uint8)
-        logit = np.empty(0, np.float32)
-        latent = np.empty((0, self.networks.num_latents), np.float16)
-        if len(items):
-            x = to_input(flat.reshape(-1, side, side, channels).copy(), self.device)
-            fold = torch.tensor(items["fold"].to_numpy(), device=self.device)
-            logits, means = self.networks.score(x, fold)
-            logit, latent = logits.cpu().numpy(), means.cpu().numpy().astype(np.float16)
-        return chunk.drop_columns(["pixels"]).append_column(
-            "logit", pa.array([logit.tobytes()])
-        ).append_column("latent", pa.array([latent.tobytes()]))  # fmt: skip
+        return self._scorer.score_chunk(chunk)
 
 
-def _collect(
-    campaign: Campaign,
-    todo: list[Shard],
-    files: dict[str, str],
-    stream: Iterator[pa.Table],
-    on_progress: Callable[[Progress], None],
-) -> Iterator[tuple[str, Committed | str]]:
-    """Commit each shard as its last chunk arrives. Yields its ledger, or why it failed."""
-    total_bytes = sum(shard.size_bytes for shard in todo)
-    done_bytes = num_items = 0
-    pending: dict[str, dict[int, dict[str, Any]]] = {shard.shard: {} for shard in todo}
-    for table in stream:
-        for row in table.to_pylist():
-            chunks = pending.get(row["shard"])
-            if chunks is None or row["chunk"] in chunks:
-                # Ray computes a chunk again when a node is lost; the first answer is as good.
-                continue
-            chunks[row["chunk"]] = row
-            done_bytes += row["read_bytes"]
-            num_items += len(row["logit"]) // np.dtype(np.float32).itemsize
-            last = max(chunks)
-            if chunks[last]["listed"] >= 0 and len(chunks) == last + 1:
-                rows = [chunks[number] for number in sorted(pending.pop(row["shard"]))]
-                yield row["shard"], rows[-1]["failure"] or commit(campaign, row["shard"], files[row["shard"]], rows)
-            on_progress(Progress(done_bytes, total_bytes, num_items))
-    if pending:
-        raise RuntimeError(f"Ray Data ended without all chunks of {sorted(pending)[:3]}")
+def _commit(
+    campaign: Campaign, plan: Plan, stream: Iterator[pa.Table], tally: Tally, report: Report
+) -> Iterator[tuple[str, Committed]]:
+    """Commit each shard as its last chunk arrives. Yields its ledger."""
+    left = {shard.shard for shard in plan.todo}
+    drafts: dict[str, Draft] = {}
+    writing: deque[tuple[str, Future[Committed]]] = deque()
+
+    def written(most: int) -> Iterator[tuple[str, Committed]]:
+        while writing and (writing[0][1].done() or len(writing) > most):
+            shard, future = writing.popleft()
+            tally.add_shard(future.result())
+            yield shard, future.result()
+
+    with ThreadPoolExecutor(COMMIT_THREADS) as threads:
+        for row in (row for table in stream for row in table.to_pylist()):
+            shard = row["shard"]
+            # Ray computes a chunk again when a node is lost; the first answer is as good.
+            if shard in left and drafts.setdefault(shard, Draft(shard)).add(row):
+                tally.add_chunk(row["read_bytes"], row["num_items"], row["num_bad"])
+                if drafts[shard].is_whole:
+                    left.remove(shard)
+                    writing.append((shard, threads.submit(drafts.pop(shard).commit, campaign, plan.files[shard])))
+            for note in row["notes"]:
+                report(note)
+            yield from written(MOST_WRITING)
+        yield from written(0)
+    if left:
+        raise RuntimeError(f"Ray Data ended without all chunks of {sorted(left)[:3]}")

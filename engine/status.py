@@ -1,8 +1,10 @@
 """What a campaign has and what comes next, read from its storage alone."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from engine.campaign import Campaign, is_complete, round_home
+from engine.heartbeat import PATIENCE_SECONDS, read_heartbeat
 from engine.labels import read_labels
 from engine.pool import read_shards
 from engine.storage import Location
@@ -45,11 +47,30 @@ def _round_status(folder: Location, number: int, num_shards: int) -> dict[str, A
             if name == "train" and "signal" in manifest:
                 found = {key: manifest["diagnosis"][key] for key in ("auc", "auc_low", "auc_high", "findings")}
                 stages[name] |= {"signal": manifest["signal"], **found}
+            if name == "scores":
+                stages[name]["errors"] = manifest.get("errors", {})
         elif name == "scores":
-            stages[name] = {"complete": False, "committed_shards": len(stage.children()), "shards": num_shards}
+            stages[name] = _scoring_status(folder, num_shards)
         else:
             stages[name] = {"complete": False}
     return {"round": number, "stages": stages}
+
+
+def _scoring_status(folder: Location, num_shards: int) -> dict[str, Any]:
+    """How far scoring is: as its run said last, which may be another machine's, or as the files say where none did."""
+    beat = read_heartbeat(folder / "ledger" / "progress.json")
+    if beat is None:
+        return {"complete": False, "committed_shards": len((folder / "scores").children()), "shards": num_shards}
+    age = datetime.now(UTC) - datetime.fromisoformat(beat["at"])
+    return {
+        "complete": False,
+        "committed_shards": beat["shards"],
+        "shards": num_shards,
+        "is_running": beat["is_running"] and age.total_seconds() < PATIENCE_SECONDS,
+        **{key: beat[key] for key in ("at", "host", "items", "items_per_second", "seconds_left")},
+        "quarantined": sum(beat["errors"].values()),
+        "errors": beat["errors"],
+    }
 
 
 def _next(campaign: Campaign, latest: dict[str, Any]) -> str:

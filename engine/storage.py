@@ -5,14 +5,16 @@ when it completes. Nothing is ever appended to.
 """
 
 import hashlib
+import io
 import json
 import os
 import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,14 +76,15 @@ class Location:
     def exists(self) -> bool:
         return bool(self.info().type != fs.FileType.NotFound)
 
-    def children(self) -> list[str]:
-        """Sorted names of the files in this folder, drafts left out; empty when the folder does not exist."""
+    def children(self) -> dict[str, int]:
+        """Name and size in bytes of each file in this folder, sorted, without drafts; none when there is no folder."""
         selector = fs.FileSelector(self.path, allow_not_found=True)
         try:
             infos = self.filesystem.get_file_info(selector)
         except OSError as error:
             raise InputError(f"{self}: cannot be listed: {_reason(error)}") from error
-        return sorted(i.base_name for i in infos if i.is_file and not i.base_name.startswith("."))
+        found = ((info.base_name, info.size) for info in infos if info.is_file)
+        return {name: size for name, size in sorted(found) if not name.startswith(".")}
 
     def read_bytes(self) -> bytes:
         """Raises InputError when the file is missing or unreadable."""
@@ -109,15 +112,26 @@ class Location:
         Raises:
             StorageError: the storage refused (permission, full disk); an older file is still there.
         """
+        if self.is_local:
+            return self.write_file(io.BytesIO(content))
         try:
-            if self.is_local:
-                _write_local(Path(self.path), content)
-            else:
-                with self.filesystem.open_output_stream(self.path) as stream:
-                    stream.write(content)
+            with self.filesystem.open_output_stream(self.path) as stream:
+                stream.write(content)
         except OSError as error:
             raise StorageError(f"{self}: cannot be written: {_reason(error)}; mend that and run again") from error
         return hashlib.sha256(content).hexdigest()
+
+    def write_file(self, source: BinaryIO) -> str:
+        """Like `write_bytes`, from an open file's position to its end."""
+        if not self.is_local:
+            # In one piece: an upload that is left half-way would still be completed, cut off, as its stream is closed.
+            return self.write_bytes(source.read())
+        digest = hashlib.sha256()
+        try:
+            _write_local(Path(self.path), iter(lambda: source.read(1 << 20), b""), digest.update)
+        except OSError as error:
+            raise StorageError(f"{self}: cannot be written: {_reason(error)}; mend that and run again") from error
+        return digest.hexdigest()
 
     def write_json(self, content: dict[str, Any]) -> str:
         """Like `write_bytes`."""
@@ -133,12 +147,14 @@ class Location:
         self.filesystem.delete_file(self.path)
 
 
-def _write_local(path: Path, content: bytes) -> None:
+def _write_local(path: Path, parts: Iterable[bytes], taken: Callable[[bytes], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with draft.open("wb") as file:
-            file.write(content)
+            for part in parts:
+                file.write(part)
+                taken(part)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

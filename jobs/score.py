@@ -1,6 +1,5 @@
 """`vaal score`: score the pool with this round's networks."""
 
-import time
 from typing import TYPE_CHECKING
 
 from jobs.terminal import (
@@ -16,6 +15,7 @@ from jobs.terminal import (
 
 if TYPE_CHECKING:
     from engine.campaign import Campaign
+    from engine.heartbeat import Progress
 
 
 def score(
@@ -37,15 +37,13 @@ def run(screen: Terminal, campaign: "Campaign", address: str) -> Outcome:
     from engine import scoring
 
     with screen.progress("score") as update:
-        first: list[tuple[float, int]] = []
 
-        def on_progress(progress: scoring.Progress) -> None:
-            now, count = time.monotonic(), progress.num_items
-            if not first:
-                first.append((now, count))
-            # Counted from the first chunk, so that the seconds in which Ray starts do not hide the speed.
-            speed = (count - first[0][1]) / (now - first[0][0]) if now > first[0][0] else 0.0
-            update(progress.done_bytes / progress.total_bytes, f"{count:,} items, {speed:,.0f} items/s")
+        def on_progress(progress: "Progress") -> None:
+            words = f"{progress.items:,} items, {progress.items_per_second:,.0f} items/s, "
+            words += f"{progress.shards:,} of {progress.total_shards:,} shards"
+            if progress.quarantined:
+                words += f", {progress.quarantined:,} bad"
+            update(progress.done_bytes / progress.total_bytes, words)
 
         manifest = scoring.score(campaign, address, on_progress, screen.log)
     counts = manifest["counts"]

@@ -1,5 +1,6 @@
 """`vaal status`: what is complete, from storage alone."""
 
+from datetime import timedelta
 from typing import Any
 
 from rich.table import Table
@@ -21,6 +22,7 @@ def status(campaign: CampaignArgument, json: JsonOption = False, debug: DebugOpt
             "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
             "next": state["next"],
         }
+        facts |= _scoring(state["rounds"][-1]["stages"]["scores"])
         if not json:
             screen.show(_table(state["rounds"]))
         screen.result(Outcome(f"{state['campaign']}: round {state['round']:03d}", facts, state))
@@ -42,3 +44,21 @@ def _table(rounds: list[dict[str, Any]]) -> Table:
             "done" if report["complete"] else "-",
         )
     return table
+
+
+def _scoring(scores: dict[str, Any]) -> dict[str, Any]:
+    """How far a run is that has not ended, and what is in quarantine."""
+    facts: dict[str, Any] = {}
+    if "items" in scores:
+        facts["scoring"] = f"{scores['items']:,} items in {scores['committed_shards']:,} of {scores['shards']:,} shards"
+        if scores["is_running"]:
+            facts["scoring"] += f", {scores['items_per_second']:,.0f} items/s"
+            if scores["seconds_left"] is not None:
+                facts["scoring"] += f", {timedelta(seconds=scores['seconds_left'])} left"
+            facts["scoring"] += f", on {scores['host']}"
+        else:
+            facts["scoring"] += f"; not running, last sign of life {scores['at'][:19]} UTC from {scores['host']}"
+    if scores.get("errors"):
+        classes = ", ".join(f"{count:,} x {name}" for name, count in scores["errors"].items())
+        facts["quarantine"] = f"{scores['quarantined']:,} items: {classes}"
+    return facts

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.campaign import Campaign, write_manifest
+from engine.chunks import Chunk, pack, unpack
 from engine.pool import read_shards
-from engine.score_files import Chunk, commit
+from engine.score_files import Draft
 from engine.shards import read_shard
 from engine.weights import num_latents as latents_of
 
@@ -26,23 +28,26 @@ def fabricate_scores(
     entries = []
     num_latents = latents_of(campaign.config)
     for index, shard in enumerate(read_shards(campaign.home)):
-        chunk, listed = Chunk(shard.shard, campaign.config.image), 0
-        for item in read_shard(shard):
+        chunk, listed = Chunk(shard.shard, 0, campaign.config.image), 0
+        for item in read_shard(shard, campaign.config.image):
             listed += 1
-            is_bad = quarantine_every and listed % quarantine_every == 0
-            chunk.add(item._replace(fault="made faulty") if is_bad else item, 0)
-        row = chunk.row(0, shard.size_bytes, listed=listed).to_pylist()[0]
-        count = len(chunk.items)
-        keys = [item[0] for item in chunk.items]
-        row["logit"] = logits(shard.shard, keys).astype(np.float32).tobytes()
-        latent = latents(shard.shard, keys) if latents else np.zeros((count, num_latents))
-        row["latent"] = latent.astype(np.float16).tobytes()
-        entries.append({"shard": shard.shard, **commit(campaign, shard.shard, f"{index:06d}.parquet", [row])._asdict()})
+            if quarantine_every and listed % quarantine_every == 0:
+                chunk.refuse(item, "Made", "made faulty")
+            else:
+                chunk.add(item, 0)
+        row = chunk.row(shard.size_bytes, listed=listed).to_pylist()[0]
+        items = unpack(row["items"]).drop_columns(["fold"])
+        keys = items["key"].to_pylist()
+        latent = latents(shard.shard, keys) if latents else np.zeros((len(keys), num_latents))
+        logit = pa.array(logits(shard.shard, keys).astype(np.float32))
+        latent = pa.FixedSizeListArray.from_arrays(pa.array(latent.astype(np.float16).reshape(-1)), num_latents)
+        row["scored"] = pack(items.append_column("logit", logit).append_column("latent", latent))
+        draft = Draft(shard.shard)
+        draft.add(row)
+        entries.append(draft.commit(campaign, f"{index:06d}.parquet").entry(shard.shard))
     counts = {
         "shards": len(entries),
-        "listed": sum(entry["listed"] for entry in entries),
-        "scored": sum(entry["scored"] for entry in entries),
-        "quarantined": sum(entry["quarantined"] for entry in entries),
+        **{name: sum(entry[name] for entry in entries) for name in ("listed", "scored", "quarantined")},
     }
     details = {"device": "cpu", "shards": entries}
     write_manifest(campaign.stage("scores"), campaign, inputs={}, counts=counts, files={}, details=details)

@@ -1,5 +1,6 @@
 """Laws 1, 3 and 4 on a real local Ray: every item once, a score is the image's alone, and a rerun changes nothing."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import pytest
 import torch
 
 from engine.campaign import Campaign, is_complete, read_manifest
+from engine.config import ImageConfig
+from engine.config import ImageConfig
 from engine.demo import DemoPool
 from engine.errors import InputError, NotAcceptableError
+from engine.heartbeat import Progress
 from engine.identity import content_hash, fold_of
 from engine.images import decode
 from engine.pool import read_shards
-from engine.scoring import Progress, score
+from engine.scoring import score
 from engine.shards import read_shard
 from engine.weights import load_networks
 from tests.conftest import MakeCampaign, pretend_trained
@@ -78,8 +82,8 @@ def test_a_score_is_that_of_the_image_alone(scored: Campaign) -> None:
     networks = load_networks(scored.stage("train"), scored.config, weights)
     rows = {(row["shard"], row["key"]): row for row in table(scored).to_pylist()}
     for shard in read_shards(scored.home)[:2]:
-        for item in list(read_shard(shard))[::20]:
-            pixels = torch.tensor(decode(item.data, 8, 1, 10**6))[None].permute(0, 3, 1, 2)
+        for item in list(read_shard(shard, scored.config.image))[::20]:
+            pixels = torch.tensor(decode(item.data, ImageConfig(size=8, channels=1)))[None].permute(0, 3, 1, 2)
             fold = torch.tensor([fold_of(shard.shard, item.key, 2)])
             logit, mean = networks.score(pixels.float() / 127.5 - 1, fold)
             row = rows[shard.shard, item.key]
@@ -118,9 +122,12 @@ def test_a_rerun_after_losing_some_shards_gives_the_same_bytes(scored: Campaign,
     assert files(campaign) == before
     assert {name: (copy / f"rounds/000/scores/{name}").stat().st_mtime_ns for name in kept} == times
     assert "3 of 8 shards are committed already" in log
-    assert [line for line in log if "000000-0123456789abcdef.parquet: it was made with other weights" in line]
+    assert [line for line in log if "000000-0123456789abcdef.parquet: it was made of other bytes, weights" in line]
     assert progress[-1].done_bytes == progress[-1].total_bytes
-    assert progress[-1].num_items == 1797 - 3 * 225
+    assert progress[-1].items == 1797 - sum(
+        pq.read_metadata(copy / f"rounds/000/scores/{name}").num_rows for name in kept
+    )
+    assert (progress[-1].shards, progress[-1].total_shards) == (8, 8)
 
 
 @pytest.fixture
@@ -142,37 +149,51 @@ def read_first(pool: DemoPool, count: int) -> list[object]:
     from engine.pool import list_shards
 
     shards, _ = list_shards(pool.shards, "")
-    return list(read_shard(shards[0]))[:count]
+    return list(read_shard(shards[0], ImageConfig()))[:count]
 
 
 def test_what_does_not_decode_is_quarantined_and_counted(
     make_campaign: MakeCampaign, mixed: tuple[list[str], Path]
 ) -> None:
     shards, labels = mixed
-    settings = ("select.budget=5", "score.batch_size=7", "score.max_bad_fraction=0.2")
+    settings = ("select.budget=5", "score.max_bad_fraction=0.2")
     campaign = trained(make_campaign, *settings, shards=shards, labels=labels)
-    with pytest.raises(NotAcceptableError, match=r"22 of 81 items \(27.2%\) are quarantined, more than .*=0.2"):
-        run(campaign)
+    log: list[str] = []
+    with pytest.raises(
+        NotAcceptableError, match=r"22 of 81 items \(27.2%\) are quarantined, too many in 1 of 3 shards: none.tar;.*0.2"
+    ):
+        score(campaign, "local", lambda _: None, log.append)
+    assert [line for line in log if line[0] != " "] == [
+        "20 x decode/UnknownFormat",
+        "1 x decode/CutOff",
+        "1 x read/NotOneImage",
+    ]
+    assert len([line for line in log if line.startswith("    none.tar ")]) == 3
     assert not is_complete(campaign.stage("scores"))
     committed = files(campaign)
     assert len(committed) == 3
-    accepting = campaign.config.score.model_copy(update={"max_bad_fraction": 0.5})
-    accepted = Campaign(campaign.home, campaign.config.model_copy(update={"score": accepting}), 0)
+    accepted = accepting(campaign)
     run(accepted)
     assert files(accepted) == committed
     manifest = read_manifest(campaign.stage("scores"), "score")
     for entry in manifest["shards"]:
         assert entry["listed"] == entry["scored"] + entry["quarantined"]
     assert manifest["counts"] == {"shards": 3, "listed": 81, "scored": 59, "quarantined": 22}
+    assert manifest["errors"] == {"decode/CutOff": 1, "decode/UnknownFormat": 20, "read/NotOneImage": 1}
     bad = table(campaign, "quarantine").to_pylist()
     assert {(row["shard"], row["stage"], row["error"]) for row in bad} == {
-        ("some.tar", "decode", "OSError"), ("some.tar", "read", "NotOneImage"),
-        ("none.tar", "decode", "UnidentifiedImageError"),
+        ("some.tar", "decode", "CutOff"), ("some.tar", "read", "NotOneImage"), ("none.tar", "decode", "UnknownFormat"),
     }  # fmt: skip
     assert not {(r["shard"], r["key"]) for r in bad} & {(r["shard"], r["key"]) for r in table(campaign).to_pylist()}
 
 
-def test_a_shard_that_is_no_tar_is_named_and_all_others_are_committed(
+def accepting(campaign: Campaign) -> Campaign:
+    """The same campaign, content with whatever there is."""
+    options = campaign.config.score.model_copy(update={"max_bad_fraction": 1.0})
+    return Campaign(campaign.home, campaign.config.model_copy(update={"score": options}), 0)
+
+
+def test_a_shard_that_cannot_be_read_is_quarantined_whole_until_it_can(
     make_campaign: MakeCampaign, mixed: tuple[list[str], Path]
 ) -> None:
     shards, labels = mixed
@@ -180,13 +201,46 @@ def test_a_shard_that_is_no_tar_is_named_and_all_others_are_committed(
     (folder / "none.tar").unlink()
     (folder / "lies.tar").write_bytes(b"this is not a tar archive" * 100)
     (folder / "short.tar").write_bytes((folder / "good.tar").read_bytes()[: 40 * 512])
-    settings = ("select.budget=5", "score.batch_size=7")
-    campaign = trained(make_campaign, *settings, shards=shards, labels=labels)
-    message = r"(lies.tar: byte 0: not a tar header|short.tar: byte \d+: cut off).*\(and 1 more shards\); 2 of 4 shards"
-    with pytest.raises(InputError, match=message):
+    campaign = trained(make_campaign, "select.budget=5", "score.max_bad_fraction=0.2", shards=shards, labels=labels)
+    with pytest.raises(NotAcceptableError, match=r"4 of 63 items .*, too many in 2 of 4 shards: lies.tar, short.tar; "):
         run(campaign)
     assert not is_complete(campaign.stage("scores"))
     assert set(table(campaign)["shard"].to_pylist()) == {"good.tar", "some.tar"}
+    bad = {(row["shard"], row["key"]): row for row in table(campaign, "quarantine").to_pylist()}
+    assert {row["error"] for row in bad.values()} == {"CutOff", "NotOneImage", "ShardFailed"}
+    assert re.search(r"lies.tar: byte 0: not a tar header .*\(3 attempts\)", bad["lies.tar", ""]["message"])
+    assert re.search(r"short.tar: byte \d+: .*cut off", bad["short.tar", ""]["message"])
+    # Restored in another size: it is scored, and what the others have stays as it is.
+    kept = {name: content for name, content in files(campaign).items() if name.startswith(("good", "some"))}
+    for name in ("lies.tar", "short.tar"):
+        (folder / name).write_bytes((folder / "good.tar").read_bytes())
+    _, log = run(campaign)
+    assert {name: files(campaign)[name] for name in kept} == kept
+    manifest = read_manifest(campaign.stage("scores"), "score")
+    assert manifest["counts"] == {"shards": 4, "listed": 121, "scored": 119, "quarantined": 2}
+    assert len([line for line in log if "its bytes changed since it was listed; it is scored anew" in line]) == 2
+    assert set(table(campaign, "quarantine")["shard"].to_pylist()) == {"some.tar"}
+
+
+def test_a_shard_that_changed_is_scored_anew_while_nothing_is_selected(
+    make_campaign: MakeCampaign, mixed: tuple[list[str], Path]
+) -> None:
+    shards, labels = mixed
+    folder = Path(shards[0]).parent
+    (folder / "none.tar").unlink()
+    campaign = trained(make_campaign, "select.budget=5", "score.max_bad_fraction=0.2", shards=shards, labels=labels)
+    run(campaign)
+    before, manifest = files(campaign), read_manifest(campaign.stage("scores"), "score")
+    assert score(campaign, "local", lambda _: None, lambda _: None) == manifest
+    (folder / "good.tar").write_bytes((folder / "some.tar").read_bytes())
+    _, log = run(campaign)
+    after = files(campaign)
+    changed = read_manifest(campaign.stage("scores"), "score")
+    assert changed["counts"]["quarantined"] == 4
+    assert {name for name in after if name.startswith("some")} == {name for name in before if name.startswith("some")}
+    assert len(after) == 2
+    assert [line for line in log if "good.tar: its bytes changed" in line]
+    assert [line for line in log if "1 of 2 shards are committed already" in line]
 
 
 def test_scoring_needs_the_weights_that_training_wrote(make_campaign: MakeCampaign) -> None:

@@ -27,16 +27,16 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Location]
 
 def test_what_is_written_is_read(folder: Location) -> None:
     assert not (folder / "a/b.json").exists()
-    assert folder.children() == []
+    assert folder.children() == {}
     (folder / "a/b.json").write_json({"x": "ü"})
     (folder / "a/c.json").write_json({})
     table = pa.table({"x": [1, 2]})
     assert (folder / "t.parquet").write_table(table) == (folder / "t.parquet").write_table(table)
     assert (folder / "a/b.json").read_json() == {"x": "ü"}
-    assert (folder / "a").children() == ["b.json", "c.json"]
+    assert list((folder / "a").children()) == ["b.json", "c.json"]
     assert (folder / "t.parquet").read_table() == table
     (folder / "a/b.json").delete()
-    assert (folder / "a").children() == ["c.json"]
+    assert list((folder / "a").children()) == ["c.json"]
     with pytest.raises(InputError, match=r"b.json: cannot be read"):
         (folder / "a/b.json").read_bytes()
     with pytest.raises(InputError, match="not a readable Parquet file"):
