@@ -48,6 +48,7 @@ fix: $(READY) ## Format the code, and mend what the linter can.
 
 bench: $(READY) ## Measure; prints ratios. Parts need CIFAR-10 below VAAL_DATA (SHARDS=50, BENCH=small for the quick ones).
 	$(BIN)/python tests/bench/score_throughput.py $(SHARDS)
+	$(BIN)/python tests/bench/decoding.py $(BENCH)
 	$(BIN)/python tests/bench/step_overhead.py $(BENCH)
 	$(BIN)/python tests/bench/input_stall.py $(BENCH)
 	$(BIN)/python tests/bench/zero_memory.py $(BENCH)

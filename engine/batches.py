@@ -136,7 +136,7 @@ def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArra
 
 def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
     try:
-        return decode(content, pool.image.size, pool.image.channels, pool.image.max_pixels)
+        return decode(content, pool.image)
     except DecodeError:
         return None
 
@@ -157,7 +157,7 @@ def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
     for shard in (pool.shards[index] for index in shards):
         items = (
             item
-            for item in read_shard(shard)
+            for item in read_shard(shard, pool.image)
             if not item.fault
             and not pool.is_labelled(shard.shard, item.key)
             and pool.is_held_out(shard.shard, item.key) == (pool.held_out > 0)

@@ -20,6 +20,7 @@ from engine import config as options
 from engine.config import CampaignConfig
 from engine.errors import ConfigError, InputError
 from engine.labels import import_labels, read_labels
+from engine.option_texts import describe_range
 from engine.pool import list_shards, read_shards, write_shards
 from engine.storage import Location
 
@@ -124,7 +125,7 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, r
     report(f"{len(shards)} shards, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
     # Written before the labels are looked up, so that a folder without write permission is told at once.
     write_shards(home, shards)
-    shards, num_labels = import_labels(home, Location.of(labels), shards, report)
+    shards, num_labels = import_labels(home, Location.of(labels), shards, config.image, report)
     _check_budget(config, sum(shard.num_items or 0 for shard in shards), num_labels, all(s.num_items for s in shards))
     write_shards(home, shards)
     resolved = options.override(
@@ -219,7 +220,7 @@ def to_toml(config: CampaignConfig) -> str:
 
     def add(table: Any, key: str, value: Any) -> None:
         field = described[key]
-        allowed = options.describe_range(field)
+        allowed = describe_range(field)
         effect = "Changes results." if options.changes_results(key) else "Does not change results."
         for line in (field.description or "").splitlines():
             table.add(tomlkit.comment(line))

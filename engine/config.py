@@ -4,14 +4,14 @@ Each field says what it is, its unit and range, and whether it changes results. 
 once the stage that reads it is complete; a field that does not (it moves time and memory only) may change at any time.
 """
 
-import difflib
 import tomllib
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from engine.errors import ConfigError
+from engine.option_texts import explain
 
 RESULT: dict[str, JsonValue] = {"changes_results": True}
 SPEED: dict[str, JsonValue] = {"changes_results": False}
@@ -215,7 +215,7 @@ def parse_config(text: str, source: str) -> CampaignConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not valid TOML: {error}") from error
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}") from error
+        raise ConfigError(f"{source}: {explain(error, [*fields(), *CampaignConfig.model_fields])}") from error
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def override(config: CampaignConfig, values: dict[str, Any], source: str) -> Cam
     try:
         return CampaignConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}") from error
+        raise ConfigError(f"{source}: {explain(error, [*fields(), *CampaignConfig.model_fields])}") from error
 
 
 def fields() -> dict[str, FieldInfo]:
@@ -278,34 +278,3 @@ def result_values(section: _Section) -> dict[str, Any]:
         for name, field in type(section).model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["changes_results"]
     }
-
-
-def _explain(error: ValidationError) -> str:
-    """All faults in one line, each with its key."""
-    known = [*fields(), *CampaignConfig.model_fields]
-    faults: dict[str, str] = {}
-    for fault in error.errors():
-        # A union adds the name of each of its members to the key.
-        key = ".".join(str(part) for part in fault["loc"][:2])
-        message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
-        if fault["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(key, known, n=1)
-            faults[key] = f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
-        elif fault["type"] == "value_error":
-            faults[key] = message.removeprefix("value error, ")
-        elif key in faults:
-            faults[key] += f", or {message}"
-        else:
-            faults[key] = f"{key}={fault['input']!r}: {message}"
-    return "; ".join(faults.values())
-
-
-def describe_range(field: FieldInfo) -> str:
-    """The permitted values of an option as text, empty where the type says it all."""
-    if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(str(choice) for choice in get_args(field.annotation))
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    metadata = [*field.metadata, *(m for part in get_args(field.annotation) for m in getattr(part, "__metadata__", ()))]
-    flat = [inner for m in metadata for inner in getattr(m, "metadata", None) or [m]]
-    bounds = [f"{sign} {getattr(m, name)}" for m in flat for name, sign in signs.items() if hasattr(m, name)]
-    return " and ".join(bounds)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from engine.config import ImageConfig
 from engine.errors import InputError
 from engine.pool import Shard
 from engine.storage import Location
@@ -111,7 +112,7 @@ def read_rows(source: Location, required: tuple[str, ...]) -> list[Row]:
 
 
 def import_labels(
-    home: Location, source: Location, shards: list[Shard], report: Callable[[str], None]
+    home: Location, source: Location, shards: list[Shard], image: ImageConfig, report: Callable[[str], None]
 ) -> tuple[list[Shard], int]:
     """Take over the labels a campaign starts with. Scans the shards they name, front to back.
 
@@ -139,7 +140,7 @@ def import_labels(
             raise InputError(f"{source}: line {row['line']}: item {shard}/{key} is labelled a second time")
         wanted[shard][key] = row
     report(f"{len(rows)} labels; looking them up in {len(wanted)} shards")
-    items, counts = _find(source, wanted, by_name)
+    items, counts = _find(source, wanted, by_name, image)
     _write(
         home, "initial", items, [_label_row(wanted[shard][key], shard, key, None, "init") for shard, key, *_ in items]
     )
@@ -147,13 +148,13 @@ def import_labels(
 
 
 def _find(
-    source: Location, wanted: dict[str, dict[str, Row]], by_name: dict[str, Shard]
+    source: Location, wanted: dict[str, dict[str, Row]], by_name: dict[str, Shard], image: ImageConfig
 ) -> tuple[list[tuple[str, str, int, int]], dict[str, int]]:
     from engine.shards import read_shard
 
     def scan(name: str) -> tuple[int, list[tuple[str, str, int, int]]]:
         count, found = 0, []
-        for item in read_shard(by_name[name]):
+        for item in read_shard(by_name[name], image):
             count += 1
             if item.key in wanted[name]:
                 if item.fault:

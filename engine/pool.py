@@ -3,14 +3,18 @@
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyarrow import fs
 
 from engine.errors import ConfigError, InputError, one_line
+from engine.retries import RetryingStream, retried
 from engine.storage import Location
 
+LIST_THREADS = 16
 SHARDS_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -20,6 +24,10 @@ SHARDS_SCHEMA = pa.schema(
         pa.field("num_items", pa.int64()),
     ]
 )
+
+
+class ShardError(InputError):
+    """A shard that cannot be read exactly. The text names the shard, the byte and the fault."""
 
 
 class Shard(NamedTuple):
@@ -114,42 +122,91 @@ def _etag_or_mtime(info: fs.FileInfo) -> str:
     return f"mtime:{info.mtime_ns}"
 
 
-def open_shard(shard: Shard) -> Any:
-    """A fresh stream over the shard's bytes. Raises InputError when it is not the file that was listed at init."""
-    location = Location(shard.url)
-    check_unchanged(shard)
-    try:
-        # The default would unpack a .gz behind our back, and offsets would not be those of the file.
-        return location.filesystem.open_input_stream(location.path, compression=None, buffer_size=1 << 20)
-    except OSError as error:
-        raise InputError(f"{shard.url}: cannot be read: {one_line(error)}") from error
+def open_shard(shard: Shard) -> RetryingStream:
+    """The shard's bytes front to back. Its reads raise ShardError when it is not the file that was listed at init."""
+    return RetryingStream(lambda position: _open(shard, position), shard.size_bytes)
 
 
 def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
-    """The bytes at each (offset, size) of an unchanged shard, in the order given. Raises InputError."""
+    """The bytes at each (offset, size) of a shard, in the order given.
+
+    Raises:
+        ShardError: the shard is not the one listed at init, or was changed while it was read, or cannot be read.
+    """
+    with closing(RetryingStream(lambda _: _open(shard, 0, in_any_order=True), shard.size_bytes)) as stream:
+        for offset, size in ranges:
+            try:
+                content = stream.read_at(offset, size)
+            except (OSError, pa.ArrowException) as error:
+                raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
+            if len(content) != size:
+                raise ShardError(f"{shard.url}: byte {offset}: {len(content)} of {size} bytes")
+            yield content
     check_unchanged(shard)
-    location = Location(shard.url)
-    try:
-        with location.filesystem.open_input_file(location.path) as file:
-            for offset, size in ranges:
-                content = file.read_at(size, offset)
-                if len(content) != size:
-                    raise InputError(f"{shard.url}: byte {offset}: {len(content)} of {size} bytes")
-                yield content
-    except OSError as error:
-        raise InputError(f"{shard.url}: cannot be read: {one_line(error)}") from error
 
 
 def check_unchanged(shard: Shard) -> None:
-    """Raises InputError when the shard is gone or differs in size or time from what was listed at init."""
-    info = Location(shard.url).info()
+    """Raises ShardError when the shard is gone or differs in size or time from what was listed at init."""
+    try:
+        retried(lambda: _check(shard))
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{shard.url}: cannot be looked up: {one_line(error)}") from error
+
+
+def _open(shard: Shard, position: int, *, in_any_order: bool = False) -> Any:
+    _check(shard)
+    location = Location(shard.url)
+    if not position and not in_any_order:
+        # The default would unpack a .gz behind our back, and offsets would not be those of the file.
+        return location.filesystem.open_input_stream(location.path, compression=None)
+    file = location.filesystem.open_input_file(location.path)
+    if position:
+        file.seek(position)
+    return file
+
+
+def _check(shard: Shard) -> None:
+    location = Location(shard.url)
+    info = location.filesystem.get_file_info(location.path)
     if info.type != fs.FileType.File:
-        raise InputError(f"{shard.url}: the shard is gone; restore it, then run again")
+        raise ShardError(f"{shard.url}: the shard is gone; restore it, then run again")
     if (info.size, _etag_or_mtime(info)) != (shard.size_bytes, shard.etag_or_mtime):
-        raise InputError(
+        raise ShardError(
             f"{shard.url}: changed since init ({shard.size_bytes} bytes, {shard.etag_or_mtime}; "
             f"now {info.size} bytes, {_etag_or_mtime(info)}); restore it, or start a new campaign"
         )
+
+
+def look_up(shards: list[Shard]) -> list[Shard | None]:
+    """The same shards as they are in storage now, in the order given; None for one that is gone.
+
+    One whose bytes changed has another size or time, and has not been scanned. Folders are listed as a whole, because
+    a million look-ups take hours on an object store.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    folders = sorted({posixpath.dirname(shard.url) for shard in shards})
+    with ThreadPoolExecutor(LIST_THREADS) as threads:
+        listings = dict(zip(folders, threads.map(_list_folder, folders), strict=True))
+    found: list[Shard | None] = []
+    for shard in shards:
+        folder, _, name = shard.url.rpartition("/")
+        now = listings[folder].get(name)
+        is_same = now == (shard.size_bytes, shard.etag_or_mtime)
+        changed = now and shard._replace(size_bytes=now[0], etag_or_mtime=now[1], num_items=None)
+        found.append(shard if is_same else changed)
+    return found
+
+
+def _list_folder(url: str) -> dict[str, tuple[int, str]]:
+    folder = Location(url)
+    selector = fs.FileSelector(folder.path, allow_not_found=True)
+    try:
+        infos = retried(lambda: folder.filesystem.get_file_info(selector))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{folder}: cannot be listed: {one_line(error)}") from error
+    return {info.base_name: (info.size, _etag_or_mtime(info)) for info in infos if info.type == fs.FileType.File}
 
 
 def write_shards(home: Location, shards: list[Shard]) -> None:
@@ -160,7 +217,8 @@ def write_shards(home: Location, shards: list[Shard]) -> None:
 
 def read_shards(home: Location) -> list[Shard]:
     """The rows of pool/shards.parquet, sorted by shard name."""
-    return [Shard(**row) for row in (home / "pool/shards.parquet").read_table().to_pylist()]
+    table = (home / "pool/shards.parquet").read_table(SHARDS_SCHEMA.names)
+    return list(map(Shard, *(column.to_pylist() for column in table.columns)))
 
 
 def estimate_num_items(shards: list[Shard]) -> int:

@@ -156,10 +156,10 @@ def _thumbnails(campaign: Campaign, rows: list[Row]) -> list[Image.Image]:
         by_shard[row["shard"]].append(number)
     shards = {shard.shard: shard for shard in read_shards(campaign.home)}
     found: dict[int, Image.Image] = {}
-    limit = campaign.config.image.max_pixels
+    image = campaign.config.image
     for name, numbers in by_shard.items():
         contents = read_ranges(shards[name], [(rows[n]["offset"], rows[n]["size_bytes"]) for n in numbers])
-        found |= {n: pictures.thumbnail(content, limit) for n, content in zip(numbers, contents, strict=True)}
+        found |= {n: pictures.thumbnail(content, image) for n, content in zip(numbers, contents, strict=True)}
     return [found[number] for number in range(len(rows))]
 
 

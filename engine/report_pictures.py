@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.config import ImageConfig
 from engine.images import open_upright
 from engine.report_survey import Bins
 
@@ -45,9 +46,9 @@ def data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def thumbnail(content: bytes, max_pixels: int) -> Image.Image:
+def thumbnail(content: bytes, image: ImageConfig) -> Image.Image:
     """An image file upright, at its own aspect ratio, reduced to THUMBNAIL_SIDE; smaller images keep their pixels."""
-    upright = open_upright(content, THUMBNAIL_SIDE, max_pixels)
+    upright = open_upright(content, THUMBNAIL_SIDE, image)
     if upright.mode not in ("L", "LA", "RGB", "RGBA"):
         upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     upright.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)

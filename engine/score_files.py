@@ -140,7 +140,8 @@ class Draft:
         classes = zip(bad["stage"].to_pylist(), bad["error"].to_pylist(), strict=True)
         errors = dict(sorted(Counter(f"{stage}/{error}" for stage, error in classes).items()))
         ledger = Committed(file, self._listed, self.num_scored, len(bad), "", 0, self._failure, errors)
-        self._write(self._num_held)
+        if self._num_held or self._writer is None:
+            self._write(self._num_held)
         assert self._writer is not None
         self._writer.add_key_value_metadata({_LEDGER_KEY: json.dumps(ledger.entry(self.shard)).encode()})
         self._writer.close()

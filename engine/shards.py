@@ -1,37 +1,38 @@
-"""The tar reader: every item of a WebDataset shard exactly once, or a named failure; never a short result.
+"""The items of a WebDataset shard: each exactly once, or a named failure; never a short result.
 
-Reads USTAR, GNU long names and PAX headers as a stream, front to back, in memory bounded by one image. Truncation is
-invisible to most readers when the cut falls on a header, so the end mark is required, and nothing but zeros after it.
+A shard is read front to back, in memory bounded by one image and a few blocks. What is no image is never held.
 """
 
-import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from engine.errors import InputError, one_line
-from engine.pool import Shard, open_shard
+from engine.config import ImageConfig
+from engine.errors import one_line
+from engine.pool import Shard, ShardError, check_unchanged, open_shard
+from engine.retries import RetryingStream
+from engine.storage import Location
+from engine.tar import Archive
 
-IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp"})
-BLOCK = 512
-_ZEROS = bytes(BLOCK)
-_SAMPLE_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$", re.DOTALL)
-_REGULAR = (b"0", b"\0", b"7")
-_FOLDER = b"5"
-_EXTENDED = (b"L", b"K", b"x", b"g")
-_LONGEST_HEADER = 1 << 20
-
-
-class ShardError(InputError):
-    """A shard that cannot be read exactly. The text names the shard, the byte and the fault."""
+BLOCK_BYTES = 1 << 20
+"""Read at a time from a disk, and at first from an object store, of which often a few items are wanted."""
+LARGEST_BLOCK_BYTES = 4 << 20
+"""Read at a time from an object store, up to which the blocks double: a request takes tens of milliseconds."""
+BLOCKS_AHEAD = 2
+_MOST_NAMED = 10
+"""So many of a sample's suffixes are named where there are many."""
 
 
 class Item(NamedTuple):
     """One sample of a shard. `offset` and `size_bytes` locate its image in the archive, `data` is that range.
 
-    `fault` says why there is no single image in the sample; it is empty otherwise. A faulty sample has no data, and
-    the offset is that of its first member.
+    `error` is the class of what is wrong with the sample, and `fault` tells it in words; both are empty otherwise, and
+    a faulty sample has no data. "NotOneImage": `offset` is that of the first member, `size_bytes` is 0. "TooManyBytes":
+    the image is larger than image.max_bytes.
     """
 
     key: str
@@ -39,182 +40,134 @@ class Item(NamedTuple):
     size_bytes: int
     data: bytes
     fault: str
+    error: str = ""
 
 
-class _Member(NamedTuple):
-    name: str
-    offset: int
-    size_bytes: int
-    data: bytes = b""
-
-
-def read_shard(shard: Shard) -> Iterator[Item]:
-    """The items of a shard in archive order.
+def read_shard(shard: Shard, image: ImageConfig) -> Iterator[Item]:
+    """The items of a shard in archive order. Transient errors of the storage are retried.
 
     Raises:
-        ShardError: the shard changed since it was listed, is cut off, damaged, not a tar, or repeats a key. Items
-            yielded before are exact, but the shard as a whole is not to be used.
+        ShardError: the shard changed since it was listed or while it was read, is cut off, damaged, not a tar, repeats
+            a key, or could not be read in all of the tries. Items yielded before are exact if the shard is unchanged,
+            but it is not to be used as a whole.
     """
     try:
-        with open_shard(shard) as stream:
-            yield from read_items(stream, shard.url, shard.size_bytes)
+        with closing(open_shard(shard)) as stream:
+            blocks = _blocks(stream) if Location(shard.url).is_local else _blocks_ahead(stream)
+            with closing(blocks):
+                yield from _read_items(Archive(blocks, shard.url, shard.size_bytes), image)
     except (OSError, pa.ArrowException) as error:
         raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
+    except ShardError:
+        # If the shard was overwritten meanwhile, that is the fault to tell.
+        check_unchanged(shard)
+        raise
+    check_unchanged(shard)
 
 
-def read_items(stream: BinaryIO, name: str, total_bytes: int) -> Iterator[Item]:
+def read_items(stream: BinaryIO, name: str, total_bytes: int, image: ImageConfig) -> Iterator[Item]:
     """The items of an open archive of `total_bytes` in archive order; `name` is what errors call it.
 
     Raises:
-        ShardError: as `read_shard`.
+        ShardError: the archive is cut off, damaged, not a tar, or repeats a key.
     """
-    seen: set[str] = set()
-    key = None
-    members: list[tuple[str, _Member]] = []
-    for member in _read_members(_Archive(stream, name, total_bytes)):
-        match = _SAMPLE_NAME.match(member.name)
-        if match is None:
-            continue
-        member_key, suffix = match.groups()
-        if member_key != key:
-            if key is not None:
-                yield _to_item(key, members)
-            if member_key in seen:
-                raise ShardError(
-                    f"{name}: byte {member.offset}: key {member_key!r} appears again; a sample's files must be adjacent"
-                )
-            seen.add(member_key)
-            key, members = member_key, []
-        members.append((suffix.lower(), member))
-    if key is not None:
-        yield _to_item(key, members)
+    return _read_items(Archive(_blocks(stream), name, total_bytes), image)
 
 
-def _to_item(key: str, members: list[tuple[str, _Member]]) -> Item:
-    images = [member for suffix, member in members if suffix in IMAGE_SUFFIXES]
-    if len(images) == 1:
-        return Item(key, images[0].offset, images[0].size_bytes, images[0].data, "")
-    suffixes = ", ".join(suffix for suffix, _ in members)
-    return Item(key, members[0][1].offset, 0, b"", f"{len(images)} images in the sample, expected 1 ({suffixes})")
+def _blocks(stream: BinaryIO | RetryingStream) -> Generator[bytes]:
+    while block := stream.read(BLOCK_BYTES):
+        yield block
 
 
-class _Archive:
-    """A stream that knows its position and never returns less than was asked for."""
-
-    def __init__(self, stream: BinaryIO, name: str, total_bytes: int) -> None:
-        self.stream, self.name, self.total_bytes, self.position = stream, name, total_bytes, 0
-
-    def error(self, position: int, fault: str) -> ShardError:
-        return ShardError(f"{self.name}: byte {position}: {fault}")
-
-    def read(self, count: int, what: str) -> bytes:
-        # A damaged header can claim any size: what the archive cannot hold is not asked for.
-        content = self.stream.read(min(count, max(0, self.total_bytes - self.position)))
-        if len(content) != count:
-            packed = self.position == 0 and _compression(content)
-            fault = f"{packed}; unpack it" if packed else f"cut off in {what} ({len(content)} of {count} bytes)"
-            raise self.error(self.position, fault)
-        self.position += count
-        return content
-
-    def read_padded(self, count: int, what: str) -> bytes:
-        return self.read(-(-count // BLOCK) * BLOCK, what)[:count]
-
-    def read_header(self) -> tuple[str, int, bytes] | None:
-        """Name, size in bytes and type of the next member; None at the end mark."""
-        start = self.position
-        header = self.read(BLOCK, "a header or the end mark")
-        if header == _ZEROS:
-            if self.read(BLOCK, "the end mark") != _ZEROS:
-                raise self.error(start, "half an end mark; the archive is damaged")
-            return None
+def _blocks_ahead(stream: RetryingStream) -> Generator[bytes]:
+    """The stream's blocks, read by a thread of their own that ends with the iteration."""
+    count = BLOCK_BYTES
+    pending: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(1) as thread:
         try:
-            return _parse_header(header)
-        except ValueError as error:
-            what = _compression(header) if start == 0 else None
-            raise self.error(start, f"{what}; unpack it" if what else f"not a tar header ({error})") from error
+            while True:
+                while len(pending) <= BLOCKS_AHEAD:
+                    pending.append(thread.submit(stream.read, count))
+                    count = min(2 * count, LARGEST_BLOCK_BYTES)
+                block = pending.popleft().result()
+                if not block:
+                    return
+                yield block
+        finally:
+            for future in pending:
+                future.cancel()
+            stream.interrupt()
 
-    def expect_only_zeros(self) -> None:
-        while rest := self.stream.read(1 << 20):
-            if rest.strip(b"\0"):
-                raise self.error(self.position, "data after the end mark; archives joined by cat?")
-            self.position += len(rest)
 
-
-def _read_members(archive: _Archive) -> Iterator[_Member]:
-    name: str | None = None
-    size: int | None = None
-    while (header := archive.read_header()) is not None:
-        start = archive.position - BLOCK
-        plain_name, plain_size, kind = header
-        if kind in _EXTENDED:
-            if plain_size > _LONGEST_HEADER:
-                raise archive.error(start, f"an extended header of {plain_size} bytes")
-            content = archive.read_padded(plain_size, "an extended header")
-            try:
-                if kind == b"L":
-                    name = content.rstrip(b"\0").decode()
-                elif kind == b"x":
-                    name, size = _parse_pax(content, name)
-            except ValueError as error:
-                raise archive.error(start, f"a damaged extended header ({error})") from error
+def _read_items(archive: Archive, image: ImageConfig) -> Iterator[Item]:
+    suffixes = frozenset(suffix.lower().removeprefix(".") for suffix in image.suffixes)
+    max_bytes = image.max_bytes
+    seen: set[str] = set()
+    sample: _Sample | None = None
+    while (member := archive.next_member()) is not None:
+        name, size_bytes = member
+        begin = name.rfind("/") + 1
+        dot = name.find(".", begin)
+        if dot <= begin:
+            # Without a dot, or hidden: such files belong to no sample.
+            archive.skip(size_bytes)
             continue
-        member = _Member(
-            name if name is not None else plain_name, archive.position, plain_size if size is None else size
-        )
-        name = size = None
-        if kind == _FOLDER:
-            continue
-        if kind not in _REGULAR:
-            raise archive.error(start, f"{member.name!r} is not a regular file (type {kind!r})")
-        yield member._replace(data=archive.read_padded(member.size_bytes, f"{member.name!r}"))
-    archive.expect_only_zeros()
+        key = name[:dot]
+        if sample is None or key != sample.key:
+            if sample is not None:
+                yield sample.to_item(max_bytes)
+            if key in seen:
+                raise archive.error(archive.position, f"key {key!r} appears again; a sample's files must be adjacent")
+            seen.add(key)
+            sample = _Sample(key, archive.position)
+        suffix = name[dot + 1 :].lower()
+        if suffix in suffixes:
+            sample.add_image(archive, suffix, size_bytes, max_bytes)
+        else:
+            sample.add(archive, suffix, size_bytes)
+    if sample is not None:
+        yield sample.to_item(max_bytes)
 
 
-def _parse_header(header: bytes) -> tuple[str, int, bytes]:
-    """Name, size in bytes and type of a member. Raises ValueError when this is no header."""
-    unsigned = sum(header) - sum(header[148:156]) + 8 * 32
-    if unsigned != int(header[148:156].rstrip(b"\0 ") or b"-1", 8):
-        raise ValueError("checksum")
-    if header[124] & 0x80:
-        size = int.from_bytes(header[124:136], "big") & ((1 << 95) - 1)
-    else:
-        size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
-    if size < 0:
-        raise ValueError("negative size")
-    name = header[:100].split(b"\0", 1)[0]
-    if header[257:263] == b"ustar\0":
-        prefix = header[345:500].split(b"\0", 1)[0]
-        name = prefix + b"/" + name if prefix else name
-    return name.decode(), size, header[156:157]
+class _Sample:
+    """A sample while its members come in."""
 
+    __slots__ = ("data", "key", "num_images", "num_members", "offset", "size_bytes", "start", "suffixes")
 
-def _parse_pax(content: bytes, name: str | None) -> tuple[str | None, int | None]:
-    """Path and size from PAX records ("LENGTH KEY=VALUE\\n"), which count more than the header that follows.
+    def __init__(self, key: str, start: int) -> None:
+        self.key, self.start = key, start
+        self.num_members = self.num_images = self.offset = self.size_bytes = 0
+        self.suffixes: list[str] = []
+        self.data: bytes | None = None
 
-    Raises:
-        ValueError: a record is malformed.
-    """
-    size = None
-    while content:
-        length_text, _, _ = content.partition(b" ")
-        if not length_text.isdigit() or not len(length_text) < int(length_text) <= len(content):
-            raise ValueError("record length")
-        record, content = content[: int(length_text)], content[int(length_text) :]
-        key, equals, value = record[len(length_text) + 1 :].partition(b"=")
-        if not equals or not value.endswith(b"\n"):
-            raise ValueError("record without value or end")
-        if key == b"path":
-            name = value[:-1].decode()
-        elif key == b"size":
-            size = int(value)
-        elif key.startswith(b"GNU.sparse"):
-            raise ValueError("sparse files are not supported")
-    if size is not None and size < 0:
-        raise ValueError("negative size")
-    return name, size
+    def add(self, archive: Archive, suffix: str, size_bytes: int) -> None:
+        """Leave out a member that is no image."""
+        self._name(suffix)
+        archive.skip(size_bytes)
 
+    def add_image(self, archive: Archive, suffix: str, size_bytes: int, max_bytes: int) -> None:
+        """Read an image, unless it is too large or not the first."""
+        self._name(suffix)
+        self.num_images += 1
+        if self.num_images == 1:
+            self.offset, self.size_bytes = archive.position, size_bytes
+            if size_bytes <= max_bytes:
+                self.data = archive.read(size_bytes)
+                return
+        self.data = None
+        archive.skip(size_bytes)
 
-def _compression(header: bytes) -> str | None:
-    magic = {b"\x1f\x8b": "gzip-compressed", b"\x28\xb5\x2f\xfd": "zstd-compressed", b"BZh": "bzip2-compressed"}
-    return next((what for start, what in magic.items() if header.startswith(start)), None)
+    def _name(self, suffix: str) -> None:
+        self.num_members += 1
+        if len(self.suffixes) < _MOST_NAMED:
+            self.suffixes.append(suffix)
+
+    def to_item(self, max_bytes: int) -> Item:
+        if self.data is not None:
+            return Item(self.key, self.offset, self.size_bytes, self.data, "")
+        if self.num_images == 1:
+            fault = f"an image of {self.size_bytes} bytes, more than image.max_bytes={max_bytes}"
+            return Item(self.key, self.offset, self.size_bytes, b"", fault, "TooManyBytes")
+        rest = ", ..." if self.num_members > _MOST_NAMED else ""
+        fault = f"{self.num_images} images in the sample, expected 1 ({', '.join(self.suffixes)}{rest})"
+        return Item(self.key, self.start, 0, b"", fault, "NotOneImage")

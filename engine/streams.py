@@ -115,7 +115,7 @@ def count_trainable(pool: Pool) -> NDArray[np.int64]:
 
 
 def _trainable(pool: Pool, shard: Shard) -> Iterator[Any]:
-    for item in read_shard(shard):
+    for item in read_shard(shard, pool.image):
         if item.fault or pool.is_labelled(shard.shard, item.key) or pool.is_held_out(shard.shard, item.key):
             continue
         yield item

@@ -118,9 +118,9 @@ def share_of_picks(learnt: Learnt, budget: int, is_wanted: Callable[[str, str], 
     job = learnt.job
     scores, wanted = [], []
     for shard in job.pool.shards:
-        items = [i for i in read_shard(shard) if i.key not in job.pool.labelled.get(shard.shard, ())]
+        items = [i for i in read_shard(shard, job.pool.image) if i.key not in job.pool.labelled.get(shard.shard, ())]
         image = job.pool.image
-        pixels = np.stack([decode(i.data, image.size, image.channels, image.max_pixels) for i in items])
+        pixels = np.stack([decode(i.data, image) for i in items])
         folds = torch.tensor([fold_of(shard.shard, i.key, job.pool.num_folds) for i in items])
         parts = torch.arange(len(items)).split(256)
         scores += [learnt.networks.score(to_input(pixels[p.numpy()], CPU), folds[p])[0].numpy() for p in parts]

@@ -33,7 +33,7 @@ from PIL import Image
 
 from engine.batches import PREFETCH, Part, Prefetched
 from engine.campaign import Campaign, create, open_campaign
-from engine.config import CampaignConfig, override
+from engine.config import CampaignConfig, ImageConfig, override
 from engine.plan import plan
 from engine.pool import list_shards
 from engine.shards import read_shard
@@ -54,7 +54,7 @@ def make_pool(folder: Path, sources: list[Path], copies: int, batch_size: int) -
     folder.mkdir(parents=True)
     items = []
     for number, shard in enumerate(list_shards([str(source) for source in sources], "")[0]):
-        members = {f"{item.key}.jpg": _encoded(item.data) for item in read_shard(shard)}
+        members = {f"{item.key}.jpg": _encoded(item.data) for item in read_shard(shard, ImageConfig())}
         file = folder / f"pool-{number}-0.tar"
         write_shard(file, members)
         items += [(file.name, name.removesuffix(".jpg")) for name in members]

@@ -28,11 +28,11 @@ LATENTS = 3
 def small(pool: DemoPool, tmp_path: Path) -> Pool:
     """Three shards of very unequal sizes, every seventh item labelled: 210 items."""
     shards, _ = list_shards(pool.shards, "")
-    contents = [item for shard in shards[:2] for item in read_shard(shard)]
+    contents = [item for shard in shards[:2] for item in read_shard(shard, IMAGE)]
     for name, part in (("a.tar", contents[:3]), ("b.tar", contents[3:180]), ("c.tar", contents[180:210])):
         write_shard(tmp_path / name, {f"{item.key}.png": item.data for item in part})
     listed, _ = list_shards([f"{tmp_path}/*.tar"], "")
-    items = [(shard.shard, item.key) for shard in listed for item in read_shard(shard)]
+    items = [(shard.shard, item.key) for shard in listed for item in read_shard(shard, IMAGE)]
     labelled = {s.shard: frozenset(key for shard, key in items[::7] if shard == s.shard) for s in listed}
     return Pool(listed, IMAGE, 2, labelled, 0.0)
 
@@ -41,7 +41,7 @@ def identities(pool: Pool, *, labelled: bool) -> list[tuple[str, str]]:
     return [
         (shard.shard, item.key)
         for shard in pool.shards
-        for item in read_shard(shard)
+        for item in read_shard(shard, IMAGE)
         if pool.is_labelled(shard.shard, item.key) == labelled
     ]
 
@@ -50,7 +50,7 @@ def positions(pool: Pool) -> list[Any]:
     return [
         (shard.shard, item.key, item.offset, item.size_bytes)
         for shard in pool.shards
-        for item in read_shard(shard)
+        for item in read_shard(shard, IMAGE)
         if pool.is_labelled(shard.shard, item.key)
     ]
 
@@ -88,7 +88,7 @@ def test_an_uncounted_pass_deals_every_item_to_one_stream(small: Pool, num_strea
     for stream in range(num_streams):
         for index, first, last, step in deal.slices(0, stream):
             shard = small.shards[index]
-            keys = [item.key for item in read_shard(shard) if not small.is_labelled(shard.shard, item.key)]
+            keys = [item.key for item in read_shard(shard, IMAGE) if not small.is_labelled(shard.shard, item.key)]
             seen.update((shard.shard, key) for key in keys[first:last:step])
     assert seen == Counter(identities(small, labelled=False))
 
@@ -174,9 +174,9 @@ def test_micro_batches_cut_a_batch_and_weigh_what_they_hold(small: Pool, tmp_pat
 
 def test_items_come_with_their_folds_and_labelled_ones_are_drawn_evenly(small: Pool, tmp_path: Path) -> None:
     pixels = {
-        decode(item.data, 8, 1, 10**6).tobytes(): (shard.shard, item.key)
+        decode(item.data, ImageConfig(size=8, channels=1)).tobytes(): (shard.shard, item.key)
         for shard in small.shards
-        for item in read_shard(shard)
+        for item in read_shard(shard, IMAGE)
     }
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
     batches = Batches(small, labelled, Deal(3, 8, 0, count_trainable(small)), Part(0, 1), (16, 1, LATENTS))
@@ -250,7 +250,7 @@ def test_the_judged_sample_is_of_all_shards(small: Pool) -> None:
 
 
 def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(small: Pool, tmp_path: Path) -> None:
-    everything = {s.shard: frozenset(item.key for item in read_shard(s)) for s in small.shards}
+    everything = {s.shard: frozenset(item.key for item in read_shard(s, IMAGE)) for s in small.shards}
     pool = small._replace(labelled=everything)
     with pytest.raises(InputError, match="no unlabelled image to train on"):
         next(UnlabelledStream(pool, Deal(3, 1, 0, None), 0))

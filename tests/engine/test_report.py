@@ -140,7 +140,7 @@ def test_pictures_are_those_on_the_page(made: Made) -> None:
 
 def test_quarantine_is_counted_and_shown(made: Made) -> None:
     text = Page(made.campaign).text
-    assert '<td>decode</td><td>UnidentifiedImageError</td><td class="value">1</td>' in text
+    assert '<td>decode</td><td>UnknownFormat</td><td class="value">1</td>' in text
     assert '<td>read</td><td>NotOneImage</td><td class="value">1</td>' in text
     assert "2 images in the sample, expected 1 (png, jpg)" in text
 

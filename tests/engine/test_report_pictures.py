@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.config import ImageConfig
 from engine.report_pictures import (
     LIGHT,
     THUMBNAIL_SIDE,
@@ -22,7 +23,7 @@ from vaal.losses import adversarial_loss, discriminator_loss
 
 
 def reduced(content: bytes) -> Image.Image:
-    return thumbnail(content, 10**9)
+    return thumbnail(content, ImageConfig())
 
 
 RNG = np.random.default_rng(0)

@@ -12,7 +12,6 @@ import torch
 
 from engine.campaign import Campaign, is_complete, read_manifest
 from engine.config import ImageConfig
-from engine.config import ImageConfig
 from engine.demo import DemoPool
 from engine.errors import InputError, NotAcceptableError
 from engine.heartbeat import Progress

@@ -1,0 +1,37 @@
+"""What a person reads of an option: the values it may have, and what is wrong with one."""
+
+import difflib
+from typing import Literal, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+
+def explain(error: ValidationError, known: list[str]) -> str:
+    """All faults in one line, each with its key; `known` are the keys that an unknown one may have meant."""
+    faults: dict[str, str] = {}
+    for fault in error.errors():
+        # A union adds the name of each of its members to the key.
+        key = ".".join(str(part) for part in fault["loc"][:2])
+        message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
+        if fault["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, known, n=1)
+            faults[key] = f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
+        elif fault["type"] == "value_error":
+            faults[key] = message.removeprefix("value error, ")
+        elif key in faults:
+            faults[key] += f", or {message}"
+        else:
+            faults[key] = f"{key}={fault['input']!r}: {message}"
+    return "; ".join(faults.values())
+
+
+def describe_range(field: FieldInfo) -> str:
+    """The permitted values of an option as text, empty where the type says it all."""
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(str(choice) for choice in get_args(field.annotation))
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    metadata = [*field.metadata, *(m for part in get_args(field.annotation) for m in getattr(part, "__metadata__", ()))]
+    flat = [inner for m in metadata for inner in getattr(m, "metadata", None) or [m]]
+    bounds = [f"{sign} {getattr(m, name)}" for m in flat for name, sign in signs.items() if hasattr(m, name)]
+    return " and ".join(bounds)
