@@ -65,6 +65,16 @@ def read_manifest(stage: Location, command: str) -> dict[str, Any]:
     return (stage / "manifest.json").read_json()
 
 
+def read_trained(folder: Location, name: str, sha256: str | None) -> bytes:
+    """A file of a train stage. Raises InputError when it is not the one whose SHA-256 the manifest gives."""
+    content = (folder / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(
+            f"{folder / name}: not the file that training wrote; delete {folder}/manifest.json and train again"
+        )
+    return content
+
+
 def write_manifest(
     stage: Location,
     campaign: Campaign,

@@ -92,7 +92,10 @@ class Chunk:
         try:
             self._pixels[len(self.items)] = decode(item.data, self.image)
         except DecodeError as error:
-            self.bad.append((item.key, item.offset, "decode", error.kind, str(error)))
+            self.refuse(item, error.kind, str(error))
+            return
+        except MemoryError:
+            self.refuse(item, "OutOfMemory", "within image.max_pixels, but it does not fit the memory of this machine")
             return
         self.items.append((item.key, item.offset, item.size_bytes, content_hash(item.data), fold))
 

@@ -23,6 +23,7 @@ from engine.campaign import (
     fingerprint,
     is_complete,
     read_manifest,
+    read_trained,
     source_fingerprint,
     write_manifest,
 )
@@ -79,19 +80,22 @@ def score(campaign: Campaign, address: str, on_progress: Callable[[Progress], No
             ledger = Ledger(campaign.stage("ledger"))
             # Closed before Ray is: after an interrupt, what is left of Ray Data's threads would complain of a lost Ray.
             with closing(ledger), closing(_stream(campaign, plan.todo, inputs, (device, num_actors))) as stream:
-                for shard, committed in _commit(campaign, plan, stream, tally, report):
+                for shard, committed in _commit(campaign, plan, _told(stream, tally, on_progress, report)):
                     plan.committed[shard] = committed
                     ledger.add(shard, committed)
-                    on_progress(tally.progress())
+                    tally.add_shard(committed)
     require_acceptable(campaign, plan.committed, report)
     return _complete(campaign, plan, inputs, device)
 
 
 def _inputs(campaign: Campaign) -> dict[str, str]:
-    """What scores follow from, by name: SHA-256 of the networks' files, the settings and the code."""
-    trained = read_manifest(campaign.stage("train"), "train")["files"]
+    """What scores follow from, by name: SHA-256 of the networks, whose files are checked, the settings and the code."""
+    folder = campaign.stage("train")
+    weights = {name: sha for name, sha in read_manifest(folder, "train")["files"].items() if _is_scored_with(name)}
+    for name, sha in weights.items():
+        read_trained(folder, name, sha)
     return {
-        **{name: sha for name, sha in trained.items() if _is_scored_with(name)},
+        **weights,
         "settings": fingerprint(image=result_values(campaign.config.image), score=result_values(campaign.config.score)),
         "code": source_fingerprint(*CODE),
     }
@@ -226,32 +230,34 @@ class _Scorer:
         return self._scorer.score_chunk(chunk)
 
 
-def _commit(
-    campaign: Campaign, plan: Plan, stream: Iterator[pa.Table], tally: Tally, report: Report
-) -> Iterator[tuple[str, Committed]]:
+def _told(
+    stream: Iterator[pa.Table], tally: Tally, on_progress: Callable[[Progress], None], report: Report
+) -> Iterator[dict[str, Any]]:
+    """The rows of the stream, counted."""
+    for row in (row for table in stream for row in table.to_pylist()):
+        yield row
+        tally.add_chunk(row["read_bytes"], row["num_items"], row["num_bad"])
+        on_progress(tally.progress())
+        for note in row["notes"]:
+            report(note)
+
+
+def _commit(campaign: Campaign, plan: Plan, rows: Iterator[dict[str, Any]]) -> Iterator[tuple[str, Committed]]:
     """Commit each shard as its last chunk arrives. Yields its ledger."""
     left = {shard.shard for shard in plan.todo}
     drafts: dict[str, Draft] = {}
     writing: deque[tuple[str, Future[Committed]]] = deque()
-
-    def written(most: int) -> Iterator[tuple[str, Committed]]:
-        while writing and (writing[0][1].done() or len(writing) > most):
-            shard, future = writing.popleft()
-            tally.add_shard(future.result())
-            yield shard, future.result()
-
     with ThreadPoolExecutor(COMMIT_THREADS) as threads:
-        for row in (row for table in stream for row in table.to_pylist()):
+        for row in rows:
             shard = row["shard"]
             # Ray computes a chunk again when a node is lost; the first answer is as good.
-            if shard in left and drafts.setdefault(shard, Draft(shard)).add(row):
-                tally.add_chunk(row["read_bytes"], row["num_items"], row["num_bad"])
-                if drafts[shard].is_whole:
-                    left.remove(shard)
-                    writing.append((shard, threads.submit(drafts.pop(shard).commit, campaign, plan.files[shard])))
-            for note in row["notes"]:
-                report(note)
-            yield from written(MOST_WRITING)
-        yield from written(0)
+            if shard in left and drafts.setdefault(shard, Draft(shard)).add(row) and drafts[shard].is_whole:
+                left.remove(shard)
+                writing.append((shard, threads.submit(drafts.pop(shard).commit, campaign, plan.files[shard])))
+            while writing and (writing[0][1].done() or len(writing) > MOST_WRITING):
+                shard, future = writing.popleft()
+                yield shard, future.result()
+        for shard, future in writing:
+            yield shard, future.result()
     if left:
         raise RuntimeError(f"Ray Data ended without all chunks of {sorted(left)[:3]}")

@@ -3,7 +3,6 @@
 Files hold fp32 tensors and no pickle. `Networks.score` is what scoring and the diagnosis of training share.
 """
 
-import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from engine.campaign import read_trained
 from engine.config import CampaignConfig
-from engine.errors import InputError, VaalError
+from engine.errors import VaalError
 from engine.storage import Location
 from vaal.ablations import Centroid, FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
 from vaal.acquisition.discriminator import image_logit, labelled_logit
@@ -143,10 +143,5 @@ def load_networks(folder: Location, config: CampaignConfig, sha256: dict[str, st
     """
     networks = make_networks(config)
     for name, module in networks.files().items():
-        content = (folder / name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != sha256.get(name):
-            raise InputError(
-                f"{folder / name}: not the file that training wrote; delete {folder}/manifest.json and train again"
-            )
-        module.load_state_dict(safetensors.torch.load(content))
+        module.load_state_dict(safetensors.torch.load(read_trained(folder, name, sha256.get(name))))
     return networks.eval()

@@ -50,24 +50,23 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 class Faulty:
     """A stream in which reading fails at a byte: when it is reached, half-way through a read, or by ending there."""
 
-    def __init__(self, stream: Any, at: int, how: str, faults: Iterator[Exception]) -> None:
-        self.stream, self.at, self.how, self.faults = stream, at, how, faults
+    def __init__(self, stream: Any, position: int, at: int, how: str, faults: Iterator[Exception]) -> None:
+        self.stream, self.position, self.at, self.how, self.faults = stream, position, at, how, faults
 
     def read(self, count: int) -> bytes:
-        position = self.stream.tell()
-        if not position <= self.at < position + count:
-            return self.stream.read(count)  # type: ignore[no-any-return]
-        if self.how != "at once" and position < self.at:
-            return self.stream.read(self.at - position)  # type: ignore[no-any-return]
-        fault = next(self.faults, None)
-        if fault is None:
-            return self.stream.read(count)  # type: ignore[no-any-return]
-        if self.how == "ends":
-            return b""
-        raise fault
+        if self.how != "at once" and self.position < self.at:
+            count = min(count, self.at - self.position)
+        if self.position <= self.at < self.position + count and (fault := next(self.faults, None)):
+            if self.how == "ends":
+                return b""
+            raise fault
+        content: bytes = self.stream.read(count)
+        self.position += len(content)
+        return content
 
     def read_at(self, count: int, position: int) -> bytes:
         self.stream.seek(position)
+        self.position = position
         return self.read(count)
 
     def close(self) -> None:
@@ -84,7 +83,7 @@ class Storage:
 
     def opened(self, shard: Shard, position: int, **options: Any) -> Faulty:
         self.num_opened += 1
-        return Faulty(self.open(shard, position, **options), self.at, self.how, self.faults)
+        return Faulty(self.open(shard, position, **options), position, self.at, self.how, self.faults)
 
     def fails(self, at: int, how: str, *faults: Exception) -> None:
         self.num_opened, self.at, self.how, self.faults = 0, at, how, iter(faults)
