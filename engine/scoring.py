@@ -84,6 +84,7 @@ def score(campaign: Campaign, address: str, on_progress: Callable[[Progress], No
                     plan.committed[shard] = committed
                     ledger.add(shard, committed)
                     tally.add_shard(committed)
+                    on_progress(tally.progress())
     require_acceptable(campaign, plan.committed, report)
     return _complete(campaign, plan, inputs, device)
 

@@ -53,5 +53,6 @@ def run(screen: Terminal, campaign: "Campaign", address: str) -> Outcome:
         "scores": campaign.stage("scores"),
     }
     if counts["quarantined"]:
+        facts["of these"] = ", ".join(f"{count:,} x {name}" for name, count in manifest["errors"].items())
         facts["quarantine"] = campaign.stage("quarantine")
     return Outcome(f"Round {campaign.round:03d}: scored", facts, manifest)

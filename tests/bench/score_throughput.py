@@ -1,95 +1,185 @@
-"""Images per second of `vaal score` beside a bare PyTorch loop over the same shards, on the same cores, in one run.
+"""Images per second of `vaal score` beside a bare PyTorch loop, and beside what else one might write, in one run.
 
-    python tests/bench/score_throughput.py [NUM_SHARDS]
+    python tests/bench/score_throughput.py [small] [--pool cifar10|photos64|photos224] [--network default|pixels]
+                                           [--items N] [--rounds N] [--workers N[,N]] [--rivals]
 
-Needs CIFAR-10's shards below VAAL_DATA, else ../shared/data; says so and ends where they are absent. Both sides read
-tar shards, decode JPEG by Pillow and run the default encoder and discriminators in batches of the same size; the bare
-loop neither checks, hashes nor commits anything. The stage is timed from its call to its manifest, with and without the
-seconds in which Ray starts.
+Pools: CIFAR-10's shards of 1,000 at 32 px, or the photographs' shards of 100 at 64 or 224 px, under as many names as
+make up the items: 500,000 of CIFAR-10 or 2,000 photographs (small: 8,000 or 400). Networks: the default ones, or those
+of train.method=pixels, which leave more of the time to everything else. Needs the shards below VAAL_DATA, else
+../shared/data; says so and ends where they are absent.
+
+Variants take turns for five rounds (small: 2), each in a fresh process, two processes or threads for the networks:
+
+    bare          two processes, one thread and half of the shards each: tarfile, the engine's decoder, the networks in
+                  batches of the same size; no checks, no output. From when both are ready to when the last ends
+    vaal          the score stage. Steady: from a tenth of the items to the last; whole: from before the process starts,
+                  with its imports and a private Ray, to the manifest, Ray shut down
+    ray.data      read_webdataset with its own decoder, an actor pool of two, write_parquet; at most 50,000 items
+    webdataset    webdataset and a DataLoader of two workers, the networks in the main process; at most 50,000 items
+    bare, Pillow  the bare loop that decodes at full size by Pillow; at most 50,000 items
+
+A figure is the median over the rounds; a ratio that of the ratios of the same round. With --workers 1,2 the first two
+variants run with each number of processes, and the efficiency is the items/s of n over n times those of the first.
 """
 
-import io
+import argparse
+import json
 import os
-import sys
-import tarfile
+import shutil
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from PIL import Image
+import score_variants
+from measure import cifar10_shards, end_on_sigterm, machine, photo_shards, result_of, start_fresh
+from pools import repeated, trained_campaign
+from score_variants import Spec
 
-from engine.campaign import Campaign, create, write_manifest
-from engine.config import CampaignConfig, override
-from engine.demo import cifar10
-from engine.pool import expand
-from engine.scoring import score
-from engine.session import ray_session
-from engine.weights import make_networks, save_weights
-
-
-def bare_loop(files: list[str], config: CampaignConfig) -> tuple[int, float]:
-    """Items and seconds of one process with all cores."""
-    networks = make_networks(config).eval()
-    torch.set_num_threads(os.cpu_count() or 1)
-    started, count = time.perf_counter(), 0
-    batch: list[np.ndarray] = []
-
-    def flush() -> None:
-        x = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        networks.score(x, torch.zeros(len(batch), dtype=torch.int64))
-        batch.clear()
-
-    for file in files:
-        with tarfile.open(file) as tar:
-            for member in tar:
-                data = tar.extractfile(member)
-                assert data is not None
-                batch.append(np.asarray(Image.open(io.BytesIO(data.read())).convert("RGB")))
-                count += 1
-                if len(batch) == config.score.batch_size:
-                    flush()
-        if batch:
-            flush()
-    return count, time.perf_counter() - started
+RIVALS = ("ray.data", "webdataset", "bare, Pillow")
+MOST_RIVAL_ITEMS = 50_000
+STEADY_TARGET, WHOLE_TARGET, WHOLE_ITEMS = 0.95, 0.90, 500_000
+RIVAL_TARGETS = {"ray.data": 1.5, "webdataset": 1.0, "bare, Pillow": 1.0}
 
 
-def vaal_score(campaign: Campaign) -> tuple[int, float]:
-    """Items and seconds of the score stage."""
-    started = time.perf_counter()
-    manifest = score(campaign, "local", lambda _: None, lambda _: None)
-    return manifest["counts"]["scored"], time.perf_counter() - started
+class Pool(NamedTuple):
+    shards: Callable[[], list[Path]]
+    items_per_shard: int
+    side: int
+    items: int
+    small_items: int
+
+
+POOLS = {
+    "cifar10": Pool(cifar10_shards, 1000, 32, 500_000, 8000),
+    "photos64": Pool(photo_shards, 100, 64, 2000, 400),
+    "photos224": Pool(photo_shards, 100, 224, 2000, 400),
+}
+NETWORKS: dict[str, dict[str, Any]] = {"default": {}, "pixels": {"train.method": "pixels"}}
+
+
+class Job(NamedTuple):
+    """A variant with a number of processes, on so many shards."""
+
+    variant: str
+    workers: int
+    num_shards: int
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("size", nargs="?", choices=("small", "large"), default="large")
+    parser.add_argument("--pool", choices=POOLS, default="cifar10")
+    parser.add_argument("--network", choices=NETWORKS, default="default")
+    parser.add_argument("--items", type=int)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--workers", type=lambda text: [int(word) for word in text.split(",")], default=[2])
+    parser.add_argument("--rivals", action="store_true")
+    return parser.parse_args()
+
+
+def jobs(given: argparse.Namespace) -> dict[str, Job]:
+    """What takes turns, by name."""
+    pool = POOLS[given.pool]
+    items = given.items or (pool.items if given.size == "large" else pool.small_items)
+    count, rival = (max(2, number // pool.items_per_shard) for number in (items, min(items, MOST_RIVAL_ITEMS)))
+    found = {}
+    for variant in ("bare", "vaal"):
+        for workers in given.workers:
+            name = variant if len(given.workers) == 1 else f"{variant} x {workers}"
+            found[name] = Job(variant, workers, count)
+    if given.rivals:
+        found |= {variant: Job(variant, given.workers[0], rival) for variant in RIVALS}
+    return found
+
+
+def measured(job: Job, files: list[Path], settings: dict[str, Any], folder: Path) -> dict[str, float]:
+    """What a fresh process of the variant found. `folder` holds the trained campaign, which is left as it is."""
+    campaign, out, spec = folder / "copy", folder / "out", folder / "spec.json"
+    shutil.copytree(folder / "campaign", campaign)
+    names = [str(file) for file in files[: job.num_shards]]
+    spec.write_text(json.dumps(Spec(names, settings, str(campaign), str(out), job.workers)._asdict()))
+    try:
+        return result_of(start_fresh(score_variants.__file__, job.variant, str(spec), str(time.monotonic())))
+    finally:
+        for made in (campaign, out):
+            shutil.rmtree(made, ignore_errors=True)
+
+
+Rates = dict[str, list[float]]
+
+
+def measure_all(
+    turns: dict[str, Job], files: list[Path], settings: dict[str, Any], folder: Path, num_rounds: int
+) -> tuple[Rates, dict[str, int]]:
+    """Items/s of every round and the number of items, by variant; what includes the start as "..., whole"."""
+    rates: Rates = {}
+    items = {}
+    for number in range(1, num_rounds + 1):
+        for name, job in turns.items():
+            found = measured(job, files, settings, folder)
+            both = {name: found["steady"]}
+            if "whole" in found:
+                both[f"{name}, whole"] = found["items"] / found["whole"]
+            for kind, rate in both.items():
+                rates.setdefault(kind, []).append(rate)
+                items[kind] = int(found["items"])
+            line = ", ".join(f"{kind} {rate:,.0f}" for kind, rate in both.items())
+            print(f"  round {number}, load {os.getloadavg()[0]:.1f}: {line}", flush=True)
+    return rates, items
+
+
+def over(rates: Rates, name: str, to: str) -> float:
+    """The median over the rounds of the ratio of two variants' items/s."""
+    return statistics.median(a / b for a, b in zip(rates[name], rates[to], strict=True))
+
+
+def verdict(what: str, reached: float, target: float, note: str = "") -> None:
+    print(f"target: {what}: {target:.2f}; reached {reached:.3f}: {'met' if reached >= target else 'MISSED'}{note}")
+
+
+def tell(rates: Rates, items: dict[str, int], given: argparse.Namespace) -> None:
+    is_one = len(given.workers) == 1
+    last = given.workers[-1]
+    bare, vaal = ("bare", "vaal") if is_one else (f"bare x {last}", f"vaal x {last}")
+    print(f"{'variant':<22}{'items':>9}{'items/s':>9}{'to ' + bare:>11}")
+    for name, found in rates.items():
+        print(f"{name:<22}{items[name]:>9,}{statistics.median(found):>9,.0f}{over(rates, name, bare):>11.3f}")
+    if not is_one:
+        first = given.workers[0]
+        for kind in ("bare", "vaal"):
+            efficiency = over(rates, f"{kind} x {last}", f"{kind} x {first}") * first / last
+            print(f"efficiency of {last} processes against {first}, {kind}: {efficiency:.3f}")
+    verdict(f"{vaal}, steady, to {bare}", over(rates, vaal, bare), STEADY_TARGET)
+    whole = f"{vaal}, whole"
+    has_size = items[whole] >= WHOLE_ITEMS
+    note = "" if has_size else f" (the target is for {WHOLE_ITEMS:,} items, these are {items[whole]:,})"
+    verdict(f"{whole}, to {bare}", over(rates, whole, bare), WHOLE_TARGET, note)
+    for rival in RIVALS if given.rivals else ():
+        verdict(f"{vaal}, steady, to {rival}", over(rates, vaal, rival), RIVAL_TARGETS[rival])
+        whole_rival = f"{rival}, whole"
+        if whole_rival in rates and items[whole_rival] == items[whole]:
+            verdict(f"{whole}, to {whole_rival}", over(rates, whole, whole_rival), RIVAL_TARGETS[rival])
 
 
 def main() -> None:
-    num_shards = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    data = Path(os.environ.setdefault("VAAL_DATA", str(Path(__file__).parents[3] / "shared/data")))
-    if not (data / "cifar10").is_dir():
-        print(f"not measured: no cifar10/ below {data}; set VAAL_DATA")
+    given = options()
+    pool = POOLS[given.pool]
+    sources = pool.shards()
+    if not sources:
+        print(f"not measured: {given.pool}, for want of its shards below VAAL_DATA or ../shared/data")
         return
-    with tempfile.TemporaryDirectory() as folder:
-        pool = cifar10(Path(folder) / "pool")
-        config = override(CampaignConfig(), {"pool.root": str(Path(expand(pool.shards)[0].url).parent)}, "bench")
-        files = [location.url for location in expand(pool.shards)][:num_shards]
-        labels = Path(folder) / "labels.csv"
-        shard, key = next((s, k) for s, k in sorted(pool.oracle) if s == Path(files[0]).name)
-        labels.write_text(f"shard,key,label\n{shard},{key},{pool.oracle[shard, key]}\n")
-        campaign = create(f"{folder}/campaign", files, str(labels), config, lambda _: None)
-        weights = save_weights(campaign.stage("train"), make_networks(config).files())
-        write_manifest(campaign.stage("train"), campaign, inputs={}, counts={}, files=weights)
-
-        bare_items, bare_seconds = bare_loop(files, config)
-        bare_rate = bare_items / bare_seconds
-        print(f"bare loop           {bare_items:>7,} items {bare_seconds:7.1f} s {bare_rate:8,.0f} items/s")
-        started = time.perf_counter()
-        with ray_session("local"):
-            start_seconds = time.perf_counter() - started
-            items, seconds = vaal_score(campaign)
-        assert items == bare_items
-        for name, total in (("vaal score", seconds), ("  with Ray's start", seconds + start_seconds)):
-            rate = items / total
-            print(f"{name:<19} {items:>7,} items {total:7.1f} s {rate:8,.0f} items/s  ratio {rate / bare_rate:.2f}")
+    end_on_sigterm()
+    turns, num_rounds = jobs(given), given.rounds or (5 if given.size == "large" else 2)
+    print(f"{machine()}; {given.pool} at {pool.side} px, network {given.network}, {num_rounds} rounds")
+    settings = {"image.size": pool.side, **NETWORKS[given.network]}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = repeated(sources, max(job.num_shards for job in turns.values()), folder / "pool")
+        trained_campaign(folder / "campaign", files, settings)
+        tell(*measure_all(turns, files, settings, folder, num_rounds), given)
 
 
 if __name__ == "__main__":
