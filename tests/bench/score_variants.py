@@ -12,6 +12,7 @@ Every variant runs the same networks on batches of the same size. Nothing heavy 
 
 import io
 import json
+import logging
 import multiprocessing
 import sys
 import tarfile
@@ -173,8 +174,8 @@ class RayScorer:
 def ray_data(spec: Spec) -> Found:
     """`read_webdataset` with its own decoder, an actor pool and `write_parquet`.
 
-    Reading and the actors ask for the same, so that Ray Data fuses them and images stay in one process; what they leave
-    of the CPUs is for the tasks that write, without which the pipeline would wait for ever.
+    On two cores there is room for two of each stage at a time: Ray Data does not fuse them, and two actors of one CPU
+    each would leave none to read with, so that the pipeline would wait for ever.
     """
     import pyarrow.parquet as pq
     import ray.data
@@ -182,13 +183,14 @@ def ray_data(spec: Spec) -> Found:
     from engine.session import ray_session
 
     with ray_session("local"):
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
-        images = ray.data.read_webdataset(spec.files, num_cpus=0.75)
+        images = ray.data.read_webdataset(spec.files, num_cpus=0.4)
         scored = images.map_batches(
             RayScorer, fn_constructor_args=(spec.settings,), batch_size=HANDED_ON, batch_format="pandas",
-            compute=ray.data.ActorPoolStrategy(size=spec.workers), num_cpus=0.75,
+            compute=ray.data.ActorPoolStrategy(size=spec.workers), num_cpus=0.5,
         )  # fmt: skip
-        scored.write_parquet(spec.out, ray_remote_args={"num_cpus": 0.25})
+        scored.write_parquet(spec.out, ray_remote_args={"num_cpus": 0.1})
         ended = time.monotonic()
     at = np.sort(pq.read_table(spec.out, columns=["at"])["at"].to_numpy())
     times, counts = np.unique(at, return_counts=True)
