@@ -147,8 +147,7 @@ def require_alone(file: Location) -> None:
     before = read_heartbeat(file)
     if before is None or not before["is_running"]:
         return
-    is_here = before["host"] == socket.gethostname()
-    if is_here and not _is_alive(before["pid"]):
+    if _is_known_dead(before):
         return
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
@@ -163,11 +162,19 @@ def require_alone(file: Location) -> None:
             )
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+def is_living(beat: dict[str, Any]) -> bool:
+    """Whether a run lives, as far as its last sign of life can tell; the clocks of the machines are believed."""
+    age = datetime.now(UTC) - datetime.fromisoformat(beat["at"])
+    return beat["is_running"] and age.total_seconds() < PATIENCE_SECONDS and not _is_known_dead(beat)
+
+
+def _is_known_dead(beat: dict[str, Any]) -> bool:
+    if beat["host"] != socket.gethostname():
         return False
-    except PermissionError:
+    try:
+        os.kill(beat["pid"], 0)
+    except ProcessLookupError:
         return True
-    return True
+    except PermissionError:
+        pass
+    return False

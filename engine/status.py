@@ -1,10 +1,9 @@
 """What a campaign has and what comes next, read from its storage alone."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from engine.campaign import Campaign, is_complete, round_home
-from engine.heartbeat import PATIENCE_SECONDS, read_heartbeat
+from engine.heartbeat import is_living, read_heartbeat
 from engine.labels import read_labels
 from engine.pool import read_shards
 from engine.storage import Location
@@ -57,20 +56,15 @@ def _round_status(folder: Location, number: int, num_shards: int) -> dict[str, A
 
 
 def _scoring_status(folder: Location, num_shards: int) -> dict[str, Any]:
-    """How far scoring is: as its run said last, which may be another machine's, or as the files say where none did."""
+    """How far scoring is: as a run says that lives, maybe on another machine, or as the files say."""
     beat = read_heartbeat(folder / "ledger" / "progress.json")
-    if beat is None:
-        return {"complete": False, "committed_shards": len((folder / "scores").children()), "shards": num_shards}
-    age = datetime.now(UTC) - datetime.fromisoformat(beat["at"])
-    return {
-        "complete": False,
-        "committed_shards": beat["shards"],
-        "shards": num_shards,
-        "is_running": beat["is_running"] and age.total_seconds() < PATIENCE_SECONDS,
-        **{key: beat[key] for key in ("at", "host", "items", "items_per_second", "seconds_left")},
-        "quarantined": sum(beat["errors"].values()),
-        "errors": beat["errors"],
-    }
+    is_running = beat is not None and is_living(beat)
+    shards = beat["shards"] if beat and is_running else len((folder / "scores").children())
+    state = {"complete": False, "is_running": is_running, "committed_shards": shards, "shards": num_shards}
+    if beat:
+        state |= {key: beat[key] for key in ("at", "host", "items", "items_per_second", "seconds_left", "errors")}
+        state["quarantined"] = sum(beat["errors"].values())
+    return state
 
 
 def _next(campaign: Campaign, latest: dict[str, Any]) -> str:

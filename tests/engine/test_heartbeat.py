@@ -12,7 +12,7 @@ import pytest
 
 from engine import heartbeat
 from engine.errors import VaalError
-from engine.heartbeat import Heartbeat, Tally, read_heartbeat, require_alone
+from engine.heartbeat import Heartbeat, Tally, is_living, read_heartbeat, require_alone
 from engine.score_files import Committed
 from engine.storage import Location
 
@@ -81,6 +81,7 @@ def test_a_run_that_was_killed_here_is_known_to_be_dead(file: Location, monkeypa
     with Heartbeat(file, Tally(1, 1, {})):
         left = read_heartbeat(file)
     file.write_json({**left, "is_running": True, "pid": ended.pid})
+    assert not is_living(read_heartbeat(file))
     monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 60.0)
     started = time.monotonic()
     require_alone(file)
@@ -91,9 +92,11 @@ def test_a_run_of_another_machine_is_dead_when_it_shows_no_sign_of_life(file: Lo
     with Heartbeat(file, Tally(1, 1, {})):
         left = read_heartbeat(file)
     file.write_json({**left, "is_running": True, "host": "elsewhere"})
+    assert is_living(read_heartbeat(file))
     started = time.monotonic()
     require_alone(file)
     assert time.monotonic() - started >= 0.6
+    assert not is_living(read_heartbeat(file))
 
 
 def test_a_sign_of_life_that_is_cut_off_is_none(file: Location) -> None:
