@@ -2,7 +2,6 @@
 
 PYTHON ?= python3
 POOL ?= digits
-SHARDS ?= 50
 BENCH ?= large
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(READY) ## Run a whole round on real images (POOL=digits, or POOL=cifar10).
@@ -46,8 +45,11 @@ fix: $(READY) ## Format the code, and mend what the linter can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure; prints ratios. Parts need CIFAR-10 below VAAL_DATA (SHARDS=50, BENCH=small for the quick ones).
-	$(BIN)/python tests/bench/score_throughput.py $(SHARDS)
+bench: $(READY) ## Measure; prints ratios. Parts need images below VAAL_DATA (BENCH=small for the quick ones).
+	$(BIN)/python tests/bench/score_throughput.py $(BENCH)
+	$(BIN)/python tests/bench/score_memory.py $(BENCH)
+	$(BIN)/python tests/bench/driver_cost.py $(BENCH)
+	$(BIN)/python tests/bench/resume_planning.py $(BENCH)
 	$(BIN)/python tests/bench/decoding.py $(BENCH)
 	$(BIN)/python tests/bench/step_overhead.py $(BENCH)
 	$(BIN)/python tests/bench/input_stall.py $(BENCH)

@@ -36,7 +36,6 @@ def ray_session(address: str) -> Iterator[None]:
         "object_store_memory": OBJECT_STORE_BYTES,
         # Parts of it outlive a driver that is killed, and keep a core busy.
         "include_dashboard": False,
-        "_system_config": {"preload_python_modules": ["engine.scorer"]},
     }
     try:
         with _silent_standard_error():

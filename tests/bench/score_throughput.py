@@ -24,6 +24,7 @@ variants run with each number of processes, and the efficiency is the items/s of
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -41,6 +42,7 @@ from score_variants import Spec
 RIVALS = ("ray.data", "webdataset", "bare, Pillow")
 MOST_RIVAL_ITEMS = 50_000
 STEADY_TARGET, WHOLE_TARGET, WHOLE_ITEMS = 0.95, 0.90, 500_000
+ENOUGH_SHARDS = 20
 RIVAL_TARGETS = {"ray.data": 1.5, "webdataset": 1.0, "bare, Pillow": 1.0}
 
 
@@ -137,21 +139,25 @@ def over(rates: Rates, name: str, to: str) -> float:
 
 
 def verdict(what: str, reached: float, target: float, note: str = "") -> None:
-    print(f"target: {what}: {target:.2f}; reached {reached:.3f}: {'met' if reached >= target else 'MISSED'}{note}")
+    outcome = "not measured, too few items" if math.isnan(reached) else "met" if reached >= target else "MISSED"
+    print(f"target: {what}: {target:.2f}; reached {reached:.3f}: {outcome}{note}")
 
 
 def tell(rates: Rates, items: dict[str, int], given: argparse.Namespace) -> None:
     is_one = len(given.workers) == 1
     last = given.workers[-1]
     bare, vaal = ("bare", "vaal") if is_one else (f"bare x {last}", f"vaal x {last}")
-    print(f"{'variant':<22}{'items':>9}{'items/s':>9}{'to ' + bare:>11}")
+    print(f"{'variant':<22}{'items':>9}{'items/s':>9}{'to ' + bare:>14}")
     for name, found in rates.items():
-        print(f"{name:<22}{items[name]:>9,}{statistics.median(found):>9,.0f}{over(rates, name, bare):>11.3f}")
+        print(f"{name:<22}{items[name]:>9,}{statistics.median(found):>9,.0f}{over(rates, name, bare):>14.3f}")
     if not is_one:
         first = given.workers[0]
         for kind in ("bare", "vaal"):
             efficiency = over(rates, f"{kind} x {last}", f"{kind} x {first}") * first / last
             print(f"efficiency of {last} processes against {first}, {kind}: {efficiency:.3f}")
+    num_shards = items[vaal] // POOLS[given.pool].items_per_shard
+    if num_shards < ENOUGH_SHARDS:
+        print(f"steady figures of {num_shards} shards say nothing: results come by the shard; {ENOUGH_SHARDS} suffice")
     verdict(f"{vaal}, steady, to {bare}", over(rates, vaal, bare), STEADY_TARGET)
     whole = f"{vaal}, whole"
     has_size = items[whole] >= WHOLE_ITEMS

@@ -2,8 +2,8 @@
 
     python tests/bench/score_variants.py VARIANT SPEC STARTED
 
-SPEC is a JSON file: `files`, the shards; `settings` of the configuration; `campaign` and `out`, folders. `workers` is
-the number of processes that run the networks. STARTED is time.monotonic() before this process was started. Prints as its
+SPEC is a JSON file: `files`, the shards; `settings` of the configuration; `campaign` and `out`, folders; `workers`, the
+number of processes that run the networks. STARTED is time.monotonic() before this process was started. Prints as its
 last line a JSON object: `items`; `whole`, the seconds from STARTED to the end of the output, where there is one; and
 `steady`, items/s from when a tenth of the items is done, of the bare loops from when all processes are ready.
 
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import measure  # noqa: F401 - makes this checkout importable
+import measure
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,8 +32,6 @@ from engine.config import CampaignConfig, ImageConfig, override
 Decoder = Callable[[bytes, ImageConfig], NDArray[np.uint8]]
 Found = dict[str, float]
 STEADY_FROM = 0.1
-HANDED_ON = 512
-"""Images in what a rival hands from one stage to the next: far fewer cost it time."""
 
 
 class Spec(NamedTuple):
@@ -63,14 +61,21 @@ def batch_items(config: CampaignConfig) -> int:
     return max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // config.image.size**2)
 
 
+def handed_on(config: CampaignConfig) -> int:
+    """Images in what a rival hands from one stage to the next: fewer cost it time, more are long in coming."""
+    return max(32, 512 * 32 * 32 // config.image.size**2)
+
+
 def networks_of(config: CampaignConfig, threads: int) -> Callable[[NDArray[np.uint8]], tuple[Any, Any]]:
-    """What gives N images their logits (N,) and latents (N, Z)."""
+    """What gives N images their logits (N,) and latents (N, Z); threads get more at a time, for they wait for one
+    another."""
     import torch
 
     from engine.weights import make_networks, to_input
 
     torch.set_num_threads(threads)
-    networks, device, size = make_networks(config).eval(), torch.device("cpu"), batch_items(config)
+    networks, device = make_networks(config).eval(), torch.device("cpu")
+    size = batch_items(config) * (1 if threads == 1 else 4 * threads)
 
     def run(pixels_NHWC: NDArray[np.uint8]) -> tuple[Any, Any]:
         found = []
@@ -187,7 +192,8 @@ def ray_data(spec: Spec) -> Found:
         ray.data.DataContext.get_current().enable_progress_bars = False
         images = ray.data.read_webdataset(spec.files, num_cpus=0.4)
         scored = images.map_batches(
-            RayScorer, fn_constructor_args=(spec.settings,), batch_size=HANDED_ON, batch_format="pandas",
+            RayScorer, fn_constructor_args=(spec.settings,), batch_size=handed_on(spec.config),
+            batch_format="pandas",
             compute=ray.data.ActorPoolStrategy(size=spec.workers), num_cpus=0.5,
         )  # fmt: skip
         scored.write_parquet(spec.out, ray_remote_args={"num_cpus": 0.1})
@@ -213,7 +219,8 @@ def webdataset(spec: Spec) -> Found:
         urls, keys, pixels = zip(*samples, strict=True)
         return list(urls), list(keys), torch.stack(pixels)
 
-    dataset = wds.WebDataset(spec.files, shardshuffle=False).map(decoded).batched(HANDED_ON, collation_fn=collated)
+    images = wds.WebDataset(spec.files, shardshuffle=False).map(decoded)
+    dataset = images.batched(handed_on(config), collation_fn=collated)
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=None, num_workers=min(spec.workers, len(spec.files)), multiprocessing_context="fork"
     )

@@ -1,0 +1,41 @@
+"""Rays of several nodes on this machine."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray.cluster_utils
+
+from tests.faults.driver import environment
+
+CURRENT = Path("/tmp/ray/ray_current_cluster")
+OBJECT_STORE_BYTES = 256 << 20
+
+
+@contextmanager
+def cluster(cpus: list[int]) -> Iterator[Any]:
+    """A head without CPUs, and a node for each number of CPUs. Call it in the main thread.
+
+    What starts inherits this process's environment, so that is changed as long as the cluster starts.
+    """
+    # Ray's own state queries would try in vain the cluster that was there before.
+    CURRENT.unlink(missing_ok=True)
+    CURRENT.parent.mkdir(exist_ok=True)
+    before = dict(os.environ)
+    os.environ.update(environment())
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    nodes = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for count in cpus:
+            nodes.add_node(num_cpus=count, object_store_memory=OBJECT_STORE_BYTES)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+        CURRENT.unlink(missing_ok=True)

@@ -1,0 +1,107 @@
+"""SIGKILL to the driver, at any moment and any number of times."""
+
+import logging
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults import law
+from tests.faults.conftest import Reference
+from tests.faults.driver import Driver, Ended, command, run, running, wait_until
+
+LOG = logging.getLogger(__name__)
+NUM_KILLS = 20
+
+
+def what_stays(driver: Driver) -> list[str]:
+    """What outlives a killed driver: a worker of Ray that was about to start lasts for half a minute, and no more."""
+    psutil.wait_procs(driver.started(), 60)
+    return [command(process) for process in driver.started()]
+
+
+def modified(campaign: str) -> dict[str, int]:
+    """When each scores file was written."""
+    folder = law.stage(campaign, "scores")
+    return {name: (folder / name).stat().st_mtime_ns for name in law.committed(campaign)}
+
+
+def finish(campaign: str, reference: Reference) -> Ended:
+    """Run to the end and demand law 4. What was committed before must not be written again."""
+    kept, times = law.committed(campaign), modified(campaign)
+    ended = run("score", campaign)
+    assert ended.status == 0, ended.errors
+    law.assert_law_4(campaign, reference.rows, exactly=True)
+    assert kept.items() <= law.committed(campaign).items()
+    assert times.items() <= modified(campaign).items()
+    return ended
+
+
+def test_a_driver_killed_after_it_has_committed(reference: Reference, tmp_path: Path) -> None:
+    campaign = reference.copy(tmp_path / "campaign")
+    with running("score", campaign) as driver:
+        wait_until(lambda: law.num_committed(campaign) > 0, driver)
+        driver.kill()
+        assert not law.is_complete(campaign)
+        law.assert_nothing_half_written(campaign)
+        finish(campaign, reference)
+        assert not what_stays(driver)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_driver_killed_at_twenty_random_moments(reference: Reference, tmp_path: Path) -> None:
+    kill_and_restart(reference, tmp_path, lambda draw: draw.uniform(0, 1.1 * reference.seconds))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_driver_killed_again_and_again_while_it_commits(reference: Reference, tmp_path: Path) -> None:
+    # Most of a short run is start-up: these kills fall a few shards after the first commit of each run.
+    kill_and_restart(reference, tmp_path, lambda draw: draw.randrange(6))
+
+
+def kill_and_restart(reference: Reference, folder: Path, moment: Callable[[random.Random], float]) -> None:
+    """Twenty kills, each at a moment: seconds after the start, or a whole number of commits after the first.
+
+    Each is followed by the next run at once, whatever is left of the one before. A campaign that is complete before
+    is judged, and the next one takes the kills that are left.
+    """
+    draw, number = random.Random(0), 0
+    killed: list[Driver] = []
+    campaign = reference.copy(folder / "0")
+    with ExitStack() as stack:
+        while len(killed) < NUM_KILLS:
+            before, at = law.num_committed(campaign), moment(draw)
+            driver = stack.enter_context(running("score", campaign))
+            if wait_for(driver, campaign, before, at):
+                # An operator kills the group, a machine without memory the driver alone.
+                driver.kill(alone=len(killed) % 2 == 1)
+                killed.append(driver)
+                law.assert_nothing_half_written(campaign)
+                LOG.info("kill %s at %s: %s -> %s", len(killed), at, before, law.num_committed(campaign))
+                continue
+            ended = driver.wait()
+            assert ended.status == 0, ended.errors
+            law.assert_law_4(campaign, reference.rows, exactly=True)
+            number += 1
+            campaign = reference.copy(folder / str(number))
+        finish(campaign, reference)
+        assert not [name for driver in killed for name in what_stays(driver)]
+
+
+def wait_for(driver: Driver, campaign: str, before: int, at: float) -> bool:
+    """Whether the moment comes while the driver runs."""
+    try:
+        if isinstance(at, float):
+            driver.wait(at)
+    except subprocess.TimeoutExpired:
+        return True
+    while driver.is_running and not law.num_committed(campaign) > before + at:
+        time.sleep(0.01)
+    return driver.is_running
