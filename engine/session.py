@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from engine.errors import ConfigError, InputError, one_line
+from engine.errors import ConfigError, InputError, StorageError, VaalError, one_line
 
 LOCAL = "local"
 OBJECT_STORE_BYTES = 1 << 30
@@ -48,11 +48,14 @@ def ray_session(address: str) -> Iterator[None]:
             )
     except ConnectionError as error:
         raise InputError(f"--address {address}: no Ray cluster answers there: {one_line(error)}") from error
+    except Exception as error:
+        # Ray has no class for this: its processes did not come up in time.
+        raise VaalError(f"Ray did not start: {one_line(error)}; is this machine overloaded? Run it again") from error
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StorageError):
         # As Ray goes down, a thread of Ray Data that misses it may end the process with status 1, before the error is
-        # told. So that is left to the end of the process, whose status is 1.
+        # told. So that is left to the end of the process, whose status is 1 with either.
         raise
     except BaseException:
         ray.shutdown()

@@ -80,7 +80,11 @@ class Location:
         """Name and size in bytes of each file in this folder, sorted, without drafts; none when there is no folder."""
         selector = fs.FileSelector(self.path, allow_not_found=True)
         try:
-            infos = self.filesystem.get_file_info(selector)
+            try:
+                infos = self.filesystem.get_file_info(selector)
+            except FileNotFoundError:
+                # Arrow looks twice, and the folder came or went between.
+                infos = self.filesystem.get_file_info(selector)
         except OSError as error:
             raise InputError(f"{self}: cannot be listed: {_reason(error)}") from error
         found = ((info.base_name, info.size) for info in infos if info.is_file)
