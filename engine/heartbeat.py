@@ -39,7 +39,7 @@ class Tally:
 
     def __init__(self, total_bytes: int, total_shards: int, committed: dict[str, Committed]) -> None:
         self._total_bytes, self._total_shards = total_bytes, total_shards
-        self._shards = len(committed) - sum(bool(ledger.failure) for ledger in committed.values())
+        self._shards = len(committed)
         self._done_bytes = self._items = self._quarantined = 0
         self._first: tuple[float, int, int] | None = None
         self._listed = sum(ledger.listed for ledger in committed.values())

@@ -28,6 +28,7 @@ FLUSH_SECONDS = 20.0
 READ_THREADS = 16
 MOST_LINES = 10
 """Of one kind that a person is told."""
+_STALE = "it was made of other bytes, weights, settings or code"
 _NOT_READABLE = re.compile(r"[^A-Za-z0-9_-]+")
 LEDGER_SCHEMA = pa.schema(
     [
@@ -65,7 +66,7 @@ def make_plan(campaign: Campaign, inputs: dict[str, str], report: Report) -> Pla
     key = fingerprint(**inputs)
     files = {shard.shard: file_name(shard, key) for shard in shards}
     committed = _read_committed(campaign, files, report)
-    todo = [shard for shard in shards if shard.shard not in committed or committed[shard.shard].failure]
+    todo = [shard for shard in shards if shard.shard not in committed]
     if len(todo) < len(shards):
         report(f"{len(shards) - len(todo):,} of {len(shards):,} shards are committed already")
     return Plan(shards, files, committed, sorted(todo, key=lambda shard: -shard.size_bytes))
@@ -94,16 +95,9 @@ def file_name(shard: Shard, inputs_key: str) -> str:
 
 
 def _read_committed(campaign: Campaign, files: dict[str, str], report: Report) -> dict[str, Committed]:
-    """By shard, the ledger of the files that are there. All others are removed."""
-    folder = campaign.stage("scores")
-    present, expected = folder.children(), set(files.values())
-    for stage, names in ((folder, present), (campaign.stage("quarantine"), campaign.stage("quarantine").children())):
-        stale = [stage / name for name in sorted(names.keys() - expected) if name.endswith(".parquet")]
-        _report_some(
-            report, [f"removing {file}: it was made of other bytes, weights, settings or code" for file in stale]
-        )
-        for file in stale:
-            file.delete()
+    """By shard, the ledger of the files that stay. All others are removed."""
+    scores, quarantine = campaign.stage("scores"), campaign.stage("quarantine")
+    present, expected = scores.children(), set(files.values())
     committed = {
         shard: ledger
         for shard, ledger in read_ledger(campaign.stage("ledger"))
@@ -111,21 +105,33 @@ def _read_committed(campaign: Campaign, files: dict[str, str], report: Report) -
     }
     known = {ledger.file for ledger in committed.values()}
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        found = threads.map(lambda name: _recall(folder, name), (present.keys() & expected) - known)
-        for name, ledger in found:
-            if isinstance(ledger, str):
-                report(f"removing {folder / name}: {ledger}")
-                (folder / name).delete()
-            else:
-                committed[ledger[0]] = ledger[1]
+        committed |= filter(
+            None, threads.map(lambda n: _recall(scores, n, report), (present.keys() & expected) - known)
+        )
+    # What failed is tried again, with no trace of the failure if it succeeds.
+    committed = {shard: ledger for shard, ledger in committed.items() if not ledger.failure}
+    kept = {ledger.file for ledger in committed.values()}
+    _report_some(
+        report, [f"removing {scores / name}: {_STALE}" for name in sorted(present.keys() - expected) if _is_table(name)]
+    )
+    # Of a shard that is not committed, a quarantine file is what a run that was killed left behind.
+    for stage, names in ((scores, present), (quarantine, quarantine.children())):
+        for name in names:
+            if _is_table(name) and name not in kept:
+                (stage / name).delete()
     return committed
 
 
-def _recall(folder: Location, name: str) -> tuple[str, tuple[str, Committed] | str]:
+def _is_table(name: str) -> bool:
+    return name.endswith(".parquet")
+
+
+def _recall(folder: Location, name: str, report: Report) -> tuple[str, Committed] | None:
     try:
-        return name, recall(folder, name)
+        return recall(folder, name)
     except InputError:
-        return name, "it is damaged"
+        report(f"removing {folder / name}: it is damaged")
+        return None
 
 
 def _report_some(report: Report, lines: list[str]) -> None:

@@ -117,7 +117,10 @@ class Draft:
         self._tables, self._num_held = [rest], len(rest)
         schema = scores_schema(rows.schema.field("latent").type.list_size)
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+            # Keys and hashes are all different: a dictionary of them costs twice the time, and space.
+            self._writer = pq.ParquetWriter(
+                self._file, schema, compression="zstd", use_dictionary=["shard"], write_statistics=["key", "logit"]
+            )
         names = pa.array([self.shard] * len(rows), pa.string())
         columns = [names, *(rows[name].combine_chunks() for name in schema.names[1:])]
         self._writer.write_table(pa.table(columns, schema=schema), ROW_GROUP_ITEMS)

@@ -46,8 +46,11 @@ CODE = (
 """What decides a score besides the weights: scores by other code are not mixed with these."""
 BLOCK_BYTES = 1 << 20
 """Results travel in blocks of this size, and a chunk of pixels, which is larger, alone: neither waits for others."""
+TASK_BYTES = 32 << 20
+TASKS_PER_ACTOR = 8
 MOST_TASKS = 10_000
-"""Ray Data's driver keeps something of every task: beyond this many shards, a task reads several."""
+"""A task reads several small shards, for between two tasks an actor waits; but each actor gets some, for the sake of
+the end, and Ray Data's driver, which keeps something of every task, not too many."""
 COMMIT_THREADS = 8
 """An object store takes its time over a file, not the driver's."""
 MOST_WRITING = 4 * COMMIT_THREADS
@@ -179,7 +182,7 @@ def _stream(
     rows = [{"shard": shard._asdict()} for shard in todo]
     reading = Reading(config.image, config.train.folds, config.score.attempts, config.score.stall_seconds)
     memory = _Memory(_AttemptsActor.remote())
-    chunks = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_TASKS)).map_batches(
+    chunks = ray.data.from_items(rows, override_num_blocks=_num_tasks(todo, num_actors)).map_batches(
         cast("Any", _read), fn_args=(reading, memory), batch_size=1, batch_format="pyarrow"
     )
     # On CPUs both stages ask for the same resources, so that Ray Data fuses them: a chunk then stays in one process.
@@ -193,6 +196,11 @@ def _stream(
         num_cpus=1,
     )
     yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _num_tasks(todo: list[Shard], num_actors: int) -> int:
+    by_bytes = sum(shard.size_bytes for shard in todo) // TASK_BYTES
+    return min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)
 
 
 _OVERLAPPED: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
