@@ -14,8 +14,8 @@ def labelled_logit(
     """Labelled-logits (B,) and latent means (B, Z), float32; the lowest logits are the most valuable images.
 
     The decoder does not run and no noise is drawn. An item is scored by the discriminator of its own fold, the one
-    that was not trained on it. `fold_B` is int64. Under autocast the encoder alone runs in lower precision. A logit that
-    is not finite has no place in an order: it is for the caller to look, because here it would hold up a GPU.
+    that was not trained on it. `fold_B` is int64. Under autocast the encoder alone runs in lower precision. A logit
+    that is not finite has no place in an order: it is for the caller to look, because here it would hold up a GPU.
 
     Raises:
         ValueError: a network is in training mode.
