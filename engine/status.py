@@ -60,8 +60,9 @@ def _scoring_status(folder: Location, num_shards: int) -> dict[str, Any]:
     beat = read_heartbeat(folder / "ledger" / "progress.json")
     is_running = beat is not None and is_living(beat)
     shards = beat["shards"] if beat and is_running else len((folder / "scores").children())
-    state = {"complete": False, "is_running": is_running, "committed_shards": shards, "shards": num_shards}
+    state = {"complete": False, "committed_shards": shards, "shards": num_shards}
     if beat:
+        state["is_running"] = is_running
         state |= {key: beat[key] for key in ("at", "host", "items", "items_per_second", "seconds_left", "errors")}
         state["quarantined"] = sum(beat["errors"].values())
     return state

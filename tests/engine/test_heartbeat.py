@@ -14,7 +14,9 @@ from engine import heartbeat
 from engine.errors import VaalError
 from engine.heartbeat import Heartbeat, Tally, is_living, read_heartbeat, require_alone
 from engine.score_files import Committed
+from engine.status import status
 from engine.storage import Location
+from tests.conftest import MakeCampaign
 
 LEDGER = Committed("a.parquet", 10, 8, 2, "00", 99, "", {"decode/CutOff": 2})
 
@@ -102,3 +104,18 @@ def test_a_run_of_another_machine_is_dead_when_it_shows_no_sign_of_life(file: Lo
 def test_a_sign_of_life_that_is_cut_off_is_none(file: Location) -> None:
     Path(file.path).write_text(json.dumps({"pid": 1})[:-1])
     assert read_heartbeat(file) is None
+
+
+def test_status_shows_a_run_that_lives_and_files_where_none_does(file: Location, make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    stages = status(campaign)["rounds"][0]["stages"]
+    assert stages["scores"] == {"complete": False, "committed_shards": 0, "shards": 8}
+    tally = Tally(1000, 8, {"a": LEDGER, "b": LEDGER})
+    with Heartbeat(campaign.stage("ledger") / "progress.json", tally):
+        found = status(campaign)["rounds"][0]["stages"]["scores"]
+    expected = {"is_running": True, "committed_shards": 2, "shards": 8, "items": 20, "quarantined": 4}
+    assert {key: found[key] for key in expected} == expected
+    assert found["errors"] == {"decode/CutOff": 4}
+    # The run has ended, with fewer files than it said: what is there counts.
+    found = status(campaign)["rounds"][0]["stages"]["scores"]
+    assert (found["is_running"], found["committed_shards"], found["items"]) == (False, 0, 20)

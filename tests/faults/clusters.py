@@ -25,7 +25,6 @@ def cluster(cpus: list[int]) -> Iterator[Any]:
     CURRENT.parent.mkdir(exist_ok=True)
     before = dict(os.environ)
     os.environ.update(environment())
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     nodes = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:

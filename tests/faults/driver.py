@@ -20,7 +20,6 @@ MARK = "VAAL_FAULT_TEST"
 SECONDS = 150
 """Longer than any run of these tests takes: what lasts longer hangs."""
 WORKER = re.compile(r"ray::(?!IDLE|\w*Agent\b)")
-BYTECODE = Path(tempfile.gettempdir()) / f"vaal-bytecode-{os.getuid()}"
 
 
 class Ended(NamedTuple):
@@ -50,13 +49,10 @@ class Ended(NamedTuple):
 
 
 def environment(**more: str) -> dict[str, str]:
-    """What commands run with: the code of this folder, no tokens of whoever runs the tests, and cached bytecode."""
-    # Without a cache every process of Ray compiles its modules anew, which doubles the time a run takes to start.
-    own = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    """What commands run with: the code of this folder, and no tokens of whoever runs the tests."""
     return {
-        **own,
+        **os.environ,
         "PYTHONPATH": str(ROOT),
-        "PYTHONPYCACHEPREFIX": str(BYTECODE),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         **more,
