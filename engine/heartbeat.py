@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 3 * BEAT_SECONDS
 
 class Progress(NamedTuple):
     """How far scoring is. Bytes and items are those of this run, because items are not counted before they are read;
-    shards are all that are committed."""
+    shards and quarantined items are all that are committed."""
 
     done_bytes: int
     total_bytes: int
@@ -40,17 +40,16 @@ class Tally:
     def __init__(self, total_bytes: int, total_shards: int, committed: dict[str, Committed]) -> None:
         self._total_bytes, self._total_shards = total_bytes, total_shards
         self._shards = len(committed)
-        self._done_bytes = self._items = self._quarantined = 0
+        self._done_bytes = self._items = 0
         self._first: tuple[float, int, int] | None = None
         self._listed = sum(ledger.listed for ledger in committed.values())
         self._errors: Counter[str] = Counter()
         for ledger in committed.values():
             self._errors.update(ledger.errors)
 
-    def add_chunk(self, read_bytes: int, scored: int, quarantined: int) -> None:
+    def add_chunk(self, read_bytes: int, num_items: int) -> None:
         self._done_bytes += read_bytes
-        self._items += scored + quarantined
-        self._quarantined += quarantined
+        self._items += num_items
         if self._first is None:
             # Counted from the first chunk, so that the seconds in which Ray starts do not hide the speed.
             self._first = time.monotonic(), self._items, self._done_bytes
@@ -69,7 +68,7 @@ class Tally:
         return Progress(
             self._done_bytes, self._total_bytes, self._items,
             (self._items - first_items) / seconds if self._first and seconds else 0.0,
-            left, self._shards, self._total_shards, self._quarantined,
+            left, self._shards, self._total_shards, sum(self._errors.values()),
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:

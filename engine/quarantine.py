@@ -29,9 +29,8 @@ def survey(campaign: Campaign, committed: dict[str, Committed]) -> list[ErrorCla
             for row in (campaign.stage("quarantine") / ledger.file).read_table().to_pylist():
                 found = examples[f"{row['stage']}/{row['error']}"]
                 if len(found) < EXAMPLES:
-                    found.append(
-                        f"{row['shard']} {row['key']} at byte {row['offset']}: {row['message']}".replace("  ", " ")
-                    )
+                    where = f"{row['shard']} {row['key']} at byte {row['offset']}" if row["key"] else row["shard"]
+                    found.append(f"{where}: {row['message']}")
     ordered = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
     return [ErrorClass(name, count, examples[name]) for name, count in ordered]
 

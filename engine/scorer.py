@@ -103,7 +103,6 @@ class Scorer:
             {
                 **{name: chunk[name] for name in ("shard", "chunk", "listed", "failure", "read_bytes")},
                 "num_items": [len(scored) + len(bad)],
-                "num_bad": [len(bad)],
                 "scored": [pack(scored)],
                 "bad": [pack(bad) if len(bad) else b""],
                 "notes": pa.array([notes], pa.list_(pa.string())),

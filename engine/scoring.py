@@ -248,7 +248,7 @@ def _told(
     """The rows of the stream, counted."""
     for row in (row for table in stream for row in table.to_pylist()):
         yield row
-        tally.add_chunk(row["read_bytes"], row["num_items"], row["num_bad"])
+        tally.add_chunk(row["read_bytes"], row["num_items"])
         on_progress(tally.progress())
         for note in row["notes"]:
             report(note)

@@ -60,5 +60,5 @@ def _scoring(scores: dict[str, Any]) -> dict[str, Any]:
             facts["scoring"] += f"; not running, last sign of life {scores['at'][:19]} UTC from {scores['host']}"
     if scores.get("errors"):
         classes = ", ".join(f"{count:,} x {name}" for name, count in scores["errors"].items())
-        facts["quarantine"] = f"{scores['quarantined']:,} items: {classes}"
+        facts["quarantine"] = classes
     return facts

@@ -36,12 +36,12 @@ def test_a_tally_counts_this_run_and_all_that_is_committed() -> None:
     tally = Tally(1000, 5, {"a": LEDGER})
     assert tally.progress()[:3] == (0, 1000, 0)
     assert tally.progress().seconds_left is None
-    tally.add_chunk(100, 10, 0)
+    tally.add_chunk(100, 10)
     time.sleep(0.05)
-    tally.add_chunk(300, 28, 2)
+    tally.add_chunk(300, 30)
     tally.add_shard(LEDGER)
     progress = tally.progress()
-    assert (progress.done_bytes, progress.items, progress.quarantined) == (400, 40, 2)
+    assert (progress.done_bytes, progress.items, progress.quarantined) == (400, 40, 4)
     assert (progress.shards, progress.total_shards) == (2, 5)
     # Rate and time left count from the first chunk on: 30 items and 300 bytes since, 600 bytes to go.
     assert progress.seconds_left == pytest.approx(2 * 30 / progress.items_per_second, rel=0.2)
