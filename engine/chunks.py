@@ -77,13 +77,6 @@ class Chunk:
         self.bad: list[tuple[Any, ...]] = []
         self._pixels = np.empty((chunk_items(image), image.size, image.size, image.channels), np.uint8)
 
-    def __len__(self) -> int:
-        return len(self.items) + len(self.bad)
-
-    @property
-    def is_full(self) -> bool:
-        return len(self) == len(self._pixels)
-
     def add(self, item: Item, fold: int) -> None:
         """Decode the item, or note why not."""
         if item.fault:

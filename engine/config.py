@@ -160,8 +160,8 @@ class ScoreConfig(_Section):
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
         default="auto", json_schema_extra=SPEED
     )
-    """Images in a forward pass; auto is what fills 16 MiB of pixels. Halved, aloud, where it does not fit the memory.
-    Changes a logit by rounding only."""
+    """Images in a forward pass; auto is what fills 16 MiB of pixels on a GPU, and 16 or more of small ones on a CPU.
+    Halved, aloud, where it does not fit the memory. Changes a logit by rounding only."""
     precision: Literal["fp32", "bf16"] = Field(default="fp32", json_schema_extra=RESULT)
     """Of the encoder's arithmetic; bf16 is autocast, for GPUs. Logits are fp32 always."""
     attempts: int = Field(default=3, ge=1, json_schema_extra=SPEED)

@@ -5,14 +5,13 @@ import secrets
 import socket
 import threading
 import time
-from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from engine.errors import InputError, StorageError, VaalError
-from engine.score_files import Committed
+from engine.score_files import Committed, count_errors
 from engine.storage import Location
 
 BEAT_SECONDS = 5.0
@@ -43,9 +42,7 @@ class Tally:
         self._done_bytes = self._items = 0
         self._first: tuple[float, int, int] | None = None
         self._listed = sum(ledger.listed for ledger in committed.values())
-        self._errors: Counter[str] = Counter()
-        for ledger in committed.values():
-            self._errors.update(ledger.errors)
+        self._errors = count_errors(committed.values())
 
     def add_chunk(self, read_bytes: int, num_items: int) -> None:
         self._done_bytes += read_bytes

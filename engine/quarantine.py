@@ -1,11 +1,10 @@
 """Whether too much is in quarantine, and a table of what is there."""
 
-from collections import Counter
 from typing import NamedTuple
 
 from engine.campaign import Campaign, Report
 from engine.errors import NotAcceptableError
-from engine.score_files import Committed
+from engine.score_files import Committed, count_errors
 
 EXAMPLES = 3
 
@@ -20,9 +19,7 @@ class ErrorClass(NamedTuple):
 
 def survey(campaign: Campaign, committed: dict[str, Committed]) -> list[ErrorClass]:
     """What is in quarantine, the most frequent class first. Reads as few files as give `EXAMPLES` of each."""
-    totals: Counter[str] = Counter()
-    for ledger in committed.values():
-        totals.update(ledger.errors)
+    totals = count_errors(committed.values())
     examples: dict[str, list[str]] = {name: [] for name in totals}
     for _, ledger in sorted(committed.items()):
         if any(len(examples[name]) < EXAMPLES for name in ledger.errors):

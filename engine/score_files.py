@@ -8,13 +8,14 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.campaign import Campaign
-from engine.chunks import BAD_SCHEMA, to_table, unpack
+from engine.chunks import BAD_SCHEMA, ITEMS_SCHEMA, to_table, unpack
 from engine.errors import InputError
 from engine.storage import Location
 
@@ -31,10 +32,7 @@ def scores_schema(num_latents: int) -> pa.Schema:
     return pa.schema(
         [
             SHARD_FIELD,
-            pa.field("key", pa.string(), nullable=False),
-            pa.field("offset", pa.int64(), nullable=False),
-            pa.field("size_bytes", pa.int64(), nullable=False),
-            pa.field("content_hash", pa.string(), nullable=False),
+            *(field for field in ITEMS_SCHEMA if field.name != "fold"),
             pa.field("logit", pa.float32(), nullable=False),
             pa.field("latent", pa.list_(pa.float16(), num_latents), nullable=False),
         ]
@@ -60,6 +58,14 @@ class Committed(NamedTuple):
     def entry(self, shard: str) -> dict[str, Any]:
         """The shard's entry in the manifest; what is empty is left out."""
         return {"shard": shard, **{key: value for key, value in self._asdict().items() if value not in ("", {})}}
+
+
+def count_errors(ledgers: Iterable[Committed]) -> Counter[str]:
+    """Quarantined items of all these shards by "stage/error"."""
+    errors: Counter[str] = Counter()
+    for ledger in ledgers:
+        errors.update(ledger.errors)
+    return errors
 
 
 def from_entry(entry: dict[str, Any]) -> tuple[str, Committed]:

@@ -7,7 +7,7 @@ it, and a chunk that is computed twice is still one chunk. What is committed is 
 
 import logging
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -33,7 +33,7 @@ from engine.heartbeat import Heartbeat, Progress, Tally, require_alone
 from engine.pool import Shard, write_shards
 from engine.quarantine import require_acceptable
 from engine.resume import Ledger, Plan, make_plan, refresh
-from engine.score_files import Committed, Draft, from_entry
+from engine.score_files import Committed, Draft, count_errors, from_entry
 from engine.session import choose_device, count_devices, ray_session
 from engine.storage import Location
 from engine.watchdog import Attempts, Past
@@ -133,9 +133,6 @@ def _complete(campaign: Campaign, plan: Plan, inputs: dict[str, str], device: st
     ledgers = plan.committed
     listed = sum(ledger.listed for ledger in ledgers.values())
     quarantined = sum(ledger.quarantined for ledger in ledgers.values())
-    errors: Counter[str] = Counter()
-    for ledger in ledgers.values():
-        errors.update(ledger.errors)
     counted = [s._replace(num_items=None if ledgers[s.shard].failure else ledgers[s.shard].listed) for s in plan.shards]
     write_shards(campaign.home, counted)
     manifest = write_manifest(
@@ -147,7 +144,7 @@ def _complete(campaign: Campaign, plan: Plan, inputs: dict[str, str], device: st
         },
         files={},
         details={
-            "device": device, "errors": dict(sorted(errors.items())),
+            "device": device, "errors": dict(sorted(count_errors(ledgers.values()).items())),
             "shards": [ledgers[shard.shard].entry(shard.shard) for shard in plan.shards],
         },
     )  # fmt: skip
