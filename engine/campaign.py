@@ -20,6 +20,7 @@ from engine import config as options
 from engine.config import CampaignConfig
 from engine.errors import ConfigError, InputError
 from engine.labels import import_labels, read_labels
+from engine.metadata import import_metadata, read_strata
 from engine.option_texts import describe_range
 from engine.pool import list_shards, read_shards, write_shards
 from engine.storage import Location
@@ -27,8 +28,11 @@ from engine.storage import Location
 Report = Callable[[str], None]
 """Takes one line for a person to read."""
 
-_READERS = {"image": "train", "train": "train", "score": "scores", "select": "selection"}
-"""The stage that first reads each section of the configuration."""
+HANDOFFS = ("handoff/generic",)
+"""The stages that hand the picked images out, one a vendor."""
+_READERS = {"image": ("train",), "train": ("train",), "score": ("scores",), "select": HANDOFFS}
+"""By section of the configuration, the stages after which it is too late to change. A selection can be made anew until
+it is handed out."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,10 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, r
     shards, num_labels = import_labels(home, Location.of(labels), shards, config.image, report)
     _check_budget(config, sum(shard.num_items or 0 for shard in shards), num_labels, all(s.num_items for s in shards))
     write_shards(home, shards)
+    if config.pool.metadata:
+        import_metadata(home, Location.of(config.pool.metadata), [shard.shard for shard in shards])
+        if config.select.stratify:
+            read_strata(home, config.select.stratify)
     resolved = options.override(
         config,
         {
@@ -159,10 +167,13 @@ def _check_budget(config: CampaignConfig, num_items: int, num_labels: int, is_co
         )
 
 
-def open_campaign(url: str, settings: list[str], round_number: int | None = None) -> Campaign:
+def open_campaign(
+    url: str, settings: list[str], round_number: int | None = None, *, force: bool = False
+) -> Campaign:
     """The campaign at its current round, or at an earlier one.
 
     `settings` ("key=value") change the configuration from this round on; they are kept in the round's overrides.json.
+    With `force` those of the selection may change after it was handed out.
 
     Raises:
         InputError: there is no campaign, or no such round.
@@ -182,10 +193,10 @@ def open_campaign(url: str, settings: list[str], round_number: int | None = None
         if overrides.exists():
             config = options.override(config, overrides.read_json(), str(overrides))
     campaign = Campaign(home, config, number)
-    return _change(campaign, options.parse_settings(settings)) if settings else campaign
+    return _change(campaign, options.parse_settings(settings), force=force) if settings else campaign
 
 
-def _change(campaign: Campaign, values: dict[str, Any]) -> Campaign:
+def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campaign:
     changed = Campaign(campaign.home, options.override(campaign.config, values, "--set"), campaign.round)
     old, new = campaign.config.model_dump(), changed.config.model_dump()
     for key in values:
@@ -194,11 +205,12 @@ def _change(campaign: Campaign, values: dict[str, Any]) -> Campaign:
             continue
         if section in options.FIXED_AT_INIT:
             raise ConfigError(f"--set {key}: fixed at init; start a new campaign to change it")
-        stage = campaign.stage(_READERS.get(section, "report"))
-        if options.changes_results(key) and is_complete(stage):
+        complete = [name for name in _READERS.get(section, ("report",)) if is_complete(campaign.stage(name))]
+        if options.changes_results(key) and complete and not (force and section == "select"):
             raise ConfigError(
-                f"--set {key}: too late for round {campaign.round:03d}, {stage} is complete; "
+                f"--set {key}: too late for round {campaign.round:03d}, {campaign.stage(complete[0])} is complete; "
                 "it can be set once the round's labels are ingested and the next round begins"
+                + ("; or pick other images besides: vaal select --force" if section == "select" else "")
             )
     overrides = campaign.round_home / "overrides.json"
     before = overrides.read_json() if overrides.exists() else {}

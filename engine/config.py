@@ -30,6 +30,8 @@ class PoolConfig(_Section):
     """WebDataset tar shards: paths or URLs, with globs (*.tar) or brace ranges (train-{00000..00049}.tar)."""
     root: str = Field(default="", json_schema_extra=RESULT)
     """Path or URL below which shard names are given. Empty at init: the deepest folder common to all shards."""
+    metadata: str = Field(default="", json_schema_extra=RESULT)
+    """CSV, JSON-lines or Parquet file with a row for every shard: a column `shard`, and others to stratify by."""
 
 
 class ImageConfig(_Section):
@@ -176,12 +178,28 @@ class ScoreConfig(_Section):
 class SelectConfig(_Section):
     """What is picked."""
 
-    budget: int = Field(default=1000, ge=1, json_schema_extra=RESULT)
+    budget: int = Field(default=1000, ge=0, json_schema_extra=RESULT)
     """b: exactly this many images are picked a round."""
+    oversample: float = Field(default=10.0, ge=1, le=1000, json_schema_extra=RESULT)
+    """The batch is chosen among this times b candidates: those with the lowest logits."""
+    duplicates: Literal["off", "exact", "near"] = Field(default="near", json_schema_extra=RESULT)
+    """What is not picked beside, or after, its like: the same bytes (exact), or also the same picture encoded, resized
+    or mirrored anew, and nearly the same latent (near)."""
+    duplicate_cosine: float = Field(default=0.99, gt=0, le=1, json_schema_extra=RESULT)
+    """For near: two latents with at least this cosine are duplicates."""
+    diversity: Literal["none", "gumbel", "clusters", "k_center", "facility", "mini_batches"] = Field(
+        default="clusters", json_schema_extra=RESULT
+    )
+    """How b are chosen among the candidates: the lowest logits (none), with noise (gumbel), in turn from clusters of the
+    latents, spread over the latents (k_center, facility), or with a discriminator that learns as it picks."""
+    control_fraction: float = Field(default=0.05, ge=0, le=1, json_schema_extra=RESULT)
+    """Share of the batch that is a uniform random sample of the unlabelled pool, to measure the gain against."""
+    stratify: str = Field(default="", json_schema_extra=RESULT)
+    """Column of pool.metadata; the control arm then holds each of its values in proportion to the unlabelled pool."""
     when_no_signal: Literal["diversity", "random", "refuse"] = Field(default="diversity", json_schema_extra=RESULT)
     """How to pick where the discriminators found no signal: spread over the latents, at random, or not (exit 3)."""
     seed: int = Field(default=0, ge=0, lt=2**31, json_schema_extra=RESULT)
-    """Of the random draws in the selection."""
+    """Of the random draws in the selection; a round's also follow from its number."""
 
 
 class CampaignConfig(_Section):
@@ -198,9 +216,11 @@ class CampaignConfig(_Section):
     select: SelectConfig = SelectConfig()
 
     @model_validator(mode="after")
-    def _networks_fit_the_images(self) -> "CampaignConfig":
+    def _sections_fit_together(self) -> "CampaignConfig":
         if self.train.preset == "paper" and (self.image.size < 32 or self.image.size % 16):
             raise ValueError(f"image.size={self.image.size}: train.preset=paper needs a multiple of 16 from 32 on")
+        if self.select.stratify and not self.pool.metadata:
+            raise ValueError(f"select.stratify={self.select.stratify} needs pool.metadata, the file with that column")
         return self
 
 

@@ -23,7 +23,8 @@ from engine.errors import InputError
 from engine.labels import LABELS_SCHEMA
 from engine.pool import read_ranges, read_shards
 from engine.report_survey import Bins, Members, survey
-from engine.selection import REASONS, picked_items
+from engine.selection.picks import picked_items
+from engine.selection.stage import reason_of
 from engine.storage import Location
 
 MOST_IMAGES = 48
@@ -94,7 +95,7 @@ def write_report(campaign: Campaign) -> dict[str, Any]:
         signal=stages.train.get("signal"),
         diagnosis=stages.train.get("diagnosis"),
         cut=stages.selection["highest_picked_logit"],
-        reason=REASONS[stages.selection.get("when_no_signal")],
+        reason=reason_of(stages.selection),
         charts={name: pictures.data_uri(png) for name, png in charts.items()},
         losses={name: text for name, text in LOSSES.items() if f"loss-{name}" in charts},
         smoothing_steps=pictures.smoothing_steps(stages.train["counts"]["steps"]),
@@ -240,7 +241,7 @@ def _facts(campaign: Campaign, stages: Stages, labels: pa.Table, groups: dict[st
             "picked": selection["picked"],
             "picked in earlier rounds": selection["picked_before"],
             **({} if cut is None else {"highest logit picked": _logit(cut)}),
-            "how": REASONS[stages.selection.get("when_no_signal")],
+            "how": reason_of(stages.selection),
         },
         "Run": {
             "training steps": train["counts"]["steps"],

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign import Campaign
-from engine.selection import CANDIDATE_COLUMNS, read_scores
+from engine.score_reader import read_scores
 
 GROUPS = ("labelled", "picked", "not_picked", "out")
 """What an item is to the round: labelled before it, picked in it, a candidate left over, or picked in an earlier round
@@ -24,6 +24,7 @@ _FINEST = -10
 _LARGEST_BIN = 2**52
 """Above it, edges next to each other would be the same float64."""
 
+CANDIDATE_COLUMNS = ["shard", "key", "offset", "size_bytes", "logit"]
 Identity = tuple[str, str]
 """(shard, key)."""
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from engine.campaign import Campaign, is_complete, round_home
+from engine.campaign import HANDOFFS, Campaign, is_complete, round_home
 from engine.heartbeat import is_living, read_heartbeat
 from engine.labels import read_labels
 from engine.pool import read_shards
 from engine.storage import Location
 
-STAGES = ("train", "scores", "selection", "handoff/generic", "report")
+STAGES = ("train", "scores", "selection", *HANDOFFS, "report")
 
 
 def status(campaign: Campaign) -> dict[str, Any]:

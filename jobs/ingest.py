@@ -21,7 +21,7 @@ def ingest(
     with terminal(json=json, debug=debug) as screen:
         from engine.campaign import open_campaign
         from engine.labels import ingest as append
-        from engine.selection import picked_items
+        from engine.selection.picks import picked_items
         from engine.storage import Location
 
         opened = open_campaign(campaign, [])

@@ -46,7 +46,7 @@ def run(screen: Terminal, campaign: "Campaign", address: str) -> dict[str, Outco
     stages: dict[str, Callable[[], Outcome]] = {
         "train": lambda: train.run(screen, campaign, address),
         "scores": lambda: score.run(screen, campaign, address),
-        "selection": lambda: select.run(campaign),
+        "selection": lambda: select.run(screen, campaign, address),
         "handoff": lambda: export.run(screen, campaign),
         "report": lambda: report.run(campaign),
     }

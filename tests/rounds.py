@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.campaign import Campaign, create
 from engine.config import CampaignConfig, override
-from engine.selection import select
+from engine.selection.stage import select
 from tests.conftest import pretend_trained
 from tests.fabricate import fabricate_scores
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.campaign import Campaign, is_complete, read_manifest, write_manifest
 from engine.pool import check_unchanged, read_ranges, read_shards
+from engine.selection.stage import current_selection
 from engine.storage import Location
 
 TASK_COLUMNS = ("item_id", "file", "priority", "bytes", "sha256")
@@ -25,9 +26,9 @@ def export(campaign: Campaign, on_image: Callable[[int, int], None]) -> dict[str
         InputError: there is no selection, or a shard has changed since init; nothing is handed out then.
     """
     folder = campaign.stage("handoff/generic")
+    selection = current_selection(campaign)
     if is_complete(folder):
         return read_manifest(folder, "export")
-    selection = read_manifest(campaign.stage("selection"), "select")
     picks = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()
     by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for pick in picks:

@@ -19,7 +19,7 @@ from engine.errors import InputError
 from engine.labels import ingest
 from engine.report import MOST_IMAGES, write_report
 from engine.score_files import QUARANTINE_SCHEMA
-from engine.selection import picked_items
+from engine.selection.picks import picked_items
 from engine.storage import Location
 from tests.rounds import BUDGET, DAMAGED, SCRIPT, WIDE, Identity, Made, make_round, score_and_pick
 

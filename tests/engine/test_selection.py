@@ -13,7 +13,8 @@ from engine.errors import ConfigError, InputError
 from engine.handoff.generic import export
 from engine.identity import item_id_of
 from engine.labels import labelled_items
-from engine.selection import picked_items, select
+from engine.selection.picks import picked_items
+from engine.selection.stage import select
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 

@@ -17,7 +17,7 @@ import pytest
 from engine.campaign import Campaign, open_campaign
 from engine.demo import DemoPool, write_answers
 from engine.scoring import score
-from engine.selection import select
+from engine.selection.stage import select
 from tests.conftest import MakeCampaign, pretend_trained
 
 WAIT_SECONDS = 150.0

@@ -1,0 +1,91 @@
+"""Why an item was picked, or why it was not."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.campaign import Campaign, read_manifest
+from engine.errors import InputError
+from engine.labels import labelled_values
+from engine.score_reader import read_scores
+from engine.selection.picks import CONTROL, DUPLICATE, picked_items
+
+Facts = dict[str, Any]
+
+
+def explain(campaign: Campaign, shard: str, key: str) -> Facts:
+    """What became of an item in the round's selection: `outcome`, a sentence as `why`, and what they go by.
+
+    Raises:
+        InputError: there is no selection, or the pool has no such item.
+    """
+    folder = campaign.stage("selection")
+    manifest = read_manifest(folder, "select")
+    item: Facts = {"shard": shard, "key": key}
+    pick = _row((folder / "selection.parquet").read_table(), shard, key)
+    if pick:
+        return item | _of_pick(pick, manifest)
+    label = labelled_values(campaign.home).get((shard, key))
+    if label is not None:
+        return item | {"outcome": "labelled", "label": label, "why": "it has a label already"}
+    before = _row(picked_items(campaign.home, campaign.round), shard, key)
+    if before:
+        why = f"it was picked in round {before['round']:03d} and is out at a vendor"
+        return item | {"outcome": "out at a vendor", "item_id": before["item_id"], "why": why}
+    candidates = (folder / "candidates.parquet").read_table()
+    candidate = _row(candidates, shard, key)
+    if candidate:
+        rank = int(
+            pc.index(pc.and_(pc.equal(candidates["shard"], shard), pc.equal(candidates["key"], key)), True).as_py()
+        )
+        return item | _of_candidate(candidate, rank, manifest)
+    return item | _of_the_rest(campaign, shard, key, manifest)
+
+
+def _row(table: pa.Table, shard: str, key: str) -> Facts | None:
+    rows = table.filter(pc.and_(pc.equal(table["shard"], shard), pc.equal(table["key"], key))).to_pylist()
+    return rows[0] if rows else None
+
+
+def _of_pick(pick: Facts, manifest: Facts) -> Facts:
+    names = ("rank", "item_id", "arm", "reason", "logit", "cluster", "group_size")
+    why = f"rank {pick['rank']} of {manifest['counts']['picked']}: {pick['reason']}"
+    if pick["group_size"] > 1:
+        why += f"; it stands for {pick['group_size'] - 1} duplicates"
+    if pick["displaced_key"] is not None:
+        why += f"; by the logits alone {pick['displaced_shard']} {pick['displaced_key']} would be here"
+    return {"outcome": "picked", **{name: pick[name] for name in names}, "why": why}
+
+
+def _of_candidate(candidate: Facts, place: int, manifest: Facts) -> Facts:
+    facts = {"outcome": "not picked", "logit": candidate["logit"], "candidate": place, "cluster": candidate["cluster"]}
+    of = f"candidate {place} of {manifest['counts']['candidates']}"
+    if candidate["fate"] == DUPLICATE:
+        kind = {"bytes": "the same bytes as", "picture": "the same picture as", "latent": "nearly the same latent as"}
+        why = f"{of}, with {kind[candidate['duplicate']]} {candidate['of_shard']} {candidate['of_key']}"
+        return facts | {"outcome": "duplicate", "why": why}
+    assert candidate["fate"] != CONTROL
+    return facts | {"why": f"{of}; others were taken first, each as: {manifest['reason']}"}
+
+
+def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: Facts) -> Facts:
+    scores = campaign.stage("scores")
+    entries = read_manifest(scores, "score")["shards"]
+    entry = next((entry for entry in entries if entry["shard"] == shard), None)
+    if entry is None:
+        raise InputError(f"{shard}: no such shard in the pool; the first is {entries[0]['shard']}")
+    row = _row(read_scores(scores, entry, ["shard", "key", "logit"]), shard, key)
+    if row:
+        cut = manifest["highest_candidate_logit"]
+        why = "it is not in the random sample of the pool"
+        if cut is not None:
+            of = f"the highest of the {manifest['counts']['candidates']} candidates"
+            why = f"its logit {row['logit']:.4f} is above {cut:.4f}, {of}"
+        return {"outcome": "not a candidate", "logit": row["logit"], "why": why}
+    if entry["quarantined"]:
+        bad = (campaign.stage("quarantine") / entry["file"]).read_table()
+        row = _row(bad, shard, "" if entry.get("failure") else key)
+        if row:
+            return {"outcome": "quarantined", "why": f"{row['stage']}: {row['error']}: {row['message']}"}
+    raise InputError(f"{shard}: has no item {key!r}, nor was one quarantined")

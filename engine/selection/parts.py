@@ -1,0 +1,83 @@
+"""Work on many files, in parts: by this process where there is little, else by Ray tasks that merge in a tree."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar, cast
+
+PART_ROWS = 4_000_000
+PART_FILES = 4096
+"""A part has about as many; a single one is not worth the start of Ray."""
+MOST_PARTS = 4096
+MERGED_AT_ONCE = 8
+THREADS = 8
+"""Of a part: while one waits for storage, the others decode."""
+
+Progress = Callable[[float], None]
+"""Takes the share that is done, 0 to 1."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def deal(items: Sequence[Item], rows: Sequence[int]) -> list[list[Item]]:
+    """Consecutive items, of which each has so many rows, in parts; no part is empty."""
+    total = sum(rows)
+    num_parts = min(MOST_PARTS, max(1, total // PART_ROWS, len(items) // PART_FILES))
+    parts: list[list[Item]] = [[] for _ in range(num_parts)]
+    seen = 0
+    for number, (item, num_rows) in enumerate(zip(items, rows, strict=True)):
+        # By rows, and by items as well, for a file without rows takes its time too.
+        place = (seen / max(1, total) + number / len(items)) / 2
+        parts[int(place * num_parts)].append(item)
+        seen += num_rows
+    return [part for part in parts if part]
+
+
+def room_for(parts: Sequence[Any], address: str) -> AbstractContextManager[None]:
+    """Ray, where there is more than one part."""
+    if len(parts) == 1:
+        return nullcontext()
+    from engine.session import ray_session
+
+    return ray_session(address)
+
+
+def map_reduce(
+    map_: Callable[[list[Item]], Result],
+    merge: Callable[[Iterable[Result]], Result],
+    parts: list[list[Item]],
+    on_progress: Progress,
+) -> Result:
+    """Merge what the parts give, in their order, in a tree. Called within `room_for` these parts."""
+    if len(parts) == 1:
+        return map_(parts[0])
+    import ray
+
+    # Typed as Any, for Ray's own types do not see through a reference.
+    run, join = (ray.remote(function) for function in cast("tuple[Any, Any]", (_run, _join)))
+    mapping, merging = ray.put(map_), ray.put(merge)
+    refs: list[Any] = [run.remote(mapping, part) for part in parts]
+    left = list(refs)
+    while left:
+        _, left = ray.wait(left, fetch_local=False)
+        on_progress(1 - len(left) / len(refs))
+    while len(refs) > 1:
+        groups = [refs[begin : begin + MERGED_AT_ONCE] for begin in range(0, len(refs), MERGED_AT_ONCE)]
+        refs = [join.remote(merging, *group) for group in groups]
+    result: Result = ray.get(refs[0])
+    return result
+
+
+def _run(map_: Callable[[list[Item]], Result], part: list[Item]) -> Result:
+    return map_(part)
+
+
+def _join(merge: Callable[[Iterable[Result]], Result], *results: Result) -> Result:
+    return merge(results)
+
+
+def each(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """The function of every item, in order. Few results wait at a time."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        for begin in range(0, len(items), 8 * THREADS):
+            yield from threads.map(function, items[begin : begin + 8 * THREADS])

@@ -1,0 +1,249 @@
+"""Any number of committed scores to the candidates: exactly the M lowest by (logit, shard, key), in bounded memory.
+
+Two passes over the files, in parts that Ray spreads over the cluster. The first checks every file, reads the logit
+column alone and counts it into bins of the float's upper 16 bits, which bounds the M-th lowest logit from above by less
+than 1 %, and whose sums merge in any order. The second gathers the rows within that bound, from the row groups whose
+statistics reach below it. The merge law of `vaal.ranking.top_b` makes the result independent of parts, files and row
+groups; memory depends on M and on the size of a row group.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from engine.errors import InputError
+from engine.score_reader import open_scores
+from engine.selection.parts import Progress, deal, each, map_reduce
+from engine.selection.sources import Source
+from engine.storage import Location
+from vaal.ranking import Scored, top_b
+
+NUM_BINS = 1 << 16
+ROWS_AT_ONCE = 1 << 18
+"""Logits that a thread holds in the first pass, if they are of more than one row group."""
+
+DRAW_FIELD = pa.field("draw", pa.int64(), nullable=False)
+
+
+class Counted(NamedTuple):
+    """Of files: the items that can be picked in each (F,) int64, in their order, and these by bin (NUM_BINS,) int64."""
+
+    eligible_F: NDArray[np.int64]
+    bins: NDArray[np.int64]
+
+    @property
+    def num_eligible(self) -> int:
+        return int(self.eligible_F.sum())
+
+
+class Wanted(NamedTuple):
+    """The `size` lowest of the rows whose logit is at most `bound`, and, if `has_taken`, those that cannot be picked.
+
+    `schema` begins with shard, key and logit; what else it has are columns of the files."""
+
+    bound: float
+    size: int
+    schema: pa.Schema
+    has_taken: bool
+
+
+class Gathered(NamedTuple):
+    """Rows of scores files: the lowest, by (logit, shard, key); those that cannot be picked, by (shard, key); and those
+    that were drawn, by their column `draw`."""
+
+    lowest: pa.Table
+    taken: pa.Table
+    drawn: pa.Table
+
+
+def count(folder: Location, sources: list[Source], on_progress: Progress) -> Counted:
+    """Check all files and count what can be picked. An item is in `taken` of its source or can be picked.
+
+    Raises:
+        InputError: a file is missing or is not the committed one, or a logit is missing or NaN.
+    """
+    if not sources:
+        return Counted(np.zeros(0, np.int64), np.zeros(NUM_BINS, np.int64))
+    return map_reduce(partial(_count_part, folder), _add, parts_of(sources), on_progress)
+
+
+def bound_of(bins: NDArray[np.int64], size: int) -> float:
+    """A logit that at least `size` of the counted items do not exceed; infinite when there are fewer."""
+    place = int(np.searchsorted(bins.cumsum(), size)) if size else -1
+    if place < 0:
+        return -np.inf
+    if place >= NUM_BINS:
+        return np.inf
+    highest = (place << 16) | 0xFFFF
+    bits = np.array([highest & 0x7FFFFFFF if highest >> 31 else ~highest & 0xFFFFFFFF], np.uint32)
+    value = float(bits.view(np.float32)[0])
+    return np.inf if np.isnan(value) else value
+
+
+def gather(folder: Location, sources: list[Source], wanted: Wanted, on_progress: Progress) -> Gathered:
+    """The rows that are wanted, and those drawn, in the order that `Gathered` says."""
+    if not sources:
+        return _nothing(wanted)
+    part = partial(_gather_part, folder, wanted)
+    found = map_reduce(part, partial(_merge, wanted), parts_of(sources), on_progress)
+    return Gathered(found.lowest, _sorted(found.taken, "shard", "key"), _sorted(found.drawn, "draw"))
+
+
+def parts_of(sources: list[Source]) -> list[list[Source]]:
+    """The sources in the parts that are worked on at once."""
+    return deal(sources, [source.entry["scored"] for source in sources])
+
+
+def _count_part(folder: Location, part: list[Source]) -> Counted:
+    return _add(each(partial(_count_file, folder), part))
+
+
+def _add(counted: Iterable[Counted]) -> Counted:
+    eligible, bins = list[NDArray[np.int64]](), np.zeros(NUM_BINS, np.int64)
+    for found in counted:
+        eligible.append(found.eligible_F)
+        bins += found.bins
+    return Counted(np.concatenate(eligible), bins)
+
+
+def _count_file(folder: Location, source: Source) -> Counted:
+    num_eligible, bins = 0, np.zeros(NUM_BINS, np.int64)
+    columns = ["logit", "key"] if len(source.taken) else ["logit"]
+    with open_scores(folder, source.entry, is_checked=True) as file:
+        for groups in _groups_at_once(file.metadata):
+            table = file.read_row_groups(groups, columns=columns, use_threads=False)
+            logit: NDArray[np.float32] = table["logit"].to_numpy()
+            if table["logit"].null_count or np.isnan(logit).any():
+                raise _without_score(folder / source.entry["file"], file, groups)
+            if len(source.taken):
+                logit = logit[~_is_taken(table["key"], source)]
+            num_eligible += len(logit)
+            bins += np.bincount(_upper_bits(logit), minlength=NUM_BINS)
+    return Counted(np.array([num_eligible], np.int64), bins)
+
+
+def _groups_at_once(metadata: pq.FileMetaData) -> Iterator[list[int]]:
+    groups: list[int] = []
+    num_rows = 0
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        if groups and num_rows + rows > ROWS_AT_ONCE:
+            yield groups
+            groups, num_rows = [], 0
+        groups.append(group)
+        num_rows += rows
+    if groups:
+        yield groups
+
+
+def _without_score(file: Location, parquet: pq.ParquetFile, groups: list[int]) -> InputError:
+    table = parquet.read_row_groups(groups, columns=["logit", "key"])
+    bad = table.filter(pc.fill_null(pc.is_nan(table["logit"]), True))
+    what = "missing" if bad["logit"][0].as_py() is None else "NaN"
+    return InputError(
+        f"{file}: the logit of {bad['key'][0]} is {what}; delete the file and the scores' manifest.json, then run: "
+        "vaal score"
+    )
+
+
+def _upper_bits(logit: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """The upper 16 of 32 bits whose order is that of the floats; -0.0 is below 0.0."""
+    bits = logit.view(np.uint32)
+    is_negative = (bits >> 31).astype(bool)
+    found: NDArray[np.uint32] = np.where(is_negative, ~bits, bits | np.uint32(1 << 31)) >> np.uint32(16)
+    return found
+
+
+def _is_taken(keys: pa.ChunkedArray, source: Source) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = pc.is_in(keys, value_set=source.taken).to_numpy()
+    return found
+
+
+def _gather_part(folder: Location, wanted: Wanted, part: list[Source]) -> Gathered:
+    return _merge(wanted, each(partial(_gather_file, folder, wanted), part))
+
+
+def _merge(wanted: Wanted, gathered: Iterable[Gathered]) -> Gathered:
+    """What is lowest among them, and all that is taken and drawn. They are looked at one after another."""
+    lowest, taken, drawn = Lowest(wanted.size), list[pa.Table](), list[pa.Table]()
+    for found in chain([_nothing(wanted)], gathered):
+        lowest.add(found.lowest)
+        taken.append(found.taken)
+        drawn.append(found.drawn)
+    return Gathered(lowest.rows(), pa.concat_tables(taken), pa.concat_tables(drawn))
+
+
+def _gather_file(folder: Location, wanted: Wanted, source: Source) -> Gathered:
+    found, begin = list[Gathered](), 0
+    with open_scores(folder, source.entry, is_checked=False) as file:
+        for group, low in enumerate(_minima(file.metadata)):
+            num_rows = file.metadata.row_group(group).num_rows
+            is_taken = np.zeros(num_rows, np.bool_)
+            if len(source.taken):
+                is_taken = _is_taken(file.read_row_group(group, ["key"], use_threads=False)["key"], source)
+            eligible = np.flatnonzero(~is_taken)
+            here = slice(*np.searchsorted(source.draw_at, (begin, begin + len(eligible))))
+            drawn = eligible[source.draw_at[here] - begin]
+            begin += len(eligible)
+            takes = is_taken if wanted.has_taken else np.zeros_like(is_taken)
+            if low > wanted.bound and not len(drawn) and not takes.any():
+                continue
+            table = file.read_row_group(group, wanted.schema.names[1:], use_threads=False)
+            table = table.add_column(0, "shard", pa.repeat(source.entry["shard"], num_rows)).cast(wanted.schema)
+            is_low = (table["logit"].to_numpy() <= wanted.bound) & ~is_taken
+            draws = table.take(pa.array(drawn)).append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
+            lowest = first(table.filter(pa.array(is_low)), wanted.size)
+            found.append(Gathered(lowest, table.filter(pa.array(takes)), draws))
+    return _merge(wanted, found)
+
+
+def _minima(metadata: pq.FileMetaData) -> Iterator[float]:
+    """The lowest logit of every row group; minus infinity where the file does not say."""
+    names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    place = names.index("logit")
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(place).statistics
+        yield statistics.min if statistics is not None and statistics.has_min_max else -np.inf
+
+
+def _nothing(wanted: Wanted) -> Gathered:
+    none = wanted.schema.empty_table()
+    return Gathered(none, none, none.append_column(DRAW_FIELD, pa.array([], pa.int64())))
+
+
+class Lowest:
+    """The `size` lowest rows of tables that come one after another, in memory of twice as many rows."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._tables: list[pa.Table] = []
+        self._num_held = 0
+
+    def add(self, table: pa.Table) -> None:
+        self._num_held += len(table)
+        self._tables.append(table)
+        # Reducing at twice the size makes the whole a linear pass in memory of the size.
+        if self._num_held >= 2 * self._size:
+            self._tables = [self.rows()]
+            self._num_held = len(self._tables[0])
+
+    def rows(self) -> pa.Table:
+        """By (logit, shard, key). Raises ValueError when nothing, not even an empty table, was added."""
+        return first(pa.concat_tables(self._tables), self._size)
+
+
+def first(table: pa.Table, size: int) -> pa.Table:
+    """The `size` lowest rows by (logit, shard, key)."""
+    names = (table[name].to_numpy() for name in ("shard", "key"))
+    return table.take(pa.array(top_b(Scored(table["logit"].to_numpy(), *names), size)))
+
+
+def _sorted(table: pa.Table, *columns: str) -> pa.Table:
+    return table.sort_by([(column, "ascending") for column in columns])

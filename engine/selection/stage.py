@@ -1,0 +1,169 @@
+"""The selection, a pure function of committed scores and weights, labels and configuration.
+
+The candidates are the lowest logits, or, without a signal, a random sample; the batch is chosen among them.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from engine.campaign import Campaign, Report, is_complete, read_manifest, write_manifest
+from engine.diagnosis import has_signal, interval_of
+from engine.errors import ConfigError, InputError, NotAcceptableError
+from engine.labels import labels_fingerprints
+from engine.selection.candidates import Ground, choose_batch
+from engine.selection.parts import Progress, room_for
+from engine.selection.picks import picked_items
+from engine.selection.reduction import count, parts_of
+from engine.selection.replacement import is_handed_out, replace
+from engine.selection.sources import sources_of
+
+REASONS = {
+    "none": "lowest labelled-logit",
+    "gumbel": "lowest labelled-logit, with Gumbel noise",
+    "clusters": "lowest labelled-logit left in its cluster",
+    "k_center": "farthest in latent space from what is labelled or picked",
+    "facility": "stands best for candidates that nothing stood for",
+    "mini_batches": "lowest labelled-logit after learning from the picks before",
+    "random": "random, for want of a signal",
+    "diversity": "spread over the latents, for want of a signal",
+}
+"""By the method, or by what is done without a signal."""
+
+
+def select(
+    campaign: Campaign,
+    address: str = "local",
+    on_progress: Progress = lambda _: None,
+    report: Report = lambda _: None,
+    *,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Pick the round's images and complete the selection stage. Returns its manifest.
+
+    A complete stage is left alone, unless its options or inputs changed since: then it is made anew. One that was
+    handed out needs `force` for that; its picks stay out at the vendor, and the new ones are others.
+
+    Raises:
+        InputError: training or scoring is not complete, or a scores file is not the committed one.
+        ConfigError: there are fewer items than the budget, or the selection was handed out.
+        NotAcceptableError: there is no signal, and select.when_no_signal is refuse.
+    """
+    folder = campaign.stage("selection")
+    train = read_manifest(campaign.stage("train"), "train")
+    scores = read_manifest(campaign.stage("scores"), "score")
+    if is_complete(folder):
+        manifest = read_manifest(folder, "select")
+        changed = _changed(manifest, campaign)
+        if not changed and not force:
+            return manifest
+        if is_handed_out(campaign) and not force:
+            raise ConfigError(
+                f"{folder}: {changed} changed, but its images are handed out; to pick others besides, run: "
+                "vaal select --force"
+            )
+        report(f"the selection is made anew: {f'{changed} changed' if changed else '--force'}")
+        replace(campaign)
+    _require_same_weights(campaign, train, scores)
+    fallback = _without_signal(campaign, train)
+    picked_before = picked_items(campaign.home, before=campaign.round)
+    sources = sources_of(campaign.home, scores["shards"], picked_before)
+    with room_for(parts_of(sources), address):
+        counted = count(campaign.stage("scores"), sources, lambda share: on_progress(share / 2))
+        report(f"{scores['counts']['scored']:,} scores are as committed, {counted.num_eligible:,} can be picked")
+        ground = Ground(campaign.stage("scores"), sources, counted, _round_seed(campaign), fallback)
+        batch = choose_batch(campaign, ground, REASONS, lambda share: on_progress((1 + share) / 2))
+    query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
+    files = {
+        f"{name}.parquet": (folder / f"{name}.parquet").write_table(table)
+        for name, table in (("candidates", batch.candidates), ("selection", batch.selection))
+    }
+    return write_manifest(
+        folder,
+        campaign,
+        inputs=_inputs(campaign),
+        counts={
+            "scored": scores["counts"]["scored"],
+            "eligible": counted.num_eligible,
+            **batch.counts,
+            "picked_before": len(picked_before),
+        },
+        files=files,
+        details={
+            "signal": "none" if fallback else "present",
+            "when_no_signal": fallback,
+            "seed": campaign.config.select.seed,
+            "round_seed": _round_seed(campaign),
+            # Without a signal the logits decide nothing, and no logit divides the picked items from the others.
+            "highest_picked_logit": None if fallback else pc.max(query).as_py(),
+            "highest_candidate_logit": None if fallback else pc.max(batch.candidates["logit"]).as_py(),
+            "objective": batch.objective,
+        },
+    )
+
+
+def current_selection(campaign: Campaign) -> dict[str, Any]:
+    """The manifest of the selection. Raises ConfigError when its options or inputs changed since it was made."""
+    folder = campaign.stage("selection")
+    manifest = read_manifest(folder, "select")
+    if changed := _changed(manifest, campaign):
+        raise ConfigError(f"{folder}: made before {changed} changed; run: vaal select")
+    return manifest
+
+
+def reason_of(manifest: dict[str, Any]) -> str:
+    """How the images of a selection were picked, in words."""
+    return REASONS[manifest.get("when_no_signal") or manifest["config"]["select"].get("diversity", "none")]
+
+
+def _changed(manifest: dict[str, Any], campaign: Campaign) -> str:
+    """What a complete selection was made of that is different now; empty when nothing is."""
+    before, now = manifest["config"]["select"], campaign.config.select.model_dump()
+    options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
+    inputs = _inputs(campaign)
+    # The weights count by the scores that were made with them.
+    files = [name for name, sha256 in manifest["inputs"].items() if name != "train" and inputs.get(name) != sha256]
+    return ", ".join(options + files)
+
+
+def _inputs(campaign: Campaign) -> dict[str, str]:
+    stages = {name: (campaign.stage(name) / "manifest.json").read_bytes() for name in ("train", "scores")}
+    before = picked_items(campaign.home, before=campaign.round)["item_id"].to_pylist()
+    return {
+        **{name: hashlib.sha256(content).hexdigest() for name, content in stages.items()},
+        **labels_fingerprints(campaign.home),
+        "picked_before": hashlib.sha256("\n".join(sorted(before)).encode()).hexdigest(),
+    }
+
+
+def _require_same_weights(campaign: Campaign, train: dict[str, Any], scores: dict[str, Any]) -> None:
+    for name, sha256 in scores["inputs"].items():
+        if name.endswith(".safetensors") and train["files"].get(name) != sha256:
+            raise InputError(
+                f"{campaign.stage('scores')}: made with another {name} than there is now in {campaign.stage('train')}; "
+                "run: vaal score"
+            )
+
+
+def _without_signal(campaign: Campaign, trained: dict[str, Any]) -> str | None:
+    """How to pick without a signal; None when the train manifest has one.
+
+    Raises:
+        NotAcceptableError: there is none, and select.when_no_signal is refuse.
+    """
+    method = campaign.config.select.when_no_signal
+    if has_signal(trained):
+        return None
+    if method == "refuse":
+        raise NotAcceptableError(
+            f"{campaign.stage('train')}: no signal, {interval_of(trained)}: the labelled images cannot be told "
+            "from the rest; label other images, or pick without a signal: --set select.when_no_signal=diversity"
+        )
+    return method
+
+
+def _round_seed(campaign: Campaign) -> int:
+    """Another one each round, 31 bits."""
+    return int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)

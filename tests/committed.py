@@ -1,0 +1,55 @@
+"""Committed scores files written by hand: any logits, any rows to a row group."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.score_files import scores_schema
+from engine.storage import Location
+from vaal.perceptual_hash import HASH_BYTES
+
+NUM_LATENTS = 4
+Item = tuple[str, str, float]
+"""shard, key, logit."""
+
+
+def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: int = 3) -> dict[str, Any]:
+    """Write a shard's scores file, as scoring would. `rows`: key and logit. Returns its entry in the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = [key for key, _ in rows]
+    schema = scores_schema(NUM_LATENTS)
+    schema = schema.set(schema.get_field_index("logit"), pa.field("logit", pa.float32()))
+    columns: dict[str, Any] = {
+        "shard": [shard] * len(rows),
+        "key": keys,
+        "offset": np.arange(len(rows)) * 512,
+        "size_bytes": np.arange(len(rows)) + 1,
+        "content_hash": [hashlib.blake2b(f"{shard}/{key}".encode(), digest_size=16).hexdigest() for key in keys],
+        "perceptual_hash": pa.nulls(len(rows), pa.binary(HASH_BYTES)),
+        "logit": pa.array([logit for _, logit in rows], pa.float32()),
+        "latent": [[float(n), 1.0, 0.0, 0.0] for n in range(len(rows))],
+    }
+    sink = pa.BufferOutputStream()
+    table = pa.table([columns[name] for name in schema.names], schema=schema)
+    pq.write_table(table, sink, row_group_size=group_rows, write_statistics=["key", "logit"])
+    content = sink.getvalue().to_pybytes()
+    file = f"{hashlib.sha256(shard.encode()).hexdigest()[:16]}.parquet"
+    (folder / file).write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"shard": shard, "file": file, "scored": len(rows), "sha256": sha256, "size_bytes": len(content)}
+
+
+def commit_all(folder: Path, items: list[Item], group_rows: int) -> list[dict[str, Any]]:
+    """`commit` for every shard among the items."""
+    by_shard: dict[str, list[tuple[str, float]]] = {}
+    for shard, key, logit in items:
+        by_shard.setdefault(shard, []).append((key, logit))
+    return [commit(folder, shard, rows, group_rows) for shard, rows in by_shard.items()]
+
+
+def location(folder: Path) -> Location:
+    return Location.of(str(folder))
