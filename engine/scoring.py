@@ -42,6 +42,7 @@ CODE = (
     "engine.tar", "engine.shards", "engine.images", "engine.chunks", "engine.identity",
     "engine.weights", "engine.scorer",
     "vaal.networks", "vaal.paper", "vaal.ablations", "vaal.acquisition.discriminator", "vaal.acquisition.wasserstein",
+    "vaal.perceptual_hash",
 )  # fmt: skip
 """What decides a score besides the weights: scores by other code are not mixed with these."""
 BLOCK_BYTES = 1 << 20

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from engine.config import SelectConfig
 from engine.identity import item_id_of
-from engine.selection.diversify import MOST_CENTERS, choose, cluster, latents_of
-from engine.selection.duplicates import KINDS, Duplicates, find_duplicates
+from engine.diversify import choose, cluster, latents_of
+from engine.duplicates import KINDS, Duplicates, find_duplicates
 from engine.selection.picks import CONTROL, DUPLICATE, PASSED_OVER, PICKED, SELECTION_SCHEMA, candidates_schema
 
 CONTROL_REASON = "uniform random sample"
+MOST_CENTERS = 10_000
+"""Items already taken that a method keeps away from; where there are more, this many are drawn."""
 _PLACE = ("shard", "key", "offset", "size_bytes")
 Places = NDArray[np.intp]
 
@@ -51,7 +53,7 @@ class Rules(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """selection.parquet, candidates.parquet, and the counts and the method's objective for the manifest."""
+    """selection.parquet, CANDIDATES_FILE, and the counts and the method's objective for the manifest."""
 
     selection: pa.Table
     candidates: pa.Table

@@ -9,7 +9,7 @@ from engine.campaign import Campaign, read_manifest
 from engine.errors import InputError
 from engine.labels import labelled_values
 from engine.score_reader import read_scores
-from engine.selection.picks import CONTROL, DUPLICATE, picked_items
+from engine.selection.picks import CANDIDATES_FILE, CONTROL, DUPLICATE, picked_items
 
 Facts = dict[str, Any]
 
@@ -33,7 +33,7 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     if before:
         why = f"it was picked in round {before['round']:03d} and is out at a vendor"
         return item | {"outcome": "out at a vendor", "item_id": before["item_id"], "why": why}
-    candidates = (folder / "candidates.parquet").read_table()
+    candidates = (folder / CANDIDATES_FILE).read_table()
     candidate = _row(candidates, shard, key)
     if candidate:
         rank = int(

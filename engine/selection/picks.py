@@ -27,6 +27,8 @@ SELECTION_SCHEMA = pa.schema(
 )
 """`group_size` counts the pick and the candidates that are its duplicates. What it displaced is the candidate with the
 next lower logit that would have been picked by its logit alone, null for a pick that would be picked so too."""
+CANDIDATES_FILE = "candidates/candidates.parquet"
+"""In a folder of its own: all that is beside selection.parquet is picked."""
 PICKED, CONTROL, DUPLICATE, PASSED_OVER = "picked", "control", "duplicate", "passed over"
 """What becomes of a candidate."""
 
@@ -39,7 +41,7 @@ def row_schema(num_latents: int) -> pa.Schema:
 
 
 def candidates_schema(num_latents: int) -> pa.Schema:
-    """The columns of candidates.parquet, rows in the order in which they come into question.
+    """The columns of CANDIDATES_FILE, rows in the order in which they come into question.
 
     Of a duplicate, `duplicate` is its kind, and `of_` says what it is one of: a candidate, a control pick, or an item
     that is labelled or out at a vendor.

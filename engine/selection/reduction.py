@@ -33,7 +33,8 @@ DRAW_FIELD = pa.field("draw", pa.int64(), nullable=False)
 
 
 class Counted(NamedTuple):
-    """Of files: the items that can be picked in each (F,) int64, in their order, and these by bin (NUM_BINS,) int64."""
+    """Of files: the items that can be picked in each (F,) int64, in their order, and these by the upper bits of their
+    logits (NUM_BINS,) int64."""
 
     eligible_F: NDArray[np.int64]
     bins: NDArray[np.int64]
@@ -76,14 +77,17 @@ def count(folder: Location, sources: list[Source], on_progress: Progress) -> Cou
 
 def bound_of(bins: NDArray[np.int64], size: int) -> float:
     """A logit that at least `size` of the counted items do not exceed; infinite when there are fewer."""
-    place = int(np.searchsorted(bins.cumsum(), size)) if size else -1
-    if place < 0:
+    if size == 0:
         return -np.inf
+    # The sign is the highest bit: negative numbers come last, and the larger their bits, the lower they are.
+    place = int(np.searchsorted(np.concatenate([bins[: NUM_BINS // 2 - 1 : -1], bins[: NUM_BINS // 2]]).cumsum(), size))
     if place >= NUM_BINS:
         return np.inf
-    highest = (place << 16) | 0xFFFF
-    bits = np.array([highest & 0x7FFFFFFF if highest >> 31 else ~highest & 0xFFFFFFFF], np.uint32)
-    value = float(bits.view(np.float32)[0])
+    is_negative = place < NUM_BINS // 2
+    upper = NUM_BINS - 1 - place if is_negative else place - NUM_BINS // 2
+    lower = 0 if is_negative else 0xFFFF
+    value = float(np.array([upper << 16 | lower], np.uint32).view(np.float32)[0])
+    # With the bits of infinity, the lower ones make it no number.
     return np.inf if np.isnan(value) else value
 
 
@@ -125,7 +129,7 @@ def _count_file(folder: Location, source: Source) -> Counted:
             if len(source.taken):
                 logit = logit[~_is_taken(table["key"], source)]
             num_eligible += len(logit)
-            bins += np.bincount(_upper_bits(logit), minlength=NUM_BINS)
+            bins += np.bincount(logit.view(np.uint32) >> np.uint32(16), minlength=NUM_BINS)
     return Counted(np.array([num_eligible], np.int64), bins)
 
 
@@ -151,14 +155,6 @@ def _without_score(file: Location, parquet: pq.ParquetFile, groups: list[int]) -
         f"{file}: the logit of {bad['key'][0]} is {what}; delete the file and the scores' manifest.json, then run: "
         "vaal score"
     )
-
-
-def _upper_bits(logit: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """The upper 16 of 32 bits whose order is that of the floats; -0.0 is below 0.0."""
-    bits = logit.view(np.uint32)
-    is_negative = (bits >> 31).astype(bool)
-    found: NDArray[np.uint32] = np.where(is_negative, ~bits, bits | np.uint32(1 << 31)) >> np.uint32(16)
-    return found
 
 
 def _is_taken(keys: pa.ChunkedArray, source: Source) -> NDArray[np.bool_]:
@@ -192,15 +188,14 @@ def _gather_file(folder: Location, wanted: Wanted, source: Source) -> Gathered:
             here = slice(*np.searchsorted(source.draw_at, (begin, begin + len(eligible))))
             drawn = eligible[source.draw_at[here] - begin]
             begin += len(eligible)
-            takes = is_taken if wanted.has_taken else np.zeros_like(is_taken)
-            if low > wanted.bound and not len(drawn) and not takes.any():
+            takes = np.flatnonzero(is_taken) if wanted.has_taken else eligible[:0]
+            if low > wanted.bound and not len(drawn) and not len(takes):
                 continue
             table = file.read_row_group(group, wanted.schema.names[1:], use_threads=False)
-            table = table.add_column(0, "shard", pa.repeat(source.entry["shard"], num_rows)).cast(wanted.schema)
-            is_low = (table["logit"].to_numpy() <= wanted.bound) & ~is_taken
-            draws = table.take(pa.array(drawn)).append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
-            lowest = first(table.filter(pa.array(is_low)), wanted.size)
-            found.append(Gathered(lowest, table.filter(pa.array(takes)), draws))
+            lows = np.flatnonzero((table["logit"].to_numpy() <= wanted.bound) & ~is_taken)
+            rows = _Rows(table, source.entry["shard"], wanted.schema)
+            draws = rows.take(drawn).append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
+            found.append(Gathered(rows.take(lows), rows.take(takes), draws))
     return _merge(wanted, found)
 
 
@@ -211,6 +206,20 @@ def _minima(metadata: pq.FileMetaData) -> Iterator[float]:
     for group in range(metadata.num_row_groups):
         statistics = metadata.row_group(group).column(place).statistics
         yield statistics.min if statistics is not None and statistics.has_min_max else -np.inf
+
+
+class _Rows(NamedTuple):
+    """The rows of a shard's row group, to be taken as `schema`."""
+
+    table: pa.Table
+    shard: str
+    schema: pa.Schema
+
+    def take(self, rows: NDArray[np.intp]) -> pa.Table:
+        if not len(rows):
+            return self.schema.empty_table()
+        found = self.table.take(pa.array(rows))
+        return pa.table([pa.repeat(self.shard, len(rows)), *found.columns], schema=self.schema)
 
 
 def _nothing(wanted: Wanted) -> Gathered:

@@ -15,7 +15,7 @@ from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.labels import labels_fingerprints
 from engine.selection.candidates import Ground, choose_batch
 from engine.selection.parts import Progress, room_for
-from engine.selection.picks import picked_items
+from engine.selection.picks import CANDIDATES_FILE, picked_items
 from engine.selection.reduction import count, parts_of
 from engine.selection.replacement import is_handed_out, replace
 from engine.selection.sources import sources_of
@@ -52,8 +52,8 @@ def select(
         NotAcceptableError: there is no signal, and select.when_no_signal is refuse.
     """
     folder = campaign.stage("selection")
-    train = read_manifest(campaign.stage("train"), "train")
     scores = read_manifest(campaign.stage("scores"), "score")
+    train = read_manifest(campaign.stage("train"), "train")
     if is_complete(folder):
         manifest = read_manifest(folder, "select")
         changed = _changed(manifest, campaign)
@@ -77,8 +77,8 @@ def select(
         batch = choose_batch(campaign, ground, REASONS, lambda share: on_progress((1 + share) / 2))
     query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
     files = {
-        f"{name}.parquet": (folder / f"{name}.parquet").write_table(table)
-        for name, table in (("candidates", batch.candidates), ("selection", batch.selection))
+        name: (folder / name).write_table(table)
+        for name, table in ((CANDIDATES_FILE, batch.candidates), ("selection.parquet", batch.selection))
     }
     return write_manifest(
         folder,

@@ -11,7 +11,7 @@ import pytest
 
 from engine import chunks
 from engine.campaign import Campaign
-from engine.chunks import Reading, chunk_items, read_chunks, unpack
+from engine.chunks import ITEMS_SCHEMA, Reading, chunk_items, read_chunks, unpack
 from engine.config import ImageConfig
 from engine.identity import fold_of
 from engine.images import decode
@@ -19,6 +19,7 @@ from engine.pool import Shard, list_shards, read_shards
 from engine.shards import read_shard
 from engine.watchdog import EXIT_STATUS, Attempts
 from tests.rounds import encoded, write_shard
+from vaal.perceptual_hash import perceptual_hash
 
 IMAGE = ImageConfig(size=8, channels=1)
 READING = Reading(IMAGE, num_folds=2, attempts=3, stall_seconds=60.0)
@@ -64,6 +65,23 @@ def test_chunks_hold_every_item_once_with_its_pixels(shard: Shard) -> None:
             assert entry["fold"] == fold_of("a.tar", item.key, 2)
             found.append(item.key)
     assert found == [f"{n:02d}" for n in range(23) if n not in (7, 12)]
+
+
+def test_a_chunk_has_its_pictures_hashes_whatever_is_refused(tmp_path: Path) -> None:
+    image, rng = ImageConfig(size=32), np.random.default_rng(0)
+    members = {f"{n}.png": encoded(rng.integers(0, 256, (32, 32, 3), np.uint8)) for n in range(9)}
+    members["3.png"] = members["3.png"][:30]
+    members["5.png"] = encoded(np.full((32, 32, 3), 77, np.uint8))
+    write_shard(tmp_path / "a.tar", members)
+    shard = list_shards([str(tmp_path / "a.tar")], "")[0][0]
+    (row,) = rows(shard, reading=READING._replace(image=image))
+    table = unpack(row["items"])
+    assert table.schema == ITEMS_SCHEMA
+    hashes = {entry["key"]: entry["perceptual_hash"] for entry in table.to_pylist()}
+    items = {item.key: item for item in read_shard(shard, image)}
+    expected = {key: perceptual_hash(decode(items[key].data, image)[None]).hash_NB.tobytes() for key in hashes}
+    assert hashes == {**expected, "5": None}
+    assert len(set(hashes.values())) == 8
 
 
 def test_a_chunk_is_bounded_by_its_pixels() -> None:
@@ -136,7 +154,7 @@ HANGS = """
 import sys, time
 from engine import chunks
 from engine.campaign import Campaign
-from engine.chunks import Reading, read_chunks
+from engine.chunks import ITEMS_SCHEMA, Reading, read_chunks
 from engine.config import ImageConfig
 from engine.pool import list_shards
 from engine.watchdog import Attempts

@@ -15,7 +15,8 @@ from engine.config import override
 from engine.errors import NotAcceptableError
 from engine.identity import draw_of, fold_of
 from engine.labels import labelled_items
-from engine.selection import _Lowest, picked_items, select
+from engine.selection.picks import picked_items
+from engine.selection.stage import select
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from vaal.diversity.k_center import k_center_greedy

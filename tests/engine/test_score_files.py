@@ -14,6 +14,9 @@ from engine.chunks import BAD_SCHEMA, pack, to_table
 from engine.errors import InputError
 from engine.score_files import Draft, from_entry, recall
 from tests.conftest import MakeCampaign
+from vaal.perceptual_hash import HASH_BYTES
+
+HASH_TYPE = pa.binary(HASH_BYTES)
 
 
 @pytest.fixture
@@ -29,6 +32,7 @@ def row(chunk: int, count: int, *, listed: int = -1, bad: int = 0, failure: str 
         "offset": pa.array(range(count), pa.int64()),
         "size_bytes": pa.array([9] * count, pa.int64()),
         "content_hash": pa.array(["00"] * count, pa.string()),
+        "perceptual_hash": pa.array([None if n % 2 else bytes([n] * HASH_BYTES) for n in range(count)], HASH_TYPE),
         "logit": pa.array(rng.normal(size=count).astype(np.float32)),
         "latent": pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=3 * count).astype(np.float16)), 3),
     }
@@ -62,6 +66,8 @@ def test_any_order_of_chunks_makes_the_same_files(campaign: Campaign) -> None:
     table = pq.read_table(pa.BufferReader(made["scores/a.parquet"]))
     assert table["key"].to_pylist() == [f"{c}-{n}" for c, count in enumerate([4, 3, 0, 5]) for n in range(count)]
     assert set(table["shard"].to_pylist()) == {"folder/a.tar"}
+    assert table.schema.field("perceptual_hash") == pa.field("perceptual_hash", HASH_TYPE)
+    assert table["perceptual_hash"].to_pylist()[:3] == [bytes(HASH_BYTES), None, bytes([2] * HASH_BYTES)]
     for order in itertools.permutations(ROWS):
         assert draft_of([*order, ROWS[1]]).commit(campaign, "a.parquet") == ledger
         assert contents(campaign) == made

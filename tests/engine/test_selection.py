@@ -19,10 +19,13 @@ from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 
 
+PAPER = ("select.diversity=none", "select.duplicates=off", "select.control_fraction=0")
+
+
 @pytest.fixture
 def scored(make_campaign: MakeCampaign) -> Campaign:
     """Scores with many ties, and every 50th item in quarantine."""
-    campaign = make_campaign()
+    campaign = make_campaign(*PAPER)
     pretend_trained(campaign)
     rng = np.random.default_rng(0)
     fabricate_scores(campaign, lambda _, keys: rng.integers(-20, 20, len(keys)), quarantine_every=50)
@@ -44,7 +47,11 @@ def test_selection_is_sort_everything_and_take_b(scored: Campaign) -> None:
         assert [pick[column] for pick in picks] == [row[column] for row in expected]
     assert [pick["rank"] for pick in picks] == list(range(100))
     assert {pick["arm"] for pick in picks} == {"query"}
-    assert manifest["counts"] == {"candidates": len(everything), "picked": 100, "picked_before": 0}
+    counts = manifest["counts"]
+    assert counts["eligible"] == len(everything)
+    assert (counts["candidates"], counts["control"], counts["picked"], counts["picked_before"]) == (1000, 0, 100, 0)
+    assert manifest["highest_candidate_logit"] == sorted(row["logit"] for row in everything)[999]
+    assert {pick["displaced_key"] for pick in picks} == {None}
     assert manifest["highest_picked_logit"] == expected[-1]["logit"]
     assert {pick["reason"] for pick in picks} == {"lowest labelled-logit"}
     assert (manifest["signal"], manifest["when_no_signal"]) == ("present", None)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vaal.diversity import k_center
 from vaal.diversity.k_center import BLOCK_ITEMS, k_center_greedy
 
 Array = NDArray[np.float32]
@@ -88,3 +89,21 @@ def test_a_latent_that_is_not_finite_is_refused() -> None:
             k_center_greedy(broken, latents(1, 2), 1)
         with pytest.raises(ValueError, match="1 of 4 center latents are not finite"):
             k_center_greedy(latents(3, 2), broken, 1)
+
+
+def test_bounds_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Repeated, nearly repeated and far points, rounded as committed latents are, where a wrong bound would show.
+    random = np.random.default_rng(0)
+    latent = np.repeat(latents(150, 6).astype(np.float16), 4, axis=0).astype(np.float32) + 30
+    latent[::5] += 2.0**-18 * random.integers(3, size=(120, 6)).astype(np.float32)
+    centers = np.concatenate([latent[::40], latents(700, 6, seed=1)])
+    squared = ((latent[:, None] - centers) ** 2).sum(axis=2).min(axis=1)
+    expected: list[int] = []
+    for _ in range(600):
+        expected.append(int(squared.argmax()))
+        squared = np.minimum(squared, ((latent - latent[expected[-1]]) ** 2).sum(axis=1))
+        squared[expected[-1]] = -1
+    for name, value in (("BLOCK_VALUES", 700), ("BLOCK_ITEMS", 13), ("CENTERS_AT_ONCE", 64)):
+        assert k_center_greedy(latent, centers, 600).tolist() == expected
+        monkeypatch.setattr(k_center, name, value)
+    assert k_center_greedy(latent, centers, 600).tolist() == expected

@@ -1,0 +1,72 @@
+"""Duplicates among the candidates of a batch, and of what is labelled or out already: each is paid for once."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vaal.leaders import cosine_leaders, hamming_leaders
+from vaal.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK
+
+KINDS = ("bytes", "picture", "latent")
+"""The same file, the same picture (`vaal.perceptual_hash`), nearly the same latent: the first that applies counts."""
+
+
+class Duplicates(NamedTuple):
+    """Of N items: leader (N,), the kept item that stands for each, itself where it is kept; kind (N,), None there."""
+
+    leader_N: NDArray[np.intp]
+    kind_N: NDArray[np.object_]
+
+
+def find_duplicates(
+    items: pa.Table, num_fixed: int, mode: Literal["off", "exact", "near"], cosine: float
+) -> Duplicates:
+    """Drop, of each group of duplicates, all but the first.
+
+    Items are in order of priority, and the first `num_fixed` are kept whatever they are: they are taken already.
+    An item is dropped that duplicates an earlier kept one: by its bytes, then among what is left by its picture (not
+    if mode is "exact"), then by a cosine of the latents of at least `cosine`. Where what led it is dropped by a later
+    kind, the item that is kept for that one leads it: the two of them need not resemble one another in one kind alone.
+
+    Args:
+        items: content_hash (string), perceptual_hash (binary of HASH_BYTES, null: the picture has none) and latent
+            (fixed-size list of float16).
+    """
+    leader_N, kind_N = np.arange(len(items)), np.full(len(items), None, np.object_)
+    for kind in KINDS[: {"off": 0, "exact": 1, "near": 3}[mode]]:
+        left = np.flatnonzero(leader_N == np.arange(len(items)))
+        found = _leaders(kind, items if len(left) == len(items) else items.take(left), num_fixed, cosine)
+        step = np.arange(len(items))
+        step[left] = left[found]
+        kind_N[left[found != np.arange(len(left))]] = kind
+        leader_N = step[leader_N]
+    return Duplicates(leader_N, kind_N)
+
+
+def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float) -> NDArray[np.intp]:
+    """The first `num_fixed` items are never dropped, so that they are the first of what is left too."""
+    if kind == "bytes":
+        return _byte_leaders(items["content_hash"], num_fixed)
+    if kind == "picture":
+        return hamming_leaders(*_hashes(items["perceptual_hash"]), MAX_DISTANCE, num_fixed, MIRROR_MASK)
+    flat = items["latent"].combine_chunks().flatten().to_numpy()
+    latent_NZ = flat.astype(np.float32).reshape(len(items), items.schema.field("latent").type.list_size)
+    return cosine_leaders(latent_NZ, cosine, num_fixed)
+
+
+def _byte_leaders(content_hash: pa.ChunkedArray, num_fixed: int) -> NDArray[np.intp]:
+    code_N = content_hash.combine_chunks().dictionary_encode().indices.to_numpy()
+    _, first, inverse = np.unique(code_N, return_index=True, return_inverse=True)
+    leader_N = first[inverse]
+    leader_N[:num_fixed] = np.arange(num_fixed)
+    return leader_N
+
+
+def _hashes(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Hashes (N, HASH_BYTES), zero where there is none, and which there are (N,)."""
+    hashes = column.combine_chunks().fill_null(bytes(HASH_BYTES))
+    begin = hashes.offset * HASH_BYTES
+    flat = np.frombuffer(hashes.buffers()[1], np.uint8)[begin : begin + len(hashes) * HASH_BYTES]
+    return flat.reshape(-1, HASH_BYTES), column.is_valid().to_numpy()

@@ -1,0 +1,157 @@
+"""Facility location: choices that all candidates are similar to, by a greedy of one round or of two.
+
+f(S) is the mean, over a ground set of candidates, of the similarity to the most similar item of S or of those already
+taken. It is monotone and submodular, so greedy reaches 1 - 1/e of the largest gain there is (Nemhauser et al. 1978).
+
+The similarity is exp(-(d / m)^2), d the Euclidean distance of two latents and m the median distance of candidates. It
+is 1 for duplicates and 0 far away, moves with no shift or scale of the latents, and needs no sign or direction of them.
+
+Shape suffixes: M candidates, G ground set, L taken, Z latent units, Y = Z + 2, R rows of a block.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+MOST_GROUND = 10_000
+"""The ground set: all candidates where there are no more than this, else this many of them, drawn."""
+MOST_PICKS = 2500
+"""A quarter of the ground set: beyond it the choices would be the ground set itself, and no longer stand for others."""
+MEDIAN_PAIRS = 10_000
+BLOCK_VALUES = 2**19
+"""Similarities held at a time."""
+FIRST_LOOK = 16
+"""Candidates whose gains are renewed at first in a step of the lazy greedy; then twice as many, and so on."""
+
+
+class Cover(NamedTuple):
+    """The choice, picked_B (b,) intp in order of choice, and its f."""
+
+    picked_B: NDArray[np.intp]
+    objective: float
+
+
+class _Task(NamedTuple):
+    """Candidates and ground set so lifted that their product is the exponent; what the taken items cover already."""
+
+    candidate_MY: Array
+    ground_YG: Array
+    covered_G: Array
+
+
+def greedy_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> Cover:
+    """Greedy maximisation of f: each choice adds the most to it, ties (up to rounding) to the lowest index.
+
+    Lazy (Minoux 1978): a gain is computed again only where its last value could still be the largest. `seed` draws the
+    ground set and the pairs of the median. O(M G Z) time for the first choice, some hundreds of candidates (G Z each)
+    for every other, more where candidates are many; O(M Z + BLOCK_VALUES) memory. One core, 32 latents: 1,000 of
+    10,000 in 2 s, 1,000 of 1,000,000 in 140 s.
+
+    Raises:
+        ValueError: b is not from 1 to M or is above MOST_PICKS, or a latent is not finite.
+    """
+    task = _prepare(latent_MZ, taken_LZ, b, seed)
+    return _greedy(task, np.arange(len(latent_MZ)), b)
+
+
+def two_round_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int, num_parts: int) -> Cover:
+    """RandGreeDi (Barbosa et al. 2015, arXiv 1502.02606): greedy in each random part, then on what all parts chose.
+
+    The better by f of that and of the best part's choice; (1 - 1/e) / 2 of the largest gain in expectation. With one
+    part it is `greedy_cover`. The parts share the ground set and nothing else. Time and memory as there: each part has
+    b choices to make, but fewer gains to renew for each.
+
+    Raises:
+        ValueError: as `greedy_cover`.
+    """
+    task = _prepare(latent_MZ, taken_LZ, b, seed)
+    order_M = np.random.default_rng([seed, 1]).permutation(len(latent_MZ))
+    parts = [np.sort(part) for part in np.array_split(order_M, num_parts)]
+    covers = [_greedy(task, part, min(b, len(part))) for part in parts if len(part)]
+    if len(covers) > 1:
+        union = np.sort(np.concatenate([cover.picked_B for cover in covers]))
+        covers = [_greedy(task, union, b), *covers]
+    # The first of equals: a part smaller than b may tie with the union's choice.
+    return max((cover for cover in covers if len(cover.picked_B) == b), key=lambda cover: cover.objective)
+
+
+def _prepare(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> _Task:
+    num_candidates = len(latent_MZ)
+    if not 1 <= b <= min(num_candidates, MOST_PICKS):
+        raise ValueError(f"b must be from 1 to the {num_candidates} candidates and at most {MOST_PICKS}, got {b}")
+    for name, latents in (("candidate", latent_MZ), ("taken", taken_LZ)):
+        num_bad = int((~np.isfinite(latents)).any(axis=1).sum())
+        if num_bad:
+            raise ValueError(f"{num_bad} of {len(latents)} {name} latents are not finite")
+    random = np.random.default_rng(seed)
+    pairs = latent_MZ[random.integers(num_candidates, size=(2, MEDIAN_PAIRS))]
+    distances = np.linalg.norm((pairs[0] - pairs[1]).astype(np.float64), axis=1)
+    apart = distances[distances > 0]
+    scale = np.sqrt(2) / np.median(apart) if len(apart) else 1.0
+    middle_Z = latent_MZ.mean(axis=0, dtype=np.float64)
+    ground = np.arange(num_candidates)
+    if num_candidates > MOST_GROUND:
+        ground = np.sort(random.choice(num_candidates, MOST_GROUND, replace=False))
+    candidate_MY = _lift(latent_MZ, middle_Z, scale)
+    ground_GY = candidate_MY[ground]
+    ground_YG = np.ascontiguousarray(np.concatenate([ground_GY[:, :-2], ground_GY[:, :-3:-1]], axis=1).T)
+    covered_G = np.zeros(len(ground), np.float32)
+    taken_LY = _lift(taken_LZ, middle_Z, scale)
+    for block in _blocks(len(taken_LY), len(ground)):
+        np.maximum(covered_G, _similarity(taken_LY[block], ground_YG).max(axis=0), out=covered_G)
+    return _Task(candidate_MY, ground_YG, covered_G)
+
+
+def _lift(latent_NZ: Array, middle_Z: NDArray[np.float64], scale: float) -> Array:
+    """(x, 1, -|x|^2 / 2), whose product with (y, -|y|^2 / 2, 1) is -|x - y|^2 / 2."""
+    lifted_NY = np.ones((len(latent_NZ), latent_NZ.shape[1] + 2), np.float32)
+    lifted_NY[:, :-2] = (latent_NZ - middle_Z.astype(np.float32)) * np.float32(scale)
+    lifted_NY[:, -1] = -0.5 * np.einsum("nz,nz->n", lifted_NY[:, :-2], lifted_NY[:, :-2])
+    return lifted_NY
+
+
+def _blocks(num_rows: int, num_columns: int) -> list[slice]:
+    size = max(1, BLOCK_VALUES // num_columns)
+    return [slice(begin, begin + size) for begin in range(0, num_rows, size)]
+
+
+def _similarity(row_RY: Array, ground_YG: Array) -> Array:
+    similarity_RG: Array = row_RY @ ground_YG
+    np.minimum(similarity_RG, 0, out=similarity_RG)
+    np.exp(similarity_RG, out=similarity_RG)
+    return similarity_RG
+
+
+def _gains(row_MY: Array, ground_YG: Array, covered_G: Array) -> NDArray[np.float64]:
+    """How much each candidate alone would add to the sum over the ground set."""
+    gain_M = np.empty(len(row_MY))
+    for block in _blocks(len(row_MY), ground_YG.shape[1]):
+        similarity_RG = _similarity(row_MY[block], ground_YG)
+        similarity_RG -= covered_G
+        np.maximum(similarity_RG, 0, out=similarity_RG)
+        gain_M[block] = similarity_RG.sum(axis=1)
+    return gain_M
+
+
+def _greedy(task: _Task, part_P: NDArray[np.intp], b: int) -> Cover:
+    candidate_PY = task.candidate_MY[part_P]
+    covered_G = task.covered_G.copy()
+    bound_P = _gains(candidate_PY, task.ground_YG, covered_G)
+    renewed_P = np.zeros(len(part_P), np.intp)
+    picked: list[int] = []
+    for step in range(b):
+        look = FIRST_LOOK
+        while renewed_P[leader := int(bound_P.argmax())] != step:
+            look = min(look, len(part_P))
+            top = np.argpartition(bound_P, len(part_P) - look)[-look:]
+            stale = top[(renewed_P[top] != step) & (bound_P[top] > -np.inf)]
+            bound_P[stale] = _gains(candidate_PY[stale], task.ground_YG, covered_G)
+            renewed_P[stale] = step
+            look *= 2
+        picked.append(leader)
+        np.maximum(covered_G, _similarity(candidate_PY[leader : leader + 1], task.ground_YG)[0], out=covered_G)
+        bound_P[leader] = -np.inf
+    return Cover(part_P[picked], float(covered_G.mean(dtype=np.float64)))

@@ -1,0 +1,110 @@
+"""Mini-batches with a discriminator refitted between them (Gissin and Shalev-Shwartz 2019, arXiv 1907.06347)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vaal.losses import discriminator_loss
+from vaal.networks import PRESETS, perceptron
+
+NUM_MINI_BATCHES = 10
+STEPS = 200
+"""Updates of a fit."""
+BATCH_ITEMS = 256
+"""Items of each pool in an update."""
+LEARNING_RATE = 1e-3
+BLOCK_ITEMS = 65_536
+"""Candidates scored at a time."""
+
+
+def choose_in_mini_batches(
+    logit_M: NDArray[np.float32], latent_MZ: NDArray[np.float32], taken_LZ: NDArray[np.float32], b: int, seed: int
+) -> NDArray[np.intp]:
+    """Indices (b,) of candidates in order of choice: NUM_MINI_BATCHES parts of b, each the lowest labelled-logits left.
+
+    The first part goes by the logits given. Before every other a new discriminator, the `small` preset's on latents
+    scaled to unit variance, is fitted by Eq. 3 to tell the taken and the chosen items from the candidates left, and
+    rescores these: what resembles a choice is no longer wanted. Without taken items it knows the choices alone.
+
+    Deterministic for a seed and a number of threads, on CPU; torch's global generator is left as it was. Ties go to the
+    lowest index. O(M Z + M log M) time and O((M + L) Z) memory for each part, and a fit of STEPS updates.
+
+    Raises:
+        ValueError: b is not from 0 to M, or a logit or a latent is not finite.
+    """
+    if not 0 <= b <= len(logit_M):
+        raise ValueError(f"b must be from 0 to the {len(logit_M)} candidates, got {b}")
+    given = {"candidate logits": logit_M[:, None], "candidate latents": latent_MZ, "taken latents": taken_LZ}
+    for name, values in given.items():
+        num_bad = int((~np.isfinite(values)).any(axis=1).sum())
+        if num_bad:
+            raise ValueError(f"{num_bad} of {len(values)} {name} are not finite")
+    if b == 0:
+        return np.empty(0, np.intp)
+    candidate_MZ, taken = _scaled(latent_MZ, taken_LZ)
+    left_N = np.arange(len(logit_M))
+    logit_N = logit_M
+    chosen: list[NDArray[np.intp]] = []
+    for number in range(min(b, NUM_MINI_BATCHES)):
+        if chosen:
+            labelled_LZ = torch.cat([taken, candidate_MZ[np.concatenate(chosen)]])
+            logit_N = _rescored(labelled_LZ, candidate_MZ[left_N], [seed, number])
+        # The parts differ by one at most, the first being the larger, and their sum is b.
+        size = (b + NUM_MINI_BATCHES - 1 - number) // NUM_MINI_BATCHES
+        order_N = np.argsort(logit_N, kind="stable")
+        chosen.append(left_N[order_N[:size]])
+        left_N = np.sort(left_N[order_N[size:]])
+    return np.concatenate(chosen)
+
+
+def _scaled(latent_MZ: NDArray[np.float32], taken_LZ: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Candidates and taken items, by the candidates' mean and deviation."""
+    mean_Z = latent_MZ.mean(axis=0, dtype=np.float64)
+    deviation_Z = latent_MZ.std(axis=0, dtype=np.float64)
+    # A unit that never changes tells nothing, and stays 0.
+    deviation_Z[deviation_Z == 0] = 1
+    scaled = [((pool - mean_Z) / deviation_Z).astype(np.float32) for pool in (latent_MZ, taken_LZ)]
+    return torch.from_numpy(scaled[0]), torch.from_numpy(scaled[1])
+
+
+def _rescored(labelled_LZ: Tensor, unlabelled_NZ: Tensor, seed: list[int]) -> NDArray[np.float32]:
+    """Labelled-logits (N,) of a discriminator that was fitted to these two pools."""
+    words = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+    with _global_generator_at(int(words[0])):
+        network = perceptron(labelled_LZ.shape[1], PRESETS["small"])
+    _fit(network, labelled_LZ, unlabelled_NZ, torch.Generator().manual_seed(int(words[1])))
+    with torch.inference_mode():
+        begins = range(0, len(unlabelled_NZ), BLOCK_ITEMS)
+        logits = [network(unlabelled_NZ[begin : begin + BLOCK_ITEMS])[:, 0] for begin in begins]
+    scores: NDArray[np.float32] = torch.cat(logits).numpy()
+    return scores
+
+
+def _fit(network: nn.Module, labelled_LZ: Tensor, unlabelled_NZ: Tensor, generator: torch.Generator) -> None:
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    fold_B = torch.zeros(BATCH_ITEMS, dtype=torch.int64)
+    with torch.enable_grad():
+        for _ in range(STEPS):
+            batch = [
+                pool[torch.randint(len(pool), (BATCH_ITEMS,), generator=generator)]
+                for pool in (labelled_LZ, unlabelled_NZ)
+            ]
+            labelled_BK, unlabelled_BK = network(torch.cat(batch)).chunk(2)
+            optimizer.zero_grad()
+            discriminator_loss(labelled_BK, unlabelled_BK, fold_B, fold_B).trained.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
+@contextmanager
+def _global_generator_at(seed: int) -> Iterator[None]:
+    """Torch's generator for the CPU at a seed, and afterwards as before: networks draw their weights from it."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
