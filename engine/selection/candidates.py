@@ -64,7 +64,8 @@ def choose_batch(campaign: Campaign, ground: Ground, reasons: Mapping[str, str],
             if size == total:
                 raise ConfigError(
                     f"select.budget={options.budget}: of the {total} items left only {shortage.num_left} are no "
-                    f"duplicates; lower it: --set select.budget={shortage.num_left}"
+                    f"duplicates; lower it: --set select.budget={shortage.num_left}, raise select.duplicate_cosine, "
+                    "or look for the same bytes alone: --set select.duplicates=exact"
                 ) from shortage
             size *= 2
 

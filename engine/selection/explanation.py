@@ -9,7 +9,8 @@ from engine.campaign import Campaign, read_manifest
 from engine.errors import InputError
 from engine.labels import labelled_values
 from engine.score_reader import read_scores
-from engine.selection.picks import CANDIDATES_FILE, CONTROL, DUPLICATE, picked_items
+from engine.selection.picks import CANDIDATES_FILE, DUPLICATE, picked_items
+from engine.selection.stage import reason_of
 
 Facts = dict[str, Any]
 
@@ -65,8 +66,7 @@ def _of_candidate(candidate: Facts, place: int, manifest: Facts) -> Facts:
         kind = {"bytes": "the same bytes as", "picture": "the same picture as", "latent": "nearly the same latent as"}
         why = f"{of}, with {kind[candidate['duplicate']]} {candidate['of_shard']} {candidate['of_key']}"
         return facts | {"outcome": "duplicate", "why": why}
-    assert candidate["fate"] != CONTROL
-    return facts | {"why": f"{of}; others were taken first, each as: {manifest['reason']}"}
+    return facts | {"why": f"{of}; others were taken first, each as: {reason_of(manifest)}"}
 
 
 def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: Facts) -> Facts:

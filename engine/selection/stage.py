@@ -13,6 +13,7 @@ from engine.campaign import Campaign, Report, is_complete, read_manifest, write_
 from engine.diagnosis import has_signal, interval_of
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.labels import labels_fingerprints
+from engine.selection.batch import Batch
 from engine.selection.candidates import Ground, choose_batch
 from engine.selection.parts import Progress, room_for
 from engine.selection.picks import CANDIDATES_FILE, picked_items
@@ -54,18 +55,8 @@ def select(
     folder = campaign.stage("selection")
     scores = read_manifest(campaign.stage("scores"), "score")
     train = read_manifest(campaign.stage("train"), "train")
-    if is_complete(folder):
-        manifest = read_manifest(folder, "select")
-        changed = _changed(manifest, campaign)
-        if not changed and not force:
-            return manifest
-        if is_handed_out(campaign) and not force:
-            raise ConfigError(
-                f"{folder}: {changed} changed, but its images are handed out; to pick others besides, run: "
-                "vaal select --force"
-            )
-        report(f"the selection is made anew: {f'{changed} changed' if changed else '--force'}")
-        replace(campaign)
+    if is_complete(folder) and not _reopen(campaign, report, force=force):
+        return read_manifest(folder, "select")
     _require_same_weights(campaign, train, scores)
     fallback = _without_signal(campaign, train)
     picked_before = picked_items(campaign.home, before=campaign.round)
@@ -75,21 +66,43 @@ def select(
         report(f"{scores['counts']['scored']:,} scores are as committed, {counted.num_eligible:,} can be picked")
         ground = Ground(campaign.stage("scores"), sources, counted, _round_seed(campaign), fallback)
         batch = choose_batch(campaign, ground, REASONS, lambda share: on_progress((1 + share) / 2))
-    query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
+    counts = {
+        "scored": scores["counts"]["scored"],
+        "eligible": counted.num_eligible,
+        **batch.counts,
+        "picked_before": len(picked_before),
+    }
+    return _complete(campaign, batch, counts, fallback)
+
+
+def _reopen(campaign: Campaign, report: Report, *, force: bool) -> bool:
+    """Whether the complete stage is opened again. Raises ConfigError where it must not be."""
+    folder = campaign.stage("selection")
+    changed = _changed(read_manifest(folder, "select"), campaign)
+    if not changed and not force:
+        return False
+    if is_handed_out(campaign) and not force:
+        raise ConfigError(
+            f"{folder}: {changed} changed, but its images are handed out; to pick others besides, run: "
+            "vaal select --force"
+        )
+    report(f"the selection is made anew: {f'{changed} changed' if changed else '--force'}")
+    replace(campaign)
+    return True
+
+
+def _complete(campaign: Campaign, batch: Batch, counts: dict[str, int], fallback: str | None) -> dict[str, Any]:
+    folder = campaign.stage("selection")
     files = {
         name: (folder / name).write_table(table)
         for name, table in ((CANDIDATES_FILE, batch.candidates), ("selection.parquet", batch.selection))
     }
+    query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
     return write_manifest(
         folder,
         campaign,
         inputs=_inputs(campaign),
-        counts={
-            "scored": scores["counts"]["scored"],
-            "eligible": counted.num_eligible,
-            **batch.counts,
-            "picked_before": len(picked_before),
-        },
+        counts=counts,
         files=files,
         details={
             "signal": "none" if fallback else "present",

@@ -107,3 +107,9 @@ def test_bounds_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
         assert k_center_greedy(latent, centers, 600).tolist() == expected
         monkeypatch.setattr(k_center, name, value)
     assert k_center_greedy(latent, centers, 600).tolist() == expected
+
+
+def test_bounds_that_overflow_change_nothing() -> None:
+    latent = np.array([[2e19], [2e19], [-2e19]], np.float32)
+    with np.errstate(all="ignore"):
+        assert k_center_greedy(latent, latent[:0], 3).tolist() == [0, 2, 1]

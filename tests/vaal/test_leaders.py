@@ -81,20 +81,20 @@ def test_hamming_leaders_are_the_definitions(seed: int, max_distance: int, share
     assert hamming_leaders(hashes, has_hash, max_distance, num_fixed, MASK).tolist() == expected
 
 
-@pytest.mark.parametrize("bit", range(128))
-def test_every_pair_within_the_distance_is_found_among_many(bit: int) -> None:
-    """Beyond FEW_ROWS, where keys are looked up: the distance used up in runs of bits, mirrored every other time."""
-    rng = np.random.default_rng(bit)
+def test_every_pair_within_the_distance_is_found_among_many() -> None:
+    """Beyond FEW_ROWS, where keys are looked up: five of six parts differ in two bits, and one in any one: 11."""
+    rng = np.random.default_rng(0)
     hashes = rng.integers(0, 256, (2 * nearness.FEW_ROWS + 200, 16)).astype(np.uint8)
-    flips = np.zeros((100, 128), np.bool_)
-    flips[:, (bit + np.arange(11) * rng.choice([1, 5, 6, 11])) % 128] = True
-    mirrored = np.where(np.arange(100)[:, None] % 2, MASK, 0)
-    hashes[-100:] = hashes[:100] ^ np.packbits(flips, axis=1) ^ mirrored
+    flips = np.zeros((128, 128), np.bool_)
+    for bit in range(128):
+        flips[bit, [bit, *(place for part in range(6) if part != bit % 6 for place in (part, part + 6))]] = True
+    assert (flips.sum(axis=1) == 11).all()
+    mirrored = np.where(np.arange(128)[:, None] // 6 % 2, MASK, 0).astype(np.uint8)
+    hashes[-128:] = hashes[:128] ^ np.packbits(flips, axis=1) ^ mirrored
+    every = np.arange(len(hashes))
     leader = hamming_leaders(hashes, np.ones(len(hashes), np.bool_), 11, 0, MASK)
-    assert leader[-100:].tolist() == list(range(100))
-    assert leader[:-100].tolist() == list(range(len(hashes) - 100))
-    leader = hamming_leaders(hashes, np.ones(len(hashes), np.bool_), 10, 0, MASK)
-    assert leader.tolist() == list(range(len(hashes)))
+    assert leader.tolist() == np.where(every < len(hashes) - 128, every, every - len(hashes) + 128).tolist()
+    assert hamming_leaders(hashes, np.ones(len(hashes), np.bool_), 10, 0, MASK).tolist() == every.tolist()
 
 
 def test_among_many_latents_the_cells_miss_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_all_but_one_point_takes_neither_time_nor_memory() -> None:
     equal = np.full((num, 16), 77, np.uint8)
     assert not hamming_leaders(equal, np.ones(num, np.bool_), 11, 1, MASK).any()
     alike = equal ^ np.packbits(rng.random((num, 128)) < 0.02, axis=1)
-    assert len(set(hamming_leaders(alike, np.ones(num, np.bool_), 11, 1, MASK).tolist())) < 100
+    assert len(set(hamming_leaders(alike, np.ones(num, np.bool_), 11, 1, MASK).tolist())) < 1000
     assert time.process_time() - begin < 20
 
 

@@ -75,8 +75,9 @@ def test_each_fit_knows_all_choices_before_it_and_takes_the_lowest(monkeypatch: 
 def test_equal_candidates_go_by_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mini_batches, "STEPS", 2)
     same = np.ones((3000, 4), np.float32)
-    picked = choose_in_mini_batches(np.zeros(3000, np.float32), same, same[:3], 3000, 0)
-    assert picked.tolist() == list(range(3000))
+    picked = choose_in_mini_batches(np.tile(np.array([1, 0], np.float32), 1500), same, same[:3], 3000, 0)
+    assert picked[:300].tolist() == list(range(1, 600, 2))
+    assert picked[300:].tolist() == [*range(0, 600, 2), *range(600, 3000)]
 
 
 def test_it_is_a_function_of_the_seed_and_leaves_the_global_generator_alone(monkeypatch: pytest.MonkeyPatch) -> None:

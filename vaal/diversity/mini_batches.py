@@ -27,8 +27,8 @@ def choose_in_mini_batches(
     """Indices (b,) of candidates in order of choice: NUM_MINI_BATCHES parts of b, each the lowest labelled-logits left.
 
     The first part goes by the logits given. Before every other a new discriminator, the `small` preset's on latents
-    scaled to unit variance, is fitted by Eq. 3 to tell the taken and the chosen items from the candidates left, and
-    rescores these: what resembles a choice is no longer wanted. Without taken items it knows the choices alone.
+    scaled to a mean variance of 1, is fitted by Eq. 3 to tell the taken and the chosen items from the candidates left,
+    and rescores these: what resembles a choice is no longer wanted. Without taken items it knows the choices alone.
 
     Deterministic for a seed and a number of threads, on CPU; torch's global generator is left as it was. Ties go to the
     lowest index. O(M Z + M log M) time and O((M + L) Z) memory for each part, and a fit of STEPS updates.
@@ -62,12 +62,16 @@ def choose_in_mini_batches(
 
 
 def _scaled(latent_MZ: NDArray[np.float32], taken_LZ: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """Candidates and taken items, by the candidates' mean and deviation."""
-    mean_Z = latent_MZ.mean(axis=0, dtype=np.float64)
-    deviation_Z = latent_MZ.std(axis=0, dtype=np.float64)
-    # A unit that never changes tells nothing, and stays 0.
-    deviation_Z[deviation_Z == 0] = 1
-    scaled = [((pool - mean_Z) / deviation_Z).astype(np.float32) for pool in (latent_MZ, taken_LZ)]
+    """Candidates and taken items, less the candidates' mean, by their deviation over all units.
+
+    A scale for each unit would make as much of those that the VAE does not use as of the others.
+    """
+    mean_Z = latent_MZ.mean(axis=0, dtype=np.float64).astype(np.float32)
+    scaled = [pool - mean_Z for pool in (latent_MZ, taken_LZ)]
+    deviation = np.sqrt(np.einsum("mz,mz->", scaled[0], scaled[0], dtype=np.float64) / latent_MZ.size)
+    for pool in scaled:
+        # Candidates that are all the same have no deviation.
+        pool /= np.float32(deviation or 1)
     return torch.from_numpy(scaled[0]), torch.from_numpy(scaled[1])
 
 

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from engine import fallback
 from engine.campaign import Campaign
 from engine.config import override
 from engine.errors import NotAcceptableError
-from engine.identity import draw_of, fold_of
+from engine.identity import draw_of
 from engine.labels import labelled_items
+from engine.selection import candidates
+from engine.selection.draws import distinct
 from engine.selection.picks import picked_items
 from engine.selection.stage import select
 from tests.conftest import MakeCampaign, pretend_trained
@@ -22,6 +23,7 @@ from tests.fabricate import fabricate_scores
 from vaal.diversity.k_center import k_center_greedy
 
 Row = dict[str, Any]
+PLAIN = ("select.duplicates=off", "select.control_fraction=0", "select.diversity=none")
 Array = NDArray[np.float32]
 
 
@@ -51,13 +53,17 @@ def identity(row: Row) -> tuple[str, str]:
 
 
 def eligible(campaign: Campaign) -> list[Row]:
+    """What can be picked, by shard, in archive order."""
     before = picked_items(campaign.home, before=campaign.round)
     taken = labelled_items(campaign.home) | set(map(identity, before.to_pylist()))
-    return [row for row in rows(campaign, "scores") if identity(row) not in taken]
+    left = [row for row in rows(campaign, "scores") if identity(row) not in taken]
+    return sorted(left, key=lambda row: (row["shard"], row["offset"]))
 
 
-def by_draw(items: list[Row], seed: int) -> list[Row]:
-    return sorted(items, key=lambda row: draw_of(*identity(row), seed))
+def drawn(campaign: Campaign, size: int) -> list[Row]:
+    """The definition: places among all that can be picked, of the round's generator."""
+    items, seed = eligible(campaign), (campaign.stage("selection") / "manifest.json").read_json()["round_seed"]
+    return [items[place] for place in distinct(len(items), min(size, len(items)), np.random.default_rng([seed, 2]))]
 
 
 def latents(items: list[Row]) -> Array:
@@ -65,49 +71,37 @@ def latents(items: list[Row]) -> Array:
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_random_takes_the_lowest_draws(make_campaign: MakeCampaign, seed: int) -> None:
-    campaign = scored(make_campaign("select.when_no_signal=random", f"select.seed={seed}"))
+def test_random_takes_the_first_draws(make_campaign: MakeCampaign, seed: int) -> None:
+    campaign = scored(make_campaign(*PLAIN, "select.when_no_signal=random", f"select.seed={seed}"))
     manifest = select(campaign)
     picks = rows(campaign, "selection")
-    expected = by_draw(eligible(campaign), seed)[:100]
+    expected = drawn(campaign, 1000)[:100]
     for column in ("shard", "key", "offset", "size_bytes", "logit"):
         assert [pick[column] for pick in picks] == [row[column] for row in expected]
     assert [pick["rank"] for pick in picks] == list(range(100))
     assert {(pick["arm"], pick["reason"]) for pick in picks} == {("query", "random, for want of a signal")}
+    assert {pick["displaced_key"] for pick in picks} == {None}
     assert (manifest["signal"], manifest["when_no_signal"], manifest["seed"]) == ("none", "random", seed)
-    assert manifest["highest_picked_logit"] is None
-    assert manifest["counts"]["candidates"] == len(eligible(campaign))
+    assert manifest["highest_picked_logit"] is manifest["highest_candidate_logit"] is None
+    assert manifest["counts"]["eligible"] == len(eligible(campaign))
 
 
 def test_diversity_is_k_center_on_a_random_sample_away_from_what_is_taken(
     make_campaign: MakeCampaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fallback, "LEAST_CANDIDATES", 50)
-    monkeypatch.setattr(fallback, "CANDIDATES_PER_PICK", 3)
-    monkeypatch.setattr("engine.selection.MOST_CENTERS", 40)
-    campaign = scored(make_campaign("select.seed=3"))
+    monkeypatch.setattr(candidates, "LEAST_WITHOUT_SIGNAL", 300)
+    campaign = scored(make_campaign(*PLAIN, "select.seed=3", "select.oversample=2"))
     manifest = select(campaign)
-    candidates = by_draw(eligible(campaign), 3)[:300]
-    labelled = labelled_items(campaign.home)
-    centers = by_draw([row for row in rows(campaign, "scores") if identity(row) in labelled], 3)[:40]
-    expected = [candidates[i] for i in k_center_greedy(latents(candidates), latents(centers), 100)]
+    sample = drawn(campaign, 300)
+    left = set(map(identity, eligible(campaign)))
+    taken = sorted((row for row in rows(campaign, "scores") if identity(row) not in left), key=identity)
+    expected = [sample[i] for i in k_center_greedy(latents(sample), latents(taken), 100)]
     picks = rows(campaign, "selection")
     for column in ("shard", "key", "offset", "size_bytes", "logit"):
         assert [pick[column] for pick in picks] == [row[column] for row in expected]
     assert {(p["arm"], p["reason"]) for p in picks} == {("query", "spread over the latents, for want of a signal")}
     assert (manifest["signal"], manifest["when_no_signal"], manifest["seed"]) == ("none", "diversity", 3)
-    assert manifest["highest_picked_logit"] is None
-    assert manifest["counts"]["candidates"] == len(eligible(campaign)) > 300
-
-
-def test_a_small_pool_is_a_candidate_as_a_whole(make_campaign: MakeCampaign) -> None:
-    campaign = scored(make_campaign("select.budget=20"))
-    select(campaign)
-    labelled = labelled_items(campaign.home)
-    candidates = by_draw(eligible(campaign), 0)
-    centers = by_draw([row for row in rows(campaign, "scores") if identity(row) in labelled], 0)
-    expected = k_center_greedy(latents(candidates), latents(centers), 20)
-    assert list(map(identity, rows(campaign, "selection"))) == [identity(candidates[i]) for i in expected]
+    assert manifest["counts"]["candidates"] == 300 < manifest["counts"]["eligible"]
 
 
 def test_refuse_picks_nothing_and_says_why(make_campaign: MakeCampaign) -> None:
@@ -125,7 +119,7 @@ def test_refuse_picks_nothing_and_says_why(make_campaign: MakeCampaign) -> None:
 def test_with_a_signal_or_before_it_was_measured_the_logits_decide(
     make_campaign: MakeCampaign, signal: str | None, method: str
 ) -> None:
-    campaign = scored(make_campaign(f"select.when_no_signal={method}"), signal)
+    campaign = scored(make_campaign(*PLAIN, f"select.when_no_signal={method}"), signal)
     manifest = select(campaign)
     expected = sorted(eligible(campaign), key=lambda row: (row["logit"], *identity(row)))[:100]
     assert list(map(identity, rows(campaign, "selection"))) == list(map(identity, expected))
@@ -134,21 +128,27 @@ def test_with_a_signal_or_before_it_was_measured_the_logits_decide(
 
 
 def test_diversity_keeps_away_from_what_is_out_at_a_vendor(make_campaign: MakeCampaign) -> None:
-    campaign = scored(make_campaign())
+    campaign = scored(make_campaign(*PLAIN))
     select(campaign)
     later = scored(dataclasses.replace(campaign, round=1))
     select(later)
-    candidates = by_draw(eligible(later), 0)
-    left = set(map(identity, candidates))
-    centers = [row for row in rows(later, "scores") if identity(row) not in left]
+    sample = drawn(later, 10_000)
+    left = set(map(identity, sample))
+    centers = sorted((row for row in rows(later, "scores") if identity(row) not in left), key=identity)
     assert len(centers) > len(labelled_items(campaign.home))
-    expected = k_center_greedy(latents(candidates), latents(centers), 100)
-    assert list(map(identity, rows(later, "selection"))) == [identity(candidates[i]) for i in expected]
+    expected = k_center_greedy(latents(sample), latents(centers), 100)
+    assert list(map(identity, rows(later, "selection"))) == [identity(sample[i]) for i in expected]
+
+
+def test_the_draws_of_two_rounds_differ(make_campaign: MakeCampaign) -> None:
+    campaign = scored(make_campaign(*PLAIN, "select.when_no_signal=random"))
+    seeds = [select(scored(dataclasses.replace(campaign, round=number)))["round_seed"] for number in range(3)]
+    assert len(set(seeds)) == 3
 
 
 @pytest.mark.parametrize("method", ["random", "diversity"])
 def test_nothing_taken_is_picked(make_campaign: MakeCampaign, method: str) -> None:
-    campaign = scored(make_campaign(f"select.when_no_signal={method}"))
+    campaign = scored(make_campaign(*PLAIN, f"select.when_no_signal={method}"))
     taken = labelled_items(campaign.home) | set(map(identity, rows(campaign, "quarantine")))
     for number in range(3):
         later = dataclasses.replace(campaign, round=number)
@@ -161,7 +161,7 @@ def test_nothing_taken_is_picked(make_campaign: MakeCampaign, method: str) -> No
 
 @pytest.mark.parametrize("method", ["random", "diversity"])
 def test_the_choice_does_not_depend_on_the_order_of_the_shards(make_campaign: MakeCampaign, method: str) -> None:
-    campaign = scored(make_campaign(f"select.when_no_signal={method}"))
+    campaign = scored(make_campaign(*PLAIN, f"select.when_no_signal={method}"))
     manifest = campaign.stage("scores") / "manifest.json"
     select(campaign)
     first = rows(campaign, "selection")
@@ -173,38 +173,15 @@ def test_the_choice_does_not_depend_on_the_order_of_the_shards(make_campaign: Ma
 
 
 def test_the_seed_changes_what_is_picked(make_campaign: MakeCampaign) -> None:
-    campaign = scored(make_campaign("select.when_no_signal=random"))
+    campaign = scored(make_campaign(*PLAIN, "select.when_no_signal=random"))
     select(campaign)
-    other = scored(make_campaign("select.when_no_signal=random", "select.seed=1", name="other"))
+    other = scored(make_campaign(*PLAIN, "select.when_no_signal=random", "select.seed=1", name="other"))
     select(other)
     first, second = (set(map(identity, rows(c, "selection"))) for c in (campaign, other))
     assert len(first & second) < 30
 
 
-def test_pieces_of_any_size_reduce_to_the_same_rows_and_few_are_held() -> None:
-    items = [("s", str(n)) for n in range(1000)]
-    table = fallback.with_draws(pa.table({"shard": [s for s, _ in items], "key": [k for _, k in items]}), seed=5)
-    expected = sorted(items, key=lambda item: draw_of(*item, 5))[:30]
-    for piece in (1, 7, 100, 1000):
-        lowest = _Lowest(30, fallback.first_drawn)
-        for begin in range(0, 1000, piece):
-            lowest.add(table.slice(begin, piece))
-            assert sum(map(len, lowest._tables)) < 60
-        assert [(row["shard"], row["key"]) for row in lowest.rows().to_pylist()] == expected
-        assert lowest.num_seen == 1000
-
-
-def test_draws_are_uniform_and_independent_of_the_folds() -> None:
-    shares = np.array([draw_of("s", str(n), 0) / 2**64 for n in range(4000)])
-    folds = np.array([fold_of("s", str(n), 2) for n in range(4000)])
-    # Standard errors: 0.29 / sqrt(4000) = 0.005, and 0.006 within a fold.
-    assert abs(shares.mean() - 0.5) < 0.02
-    assert abs(shares[folds == 0].mean() - shares[folds == 1].mean()) < 0.04
-    assert 0 <= shares.min() < 0.01 < 0.99 < shares.max() < 1
-    assert draw_of("a", "bc", 0) != draw_of("ab", "c", 0)
-
-
 def test_the_choice_follows_the_configuration_of_the_round(make_campaign: MakeCampaign) -> None:
-    campaign = scored(make_campaign("select.when_no_signal=refuse"))
+    campaign = scored(make_campaign(*PLAIN, "select.when_no_signal=refuse"))
     config = override(campaign.config, {"select.when_no_signal": "random"}, "test")
     assert select(dataclasses.replace(campaign, config=config))["when_no_signal"] == "random"
