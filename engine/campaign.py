@@ -21,7 +21,7 @@ from engine.config import CampaignConfig
 from engine.errors import ConfigError, InputError
 from engine.labels import import_labels, read_labels
 from engine.metadata import import_metadata, read_strata
-from engine.option_texts import describe_range
+from engine.option_texts import describe_range, parse_settings
 from engine.pool import list_shards, read_shards, write_shards
 from engine.storage import Location
 
@@ -167,9 +167,7 @@ def _check_budget(config: CampaignConfig, num_items: int, num_labels: int, is_co
         )
 
 
-def open_campaign(
-    url: str, settings: list[str], round_number: int | None = None, *, force: bool = False
-) -> Campaign:
+def open_campaign(url: str, settings: list[str], round_number: int | None = None, *, force: bool = False) -> Campaign:
     """The campaign at its current round, or at an earlier one.
 
     `settings` ("key=value") change the configuration from this round on; they are kept in the round's overrides.json.
@@ -193,7 +191,7 @@ def open_campaign(
         if overrides.exists():
             config = options.override(config, overrides.read_json(), str(overrides))
     campaign = Campaign(home, config, number)
-    return _change(campaign, options.parse_settings(settings), force=force) if settings else campaign
+    return _change(campaign, parse_settings(settings), force=force) if settings else campaign
 
 
 def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campaign:

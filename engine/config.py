@@ -17,6 +17,10 @@ RESULT: dict[str, JsonValue] = {"changes_results": True}
 SPEED: dict[str, JsonValue] = {"changes_results": False}
 
 
+MOST_FACILITIES = 2500
+"""Picks that facility location is practical for."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -180,7 +184,7 @@ class SelectConfig(_Section):
 
     budget: int = Field(default=1000, ge=0, json_schema_extra=RESULT)
     """b: exactly this many images are picked a round."""
-    oversample: float = Field(default=10.0, ge=1, le=1000, json_schema_extra=RESULT)
+    oversample: float = Field(default=3.0, ge=1, le=1000, json_schema_extra=RESULT)
     """The batch is chosen among this times b candidates: those with the lowest logits."""
     duplicates: Literal["off", "exact", "near"] = Field(default="near", json_schema_extra=RESULT)
     """What is not picked beside, or after, its like: the same bytes (exact), or also the same picture encoded, resized
@@ -190,7 +194,7 @@ class SelectConfig(_Section):
     diversity: Literal["none", "gumbel", "clusters", "k_center", "facility", "mini_batches"] = Field(
         default="clusters", json_schema_extra=RESULT
     )
-    """How b are chosen among the candidates: the lowest logits (none), with noise (gumbel), in turn from clusters of the
+    """How b are chosen among the candidates: the lowest logits (none), with noise (gumbel), in turn from clusters of
     latents, spread over the latents (k_center, facility), or with a discriminator that learns as it picks."""
     control_fraction: float = Field(default=0.05, ge=0, le=1, json_schema_extra=RESULT)
     """Share of the batch that is a uniform random sample of the unlabelled pool, to measure the gain against."""
@@ -221,6 +225,8 @@ class CampaignConfig(_Section):
             raise ValueError(f"image.size={self.image.size}: train.preset=paper needs a multiple of 16 from 32 on")
         if self.select.stratify and not self.pool.metadata:
             raise ValueError(f"select.stratify={self.select.stratify} needs pool.metadata, the file with that column")
+        if self.select.diversity == "facility" and self.select.budget > MOST_FACILITIES:
+            raise ValueError(f"select.diversity=facility is for select.budget up to {MOST_FACILITIES}; use clusters")
         return self
 
 
@@ -231,25 +237,16 @@ FIXED_AT_INIT = ("salt", "pool")
 def parse_config(text: str, source: str) -> CampaignConfig:
     """The model of a TOML text. Raises ConfigError that names `source` and the key."""
     try:
-        return CampaignConfig.model_validate(tomllib.loads(text))
+        return _validated(tomllib.loads(text), source)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not valid TOML: {error}") from error
+
+
+def _validated(tree: dict[str, Any], source: str) -> CampaignConfig:
+    try:
+        return CampaignConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{source}: {explain(error, [*fields(), *CampaignConfig.model_fields])}") from error
-
-
-def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """`["train.epochs=3"]` to `{"train.epochs": 3}`. A value is TOML; one that is not valid TOML is a plain string."""
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {setting}: expected key=value, for example --set train.epochs=3")
-        try:
-            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key.strip()] = text.strip()
-    return values
 
 
 def override(config: CampaignConfig, values: dict[str, Any], source: str) -> CampaignConfig:
@@ -266,10 +263,7 @@ def override(config: CampaignConfig, values: dict[str, Any], source: str) -> Cam
                 raise ConfigError(f"{source}: {key}: {section} is not a section")
             branch = branch[section]
         branch[name] = value
-    try:
-        return CampaignConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {explain(error, [*fields(), *CampaignConfig.model_fields])}") from error
+    return _validated(tree, source)
 
 
 def fields() -> dict[str, FieldInfo]:

@@ -1,10 +1,13 @@
-"""What a person reads of an option: the values it may have, and what is wrong with one."""
+"""What a person types and reads of options: settings, the values one may have, and what is wrong with one."""
 
 import difflib
-from typing import Literal, get_args, get_origin
+import tomllib
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+
+from engine.errors import ConfigError
 
 
 def explain(error: ValidationError, known: list[str]) -> str:
@@ -35,3 +38,17 @@ def describe_range(field: FieldInfo) -> str:
     flat = [inner for m in metadata for inner in getattr(m, "metadata", None) or [m]]
     bounds = [f"{sign} {getattr(m, name)}" for m in flat for name, sign in signs.items() if hasattr(m, name)]
     return " and ".join(bounds)
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """`["train.epochs=3"]` to `{"train.epochs": 3}`. A value is TOML; one that is not valid TOML is a plain string."""
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {setting}: expected key=value, for example --set train.epochs=3")
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text.strip()
+    return values

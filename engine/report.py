@@ -6,24 +6,26 @@ the report on an earlier round does not change as labels come back.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
 from engine import report_pictures as pictures
 from engine.campaign import Campaign, is_complete, read_manifest, write_manifest
-from engine.config import CampaignConfig, result_values
+from engine.duplicates import KINDS
 from engine.errors import InputError
 from engine.labels import LABELS_SCHEMA
-from engine.pool import read_ranges, read_shards
+from engine.report_batch import KIND_TEXTS, Pair, Sheet, pairs_of, sheet_of
+from engine.report_facts import Stages, facts, logit_text, settings
+from engine.report_map import Map, map_of
 from engine.report_survey import Bins, Members, survey
-from engine.selection.picks import picked_items
+from engine.report_thumbnails import Thumbnail, contact_sheet_png, read_thumbnails
+from engine.selection.picks import CANDIDATES_FILE, CONTROL, DUPLICATE, PASSED_OVER, PICKED, picked_items
 from engine.selection.stage import reason_of
 from engine.storage import Location
 
@@ -38,15 +40,8 @@ LOSSES = {
     "held_out": "The same on the images that each discriminator does not train on.",
     "task": "The task learner’s cross-entropy on the labelled images.",
 }
+FATES = (PICKED, CONTROL, DUPLICATE, PASSED_OVER)
 Row = dict[str, Any]
-
-
-class Stages(NamedTuple):
-    """The manifests that a report is made of."""
-
-    train: Row
-    scores: Row
-    selection: Row
 
 
 class Fault(NamedTuple):
@@ -63,6 +58,17 @@ class Quarantine(NamedTuple):
     examples: list[Row]
 
 
+class Batch(NamedTuple):
+    """What is shown of the batch. Of an earlier version there is no map, and nothing is known of the candidates: their
+    number by what became of them, and of the duplicates by kind."""
+
+    sheet: Sheet
+    map: Map | None
+    fates: dict[str, int]
+    duplicates: dict[str, int]
+    pairs: list[Pair]
+
+
 def write_report(campaign: Campaign) -> dict[str, Any]:
     """Complete the report stage: report.html and its pictures. Returns its manifest; a complete stage is left alone.
 
@@ -76,33 +82,39 @@ def write_report(campaign: Campaign) -> dict[str, Any]:
     stages, inputs = _read_stages(campaign)
     labels = _labels_at_selection(campaign.home, stages.selection)
     picks = _table(campaign.stage("selection"), "selection.parquet", stages.selection)
-    before = picked_items(campaign.home, before=campaign.round)
-    members = Members(_identities(labels), _identities(picks), _identities(before))
-    shown = picks.slice(0, MOST_IMAGES).to_pylist()
+    members = Members(*map(_identities, (labels, picks, picked_items(campaign.home, before=campaign.round))))
+    batch = _batch(campaign, stages.selection, picks, members)
+    shown = batch.sheet.rows()
     bins, sample = survey(campaign, stages.scores["shards"], members, len(shown))
-    thumbnails = {"picked": _thumbnails(campaign, shown), "sample": _thumbnails(campaign, sample)}
-    charts = _charts(campaign, stages, bins)
+    pairs = [row for pair in batch.pairs for row in (pair.dropped, pair.kept)]
+    thumbnails = read_thumbnails(campaign, [*shown, *sample, *pairs])
+    charts = _charts(campaign, stages, bins, batch.map)
     groups = {name: int(counts.sum()) for name, counts in bins.counts.items()}
 
     files = {f"{name}.png": png for name, png in charts.items()}
-    files |= {f"{name}.png": _sheet(images) for name, images in thumbnails.items() if images}
+    sheets = {"picked.png": shown, "sample.png": sample}
+    files |= {name: contact_sheet_png(thumbnails, rows) for name, rows in sheets.items() if rows}
     files["report.html"] = _render(
         campaign=campaign,
         stages=stages,
         picked_at=datetime.fromisoformat(stages.selection["completed_at"]),
-        picked=list(zip(shown, map(_Thumbnail.of, thumbnails["picked"]), strict=True)),
-        sample=list(zip(sample, map(_Thumbnail.of, thumbnails["sample"]), strict=True)),
+        batch=batch,
+        sample=sample,
+        thumbnails={item: Thumbnail.of(image) for item, image in thumbnails.items()},
         signal=stages.train.get("signal"),
         diagnosis=stages.train.get("diagnosis"),
+        fallback=stages.selection.get("when_no_signal"),
         cut=stages.selection["highest_picked_logit"],
+        highest_candidate=stages.selection.get("highest_candidate_logit"),
+        kinds=KIND_TEXTS,
         reason=reason_of(stages.selection),
         charts={name: pictures.data_uri(png) for name, png in charts.items()},
         losses={name: text for name, text in LOSSES.items() if f"loss-{name}" in charts},
         smoothing_steps=pictures.smoothing_steps(stages.train["counts"]["steps"]),
         num_labelled=len(labels),
         groups=groups,
-        facts=_facts(campaign, stages, labels, groups),
-        settings=list(_settings(campaign.config)),
+        facts=facts(campaign.config, stages, labels, groups["out"]),
+        settings=list(settings(campaign.config)),
         quarantine=_quarantine(campaign, stages.scores["shards"]),
         themes=pictures.THEMES,
     ).encode()
@@ -110,9 +122,20 @@ def write_report(campaign: Campaign) -> dict[str, Any]:
         folder,
         campaign,
         inputs=inputs,
-        counts={**groups, "images": len(shown) + len(sample)},
+        counts={**groups, "images": len(shown) + len(sample) + len(pairs)},
         files={name: (folder / name).write_bytes(content) for name, content in files.items()},
     )
+
+
+def _batch(campaign: Campaign, selection: Row, picks: pa.Table, members: Members) -> Batch:
+    sheet = sheet_of(picks, MOST_IMAGES)
+    if CANDIDATES_FILE not in selection["files"]:
+        return Batch(sheet, None, {}, {}, [])
+    candidates = _table(campaign.stage("selection"), CANDIDATES_FILE, selection)
+    found = {row["values"]: row["counts"] for row in pc.value_counts(candidates["fate"]).to_pylist()}
+    fates = {fate: found.get(fate, 0) for fate in FATES}
+    duplicates = {kind: selection["counts"][f"duplicates_{kind}"] for kind in KINDS}
+    return Batch(sheet, map_of(candidates), fates, duplicates, pairs_of(candidates, picks, members))
 
 
 def _read_stages(campaign: Campaign) -> tuple[Stages, dict[str, str]]:
@@ -150,36 +173,7 @@ def _identities(table: pa.Table) -> set[tuple[str, str]]:
     return set(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
 
 
-def _thumbnails(campaign: Campaign, rows: list[Row]) -> list[Image.Image]:
-    """A thumbnail for each row, in their order. Raises InputError when a shard has changed."""
-    by_shard: dict[str, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        by_shard[row["shard"]].append(number)
-    shards = {shard.shard: shard for shard in read_shards(campaign.home)}
-    found: dict[int, Image.Image] = {}
-    image = campaign.config.image
-    for name, numbers in by_shard.items():
-        contents = read_ranges(shards[name], [(rows[n]["offset"], rows[n]["size_bytes"]) for n in numbers])
-        found |= {n: pictures.thumbnail(content, image) for n, content in zip(numbers, contents, strict=True)}
-    return [found[number] for number in range(len(rows))]
-
-
-class _Thumbnail(NamedTuple):
-    """A thumbnail as the page holds it."""
-
-    uri: str
-    is_small: bool
-
-    @classmethod
-    def of(cls, image: Image.Image) -> "_Thumbnail":
-        return cls(pictures.data_uri(pictures.to_png(image)), max(image.size) < pictures.THUMBNAIL_SIDE // 2)
-
-
-def _sheet(thumbnails: list[Image.Image]) -> bytes:
-    return pictures.to_png(pictures.contact_sheet(thumbnails))
-
-
-def _charts(campaign: Campaign, stages: Stages, bins: Bins) -> dict[str, bytes]:
+def _charts(campaign: Campaign, stages: Stages, bins: Bins, latents: Map | None) -> dict[str, bytes]:
     """PNG by name, each for light and for dark surroundings."""
     references = pictures.reference_losses(campaign.config.train.folds)
     metrics = _table(campaign.stage("train"), "metrics.parquet", stages.train)
@@ -187,8 +181,10 @@ def _charts(campaign: Campaign, stages: Stages, bins: Bins) -> dict[str, bytes]:
     charts = {}
     for name, theme in pictures.THEMES.items():
         suffix = "" if name == "light" else f"-{name}"
-        cut = stages.selection["highest_picked_logit"]
-        charts[f"histogram{suffix}"] = pictures.histogram_chart(bins, cut, theme)
+        levels = pictures.Levels(*map(stages.selection.get, ("highest_picked_logit", "highest_candidate_logit")))
+        charts[f"histogram{suffix}"] = pictures.histogram_chart(bins, levels, theme)
+        if latents and latents.plane:
+            charts[f"map{suffix}"] = pictures.map_chart(latents.plane, theme)
         if kl_Z:
             charts[f"kl{suffix}"] = pictures.kl_chart(kl_Z, theme)
         for loss in (name for name in LOSSES if name in metrics.column_names):
@@ -217,58 +213,13 @@ def _quarantine(campaign: Campaign, entries: list[Row]) -> Quarantine:
     return Quarantine(ordered, chosen)
 
 
-def _facts(campaign: Campaign, stages: Stages, labels: pa.Table, groups: dict[str, int]) -> dict[str, dict[str, Any]]:
-    """Counts of the round under headings."""
-    rounds = labels["round"].to_pylist()
-    by_round = {f"from round {number:03d}": rounds.count(number) for number in sorted({*rounds} - {None})}
-    scores, selection, train = stages.scores["counts"], stages.selection["counts"], stages.train
-    cut = stages.selection["highest_picked_logit"]
-    versions = sorted({manifest["code_version"] for manifest in stages})
-    return {
-        "Pool": {
-            "shards": scores["shards"],
-            "images listed": scores["listed"],
-            "scored": scores["scored"],
-            "quarantined": scores["quarantined"],
-        },
-        "Labels": {
-            "at init": rounds.count(None),
-            **by_round,
-            "picked earlier, no label yet": groups["out"],
-        },
-        "Selection": {
-            "candidates": selection["candidates"],
-            "picked": selection["picked"],
-            "picked in earlier rounds": selection["picked_before"],
-            **({} if cut is None else {"highest logit picked": _logit(cut)}),
-            "how": reason_of(stages.selection),
-        },
-        "Run": {
-            "training steps": train["counts"]["steps"],
-            "training device": train["device"],
-            "scoring device": stages.scores["device"] or "scored by an earlier run",
-            "seed": campaign.config.train.seed,
-            "code version": ", ".join(versions),
-        },
-    }
-
-
-def _settings(config: CampaignConfig) -> Iterator[tuple[str, str, bool]]:
-    """What may change results: key, value, and whether it is not the default."""
-    for name in ("image", "train", "score", "select"):
-        section = getattr(config, name)
-        defaults = result_values(type(section)())
-        for key, value in result_values(section).items():
-            yield f"{name}.{key}", f"{value:,}" if type(value) is int else str(value), value != defaults[key]
-
-
-def _logit(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
-
-
 def _render(**content: Any) -> str:
     # Keys and messages come from the pool: whoever filled it must not write into the page.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"two": lambda value: f"{value:.2f}", "logit": _logit, "grouped": lambda value: f"{value:,}"}
+    environment.filters |= {
+        "two": lambda value: f"{value:.2f}",
+        "logit": logit_text,
+        "grouped": lambda value: f"{value:,}",
+    }
     source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(**content)

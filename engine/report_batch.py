@@ -21,8 +21,22 @@ Row = dict[str, Any]
 _CONTROL, _NO_CLUSTER = -2, -1
 
 
+class Kind(NamedTuple):
+    """A kind of duplicates in words."""
+
+    title: str
+    more: str = ""
+
+
+KIND_TEXTS = {
+    "bytes": Kind("Same bytes"),
+    "picture": Kind("Same picture", "encoded, resized or mirrored anew"),
+    "latent": Kind("Nearly the same latent"),
+}
+
+
 class Group(NamedTuple):
-    """The control arm, or the picks of a cluster, None where they have none: how many, and the first of them by rank."""
+    """The control arm, or the picks of a cluster, None where they have none: how many, and the first by rank."""
 
     is_control: bool
     cluster: int | None

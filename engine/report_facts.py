@@ -47,7 +47,7 @@ def facts(config: CampaignConfig, stages: Stages, labels: pa.Table, num_out: int
 
 def _selection(selection: Row) -> Row:
     """From all that was scored to what was picked; of an earlier version, what it says."""
-    counts, cut, highest = selection["counts"], selection["highest_picked_logit"], highest_candidate(selection)
+    counts = selection["counts"]
     found: Row = {"scored": counts["scored"]} if "scored" in counts else {}
     if "eligible" in counts:
         found |= {
@@ -60,17 +60,14 @@ def _selection(selection: Row) -> Row:
         found["can be picked"] = counts["candidates"]
     found["picked"] = counts["picked"]
     if "control" in counts:
-        found |= {"by the query": counts["picked"] - counts["control"], "by the control arm": counts["control"]}
+        found |= {"by the query": counts["picked"] - counts["control"], "as control": counts["control"]}
     found["picked in earlier rounds"] = counts["picked_before"]
-    levels = {"highest logit picked": cut, "highest of a candidate": highest}
+    levels = {
+        "highest logit picked": selection["highest_picked_logit"],
+        "highest of a candidate": selection.get("highest_candidate_logit"),
+    }
     found |= {name: logit_text(level) for name, level in levels.items() if level is not None}
     return found | {"how": reason_of(selection)}
-
-
-def highest_candidate(selection: Row) -> float | None:
-    """The highest logit of a candidate, None where the logits did not decide, or by an earlier version."""
-    level: float | None = selection.get("highest_candidate_logit")
-    return level
 
 
 def settings(config: CampaignConfig) -> Iterator[tuple[str, str, bool]]:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.diversify import latents_of
+from engine.selection.diversify import latents_of
 from engine.selection.picks import CONTROL, PICKED
 
 MOST_CANDIDATES = 4000

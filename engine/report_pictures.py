@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,9 @@ from PIL import Image
 
 from engine.config import ImageConfig
 from engine.images import open_upright
+from engine.report_map import Plane
 from engine.report_survey import Bins
+from engine.selection.picks import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +36,11 @@ class Theme(NamedTuple):
     picked: str
     labelled: str
     not_picked: str
+    duplicate: str
 
 
-LIGHT = Theme("#f5f6f7", "#ffffff", "#1d2126", "#5d6670", "#dfe3e7", "#d55e00", "#0072b2", "#a3abb3")
-DARK = Theme("#111417", "#1a1e22", "#e6e9ec", "#9aa4ae", "#31373d", "#f0803c", "#56b4e9", "#6b757f")
+LIGHT = Theme("#f5f6f7", "#ffffff", "#1d2126", "#5d6670", "#dfe3e7", "#d55e00", "#0072b2", "#a3abb3", "#009473")
+DARK = Theme("#111417", "#1a1e22", "#e6e9ec", "#9aa4ae", "#31373d", "#f0803c", "#56b4e9", "#6b757f", "#2fc9a0")
 THEMES = {"light": LIGHT, "dark": DARK}
 
 
@@ -80,41 +83,83 @@ def to_png(image: Image.Image) -> bytes:
     return png.getvalue()
 
 
-def histogram_chart(bins: Bins, cut: float | None, theme: Theme) -> bytes:
-    """Densities of the labelled images and of the candidates, of which the picked ones in their colour.
+class Levels(NamedTuple):
+    """The highest logit that the query picked, and that of a candidate; None when the logits did not decide."""
 
-    `cut` is the highest logit that was picked; None when the logits did not decide.
-    """
+    picked: float | None = None
+    candidate: float | None = None
+
+
+def histogram_chart(bins: Bins, levels: Levels, theme: Theme) -> bytes:
+    """Densities of the labelled images and of those that could be picked, of which the picked ones in their colour."""
     figure, axes = _new_chart(7.2, 3.2, theme)
     width = bins.edges[1] - bins.edges[0]
     labelled, picked = bins.counts["labelled"], bins.counts["picked"]
-    candidates = picked + bins.counts["not_picked"]
-    scale = 1 / (candidates.sum() * width)
-    axes.stairs(candidates * scale, bins.edges, baseline=picked * scale, fill=True, color=theme.not_picked,
+    unlabelled = picked + bins.counts["not_picked"]
+    scale = 1 / (max(1, unlabelled.sum()) * width)
+    axes.stairs(unlabelled * scale, bins.edges, baseline=picked * scale, fill=True, color=theme.not_picked,
                 label="unlabelled, not picked")  # fmt: skip
     axes.stairs(picked * scale, bins.edges, fill=True, color=theme.picked, label="picked")
     if labelled.any():
         axes.stairs(labelled / (labelled.sum() * width), bins.edges, color=theme.labelled, linewidth=1.6,
                     label="labelled")  # fmt: skip
     axes.margins(x=0)
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
-    if cut is not None:
-        _draw_cut(axes, bins, cut, theme)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
+    if levels.picked is not None:
+        axes.axvspan(bins.edges[0], levels.picked, color=theme.picked, alpha=0.09, linewidth=0)
+        _draw_level(axes, bins, levels.picked, _Line("highest picked", 1.2, -4, 0.3, theme.picked))
+    if levels.candidate is not None and levels.candidate != levels.picked:
+        _draw_level(axes, bins, levels.candidate, _Line("highest candidate", 0.7, -16, 0.75, theme.ink))
     axes.set_xlabel("labelled-logit (natural log of the odds of being labelled)")
     axes.set_ylabel("density (share per unit of logit)")
     axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     return _finish(figure, axes, theme)
 
 
-def _draw_cut(axes: "Axes", bins: Bins, cut: float, theme: Theme) -> None:
-    axes.axvspan(bins.edges[0], cut, color=theme.picked, alpha=0.09, linewidth=0)
-    axes.axvline(cut, color=theme.picked, linewidth=1.2, linestyle=(0, (4, 2)))
-    on_left = cut > (bins.edges[0] + bins.edges[-1]) / 2
+class _Line(NamedTuple):
+    """A level's words and looks: width, and the place of the words below the top, in points; the share of the axis from
+    which on they stand left of it."""
+
+    text: str
+    width: float
+    below: float
+    left_from: float
+    colour: str
+
+
+def _draw_level(axes: "Axes", bins: Bins, level: float, line: _Line) -> None:
+    axes.axvline(level, color=line.colour, linewidth=line.width, linestyle=(0, (4, 2)))
+    on_left = level > bins.edges[0] + line.left_from * (bins.edges[-1] - bins.edges[0])
     axes.annotate(
-        f"highest picked: {cut:.2f}".replace("-", "−"), (cut, 1), (-5 if on_left else 5, -4), color=theme.picked,
-        xycoords=("data", "axes fraction"), textcoords="offset points", va="top", ha="right" if on_left else "left",
-        fontsize=9,
+        f"{line.text}: {level:.2f}".replace("-", "−"), (level, 1), (-5 if on_left else 5, line.below), va="top",
+        xycoords=("data", "axes fraction"), textcoords="offset points", ha="right" if on_left else "left", fontsize=9,
+        color=line.colour,
     )  # fmt: skip
+
+
+def map_chart(plane: Plane, theme: Theme) -> bytes:
+    """The candidates on the plane, by what became of them; what is picked is drawn last."""
+    figure, axes = _new_chart(7.2, 4.4, theme)
+    size = 26 if len(plane.points_N2) < 500 else 12
+    looks: dict[str, dict[str, Any]] = {
+        PASSED_OVER: {"color": theme.not_picked, "s": size * 0.7, "alpha": 0.6, "linewidths": 0},
+        DUPLICATE: {"color": theme.duplicate, "s": size, "marker": "x", "linewidths": 0.9},
+        PICKED: {"color": theme.picked, "s": size, "linewidths": 0},
+        CONTROL: {"facecolors": theme.card, "edgecolors": theme.picked, "s": 2 * size, "marker": "D", "linewidths": 1},
+    }
+    names = {DUPLICATE: "duplicates", CONTROL: "control picks"}
+    for fate, look in looks.items():
+        is_so = plane.fate_N == fate
+        if is_so.any():
+            axes.scatter(*plane.points_N2[is_so].T, label=names.get(fate, fate), **look)
+    first, second = (f"principal axis {n + 1} ({100 * plane.shares[n]:.0f} % of the variance)" for n in (0, 1))
+    axes.set_xlabel(first)
+    axes.set_ylabel(second)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.locator_params(nbins=7)
+    axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9, ncols=4, loc="lower right", bbox_to_anchor=(1, 1),
+                markerscale=1.5, handletextpad=0.3)  # fmt: skip
+    return _finish(figure, axes, theme)
 
 
 def kl_chart(kl_Z: list[float], theme: Theme) -> bytes:

@@ -17,14 +17,14 @@ from engine.campaign import Campaign
 from engine.score_reader import read_scores
 
 GROUPS = ("labelled", "picked", "not_picked", "out")
-"""What an item is to the round: labelled before it, picked in it, a candidate left over, or picked in an earlier round
-and not labelled since. Every scored item is in exactly one group."""
+"""What an item is to the round: labelled before it, picked in it (by the query or the control arm), left over of what
+can be picked, or picked in an earlier round and not labelled since. Every scored item is in exactly one group."""
 NUM_BINS = 64
 _FINEST = -10
 _LARGEST_BIN = 2**52
 """Above it, edges next to each other would be the same float64."""
 
-CANDIDATE_COLUMNS = ["shard", "key", "offset", "size_bytes", "logit"]
+SAMPLE_COLUMNS = ["shard", "key", "offset", "size_bytes", "logit"]
 Identity = tuple[str, str]
 """(shard, key)."""
 
@@ -119,13 +119,13 @@ class UniformSample:
 def survey(
     campaign: Campaign, entries: list[dict[str, Any]], members: Members, sample_size: int
 ) -> tuple[Bins, list[dict[str, Any]]]:
-    """Logits of all scored items by group, and a uniformly random sample of the candidates that were not picked.
+    """Logits of all scored items by group, and a uniformly random sample of those left over.
 
     Args:
         entries: the shards of the scores manifest.
 
     Returns:
-        The histogram, and rows of CANDIDATE_COLUMNS by ascending (logit, shard, key).
+        The histogram, and rows of SAMPLE_COLUMNS by ascending (logit, shard, key).
 
     Raises:
         InputError: a scores file is not the committed one.
@@ -134,7 +134,7 @@ def survey(
     sample = UniformSample(sample_size, np.random.default_rng([campaign.config.train.seed, campaign.round]))
     labelled, picked, before = (_by_shard(items) for items in members)
     for entry in entries:
-        table = read_scores(campaign.stage("scores"), entry, CANDIDATE_COLUMNS)
+        table = read_scores(campaign.stage("scores"), entry, SAMPLE_COLUMNS)
         is_labelled, is_picked, was_picked = (
             _is_in(table, keys[entry["shard"]]) for keys in (labelled, picked, before)
         )

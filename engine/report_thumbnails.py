@@ -1,6 +1,7 @@
 """The images of a report: read from their shards, and reduced to what the page holds."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -8,6 +9,7 @@ from PIL import Image
 from engine import report_pictures as pictures
 from engine.campaign import Campaign
 from engine.pool import read_ranges, read_shards
+from engine.report_survey import Identity
 
 Row = dict[str, Any]
 
@@ -23,26 +25,24 @@ class Thumbnail(NamedTuple):
         return cls(pictures.data_uri(pictures.to_png(image)), max(image.size) < pictures.THUMBNAIL_SIDE // 2)
 
 
-def read_thumbnails(campaign: Campaign, groups: dict[str, list[Row]]) -> dict[str, list[Image.Image]]:
-    """A thumbnail for each row of each group, in their order; a shard is opened once.
+def read_thumbnails(campaign: Campaign, rows: Iterable[Row]) -> dict[Identity, Image.Image]:
+    """A thumbnail of each item of these rows. A shard is opened once.
 
     Raises:
         ShardError: a shard is not the one listed at init, or cannot be read.
     """
-    by_shard: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for group, rows in groups.items():
-        for number, row in enumerate(rows):
-            by_shard[row["shard"]].append((group, number))
+    by_shard: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+    for row in rows:
+        by_shard[row["shard"]][row["key"]] = row["offset"], row["size_bytes"]
     shards = {shard.shard: shard for shard in read_shards(campaign.home)}
-    found: dict[tuple[str, int], Image.Image] = {}
-    for name, places in by_shard.items():
-        ranges = [(groups[group][number]["offset"], groups[group][number]["size_bytes"]) for group, number in places]
-        contents = read_ranges(shards[name], ranges)
+    found: dict[Identity, Image.Image] = {}
+    for name, ranges in by_shard.items():
+        contents = read_ranges(shards[name], list(ranges.values()))
         images = (pictures.thumbnail(content, campaign.config.image) for content in contents)
-        found |= dict(zip(places, images, strict=True))
-    return {group: [found[group, number] for number in range(len(rows))] for group, rows in groups.items()}
+        found |= {(name, key): image for key, image in zip(ranges, images, strict=True)}
+    return found
 
 
-def sheet(thumbnails: list[Image.Image]) -> bytes:
-    """The contact sheet as PNG."""
-    return pictures.to_png(pictures.contact_sheet(thumbnails))
+def contact_sheet_png(thumbnails: dict[Identity, Image.Image], rows: list[Row]) -> bytes:
+    """The thumbnails of these rows on one sheet."""
+    return pictures.to_png(pictures.contact_sheet([thumbnails[row["shard"], row["key"]] for row in rows]))

@@ -49,7 +49,8 @@ def demo(
 
 def _init(screen: Terminal, campaign: Path, made: "DemoPool") -> None:
     from engine.campaign import create
-    from engine.config import CampaignConfig, override, parse_settings
+    from engine.config import CampaignConfig, override
+    from engine.option_texts import parse_settings
 
     config = override(CampaignConfig(), parse_settings(made.settings), "demo")
     create(str(campaign), made.shards, str(made.labels), config, screen.log)

@@ -28,7 +28,8 @@ def init(
 ) -> None:
     """Make a campaign from a pool of shards and a file of labels."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.config import CampaignConfig, override, parse_config, parse_settings
+        from engine.config import CampaignConfig, override, parse_config
+        from engine.option_texts import parse_settings
 
         base = parse_config(_read(config), str(config)) if config else CampaignConfig()
         resolved = override(base, parse_settings(settings), "--set")

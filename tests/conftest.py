@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from engine.campaign import Campaign, create, write_manifest
-from engine.config import CampaignConfig, override, parse_settings
+from engine.config import CampaignConfig, override
 from engine.demo import DemoPool, digits
 from engine.diagnosis import manifest_entries
 from engine.metrics import METRICS_SCHEMA
+from engine.option_texts import parse_settings
 from engine.session import ray_session
 from engine.weights import make_networks, save_weights
 from vaal.signal import Diagnosis, Interval

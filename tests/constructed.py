@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from engine.campaign import Campaign, create
-from engine.config import CampaignConfig, override, parse_settings
+from engine.config import CampaignConfig, override
 from engine.demo import write_shards
+from engine.option_texts import parse_settings
 from vaal.losses import PIXEL_VARIANCE
 
 NUM_LABELLED = 200

@@ -35,8 +35,8 @@ from rich.table import Table
 from engine import demo, scoring, training
 from engine.campaign import Campaign, create
 from engine.config import CampaignConfig, override
-from engine.diversify import METHODS, Choice, choose, cluster, latents_of
 from engine.labels import labelled_items
+from engine.selection.diversify import METHODS, Choice, choose, cluster, latents_of
 from engine.session import ray_session
 from vaal.diversity.facility import MOST_PICKS
 

@@ -12,7 +12,7 @@ photographs too are seen. Needs the shards of both below VAAL_DATA, else ../shar
 Cost: seconds of the clock and of the processor, and peak memory, of `find_duplicates` in a fresh process: 1,000,000
 candidates (small: 50,000), 2 % of them taken; latents of 32 units, Gaussian, whose scales fall from 2 to 0.3 and 12 of
 which are hardly used; 5 % are near copies by latent, 5 % by picture and 1 % by bytes. Then the same with all latents
-near one point and all hashes equal, as those of networks that collapsed and of one picture.
+near one point and the hashes of every other one equal, as those of networks that collapsed, and of one picture.
 """
 
 import io
@@ -139,19 +139,21 @@ def candidates(num: int, kind: str) -> pa.Table:
     scales = np.concatenate([np.geomspace(2, 0.3, NUM_LATENTS - 12), np.full(12, 0.02)]).astype(np.float32)
     latent = rng.normal(size=(num, NUM_LATENTS)).astype(np.float32) * scales
     hashes = rng.integers(0, 256, (num, HASH_BYTES)).astype(np.uint8)
-    content = rng.permutation(num)
+    content, has_hash = rng.permutation(num), np.ones(num, np.bool_)
     if kind == "collapsed":
         latent = np.float32(1) + latent * np.float32(1e-3)
         hashes[:] = hashes[0]
+        has_hash[::2] = False
     else:
         near, alike, same = (rng.integers(0, num, (2, num // share)) for share in (20, 20, 100))
         latent[near[0]] = latent[near[1]] + 0.02 * rng.normal(size=(num // 20, NUM_LATENTS))
         hashes[alike[0]] = hashes[alike[1]] ^ np.packbits(rng.random((num // 20, 8 * HASH_BYTES)) < 0.02, axis=1)
         hashes[alike[0][::2]] ^= MIRROR_MASK
         content[same[0]] = content[same[1]]
+    valid = pa.py_buffer(np.packbits(has_hash, bitorder="little"))
     columns = {
         "content_hash": pa.array([f"{number:032x}" for number in content.tolist()]),
-        "perceptual_hash": pa.Array.from_buffers(pa.binary(HASH_BYTES), num, [None, pa.py_buffer(hashes)]),
+        "perceptual_hash": pa.Array.from_buffers(pa.binary(HASH_BYTES), num, [valid, pa.py_buffer(hashes)]),
         "latent": pa.FixedSizeListArray.from_arrays(pa.array(latent.astype(np.float16).reshape(-1)), NUM_LATENTS),
     }
     return pa.table(columns)

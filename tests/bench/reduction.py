@@ -4,8 +4,8 @@
 
 100,000,000 scores in 1,000 Parquet files as scoring writes them (small: 2,000,000 in 20), with random hashes and 32
 random latents an item: some 14 GB below TMPDIR, deleted at the end. The files are in the operating system's memory as
-far as that goes. Each measurement is a fresh process; its clock starts when its libraries are loaded and its connection,
-or its Ray, is up, and its memory is the highest of all its processes together.
+far as that goes. Each measurement is a fresh process; its clock starts when its libraries are loaded and its
+connection, or its Ray, is up, and its memory is the highest of all its processes together.
 
 - ours: `count` and `gather` of shard, key and logit as a selection calls them, with Ray tasks; the SHA-256 of every
   file is compared with the manifest's, which reads all columns
@@ -20,7 +20,6 @@ under 2 GiB. Then the growth from 1 to 100 million rows.
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading

@@ -77,6 +77,7 @@ def test_the_same_bytes_are_picked_once_and_say_whose_they_are() -> None:
     assert names_of(batch.selection, "displaced_") == [None, None, None, "a/02"]
     fates = dict(zip(ITEMS, batch.candidates["fate"].to_pylist(), strict=True))
     assert [name for name, fate in fates.items() if fate == "duplicate"] == ["a/02", "b/05"]
+    assert names_of(batch.candidates, "of_")[:2] == [None, None]
     assert names_of(batch.candidates, "of_")[2] == names_of(batch.candidates, "of_")[5] == "b/01"
     assert batch.candidates["of_offset"].to_pylist()[2] == 512
     assert batch.candidates["duplicate"].to_pylist()[2] == "bytes"

@@ -8,8 +8,10 @@ import pytest
 
 from engine import config
 from engine.campaign import to_toml
-from engine.config import CampaignConfig, override, parse_config, parse_settings
+from engine.config import CampaignConfig, override, parse_config
 from engine.errors import ConfigError
+from engine.option_texts import parse_settings
+from vaal.diversity.facility import MOST_PICKS
 
 ENGINE = Path(__file__).parent.parent.parent / "engine"
 OPTIONS = [
@@ -170,3 +172,11 @@ def test_the_papers_networks_come_with_their_limits() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             override(CampaignConfig(), {"train.preset": "paper", **values}, "test")
+
+
+def test_facility_location_is_for_as_many_picks_as_it_can_do() -> None:
+    assert config.MOST_FACILITIES == MOST_PICKS
+    settings = {"select.diversity": "facility", "select.budget": MOST_PICKS}
+    assert override(CampaignConfig(), settings, "--set").select.budget == MOST_PICKS
+    with pytest.raises(ConfigError, match="select.diversity=facility is for select.budget up to 2500; use clusters"):
+        override(CampaignConfig(), {**settings, "select.budget": MOST_PICKS + 1}, "--set")

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from engine import diversify
-from engine.diversify import METHODS, choose, cluster, latents_of
 from engine.identity import draw_of
+from engine.selection import diversify
+from engine.selection.diversify import METHODS, choose, cluster, latents_of
 from vaal.diversity import mini_batches
 from vaal.diversity.gumbel import gumbel_top_b
 
@@ -148,8 +148,21 @@ def test_clusters_of_more_candidates_than_are_fitted_or_assigned_at_once(monkeyp
     assert all(len(set(mode[found == name])) == 1 for name in set(found.tolist()))
 
 
+def test_a_method_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def look(*_: object) -> diversify.Choice:
+        seen.extend(library["num_threads"] for library in threadpool_info())
+        return diversify.Choice(np.arange(1))
+
+    monkeypatch.setitem(METHODS, "none", look)
+    with threadpool_limits(2):
+        choose("none", CANDIDATES, TAKEN, CLUSTERS, 1, 0)
+    assert set(seen) == {1}
+
+
 def test_the_number_of_threads_does_not_matter() -> None:
-    candidates, taken = table(30_000), table(50, seed=1)
+    candidates, taken = table(5000), table(50, seed=1)
 
     def chosen(num_threads: int) -> list[list[int]]:
         torch.set_num_threads(num_threads)

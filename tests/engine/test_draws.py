@@ -51,6 +51,11 @@ def test_shares_are_proportional_to_within_one_and_sum_up(totals: list[int], fra
         assert abs(share - size * total / max(1, sum(totals))) < 1 + 1e-3
 
 
+def test_the_largest_remainders_get_what_rounding_leaves() -> None:
+    assert proportional([1, 7, 2], 4) == [0, 3, 1]
+    assert proportional([5, 5, 5], 2) == [1, 1, 0]
+
+
 def test_places_are_uniform_over_sources_of_any_size() -> None:
     eligible = np.array([3, 0, 7, 1])
     counts: Counter[tuple[int, int]] = Counter()

@@ -63,6 +63,13 @@ def test_each_kind_drops_what_it_should(mode: Mode, expected: list[tuple[int, st
     assert shown(find_duplicates(pa.concat_tables([ITEMS[:2], ITEMS])[2:], 0, mode, COSINE)) == expected
 
 
+def test_a_slice_is_of_its_own_pictures() -> None:
+    items = table(
+        ["x", "a", "b"], [picture(5), picture(0), picture(0, 3)], [direction(angle) for angle in (0, 90, 180)]
+    )
+    assert shown(find_duplicates(items[1:], 0, "near", COSINE)) == [(0, None), (0, "picture")]
+
+
 def test_what_is_taken_is_kept_and_leads() -> None:
     found = find_duplicates(ITEMS, 7, "near", COSINE)
     assert shown(found) == [(n, None) for n in range(7)]

@@ -1,5 +1,6 @@
-"""The candidates are the definition's, whatever files, row groups, parts and bins; a file that is not right stops it."""
+"""The candidates are the definition's, whatever files, row groups, parts and bins; a file that is not right stops."""
 
+import itertools
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_reduced_parts_merge_to_the_whole_in_any_tree(items: list[Item], size: i
     )
     table = table.set_column(2, "logit", table["logit"].cast(pa.float32()))
     ends = [0, *sorted(cuts), len(items)]
-    pieces = [table.slice(a, max(0, b - a)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    pieces = [table.slice(a, max(0, b - a)) for a, b in itertools.pairwise(ends)]
     tree = Lowest(size)
     for piece in reversed(pieces):
         tree.add(first(piece, size))
@@ -122,14 +123,19 @@ def test_ray_tasks_over_many_parts_find_the_same(
     tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
-    items = [(f"{n % 40:02d}.tar", str(n), float(np.float32(rng.integers(-50, 50) / 4))) for n in range(4000)]
+    items = [(f"{n % 43 % 40:02d}.tar", str(n), float(np.float32(rng.integers(-50, 50) / 4))) for n in range(4000)]
     taken = {item[:2] for item in items[::9]}
     sources = sources_of(commit_all(tmp_path, items, 32), taken)
     draws = Draws(np.array([3, 0, 3]), np.array([5, 7, 0]))
     one = reduce(tmp_path, sources, 300, draws)
+    counted = count(location(tmp_path), sources, lambda _: None)
     monkeypatch.setattr(parts, "PART_ROWS", 200)
     assert len(parts_of(sources)) == 20
     many = reduce(tmp_path, sources, 300, draws)
+    again = count(location(tmp_path), sources, lambda _: None)
+    assert again.eligible_F.tolist() == counted.eligible_F.tolist()
+    assert len(set(counted.eligible_F.tolist())) > 1
+    assert (again.bins == counted.bins).all()
     assert one.lowest.equals(many.lowest)
     assert one.taken.equals(many.taken)
     assert one.drawn.equals(many.drawn)

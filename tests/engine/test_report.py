@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,24 +98,33 @@ def test_names_and_messages_are_escaped(made: Made) -> None:
     assert page.thumbnails[0][0] == "rank 0: s-0.tar / <script>alert(1)</script>"
 
 
+def picks_of(campaign: Campaign) -> list[dict[str, Any]]:
+    picks: list[dict[str, Any]] = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()
+    return picks
+
+
 def test_thumbnails_are_the_picked_images_in_rank_order(made: Made) -> None:
-    candidates = sorted((logit, *item) for item, logit in made.logits.items() if item not in made.labelled)
+    # All latents are equal, and so there is one cluster; the control arm stands last.
+    query, control = ([row for row in picks_of(made.campaign) if row["arm"] == arm] for arm in ("query", "control"))
+    assert len(control) == 3
+    expected = [*query[: MOST_IMAGES - 3], *control]
     shown = Page(made.campaign).thumbnails[:MOST_IMAGES]
     assert [title for title, _ in shown] == [
-        f"rank {rank}: {shard} / {key}" for rank, (_, shard, key) in enumerate(candidates[:MOST_IMAGES])
+        f"rank {row['rank']}{' (control)' * (row['arm'] == 'control')}: {row['shard']} / {row['key']}"
+        for row in expected
     ]
-    assert candidates[0][1:] == SCRIPT
+    assert (expected[0]["shard"], expected[0]["key"]) == SCRIPT
     assert shown[0][1].size == (128, 64)
-    for (_, image), (_, *item) in list(zip(shown, candidates, strict=False))[1:]:
-        original = np.asarray(Image.open(io.BytesIO(made.images[item[0], item[1]])))
+    for (_, image), row in list(zip(shown, expected, strict=True))[1:]:
+        original = np.asarray(Image.open(io.BytesIO(made.images[row["shard"], row["key"]])))
         np.testing.assert_array_equal(np.asarray(image), original)
 
 
-def test_sample_is_of_candidates_left_over(made: Made) -> None:
+def test_sample_is_of_what_could_be_picked_and_was_not(made: Made) -> None:
     sample = Page(made.campaign).sample()
-    ordered = sorted((item for item in made.logits if item not in made.labelled), key=lambda i: (made.logits[i], i))
+    picked = {(row["shard"], row["key"]) for row in picks_of(made.campaign)}
     assert len(set(sample)) == MOST_IMAGES
-    assert set(sample) <= set(ordered[BUDGET:])
+    assert set(sample) <= made.logits.keys() - made.labelled - picked
     assert sample == sorted(sample, key=lambda item: (made.logits[item], item))
 
 
@@ -124,6 +134,13 @@ def test_every_scored_item_is_counted_once(made: Made) -> None:
     assert counts["picked"] == BUDGET
     assert counts["not_picked"] == len(made.logits) - len(made.labelled) - BUDGET
     assert counts["out"] == 0
+
+
+def test_equal_latents_have_no_map(made: Made) -> None:
+    assert not [name for name in write_report(made.campaign)["files"] if name.startswith("map")]
+    size = len(made.logits) - len(made.labelled)
+    assert f"all {size} candidates have the same latent" in Page(made.campaign).text
+    assert f"None was found among the {size} candidates." in Page(made.campaign).text
 
 
 def test_pictures_are_those_on_the_page(made: Made) -> None:
@@ -151,23 +168,20 @@ def test_a_signal_is_told_with_its_interval_and_the_cut(made: Made) -> None:
     assert re.search(r'<th scope="row">AUC</th><td class="value">0.93</td>', page.text)
     assert re.search(r'its 95 % interval</th>\s*<td class="value">0.88 to 0.97</td>', page.text)
     assert re.search(r'active latent units</th>\s*<td class="value">30 of 32</td>', page.text)
-    assert "most valuable first" in page.text
-    assert "The shading ends at the highest logit picked." in page.text
+    assert "The shading ends at the highest logit that the query picked." in page.text
     assert "<dt>highest logit picked</dt>" in page.text
 
 
 def test_without_a_signal_the_page_has_no_cut_and_says_why_these_were_picked(made: Made, tmp_path: Path) -> None:
     blind = make_round(tmp_path, signal="none")
     write_report(blind.campaign)
-    page, picks = Page(blind.campaign), picked_items(blind.campaign.home, before=1)
+    page = Page(blind.campaign)
     assert "<strong>None was found.</strong>" in page.text
     assert '<p class="warning">no signal, the AUC&#39;s interval, 0.46 to 0.58, includes 0.5' in page.text
-    for wrong in ("most valuable", "highest logit picked", "shading"):
+    for wrong in ("highest logit picked", "highest of a candidate", "shading", "thin line"):
         assert wrong not in page.text
     assert page.text.count("spread over the latents, for want of a signal") == 3
-    shown = [title for title, _ in page.thumbnails[:MOST_IMAGES]]
-    order = zip(picks["shard"].to_pylist(), picks["key"].to_pylist(), strict=True)
-    assert shown == [f"rank {rank}: {shard} / {key}" for rank, (shard, key) in enumerate(order)][:MOST_IMAGES]
+    assert "Whatever their logit: there was no signal to go by." in page.text
     counts = write_report(blind.campaign)["counts"]
     assert counts == write_report(made.campaign)["counts"]
 
@@ -180,7 +194,6 @@ def test_a_round_of_an_earlier_version_has_a_report(tmp_path: Path) -> None:
     assert not [name for name in write_report(old.campaign)["files"] if name.startswith("kl")]
     text = Page(old.campaign).text
     assert "Not measured: the networks were trained by an earlier version." in text
-    assert "most valuable first" in text
     assert "<dt>signal</dt>" not in text
 
 
@@ -230,7 +243,7 @@ def test_a_round_that_picks_everything_has_no_sample(fresh: Made) -> None:
     later = next_round(fresh, budget=len(fresh.logits) - len(fresh.labelled) - BUDGET)
     assert "sample.png" not in write_report(later)["files"]
     assert Page(later).sample() == []
-    assert "No candidate is left over." in Page(later).text
+    assert "Nothing that can be picked is left over." in Page(later).text
 
 
 def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> None:

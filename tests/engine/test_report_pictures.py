@@ -8,17 +8,21 @@ import torch
 from PIL import Image
 
 from engine.config import ImageConfig
+from engine.report_map import Plane
 from engine.report_pictures import (
     LIGHT,
     THUMBNAIL_SIDE,
+    Levels,
     contact_sheet,
     histogram_chart,
     kl_chart,
+    map_chart,
     reference_losses,
     thumbnail,
     to_png,
 )
 from engine.report_survey import GROUPS, Bins
+from engine.selection.picks import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 from vaal.losses import adversarial_loss, discriminator_loss
 
 
@@ -105,12 +109,42 @@ def share_of(colour: str, png: bytes) -> float:
     return float((pixels == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=2).mean())
 
 
+BINS = Bins(np.arange(5.0), {group: np.array([0, 4, 4, 0] if group == "not_picked" else [0] * 4) for group in GROUPS})
+
+
 def test_a_histogram_has_a_cut_where_the_logits_decided() -> None:
-    counts = {group: np.array([0, 4, 4, 0] if group == "not_picked" else [0] * 4) for group in GROUPS}
-    bins = Bins(np.arange(5.0), counts)
     # Nothing was picked: all that is in the colour of the picked ones is the legend and the line.
-    without, with_cut = (share_of(LIGHT.picked, histogram_chart(bins, cut, LIGHT)) for cut in (None, 2.0))
+    without, with_cut = (
+        share_of(LIGHT.picked, histogram_chart(BINS, levels, LIGHT)) for levels in (Levels(), Levels(2.0, 2.0))
+    )
     assert 0 < without < 0.7 * with_cut
+
+
+def test_a_histogram_has_a_second_line_where_candidates_were_passed_over() -> None:
+    one, two = (share_of(LIGHT.ink, histogram_chart(BINS, levels, LIGHT)) for levels in (Levels(2, 2), Levels(2, 3.5)))
+    assert one < 0.7 * two
+
+
+def test_a_histogram_of_nothing_that_can_be_picked_is_drawn() -> None:
+    labelled = Bins(BINS.edges, {group: np.array([int(group == "labelled")] * 4) for group in GROUPS})
+    assert share_of(LIGHT.labelled, histogram_chart(labelled, Levels(), LIGHT)) > 0
+
+
+def test_the_map_has_a_colour_for_what_became_of_the_candidates() -> None:
+    def shares(fate: str) -> dict[str, float]:
+        # Ten points, of which all but two are of this fate.
+        points_N2 = np.stack([np.arange(10.0), np.arange(10.0) % 3], axis=1)
+        plane = Plane(points_N2, np.array([PASSED_OVER, PASSED_OVER, *[fate] * 8], object), (0.5, 0.25))
+        png = map_chart(plane, LIGHT)
+        return {name: share_of(getattr(LIGHT, name), png) for name in ("picked", "duplicate")}
+
+    assert shares(PASSED_OVER) == {"picked": 0, "duplicate": 0}
+    for fate, colour, other in ((PICKED, "picked", "duplicate"), (DUPLICATE, "duplicate", "picked")):
+        found = shares(fate)
+        assert found[colour] > 1e-4
+        assert found[other] == 0
+    # Control picks are rings in the colour of the picked ones.
+    assert 1e-4 < shares(CONTROL)["picked"] < shares(PICKED)["picked"]
 
 
 def test_bars_show_the_kl_of_the_units_on_a_scale_that_noise_does_not_fill() -> None:

@@ -73,6 +73,13 @@ def test_other_options_make_it_anew_as_long_as_it_is_not_handed_out(scored: Camp
     assert picked_items(scored.home, before=0).num_rows == 0
 
 
+def test_a_train_manifest_that_was_written_anew_changes_nothing(scored: Campaign) -> None:
+    first = select(scored)
+    manifest = scored.stage("train") / "manifest.json"
+    manifest.write_json({**manifest.read_json(), "completed_at": "later"})
+    assert select(scored) == first
+
+
 def test_a_setting_is_too_late_once_it_is_handed_out(scored: Campaign) -> None:
     home = str(scored.home)
     select(scored)

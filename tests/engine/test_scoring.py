@@ -54,7 +54,8 @@ def trained(make_campaign: MakeCampaign, *settings: str, **options: object) -> C
 def scored(tmp_path_factory: pytest.TempPathFactory, pool: DemoPool, local_ray: None) -> Campaign:
     """The digits scored in batches of 100, once for the module."""
     from engine.campaign import create
-    from engine.config import CampaignConfig, override, parse_settings
+    from engine.config import CampaignConfig, override
+    from engine.option_texts import parse_settings
 
     config = override(CampaignConfig(), parse_settings([*pool.settings, "score.batch_size=100"]), "test")
     home = tmp_path_factory.mktemp("scored") / "campaign"

@@ -18,7 +18,6 @@ from engine.selection.stage import select
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 
-
 PAPER = ("select.diversity=none", "select.duplicates=off", "select.control_fraction=0")
 
 

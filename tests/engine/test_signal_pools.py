@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.config import parse_settings
+from engine.option_texts import parse_settings
 from tests.constructed import authors_reductions, missing_mode, no_difference
 from tests.learn import learn, share_of_picks
 from vaal.losses import gaussian_kl, transductive_loss

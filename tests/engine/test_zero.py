@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from engine.campaign import Campaign, create
-from engine.config import CampaignConfig, override, parse_settings
+from engine.config import CampaignConfig, override
 from engine.demo import DemoPool
+from engine.option_texts import parse_settings
 from engine.plan import plan
 from engine.weights import make_networks
 from tests.engine.zero_worker import STEPS, VARIANT
