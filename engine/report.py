@@ -17,7 +17,6 @@ from jinja2 import Environment, StrictUndefined
 
 from engine import report_pictures as pictures
 from engine.campaign import Campaign, is_complete, read_manifest, write_manifest
-from engine.duplicates import KINDS
 from engine.errors import InputError
 from engine.labels import LABELS_SCHEMA
 from engine.report_batch import KIND_TEXTS, Pair, Sheet, pairs_of, sheet_of
@@ -25,6 +24,7 @@ from engine.report_facts import Stages, facts, logit_text, settings
 from engine.report_map import Map, map_of
 from engine.report_survey import Bins, Members, survey
 from engine.report_thumbnails import Thumbnail, contact_sheet_png, read_thumbnails
+from engine.selection.duplicates import KINDS
 from engine.selection.picks import CANDIDATES_FILE, CONTROL, DUPLICATE, PASSED_OVER, PICKED, picked_items
 from engine.selection.stage import reason_of
 from engine.storage import Location

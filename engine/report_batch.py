@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.duplicates import KINDS
 from engine.report_survey import Members
+from engine.selection.duplicates import KINDS
 from engine.selection.picks import CONTROL, DUPLICATE, PICKED
 
 FEW = 3

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from engine.config import CampaignConfig, result_values
-from engine.duplicates import KINDS
+from engine.selection.duplicates import KINDS
 from engine.selection.stage import reason_of
 
 Row = dict[str, Any]

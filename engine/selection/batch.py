@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.config import SelectConfig
-from engine.duplicates import KINDS, Duplicates, find_duplicates
 from engine.identity import item_id_of
 from engine.selection.diversify import choose, cluster, latents_of
+from engine.selection.duplicates import KINDS, Duplicates, find_duplicates
 from engine.selection.picks import CONTROL, DUPLICATE, PASSED_OVER, PICKED, SELECTION_SCHEMA, candidates_schema
 
 CONTROL_REASON = "uniform random sample"

@@ -32,8 +32,8 @@ from PIL import Image, ImageOps
 from signal_auc import cifar_pool
 
 from engine.config import ImageConfig
-from engine.duplicates import KINDS, find_duplicates
 from engine.images import decode
+from engine.selection.duplicates import KINDS, find_duplicates
 from engine.weights import Networks, to_input
 from tests.engine.test_images import encode, pictures
 from tests.learn import learn

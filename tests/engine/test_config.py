@@ -178,5 +178,5 @@ def test_facility_location_is_for_as_many_picks_as_it_can_do() -> None:
     assert config.MOST_FACILITIES == MOST_PICKS
     settings = {"select.diversity": "facility", "select.budget": MOST_PICKS}
     assert override(CampaignConfig(), settings, "--set").select.budget == MOST_PICKS
-    with pytest.raises(ConfigError, match="select.diversity=facility is for select.budget up to 2500; use clusters"):
+    with pytest.raises(ConfigError, match=r"select.diversity=facility is for select.budget up to 2500; use clusters"):
         override(CampaignConfig(), {**settings, "select.budget": MOST_PICKS + 1}, "--set")

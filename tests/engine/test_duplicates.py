@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.duplicates import KINDS, Duplicates, find_duplicates
+from engine.selection.duplicates import KINDS, Duplicates, find_duplicates
 from vaal.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK
 
 COSINE = 0.99

@@ -19,12 +19,13 @@ def picks(clusters: list[int | None]) -> pa.Table:
 
 
 def test_groups_that_have_no_room_are_counted() -> None:
-    sheet = sheet_of(picks([None, 3, 7, 7, 3, 5, 9, 3, 7, 7, None]), 8)
+    # The control arm, though smallest and last, is shown.
+    sheet = sheet_of(picks([3, 7, 5, 7, 3, 5, 9, 3, 7, 7, None]), 7)
     shown = [
         (group.is_control, group.cluster, group.size, [row["rank"] for row in group.rows]) for group in sheet.groups
     ]
-    assert shown == [(False, 7, 4, [2, 3, 8]), (False, 3, 3, [1, 4, 7]), (True, None, 2, [0, 10])]
-    assert (sheet.num_groups_left, sheet.num_picks_left) == (2, 2)
+    assert shown == [(False, 7, 4, [1, 3, 8]), (False, 3, 3, [0, 4, 7]), (True, None, 1, [10])]
+    assert (sheet.num_groups_left, sheet.num_picks_left) == (2, 3)
     assert sheet_of(picks([]), 8) == ([], 0, 0)
 
 

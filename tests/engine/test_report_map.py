@@ -49,7 +49,14 @@ def test_points_are_the_principal_components() -> None:
 
 
 def test_the_sign_is_that_of_the_largest_component() -> None:
-    # Along the third unit alone, where the points ascend.
+    for _ in range(20):
+        latent = latents(30)
+        centred = latent - latent.astype(np.float64).mean(axis=0)
+        axes = np.linalg.lstsq(centred, plane_of(candidates(latent)).points_N2)[0]
+        assert (axes.max(axis=0) > -axes.min(axis=0)).all()
+
+
+def test_points_on_a_line_have_one_axis() -> None:
     latent = np.zeros((4, 3), np.float16)
     latent[:, 2] = [-3, -1, 1, 3]
     plane = plane_of(candidates(latent))
