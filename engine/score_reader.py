@@ -39,7 +39,8 @@ def open_scores(folder: Location, entry: dict[str, Any], *, is_checked: bool) ->
         with source or file.filesystem.open_input_file(file.path) as stream:
             if stream.size() != entry["size_bytes"]:
                 raise damaged(file, f"{stream.size()} bytes, the manifest says {entry['size_bytes']}")
-            parquet = pq.ParquetFile(stream, pre_buffer=True)
+            # Reading ahead spares round trips to an object store; on a disk it takes six times as long.
+            parquet = pq.ParquetFile(stream, pre_buffer=source is None and not file.is_local)
             if parquet.metadata.num_rows != entry["scored"]:
                 raise damaged(file, f"{parquet.metadata.num_rows} rows, the manifest says {entry['scored']}")
             yield parquet

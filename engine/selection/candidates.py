@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.campaign import Campaign
+from engine.config import SelectConfig
 from engine.errors import ConfigError
 from engine.metadata import read_strata
 from engine.score_reader import num_latents_of
@@ -14,7 +15,7 @@ from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batc
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.parts import Progress
 from engine.selection.picks import row_schema
-from engine.selection.reduction import Counted, Wanted, bound_of, gather
+from engine.selection.reduction import Counted, Wanted, gather
 from engine.selection.sources import Source, with_draws
 from engine.storage import Location
 
@@ -52,9 +53,7 @@ def choose_batch(campaign: Campaign, ground: Ground, reasons: Mapping[str, str],
     control = _draw_control(campaign, ground)
     reason = reasons[ground.fallback or method]
     rules = Rules(options, method, reason, not ground.fallback, control.quotas, ground.seed, campaign.config.salt)
-    size = math.ceil(options.oversample * options.budget)
-    if ground.fallback == "diversity":
-        size = max(size, LEAST_WITHOUT_SIGNAL)
+    size = num_candidates(options, ground.fallback)
     while True:
         size = min(size, total)
         pools = _gather(ground, control, size, rules, on_progress)
@@ -70,6 +69,12 @@ def choose_batch(campaign: Campaign, ground: Ground, reasons: Mapping[str, str],
             size *= 2
 
 
+def num_candidates(options: SelectConfig, fallback: str | None) -> int:
+    """How many candidates are asked for at first."""
+    size = math.ceil(options.oversample * options.budget)
+    return max(size, LEAST_WITHOUT_SIGNAL) if fallback == "diversity" else size
+
+
 def _draw_control(campaign: Campaign, ground: Ground) -> ControlDraws:
     options = campaign.config.select
     strata = read_strata(campaign.home, options.stratify) if options.stratify else {}
@@ -82,9 +87,10 @@ def _gather(ground: Ground, control: ControlDraws, size: int, rules: Rules, on_p
     schema = row_schema(num_latents_of(ground.folder, ground.sources[0].entry))
     has_taken = rules.options.duplicates != "off" or rules.method in _NEED_TAKEN
     num_lowest = size if rules.is_by_logit else 0
-    wanted = Wanted(bound_of(ground.counted.bins, num_lowest), num_lowest, schema, has_taken)
+    wanted = Wanted(ground.counted.bound(num_lowest), num_lowest, schema, has_taken)
     sample = draw(ground.counted.eligible_F, size - num_lowest, np.random.default_rng([ground.seed, 2]))
-    found = gather(ground.folder, with_draws(ground.sources, [control.draws, sample]), wanted, on_progress)
+    drawn_from = with_draws(ground.sources, [control.draws, sample])
+    found = gather(ground.folder, drawn_from, ground.counted, wanted, on_progress)
     drawn, num_control = found.drawn.drop_columns(["draw"]), len(control.strata)
     candidates = found.lowest if rules.is_by_logit else drawn.slice(num_control)
     return Pools(candidates, found.taken, drawn.slice(0, num_control), control.strata)

@@ -1,10 +1,9 @@
 """Any number of committed scores to the candidates: exactly the M lowest by (logit, shard, key), in bounded memory.
 
-Two passes over the files, in parts that Ray spreads over the cluster. The first checks every file, reads the logit
-column alone and counts it into bins of the float's upper 16 bits, which bounds the M-th lowest logit from above by less
-than 1 %, and whose sums merge in any order. The second gathers the rows within that bound, from the row groups whose
-statistics reach below it. The merge law of `vaal.ranking.top_b` makes the result independent of parts, files and row
-groups; memory depends on M and on the size of a row group.
+Two passes over the files, in parts that Ray spreads over the cluster. The first checks every file and reads the logit
+column alone, for the M-th lowest logit. The second gathers the rows up to that, from the row groups whose statistics
+reach as low. Both keep what is lowest and merge in any tree, by the merge law of `vaal.ranking.top_b`, so that the
+result is the same for any parts, files and row groups; memory depends on M and on the size of a row group.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,6 @@ from engine.selection.sources import Source
 from engine.storage import Location
 from vaal.ranking import Scored, top_b
 
-NUM_BINS = 1 << 16
 ROWS_AT_ONCE = 1 << 18
 """Logits that a thread holds in the first pass, if they are of more than one row group."""
 
@@ -33,15 +31,22 @@ DRAW_FIELD = pa.field("draw", pa.int64(), nullable=False)
 
 
 class Counted(NamedTuple):
-    """Of files: the items that can be picked in each (F,) int64, in their order, and these by the upper bits of their
-    logits (NUM_BINS,) int64."""
+    """Of F files, in their order: how many items can be picked (F,) int64, and their lowest logit (F,) float32,
+    infinite where there are none; and the lowest logits of all these items (K,) float32, in no order."""
 
     eligible_F: NDArray[np.int64]
-    bins: NDArray[np.int64]
+    lowest_F: NDArray[np.float32]
+    low_K: NDArray[np.float32]
 
     @property
     def num_eligible(self) -> int:
         return int(self.eligible_F.sum())
+
+    def bound(self, size: int) -> float:
+        """The `size`-th lowest logit; infinite when so many were not counted."""
+        if size == 0:
+            return -np.inf
+        return float(np.partition(self.low_K, size - 1)[size - 1]) if size <= len(self.low_K) else np.inf
 
 
 class Wanted(NamedTuple):
@@ -64,39 +69,31 @@ class Gathered(NamedTuple):
     drawn: pa.Table
 
 
-def count(folder: Location, sources: list[Source], on_progress: Progress) -> Counted:
-    """Check all files and count what can be picked. An item is in `taken` of its source or can be picked.
+def count(folder: Location, sources: list[Source], size: int, on_progress: Progress) -> Counted:
+    """Check all files, count what can be picked, and find the `size` lowest logits of that.
 
     Raises:
         InputError: a file is missing or is not the committed one, or a logit is missing or NaN.
     """
     if not sources:
-        return Counted(np.zeros(0, np.int64), np.zeros(NUM_BINS, np.int64))
-    return map_reduce(partial(_count_part, folder), _add, parts_of(sources), on_progress)
+        return Counted(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
+    return map_reduce(partial(_count_part, folder, size), partial(_add, _Lows(size)), parts_of(sources), on_progress)
 
 
-def bound_of(bins: NDArray[np.int64], size: int) -> float:
-    """A logit that at least `size` of the counted items do not exceed; infinite when there are fewer."""
-    if size == 0:
-        return -np.inf
-    # The sign is the highest bit: negative numbers come last, and the larger their bits, the lower they are.
-    place = int(np.searchsorted(np.concatenate([bins[: NUM_BINS // 2 - 1 : -1], bins[: NUM_BINS // 2]]).cumsum(), size))
-    if place >= NUM_BINS:
-        return np.inf
-    is_negative = place < NUM_BINS // 2
-    upper = NUM_BINS - 1 - place if is_negative else place - NUM_BINS // 2
-    lower = 0 if is_negative else 0xFFFF
-    value = float(np.array([upper << 16 | lower], np.uint32).view(np.float32)[0])
-    # With the bits of infinity, the lower ones make it no number.
-    return np.inf if np.isnan(value) else value
-
-
-def gather(folder: Location, sources: list[Source], wanted: Wanted, on_progress: Progress) -> Gathered:
-    """The rows that are wanted, and those drawn, in the order that `Gathered` says."""
-    if not sources:
+def gather(
+    folder: Location, sources: list[Source], counted: Counted, wanted: Wanted, on_progress: Progress
+) -> Gathered:
+    """The rows that are wanted, and those drawn, in the order that `Gathered` says; `counted` is of these sources."""
+    is_low_F = counted.lowest_F <= wanted.bound
+    needed = [
+        source
+        for source, is_low in zip(sources, is_low_F.tolist(), strict=True)
+        if is_low or len(source.draw_at) or (wanted.has_taken and len(source.taken))
+    ]
+    if not needed:
         return _nothing(wanted)
     part = partial(_gather_part, folder, wanted)
-    found = map_reduce(part, partial(_merge, wanted), parts_of(sources), on_progress)
+    found = map_reduce(part, partial(_merge, wanted), parts_of(needed), on_progress)
     return Gathered(found.lowest, _sorted(found.taken, "shard", "key"), _sorted(found.drawn, "draw"))
 
 
@@ -105,32 +102,57 @@ def parts_of(sources: list[Source]) -> list[list[Source]]:
     return deal(sources, [source.entry["scored"] for source in sources])
 
 
-def _count_part(folder: Location, part: list[Source]) -> Counted:
-    return _add(each(partial(_count_file, folder), part))
+class _Lows:
+    """The `size` lowest of values that come in pieces, in memory of twice as many and a piece."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._pieces, self._num_held = size, list[NDArray[np.float32]](), 0
+        self.cut = np.float32(np.inf)
+        """What is above is not among them."""
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        self._pieces.append(values)
+        self._num_held += len(values)
+        if self._num_held >= 2 * self._size:
+            self._pieces = [self.values()]
+            self._num_held = len(self._pieces[0])
+            self.cut = self._pieces[0].max(initial=-np.inf)
+
+    def values(self) -> NDArray[np.float32]:
+        held = np.concatenate([np.empty(0, np.float32), *self._pieces])
+        return np.partition(held, self._size)[: self._size] if self._size < len(held) else held
 
 
-def _add(counted: Iterable[Counted]) -> Counted:
-    eligible, bins = list[NDArray[np.int64]](), np.zeros(NUM_BINS, np.int64)
+def _count_part(folder: Location, size: int, part: list[Source]) -> Counted:
+    lows = _Lows(size)
+    return _add(lows, each(partial(_count_file, folder, lows), part))
+
+
+def _add(lows: _Lows, counted: Iterable[Counted]) -> Counted:
+    eligible, lowest = list[NDArray[np.int64]](), list[NDArray[np.float32]]()
     for found in counted:
         eligible.append(found.eligible_F)
-        bins += found.bins
-    return Counted(np.concatenate(eligible), bins)
+        lowest.append(found.lowest_F)
+        lows.add(found.low_K)
+    return Counted(np.concatenate(eligible), np.concatenate(lowest), lows.values())
 
 
-def _count_file(folder: Location, source: Source) -> Counted:
-    num_eligible, bins = 0, np.zeros(NUM_BINS, np.int64)
+def _count_file(folder: Location, lows: _Lows, source: Source) -> Counted:
+    num_eligible, lowest, pieces = 0, np.float32(np.inf), [np.empty(0, np.float32)]
     columns = ["logit", "key"] if len(source.taken) else ["logit"]
     with open_scores(folder, source.entry, is_checked=True) as file:
         for groups in _groups_at_once(file.metadata):
             table = file.read_row_groups(groups, columns=columns, use_threads=False)
             logit: NDArray[np.float32] = table["logit"].to_numpy()
-            if table["logit"].null_count or np.isnan(logit).any():
+            # One NaN makes the minimum NaN.
+            if table["logit"].null_count or np.isnan(logit.min(initial=np.inf)):
                 raise _without_score(folder / source.entry["file"], file, groups)
             if len(source.taken):
                 logit = logit[~_is_taken(table["key"], source)]
             num_eligible += len(logit)
-            bins += np.bincount(logit.view(np.uint32) >> np.uint32(16), minlength=NUM_BINS)
-    return Counted(np.array([num_eligible], np.int64), bins)
+            lowest = logit.min(initial=lowest)
+            pieces.append(logit[logit <= lows.cut])
+    return Counted(np.array([num_eligible], np.int64), np.array([lowest], np.float32), np.concatenate(pieces))
 
 
 def _groups_at_once(metadata: pq.FileMetaData) -> Iterator[list[int]]:

@@ -14,7 +14,7 @@ from engine.diagnosis import has_signal, interval_of
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.labels import labels_fingerprints
 from engine.selection.batch import Batch
-from engine.selection.candidates import Ground, choose_batch
+from engine.selection.candidates import Ground, choose_batch, num_candidates
 from engine.selection.parts import Progress, room_for
 from engine.selection.picks import CANDIDATES_FILE, picked_items
 from engine.selection.reduction import count, parts_of
@@ -62,7 +62,9 @@ def select(
     picked_before = picked_items(campaign.home, before=campaign.round)
     sources = sources_of(campaign.home, scores["shards"], picked_before)
     with room_for(parts_of(sources), address):
-        counted = count(campaign.stage("scores"), sources, lambda share: on_progress(share / 2))
+        # Four times as many, because there are more candidates where many are duplicates.
+        size = 0 if fallback else 4 * num_candidates(campaign.config.select, fallback)
+        counted = count(campaign.stage("scores"), sources, size, lambda share: on_progress(share / 2))
         report(f"{scores['counts']['scored']:,} scores are as committed, {counted.num_eligible:,} can be picked")
         ground = Ground(campaign.stage("scores"), sources, counted, _round_seed(campaign), fallback)
         batch = choose_batch(campaign, ground, REASONS, lambda share: on_progress((1 + share) / 2))

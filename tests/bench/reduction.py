@@ -133,9 +133,9 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
         reduction.open_scores = lambda where, entry, **_: opened(where, entry, is_checked=False)
 
     def work() -> int:
-        counted = reduction.count(location, sources, lambda _: None)
-        wanted = reduction.Wanted(reduction.bound_of(counted.bins, b), b, schema, has_taken=False)
-        return len(reduction.gather(location, sources, wanted, lambda _: None).lowest)
+        counted = reduction.count(location, sources, b, lambda _: None)
+        wanted = reduction.Wanted(counted.bound(b), b, schema, has_taken=False)
+        return len(reduction.gather(location, sources, counted, wanted, lambda _: None).lowest)
 
     with parts.room_for(reduction.parts_of(sources), "local"):
         measured(work)

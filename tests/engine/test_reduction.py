@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from engine.selection import parts
+from engine.selection import parts, reduction
 from engine.selection.picks import row_schema
 from engine.selection.reduction import (
     Gathered,
     Lowest,
     Wanted,
-    bound_of,
     count,
     first,
     gather,
@@ -50,10 +49,10 @@ def sources_of(entries: list[dict[str, Any]], taken: set[tuple[str, str]]) -> li
 
 
 def reduce(folder: Path, sources: list[Source], size: int, draws: Draws | None = None) -> Gathered:
-    counted = count(location(folder), sources, lambda _: None)
-    wanted = Wanted(bound_of(counted.bins, size), size, row_schema(NUM_LATENTS), has_taken=True)
+    counted = count(location(folder), sources, size, lambda _: None)
+    wanted = Wanted(counted.bound(size), size, row_schema(NUM_LATENTS), has_taken=True)
     drawn = with_draws(sources, [draws]) if draws else sources
-    return gather(location(folder), drawn, wanted, lambda _: None)
+    return gather(location(folder), drawn, counted, wanted, lambda _: None)
 
 
 def names(table: pa.Table) -> list[tuple[str, str]]:
@@ -69,7 +68,7 @@ def test_the_candidates_are_sort_everything_and_take_m(
     with tempfile.TemporaryDirectory() as folder:
         sources = sources_of(commit_all(Path(folder), items, group_rows), taken)
         found = reduce(Path(folder), sources, size)
-        counted = count(location(Path(folder)), sources, lambda _: None)
+        counted = count(location(Path(folder)), sources, 1, lambda _: None)
     left = [item for item in items if item[:2] not in taken]
     assert names(found.lowest) == definition(left, size)
     assert names(found.taken) == sorted(taken)
@@ -94,19 +93,33 @@ def test_reduced_parts_merge_to_the_whole_in_any_tree(items: list[Item], size: i
     assert names(tree.rows()) == names(first(table, size)) == definition(items, size)
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=50), st.integers(1, 60))
-def test_the_bound_is_above_the_mth_lowest_and_close(logits: list[float], size: int) -> None:
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.floats(width=32, allow_nan=False), max_size=20), min_size=1, max_size=6),
+    st.integers(0, 60),
+    st.integers(0, 60),
+)
+def test_the_bound_is_the_mth_lowest_logit(shards: list[list[float]], counted_size: int, size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        entry = commit(Path(folder), "a.tar", [(str(n), logit) for n, logit in enumerate(logits)])
-        bins = count(location(Path(folder)), sources_of([entry], set()), lambda _: None).bins
-    bound = bound_of(bins, size)
-    if size > len(logits):
-        assert bound == np.inf
-        return
-    exact = float(np.sort(np.array(logits, np.float32))[size - 1])
-    assert exact <= bound
-    # A bin is the numbers with the same upper 16 bits: 7 of the mantissa.
-    assert bound <= max(exact * (1 - 2**-7), exact * (1 + 2**-7)) + 2e-38
+        entries = [
+            commit(Path(folder), f"{n}.tar", [(str(key), logit) for key, logit in enumerate(logits)])
+            for n, logits in enumerate(shards)
+        ]
+        counted = count(location(Path(folder)), sources_of(entries, set()), counted_size, lambda _: None)
+    everything = np.sort(np.array([logit for logits in shards for logit in logits], np.float32))
+    enough = size <= min(counted_size, len(everything))
+    assert counted.bound(size) == (-np.inf if size == 0 else everything[size - 1] if enough else np.inf)
+    assert counted.lowest_F.tolist() == [min(map(np.float32, logits), default=np.inf) for logits in shards]
+
+
+def test_the_logits_held_are_few() -> None:
+    lows, held = reduction._Lows(10), []
+    for begin in range(5000, 0, -25):
+        values = np.arange(begin, begin + 25, dtype=np.float32)
+        lows.add(values[values <= lows.cut])
+        held.append(sum(map(len, lows._pieces)))
+    assert max(held) < 20 + 25
+    assert sorted(lows.values()) == list(range(25, 35))
 
 
 def test_many_equal_logits_are_held_in_memory_of_twice_m() -> None:
@@ -128,14 +141,15 @@ def test_ray_tasks_over_many_parts_find_the_same(
     sources = sources_of(commit_all(tmp_path, items, 32), taken)
     draws = Draws(np.array([3, 0, 3]), np.array([5, 7, 0]))
     one = reduce(tmp_path, sources, 300, draws)
-    counted = count(location(tmp_path), sources, lambda _: None)
+    counted = count(location(tmp_path), sources, 300, lambda _: None)
     monkeypatch.setattr(parts, "PART_ROWS", 200)
     assert len(parts_of(sources)) == 20
     many = reduce(tmp_path, sources, 300, draws)
-    again = count(location(tmp_path), sources, lambda _: None)
+    again = count(location(tmp_path), sources, 300, lambda _: None)
     assert again.eligible_F.tolist() == counted.eligible_F.tolist()
     assert len(set(counted.eligible_F.tolist())) > 1
-    assert (again.bins == counted.bins).all()
+    assert sorted(again.low_K) == sorted(counted.low_K)
+    assert again.lowest_F.tolist() == counted.lowest_F.tolist()
     assert one.lowest.equals(many.lowest)
     assert one.taken.equals(many.taken)
     assert one.drawn.equals(many.drawn)
@@ -155,6 +169,8 @@ def test_a_draw_is_the_item_at_its_place_among_those_that_can_be_picked(tmp_path
 def test_row_groups_above_the_bound_are_not_read(tmp_path: Path) -> None:
     entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(9)])
     content = bytearray((tmp_path / entry["file"]).read_bytes())
+    sources = sources_of([entry], set())
+    counted = count(location(tmp_path), sources, 300, lambda _: None)
     wanted = Wanted(2.0, 3, row_schema(NUM_LATENTS), has_taken=False)
     import pyarrow.parquet as pq
 
@@ -162,7 +178,7 @@ def test_row_groups_above_the_bound_are_not_read(tmp_path: Path) -> None:
     begin = last.dictionary_page_offset or last.data_page_offset
     content[begin : begin + last.total_compressed_size] = bytes(last.total_compressed_size)
     (tmp_path / entry["file"]).write_bytes(content)
-    found = gather(location(tmp_path), sources_of([entry], set()), wanted, lambda _: None)
+    found = gather(location(tmp_path), sources, counted, wanted, lambda _: None)
     assert names(found.lowest) == [("a.tar", "0"), ("a.tar", "1"), ("a.tar", "2")]
 
 

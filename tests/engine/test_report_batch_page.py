@@ -186,7 +186,7 @@ def test_a_pick_says_how_many_are_like_it_and_the_text_what_the_control_arm_is_f
     assert marked[0][0].endswith(": s-0.tar / 0014 and 1 like it")
     assert "The control arm is there to measure, once labels are back, what the query gains" in page.plain
     assert "Right of it is the control arm alone." in page.plain
-    assert "Up to the thin line are the 36 candidates among which it chose." in page.plain
+    assert "Up to the thin line are the 36 candidates of the query." in page.plain
 
 
 def test_duplicates_stand_beside_what_is_kept(made: Made) -> None:
@@ -237,6 +237,14 @@ def test_a_budget_of_nothing_is_not_taken_for_a_lack_of_signal(fresh: Campaign) 
     for wrong in ("no signal to go by", "Without one", "control arm", "thin line", "highest logit picked"):
         assert wrong not in page.plain
     assert page.groups() == {}
+
+
+def test_a_batch_that_is_all_control_has_a_signal_and_no_cut(fresh: Campaign) -> None:
+    page = picked_anew(fresh, {"select.control_fraction": 1.0})
+    assert list(page.groups()) == ["Control: uniform random sample · 12"]
+    assert "All of the control arm. Up to the thin line are the 36 candidates of the query." in page.plain
+    for wrong in ("no signal to go by", "Without one", "shading", "highest logit picked"):
+        assert wrong not in page.plain
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,17 @@ def test_a_histogram_has_a_second_line_where_candidates_were_passed_over() -> No
 
 def test_a_histogram_of_nothing_that_can_be_picked_is_drawn() -> None:
     labelled = Bins(BINS.edges, {group: np.array([int(group == "labelled")] * 4) for group in GROUPS})
-    assert share_of(LIGHT.labelled, histogram_chart(labelled, Levels(), LIGHT)) > 0
+    with np.errstate(all="raise"):
+        assert share_of(LIGHT.labelled, histogram_chart(labelled, Levels(), LIGHT)) > 0
+
+
+def test_the_map_shows_what_was_passed_over() -> None:
+    few, many = (
+        Plane(np.stack([np.arange(n), np.arange(n) % 3.0], axis=1), np.array([PASSED_OVER] * n, object), (0.5, 0.25))
+        for n in (10, 100)
+    )
+    # The background is what the points leave of it.
+    assert share_of(LIGHT.card, map_chart(many, LIGHT)) < share_of(LIGHT.card, map_chart(few, LIGHT)) - 0.005
 
 
 def test_the_map_has_a_colour_for_what_became_of_the_candidates() -> None:
