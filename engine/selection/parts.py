@@ -10,8 +10,6 @@ PART_FILES = 4096
 """A part has about as many; a single one is not worth the start of Ray."""
 MOST_PARTS = 4096
 MERGED_AT_ONCE = 8
-THREADS = 8
-"""Of a part: while one waits for storage, the others decode."""
 
 Progress = Callable[[float], None]
 """Takes the share that is done, 0 to 1."""
@@ -76,8 +74,9 @@ def _join(merge: Callable[[Iterable[Result]], Result], *results: Result) -> Resu
     return merge(results)
 
 
-def each(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """The function of every item, in order. Few results wait at a time."""
-    with ThreadPoolExecutor(THREADS) as threads:
-        for begin in range(0, len(items), 8 * THREADS):
-            yield from threads.map(function, items[begin : begin + 8 * THREADS])
+def each(function: Callable[[Item], Result], items: Sequence[Item], num_threads: int) -> Iterator[Result]:
+    """The function of every item, in order, by threads. Few results wait at a time."""
+    step = 8 * num_threads
+    with ThreadPoolExecutor(num_threads) as threads:
+        for begin in range(0, len(items), step):
+            yield from threads.map(function, items[begin : begin + step])

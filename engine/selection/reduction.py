@@ -77,7 +77,9 @@ def count(folder: Location, sources: list[Source], size: int, on_progress: Progr
     """
     if not sources:
         return Counted(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
-    return map_reduce(partial(_count_part, folder, size), partial(_add, _Lows(size)), parts_of(sources), on_progress)
+    part = partial(_count_part, folder, size)
+    found: Counted = map_reduce(part, partial(_add, _Lows(size)), parts_of(sources), on_progress)
+    return found
 
 
 def gather(
@@ -94,12 +96,19 @@ def gather(
         return _nothing(wanted)
     part = partial(_gather_part, folder, wanted)
     found = map_reduce(part, partial(_merge, wanted), parts_of(needed), on_progress)
-    return Gathered(found.lowest, _sorted(found.taken, "shard", "key"), _sorted(found.drawn, "draw"))
+    return Gathered(
+        first(found.lowest, wanted.size), _sorted(found.taken, "shard", "key"), _sorted(found.drawn, "draw")
+    )
 
 
 def parts_of(sources: list[Source]) -> list[list[Source]]:
     """The sources in the parts that are worked on at once."""
     return deal(sources, [source.entry["scored"] for source in sources])
+
+
+def _num_threads(folder: Location) -> int:
+    """More than two would wait for one another on a disk, but on an object store most of them wait for it."""
+    return 2 if folder.is_local else 16
 
 
 class _Lows:
@@ -125,7 +134,7 @@ class _Lows:
 
 def _count_part(folder: Location, size: int, part: list[Source]) -> Counted:
     lows = _Lows(size)
-    return _add(lows, each(partial(_count_file, folder, lows), part))
+    return _add(lows, each(partial(_count_file, folder, lows), part, _num_threads(folder)))
 
 
 def _add(lows: _Lows, counted: Iterable[Counted]) -> Counted:
@@ -185,7 +194,7 @@ def _is_taken(keys: pa.ChunkedArray, source: Source) -> NDArray[np.bool_]:
 
 
 def _gather_part(folder: Location, wanted: Wanted, part: list[Source]) -> Gathered:
-    return _merge(wanted, each(partial(_gather_file, folder, wanted), part))
+    return _merge(wanted, each(partial(_gather_file, folder, wanted), part, _num_threads(folder)))
 
 
 def _merge(wanted: Wanted, gathered: Iterable[Gathered]) -> Gathered:
@@ -203,21 +212,23 @@ def _gather_file(folder: Location, wanted: Wanted, source: Source) -> Gathered:
     with open_scores(folder, source.entry, is_checked=False) as file:
         for group, low in enumerate(_minima(file.metadata)):
             num_rows = file.metadata.row_group(group).num_rows
-            is_taken = np.zeros(num_rows, np.bool_)
+            is_taken = np.zeros(0, np.bool_)
             if len(source.taken):
                 is_taken = _is_taken(file.read_row_group(group, ["key"], use_threads=False)["key"], source)
-            eligible = np.flatnonzero(~is_taken)
-            here = slice(*np.searchsorted(source.draw_at, (begin, begin + len(eligible))))
-            drawn = eligible[source.draw_at[here] - begin]
-            begin += len(eligible)
-            takes = np.flatnonzero(is_taken) if wanted.has_taken else eligible[:0]
-            if low > wanted.bound and not len(drawn) and not len(takes):
+            end = begin + num_rows - int(is_taken.sum())
+            here = slice(*np.searchsorted(source.draw_at, (begin, end)))
+            places, begin = source.draw_at[here] - begin, end
+            takes = np.flatnonzero(is_taken) if wanted.has_taken else is_taken[:0]
+            if low > wanted.bound and not len(places) and not len(takes):
                 continue
             table = file.read_row_group(group, wanted.schema.names[1:], use_threads=False)
-            lows = np.flatnonzero((table["logit"].to_numpy() <= wanted.bound) & ~is_taken)
+            is_low = table["logit"].to_numpy() <= wanted.bound
+            if len(is_taken):
+                is_low &= ~is_taken
+                places = np.flatnonzero(~is_taken)[places]
             rows = _Rows(table, source.entry["shard"], wanted.schema)
-            draws = rows.take(drawn).append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
-            found.append(Gathered(rows.take(lows), rows.take(takes), draws))
+            draws = rows.take(places).append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
+            found.append(Gathered(rows.take(np.flatnonzero(is_low)), rows.take(takes), draws))
     return _merge(wanted, found)
 
 
@@ -266,8 +277,9 @@ class Lowest:
             self._num_held = len(self._tables[0])
 
     def rows(self) -> pa.Table:
-        """By (logit, shard, key). Raises ValueError when nothing, not even an empty table, was added."""
-        return first(pa.concat_tables(self._tables), self._size)
+        """In no order. Raises ValueError when nothing, not even an empty table, was added."""
+        held = pa.concat_tables(self._tables)
+        return first(held, self._size) if len(held) > self._size else held
 
 
 def first(table: pa.Table, size: int) -> pa.Table:

@@ -48,8 +48,8 @@ def test_selection_is_sort_everything_and_take_b(scored: Campaign) -> None:
     assert {pick["arm"] for pick in picks} == {"query"}
     counts = manifest["counts"]
     assert counts["eligible"] == len(everything)
-    assert (counts["candidates"], counts["control"], counts["picked"], counts["picked_before"]) == (1000, 0, 100, 0)
-    assert manifest["highest_candidate_logit"] == sorted(row["logit"] for row in everything)[999]
+    assert (counts["candidates"], counts["control"], counts["picked"], counts["picked_before"]) == (300, 0, 100, 0)
+    assert manifest["highest_candidate_logit"] == sorted(row["logit"] for row in everything)[299]
     assert {pick["displaced_key"] for pick in picks} == {None}
     assert manifest["highest_picked_logit"] == expected[-1]["logit"]
     assert {pick["reason"] for pick in picks} == {"lowest labelled-logit"}
