@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pyarrow as pa
@@ -12,8 +12,7 @@ from engine.errors import InputError
 from engine.storage import Location
 
 WHOLE_BYTES = 32 << 20
-"""A file of at most this size is read once, whole; a larger one in pieces, twice where its checksum is asked for."""
-_BLOCK_BYTES = 1 << 20
+"""Of an object store, a file of at most this size is read whole, in one request."""
 
 
 @contextmanager
@@ -26,21 +25,16 @@ def open_scores(folder: Location, entry: dict[str, Any], *, is_checked: bool) ->
         InputError: the file is missing, or is not the one that was committed.
     """
     file = folder / entry["file"]
-    is_small = entry["size_bytes"] <= WHOLE_BYTES
-    digest, source = "", None
-    if is_small and (is_checked or not file.is_local):
-        content = file.read_bytes()
-        digest, source = hashlib.sha256(content).hexdigest() if is_checked else "", pa.BufferReader(content)
-    elif is_checked:
-        digest = _digest(file)
-    if is_checked and digest != entry["sha256"]:
+    is_whole = not file.is_local and entry["size_bytes"] <= WHOLE_BYTES
+    source = pa.BufferReader(file.read_bytes()) if is_whole else None
+    if is_checked and _digest(file, source) != entry["sha256"]:
         raise damaged(file, "its SHA-256 is not the manifest's")
     try:
         with source or file.filesystem.open_input_file(file.path) as stream:
             if stream.size() != entry["size_bytes"]:
                 raise damaged(file, f"{stream.size()} bytes, the manifest says {entry['size_bytes']}")
             # Reading ahead spares round trips to an object store; on a disk it takes six times as long.
-            parquet = pq.ParquetFile(stream, pre_buffer=source is None and not file.is_local)
+            parquet = pq.ParquetFile(stream, pre_buffer=not file.is_local and not is_whole)
             if parquet.metadata.num_rows != entry["scored"]:
                 raise damaged(file, f"{parquet.metadata.num_rows} rows, the manifest says {entry['scored']}")
             yield parquet
@@ -75,12 +69,13 @@ def damaged(file: Location, why: str) -> InputError:
     )
 
 
-def _digest(file: Location) -> str:
-    digest = hashlib.sha256()
+def _digest(file: Location, source: pa.NativeFile | None) -> str:
+    """The SHA-256 of the file, or of what was read of it."""
     try:
-        with file.filesystem.open_input_stream(file.path) as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                digest.update(block)
+        with nullcontext(source) if source else file.filesystem.open_input_stream(file.path) as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            if source:
+                source.seek(0)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error}") from error
-    return digest.hexdigest()
+    return digest

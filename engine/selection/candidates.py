@@ -1,7 +1,6 @@
 """The candidates of a batch, as many as it takes: where many are duplicates, more than were asked for."""
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,19 @@ METHOD_WITHOUT_SIGNAL = {"random": "none", "diversity": "k_center"}
 _NEED_TAKEN = ("k_center", "facility", "mini_batches")
 
 
+REASONS = {
+    "none": "lowest labelled-logit",
+    "gumbel": "lowest labelled-logit, with Gumbel noise",
+    "clusters": "lowest labelled-logit left in its cluster",
+    "k_center": "farthest in latent space from what is labelled or picked",
+    "facility": "stands best for candidates that nothing stood for",
+    "mini_batches": "lowest labelled-logit after learning from the picks before",
+    "random": "random, for want of a signal",
+    "diversity": "spread over the latents, for want of a signal",
+}
+"""By the method, or by what is done without a signal."""
+
+
 class Ground(NamedTuple):
     """What there is to choose from: the folder of the scores and its files, what can be picked in each, the seed of the
     round, and what is done for want of a signal, None where there is one."""
@@ -36,7 +48,7 @@ class Ground(NamedTuple):
     fallback: str | None
 
 
-def choose_batch(campaign: Campaign, ground: Ground, reasons: Mapping[str, str], on_progress: Progress) -> Batch:
+def choose_batch(campaign: Campaign, ground: Ground, on_progress: Progress) -> Batch:
     """The batch, among the lowest logits or, without a signal, among a random sample.
 
     Raises:
@@ -51,7 +63,7 @@ def choose_batch(campaign: Campaign, ground: Ground, reasons: Mapping[str, str],
         )
     method = METHOD_WITHOUT_SIGNAL[ground.fallback] if ground.fallback else options.diversity
     control = _draw_control(campaign, ground)
-    reason = reasons[ground.fallback or method]
+    reason = REASONS[ground.fallback or method]
     rules = Rules(options, method, reason, not ground.fallback, control.quotas, ground.seed, campaign.config.salt)
     size = num_candidates(options, ground.fallback)
     while True:

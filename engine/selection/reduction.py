@@ -218,7 +218,7 @@ def _gather_file(folder: Location, wanted: Wanted, source: Source) -> Gathered:
             end = begin + num_rows - int(is_taken.sum())
             here = slice(*np.searchsorted(source.draw_at, (begin, end)))
             places, begin = source.draw_at[here] - begin, end
-            takes = np.flatnonzero(is_taken) if wanted.has_taken else is_taken[:0]
+            takes = np.flatnonzero(is_taken) if wanted.has_taken else np.empty(0, np.intp)
             if low > wanted.bound and not len(places) and not len(takes):
                 continue
             table = file.read_row_group(group, wanted.schema.names[1:], use_threads=False)

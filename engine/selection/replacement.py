@@ -24,8 +24,8 @@ def replace(campaign: Campaign) -> None:
     folder = campaign.stage("selection")
     if is_handed_out(campaign):
         _record(campaign, folder)
-    # The selection first: without it, nothing that follows can be taken for complete.
-    for name in ("selection", *HANDOFFS, "report"):
+    # The selection last: nothing may be complete that follows from another one.
+    for name in ("report", *HANDOFFS, "selection"):
         with suppress(FileNotFoundError):
             (campaign.stage(name) / "manifest.json").delete()
 

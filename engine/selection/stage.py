@@ -14,24 +14,12 @@ from engine.diagnosis import has_signal, interval_of
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.labels import labels_fingerprints
 from engine.selection.batch import Batch
-from engine.selection.candidates import Ground, choose_batch, num_candidates
+from engine.selection.candidates import REASONS, Ground, choose_batch, num_candidates
 from engine.selection.parts import Progress, room_for
 from engine.selection.picks import CANDIDATES_FILE, picked_items
 from engine.selection.reduction import count, parts_of
 from engine.selection.replacement import is_handed_out, replace
 from engine.selection.sources import sources_of
-
-REASONS = {
-    "none": "lowest labelled-logit",
-    "gumbel": "lowest labelled-logit, with Gumbel noise",
-    "clusters": "lowest labelled-logit left in its cluster",
-    "k_center": "farthest in latent space from what is labelled or picked",
-    "facility": "stands best for candidates that nothing stood for",
-    "mini_batches": "lowest labelled-logit after learning from the picks before",
-    "random": "random, for want of a signal",
-    "diversity": "spread over the latents, for want of a signal",
-}
-"""By the method, or by what is done without a signal."""
 
 
 def select(
@@ -67,7 +55,7 @@ def select(
         counted = count(campaign.stage("scores"), sources, size, lambda share: on_progress(share / 2))
         report(f"{scores['counts']['scored']:,} scores are as committed, {counted.num_eligible:,} can be picked")
         ground = Ground(campaign.stage("scores"), sources, counted, _round_seed(campaign), fallback)
-        batch = choose_batch(campaign, ground, REASONS, lambda share: on_progress((1 + share) / 2))
+        batch = choose_batch(campaign, ground, lambda share: on_progress((1 + share) / 2))
     counts = {
         "scored": scores["counts"]["scored"],
         "eligible": counted.num_eligible,

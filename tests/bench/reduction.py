@@ -147,7 +147,7 @@ def duckdb(files: list[str], b: int) -> None:
     connection = database.connect()
     connection.execute(f"SET threads={os.cpu_count()}")
     query = f"SELECT logit, shard, key FROM read_parquet({files!r}) ORDER BY logit, shard, key LIMIT {b}"
-    measured(lambda: connection.execute(query).to_arrow_table().num_rows)
+    measured(lambda: connection.sql(query).to_arrow_table().num_rows)
 
 
 def polars(files: list[str], b: int) -> None:
@@ -171,7 +171,7 @@ def ray_data(files: list[str], b: int) -> None:
 
     with ray_session("local"):
         ray.data.DataContext.get_current().enable_progress_bars = False
-        data = ray.data.read_parquet(files, columns=["logit", "shard", "key"])
+        data = ray.data.read_parquet(files).select_columns(["logit", "shard", "key"])
         measured(lambda: len(data.sort(["logit", "shard", "key"]).limit(b).take_all()))
 
 

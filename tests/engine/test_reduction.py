@@ -196,11 +196,7 @@ def flip(file: Path, place: int) -> None:
 
 
 @pytest.mark.parametrize("place", [4, 200, -300, -1])
-@pytest.mark.parametrize("whole_bytes", [0, 1 << 20])
-def test_a_byte_that_changed_anywhere_is_an_error_with_the_file(
-    tmp_path: Path, place: int, whole_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.score_reader.WHOLE_BYTES", whole_bytes)
+def test_a_byte_that_changed_anywhere_is_an_error_with_the_file(tmp_path: Path, place: int) -> None:
     entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(30)])
     reduce(tmp_path, sources_of([entry], set()), 1)
     flip(tmp_path / entry["file"], place)

@@ -221,3 +221,28 @@ def test_an_expanded_glob_means_what_it_says() -> None:
         ["init", "c", "--pool", "a", "--pool", "b"],
     ):
         assert spread_pool(unchanged) == unchanged
+
+
+def test_select_explains_an_item_and_replaces_by_force_alone(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    pretend_trained(campaign)
+    fabricate_scores(campaign, lambda _, keys: np.arange(len(keys), dtype=np.float32))
+    home = str(campaign.home)
+    told = vaal("select", home).stdout
+    assert "candidates" in told
+    assert "300 of 1,597" in told
+    pick = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()[0]
+    item = (pick["shard"], pick["key"])
+    told = vaal("select", home, "--explain", *item).stdout
+    assert f"{pick['shard']} {pick['key']}: picked" in told
+    found = json.loads(vaal("select", home, "--json", "--explain", *item).stdout)
+    assert (found["outcome"], found["rank"], found["reason"]) == ("picked", 0, pick["reason"])
+    assert "nowhere.tar: no such shard in the pool" in refused(4, "select", home, "--explain", "nowhere.tar", "x")
+
+    assert vaal("export", home).exit_code == 0
+    line = refused(2, "select", home, "--set", "select.budget=20")
+    assert "too late" in line
+    assert "vaal select --force" in line
+    found = json.loads(vaal("select", home, "--json", "--force", "--set", "select.budget=20").stdout)
+    assert (found["counts"]["picked"], found["counts"]["picked_before"]) == (20, 100)
+    assert json.loads(vaal("export", home, "--json").stdout)["counts"]["images"] == 20
