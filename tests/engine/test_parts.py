@@ -29,18 +29,15 @@ def test_parts_are_of_about_equal_work() -> None:
     assert {len(part) for part in dealt} == {40}
 
 
-def word(part: list[str]) -> str:
-    return "".join(part)
-
-
-def joined(words: Iterable[str]) -> str:
-    return "".join(words)
-
-
 def test_what_tasks_give_is_merged_in_their_order(local_ray: None) -> None:
     letters = [chr(97 + n % 26) for n in range(70)]
     shares: list[float] = []
-    found = parts.map_reduce(word, joined, [[letter] for letter in letters], shares.append)
+
+    # Defined here, they travel to the workers by value.
+    def joined(words: Iterable[str]) -> str:
+        return "".join(words)
+
+    found = parts.map_reduce(lambda part: joined(part), joined, [[letter] for letter in letters], shares.append)
     assert found == "".join(letters)
     assert shares == sorted(shares)
     assert shares[-1] == 1
