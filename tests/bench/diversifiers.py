@@ -151,9 +151,7 @@ def cifar(*, is_small: bool) -> None:
     Console(width=110).print(shown)
     latents = latents_of(candidates), latents_of(taken)
     covers = {parts: two_round_cover(*latents, BUDGET, SEED, parts).objective for parts in (1, 4)}
-    print(
-        f"facility location: {covers[4]:.5f} in two rounds of 4 parts, {covers[1]:.5f} by plain greedy"
-    )
+    print(f"facility location: {covers[4]:.5f} in two rounds of 4 parts, {covers[1]:.5f} by plain greedy")
     print(
         f"from classes without a label: {is_missing.mean():.3f} of the unlabelled items, "
         f"{is_missing[: len(candidates)].mean():.3f} of the candidates"

@@ -8,15 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.campaign import Campaign
+from engine.campaign import Campaign, create
+from engine.config import CampaignConfig, override
 from engine.errors import ConfigError, InputError
 from engine.handoff.generic import export
 from engine.identity import item_id_of
 from engine.labels import labelled_items
+from engine.selection import parts
 from engine.selection.picks import picked_items
 from engine.selection.stage import select
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
+from tests.rounds import encoded, write_shard
 
 PAPER = ("select.diversity=none", "select.duplicates=off", "select.control_fraction=0")
 
@@ -57,6 +60,54 @@ def test_selection_is_sort_everything_and_take_b(scored: Campaign) -> None:
     for stage in ("train", "scores"):
         content = Path((scored.stage(stage) / "manifest.json").path).read_bytes()
         assert manifest["inputs"][stage] == hashlib.sha256(content).hexdigest()
+
+
+def test_tasks_of_a_cluster_pick_what_one_process_picks(
+    make_campaign: MakeCampaign, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = make_campaign("select.diversity=gumbel")
+    pretend_trained(campaign)
+    rng = np.random.default_rng(0)
+    fabricate_scores(campaign, lambda _, keys: rng.integers(-20, 20, len(keys)), quarantine_every=50)
+    select(campaign)
+    alone = [rows(campaign, "selection"), rows(campaign, "selection/candidates")]
+    (campaign.stage("selection") / "manifest.json").delete()
+    monkeypatch.setattr(parts, "PART_ROWS", 300)
+    shares: list[float] = []
+    select(campaign, on_progress=shares.append)
+    assert [rows(campaign, "selection"), rows(campaign, "selection/candidates")] == alone
+    assert {pick["arm"] for pick in alone[0]} == {"query", "control"}
+    assert shares == sorted(shares)
+    assert (len(shares), shares[-1]) == (10, 1)
+
+
+def test_a_picture_is_paid_for_once_in_whatever_clothes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [
+        np.kron(rng.integers(0, 256, (8, 8, 1), np.uint8), np.ones((8, 8, 3), np.uint8)).astype(np.uint8)
+        for _ in range(30)
+    ]
+    members = {f"{number:02d}.png": encoded(picture) for number, picture in enumerate(pictures)}
+    # Copies that score lower than their originals: the same bytes, as a JPEG, mirrored.
+    for number in range(10):
+        members[f"{number:02d}-bytes.png"] = members[f"{number:02d}.png"]
+        members[f"{number:02d}-jpeg.jpg"] = encoded(pictures[number], "JPEG")
+        members[f"{number:02d}-mirror.png"] = encoded(np.ascontiguousarray(pictures[number][:, ::-1]))
+    write_shard(tmp_path / "a.tar", members)
+    (tmp_path / "labels.csv").write_text("shard,key,label\na.tar,00,x\na.tar,01-jpeg,x\n")
+    settings = {"image.size": 32, "select.budget": 20, "select.control_fraction": 0.0, "select.diversity": "none"}
+    config = override(CampaignConfig(), settings, "test")
+    campaign = create(str(tmp_path / "c"), [f"{tmp_path}/a.tar"], f"{tmp_path}/labels.csv", config, lambda _: None)
+    pretend_trained(campaign)
+    fabricate_scores(campaign, lambda _, keys: np.array([-len(key) + int(key[:2]) / 100 for key in keys]))
+    manifest = select(campaign)
+    picks = rows(campaign, "selection")
+    originals = [str(pick["key"])[:2] for pick in picks]
+    assert len(set(originals)) == len(originals) == 20
+    assert not {"00", "01"} & set(originals)
+    assert {f"{number:02d}-mirror" for number in range(2, 10)} <= {pick["key"] for pick in picks}
+    assert manifest["counts"]["duplicates_bytes"] > 0 < manifest["counts"]["duplicates_picture"]
+    assert [pick["group_size"] for pick in picks[:8]] == [4] * 8
 
 
 def test_nothing_labelled_quarantined_or_picked_before_is_picked(scored: Campaign) -> None:
