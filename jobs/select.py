@@ -47,11 +47,12 @@ def select(
 def run(screen: Terminal, campaign: "Campaign", address: str, *, force: bool = False) -> Outcome:
     """The selection stage of a round, with its progress bar."""
     from engine.selection import stage
+    from engine.selection.duplicates import KINDS
 
     with screen.progress("select") as update:
         manifest = stage.select(campaign, address, lambda share: update(share, ""), screen.log, force=force)
     counts, highest = manifest["counts"], manifest["highest_picked_logit"]
-    duplicates = {kind: counts[f"duplicates_{kind}"] for kind in ("bytes", "picture", "latent")}
+    duplicates = {kind: counts[f"duplicates_{kind}"] for kind in KINDS}
     found = ", ".join(f"{count:,} of the same {kind}" for kind, count in duplicates.items() if count)
     facts = {
         "picked": counts["picked"],

@@ -35,18 +35,20 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
         why = f"it was picked in round {before['round']:03d} and is out at a vendor"
         return item | {"outcome": "out at a vendor", "item_id": before["item_id"], "why": why}
     candidates = (folder / CANDIDATES_FILE).read_table()
-    candidate = _row(candidates, shard, key)
-    if candidate:
-        rank = int(
-            pc.index(pc.and_(pc.equal(candidates["shard"], shard), pc.equal(candidates["key"], key)), True).as_py()
-        )
-        return item | _of_candidate(candidate, rank, manifest)
+    place = _place(candidates, shard, key)
+    if place >= 0:
+        return item | _of_candidate(candidates.slice(place, 1).to_pylist()[0], place, manifest)
     return item | _of_the_rest(campaign, shard, key, manifest)
 
 
 def _row(table: pa.Table, shard: str, key: str) -> Facts | None:
-    rows = table.filter(pc.and_(pc.equal(table["shard"], shard), pc.equal(table["key"], key))).to_pylist()
-    return rows[0] if rows else None
+    place = _place(table, shard, key)
+    return None if place < 0 else dict(table.slice(place, 1).to_pylist()[0])
+
+
+def _place(table: pa.Table, shard: str, key: str) -> int:
+    """The number of the item's row; -1 where it has none."""
+    return int(pc.index(pc.and_(pc.equal(table["shard"], shard), pc.equal(table["key"], key)), True).as_py())
 
 
 def _of_pick(pick: Facts, manifest: Facts) -> Facts:
