@@ -95,7 +95,7 @@ def gather(
     if not needed:
         return _nothing(wanted)
     part = partial(_gather_part, folder, wanted)
-    found = map_reduce(part, partial(_merge, wanted), parts_of(needed), on_progress)
+    found = map_reduce(part, partial(_merge_parts, wanted), parts_of(needed), on_progress)
     return Gathered(
         first(found.lowest, wanted.size), _sorted(found.taken, "shard", "key"), _sorted(found.drawn, "draw")
     )
@@ -194,7 +194,7 @@ def _is_taken(keys: pa.ChunkedArray, source: Source) -> NDArray[np.bool_]:
 
 
 def _gather_part(folder: Location, wanted: Wanted, part: list[Source]) -> Gathered:
-    return _merge(wanted, each(partial(_gather_file, folder, wanted), part, _num_threads(folder)))
+    return _merge_parts(wanted, each(partial(_gather_file, folder, wanted), part, _num_threads(folder)))
 
 
 def _merge(wanted: Wanted, gathered: Iterable[Gathered]) -> Gathered:
@@ -204,9 +204,12 @@ def _merge(wanted: Wanted, gathered: Iterable[Gathered]) -> Gathered:
         lowest.add(found.lowest)
         taken.append(found.taken)
         drawn.append(found.drawn)
-    merged = Gathered(lowest.rows(), pa.concat_tables(taken), pa.concat_tables(drawn))
+    return Gathered(lowest.rows(), pa.concat_tables(taken), pa.concat_tables(drawn))
+
+
+def _merge_parts(wanted: Wanted, gathered: Iterable[Gathered]) -> Gathered:
     # In one piece each: Ray sends every piece by itself, and takes three times as long over some hundreds.
-    return Gathered(*(table.combine_chunks() for table in merged))
+    return Gathered(*(table.combine_chunks() for table in _merge(wanted, gathered)))
 
 
 def _gather_file(folder: Location, wanted: Wanted, source: Source) -> Gathered:
