@@ -43,11 +43,14 @@ def select(
     folder = campaign.stage("selection")
     scores = read_manifest(campaign.stage("scores"), "score")
     train = read_manifest(campaign.stage("train"), "train")
-    if is_complete(folder) and not _reopen(campaign, report, force=force):
+    is_again = is_complete(folder)
+    if is_again and not _is_due_again(campaign, report, force=force):
         return read_manifest(folder, "select")
     _require_same_weights(campaign, train, scores)
     fallback = _without_signal(campaign, train)
-    picked_before = picked_items(campaign.home, before=campaign.round)
+    # What was handed out stays out, though its selection is about to be replaced.
+    is_out = is_again and is_handed_out(campaign)
+    picked_before = picked_items(campaign.home, before=campaign.round + is_out)
     sources = sources_of(campaign.home, scores["shards"], picked_before)
     with room_for(parts_of(sources), address):
         # Four times as many, because there are more candidates where many are duplicates.
@@ -62,11 +65,13 @@ def select(
         **batch.counts,
         "picked_before": len(picked_before),
     }
+    if is_again:
+        replace(campaign)
     return _complete(campaign, batch, counts, fallback)
 
 
-def _reopen(campaign: Campaign, report: Report, *, force: bool) -> bool:
-    """Whether the complete stage is opened again. Raises ConfigError where it must not be."""
+def _is_due_again(campaign: Campaign, report: Report, *, force: bool) -> bool:
+    """Whether the complete selection is made anew. Raises ConfigError where it must not be."""
     folder = campaign.stage("selection")
     changed = _changed(read_manifest(folder, "select"), campaign)
     if not changed and not force:
@@ -77,7 +82,6 @@ def _reopen(campaign: Campaign, report: Report, *, force: bool) -> bool:
             "vaal select --force"
         )
     report(f"the selection is made anew: {f'{changed} changed' if changed else '--force'}")
-    replace(campaign)
     return True
 
 

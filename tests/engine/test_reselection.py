@@ -134,10 +134,21 @@ def test_a_replacement_that_was_killed_is_recorded_once(scored: Campaign, tmp_pa
     assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == calm
 
 
+def test_a_replacement_that_fails_leaves_what_there_was(scored: Campaign) -> None:
+    manifest = select(scored)
+    export(scored, lambda *_: None)
+    with pytest.raises(ConfigError, match="only"):
+        select(with_options(scored, budget=1550), force=True)
+    assert (scored.stage("selection") / "manifest.json").read_json() == manifest
+    assert (scored.stage("handoff/generic") / "manifest.json").exists()
+    assert picked_items(scored.home, before=0).num_rows == 0
+
+
 def test_nothing_is_replaced_that_cannot_be_recorded(scored: Campaign) -> None:
     select(scored)
     export(scored, lambda *_: None)
-    (scored.stage("selection") / "selection.parquet").write_bytes(b"something else")
+    file = scored.stage("selection") / "selection.parquet"
+    file.write_table(file.read_table().slice(1))
     with pytest.raises(InputError, match=r"selection.parquet: not the file that was handed out; restore it"):
         select(scored, force=True)
     assert (scored.stage("selection") / "manifest.json").exists()
