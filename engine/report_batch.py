@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from engine.report_survey import Members
 from engine.selection.duplicates import KINDS
-from engine.selection.picks import CONTROL, DUPLICATE, PICKED
+from engine.selection.picks import CONTROL, DUPLICATE, PICKED, row_of
 
 FEW = 3
 """Images of a group that are shown before another group has more."""
@@ -129,14 +129,9 @@ def _pair(row: Row, candidates: pa.Table, picks: pa.Table, members: Members) -> 
     elif of in members.picked_before:
         role = "picked earlier"
     else:
-        in_question = _row_of(candidates, *of)
+        in_question = row_of(candidates, *of)
         # A control pick is not always a candidate.
-        logit = (in_question or _row_of(picks, *of))["logit"]
+        logit = (in_question or row_of(picks, *of))["logit"]
         role = in_question["fate"] if in_question else CONTROL
         role = {PICKED: "picked", CONTROL: "control pick"}.get(role, role)
     return Pair(row["duplicate"], row, {**kept, "logit": logit}, role)
-
-
-def _row_of(table: pa.Table, shard: str, key: str) -> Row:
-    rows: list[Row] = table.filter(pc.and_(pc.equal(table["key"], key), pc.equal(table["shard"], shard))).to_pylist()
-    return rows[0] if rows else {}

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import shutil
 import tarfile
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from PIL import Image
 from engine.campaign import Campaign, create
 from engine.config import CampaignConfig, override
 from engine.selection.stage import select
+from engine.storage import Location
 from tests.conftest import pretend_trained
 from tests.fabricate import fabricate_scores
 
@@ -79,3 +82,9 @@ def score_and_pick(made: Made, signal: str | None = "present") -> None:
     pretend_trained(campaign, signal)
     fabricate_scores(campaign, lambda shard, keys: np.array([made.logits[shard, key] for key in keys], np.float32))
     select(campaign)
+
+
+def without_report(campaign: Campaign, home: Path) -> Campaign:
+    """A copy of the campaign, at `home`, without its report."""
+    shutil.copytree(campaign.home.path, home, ignore=shutil.ignore_patterns("report"))
+    return replace(campaign, home=Location(str(home)))

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.selection.diversify import latents_of
 from vaal.leaders import cosine_leaders, hamming_leaders
 from vaal.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK
 
@@ -51,9 +52,7 @@ def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float) -> NDArr
         return _byte_leaders(items["content_hash"], num_fixed)
     if kind == "picture":
         return hamming_leaders(*_hashes(items["perceptual_hash"]), MAX_DISTANCE, num_fixed, MIRROR_MASK)
-    flat = items["latent"].combine_chunks().flatten().to_numpy()
-    latent_NZ = flat.astype(np.float32).reshape(len(items), items.schema.field("latent").type.list_size)
-    return cosine_leaders(latent_NZ, cosine, num_fixed)
+    return cosine_leaders(latents_of(items), cosine, num_fixed)
 
 
 def _byte_leaders(content_hash: pa.ChunkedArray, num_fixed: int) -> NDArray[np.intp]:

@@ -2,14 +2,11 @@
 
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from engine.campaign import Campaign, read_manifest
 from engine.errors import InputError
 from engine.labels import labelled_values
 from engine.score_reader import read_scores
-from engine.selection.picks import CANDIDATES_FILE, DUPLICATE, picked_items
+from engine.selection.picks import CANDIDATES_FILE, DUPLICATE, picked_items, place_of, row_of
 from engine.selection.stage import reason_of
 
 Facts = dict[str, Any]
@@ -24,31 +21,21 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     folder = campaign.stage("selection")
     manifest = read_manifest(folder, "select")
     item: Facts = {"shard": shard, "key": key}
-    pick = _row((folder / "selection.parquet").read_table(), shard, key)
+    pick = row_of((folder / "selection.parquet").read_table(), shard, key)
     if pick:
         return item | _of_pick(pick, manifest)
     label = labelled_values(campaign.home).get((shard, key))
     if label is not None:
         return item | {"outcome": "labelled", "label": label, "why": "it has a label already"}
-    before = _row(picked_items(campaign.home, campaign.round), shard, key)
+    before = row_of(picked_items(campaign.home, campaign.round), shard, key)
     if before:
         why = f"it was picked in round {before['round']:03d} and is out at a vendor"
         return item | {"outcome": "out at a vendor", "item_id": before["item_id"], "why": why}
     candidates = (folder / CANDIDATES_FILE).read_table()
-    place = _place(candidates, shard, key)
+    place = place_of(candidates, shard, key)
     if place >= 0:
         return item | _of_candidate(candidates.slice(place, 1).to_pylist()[0], place, manifest)
     return item | _of_the_rest(campaign, shard, key, manifest)
-
-
-def _row(table: pa.Table, shard: str, key: str) -> Facts | None:
-    place = _place(table, shard, key)
-    return None if place < 0 else dict(table.slice(place, 1).to_pylist()[0])
-
-
-def _place(table: pa.Table, shard: str, key: str) -> int:
-    """The number of the item's row; -1 where it has none."""
-    return int(pc.index(pc.and_(pc.equal(table["shard"], shard), pc.equal(table["key"], key)), True).as_py())
 
 
 def _of_pick(pick: Facts, manifest: Facts) -> Facts:
@@ -77,7 +64,7 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: Facts) -> F
     entry = next((entry for entry in entries if entry["shard"] == shard), None)
     if entry is None:
         raise InputError(f"{shard}: no such shard in the pool; the first is {entries[0]['shard']}")
-    row = _row(read_scores(scores, entry, ["shard", "key", "logit"]), shard, key)
+    row = row_of(read_scores(scores, entry, ["shard", "key", "logit"]), shard, key)
     if row:
         cut = manifest["highest_candidate_logit"]
         why = "it is not in the random sample of the pool"
@@ -87,7 +74,7 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: Facts) -> F
         return {"outcome": "not a candidate", "logit": row["logit"], "why": why}
     if entry["quarantined"]:
         bad = (campaign.stage("quarantine") / entry["file"]).read_table()
-        row = _row(bad, shard, "" if entry.get("failure") else key)
+        row = row_of(bad, shard, "" if entry.get("failure") else key)
         if row:
             return {"outcome": "quarantined", "why": f"{row['stage']}: {row['error']}: {row['message']}"}
     raise InputError(f"{shard}: has no item {key!r}, nor was one quarantined")

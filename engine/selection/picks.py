@@ -1,8 +1,10 @@
 """The files of a selection: what was picked, the candidates and what became of each, and all picks of the rounds."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign import is_complete, round_home
 from engine.score_files import SHARD_FIELD, scores_schema
@@ -83,3 +85,14 @@ def picked_items(home: Location, before: int) -> pa.Table:
             table = (folder / "selection.parquet").read_table(columns)
             tables.append(table.append_column("round", pa.array([number] * len(table), pa.int32())))
     return pa.concat_tables(tables)
+
+
+def place_of(table: pa.Table, shard: str, key: str) -> int:
+    """The number of an item's row; -1 where it has none."""
+    return int(pc.index(pc.and_(pc.equal(table["shard"], shard), pc.equal(table["key"], key)), True).as_py())
+
+
+def row_of(table: pa.Table, shard: str, key: str) -> dict[str, Any]:
+    """An item's row; empty where it has none."""
+    place = place_of(table, shard, key)
+    return {} if place < 0 else dict(table.slice(place, 1).to_pylist()[0])

@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign import Campaign, Report, is_complete, read_manifest, write_manifest
@@ -67,7 +68,7 @@ def select(
     }
     if is_again:
         replace(campaign)
-    return _complete(campaign, batch, counts, fallback)
+    return _complete(campaign, batch, counts, fallback, _inputs(campaign, picked_before))
 
 
 def _is_due_again(campaign: Campaign, report: Report, *, force: bool) -> bool:
@@ -85,7 +86,9 @@ def _is_due_again(campaign: Campaign, report: Report, *, force: bool) -> bool:
     return True
 
 
-def _complete(campaign: Campaign, batch: Batch, counts: dict[str, int], fallback: str | None) -> dict[str, Any]:
+def _complete(
+    campaign: Campaign, batch: Batch, counts: dict[str, int], fallback: str | None, inputs: dict[str, str]
+) -> dict[str, Any]:
     folder = campaign.stage("selection")
     files = {
         name: (folder / name).write_table(table)
@@ -95,7 +98,7 @@ def _complete(campaign: Campaign, batch: Batch, counts: dict[str, int], fallback
     return write_manifest(
         folder,
         campaign,
-        inputs=_inputs(campaign),
+        inputs=inputs,
         counts=counts,
         files=files,
         details={
@@ -129,15 +132,15 @@ def _changed(manifest: dict[str, Any], campaign: Campaign) -> str:
     """What a complete selection was made of that is different now; empty when nothing is."""
     before, now = manifest["config"]["select"], campaign.config.select.model_dump()
     options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
-    inputs = _inputs(campaign)
+    inputs = _inputs(campaign, picked_items(campaign.home, before=campaign.round))
     # The weights count by the scores that were made with them.
     files = [name for name, sha256 in manifest["inputs"].items() if name != "train" and inputs.get(name) != sha256]
     return ", ".join(options + files)
 
 
-def _inputs(campaign: Campaign) -> dict[str, str]:
+def _inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, str]:
     stages = {name: (campaign.stage(name) / "manifest.json").read_bytes() for name in ("train", "scores")}
-    before = picked_items(campaign.home, before=campaign.round)["item_id"].to_pylist()
+    before = picked_before["item_id"].to_pylist()
     return {
         **{name: hashlib.sha256(content).hexdigest() for name, content in stages.items()},
         **labels_fingerprints(campaign.home),

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,7 +21,7 @@ from engine.report import MOST_IMAGES, write_report
 from engine.score_files import QUARANTINE_SCHEMA
 from engine.selection.picks import picked_items
 from engine.storage import Location
-from tests.rounds import BUDGET, DAMAGED, SCRIPT, WIDE, Identity, Made, make_round, score_and_pick
+from tests.rounds import BUDGET, DAMAGED, SCRIPT, WIDE, Identity, Made, make_round, score_and_pick, without_report
 
 
 class Page(HTMLParser):
@@ -65,9 +64,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture
 def fresh(made: Made, tmp_path: Path) -> Made:
     """A copy of the campaign without its report."""
-    home = tmp_path / "campaign"
-    shutil.copytree(made.campaign.home.path, home, ignore=shutil.ignore_patterns("report"))
-    return made._replace(campaign=replace(made.campaign, home=Location(str(home))))
+    return made._replace(campaign=without_report(made.campaign, tmp_path / "campaign"))
 
 
 def take_back(campaign: Campaign, picks: pa.Table) -> None:

@@ -4,7 +4,6 @@ import base64
 import csv
 import io
 import re
-import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,11 +20,10 @@ from engine.config import CampaignConfig, override
 from engine.report import write_report
 from engine.selection.picks import CANDIDATES_FILE, CONTROL, DUPLICATE, PASSED_OVER, PICKED
 from engine.selection.stage import select
-from engine.storage import Location
 from engine.weights import num_latents
 from tests.conftest import pretend_trained
 from tests.fabricate import fabricate_scores
-from tests.rounds import write_shard
+from tests.rounds import without_report, write_shard
 
 RNG = np.random.default_rng(0)
 COPY = ("s-0.tar", "copy<b>&")
@@ -142,9 +140,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture
 def fresh(made: Made, tmp_path: Path) -> Campaign:
     """A copy of the campaign without its report."""
-    home = tmp_path / "campaign"
-    shutil.copytree(made.campaign.home.path, home, ignore=shutil.ignore_patterns("report"))
-    return replace(made.campaign, home=Location(str(home)))
+    return without_report(made.campaign, tmp_path / "campaign")
 
 
 def picked_anew(campaign: Campaign, settings: dict[str, Any]) -> Page:
