@@ -10,8 +10,8 @@ import typer
 from jobs.terminal import AddressOption, DebugOption, JsonOption, Outcome, Terminal, terminal
 
 if TYPE_CHECKING:
-    from engine.campaign import Campaign
-    from engine.demo import DemoPool
+    from engine.campaign.folder import Campaign
+    from engine.simulation.demo_pools import DemoPool
 
 
 class PoolName(StrEnum):
@@ -32,9 +32,9 @@ def demo(
 ) -> None:
     """Run one whole round on real images, with labels that lack some of the classes."""
     with terminal(json=json, debug=debug) as screen:
-        from engine import demo as pools
-        from engine.campaign import open_campaign
-        from engine.storage import Location
+        from engine.campaign.folder import open_campaign
+        from engine.simulation import demo_pools as pools
+        from engine.storage.location import Location
         from jobs import round as whole_round
 
         home = folder.resolve() / pool
@@ -48,9 +48,9 @@ def demo(
 
 
 def _init(screen: Terminal, campaign: Path, made: "DemoPool") -> None:
-    from engine.campaign import create
-    from engine.config import CampaignConfig, override
-    from engine.option_texts import parse_settings
+    from engine.campaign.folder import create
+    from engine.config.options import CampaignConfig, override
+    from engine.config.texts import parse_settings
 
     config = override(CampaignConfig(), parse_settings(made.settings), "demo")
     create(str(campaign), made.shards, str(made.labels), config, screen.log)
@@ -58,8 +58,8 @@ def _init(screen: Terminal, campaign: Path, made: "DemoPool") -> None:
 
 def _outcome(campaign: "Campaign", made: "DemoPool", answers: Path) -> Outcome:
     """How many picks come from classes that the labels lack, beside random picking; and what to try next."""
-    from engine.demo import write_answers
-    from engine.labels import read_labels
+    from engine.campaign.labels import read_labels
+    from engine.simulation.demo_pools import write_answers
 
     selection = campaign.stage("selection") / "selection.parquet"
     picks = selection.read_table().to_pylist()

@@ -16,7 +16,7 @@ from jobs.terminal import (
 )
 
 if TYPE_CHECKING:
-    from engine.campaign import Campaign
+    from engine.campaign.folder import Campaign
 
 
 class Vendor(StrEnum):
@@ -36,7 +36,7 @@ def export(
 ) -> None:
     """Write the picked images and their task list for a labelling vendor."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign import open_campaign
+        from engine.campaign.folder import open_campaign
 
         screen.result(run(screen, open_campaign(campaign, settings), to))
 

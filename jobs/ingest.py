@@ -19,10 +19,10 @@ def ingest(
 ) -> None:
     """Append finished labels; the next round begins with them. A file may be ingested twice without harm."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign import open_campaign
-        from engine.labels import ingest as append
-        from engine.selection.picks import picked_items
-        from engine.storage import Location
+        from engine.campaign.folder import open_campaign
+        from engine.campaign.labels import ingest as append
+        from engine.storage.location import Location
+        from engine.tables.selections import picked_items
 
         opened = open_campaign(campaign, [])
         counts = append(opened.home, Location.of(file), source, picked_items(opened.home, opened.round + 1))

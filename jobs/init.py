@@ -28,13 +28,13 @@ def init(
 ) -> None:
     """Make a campaign from a pool of shards and a file of labels."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.config import CampaignConfig, override, parse_config
-        from engine.option_texts import parse_settings
+        from engine.config.options import CampaignConfig, override, parse_config
+        from engine.config.texts import parse_settings
 
         base = parse_config(_read(config), str(config)) if config else CampaignConfig()
         resolved = override(base, parse_settings(settings), "--set")
 
-        from engine.campaign import create
+        from engine.campaign.folder import create
 
         made = create(campaign, pool, labels, resolved, screen.log)
         facts = {"configuration": made.home / "campaign.toml", "next": f"vaal round {made.home}"}

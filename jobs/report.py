@@ -14,7 +14,7 @@ from jobs.terminal import (
 )
 
 if TYPE_CHECKING:
-    from engine.campaign import Campaign
+    from engine.campaign.folder import Campaign
 
 
 def report(
@@ -28,14 +28,14 @@ def report(
 ) -> None:
     """Write one self-contained page: the picked images, the scores, the training."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign import open_campaign
+        from engine.campaign.folder import open_campaign
 
         screen.result(run(open_campaign(campaign, settings, round_number)))
 
 
 def run(campaign: "Campaign") -> Outcome:
     """The report stage of a round."""
-    from engine import report as page
+    from engine.report import report as page
 
     manifest = page.write_report(campaign)
     facts = {"report": campaign.stage("report") / "report.html"}

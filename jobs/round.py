@@ -16,7 +16,7 @@ from jobs.terminal import (
 )
 
 if TYPE_CHECKING:
-    from engine.campaign import Campaign
+    from engine.campaign.folder import Campaign
 
 
 def whole_round(
@@ -28,7 +28,7 @@ def whole_round(
 ) -> None:
     """Train, score, select, export and report. Run it again after an interruption to go on."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign import open_campaign
+        from engine.campaign.folder import open_campaign
 
         opened = open_campaign(campaign, settings)
         outcomes = run(screen, opened, address)
@@ -38,8 +38,8 @@ def whole_round(
 
 def run(screen: Terminal, campaign: "Campaign", address: str) -> dict[str, Outcome]:
     """All stages of a round in order; one that is complete is left alone. Outcomes by stage."""
-    from engine.campaign import is_complete
-    from engine.session import ray_session
+    from engine.campaign.folder import is_complete
+    from engine.cluster.ray_session import ray_session
     from jobs import export, report, score, select, train
 
     needs_ray = not (is_complete(campaign.stage("train")) and is_complete(campaign.stage("scores")))

@@ -14,8 +14,8 @@ from jobs.terminal import (
 )
 
 if TYPE_CHECKING:
-    from engine.campaign import Campaign
-    from engine.heartbeat import Progress
+    from engine.campaign.folder import Campaign
+    from engine.campaign.heartbeat import Progress
 
 
 def score(
@@ -27,14 +27,14 @@ def score(
 ) -> None:
     """Stream the whole pool through the encoder and the discriminators."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign import open_campaign
+        from engine.campaign.folder import open_campaign
 
         screen.result(run(screen, open_campaign(campaign, settings), address))
 
 
 def run(screen: Terminal, campaign: "Campaign", address: str) -> Outcome:
     """The score stage of a round, with its progress bar."""
-    from engine import scoring
+    from engine.scoring import score as scoring
 
     with screen.progress("score") as update:
 

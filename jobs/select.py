@@ -16,7 +16,7 @@ from jobs.terminal import (
 )
 
 if TYPE_CHECKING:
-    from engine.campaign import Campaign
+    from engine.campaign.folder import Campaign
 
 
 def select(
@@ -35,7 +35,7 @@ def select(
 ) -> None:
     """Pick exactly select.budget images: those that look least like labelled ones, no two alike, and a control arm."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign import open_campaign
+        from engine.campaign.folder import open_campaign
 
         if explain:
             screen.result(_explanation(open_campaign(campaign, []), *explain))
@@ -46,7 +46,7 @@ def select(
 
 def run(screen: Terminal, campaign: "Campaign", address: str, *, force: bool = False) -> Outcome:
     """The selection stage of a round, with its progress bar."""
-    from engine.selection import stage
+    from engine.selection import select as stage
     from engine.selection.duplicates import KINDS
 
     with screen.progress("select") as update:

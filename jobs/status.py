@@ -11,8 +11,8 @@ from jobs.terminal import CampaignArgument, DebugOption, JsonOption, Outcome, te
 def status(campaign: CampaignArgument, json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show what is complete and what comes next, without a cluster."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign import open_campaign
-        from engine.status import status as read_status
+        from engine.campaign.folder import open_campaign
+        from engine.campaign.status import status as read_status
 
         state = read_status(open_campaign(campaign, []))
         pool = state["pool"]

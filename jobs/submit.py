@@ -20,7 +20,7 @@ def submit(
     Options of the command itself come after --, for example: vaal submit -- round s3://b/c --set train.workers=8
     """
     with terminal(json=json, debug=debug) as screen:
-        from engine.submission import run_job
+        from engine.cluster.submission import run_job
 
         job = run_job(command, address, screen.write)
         facts = {"job": job.submission_id, "status": job.status}

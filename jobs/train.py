@@ -14,7 +14,7 @@ from jobs.terminal import (
 )
 
 if TYPE_CHECKING:
-    from engine.campaign import Campaign
+    from engine.campaign.folder import Campaign
 
 
 def train(
@@ -26,15 +26,15 @@ def train(
 ) -> None:
     """Train the VAE and the discriminators on both pools."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign import open_campaign
+        from engine.campaign.folder import open_campaign
 
         screen.result(run(screen, open_campaign(campaign, settings), address))
 
 
 def run(screen: Terminal, campaign: "Campaign", address: str) -> Outcome:
     """The train stage of a round, with its progress bar."""
-    from engine import training
-    from engine.diagnosis import summary
+    from engine.models.diagnosis import summary
+    from engine.training import train as training
 
     with screen.progress("train") as update:
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.score_files import scores_schema
-from engine.storage import Location
-from vaal.perceptual_hash import HASH_BYTES
+from engine.scoring.drafts import scores_schema
+from engine.storage.location import Location
+from vaal.duplicates.perceptual_hash import HASH_BYTES
 
 NUM_LATENTS = 4
 Item = tuple[str, str, float]

@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.campaign import Campaign, create, write_manifest
-from engine.config import CampaignConfig, override
-from engine.demo import DemoPool, digits
-from engine.diagnosis import manifest_entries
-from engine.metrics import METRICS_SCHEMA
-from engine.option_texts import parse_settings
-from engine.session import ray_session
-from engine.weights import make_networks, save_weights
+from engine.campaign.folder import Campaign, create, write_manifest
+from engine.cluster.ray_session import ray_session
+from engine.config.options import CampaignConfig, override
+from engine.config.texts import parse_settings
+from engine.models.diagnosis import manifest_entries
+from engine.models.weights import make_networks, save_weights
+from engine.simulation.demo_pools import DemoPool, digits
+from engine.training.metrics import METRICS_SCHEMA
 from vaal.signal import Diagnosis, Interval
 from vaal.step import StepLosses
 

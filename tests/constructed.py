@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from engine.campaign import Campaign, create
-from engine.config import CampaignConfig, override
-from engine.demo import write_shards
-from engine.option_texts import parse_settings
+from engine.campaign.folder import Campaign, create
+from engine.config.options import CampaignConfig, override
+from engine.config.texts import parse_settings
+from engine.simulation.demo_pools import write_shards
 from vaal.losses import PIXEL_VARIANCE
 
 NUM_LABELLED = 200

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.campaign import Campaign, write_manifest
-from engine.chunks import Chunk, pack, unpack
-from engine.pool import read_shards
-from engine.score_files import Draft
-from engine.shards import read_shard
-from engine.weights import num_latents as latents_of
+from engine.campaign.folder import Campaign, write_manifest
+from engine.models.weights import num_latents as latents_of
+from engine.pool.items import read_shard
+from engine.pool.manifest import read_shards
+from engine.scoring.chunks import Chunk, pack, unpack
+from engine.scoring.drafts import Draft
 
 
 def fabricate_scores(

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import torch
 
-from engine.batches import Batches, Labelled, Part, Prefetched, cache_labelled
-from engine.campaign import Campaign
-from engine.identity import fold_of
-from engine.images import decode
-from engine.labels import labelled_positions
-from engine.plan import Job, phase_of, plan
-from engine.shards import read_shard
-from engine.trained import fit_centroid, judge
-from engine.weights import Networks, make_networks, to_input
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import labelled_positions
+from engine.models.weights import Networks, make_networks, to_input
+from engine.pool.identity import fold_of
+from engine.pool.images import decode
+from engine.pool.items import read_shard
+from engine.training.batches import Batches, Labelled, Part, Prefetched, cache_labelled
+from engine.training.judging import fit_centroid, judge
+from engine.training.plan import Job, phase_of, plan
 from vaal.step import Batch, MemorisationGuard, OptimizerUpdater, PoolBatch, vaal_step
 
 CPU = torch.device("cpu")

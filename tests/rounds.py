@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from engine.campaign import Campaign, create
-from engine.config import CampaignConfig, override
-from engine.selection.stage import select
-from engine.storage import Location
+from engine.campaign.folder import Campaign, create
+from engine.config.options import CampaignConfig, override
+from engine.selection.select import select
+from engine.storage.location import Location
 from tests.conftest import pretend_trained
 from tests.fabricate import fabricate_scores
 

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from engine.campaign import Campaign, is_complete, read_manifest, write_manifest
-from engine.pool import check_unchanged, read_ranges, read_shards
-from engine.selection.stage import current_selection
-from engine.storage import Location
+from engine.campaign.folder import Campaign, is_complete, read_manifest, write_manifest
+from engine.pool.manifest import check_unchanged, read_ranges, read_shards
+from engine.selection.select import current_selection
+from engine.storage.location import Location
 
 TASK_COLUMNS = ("item_id", "file", "priority", "bytes", "sha256")
 _MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"))

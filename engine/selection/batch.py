@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.config import SelectConfig
-from engine.identity import item_id_of
+from engine.config.options import SelectConfig
+from engine.pool.identity import item_id_of
 from engine.selection.diversify import choose, cluster, latents_of
 from engine.selection.duplicates import KINDS, Duplicates, find_duplicates
-from engine.selection.picks import CONTROL, DUPLICATE, PASSED_OVER, PICKED, SELECTION_SCHEMA, candidates_schema
+from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED, SELECTION_SCHEMA, candidates_schema
 
 CONTROL_REASON = "uniform random sample"
 MOST_CENTERS = 10_000

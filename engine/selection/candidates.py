@@ -5,18 +5,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.campaign import Campaign
-from engine.config import SelectConfig
+from engine.campaign.folder import Campaign
+from engine.config.options import SelectConfig
 from engine.errors import ConfigError
-from engine.metadata import read_strata
-from engine.score_reader import num_latents_of
+from engine.pool.metadata import read_strata
 from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batch
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.parts import Progress
-from engine.selection.picks import row_schema
 from engine.selection.reduction import Counted, Wanted, gather
 from engine.selection.sources import Source, with_draws
-from engine.storage import Location
+from engine.storage.location import Location
+from engine.tables.score_reader import num_latents_of
+from engine.tables.selections import row_schema
 
 LEAST_WITHOUT_SIGNAL = 10_000
 """Without a signal the batch is spread over a sample of the pool, which has at least so many, if there are."""

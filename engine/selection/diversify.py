@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.identity import draw_of
+from engine.pool.identity import draw_of
 from vaal.diversity.clusters import round_robin
 from vaal.diversity.facility import two_round_cover
 from vaal.diversity.gumbel import gumbel_top_b

@@ -7,11 +7,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.selection.diversify import latents_of
-from vaal.leaders import cosine_leaders, hamming_leaders
-from vaal.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK
+from vaal.duplicates.leaders import cosine_leaders, hamming_leaders
+from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK
 
 KINDS = ("bytes", "picture", "latent")
-"""The same file, the same picture (`vaal.perceptual_hash`), nearly the same latent: the first that applies counts."""
+"""The same file, the same picture (by its perceptual hash), nearly the same latent: the first that applies counts."""
 
 
 class Duplicates(NamedTuple):

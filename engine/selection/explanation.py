@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from engine.campaign import Campaign, read_manifest
+from engine.campaign.folder import Campaign, read_manifest
+from engine.campaign.labels import labelled_values
 from engine.errors import InputError
-from engine.labels import labelled_values
-from engine.score_reader import read_scores
-from engine.selection.picks import CANDIDATES_FILE, DUPLICATE, picked_items, place_of, row_of
-from engine.selection.stage import reason_of
+from engine.selection.select import reason_of
+from engine.tables.score_reader import read_scores
+from engine.tables.selections import CANDIDATES_FILE, DUPLICATE, picked_items, place_of, row_of
 
 Facts = dict[str, Any]
 

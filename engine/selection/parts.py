@@ -35,7 +35,7 @@ def room_for(parts: Sequence[Any], address: str) -> AbstractContextManager[None]
     """Ray, where there is more than one part."""
     if len(parts) < 2:
         return nullcontext()
-    from engine.session import ray_session
+    from engine.cluster.ray_session import ray_session
 
     return ray_session(address)
 

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.score_reader import open_scores
 from engine.selection.parts import Progress, deal, each, map_reduce
 from engine.selection.sources import Source
-from engine.storage import Location
+from engine.storage.location import Location
+from engine.tables.score_reader import open_scores
 from vaal.ranking import Scored, top_b
 
 ROWS_AT_ONCE = 1 << 18

@@ -4,10 +4,10 @@ import hashlib
 import json
 from contextlib import suppress
 
-from engine.campaign import HANDOFFS, Campaign, is_complete
+from engine.campaign.folder import HANDOFFS, Campaign, is_complete
 from engine.errors import InputError
-from engine.selection.picks import replaced
-from engine.storage import Location
+from engine.storage.location import Location
+from engine.tables.selections import replaced
 
 
 def is_handed_out(campaign: Campaign) -> bool:

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.labels import labelled_items
-from engine.storage import Location
+from engine.campaign.labels import labelled_items
+from engine.storage.location import Location
 
 _NONE = np.empty(0, np.int64)
 

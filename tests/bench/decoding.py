@@ -20,9 +20,9 @@ from measure import interleaved, is_small, machine, ratio
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.config import ImageConfig
-from engine.images import decode
-from tests.engine.test_images import by_pillow, pictures
+from engine.config.options import ImageConfig
+from engine.pool.images import decode
+from tests.engine.pool.test_images import by_pillow, pictures
 
 NUM_ROUNDS = 5
 

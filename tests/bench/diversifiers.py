@@ -32,12 +32,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engine import demo, scoring, training
-from engine.campaign import Campaign, create
-from engine.config import CampaignConfig, override
-from engine.labels import labelled_items
+from engine.campaign.folder import Campaign, create
+from engine.campaign.labels import labelled_items
+from engine.cluster.ray_session import ray_session
+from engine.config.options import CampaignConfig, override
+from engine.scoring import score as scoring
 from engine.selection.diversify import METHODS, Choice, choose, cluster, latents_of
-from engine.session import ray_session
+from engine.simulation import demo_pools as demo
+from engine.training import train as training
 from vaal.diversity.facility import MOST_PICKS, two_round_cover
 
 NUM_CANDIDATES = 10_000

@@ -4,7 +4,7 @@
 
 Real result rows, as `Scorer.score_chunk` makes them of CIFAR-10's images with the default networks: chunks of 2,048
 items and of 64, for shards of 1,000 and of 10,000 items (small: 1,000 and 4,000). The driver's own part runs on them
-without Ray, under the names of many shards: `engine.scoring._commit` on the local disk, the ledger and the progress.
+without Ray, under the names of many shards: `_commit` of `engine.scoring` on the local disk, the ledger, the progress.
 What Ray Data's threads in the driver take besides is not in it. CPU seconds are those of all threads of the process;
 items/s are by the clock. The kinds take turns for five rounds (small: 2); figures are medians.
 
@@ -24,15 +24,15 @@ import pyarrow as pa
 from measure import cifar10_shards, end_on_sigterm, is_small, machine
 from pools import trained_campaign
 
-from engine.campaign import Campaign, read_manifest
-from engine.chunks import Chunk
-from engine.config import ImageConfig
-from engine.heartbeat import Tally
-from engine.pool import Shard, list_shards
-from engine.resume import Ledger, Plan
-from engine.scorer import Scorer
-from engine.scoring import _commit, _told
-from engine.shards import Item, read_shard
+from engine.campaign.folder import Campaign, read_manifest
+from engine.campaign.heartbeat import Tally
+from engine.config.options import ImageConfig
+from engine.pool.items import Item, read_shard
+from engine.pool.manifest import Shard, list_shards
+from engine.scoring.chunks import Chunk
+from engine.scoring.resume import Ledger, Plan
+from engine.scoring.score import _commit, _told
+from engine.scoring.scorer import Scorer
 
 CHUNK_ITEMS = (2048, 64)
 SHARD_ITEMS = {True: (1000, 4000), False: (1000, 10_000)}
@@ -70,7 +70,7 @@ def renamed(rows: list[pa.Table], shards: list[Shard]) -> Iterator[pa.Table]:
 
 
 def take_in(campaign: Campaign, rows: list[pa.Table], shard_items: int, total: int, run: str) -> Cost:
-    """The driver's part of scoring `total` items, as `engine.scoring.score` does it."""
+    """The driver's part of scoring `total` items, as `engine.scoring.score.score` does it."""
     shards = [Shard(f"{run}-{n:06d}.tar", "", 1000 * shard_items, "", None) for n in range(total // shard_items)]
     plan = Plan(shards, {shard.shard: f"{shard.shard}.parquet" for shard in shards}, {}, shards)
     tally = Tally(sum(shard.size_bytes for shard in shards), len(shards), {})

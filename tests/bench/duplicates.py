@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from signal_auc import cifar_pool
 
-from engine.config import ImageConfig
-from engine.images import decode
+from engine.config.options import ImageConfig
+from engine.models.weights import Networks, to_input
+from engine.pool.images import decode
 from engine.selection.duplicates import KINDS, find_duplicates
-from engine.weights import Networks, to_input
-from tests.engine.test_images import encode, pictures
+from tests.engine.pool.test_images import encode, pictures
 from tests.learn import learn
-from vaal.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK, perceptual_hash
+from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK, perceptual_hash
 
 IMAGE = ImageConfig(size=32)
 DISTANCES = (7, MAX_DISTANCE, 15)

@@ -31,13 +31,13 @@ import torch
 from measure import cifar10_shards, interleaved, is_small, machine, ratio, resident_bytes
 from PIL import Image
 
-from engine.batches import PREFETCH, Part, Prefetched
-from engine.campaign import Campaign, create, open_campaign
-from engine.config import CampaignConfig, ImageConfig, override
-from engine.plan import plan
-from engine.pool import list_shards
-from engine.shards import read_shard
-from engine.weights import make_networks
+from engine.campaign.folder import Campaign, create, open_campaign
+from engine.config.options import CampaignConfig, ImageConfig, override
+from engine.models.weights import make_networks
+from engine.pool.items import read_shard
+from engine.pool.manifest import list_shards
+from engine.training.batches import PREFETCH, Part, Prefetched
+from engine.training.plan import plan
 from tests.learn import batches_of, labelled_of, to_batch
 from tests.rounds import write_shard
 from vaal.step import Batch, OptimizerUpdater, Updates, vaal_step

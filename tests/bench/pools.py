@@ -8,9 +8,9 @@ from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
-from engine.campaign import Campaign, create, write_manifest
-from engine.config import CampaignConfig, override
-from engine.weights import make_networks, save_weights
+from engine.campaign.folder import Campaign, create, write_manifest
+from engine.config.options import CampaignConfig, override
+from engine.models.weights import make_networks, save_weights
 
 
 def repeated(sources: list[Path], num_shards: int, folder: Path) -> list[Path]:

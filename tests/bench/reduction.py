@@ -45,7 +45,7 @@ def make_file(folder: str, number: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from engine.score_files import ROW_GROUP_ITEMS, WRITER_OPTIONS, scores_schema
+    from engine.scoring.drafts import ROW_GROUP_ITEMS, WRITER_OPTIONS, scores_schema
 
     rng = np.random.default_rng(number)
     shard, rows = f"pool/shard-{number:06d}.tar", ROWS_PER_FILE
@@ -116,11 +116,11 @@ def measured(work: Callable[[], int]) -> None:
 def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
     import pyarrow as pa
 
-    from engine import score_reader
-    from engine.score_files import scores_schema
+    from engine.scoring.drafts import scores_schema
     from engine.selection import parts, reduction
     from engine.selection.sources import Source
-    from engine.storage import Location
+    from engine.storage.location import Location
+    from engine.tables import score_reader
 
     entries = json.loads((Path(folder) / "manifest.json").read_text())[:num_files]
     sources = [Source(entry, pa.array([], pa.string())) for entry in entries]
@@ -167,7 +167,7 @@ def scan(files: list[str], b: int) -> None:
 def ray_data(files: list[str], b: int) -> None:
     import ray
 
-    from engine.session import ray_session
+    from engine.cluster.ray_session import ray_session
 
     with ray_session("local"):
         ray.data.DataContext.get_current().enable_progress_bars = False

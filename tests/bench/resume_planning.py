@@ -23,12 +23,12 @@ from typing import Any
 
 from measure import end_on_sigterm, is_small, machine, resident_bytes, result_of, start_fresh
 
-from engine.campaign import Campaign, fingerprint
-from engine.config import CampaignConfig
-from engine.pool import Shard, look_up, read_shards, write_shards
-from engine.resume import Ledger, file_name, make_plan, read_ledger
-from engine.score_files import Committed
-from engine.storage import Location
+from engine.campaign.folder import Campaign, fingerprint
+from engine.config.options import CampaignConfig
+from engine.pool.manifest import Shard, look_up, read_shards, write_shards
+from engine.scoring.drafts import Committed
+from engine.scoring.resume import Ledger, file_name, make_plan, read_ledger
+from engine.storage.location import Location
 
 TARGET_SECONDS, TARGET_BYTES = 60, 2 << 30
 SHARDS_PER_FOLDER = 10_000

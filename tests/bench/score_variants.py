@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.campaign import Campaign
-from engine.config import CampaignConfig, ImageConfig, override
+from engine.campaign.folder import Campaign
+from engine.config.options import CampaignConfig, ImageConfig, override
 
 Decoder = Callable[[bytes, ImageConfig], NDArray[np.uint8]]
 Found = dict[str, float]
@@ -55,8 +55,8 @@ def steady(records: Iterable[tuple[float, int]]) -> float:
 
 
 def batch_items(config: CampaignConfig) -> int:
-    """Images in a batch, as `engine.scorer` makes it on a CPU."""
-    from engine.scorer import CPU_BATCH_PIXELS, SMALLEST_CPU_BATCH
+    """Images in a batch, as `engine.scoring.scorer` makes it on a CPU."""
+    from engine.scoring.scorer import CPU_BATCH_PIXELS, SMALLEST_CPU_BATCH
 
     return max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // config.image.size**2)
 
@@ -71,7 +71,7 @@ def networks_of(config: CampaignConfig, threads: int) -> Callable[[NDArray[np.ui
     another."""
     import torch
 
-    from engine.weights import make_networks, to_input
+    from engine.models.weights import make_networks, to_input
 
     torch.set_num_threads(threads)
     networks, device = make_networks(config).eval(), torch.device("cpu")
@@ -109,7 +109,7 @@ def members(files: list[str]) -> Iterator[bytes]:
 
 def bare_part(spec: Spec, part: int, has_pillow: bool, barrier: Any, results: Any) -> None:
     """One process of a bare loop: neither checks, hashes nor keeps anything."""
-    from engine.images import decode
+    from engine.pool.images import decode
 
     config = spec.config
     run, size = networks_of(config, threads=1), batch_items(config)
@@ -144,8 +144,8 @@ def bare(spec: Spec, *, has_pillow: bool = False) -> Found:
 
 def vaal(spec: Spec) -> Found:
     """The score stage, whose driver loads no torch."""
-    from engine.campaign import open_campaign
-    from engine.scoring import score
+    from engine.campaign.folder import open_campaign
+    from engine.scoring.score import score
 
     given = open_campaign(spec.campaign, [])
     campaign = Campaign(given.home, override(given.config, {"score.workers": spec.workers}, "bench"), 0)
@@ -185,7 +185,7 @@ def ray_data(spec: Spec) -> Found:
     import pyarrow.parquet as pq
     import ray.data
 
-    from engine.session import ray_session
+    from engine.cluster.ray_session import ray_session
 
     with ray_session("local"):
         logging.getLogger("ray.data").setLevel(logging.ERROR)

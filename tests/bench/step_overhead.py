@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 from measure import interleaved, is_small, machine, ratio
 
-from engine import zero
-from engine.config import CampaignConfig, override
-from engine.weights import make_networks
+from engine.config.options import CampaignConfig, override
+from engine.models.weights import make_networks
+from engine.training import zero
 from tests.learn import leave
 from vaal.losses import LossWeights
 from vaal.step import Batch, OptimizerUpdater, PoolBatch, Updater, Updates, vaal_step

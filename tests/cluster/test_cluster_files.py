@@ -14,7 +14,7 @@ import yaml
 from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from engine.submission import entrypoint
+from engine.cluster.submission import entrypoint
 from tests.cluster.kuberay import RAY_CLUSTER_SCHEMA, RAY_JOB_SCHEMA, Schema
 
 ROOT = Path(__file__).parents[2]

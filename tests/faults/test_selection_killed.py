@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.campaign import Campaign
-from engine.identity import draw_of
+from engine.campaign.folder import Campaign
+from engine.pool.identity import draw_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 

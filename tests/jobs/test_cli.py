@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from engine.demo import DemoPool, write_shards
+from engine.simulation.demo_pools import DemoPool, write_shards
 from jobs.cli import PAGES, app, spread_pool
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores

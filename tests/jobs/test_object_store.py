@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from engine.demo import DemoPool
+from engine.simulation.demo_pools import DemoPool
 from tests.servers import s3_server
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from engine.campaign import Campaign, open_campaign
-from engine.demo import DemoPool, write_answers
-from engine.scoring import score
-from engine.selection.stage import select
+from engine.campaign.folder import Campaign, open_campaign
+from engine.scoring.score import score
+from engine.selection.select import select
+from engine.simulation.demo_pools import DemoPool, write_answers
 from tests.conftest import MakeCampaign, pretend_trained
 
 WAIT_SECONDS = 150.0

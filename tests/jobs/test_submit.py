@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobSubmissionClient
 
-from engine.campaign import is_complete
+from engine.campaign.folder import is_complete
+from engine.cluster.submission import entrypoint, run_job
 from engine.errors import ConfigError, InputError
-from engine.submission import entrypoint, run_job
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.servers import free_port
 

@@ -1,0 +1,60 @@
+"""Ray jobs: the command line of a campaign, run on a cluster's head."""
+
+import asyncio
+import shlex
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from engine.errors import ConfigError, InputError, one_line
+from engine.storage.location import Location
+
+COMMANDS_WITH_RAY = frozenset({"train", "score", "round"})
+
+
+class Job(NamedTuple):
+    """How a job ended. `exit_status` is that of the command, or 1 when it was stopped or never ran."""
+
+    submission_id: str
+    status: str
+    message: str
+    exit_status: int
+
+
+def entrypoint(command: list[str]) -> str:
+    """The shell line of a job: a local campaign path made absolute, and Ray joined instead of started.
+
+    Raises:
+        ConfigError: the command names another Ray address.
+    """
+    if any(word == "--address" or word.startswith("--address=") for word in command):
+        raise ConfigError("--address: give it once, before the command; a job runs on the cluster it is submitted to")
+    name, *rest = command
+    if rest and not rest[0].startswith("-"):
+        rest[0] = Location.of(rest[0]).url
+    words = ["python", "-m", "jobs", name, *rest]
+    return shlex.join(words + (["--address", "auto"] if name in COMMANDS_WITH_RAY else []))
+
+
+def run_job(command: list[str], address: str, on_output: Callable[[str], None]) -> Job:
+    """Submit a command, pass on its output as it comes, and wait for its end.
+
+    Raises:
+        InputError: no job server answers at the address, or it does not take the job.
+    """
+    line = entrypoint(command)
+    try:
+        client = JobSubmissionClient(address)
+        submission_id = client.submit_job(entrypoint=line, metadata={"project": "vaal"})
+    except (ConnectionError, RuntimeError) as error:
+        raise InputError(f"--address {address}: no Ray job server answers there: {one_line(error)}") from error
+    asyncio.run(_follow(client, submission_id, on_output))
+    info = client.get_job_info(submission_id)
+    succeeded = info.status == JobStatus.SUCCEEDED
+    return Job(submission_id, info.status.value, info.message or "", 0 if succeeded else info.driver_exit_code or 1)
+
+
+async def _follow(client: JobSubmissionClient, submission_id: str, on_output: Callable[[str], None]) -> None:
+    async for text in client.tail_job_logs(submission_id):
+        on_output(text)

@@ -1,0 +1,233 @@
+"""The shard manifest: what is in the pool, and how to tell that a shard has changed."""
+
+import posixpath
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import fs
+
+from engine.errors import ConfigError, InputError, one_line
+from engine.storage.location import Location
+from engine.storage.retries import RetryingStream, retried
+
+LIST_THREADS = 16
+SHARDS_SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("etag_or_mtime", pa.string(), nullable=False),
+        pa.field("num_items", pa.int64()),
+    ]
+)
+
+
+class ShardError(InputError):
+    """A shard that cannot be read exactly. The text names the shard, the byte and the fault."""
+
+
+class Shard(NamedTuple):
+    """A row of pool/shards.parquet. `num_items` is None until the shard has been scanned."""
+
+    shard: str
+    url: str
+    size_bytes: int
+    etag_or_mtime: str
+    num_items: int | None
+
+
+def expand(patterns: list[str]) -> list[Location]:
+    """Shard locations from paths, URLs, globs and brace ranges, sorted.
+
+    Raises:
+        InputError: a pattern matches nothing, or two patterns give the same shard.
+    """
+    import braceexpand
+
+    found: list[Location] = []
+    for pattern in patterns:
+        matched = [match for plain in braceexpand.braceexpand(pattern) for match in _glob(Location.of(plain))]
+        if not matched:
+            raise InputError(f"--pool {pattern}: no shard matches; check the path, or quote the pattern")
+        found.extend(matched)
+    repeated = [location for location, count in Counter(found).items() if count > 1]
+    if repeated:
+        raise InputError(f"--pool: {repeated[0]} is listed {Counter(found)[repeated[0]]} times; list each shard once")
+    return sorted(found, key=str)
+
+
+def _glob(location: Location) -> list[Location]:
+    if not any(character in location.path for character in "*?["):
+        return [location]
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    scheme = "" if location.is_local else location.url.split("://", 1)[0] + "://"
+    try:
+        matches = ArrowFSWrapper(location.filesystem).glob(location.path)
+    except OSError as error:
+        raise InputError(f"{location}: cannot be listed: {one_line(error)}") from error
+    return [Location(scheme + str(match)) for match in matches]
+
+
+def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
+    """The pool's shards, sorted by name, and its root: `root` if given, else the deepest folder common to all shards.
+
+    Raises:
+        InputError: a shard is missing, empty, a folder, or listed twice.
+        ConfigError: a shard is not below `root`, or the shards have no folder in common.
+    """
+    if not patterns:
+        raise ConfigError("pool.shards: no shards; give --pool with paths or URLs of tar files")
+    locations = expand(patterns)
+    folder = Location.of(root).url if root else _common_folder(locations)
+    shards = []
+    for location, info in zip(locations, _infos(locations), strict=True):
+        if info.type == fs.FileType.NotFound:
+            raise InputError(f"--pool {location}: no such file")
+        if info.type != fs.FileType.File:
+            raise InputError(f"--pool {location}: a folder; give the shards in it, for example '{location}/*.tar'")
+        if info.size == 0:
+            raise InputError(f"--pool {location}: the file is empty; a shard with no items still has an end mark")
+        if not location.url.startswith(folder + "/"):
+            raise ConfigError(f"pool.root={folder}: shard {location} is not below it")
+        name = location.url.removeprefix(folder + "/")
+        shards.append(Shard(name, location.url, info.size, _etag_or_mtime(info), None))
+    return sorted(shards), folder
+
+
+def _common_folder(locations: list[Location]) -> str:
+    schemes = {location.url.partition("://")[0] if not location.is_local else "" for location in locations}
+    folder = posixpath.commonpath([posixpath.dirname(location.path) for location in locations]) if locations else ""
+    if len(schemes) != 1 or not folder:
+        raise ConfigError("--pool: the shards have no folder in common; keep a pool in one bucket or file system")
+    scheme = schemes.pop()
+    return f"{scheme}://{folder}" if scheme else folder
+
+
+def _infos(locations: list[Location]) -> Iterable[fs.FileInfo]:
+    if len({location.url.partition("://")[0] for location in locations if not location.is_local}) > 1:
+        return [location.info() for location in locations]
+    try:
+        infos: list[fs.FileInfo] = locations[0].filesystem.get_file_info([location.path for location in locations])
+    except OSError as error:
+        raise InputError(f"{locations[0]}: cannot be looked up: {one_line(error)}") from error
+    return infos
+
+
+def _etag_or_mtime(info: fs.FileInfo) -> str:
+    return f"mtime:{info.mtime_ns}"
+
+
+def open_shard(shard: Shard) -> RetryingStream:
+    """The shard's bytes front to back. Its reads raise ShardError when it is not the file that was listed at init."""
+    return RetryingStream(lambda position: _open(shard, position), shard.size_bytes)
+
+
+def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
+    """The bytes at each (offset, size) of a shard, in the order given.
+
+    Raises:
+        ShardError: the shard is not the one listed at init, or was changed while it was read, or cannot be read.
+    """
+    with closing(RetryingStream(lambda _: _open(shard, 0, in_any_order=True), shard.size_bytes)) as stream:
+        for offset, size in ranges:
+            try:
+                content = stream.read_at(offset, size)
+            except (OSError, pa.ArrowException) as error:
+                raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
+            if len(content) != size:
+                raise ShardError(f"{shard.url}: byte {offset}: {len(content)} of {size} bytes")
+            yield content
+    check_unchanged(shard)
+
+
+def check_unchanged(shard: Shard) -> None:
+    """Raises ShardError when the shard is gone or differs in size or time from what was listed at init."""
+    try:
+        retried(lambda: _check(shard))
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{shard.url}: cannot be looked up: {one_line(error)}") from error
+
+
+def _open(shard: Shard, position: int, *, in_any_order: bool = False) -> Any:
+    _check(shard)
+    location = Location(shard.url)
+    if not position and not in_any_order:
+        # The default would unpack a .gz behind our back, and offsets would not be those of the file.
+        return location.filesystem.open_input_stream(location.path, compression=None)
+    file = location.filesystem.open_input_file(location.path)
+    if position:
+        file.seek(position)
+    return file
+
+
+def _check(shard: Shard) -> None:
+    location = Location(shard.url)
+    info = location.filesystem.get_file_info(location.path)
+    if info.type != fs.FileType.File:
+        raise ShardError(f"{shard.url}: the shard is gone; restore it, then run again")
+    if (info.size, _etag_or_mtime(info)) != (shard.size_bytes, shard.etag_or_mtime):
+        raise ShardError(
+            f"{shard.url}: changed since init ({shard.size_bytes} bytes, {shard.etag_or_mtime}; "
+            f"now {info.size} bytes, {_etag_or_mtime(info)}); restore it, or start a new campaign"
+        )
+
+
+def look_up(shards: list[Shard]) -> list[Shard | None]:
+    """The same shards as they are in storage now, in the order given; None for one that is gone.
+
+    One whose bytes changed has another size or time, and has not been scanned. Folders are listed as a whole, because
+    a million look-ups take hours on an object store.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    folders = sorted({posixpath.dirname(shard.url) for shard in shards})
+    with ThreadPoolExecutor(LIST_THREADS) as threads:
+        listings = dict(zip(folders, threads.map(_list_folder, folders), strict=True))
+    found: list[Shard | None] = []
+    for shard in shards:
+        folder, _, name = shard.url.rpartition("/")
+        now = listings[folder].get(name)
+        is_same = now == (shard.size_bytes, shard.etag_or_mtime)
+        changed = now and shard._replace(size_bytes=now[0], etag_or_mtime=now[1], num_items=None)
+        found.append(shard if is_same else changed)
+    return found
+
+
+def _list_folder(url: str) -> dict[str, tuple[int, str]]:
+    folder = Location(url)
+    selector = fs.FileSelector(folder.path, allow_not_found=True)
+    try:
+        infos = retried(lambda: folder.filesystem.get_file_info(selector))
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{folder}: cannot be listed: {one_line(error)}") from error
+    return {info.base_name: (info.size, _etag_or_mtime(info)) for info in infos if info.type == fs.FileType.File}
+
+
+def write_shards(home: Location, shards: list[Shard]) -> None:
+    """Replace pool/shards.parquet."""
+    columns = list(zip(*shards, strict=True))
+    (home / "pool/shards.parquet").write_table(pa.table([list(column) for column in columns], schema=SHARDS_SCHEMA))
+
+
+def read_shards(home: Location) -> list[Shard]:
+    """The rows of pool/shards.parquet, sorted by shard name."""
+    table = (home / "pool/shards.parquet").read_table(SHARDS_SCHEMA.names)
+    return list(map(Shard, *(column.to_pylist() for column in table.columns)))
+
+
+def estimate_num_items(shards: list[Shard]) -> int:
+    """Items of the pool: counted where shards have been scanned, and by their bytes elsewhere."""
+    scanned = [shard for shard in shards if shard.num_items is not None]
+    counted = sum(shard.num_items or 0 for shard in scanned)
+    if len(scanned) == len(shards):
+        return counted
+    scanned_bytes = sum(shard.size_bytes for shard in scanned)
+    if not counted or not scanned_bytes:
+        return len(shards) - len(scanned)
+    return round(counted * sum(shard.size_bytes for shard in shards) / scanned_bytes)

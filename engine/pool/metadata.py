@@ -1,0 +1,39 @@
+"""What is known of shards besides their bytes: columns to stratify by, copied into the campaign at init."""
+
+import pyarrow as pa
+
+from engine.campaign.labels import read_rows
+from engine.errors import ConfigError, InputError
+from engine.storage.location import Location
+
+
+def import_metadata(home: Location, source: Location, shards: list[str]) -> None:
+    """Keep the table of a CSV, JSON-lines or Parquet file, a row a shard; values are kept as text.
+
+    Raises:
+        InputError: a shard of the pool has no row, a row names none or one named before, or columns are missing.
+    """
+    found: dict[str, dict[str, str]] = {}
+    known = set(shards)
+    for row in read_rows(source, ("shard",)):
+        line, shard = row.pop("line"), str(row.pop("shard"))
+        if shard not in known:
+            raise InputError(f"{source}: line {line}: shard {shard!r} is not in the pool, whose first is {shards[0]!r}")
+        if shard in found:
+            raise InputError(f"{source}: line {line}: shard {shard!r} has two rows; keep one")
+        found[shard] = {name: "" if value is None else str(value) for name, value in row.items()}
+    missing = [shard for shard in shards if shard not in found]
+    if missing:
+        raise InputError(f"{source}: no row for {len(missing)} of {len(shards)} shards, first {missing[0]!r}; add them")
+    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    columns = {name: pa.array([row.get(name, "") for row in found.values()], pa.string()) for name in names}
+    (home / "pool/metadata.parquet").write_table(pa.table({"shard": list(found), **columns}))
+
+
+def read_strata(home: Location, column: str) -> dict[str, str]:
+    """The value of a column for each shard. Raises ConfigError when there is no such column."""
+    table = (home / "pool/metadata.parquet").read_table()
+    if column not in table.column_names[1:]:
+        have = ", ".join(table.column_names[1:]) or "none"
+        raise ConfigError(f"select.stratify={column}: pool.metadata has no such column; it has: {have}")
+    return dict(zip(table["shard"].to_pylist(), table[column].to_pylist(), strict=True))

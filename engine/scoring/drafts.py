@@ -1,0 +1,192 @@
+"""The Parquet files in which a shard's scores are committed, and its ledger.
+
+A shard's scores file is what says that it is committed: it is written after its quarantine file, whole or not at all,
+and only if every listed item is either scored or quarantined.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.campaign.folder import Campaign
+from engine.errors import InputError
+from engine.scoring.chunks import BAD_SCHEMA, ITEMS_SCHEMA, to_table, unpack
+from engine.storage.location import Location
+
+SHARD_FIELD = pa.field("shard", pa.string(), nullable=False)
+QUARANTINE_SCHEMA = pa.schema([SHARD_FIELD, *BAD_SCHEMA])
+ROW_GROUP_ITEMS = 16_384
+# Keys and hashes are all different: a dictionary of them costs twice the time, and space. What is left out of the
+# compression does not compress, and a selection reads the logits three times as fast without.
+WRITER_OPTIONS: dict[str, Any] = {
+    "compression": {name: "zstd" for name in ("shard", "key", "offset", "size_bytes", "content_hash")},
+    "use_dictionary": ["shard"],
+    "write_statistics": ["key", "logit"],
+}
+DRAFT_BYTES = 8 << 20
+"""A draft larger than this is on disk, and not in memory."""
+_LEDGER_KEY = b"vaal.ledger"
+
+
+def scores_schema(num_latents: int) -> pa.Schema:
+    """The columns of a scores file, rows in archive order."""
+    return pa.schema(
+        [
+            SHARD_FIELD,
+            *(field for field in ITEMS_SCHEMA if field.name != "fold"),
+            pa.field("logit", pa.float32(), nullable=False),
+            pa.field("latent", pa.list_(pa.float16(), num_latents), nullable=False),
+        ]
+    )
+
+
+class Committed(NamedTuple):
+    """The ledger of one committed shard: `listed = scored + quarantined`.
+
+    A shard that could not be read has a `failure`, and its one quarantine row, without a key, stands for all of it.
+    `errors` counts the quarantined items by "stage/error". `sha256` and `size_bytes` are those of the scores file.
+    """
+
+    file: str
+    listed: int
+    scored: int
+    quarantined: int
+    sha256: str
+    size_bytes: int
+    failure: str
+    errors: dict[str, int]
+
+    def entry(self, shard: str) -> dict[str, Any]:
+        """The shard's entry in the manifest; what is empty is left out."""
+        return {"shard": shard, **{key: value for key, value in self._asdict().items() if value not in ("", {})}}
+
+
+def count_errors(ledgers: Iterable[Committed]) -> Counter[str]:
+    """Quarantined items of all these shards by "stage/error"."""
+    errors: Counter[str] = Counter()
+    for ledger in ledgers:
+        errors.update(ledger.errors)
+    return errors
+
+
+def from_entry(entry: dict[str, Any]) -> tuple[str, Committed]:
+    """Shard and ledger from what `Committed.entry` made."""
+    values: dict[str, Any] = {"failure": "", "errors": {}, **entry}
+    return entry["shard"], Committed(*(values[name] for name in Committed._fields))
+
+
+class Draft:
+    """A shard's files while its chunks come in, in any order: scored rows wait for those before them alone.
+
+    Memory is bounded by a row group and `DRAFT_BYTES`, whatever the size of the shard.
+    """
+
+    def __init__(self, shard: str) -> None:
+        self.shard = shard
+        self._waiting: dict[int, dict[str, Any]] = {}
+        self._next, self._listed, self._failure = 0, -1, ""
+        self._tables: list[pa.Table] = []
+        self._bad: list[pa.Table] = []
+        self._num_held = self.num_scored = self.num_bad = 0
+        self._file = cast("BinaryIO", tempfile.SpooledTemporaryFile(DRAFT_BYTES))  # noqa: SIM115
+        self._writer: pq.ParquetWriter | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        return self._listed >= 0
+
+    def add(self, row: dict[str, Any]) -> bool:
+        """A chunk's row, as `Chunk.row` makes it, with its scored items in `scored`. False if it was there before."""
+        if row["chunk"] < self._next or row["chunk"] in self._waiting:
+            return False
+        self._waiting[row["chunk"]] = row
+        while (row := self._waiting.pop(self._next, {})) and not self.is_whole:
+            self._next += 1
+            self._append(row)
+        return True
+
+    def _append(self, row: dict[str, Any]) -> None:
+        self._listed, self._failure = row["listed"], row["failure"]
+        scored = unpack(row["scored"])
+        self._tables.append(scored)
+        self._num_held += len(scored)
+        self.num_scored += len(scored)
+        if row["bad"]:
+            self._bad.append(unpack(row["bad"]))
+            self.num_bad += len(self._bad[-1])
+        while self._num_held >= ROW_GROUP_ITEMS:
+            self._write(ROW_GROUP_ITEMS)
+
+    def _write(self, count: int) -> None:
+        """Move the first `count` rows that are held to the draft, as a row group."""
+        held = pa.concat_tables(self._tables)
+        rows, rest = held.slice(0, count), held.slice(count)
+        self._tables, self._num_held = [rest], len(rest)
+        schema = scores_schema(rows.schema.field("latent").type.list_size)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._file, schema, **WRITER_OPTIONS)
+        names = pa.array([self.shard] * len(rows), pa.string())
+        columns = [names, *(rows[name].combine_chunks() for name in schema.names[1:])]
+        self._writer.write_table(pa.table(columns, schema=schema), ROW_GROUP_ITEMS)
+
+    def commit(self, campaign: Campaign, file: str) -> Committed:
+        """Write the shard's files under this name.
+
+        Raises:
+            RuntimeError: items were lost or doubled on the way; nothing is written.
+            StorageError: the storage refused.
+        """
+        if self._failure:
+            self._fail()
+        bad = pa.concat_tables(self._bad) if self._bad else BAD_SCHEMA.empty_table()
+        if not self._listed == self.num_scored + len(bad):
+            raise RuntimeError(
+                f"{self.shard}: listed {self._listed}, scored {self.num_scored}, quarantined {len(bad)}; nothing of "
+                "it is committed, please report this"
+            )
+        classes = zip(bad["stage"].to_pylist(), bad["error"].to_pylist(), strict=True)
+        errors = dict(sorted(Counter(f"{stage}/{error}" for stage, error in classes).items()))
+        ledger = Committed(file, self._listed, self.num_scored, len(bad), "", 0, self._failure, errors)
+        if self._num_held or self._writer is None:
+            self._write(self._num_held)
+        assert self._writer is not None
+        self._writer.add_key_value_metadata({_LEDGER_KEY: json.dumps(ledger.entry(self.shard)).encode()})
+        self._writer.close()
+        size_bytes = self._file.tell()
+        if len(bad):
+            names = pa.array([self.shard] * len(bad), pa.string())
+            table = pa.table([names, *bad.columns], schema=QUARANTINE_SCHEMA)
+            (campaign.stage("quarantine") / file).write_table(table)
+        self._file.seek(0)
+        sha256 = (campaign.stage("scores") / file).write_file(self._file)
+        self._file.close()
+        return ledger._replace(sha256=sha256, size_bytes=size_bytes)
+
+    def _fail(self) -> None:
+        """Of a shard that could not be read to its end nothing is used."""
+        self._tables = [self._tables[-1].slice(0, 0)]
+        self._file.seek(0)
+        self._file.truncate()
+        self._writer, self._num_held, self.num_scored, self._listed = None, 0, 0, 1
+        self._bad = [to_table([("", 0, "read", "ShardFailed", self._failure)], BAD_SCHEMA)]
+
+
+def recall(folder: Location, file: str) -> tuple[str, Committed]:
+    """The shard of a scores file that an earlier run committed, and its ledger.
+
+    Raises:
+        InputError: the file is missing, or is not one that was committed.
+    """
+    content = (folder / file).read_bytes()
+    try:
+        entry = json.loads(pq.read_metadata(pa.BufferReader(content)).metadata[_LEDGER_KEY])
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{folder / file}: not a file that was committed; delete it and score again") from error
+    found = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    return from_entry({**entry, **found})

@@ -1,0 +1,62 @@
+"""A checkpoint's files: written by one worker, read by any number, never trusted unless whole.
+
+`checkpoint.json` names every other file by its SHA-256. A checkpoint without it was cut off while it was written; one
+whose files do not match was damaged since. Either is passed over for the one before.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+from torch import Tensor
+
+from engine.models.weights import require_finite
+
+MANIFEST = "checkpoint.json"
+
+
+class Progress(NamedTuple):
+    """How far a run is: iterations done, metrics so far, and the state of the streams and of the guard."""
+
+    step: int
+    rows: list[dict[str, Any]]
+    batches: dict[str, Any]
+    guard: dict[str, Any]
+
+
+def write_checkpoint(folder: Path, engines: dict[str, dict[str, Tensor]], progress: Progress) -> None:
+    """Write the engines' full states and the progress; the manifest last.
+
+    Raises:
+        VaalError: a tensor is not finite, and the checkpoint would not be a good one.
+    """
+    sha256 = {}
+    for name, state in engines.items():
+        require_finite(state, name, f"step {progress.step}: ")
+    contents = {f"{name}.safetensors": safetensors.torch.save(state) for name, state in engines.items()}
+    for name, content in {**contents, "progress.json": json.dumps(progress._asdict()).encode()}.items():
+        (folder / name).write_bytes(content)
+        sha256[name] = hashlib.sha256(content).hexdigest()
+    (folder / MANIFEST).write_text(json.dumps({"step": progress.step, "files": sha256}))
+
+
+def fault_of(folder: Path) -> str:
+    """Why a checkpoint is not to be used; empty when it is whole."""
+    try:
+        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+        for name, sha256 in files.items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+    return ""
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], Progress]:
+    """The engines' states by name and the progress of a checkpoint without fault."""
+    engines = {file.stem: safetensors.torch.load(file.read_bytes()) for file in folder.glob("*.safetensors")}
+    return engines, Progress(**json.loads((folder / "progress.json").read_bytes()))

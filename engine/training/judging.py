@@ -1,0 +1,146 @@
+"""The end of training, on one worker: the networks as scoring will see them, what they have learnt, and their files."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.campaign.labels import labelled_values
+from engine.errors import VaalError
+from engine.models.diagnosis import manifest_entries
+from engine.models.weights import Networks, make_classifier, make_networks, save_weights, to_input
+from engine.pool.identity import fold_of, held_out_of
+from engine.training.batches import Images, Position, decoded, unlabelled_sample
+from engine.training.metrics import StepLog
+from engine.training.plan import HELD_OUT_SHARE, Job
+from engine.training.streams import Pool
+from vaal.signal import Posterior, diagnose
+
+MOST_JUDGED = 5000
+"""Images of each pool on which the networks are judged."""
+BATCH = 256
+
+
+def finish(
+    job: Job, states: dict[str, dict[str, Tensor]], positions: list[Position], classes: list[str], log: StepLog
+) -> dict[str, Any]:
+    """Write weights and metrics, and judge the networks on the images held out. Returns `files` and `details`.
+
+    Raises:
+        VaalError: a weight is not finite.
+    """
+    networks, device = make_networks(job.config), torch.device(job.device)
+    for name, module in (("vae", networks.vae), ("discriminators", networks.discriminators)):
+        if module is not None:
+            _load(module, states[name])
+    networks = networks.eval().to(device)
+    modules = networks.files()
+    task = make_classifier(job.config, len(classes)).to(device) if classes else None
+    if task is not None:
+        _load(task, states["task"])
+        modules["task.safetensors"] = task.eval()
+    fit_centroid(networks, job.pool, positions, device)
+    # Before anything is judged: a network that is not finite is told here, and by its weight.
+    files = save_weights(job.folder, modules)
+    entries = judge(job, networks, positions, device)
+    if task is not None:
+        judging = [position for position in positions if judges_task(position)][:MOST_JUDGED]
+        accuracy = _accuracy(task, classes, job, judging, device)
+        entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
+    details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
+    return {"files": {**files, **log.save(job.folder)}, "details": details}
+
+
+def judged_labelled(job: Job, positions: list[Position]) -> list[Position]:
+    """The labelled images on which the networks are judged: a seeded choice, of those held out where any are."""
+    held_out = [p for p in positions if job.pool.is_held_out(p[0], p[1]) == (job.pool.held_out > 0)]
+    chosen = np.random.default_rng((job.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
+    return [held_out[number] for number in chosen]
+
+
+def judges_task(position: Position) -> bool:
+    """Whether a labelled image is kept from the task learner, to tell its accuracy by."""
+    return held_out_of(position[0], position[1], HELD_OUT_SHARE)
+
+
+def judge(job: Job, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
+    """What the train stage's manifest says of networks in eval mode: the signal and the diagnosis."""
+    labelled, _ = _images(job.pool, judged_labelled(job, positions))
+    unlabelled = unlabelled_sample(job.pool, job.deal, MOST_JUDGED)
+    return _judge(networks, (labelled, unlabelled), device)
+
+
+def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
+    kinds = ("weight/", "buffer/")
+    module.load_state_dict({k.split("/", 1)[1]: tensor for k, tensor in state.items() if k.startswith(kinds)})
+
+
+def _images(pool: Pool, positions: list[Position]) -> tuple[Images, list[int]]:
+    """The images at these places that decode, and which of the places they are."""
+    numbers, pixels = [], []
+    for number, image in decoded(pool, positions):
+        numbers.append(number)
+        pixels.append(image)
+    side, channels = pool.image.size, pool.image.channels
+    folds = [fold_of(positions[n][0], positions[n][1], pool.num_folds) for n in numbers]
+    return Images(np.array(pixels, np.uint8).reshape(-1, side, side, channels), np.array(folds, np.int64)), numbers
+
+
+def _inputs(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    for begin in range(0, len(images.fold_N), BATCH):
+        part = slice(begin, begin + BATCH)
+        yield to_input(images.pixels_NHWC[part], device), torch.from_numpy(images.fold_N[part]).to(device)
+
+
+@torch.inference_mode()
+def _judge(networks: Networks, pools: tuple[Images, Images], device: torch.device) -> dict[str, Any]:
+    logits: list[Tensor] = []
+    posteriors: list[Posterior] = []
+    for images in pools:
+        scores = [torch.empty(0)]
+        for x_BCHW, fold_B in _inputs(images, device):
+            scores.append(networks.score(x_BCHW, fold_B)[0].cpu())
+            if networks.vae is not None:
+                mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
+                image_BCHW, *_ = networks.vae(x_BCHW, torch.zeros_like(mean_BZ))
+                error_B = (image_BCHW - x_BCHW).square().flatten(1).mean(dim=1)
+                posteriors.append(Posterior(mean_BZ.cpu(), logvar_BZ.cpu(), error_B.cpu()))
+        logits.append(torch.cat(scores))
+        if not torch.isfinite(logits[-1]).all():
+            raise VaalError("training: a held-out score is not finite; lower train.learning_rate and train again")
+    posterior = Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))) if posteriors else None
+    diagnosis = diagnose(logits[0], logits[1], posterior)
+    if networks.discriminators is None:
+        # The score is then a distance: no size of it is beyond what a discriminator can learn from.
+        diagnosis = diagnosis._replace(saturation=0.0)
+    return manifest_entries(diagnosis)
+
+
+@torch.inference_mode()
+def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], device: torch.device) -> None:
+    """Give the centroid, where there is one, the labelled images that train."""
+    if networks.centroid is None:
+        return
+    assert networks.vae is not None
+    training = [p for p in positions if not pool.is_held_out(p[0], p[1])]
+    means, logvars = [], []
+    for begin in range(0, len(training), BATCH):
+        images, _ = _images(pool, training[begin : begin + BATCH])
+        for x_BCHW, _ in _inputs(images, device):
+            mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
+            means.append(mean_BZ)
+            logvars.append(logvar_BZ)
+    networks.centroid.fit(torch.cat(means), torch.cat(logvars))
+
+
+@torch.inference_mode()
+def _accuracy(
+    task: nn.Module, classes: list[str], job: Job, positions: list[Position], device: torch.device
+) -> float | None:
+    images, numbers = _images(job.pool, positions)
+    values = labelled_values(job.home)
+    truth = torch.tensor([classes.index(values[positions[number][:2]]) for number in numbers])
+    predicted = [task(x_BCHW).argmax(dim=1).cpu() for x_BCHW, _ in _inputs(images, device)]
+    return float((torch.cat(predicted) == truth).float().mean()) if predicted else None

@@ -1,0 +1,127 @@
+"""The plan of a round's training: what is trained on, what is held out, how much is read and who reads it."""
+
+import math
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import labelled_items
+from engine.config.options import CampaignConfig, TrainConfig
+from engine.errors import ConfigError, InputError
+from engine.pool.identity import fold_of
+from engine.pool.manifest import estimate_num_items, read_shards
+from engine.storage.location import Location
+from engine.training.streams import Deal, Pool, count_trainable
+from vaal.losses import LossWeights
+from vaal.step import Updates
+
+HELD_OUT_SHARE = 0.2
+"""Of either pool, where there are no folds: nothing is trained on these items, so that they show what was learnt."""
+
+
+class Job(NamedTuple):
+    """What every worker is told."""
+
+    config: CampaignConfig
+    home: Location
+    folder: Location
+    pool: Pool
+    deal: Deal
+    labelled_share: tuple[float, ...]
+    images_per_epoch: int
+    images_per_step: float
+    num_steps: int
+    device: str
+    board: Any
+
+    @property
+    def weights(self) -> LossWeights:
+        train = self.config.train
+        return LossWeights(train.beta, train.transductive_weight, train.adversarial_weight, self.labelled_share)
+
+
+class Phase(NamedTuple):
+    """What an iteration moves, and whether the discriminators take part in it at all, as the VAE's adversaries too."""
+
+    updates: Updates
+    has_discriminators: bool
+
+
+def phase_of(job: Job, step: int, *, is_holding: bool) -> Phase:
+    """What iteration `step` moves, by the method. `is_holding`: the discriminators are held still, and measured."""
+    train = job.config.train
+    discriminators = 0 if is_holding else train.discriminator_steps
+    if train.method != "frozen_vae":
+        return Phase(Updates(train.vae_steps, discriminators), has_discriminators=True)
+    if 2 * step < job.num_steps:
+        return Phase(Updates(train.vae_steps, 0), has_discriminators=False)
+    return Phase(Updates(0, discriminators), has_discriminators=True)
+
+
+def plan(campaign: Campaign) -> Job:
+    """What the workers are told, but for the device and the board."""
+    config, shards = campaign.config, read_shards(campaign.home)
+    train, labelled = config.train, labelled_items(campaign.home)
+    num_unlabelled = estimate_num_items(shards) - len(labelled)
+    if num_unlabelled < 1:
+        raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; nothing is left to pick")
+    by_shard: dict[str, set[str]] = defaultdict(set)
+    for shard, key in labelled:
+        by_shard[shard].add(key)
+    # With folds every item is held from one discriminator, and none needs to be held from all.
+    held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
+    keys = {shard: frozenset(found) for shard, found in by_shard.items()}
+    pool = Pool(shards, config.image, train.folds, keys, held_out)
+    if all(pool.is_held_out(*item) for item in labelled):
+        raise ConfigError(
+            f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out to "
+            f"judge by, which leaves none of the {len(labelled)} to train on; label more"
+        )
+    images_per_step = train.batch_size * _batches_per_step(train)
+    counts = None
+    if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
+        # Whole passes are asked for: then every item is read once in each, and to that end the pool is counted.
+        counts = count_trainable(pool)
+        num_unlabelled = int(counts.sum())
+        if not num_unlabelled:
+            raise InputError(f"{campaign.home}: the pool has no unlabelled image to train on")
+    return Job(
+        config=config,
+        home=campaign.home,
+        folder=campaign.stage("train"),
+        pool=pool,
+        deal=Deal(len(shards), train.streams, train.seed, counts),
+        labelled_share=_labelled_share(train, labelled),
+        images_per_epoch=num_unlabelled,
+        images_per_step=images_per_step,
+        num_steps=min(train.max_steps, math.ceil(train.epochs * num_unlabelled / images_per_step)),
+        device="",
+        board=None,
+    )
+
+
+def _batches_per_step(train: TrainConfig) -> float:
+    """Batches of an iteration: the discriminators' first update shares the VAE's last one."""
+    return {
+        "vaal": train.vae_steps + train.discriminator_steps - 1,
+        "frozen_vae": (train.vae_steps + train.discriminator_steps) / 2,
+        "vae_only": train.vae_steps,
+    }.get(train.method, train.discriminator_steps)
+
+
+def _is_cross_fitted(train: TrainConfig) -> bool:
+    return train.folds > 1 and train.method != "vae_only"
+
+
+def _labelled_share(train: TrainConfig, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
+    """Of the labelled items, the share that discriminator k trains on, for every k; empty without folds."""
+    if not _is_cross_fitted(train):
+        return ()
+    folds = [fold_of(*item, train.folds) for item in labelled]
+    share = tuple(1 - folds.count(fold) / len(folds) for fold in range(train.folds))
+    if 0.0 in share:
+        raise ConfigError(
+            f"train.folds={train.folds}: all {len(folds)} labelled images fall into one fold, which leaves its "
+            "discriminator none to train on; label more, or --set train.folds=1"
+        )
+    return share

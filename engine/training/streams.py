@@ -1,0 +1,197 @@
+"""How the unlabelled pool is dealt to training: streams that depend on neither workers nor interruptions.
+
+A pass over the pool is a seeded order of its shards, cut into as many streams as the configuration says. A worker
+reads one stream or several, so one worker and eight see the same batches, and a run goes on with another number of
+workers where it stopped. A stream's state is small: where it reads, and where the items in its shuffle buffer are.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config.options import ImageConfig
+from engine.errors import InputError
+from engine.pool.identity import held_out_of
+from engine.pool.items import read_shard
+from engine.pool.manifest import Shard, read_ranges
+
+SHUFFLE_ITEMS = 2000
+SHUFFLE_BYTES = 128 << 20
+"""Bounds on all streams' buffers together. A worker holds its share of them."""
+READ_THREADS = 8
+MOST_EMPTY_PASSES = 20
+"""A stream's shards may be labelled throughout; after so many passes in a row, all of the pool is taken to be."""
+
+
+class Pool(NamedTuple):
+    """What training needs to know of the pool.
+
+    `labelled` maps a shard to its labelled keys. `held_out` is the share of the items that nothing is trained on.
+    """
+
+    shards: list[Shard]
+    image: ImageConfig
+    num_folds: int
+    labelled: dict[str, frozenset[str]]
+    held_out: float
+
+    def is_labelled(self, shard: str, key: str) -> bool:
+        return key in self.labelled.get(shard, ())
+
+    def is_held_out(self, shard: str, key: str) -> bool:
+        return held_out_of(shard, key, self.held_out)
+
+
+class Encoded(NamedTuple):
+    """An image file of the pool, and where it is: the index of its shard in the pool's list, and its byte range."""
+
+    shard: int
+    key: str
+    offset: int
+    size_bytes: int
+    data: bytes
+
+
+class Slice(NamedTuple):
+    """Of a shard's unlabelled items that train: `first`, `first + step` and so on below `last` (None: to its end)."""
+
+    shard: int
+    first: int
+    last: int | None
+    step: int
+
+
+class Deal(NamedTuple):
+    """Who reads what: a function of the seed, the same on every machine.
+
+    With `counts`, the items of every shard that train, a stream's part of a pass is that part of the pool, to one item:
+    every item is read once a pass, whatever the sizes of the shards. (Items that are fewer than streams are read by
+    each.) Without, whole shards are dealt, none twice a
+    pass: that is for a pool of which training sees a sample, and which is not read to be counted. Shards that are fewer
+    than streams are then read by several, which take turns.
+    """
+
+    num_shards: int
+    num_streams: int
+    seed: int
+    counts: NDArray[np.int64] | None
+
+    def slices(self, epoch: int, stream: int) -> list[Slice]:
+        """What a stream reads in a pass, in order."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_shards)
+        if self.counts is None:
+            if self.num_shards >= self.num_streams:
+                return [Slice(int(shard), 0, None, 1) for shard in order[stream :: self.num_streams]]
+            shard, turn = stream % self.num_shards, stream // self.num_shards
+            return [Slice(int(order[shard]), turn, None, len(range(shard, self.num_streams, self.num_shards)))]
+        ends = np.cumsum(self.counts[order])
+        total = int(ends[-1])
+        begin, end = (total * part // self.num_streams for part in (stream, stream + 1))
+        if total < self.num_streams:
+            begin, end = 0, total
+        found = []
+        for place in range(int(np.searchsorted(ends, begin, side="right")), self.num_shards):
+            start = int(ends[place] - self.counts[order[place]])
+            if start >= end:
+                break
+            if self.counts[order[place]]:
+                last = min(end, int(ends[place])) - start
+                found.append(Slice(int(order[place]), max(begin - start, 0), last, 1))
+        return found
+
+
+def count_trainable(pool: Pool) -> NDArray[np.int64]:
+    """How many unlabelled items of every shard are trained on, (shards,). Reads the whole pool, decodes nothing."""
+
+    def count(shard: Shard) -> int:
+        return sum(1 for _ in _trainable(pool, shard))
+
+    with ThreadPoolExecutor(READ_THREADS) as threads:
+        return np.fromiter(threads.map(count, pool.shards), np.int64, len(pool.shards))
+
+
+def _trainable(pool: Pool, shard: Shard) -> Iterator[Any]:
+    for item in read_shard(shard, pool.image):
+        if item.fault or pool.is_labelled(shard.shard, item.key) or pool.is_held_out(shard.shard, item.key):
+            continue
+        yield item
+
+
+class UnlabelledStream:
+    """Endless passes over one stream's part of the pool, shuffled in a buffer that is emptied at the end of a pass.
+
+    Raises:
+        InputError: from `next`: a shard cannot be read, or a whole pass finds nothing to train on.
+    """
+
+    def __init__(self, pool: Pool, deal: Deal, number: int, state: dict[str, Any] | None = None) -> None:
+        self._pool, self._deal, self._number = pool, deal, number
+        image_bytes = pool.image.size**2 * pool.image.channels
+        self._capacity = max(1, min(SHUFFLE_ITEMS, SHUFFLE_BYTES // image_bytes) // deal.num_streams)
+        self._rng = np.random.default_rng((deal.seed, number))
+        self._epoch = self._slice = self._read = 0
+        self._buffer: list[Encoded] = []
+        if state:
+            self._epoch, self._slice, self._read = state["position"]
+            self._rng.bit_generator.state = state["rng"]
+            self._buffer = _read_again(pool, [tuple(item) for item in state["buffer"]])
+        self._items = self._passes()
+
+    def __iter__(self) -> Iterator[Encoded]:
+        return self
+
+    def __next__(self) -> Encoded:
+        return next(self._items)
+
+    def state(self) -> dict[str, Any]:
+        """What brings the stream back to where it is, as plain values. Cheap: to be taken with every batch."""
+        return {
+            "position": (self._epoch, self._slice, self._read),
+            "rng": self._rng.bit_generator.state,
+            "buffer": [item[:4] for item in self._buffer],
+        }
+
+    def _passes(self) -> Iterator[Encoded]:
+        num_empty = 0
+        while True:
+            num_yielded = len(self._buffer)
+            for item in self._one_pass():
+                self._buffer.append(item)
+                num_yielded += 1
+                if len(self._buffer) >= self._capacity:
+                    yield self._draw()
+            while self._buffer:
+                yield self._draw()
+            num_empty = 0 if num_yielded else num_empty + 1
+            if num_empty == MOST_EMPTY_PASSES:
+                raise InputError(f"the pool has no unlabelled image to train on (stream {self._number})")
+            self._epoch, self._slice, self._read = self._epoch + 1, 0, 0
+
+    def _draw(self) -> Encoded:
+        place = int(self._rng.integers(len(self._buffer)))
+        self._buffer[place], self._buffer[-1] = self._buffer[-1], self._buffer[place]
+        return self._buffer.pop()
+
+    def _one_pass(self) -> Iterator[Encoded]:
+        slices = self._deal.slices(self._epoch, self._number)
+        while self._slice < len(slices):
+            shard, first, last, step = slices[self._slice]
+            begin = first + self._read * step
+            for item in islice(_trainable(self._pool, self._pool.shards[shard]), begin, last, step):
+                self._read += 1
+                yield Encoded(shard, item.key, item.offset, item.size_bytes, item.data)
+            self._slice, self._read = self._slice + 1, 0
+
+
+def _read_again(pool: Pool, wanted: list[tuple[Any, ...]]) -> list[Encoded]:
+    """The items of a buffer, by byte range, in the order given."""
+    found: dict[int, bytes] = {}
+    for shard in {item[0] for item in wanted}:
+        places = [place for place, item in enumerate(wanted) if item[0] == shard]
+        ranges = [(wanted[place][2], wanted[place][3]) for place in places]
+        found.update(zip(places, read_ranges(pool.shards[shard], ranges), strict=True))
+    return [Encoded(shard, key, offset, size, found[n]) for n, (shard, key, offset, size) in enumerate(wanted)]

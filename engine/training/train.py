@@ -1,0 +1,127 @@
+"""Training: the driver's side. It plans the run, starts Ray Train's workers on it, and completes the stage.
+
+A round's training is a function of its fingerprint (configuration, labels, pool); a checkpoint is only taken up by a
+run of the same fingerprint.
+"""
+
+import signal
+from collections.abc import Callable
+from typing import Any, cast
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from engine.campaign.folder import (
+    Campaign,
+    Report,
+    check_budget,
+    fingerprint,
+    is_complete,
+    read_manifest,
+    write_manifest,
+)
+from engine.campaign.labels import labels_fingerprints
+from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session
+from engine.config.options import result_values
+from engine.errors import VaalError
+from engine.storage.location import Location
+from engine.training.board import Board, following
+from engine.training.plan import Job, plan
+from engine.training.worker import train_worker
+
+MAX_FAILURES = 2
+
+
+def train(
+    campaign: Campaign, address: str, on_step: Callable[[int, int, dict[str, float]], None], report: Report
+) -> dict[str, Any]:
+    """Train this round's networks and complete the train stage. Returns its manifest; a complete stage is left alone.
+
+    `on_step(steps done, steps in all, losses)` is called as training proceeds.
+
+    Raises:
+        InputError: a shard or label cannot be read, or nothing is left to train on.
+        ConfigError: the budget exceeds the pool, or the cluster lacks what the configuration asks for.
+        VaalError: a loss is not finite.
+    """
+    folder = campaign.stage("train")
+    if is_complete(folder):
+        return read_manifest(folder, "train")
+    check_budget(campaign)
+    labels = labels_fingerprints(campaign.home)
+    job = plan(campaign)
+    config = campaign.config
+    pool_print = fingerprint(shards=[shard[:4] for shard in job.pool.shards])
+    run_name = fingerprint(
+        labels=labels, pool=pool_print, steps=job.num_steps,
+        image=result_values(config.image), train=result_values(config.train),
+    )[:16]  # fmt: skip
+    with ray_session(address):
+        board = Board.remote()
+        device = choose_device(config.device, config.train.min_workers or config.train.workers, address)
+        job = job._replace(device=device, board=board)
+        with following(board, lambda step, losses: on_step(step, job.num_steps, losses), report):
+            result = _fit(job, folder / "checkpoint", run_name)
+    return write_manifest(
+        folder,
+        campaign,
+        inputs={**labels, "pool": pool_print},
+        counts={
+            "labelled": sum(map(len, job.pool.labelled.values())),
+            "unlabelled_estimate": job.images_per_epoch,
+            "steps": job.num_steps,
+        },
+        files=result["files"],
+        details={"device": device, **result["details"]},
+    )
+
+
+def _fit(job: Job, storage: Location, run_name: str) -> dict[str, Any]:
+    train = job.config.train
+    on_gpu = job.device == "cuda"
+    num_cpus = 1 if on_gpu else cpus_per_worker(train.workers)
+    num_workers = (train.min_workers, train.workers) if 0 < train.min_workers < train.workers else train.workers
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=cast("int", num_workers),
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": num_cpus, "GPU": int(on_gpu)},
+        ),
+        run_config=RunConfig(
+            name=run_name,
+            storage_path=storage.path,
+            storage_filesystem=None if storage.is_local else storage.filesystem,
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=train.checkpoints_kept),
+        ),
+    )
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit()
+    except SystemExit as error:
+        # Ray Train answers Ctrl-C by stopping its workers and leaving the process without a word.
+        raise KeyboardInterrupt from error
+    except ray.train.WorkerGroupError as error:
+        raise (ray.get(job.board.failure.remote()) or error) from error
+    finally:
+        # Ray Train leaves its handler in place, and scoring would then end on Ctrl-C as if it were done.
+        signal.signal(signal.SIGINT, on_interrupt)
+    result: dict[str, Any] = ray.get(job.board.result.remote())
+    return result
+
+
+def _work(loop_config: dict[str, Any]) -> None:
+    """One worker's training. An error that a person must mend is noted, for Ray retries whatever is raised."""
+    job: Job = loop_config["job"]
+    if failure := ray.get(job.board.failure.remote()):
+        raise failure
+    try:
+        train_worker(job)
+    except VaalError as error:
+        ray.get(job.board.fail.remote(error))
+        raise

@@ -1,0 +1,216 @@
+"""One worker's training: VAAL's iterations over its part of the batches, from the last whole checkpoint on."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+from torch import Tensor
+
+from engine.campaign.labels import labelled_positions, labelled_values
+from engine.models.weights import make_classifier, make_networks, to_input
+from engine.training import zero
+from engine.training.batches import Batches, Images, Labelled, MicroBatch, Part, Position, Prefetched, cache_labelled
+from engine.training.checkpoints import Progress, fault_of, read_checkpoint, write_checkpoint
+from engine.training.judging import finish, judges_task
+from engine.training.metrics import LOG_STEPS, StepLog
+from engine.training.plan import Job, phase_of
+from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
+from vaal.task import task_step
+
+TASK_LEARNING_RATE = 1e-3
+
+
+def train_worker(job: Job) -> None:
+    """Train to the end, and on rank 0 write what was trained and tell the board.
+
+    Raises:
+        VaalError: a loss is not finite, or a shard cannot be read.
+    """
+    context = ray.train.get_context()
+    part = Part(context.get_world_rank(), context.get_world_size())
+    if job.device == "cpu":
+        # Ray sets the variable to the worker's CPUs, after torch may have counted those of the machine.
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    zero.start(job.device)
+    positions = [tuple(row.values()) for row in labelled_positions(job.home).to_pylist()]
+    training = _Training(job, part, positions)
+    with tempfile.TemporaryDirectory() as scratch:
+        streams = part.streams(job.deal.num_streams)
+        labelled = cache_labelled(job.pool, positions, streams, job.deal.num_streams, Path(scratch) / "labelled")
+        training.run(labelled)
+    states = {name: engine.full_state(keep=part.rank == 0, moments=False) for name, engine in training.engines.items()}
+    if part.rank == 0:
+        ray.get(job.board.finish.remote(finish(job, states, positions, training.classes, training.log)))
+
+
+class _Feed:
+    """The batches as tensors on the device; `state` follows the last one that was used."""
+
+    def __init__(self, source: Prefetched[Any], device: torch.device, state: dict[str, Any]) -> None:
+        self._source, self._device, self.state, self.waited_s = iter(source), device, state, 0.0
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        return self
+
+    def __next__(self) -> list[Batch]:
+        begin = time.perf_counter()
+        parts, self.state = next(self._source)
+        self.waited_s += time.perf_counter() - begin
+        return [self._to_device(part) for part in parts]
+
+    def _to_device(self, part: MicroBatch) -> Batch:
+        noise_BZ = torch.from_numpy(part.noise_NZ).to(self._device)
+        return Batch(self._pool_batch(part.labelled), self._pool_batch(part.unlabelled), noise_BZ, part.weight)
+
+    def _pool_batch(self, images: Images) -> PoolBatch:
+        return PoolBatch(to_input(images.pixels_NHWC, self._device), torch.from_numpy(images.fold_N).to(self._device))
+
+
+class _Training:
+    """A run's engines, and where it is."""
+
+    def __init__(self, job: Job, part: Part, positions: list[Position]) -> None:
+        self.job, self.part, self.train = job, part, job.config.train
+        self.device = torch.device(job.device)
+        networks = make_networks(job.config)
+        self.num_latents = networks.num_latents
+        modules = {"vae": networks.vae, "discriminators": networks.discriminators}
+        settings, learning_rate = zero.settings(self.train, part.world), self.train.learning_rate
+        self.engines: dict[str, Any] = {
+            name: zero.EngineUpdater(module, torch.optim.Adam(module.parameters(), lr=learning_rate), settings)
+            for name, module in modules.items()
+            if module is not None
+        }
+        self.classes: list[str] = []
+        if self.train.task == "classification":
+            labels = labelled_values(job.home)
+            self.classes = sorted(set(labels.values()))
+            index = {name: number for number, name in enumerate(self.classes)}
+            self.class_N = torch.tensor([index[labels[p[0], p[1]]] for p in positions], device=self.device)
+            self.judges_task_N = np.array([judges_task(position) for position in positions])
+            task = make_classifier(job.config, len(self.classes))
+            # AdamW, because ZeRO knows it: SGD would need its "untested optimizer" switch.
+            optimizer = torch.optim.AdamW(task.parameters(), lr=TASK_LEARNING_RATE)
+            self.engines["task"] = zero.EngineUpdater(task, optimizer, settings)
+        self.log, self.guard = StepLog(part, job.board), MemorisationGuard()
+        self.checkpoint = "none yet"
+
+    def run(self, labelled: Labelled) -> None:
+        """All iterations from the last checkpoint on."""
+        job, train = self.job, self.train
+        first, state = self._restore()
+        sizes = (train.batch_size, train.gradient_accumulation, self.num_latents)
+        prefetched = Prefetched(Batches(job.pool, labelled, job.deal, self.part, sizes, state))
+        feed = _Feed(prefetched, self.device, state or {})
+        vae, discriminators = self.engines.get("vae"), self.engines.get("discriminators")
+        task_images = labelled.without(self.judges_task_N) if self.classes else labelled
+        begin = last_checkpoint = time.monotonic()
+        try:
+            for step in range(first, job.num_steps):
+                updates, has_discriminators = phase_of(job, step, is_holding=self.guard.is_holding)
+                adversary = discriminators if has_discriminators else None
+                with torch.autocast(job.device, torch.bfloat16, enabled=train.precision == "bf16"):
+                    losses = vaal_step(vae, adversary, feed, job.weights, updates)._asdict()
+                    losses["task"] = self._move_task(task_images, step) if self.classes else None
+                epoch = int(step * job.images_per_step / job.images_per_epoch)
+                self.log.add(step, epoch, losses, self.checkpoint)
+                is_logged = (step + 1) % LOG_STEPS == 0
+                if is_logged:
+                    self._watch()
+                is_due = train.checkpoint_steps and (step + 1) % train.checkpoint_steps == 0
+                if is_logged and not is_due:
+                    is_due = self._agree(time.monotonic() - last_checkpoint > train.checkpoint_seconds)
+                if is_due and step + 1 < job.num_steps:
+                    self._save(step + 1, feed.state)
+                    last_checkpoint = time.monotonic()
+            self.log.flush(self.checkpoint)
+        finally:
+            prefetched.close()
+        self.log.waiting = feed.waited_s / max(time.monotonic() - begin, 1e-9)
+
+    def _move_task(self, labelled: Labelled, step: int) -> Tensor:
+        """One update of the task learner, on its own draw of the labelled images."""
+        train, engine = self.train, self.engines["task"]
+        rows = []
+        for stream in labelled.rows:
+            begin, end = (number * train.batch_size // self.job.deal.num_streams for number in (step, step + 1))
+            rows.append(labelled.draw(stream, (train.seed, 4), begin, max(1, end - begin)))
+        row_N = np.concatenate(rows)
+        loss = torch.zeros((), device=self.device)
+        for row in np.array_split(row_N, train.gradient_accumulation):
+            x_BCHW = to_input(labelled.images.pixels_NHWC[row], self.device)
+            label_B = self.class_N[torch.from_numpy(labelled.number_N[row]).to(self.device)]
+            share = len(row) / len(row_N) * len(rows) * self.part.world / self.job.deal.num_streams
+            loss += share * task_step(engine, x_BCHW, label_B, share * train.gradient_accumulation)
+        return loss
+
+    def _watch(self) -> None:
+        """Fetch the losses, and hold the discriminators still when they memorise."""
+        self.log.flush(self.checkpoint)
+        rows = [row for row in self.log.rows[-LOG_STEPS:] if row["held_out"] is not None]
+        if rows:
+            trained, held_out = (float(np.mean([row[key] for row in rows])) for key in ("discriminator", "held_out"))
+            self.guard.observe(trained, held_out, self.train.folds)
+
+    def _agree(self, decision: bool) -> bool:
+        """Rank 0's decision, on every rank: clocks differ, and a checkpoint is made by all or none."""
+        flag = torch.tensor([float(decision)], device=self.device)
+        torch.distributed.broadcast(flag, src=0)
+        return bool(flag.item())
+
+    def _save(self, step: int, state: dict[str, Any]) -> None:
+        self.log.flush(self.checkpoint)
+        parts: list[dict[str, Any]] = [{}] * self.part.world
+        torch.distributed.all_gather_object(parts, state["streams"])
+        states = {name: engine.full_state(keep=self.part.rank == 0) for name, engine in self.engines.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            written = None
+            if self.part.rank == 0:
+                streams = {number: stream for part in parts for number, stream in part.items()}
+                guard = {"gap": self.guard.gap, "is_holding": self.guard.is_holding}
+                progress = Progress(step, self.log.rows, {"batch": state["batch"], "streams": streams}, guard)
+                write_checkpoint(Path(folder), states, progress)
+                written = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({"step": step}, checkpoint=written)
+        # report returns before the controller has registered the checkpoint: a crash in between would lose it.
+        reported = _reported()
+        self.checkpoint = f"{reported[-1].path} (step {step})"
+
+    def _restore(self) -> tuple[int, dict[str, Any] | None]:
+        """The iteration to begin with and the streams' state, from the newest checkpoint that is whole."""
+        candidates = _reported()
+        choice = [-1]
+        if self.part.rank == 0:
+            for number in reversed(range(len(candidates))):
+                with candidates[number].as_directory() as folder:
+                    fault = fault_of(Path(folder))
+                if not fault:
+                    choice = [number]
+                    break
+                line = f"checkpoint {candidates[number].path} is not whole ({fault}); going back to the one before"
+                self.job.board.note.remote(line)
+        torch.distributed.broadcast_object_list(choice, src=0)
+        if choice[0] < 0:
+            return 0, None
+        checkpoint = candidates[choice[0]]
+        with checkpoint.as_directory() as folder:
+            states, progress = read_checkpoint(Path(folder))
+        for name, engine in self.engines.items():
+            engine.load(states[name])
+        self.log.rows, self.guard = progress.rows, MemorisationGuard(**progress.guard)
+        self.checkpoint = f"{checkpoint.path} (step {progress.step})"
+        self.job.board.note.remote(f"going on from {self.checkpoint}")
+        return progress.step, progress.batches
+
+
+def _reported() -> list[ray.train.Checkpoint]:
+    """The run's checkpoints, the oldest first."""
+    mode = ray.train.CheckpointConsistencyMode.COMMITTED
+    return [entry.checkpoint for entry in ray.train.get_all_reported_checkpoints(consistency_mode=mode)]

@@ -1,0 +1,130 @@
+"""Law 9: labels come in any order, repeated, partial or wrong; and labels at init are looked up by name."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engine.campaign.folder import Campaign, current_round
+from engine.campaign.labels import ingest, labelled_items, labelled_positions, read_labels
+from engine.errors import InputError
+from engine.simulation.demo_pools import DemoPool
+from engine.storage.location import Location
+from tests.conftest import MakeCampaign
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+HEADER = "shard,key,label\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER + "digits-00000.tar,nobody,3\n", "line 2: no item 'nobody' in shard 'digits-00000.tar'"),
+        (HEADER + "elsewhere.tar,000001,3\n", "line 2: shard 'elsewhere.tar' is not in the pool; .*'digits-00000.tar'"),
+        (HEADER + "digits-00000.tar,000001,3\n" * 2, "line 3: item digits-00000.tar/000001 is labelled a second time"),
+        (HEADER + "digits-00000.tar,000001, \n", "line 2: item digits-00000.tar/000001 has an empty label"),
+        ("shard,label\ndigits-00000.tar,3\n", "line 2: no 'key'; every row needs shard, key, label"),
+        (HEADER, "no labels; training needs at least one"),
+    ],
+)
+def test_wrong_labels_are_refused_by_line_and_name(
+    make_campaign: MakeCampaign, tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make_campaign(labels=write(tmp_path, "labels.csv", text))
+    assert not (tmp_path / "campaign/campaign.toml").exists()
+
+
+@pytest.mark.parametrize(("name", "text"), [("l.txt", ""), ("l.jsonl", "{"), ("l.parquet", "x")])
+def test_an_unreadable_label_file_is_refused(make_campaign: MakeCampaign, tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(InputError, match=f"{name}: (unknown format|not valid|not a readable)"):
+        make_campaign(labels=write(tmp_path, name, text))
+
+
+def test_the_three_formats_say_the_same(make_campaign: MakeCampaign, tmp_path: Path, pool: DemoPool) -> None:
+    rows = [{"shard": s, "key": k, "label": label} for (s, k), label in sorted(pool.oracle.items())[::50]]
+    as_csv = HEADER + "".join(f"{r['shard']},{r['key']},{r['label']}\n" for r in rows)
+    files = [
+        write(tmp_path, "l.csv", as_csv),
+        write(tmp_path, "l.jsonl", "".join(json.dumps({**r, "label": int(r["label"])}) + "\n" for r in rows)),
+        tmp_path / "l.parquet",
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), files[2])
+    columns = ["shard", "key", "label", "round"]
+    tables = [
+        read_labels(make_campaign(name=f"from-{file.suffix[1:]}", labels=file).home).select(columns) for file in files
+    ]
+    assert tables[0] == tables[1] == tables[2]
+    assert tables[0].num_rows == len(rows)
+
+
+def test_positions_lead_to_the_labelled_images(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    positions = labelled_positions(campaign.home).to_pylist()
+    assert {(row["shard"], row["key"]) for row in positions} == labelled_items(campaign.home)
+    for row in positions[::40]:
+        with Path(campaign.config.pool.root, row["shard"]).open("rb") as file:
+            file.seek(row["offset"])
+            assert file.read(row["size_bytes"])[:4] == b"\x89PNG"
+
+
+@pytest.fixture
+def handed_out(make_campaign: MakeCampaign) -> tuple[Campaign, pa.Table]:
+    """A campaign, and three items of it that were picked in round 0."""
+    columns = {"item_id": ["aa", "bb", "cc"], "shard": ["digits-00001.tar"] * 3, "key": ["k1", "k2", "k3"]}
+    positions = {"offset": [1, 2, 3], "size_bytes": [1, 1, 1], "round": [0, 0, 0]}
+    return make_campaign(), pa.table({**columns, **positions})
+
+
+def test_ingesting_twice_or_in_parts_changes_nothing(handed_out: tuple[Campaign, pa.Table], tmp_path: Path) -> None:
+    campaign, picked = handed_out
+    first = Location.of(str(write(tmp_path, "1.csv", "item_id,label,annotator\ncc,7,ann\naa,,\naa,8,bob\n")))
+    second = Location.of(str(write(tmp_path, "2.jsonl", '{"item_id":"bb","label":9}\n{"item_id":"aa","label":"8"}\n')))
+    assert current_round(campaign.home) == 0
+    assert ingest(campaign.home, first, "generic", picked) == (2, 0, 1)
+    assert current_round(campaign.home) == 1
+    after = read_labels(campaign.home)
+    assert ingest(campaign.home, first, "generic", picked) == (0, 2, 1)
+    assert read_labels(campaign.home) == after
+    assert ingest(campaign.home, second, "generic", picked) == (1, 1, 0)
+    rows = [row for row in read_labels(campaign.home).to_pylist() if row["round"] == 0]
+    assert {(row["key"], row["label"], row["annotator"]) for row in rows} == {
+        ("k1", "8", "bob"), ("k2", "9", None), ("k3", "7", "ann"),
+    }  # fmt: skip
+    assert {("digits-00001.tar", key) for key in ("k1", "k2", "k3")} <= labelled_items(campaign.home)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("item_id,label\naa,1\nzz,2\n", "line 3: item_id 'zz' was never handed out"),
+        ("item_id,label\naa,1\naa,2\n", "line 3: item_id 'aa' is '2' here but '1' before"),
+        ("item_id\naa\n", "line 2: no 'label'"),
+        ("label\n1\n", "line 2: no 'item_id'"),
+        ("item_id,label,labelled_at\naa,1,yesterday\n", "labelled_at 'yesterday' is not an ISO 8601 time"),
+    ],
+)
+def test_answers_that_do_not_fit_are_refused_whole(
+    handed_out: tuple[Campaign, pa.Table], tmp_path: Path, text: str, message: str
+) -> None:
+    campaign, picked = handed_out
+    before = read_labels(campaign.home)
+    with pytest.raises(InputError, match=message):
+        ingest(campaign.home, Location.of(str(write(tmp_path, "answers.csv", text))), "generic", picked)
+    assert read_labels(campaign.home) == before
+
+
+def test_an_answer_that_contradicts_an_earlier_one_is_refused(
+    handed_out: tuple[Campaign, pa.Table], tmp_path: Path
+) -> None:
+    campaign, picked = handed_out
+    ingest(campaign.home, Location.of(str(write(tmp_path, "1.csv", "item_id,label\naa,1\n"))), "generic", picked)
+    with pytest.raises(InputError, match="item_id 'aa' is '2' here but '1' before"):
+        ingest(campaign.home, Location.of(str(write(tmp_path, "2.csv", "item_id,label\naa,2\n"))), "generic", picked)

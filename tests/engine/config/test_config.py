@@ -1,0 +1,182 @@
+"""Law 10: an unknown option is an error, and every option there is has an effect."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from engine.campaign.folder import to_toml
+from engine.config import options as config
+from engine.config.options import CampaignConfig, override, parse_config
+from engine.config.texts import parse_settings
+from engine.errors import ConfigError
+from vaal.diversity.facility import MOST_PICKS
+
+ENGINE = Path(__file__).parents[3] / "engine"
+OPTIONS = [
+    "salt",
+    "device",
+    "pool.shards",
+    "pool.root",
+    "pool.metadata",
+    "image.size",
+    "image.channels",
+    "image.max_pixels",
+    "image.max_bytes",
+    "image.suffixes",
+    "train.preset",
+    "train.method",
+    "train.epochs",
+    "train.max_steps",
+    "train.batch_size",
+    "train.vae_steps",
+    "train.discriminator_steps",
+    "train.learning_rate",
+    "train.beta",
+    "train.transductive_weight",
+    "train.adversarial_weight",
+    "train.gradient_clipping",
+    "train.folds",
+    "train.task",
+    "train.workers",
+    "train.min_workers",
+    "train.zero_stage",
+    "train.offload",
+    "train.gradient_accumulation",
+    "train.precision",
+    "train.checkpoint_seconds",
+    "train.checkpoint_steps",
+    "train.checkpoints_kept",
+    "train.seed",
+    "score.workers",
+    "score.gpus_per_worker",
+    "score.batch_size",
+    "score.precision",
+    "score.attempts",
+    "score.stall_seconds",
+    "score.max_bad_fraction",
+    "select.budget",
+    "select.oversample",
+    "select.duplicates",
+    "select.duplicate_cosine",
+    "select.diversity",
+    "select.control_fraction",
+    "select.stratify",
+    "select.when_no_signal",
+    "select.seed",
+]
+
+
+def test_the_options_are_these() -> None:
+    # A new option is a decision: it is added here, on purpose.
+    assert list(config.fields()) == OPTIONS
+
+
+def test_every_option_is_read_somewhere() -> None:
+    read: set[str] = set()
+    for path in ENGINE.rglob("*.py"):
+        if path.name != "config.py":
+            read |= {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
+    assert not [option for option in OPTIONS if option.rpartition(".")[2] not in read]
+
+
+def test_every_option_is_documented() -> None:
+    for option, field in config.fields().items():
+        assert field.description, option
+        assert config.changes_results(option) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.epochss=3", r"--set: train.epochss: unknown key; did you mean train.epochs\?"),
+        ("nonsense=1", "--set: nonsense: unknown key"),
+        ("train.epochs=many", "train.epochs='many': input should be a valid integer"),
+        ("train.epochs=0", "train.epochs=0: input should be greater than or equal to 1"),
+        ("train.epochs=1.5", "train.epochs=1.5: input should be a valid integer"),
+        ("train.beta=nan", "train.beta=nan: input should be a finite number"),
+        ("train.preset=huge", "train.preset='huge': input should be 'small', 'base', 'large' or 'paper'"),
+        ("train.workers=9", "train.workers=9 is more than the 8 that train.batch_size=64 can be dealt to; raise"),
+        ("train.min_workers=2", "train.min_workers=2 is more than train.workers=1"),
+        ("train.gradient_accumulation=65", "train.gradient_accumulation=65 is more than the 64 images that a worker"),
+        ("train.offload=optimizer", "train.offload=optimizer needs train.zero_stage=1 or more"),
+        ("score.workers=0", "score.workers=0: input should be greater than or equal to 1, or input should be 'auto'"),
+        ("select.stratify=source", "select.stratify=source needs pool.metadata, the file with that column"),
+        ("select.diversity=magic", "select.diversity='magic': input should be 'none', 'gumbel', "),
+        ("select.oversample=0.5", "select.oversample=0.5: input should be greater than or equal to 1"),
+        ("train=3", "train=3: input should be a valid dictionary"),
+        ("device.kind=1", "device.kind: device is not a section"),
+        ("salt=xyz", "salt='xyz': string should match pattern"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_the_key(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        override(CampaignConfig(), parse_settings([setting]), "--set")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_without_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--set train.epochs: expected key=value"):
+        parse_settings(["train.epochs"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[train]\nepoch = 3", r"c.toml: train.epoch: unknown key; did you mean train.epochs\?"),
+        ("[train\n", "c.toml: not valid TOML"),
+        ('[train]\nepochs = "3"', "c.toml: train.epochs='3': input should be a valid integer"),
+        ("[train]\nepochs = 0\nfolds = 0", r"train.epochs=0: .*; train.folds=0: "),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_file_and_key(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_config(text, "c.toml")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_values_are_toml_or_plain_words() -> None:
+    assert parse_settings(["a=3", "b=0.5", "c=true", 'd=["x"]', "e=base", "f=s3://bucket/x", "g="]) == {
+        "a": 3, "b": 0.5, "c": True, "d": ["x"], "e": "base", "f": "s3://bucket/x", "g": "",
+    }  # fmt: skip
+
+
+def test_the_written_file_is_the_configuration() -> None:
+    changed = override(CampaignConfig(), parse_settings(["train.beta=0.25", "pool.shards=['a \"b\".tar']"]), "test")
+    text = to_toml(changed)
+    assert parse_config(text, "again") == changed
+    assert "# Weight of the KL term (Eq. 1 of arXiv 1904.00370).\n# >= 0. Changes results.\nbeta = 0.25\n" in text
+    assert set(tomllib.loads(text)) == set(CampaignConfig.model_fields)
+
+
+def test_a_preset_brings_its_settings_but_not_over_what_is_given() -> None:
+    paper = override(CampaignConfig(), {"train.preset": "paper"}, "test").train
+    assert (paper.batch_size, paper.vae_steps, paper.discriminator_steps, paper.folds) == (128, 2, 1, 1)
+    assert (paper.learning_rate, paper.beta, paper.adversarial_weight) == (5e-4, 1.0, 1.0)
+    given = override(CampaignConfig(), {"train.preset": "paper", "train.batch_size": 32}, "test").train
+    assert (given.batch_size, given.vae_steps) == (32, 2)
+    kept = override(override(CampaignConfig(), {"train.batch_size": 32}, "t"), {"train.preset": "paper"}, "t").train
+    assert (kept.batch_size, kept.vae_steps) == (32, 2)
+    assert parse_config('[train]\npreset = "paper"\nfolds = 4\n', "f").train.folds == 4
+    assert parse_config('[train]\npreset = "paper"\n', "f").train.batch_size == 128
+    back = override(override(CampaignConfig(), {"train.preset": "paper"}, "t"), {"train.preset": "small"}, "t")
+    assert back == CampaignConfig()
+
+
+def test_the_papers_networks_come_with_their_limits() -> None:
+    for values, message in (
+        ({"image.size": 40}, "image.size=40: train.preset=paper needs a multiple of 16 from 32 on"),
+        ({"train.workers": 2}, "train.preset=paper needs train.workers=1"),
+        ({"train.method": "features"}, "train.preset=paper has no network for train.method=features"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            override(CampaignConfig(), {"train.preset": "paper", **values}, "test")
+
+
+def test_facility_location_is_for_as_many_picks_as_it_can_do() -> None:
+    assert config.MOST_FACILITIES == MOST_PICKS
+    settings = {"select.diversity": "facility", "select.budget": MOST_PICKS}
+    assert override(CampaignConfig(), settings, "--set").select.budget == MOST_PICKS
+    with pytest.raises(ConfigError, match=r"select.diversity=facility is for select.budget up to 2500; use clusters"):
+        override(CampaignConfig(), {**settings, "select.budget": MOST_PICKS + 1}, "--set")

@@ -1,0 +1,85 @@
+"""A train manifest says what was found, and each finding names the setting that mends it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.config.options import fields
+from engine.models.diagnosis import has_signal, manifest_entries, summary
+from tests.conftest import found
+from vaal.signal import CONFIDENCE, Diagnosis, Interval
+
+HEALTHY = found("present")
+
+
+def findings(diagnosis: Diagnosis) -> list[str]:
+    return list(manifest_entries(diagnosis)["diagnosis"]["findings"])
+
+
+def test_the_manifest_holds_every_number() -> None:
+    entries = json.loads(json.dumps(manifest_entries(HEALTHY), allow_nan=False))
+    assert entries == {
+        "signal": "present",
+        "diagnosis": {
+            "auc": 0.93, "auc_low": 0.88, "auc_high": 0.97, "confidence": CONFIDENCE,
+            "held_out": {"labelled": 40, "unlabelled": 400},
+            "active_units": 30, "latent_units": 32, "kl_per_unit": HEALTHY.kl_Z,
+            "mean_squared_error": 0.06, "saturation": 0.01, "findings": [],
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"active_units": 3}, ["collapsed", "3 of 32 latent units", "lower train.beta"]),
+        (
+            {"saturation": 0.62},
+            ["saturated", "62%", "±7", "raise train.adversarial_weight", "lower train.discriminator_steps"],
+        ),
+        ({"auc": Interval(0.52, 0.46, 0.58)}, ["0.46 to 0.58, includes 0.5", "look like the rest of the pool"]),
+        ({"auc": Interval(0.3, 0.2, 0.4)}, ["0.20 to 0.40, is wholly below 0.5"]),
+        ({"auc": Interval(0.9, 0.0, 1.0), "num_labelled": 7}, ["7 labelled and 400", "fewer than 10", "label more"]),
+    ],
+)
+def test_a_fault_is_one_line_with_its_mend(change: dict[str, Any], says: list[str]) -> None:
+    diagnosis = HEALTHY._replace(**change)
+    (line,) = findings(diagnosis)
+    assert "\n" not in line
+    for words in says:
+        assert words in line
+    assert ("select.when_no_signal decides" in line) == (diagnosis.signal == "none") == ("auc" in change)
+
+
+def test_faults_are_told_together() -> None:
+    worst = HEALTHY._replace(active_units=0, saturation=1.0, auc=Interval(0.5, 0.4, 0.6))
+    assert [line.split(",")[0] for line in findings(worst)] == [
+        "the posterior has collapsed", "the discriminators are saturated", "no signal",
+    ]  # fmt: skip
+
+
+def test_a_setting_that_a_finding_names_exists() -> None:
+    worst = HEALTHY._replace(active_units=0, saturation=1.0, auc=Interval(0.5, 0.4, 0.6))
+    words = " ".join(findings(worst)).replace(";", " ").split()
+    named = {word for word in words if word.startswith(("train.", "select."))}
+    assert len(named) == 4
+    assert named <= set(fields())
+
+
+def test_one_line_says_it_all() -> None:
+    assert summary(manifest_entries(HEALTHY)) == (
+        "signal present: AUC 0.93 (0.88 to 0.97), 30 of 32 latent units active"
+    )
+    assert summary(manifest_entries(found("none"))) == (
+        "no signal: AUC 0.52 (0.46 to 0.58), 30 of 32 latent units active"
+    )
+    without_vae = HEALTHY._replace(kl_Z=[], active_units=0, mean_squared_error=None)
+    assert summary(manifest_entries(without_vae)) == "signal present: AUC 0.93 (0.88 to 0.97)"
+    assert findings(without_vae) == []
+
+
+def test_a_manifest_from_before_signals_were_measured_counts_as_having_one() -> None:
+    assert summary({"counts": {}}) == "signal not measured, trained by an earlier version"
+    assert has_signal({"counts": {}})
+    assert not has_signal(manifest_entries(found("none")))

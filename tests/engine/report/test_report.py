@@ -1,0 +1,288 @@
+"""The report shows what was picked, exactly; it loads nothing, trusts no name, and is a function of committed files."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import ingest
+from engine.config.options import override
+from engine.errors import InputError
+from engine.report.report import MOST_IMAGES, write_report
+from engine.scoring.drafts import QUARANTINE_SCHEMA
+from engine.storage.location import Location
+from engine.tables.selections import picked_items
+from tests.rounds import BUDGET, DAMAGED, SCRIPT, WIDE, Identity, Made, make_round, score_and_pick, without_report
+
+
+class Page(HTMLParser):
+    """The tags of a page, and its thumbnails as (title, picture)."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        super().__init__()
+        self.text = (campaign.stage("report") / "report.html").read_bytes().decode()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.thumbnails: list[tuple[str, Image.Image]] = []
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        if tag == "img" and self.tags[-2][0] == "li":
+            self.thumbnails.append((str(self.tags[-2][1]["title"]), decoded(str(attributes["src"]))))
+        self.tags.append((tag, attributes))
+
+    def sample(self) -> list[Identity]:
+        titles = [title for title, _ in self.thumbnails if not title.startswith("rank ")]
+        return [(shard, key) for shard, _, key in (title.partition(" / ") for title in titles)]
+
+
+def decoded(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"), validate=True)))
+
+
+def snapshot(campaign: Campaign) -> dict[str, tuple[bytes, int]]:
+    folder = Path(campaign.stage("report").path)
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    made = make_round(tmp_path_factory.mktemp("report"))
+    write_report(made.campaign)
+    return made
+
+
+@pytest.fixture
+def fresh(made: Made, tmp_path: Path) -> Made:
+    """A copy of the campaign without its report."""
+    return made._replace(campaign=without_report(made.campaign, tmp_path / "campaign"))
+
+
+def take_back(campaign: Campaign, picks: pa.Table) -> None:
+    """Ingest a label for each of these picks."""
+    answers = Path(campaign.home.path).with_name("answers.csv")
+    answers.write_text("item_id,label\n" + "".join(f"{item_id},x\n" for item_id in picks["item_id"].to_pylist()))
+    ingest(campaign.home, Location(str(answers)), "generic", picks)
+
+
+def test_page_loads_nothing(made: Made) -> None:
+    page = Page(made.campaign)
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "base"}
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in {"src", "srcset", "href", "data", "action"}:
+                assert str(value).startswith("data:image/png;base64,")
+    assert "://" not in page.text
+    assert not re.search(r"url\(|@import", page.text)
+
+
+def test_names_and_messages_are_escaped(made: Made) -> None:
+    page = Page(made.campaign)
+    for _, key in (SCRIPT, WIDE, DAMAGED):
+        assert key not in page.text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page.text
+    assert page.thumbnails[0][0] == "rank 0: s-0.tar / <script>alert(1)</script>"
+
+
+def picks_of(campaign: Campaign) -> list[dict[str, Any]]:
+    picks: list[dict[str, Any]] = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()
+    return picks
+
+
+def test_thumbnails_are_the_picked_images_in_rank_order(made: Made) -> None:
+    # All latents are equal, and so there is one cluster; the control arm stands last.
+    query, control = ([row for row in picks_of(made.campaign) if row["arm"] == arm] for arm in ("query", "control"))
+    assert len(control) == 3
+    expected = [*query[: MOST_IMAGES - 3], *control]
+    shown = Page(made.campaign).thumbnails[:MOST_IMAGES]
+    assert [title for title, _ in shown] == [
+        f"rank {row['rank']}{' (control)' * (row['arm'] == 'control')}: {row['shard']} / {row['key']}"
+        for row in expected
+    ]
+    assert (expected[0]["shard"], expected[0]["key"]) == SCRIPT
+    assert shown[0][1].size == (128, 64)
+    for (_, image), row in list(zip(shown, expected, strict=True))[1:]:
+        original = np.asarray(Image.open(io.BytesIO(made.images[row["shard"], row["key"]])))
+        np.testing.assert_array_equal(np.asarray(image), original)
+
+
+def test_sample_is_of_what_could_be_picked_and_was_not(made: Made) -> None:
+    sample = Page(made.campaign).sample()
+    picked = {(row["shard"], row["key"]) for row in picks_of(made.campaign)}
+    assert len(set(sample)) == MOST_IMAGES
+    assert set(sample) <= made.logits.keys() - made.labelled - picked
+    assert sample == sorted(sample, key=lambda item: (made.logits[item], item))
+
+
+def test_every_scored_item_is_counted_once(made: Made) -> None:
+    counts = write_report(made.campaign)["counts"]
+    assert counts["labelled"] == len(made.labelled)
+    assert counts["picked"] == BUDGET
+    assert counts["not_picked"] == len(made.logits) - len(made.labelled) - BUDGET
+    assert counts["out"] == 0
+
+
+def test_equal_latents_have_no_map(made: Made) -> None:
+    assert not [name for name in write_report(made.campaign)["files"] if name.startswith("map")]
+    size = len(made.logits) - len(made.labelled)
+    assert f"all {size} candidates have the same latent" in Page(made.campaign).text
+    assert f"None was found among the {size} candidates." in Page(made.campaign).text
+
+
+def test_pictures_are_those_on_the_page(made: Made) -> None:
+    files = write_report(made.campaign)["files"]
+    # No task learner was trained, and so it has no curve.
+    losses = ("transductive", "adversarial", "discriminator", "held_out")
+    names = ["histogram", "kl", *(f"loss-{name}" for name in losses)]
+    charts = {f"{name}{suffix}.png" for name in names for suffix in ("", "-dark")}
+    assert set(files) == charts | {"picked.png", "sample.png", "report.html"}
+    text = Page(made.campaign).text
+    for name in charts:
+        assert base64.b64encode((made.campaign.stage("report") / name).read_bytes()).decode() in text
+
+
+def test_quarantine_is_counted_and_shown(made: Made) -> None:
+    text = Page(made.campaign).text
+    assert '<td>decode</td><td>UnknownFormat</td><td class="value">1</td>' in text
+    assert '<td>read</td><td>NotOneImage</td><td class="value">1</td>' in text
+    assert "2 images in the sample, expected 1 (png, jpg)" in text
+
+
+def test_a_signal_is_told_with_its_interval_and_the_cut(made: Made) -> None:
+    page = Page(made.campaign)
+    assert "<strong>Yes.</strong>" in page.text
+    assert re.search(r'<th scope="row">AUC</th><td class="value">0.93</td>', page.text)
+    assert re.search(r'its 95 % interval</th>\s*<td class="value">0.88 to 0.97</td>', page.text)
+    assert re.search(r'active latent units</th>\s*<td class="value">30 of 32</td>', page.text)
+    assert "The shading ends at the highest logit that the query picked." in page.text
+    assert "<dt>highest logit picked</dt>" in page.text
+
+
+def test_without_a_signal_the_page_has_no_cut_and_says_why_these_were_picked(made: Made, tmp_path: Path) -> None:
+    blind = make_round(tmp_path, signal="none")
+    write_report(blind.campaign)
+    page = Page(blind.campaign)
+    assert "<strong>None was found.</strong>" in page.text
+    assert '<p class="warning">no signal, the AUC&#39;s interval, 0.46 to 0.58, includes 0.5' in page.text
+    for wrong in ("highest logit picked", "highest of a candidate", "shading", "thin line"):
+        assert wrong not in page.text
+    assert page.text.count("spread over the latents, for want of a signal") == 3
+    assert "Whatever their logit: there was no signal to go by." in page.text
+    counts = write_report(blind.campaign)["counts"]
+    assert counts == write_report(made.campaign)["counts"]
+
+
+def test_a_round_of_an_earlier_version_has_a_report(tmp_path: Path) -> None:
+    old = make_round(tmp_path, signal=None)
+    manifest = old.campaign.stage("selection") / "manifest.json"
+    kept = {name: value for name, value in manifest.read_json().items() if name not in ("signal", "when_no_signal")}
+    manifest.write_json(kept)
+    assert not [name for name in write_report(old.campaign)["files"] if name.startswith("kl")]
+    text = Page(old.campaign).text
+    assert "Not measured: the networks were trained by an earlier version." in text
+    assert "<dt>signal</dt>" not in text
+
+
+def test_second_call_changes_nothing(made: Made) -> None:
+    before = snapshot(made.campaign)
+    manifest = write_report(made.campaign)
+    assert snapshot(made.campaign) == before
+    assert manifest == (made.campaign.stage("report") / "manifest.json").read_json()
+
+
+def test_report_does_not_change_as_labels_come_back(made: Made, fresh: Made) -> None:
+    take_back(fresh.campaign, picked_items(fresh.campaign.home, before=1))
+    before, after = write_report(made.campaign), write_report(fresh.campaign)
+    assert after["counts"] == before["counts"]
+    homes = made.campaign.home.url, fresh.campaign.home.url
+    assert Page(fresh.campaign).text == Page(made.campaign).text.replace(*homes)
+    assert {**after["files"], "report.html": ""} == {**before["files"], "report.html": ""}
+
+
+def test_sample_follows_the_seed(made: Made, fresh: Made) -> None:
+    changed = replace(fresh.campaign, config=override(fresh.campaign.config, {"train.seed": 1}, "test"))
+    write_report(changed)
+    assert Page(changed).sample() != Page(made.campaign).sample()
+
+
+def next_round(made: Made, budget: int) -> Campaign:
+    config = override(made.campaign.config, {"select.budget": budget}, "test")
+    later = Campaign(made.campaign.home, config, made.campaign.round + 1)
+    score_and_pick(made._replace(campaign=later))
+    return later
+
+
+def test_items_out_at_a_vendor_are_no_candidates(fresh: Made) -> None:
+    picks = picked_items(fresh.campaign.home, before=1)
+    take_back(fresh.campaign, picks.slice(0, 10))
+    later = next_round(fresh, budget=5)
+    counts = write_report(later)["counts"]
+    assert (counts["labelled"], counts["out"], counts["picked"]) == (len(fresh.labelled) + 10, BUDGET - 10, 5)
+    assert counts["labelled"] + counts["out"] + counts["picked"] + counts["not_picked"] == len(fresh.logits)
+    page = Page(later)
+    assert not set(page.sample()) & set(zip(picks["shard"].to_pylist(), picks["key"].to_pylist(), strict=True))
+    assert len(page.sample()) == 5
+    assert '<th scope="row">from round 000</th><td class="value">10</td>' in page.text
+
+
+def test_a_round_that_picks_everything_has_no_sample(fresh: Made) -> None:
+    later = next_round(fresh, budget=len(fresh.logits) - len(fresh.labelled) - BUDGET)
+    assert "sample.png" not in write_report(later)["files"]
+    assert Page(later).sample() == []
+    assert "Nothing that can be picked is left over." in Page(later).text
+
+
+def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> None:
+    kinds = [f"Fault{number:02d}" for number in range(12)]
+    rows = [(DAMAGED[0], "key", 0, "decode", kind, "why") for n, kind in enumerate(kinds) for _ in range(30 - n)]
+    table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=QUARANTINE_SCHEMA)
+    (fresh.campaign.stage("quarantine") / "000002.parquet").write_table(table)
+    write_report(fresh.campaign)
+    text = Page(fresh.campaign).text
+    for number, kind in enumerate(kinds[:10]):
+        assert f'<td>decode</td><td>{kind}</td><td class="value">{30 - number}</td>' in text
+        assert text.count(f"<td>{kind}</td><td>why</td>") == 1
+    assert "Fault10" not in text
+    assert re.search(r"others</td>\s*<td class=\"value\">39</td>", text)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("rounds/000/selection/manifest.json", "not complete; run: vaal select"),
+        ("rounds/000/train/metrics.parquet", "metrics.parquet: not the file that was committed"),
+        ("rounds/000/selection/selection.parquet", "selection.parquet: not the file that was committed"),
+        ("labels/initial.parquet", "initial.parquet: not the file that was committed"),
+        ("rounds/000/scores/000001.parquet", "000001.parquet: damaged"),
+        ("rounds/000/scores/manifest.json", "selection: made from other scores"),
+    ],
+)
+def test_a_stage_that_is_not_what_was_committed_is_refused(fresh: Made, file: str, message: str) -> None:
+    path = Path(fresh.campaign.home.path) / file
+    if file.endswith("selection/manifest.json"):
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(InputError, match=re.escape(message)):
+        write_report(fresh.campaign)
+    assert not (fresh.campaign.stage("report") / "manifest.json").exists()
+
+
+def test_a_changed_shard_is_refused(tmp_path: Path) -> None:
+    made = make_round(tmp_path)
+    with (tmp_path / "s-1.tar").open("ab") as file:
+        file.write(bytes(512))
+    with pytest.raises(InputError, match=r"s-1\.tar: changed since init"):
+        write_report(made.campaign)
+    assert not (made.campaign.stage("report") / "manifest.json").exists()

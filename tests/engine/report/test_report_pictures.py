@@ -1,0 +1,166 @@
+"""Thumbnails show what was scored, and the curves' reference lines are what the losses are when nothing is known."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.config.options import ImageConfig
+from engine.report.latent_map import Plane
+from engine.report.pictures import (
+    LIGHT,
+    THUMBNAIL_SIDE,
+    Levels,
+    contact_sheet,
+    histogram_chart,
+    kl_chart,
+    map_chart,
+    reference_losses,
+    thumbnail,
+    to_png,
+)
+from engine.report.survey import GROUPS, Bins
+from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
+from vaal.losses import adversarial_loss, discriminator_loss
+
+
+def reduced(content: bytes) -> Image.Image:
+    return thumbnail(content, ImageConfig())
+
+
+RNG = np.random.default_rng(0)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 90, 3), (128, 20, 4), (7, 9, 2)])
+def test_a_small_image_keeps_its_pixels(shape: tuple[int, ...]) -> None:
+    pixels = RNG.integers(0, 256, shape, np.uint8)
+    again = Image.open(io.BytesIO(to_png(reduced(encoded(Image.fromarray(pixels))))))
+    np.testing.assert_array_equal(np.asarray(again), pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((400, 200), (128, 64)), ((100, 1000), (13, 128)), ((129, 3), (128, 3))]
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_large_image_is_reduced_at_its_own_aspect_ratio(
+    size: tuple[int, int], expected: tuple[int, int], kind: str
+) -> None:
+    assert reduced(encoded(Image.new("RGB", size, "teal"), kind)).size == expected
+
+
+def test_a_photo_stands_upright_and_nothing_but_its_pixels_is_kept() -> None:
+    photo = Image.new("RGB", (60, 30), "black")
+    photo.paste("white", (0, 0, 20, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the left side is up
+    exif[0x010E] = "where it was taken"
+    png = to_png(reduced(encoded(photo, "JPEG", exif=exif, icc_profile=bytes(5000))))
+    upright = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    assert upright.shape == (60, 30)
+    assert upright[:15].min() > 200
+    assert upright[25:].max() < 50
+    assert Image.open(io.BytesIO(png)).info == {}
+
+
+def test_modes_that_browsers_cannot_show_are_converted() -> None:
+    deep = (np.arange(64, dtype=np.uint16) * 1024).reshape(8, 8)
+    np.testing.assert_array_equal(np.asarray(reduced(encoded(Image.fromarray(deep)))), deep >> 8)
+    palette = Image.new("L", (4, 4)).convert("P")
+    assert reduced(encoded(palette)).mode == "RGB"
+    assert reduced(encoded(palette, transparency=0)).getpixel((0, 0))[3] == 0  # type: ignore[index]
+    assert reduced(encoded(Image.new("CMYK", (4, 4)), "JPEG")).mode == "RGB"
+
+
+def test_contact_sheet_holds_every_thumbnail_in_order() -> None:
+    colours = [(20 * i, 255 - 20 * i, 7) for i in range(10)]
+    sheet = contact_sheet([Image.new("RGB", (8, 4), colour) for colour in colours])
+    pitch = THUMBNAIL_SIDE + 4
+    assert sheet.size == (8 * pitch - 4, 2 * pitch - 4)
+    middle = THUMBNAIL_SIDE // 2
+    for number, colour in enumerate(colours):
+        row, column = divmod(number, 8)
+        for left in (0, middle, THUMBNAIL_SIDE - 1):
+            assert sheet.getpixel((column * pitch + left, row * pitch + middle)) == (*colour, 255)
+    assert sheet.getpixel((middle, 0)) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("num_folds", [1, 2, 5])
+def test_references_are_the_losses_of_a_discriminator_that_answers_zero(num_folds: int) -> None:
+    logit = torch.zeros(20, num_folds)
+    fold = torch.arange(20) % num_folds
+    references = reference_losses(num_folds)
+    assert references["adversarial"].level == pytest.approx(adversarial_loss(logit, logit).item())
+    assert references["discriminator"].level == pytest.approx(
+        discriminator_loss(logit, logit, fold, fold).trained.item()
+    )
+
+
+def share_of(colour: str, png: bytes) -> float:
+    """Share of a picture's pixels that have this colour."""
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    return float((pixels == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=2).mean())
+
+
+BINS = Bins(np.arange(5.0), {group: np.array([0, 4, 4, 0] if group == "not_picked" else [0] * 4) for group in GROUPS})
+
+
+def test_a_histogram_has_a_cut_where_the_logits_decided() -> None:
+    # Nothing was picked: all that is in the colour of the picked ones is the legend and the line.
+    without, with_cut = (
+        share_of(LIGHT.picked, histogram_chart(BINS, levels, LIGHT)) for levels in (Levels(), Levels(2.0, 2.0))
+    )
+    assert 0 < without < 0.7 * with_cut
+
+
+def test_a_histogram_has_a_second_line_where_candidates_were_passed_over() -> None:
+    one, two = (share_of(LIGHT.ink, histogram_chart(BINS, levels, LIGHT)) for levels in (Levels(2, 2), Levels(2, 3.5)))
+    assert one < 0.7 * two
+
+
+def test_a_histogram_of_nothing_that_can_be_picked_is_drawn() -> None:
+    labelled = Bins(BINS.edges, {group: np.array([int(group == "labelled")] * 4) for group in GROUPS})
+    with np.errstate(all="raise"):
+        assert share_of(LIGHT.labelled, histogram_chart(labelled, Levels(), LIGHT)) > 0
+
+
+def test_the_map_shows_what_was_passed_over() -> None:
+    few, many = (
+        Plane(np.stack([np.arange(n), np.arange(n) % 3.0], axis=1), np.array([PASSED_OVER] * n, object), (0.5, 0.25))
+        for n in (10, 100)
+    )
+    # The background is what the points leave of it.
+    assert share_of(LIGHT.card, map_chart(many, LIGHT)) < share_of(LIGHT.card, map_chart(few, LIGHT)) - 0.005
+
+
+def test_the_map_has_a_colour_for_what_became_of_the_candidates() -> None:
+    def shares(fate: str) -> dict[str, float]:
+        # Ten points, of which all but two are of this fate.
+        points_N2 = np.stack([np.arange(10.0), np.arange(10.0) % 3], axis=1)
+        plane = Plane(points_N2, np.array([PASSED_OVER, PASSED_OVER, *[fate] * 8], object), (0.5, 0.25))
+        png = map_chart(plane, LIGHT)
+        return {name: share_of(getattr(LIGHT, name), png) for name in ("picked", "duplicate")}
+
+    assert shares(PASSED_OVER) == {"picked": 0, "duplicate": 0}
+    for fate, colour, other in ((PICKED, "picked", "duplicate"), (DUPLICATE, "duplicate", "picked")):
+        found = shares(fate)
+        assert found[colour] > 1e-4
+        assert found[other] == 0
+    # Control picks are rings in the colour of the picked ones.
+    assert 1e-4 < shares(CONTROL)["picked"] < shares(PICKED)["picked"]
+
+
+def test_bars_show_the_kl_of_the_units_on_a_scale_that_noise_does_not_fill() -> None:
+    full, half, collapsed = (
+        share_of(LIGHT.muted, kl_chart(kl_Z, LIGHT)) for kl_Z in ([3.0] * 8, [3.0] * 4 + [0.0] * 4, [1e-4] * 8)
+    )
+    assert full > 0.4
+    assert half == pytest.approx(full / 2, abs=0.02)
+    assert collapsed < 0.03

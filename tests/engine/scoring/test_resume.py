@@ -1,0 +1,149 @@
+"""What is left to do, from storage alone: only what is missing, changed or failed, and nothing that is not ours."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.campaign.folder import Campaign, read_manifest
+from engine.pool.manifest import read_shards
+from engine.scoring.drafts import from_entry
+from engine.scoring.resume import Ledger, Plan, file_name, make_plan, read_ledger
+from engine.simulation.demo_pools import DemoPool
+from tests.conftest import MakeCampaign, pretend_trained
+from tests.engine.scoring.test_score_files import ROWS, draft_of
+
+INPUTS = {"vae.safetensors": "1", "code": "2"}
+
+
+@pytest.fixture
+def campaign(tmp_path: Path, make_campaign: MakeCampaign, pool: DemoPool) -> Campaign:
+    """On a pool of its own, that a test may spoil."""
+    root = shutil.copytree(Path(pool.shards[0]).parent, tmp_path / "pool")
+    return make_campaign(f"pool.root={root}", shards=[f"{root}/*.tar"])
+
+
+def plan(campaign: Campaign, **inputs: str) -> tuple[Plan, list[str]]:
+    log: list[str] = []
+    return make_plan(campaign, {**INPUTS, **inputs}, log.append), log
+
+
+def commit(campaign: Campaign, made: Plan, *numbers: int, ledger: bool = True) -> None:
+    book = Ledger(campaign.stage("ledger"))
+    for number in numbers:
+        shard = made.shards[number].shard
+        committed = draft_of(ROWS, shard).commit(campaign, made.files[shard])
+        if ledger:
+            book.add(shard, committed)
+    book.close()
+
+
+def left(made: Plan) -> list[int]:
+    names = [shard.shard for shard in made.shards]
+    return sorted(names.index(shard.shard) for shard in made.todo)
+
+
+@pytest.mark.parametrize("ledger", [True, False], ids=["in the ledger", "in files alone"])
+def test_what_is_committed_is_not_done_again(campaign: Campaign, ledger: bool) -> None:
+    first, log = plan(campaign)
+    assert (left(first), log) == (list(range(8)), [])
+    commit(campaign, first, 2, 5, ledger=False)
+    commit(campaign, first, 0, ledger=ledger)
+    again, log = plan(campaign)
+    assert left(again) == [1, 3, 4, 6, 7]
+    assert log == ["3 of 8 shards are committed already"]
+    assert {ledger.scored for ledger in again.committed.values()} == {12}
+
+
+@pytest.mark.parametrize("what", ["vae.safetensors", "code"])
+def test_files_of_other_weights_or_code_are_removed(campaign: Campaign, what: str) -> None:
+    first, _ = plan(campaign)
+    commit(campaign, first, 2, 5)
+    again, log = plan(campaign, **{what: "other"})
+    assert left(again) == list(range(8))
+    assert len([line for line in log if "made of other bytes, weights, settings or code" in line]) == 2
+    assert not campaign.stage("scores").children()
+    assert not campaign.stage("quarantine").children()
+    assert not set(first.files.values()) & set(again.files.values())
+
+
+def test_a_shard_whose_bytes_changed_is_done_again(campaign: Campaign) -> None:
+    first, _ = plan(campaign)
+    commit(campaign, first, *range(8))
+    Path(first.shards[3].url).write_bytes(Path(first.shards[4].url).read_bytes())
+    again, log = plan(campaign)
+    assert left(again) == [3]
+    assert "digits-00003.tar: its bytes changed since it was listed; it is scored anew" in log[0]
+    assert read_shards(campaign.home)[3] == again.shards[3] != first.shards[3]
+    assert len(campaign.stage("scores").children()) == 7
+    assert left(plan(campaign)[0]) == [3]
+
+
+def test_a_shard_that_is_gone_is_left_to_fail_by_name(campaign: Campaign) -> None:
+    first, _ = plan(campaign)
+    Path(first.shards[3].url).unlink()
+    again, log = plan(campaign)
+    assert again.shards == first.shards
+    assert not log
+
+
+def test_a_file_that_is_damaged_is_removed_and_done_again(campaign: Campaign) -> None:
+    first, _ = plan(campaign)
+    commit(campaign, first, 1, 2, 3)
+    for number, content in ((1, b"short"), (2, b"")):
+        Path((campaign.stage("scores") / first.files[first.shards[number].shard]).path).write_bytes(content)
+    again, log = plan(campaign)
+    assert left(again) == [0, 1, 2, 4, 5, 6, 7]
+    assert len([line for line in log if line.endswith("it is damaged")]) == 2
+
+
+def test_a_shard_that_failed_is_tried_again(campaign: Campaign) -> None:
+    first, _ = plan(campaign)
+    commit(campaign, first, 1)
+    shard = first.shards[4].shard
+    failed = draft_of([{**ROWS[0], "listed": 0, "failure": "cut off"}], shard)
+    book = Ledger(campaign.stage("ledger"))
+    book.add(shard, failed.commit(campaign, first.files[shard]))
+    book.close()
+    assert left(plan(campaign)[0]) == [0, 2, 3, 4, 5, 6, 7]
+    # Without a trace: the next attempt may find nothing to quarantine, and then writes no such file.
+    kept = {first.files[first.shards[1].shard]}
+    assert set(campaign.stage("scores").children()) == set(campaign.stage("quarantine").children()) == kept
+
+
+def test_a_quarantine_file_without_scores_is_what_a_kill_left_behind(campaign: Campaign) -> None:
+    first, _ = plan(campaign)
+    commit(campaign, first, 1, 2)
+    left_behind = first.files[first.shards[2].shard]
+    (campaign.stage("scores") / left_behind).delete()
+    again, _ = plan(campaign)
+    assert left(again) == [0, 2, 3, 4, 5, 6, 7]
+    assert left_behind not in campaign.stage("quarantine").children()
+
+
+def test_a_name_follows_from_the_shard_and_not_from_its_place(campaign: Campaign) -> None:
+    shards = read_shards(campaign.home)
+    names = {file_name(shard, "key") for shard in shards}
+    assert len(names) == 8
+    assert file_name(shards[0]._replace(shard="a/b ü.tar"), "key").startswith("a-b-")
+    other = [
+        shards[0]._replace(shard="x.tar"), shards[0]._replace(size_bytes=1), shards[0]._replace(etag_or_mtime="m"),
+    ]  # fmt: skip
+    assert not {file_name(shard, "key") for shard in other} & names
+    assert file_name(shards[0]._replace(num_items=5, url="/moved"), "key") in names
+
+
+def test_the_ledger_gives_back_what_was_written(campaign: Campaign) -> None:
+    pretend_trained(campaign)
+    assert read_manifest(campaign.stage("train"), "train")
+    committed = draft_of(ROWS).commit(campaign, "a.parquet")
+    book = Ledger(campaign.stage("ledger"))
+    book.add("one", committed)
+    book.close()
+    book.close()
+    book.add("two", committed._replace(failure="why", errors={}))
+    book.close()
+    assert len(campaign.stage("ledger").children()) == 2
+    expected = [("one", committed), ("two", committed._replace(failure="why", errors={}))]
+    assert list(read_ledger(campaign.stage("ledger"))) == expected
+    assert [from_entry(ledger.entry(shard)) for shard, ledger in expected] == expected

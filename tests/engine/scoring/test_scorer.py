@@ -1,0 +1,131 @@
+"""Law 3 for the networks alone: a score is the image's, whatever the batch, the memory and the others in the chunk."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.campaign.folder import Campaign, read_manifest
+from engine.scoring.chunks import unpack
+from engine.scoring.scorer import Scorer
+from tests.conftest import MakeCampaign, pretend_trained
+
+TOLERANCE = 1e-5
+"""Of a logit, over batch sizes: convolutions sum in another order."""
+
+
+def make_scorer(campaign: Campaign, **settings: object) -> Scorer:
+    options = campaign.config.score.model_copy(update=settings)
+    weights = read_manifest(campaign.stage("train"), "train")["files"]
+    return Scorer(campaign.stage("train"), campaign.config.model_copy(update={"score": options}), weights, "cpu")
+
+
+@pytest.fixture
+def campaign(make_campaign: MakeCampaign) -> Campaign:
+    made = make_campaign("image.size=32")
+    pretend_trained(made)
+    return made
+
+
+def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, 32, 32, 1), np.uint8), rng.integers(0, 2, count)
+
+
+def test_a_score_does_not_depend_on_the_batch(campaign: Campaign) -> None:
+    pixels, fold = images(50)
+    one, all_at_once, auto = (make_scorer(campaign, batch_size=size)(pixels, fold) for size in (1, 64, "auto"))
+    np.testing.assert_allclose(one.logit, all_at_once.logit, atol=TOLERANCE)
+    np.testing.assert_allclose(one.logit, auto.logit, atol=TOLERANCE)
+    np.testing.assert_allclose(one.latent, auto.latent, atol=1e-3)
+    order = np.random.default_rng(1).permutation(50)
+    mixed = make_scorer(campaign, batch_size=7)(pixels[order], fold[order])
+    np.testing.assert_allclose(mixed.logit, one.logit[order], atol=TOLERANCE)
+    assert (one.logit.dtype, one.latent.dtype) == (np.float32, np.float16)
+
+
+def test_the_same_batches_give_the_same_bits(campaign: Campaign) -> None:
+    pixels, fold = images(40)
+    first, second = (make_scorer(campaign)(pixels, fold) for _ in range(2))
+    assert first.logit.tobytes() == second.logit.tobytes()
+    assert first.latent.tobytes() == second.latent.tobytes()
+
+
+def test_nothing_is_scored_as_nothing(campaign: Campaign) -> None:
+    scores = make_scorer(campaign)(*images(0))
+    assert scores.logit.shape == (0,)
+    assert scores.latent.shape == (0, 32)
+
+
+def test_half_precision_is_the_encoders_alone(campaign: Campaign) -> None:
+    pixels, fold = images(30)
+    exact, half = make_scorer(campaign)(pixels, fold), make_scorer(campaign, precision="bf16")(pixels, fold)
+    np.testing.assert_allclose(half.logit, exact.logit, atol=0.05)
+    assert (half.logit != exact.logit).any()
+    assert (half.logit != torch.tensor(half.logit).bfloat16().float().numpy()).any()
+
+
+def test_an_image_without_a_finite_score_is_quarantined_alone(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.engine.scoring.test_chunks import chunk_of
+
+    scorer = make_scorer(campaign)
+    row = chunk_of(campaign)
+    whole = scorer.score_chunk(row).to_pylist()[0]
+    items = unpack(whole["scored"]).to_pylist()
+    spoilt_calls = [False] * 100 + [True]
+    # The weights of a network may be finite and still overflow on some image.
+    score = scorer.networks.score
+    monkeypatch.setattr(type(scorer.networks), "score", lambda self, x, fold: spoil(score(x, fold)))
+
+    def spoil(scored: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        logit = scored[0].clone()
+        if spoilt_calls.pop():
+            logit[2] = float("nan")
+        return logit, scored[1]
+
+    spoilt = scorer.score_chunk(row).to_pylist()[0]
+    assert unpack(spoilt["scored"]).to_pylist() == items[:2] + items[3:]
+    (bad,) = unpack(spoilt["bad"]).to_pylist()
+    assert (bad["key"], bad["stage"], bad["error"]) == (items[2]["key"], "score", "NotFinite")
+    assert spoilt["num_items"] == len(items)
+
+
+TIGHT = """
+import pickle, resource, sys
+import numpy as np, torch
+torch.set_num_threads(1)
+from engine.campaign import open_campaign, read_manifest
+from engine.scorer import Scorer
+campaign = open_campaign(sys.argv[1], ["score.batch_size=2048"])
+weights = read_manifest(campaign.stage("train"), "train")["files"]
+scorer = Scorer(campaign.stage("train"), campaign.config, weights, "cpu")
+rng = np.random.default_rng(0)
+pixels, fold = rng.integers(0, 256, (2048, 32, 32, 1), np.uint8), rng.integers(0, 2, 2048)
+scorer(pixels[:8], fold[:8])
+used = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmSize")) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))
+scores = scorer(pixels, fold)
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+pickle.dump((scores.logit, scorer._notes), sys.stdout.buffer)
+"""
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved_aloud(campaign: Campaign) -> None:
+    import pickle
+
+    ended = subprocess.run(
+        [sys.executable, "-c", TIGHT, str(campaign.home)], capture_output=True, timeout=100, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr.decode()
+    logit, notes = pickle.loads(ended.stdout)
+    assert notes[0].startswith(
+        "a batch of 2048 images does not fit the memory of cpu; going on with 1024: --set score."
+    )
+    np.testing.assert_allclose(logit, make_scorer(campaign)(*images(2048)).logit, atol=TOLERANCE)

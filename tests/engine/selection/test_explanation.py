@@ -1,0 +1,102 @@
+"""`vaal select --explain`: of every item of the pool, the truth about why it was or was not picked."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import labelled_items
+from engine.errors import InputError
+from engine.selection.explanation import explain
+from engine.selection.select import select
+from engine.tables.selections import CANDIDATES_FILE
+from tests.conftest import MakeCampaign, pretend_trained
+from tests.fabricate import fabricate_scores
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def selected(make_campaign: MakeCampaign) -> Campaign:
+    """Round 1, with picks of round 0 still out. Every 20th latent is that of the item before it."""
+    campaign = make_campaign("select.budget=40", "select.oversample=3", "select.duplicates=near")
+    for number in (0, 1):
+        campaign = dataclasses.replace(campaign, round=number)
+        pretend_trained(campaign)
+        rng = np.random.default_rng(number)
+
+        def latents(_: str, keys: list[str], rng: np.random.Generator = rng) -> Any:
+            found = rng.normal(size=(len(keys), 32))
+            found[1::20] = found[0::20][: len(found[1::20])]
+            return found
+
+        fabricate_scores(
+            campaign, lambda _, keys, r=rng: r.normal(size=len(keys)), quarantine_every=50, latents=latents
+        )
+        select(campaign)
+    return campaign
+
+
+def rows(campaign: Campaign, name: str) -> list[Row]:
+    return list((campaign.stage("selection") / name).read_table().to_pylist())
+
+
+def why(campaign: Campaign, row: Row) -> Row:
+    return explain(campaign, row["shard"], row["key"])
+
+
+def test_of_a_pick_rank_arm_and_what_it_displaced(selected: Campaign) -> None:
+    picks = rows(selected, "selection.parquet")
+    for pick in picks:
+        found = why(selected, pick)
+        assert found["outcome"] == "picked"
+        assert (found["rank"], found["arm"], found["reason"]) == (pick["rank"], pick["arm"], pick["reason"])
+        assert f"rank {pick['rank']} of 40: {pick['reason']}" in found["why"]
+        assert (pick["displaced_key"] is not None) == ("by the logits alone" in found["why"])
+    assert any(pick["displaced_key"] for pick in picks)
+    assert {pick["arm"] for pick in picks} == {"query", "control"}
+
+
+def test_of_candidates_what_they_duplicate_or_that_others_came_first(selected: Campaign) -> None:
+    candidates = rows(selected, CANDIDATES_FILE)
+    duplicates = [row for row in candidates if row["fate"] == "duplicate"]
+    assert duplicates
+    for row in duplicates:
+        found = why(selected, row)
+        assert found["outcome"] == "duplicate"
+        assert f"with nearly the same latent as {row['of_shard']} {row['of_key']}" in found["why"]
+    place, passed = next((n, row) for n, row in enumerate(candidates) if row["fate"] == "passed over")
+    found = why(selected, passed)
+    assert (found["outcome"], found["candidate"]) == ("not picked", place)
+    assert found["why"].startswith(f"candidate {place} of 120; others were taken first")
+
+
+def test_of_all_others_what_kept_them_out(selected: Campaign) -> None:
+    shard, key = sorted(labelled_items(selected.home))[0]
+    assert explain(selected, shard, key)["outcome"] == "labelled"
+    out = dataclasses.replace(selected, round=0)
+    found = why(selected, rows(out, "selection.parquet")[3])
+    assert found["outcome"] == "out at a vendor"
+    assert "picked in round 000" in found["why"]
+    entry = (selected.stage("scores") / "manifest.json").read_json()["shards"][2]
+    bad = (selected.stage("quarantine") / entry["file"]).read_table().to_pylist()[0]
+    assert why(selected, bad) | {"why": ""} == {
+        "shard": bad["shard"], "key": bad["key"], "outcome": "quarantined", "why": "",
+    }  # fmt: skip
+    scores = (selected.stage("scores") / entry["file"]).read_table()
+    highest = scores.filter(pc.equal(scores["logit"], pc.max(scores["logit"]))).to_pylist()[0]
+    found = why(selected, highest)
+    assert found["outcome"] == "not a candidate"
+    assert re.search(r"its logit [\d.]+ is above -[\d.]+, the highest of the 120 candidates", found["why"])
+
+
+def test_what_is_not_in_the_pool_is_an_error(selected: Campaign, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere.tar: no such shard in the pool; the first is digits-00000.tar"):
+        explain(selected, "nowhere.tar", "1")
+    with pytest.raises(InputError, match=r"digits-00000.tar: has no item 'x', nor was one quarantined"):
+        explain(selected, "digits-00000.tar", "x")

@@ -1,0 +1,207 @@
+"""A selection is made once; anew when its options change; and, handed out, by force alone: nothing is sent twice."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.campaign.folder import Campaign, open_campaign
+from engine.campaign.labels import labelled_items
+from engine.config.options import override
+from engine.errors import ConfigError, InputError, NotAcceptableError
+from engine.handoff.generic import export
+from engine.selection.select import select
+from engine.tables.selections import CANDIDATES_FILE, picked_items
+from tests.conftest import MakeCampaign, pretend_trained
+from tests.fabricate import fabricate_scores
+
+Identity = tuple[str, str]
+
+
+@pytest.fixture
+def scored(make_campaign: MakeCampaign) -> Campaign:
+
+    campaign = make_campaign("select.budget=40", "select.duplicates=exact")
+    pretend_trained(campaign)
+    rng = np.random.default_rng(0)
+    fabricate_scores(
+        campaign,
+        lambda _, keys: rng.normal(size=len(keys)),
+        quarantine_every=50,
+        latents=lambda _, keys: rng.normal(size=(len(keys), 32)),
+    )
+    return campaign
+
+
+def picks(campaign: Campaign) -> set[Identity]:
+    table = (campaign.stage("selection") / "selection.parquet").read_table(["shard", "key"])
+    return set(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
+
+
+def files(campaign: Campaign) -> dict[str, bytes]:
+    folder = campaign.stage("selection")
+    return {name: (folder / name).read_bytes() for name in ("selection.parquet", CANDIDATES_FILE)}
+
+
+def with_options(campaign: Campaign, **options: object) -> Campaign:
+    changed = {f"select.{name}": value for name, value in options.items()}
+    return dataclasses.replace(campaign, config=override(campaign.config, changed, "test"))
+
+
+@pytest.mark.parametrize("left", [(), (CANDIDATES_FILE,), (CANDIDATES_FILE, "selection.parquet")])
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(scored: Campaign, left: tuple[str, ...]) -> None:
+    select(scored)
+    whole = files(scored)
+    folder = scored.stage("selection")
+    (folder / "manifest.json").delete()
+    for name in {*whole} - {*left}:
+        (folder / name).delete()
+    select(scored)
+    assert files(scored) == whole
+
+
+def test_other_options_make_it_anew_as_long_as_it_is_not_handed_out(scored: Campaign) -> None:
+    select(scored)
+    lines: list[str] = []
+    manifest = select(with_options(scored, budget=25), report=lines.append)
+    assert manifest["counts"]["picked"] == len(picks(scored)) == 25
+    assert lines[0] == "the selection is made anew: select.budget changed"
+    with pytest.raises(ConfigError, match=r"selection: made before select.budget changed; run: vaal select"):
+        export(scored, lambda *_: None)
+    assert picked_items(scored.home, before=0).num_rows == 0
+
+
+def test_a_train_manifest_that_was_written_anew_changes_nothing(scored: Campaign) -> None:
+    first = select(scored)
+    manifest = scored.stage("train") / "manifest.json"
+    manifest.write_json({**manifest.read_json(), "completed_at": "later"})
+    assert select(scored) == first
+
+
+def test_a_setting_is_too_late_once_it_is_handed_out(scored: Campaign) -> None:
+    home = str(scored.home)
+    select(scored)
+    assert open_campaign(home, ["select.budget=41"]).config.select.budget == 41
+    select(open_campaign(home, []))
+    export(open_campaign(home, []), lambda *_: None)
+    with pytest.raises(ConfigError, match=r"select.budget: too late .*handoff/generic is complete.*select --force"):
+        open_campaign(home, ["select.budget=42"])
+    assert open_campaign(home, ["select.budget=42"], force=True).config.select.budget == 42
+
+
+def test_what_is_handed_out_is_replaced_by_force_alone_and_stays_out(scored: Campaign) -> None:
+    select(scored)
+    export(scored, lambda *_: None)
+    first, kept = picks(scored), files(scored)
+    tasks = (scored.stage("handoff/generic") / "tasks.csv").read_bytes()
+    other = with_options(scored, seed=5)
+    with pytest.raises(ConfigError, match=r"select.seed changed, but its images are handed out; .*select --force"):
+        select(other)
+    assert picks(scored) == first
+
+    select(other, force=True)
+    second = picks(other)
+    assert len(second) == 40
+    assert not second & first
+    old = other.stage("selection") / "replaced/000"
+    assert {name: (old / name).read_bytes() for name in kept} == kept
+    assert (old / "handoff/generic/tasks.csv").read_bytes() == tasks
+    assert picked_items(other.home, before=0).num_rows == 40
+    assert picked_items(other.home, before=1).num_rows == 80
+    export(other, lambda *_: None)
+    assert (other.stage("handoff/generic") / "tasks.csv").read_bytes() != tasks
+
+    select(other, force=True)
+    assert not picks(other) & (first | second | labelled_items(other.home))
+    assert picked_items(other.home, before=1).num_rows == 120
+
+
+def test_a_replacement_that_was_killed_is_recorded_once(scored: Campaign, tmp_path: Path) -> None:
+    select(scored)
+    export(scored, lambda *_: None)
+    select(scored, force=True)
+    calm = {path.name: path.read_bytes() for path in Path(scored.stage("selection").path).glob("*.parquet")}
+    # As if the run had died after it recorded the old selection, and before it opened the stage.
+    folder = Path(scored.stage("selection").path)
+    old = folder / "replaced/000"
+    for path in [*folder.glob("*.parquet"), folder / "manifest.json"]:
+        shutil.copy(old / path.name, path)
+    shutil.copytree(old / "handoff/generic", Path(scored.stage("handoff/generic").path), dirs_exist_ok=True)
+    select(scored, force=True)
+    assert not (folder / "replaced/001").exists()
+    assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == calm
+
+
+def test_a_replacement_that_fails_leaves_what_there_was(scored: Campaign) -> None:
+    manifest = select(scored)
+    export(scored, lambda *_: None)
+    with pytest.raises(ConfigError, match="only"):
+        select(with_options(scored, budget=1550), force=True)
+    assert (scored.stage("selection") / "manifest.json").read_json() == manifest
+    assert (scored.stage("handoff/generic") / "manifest.json").exists()
+    assert picked_items(scored.home, before=0).num_rows == 0
+
+
+def test_nothing_is_replaced_that_cannot_be_recorded(scored: Campaign) -> None:
+    select(scored)
+    export(scored, lambda *_: None)
+    file = scored.stage("selection") / "selection.parquet"
+    file.write_table(file.read_table().slice(1))
+    with pytest.raises(InputError, match=r"selection.parquet: not the file that was handed out; restore it"):
+        select(scored, force=True)
+    assert (scored.stage("selection") / "manifest.json").exists()
+
+
+def test_scores_of_other_weights_are_refused(scored: Campaign) -> None:
+    manifest = scored.stage("scores") / "manifest.json"
+    manifest.write_json({**manifest.read_json(), "inputs": {"vae.safetensors": "0" * 64}})
+    with pytest.raises(InputError, match=r"scores: made with another vae.safetensors than there is now .*vaal score"):
+        select(scored)
+
+
+def test_a_budget_of_nothing_picks_nothing(scored: Campaign) -> None:
+    manifest = select(with_options(scored, budget=0))
+    assert picks(scored) == set()
+    assert (manifest["counts"]["candidates"], manifest["highest_picked_logit"]) == (0, None)
+
+
+def test_a_pool_that_is_labelled_whole_has_nothing_to_pick(scored: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = set()
+    for name in scored.stage("scores").children():
+        if name.endswith(".parquet"):
+            table = (scored.stage("scores") / name).read_table(["shard", "key"])
+            everything |= set(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
+    monkeypatch.setattr("engine.selection.sources.labelled_items", lambda _: everything)
+    with pytest.raises(ConfigError, match=r"select.budget=40: only 0 items are neither labelled, .*select.budget=0"):
+        select(scored)
+    assert select(with_options(scored, budget=0))["counts"]["eligible"] == 0
+
+
+def test_duplicates_beyond_the_candidates_call_for_more_of_them(scored: Campaign) -> None:
+
+    # All of the lowest logits have one latent, and are one another's duplicates.
+    fabricate_scores(
+        scored,
+        lambda _, keys: np.arange(len(keys)),
+        latents=lambda shard, keys: np.where(
+            np.arange(len(keys))[:, None] < 60, 1.0, np.random.default_rng(len(shard)).normal(size=(len(keys), 32))
+        ),
+    )
+    manifest = select(with_options(scored, duplicates="near", oversample=1.0, control_fraction=0.0))
+    assert manifest["counts"]["picked"] == len(picks(scored)) == 40
+    assert manifest["counts"]["candidates"] > 400
+    with pytest.raises(ConfigError, match=r"only \d+ are no duplicates; lower it: .*raise select.duplicate_cosine"):
+        select(with_options(scored, duplicates="near", budget=1500))
+
+
+def test_no_signal_is_refused_before_anything_is_read(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign("select.when_no_signal=refuse")
+    pretend_trained(campaign, "none")
+    fabricate_scores(campaign, lambda _, keys: np.zeros(len(keys)))
+    for name in campaign.stage("scores").children():
+        if name.endswith(".parquet"):
+            (campaign.stage("scores") / name).delete()
+    with pytest.raises(NotAcceptableError):
+        select(campaign)

@@ -1,0 +1,203 @@
+"""Laws 5 and 6: the selection equals its definition, and picks nothing labelled, quarantined or picked before."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from engine.campaign.folder import Campaign, create
+from engine.campaign.labels import labelled_items
+from engine.config.options import CampaignConfig, override
+from engine.errors import ConfigError, InputError
+from engine.handoff.generic import export
+from engine.pool.identity import item_id_of
+from engine.selection import parts
+from engine.selection.select import select
+from engine.tables.selections import picked_items
+from tests.conftest import MakeCampaign, pretend_trained
+from tests.fabricate import fabricate_scores
+from tests.rounds import encoded, write_shard
+
+PAPER = ("select.diversity=none", "select.duplicates=off", "select.control_fraction=0")
+
+
+@pytest.fixture
+def scored(make_campaign: MakeCampaign) -> Campaign:
+    """Scores with many ties, and every 50th item in quarantine."""
+    campaign = make_campaign(*PAPER)
+    pretend_trained(campaign)
+    rng = np.random.default_rng(0)
+    fabricate_scores(campaign, lambda _, keys: rng.integers(-20, 20, len(keys)), quarantine_every=50)
+    return campaign
+
+
+def rows(campaign: Campaign, stage: str, pattern: str = "*.parquet") -> list[dict[str, object]]:
+    files = sorted(Path(campaign.stage(stage).path).glob(pattern))
+    return pa.concat_tables([(campaign.stage(stage) / f.name).read_table() for f in files]).to_pylist()
+
+
+def test_selection_is_sort_everything_and_take_b(scored: Campaign) -> None:
+    manifest = select(scored)
+    labelled = labelled_items(scored.home)
+    everything = [row for row in rows(scored, "scores") if (row["shard"], row["key"]) not in labelled]
+    expected = sorted(everything, key=lambda row: (row["logit"], row["shard"], row["key"]))[:100]
+    picks = rows(scored, "selection")
+    for column in ("logit", "shard", "key", "offset", "size_bytes"):
+        assert [pick[column] for pick in picks] == [row[column] for row in expected]
+    assert [pick["rank"] for pick in picks] == list(range(100))
+    assert {pick["arm"] for pick in picks} == {"query"}
+    counts = manifest["counts"]
+    assert counts["eligible"] == len(everything)
+    assert (counts["candidates"], counts["control"], counts["picked"], counts["picked_before"]) == (300, 0, 100, 0)
+    assert manifest["highest_candidate_logit"] == sorted(row["logit"] for row in everything)[299]
+    assert {pick["displaced_key"] for pick in picks} == {None}
+    assert manifest["highest_picked_logit"] == expected[-1]["logit"]
+    assert {pick["reason"] for pick in picks} == {"lowest labelled-logit"}
+    assert (manifest["signal"], manifest["when_no_signal"]) == ("present", None)
+    for stage in ("train", "scores"):
+        content = Path((scored.stage(stage) / "manifest.json").path).read_bytes()
+        assert manifest["inputs"][stage] == hashlib.sha256(content).hexdigest()
+
+
+def test_tasks_of_a_cluster_pick_what_one_process_picks(
+    make_campaign: MakeCampaign, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = make_campaign("select.diversity=gumbel")
+    pretend_trained(campaign)
+    rng = np.random.default_rng(0)
+    fabricate_scores(campaign, lambda _, keys: rng.integers(-20, 20, len(keys)), quarantine_every=50)
+    select(campaign)
+    alone = [rows(campaign, "selection"), rows(campaign, "selection/candidates")]
+    (campaign.stage("selection") / "manifest.json").delete()
+    monkeypatch.setattr(parts, "PART_ROWS", 300)
+    shares: list[float] = []
+    select(campaign, on_progress=shares.append)
+    assert [rows(campaign, "selection"), rows(campaign, "selection/candidates")] == alone
+    assert {pick["arm"] for pick in alone[0]} == {"query", "control"}
+    assert shares == sorted(shares)
+    assert (len(shares), shares[-1]) == (10, 1)
+
+
+def test_a_picture_is_paid_for_once_in_whatever_clothes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [
+        np.kron(rng.integers(0, 256, (8, 8, 1), np.uint8), np.ones((8, 8, 3), np.uint8)).astype(np.uint8)
+        for _ in range(30)
+    ]
+    members = {f"{number:02d}.png": encoded(picture) for number, picture in enumerate(pictures)}
+    # Copies that score lower than their originals: the same bytes, as a JPEG, mirrored.
+    for number in range(10):
+        members[f"{number:02d}-bytes.png"] = members[f"{number:02d}.png"]
+        members[f"{number:02d}-jpeg.jpg"] = encoded(pictures[number], "JPEG")
+        members[f"{number:02d}-mirror.png"] = encoded(np.ascontiguousarray(pictures[number][:, ::-1]))
+    write_shard(tmp_path / "a.tar", members)
+    (tmp_path / "labels.csv").write_text("shard,key,label\na.tar,00,x\na.tar,01-jpeg,x\n")
+    settings = {"image.size": 32, "select.budget": 20, "select.control_fraction": 0.0, "select.diversity": "none"}
+    config = override(CampaignConfig(), settings, "test")
+    campaign = create(str(tmp_path / "c"), [f"{tmp_path}/a.tar"], f"{tmp_path}/labels.csv", config, lambda _: None)
+    pretend_trained(campaign)
+    fabricate_scores(campaign, lambda _, keys: np.array([-len(key) + int(key[:2]) / 100 for key in keys]))
+    manifest = select(campaign)
+    picks = rows(campaign, "selection")
+    originals = [str(pick["key"])[:2] for pick in picks]
+    assert len(set(originals)) == len(originals) == 20
+    assert not {"00", "01"} & set(originals)
+    assert {f"{number:02d}-mirror" for number in range(2, 10)} <= {pick["key"] for pick in picks}
+    assert manifest["counts"]["duplicates_bytes"] > 0 < manifest["counts"]["duplicates_picture"]
+    assert [pick["group_size"] for pick in picks[:8]] == [4] * 8
+
+
+def test_nothing_labelled_quarantined_or_picked_before_is_picked(scored: Campaign) -> None:
+    taken = labelled_items(scored.home)
+    taken |= {(row["shard"], row["key"]) for row in rows(scored, "quarantine")}  # type: ignore[misc]
+    assert len(taken) > 200
+    for number in range(3):
+        round_campaign = dataclasses.replace(scored, round=number)
+        rng = np.random.default_rng(number)
+        pretend_trained(round_campaign)
+        fabricate_scores(round_campaign, lambda _, keys, rng=rng: rng.normal(size=len(keys)), quarantine_every=50)
+        select(round_campaign)
+        picks = {(row["shard"], row["key"]) for row in rows(round_campaign, "selection")}
+        assert len(picks) == 100
+        assert not picks & taken
+        taken |= picks  # type: ignore[arg-type]
+    assert picked_items(scored.home, before=3).num_rows == 300
+
+
+def test_a_second_call_changes_nothing(scored: Campaign) -> None:
+    first = select(scored)
+    file = Path((scored.stage("selection") / "selection.parquet").path)
+    before = file.stat().st_mtime_ns
+    assert select(scored) == first
+    assert file.stat().st_mtime_ns == before
+
+
+def test_item_ids_are_opaque_and_follow_the_salt(scored: Campaign) -> None:
+    select(scored)
+    for pick in rows(scored, "selection"):
+        assert pick["item_id"] == item_id_of(str(pick["shard"]), str(pick["key"]), scored.config.salt)
+    assert item_id_of("a", "b", "1" * 32) != item_id_of("a", "b", "2" * 32)
+    assert item_id_of("a", "bc", "1" * 32) != item_id_of("ab", "c", "1" * 32)
+
+
+def test_a_budget_above_the_candidates_is_refused(scored: Campaign) -> None:
+    config = scored.config.model_copy(update={"select": scored.config.select.model_copy(update={"budget": 1597})})
+    with pytest.raises(ConfigError, match=r"select.budget=1597: only \d+ items are neither labelled, .*--set select"):
+        select(dataclasses.replace(scored, config=config))
+    assert not (scored.stage("selection") / "manifest.json").exists()
+
+
+def test_scores_that_were_damaged_are_refused_by_name(scored: Campaign) -> None:
+    file = sorted(Path(scored.stage("scores").path).glob("*.parquet"))[3]
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=f"{file.name}: damaged since it was committed"):
+        select(scored)
+
+
+def test_selection_needs_scores(make_campaign: MakeCampaign) -> None:
+    with pytest.raises(InputError, match=r"scores: not complete; run: vaal score"):
+        select(make_campaign())
+
+
+def test_the_handoff_holds_the_picked_files_and_no_path(scored: Campaign) -> None:
+    select(scored)
+    progress: list[tuple[int, int]] = []
+    manifest = export(scored, lambda done, total: progress.append((done, total)))
+    folder = Path(scored.stage("handoff/generic").path)
+    picks = rows(scored, "selection")
+    for pick in picks:
+        shard = Path(scored.config.pool.root, str(pick["shard"])).read_bytes()
+        start = int(str(pick["offset"]))
+        content = shard[start : start + int(str(pick["size_bytes"]))]
+        assert (folder / f"images/{pick['item_id']}.png").read_bytes() == content
+    assert len(list((folder / "images").iterdir())) == len(picks) == manifest["counts"]["images"]
+    lines = (folder / "tasks.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == [pick["item_id"] for pick in picks]
+    assert len((folder / "tasks.jsonl").read_text().splitlines()) == 100
+    for name in ("tasks.csv", "tasks.jsonl"):
+        text = (folder / name).read_text()
+        assert ".tar" not in text
+        assert not [pick for pick in picks if f'"{pick["key"]}"' in text]
+    assert progress[-1] == (100, 100)
+    assert export(scored, lambda *_: None) == manifest
+
+
+def test_nothing_is_handed_out_from_a_changed_shard(scored: Campaign, tmp_path: Path) -> None:
+    select(scored)
+    shard = Path(scored.config.pool.root) / "digits-00007.tar"
+    content, stat = shard.read_bytes(), shard.stat()
+    shard.write_bytes(content + bytes(512))
+    try:
+        with pytest.raises(InputError, match=r"digits-00007.tar: changed since init"):
+            export(scored, lambda *_: None)
+        assert not Path(scored.stage("handoff/generic").path).exists()
+    finally:
+        import os
+
+        shard.write_bytes(content)
+        os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -1,0 +1,73 @@
+"""Files appear whole or not at all, on local disks and on object stores over HTTP."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from engine.errors import ConfigError, InputError, StorageError
+from engine.storage.location import Location
+from tests.servers import gcs_server, s3_server
+
+
+@pytest.fixture(params=["local", "s3", "gs"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Location]:
+    if request.param == "local":
+        yield Location.of(str(tmp_path / "folder"))
+        return
+    server = s3_server if request.param == "s3" else gcs_server
+    with server("bucket") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield Location.of(f"{request.param}://bucket/folder")
+
+
+def test_what_is_written_is_read(folder: Location) -> None:
+    assert not (folder / "a/b.json").exists()
+    assert folder.children() == {}
+    (folder / "a/b.json").write_json({"x": "ü"})
+    (folder / "a/c.json").write_json({})
+    table = pa.table({"x": [1, 2]})
+    assert (folder / "t.parquet").write_table(table) == (folder / "t.parquet").write_table(table)
+    assert (folder / "a/b.json").read_json() == {"x": "ü"}
+    assert list((folder / "a").children()) == ["b.json", "c.json"]
+    assert (folder / "t.parquet").read_table() == table
+    (folder / "a/b.json").delete()
+    assert list((folder / "a").children()) == ["c.json"]
+    with pytest.raises(InputError, match=r"b.json: cannot be read"):
+        (folder / "a/b.json").read_bytes()
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        (folder / "a/c.json").read_table()
+
+
+def test_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Location.of("a/b").url == f"{tmp_path}/a/b"
+    assert Location.of("a/../b/").url == f"{tmp_path}/b"
+    assert Location.of(f"file://{tmp_path}/a").url == f"{tmp_path}/a"
+    assert Location.of("s3://bucket/a/").url == "s3://bucket/a"
+    with pytest.raises(ConfigError, match=r"ftp://host.*use a local path, s3:// or gs://"):
+        Location.of("ftp://host/file").exists()
+
+
+def test_a_write_that_fails_leaves_the_older_file_and_no_draft(tmp_path: Path) -> None:
+    file = Location.of(str(tmp_path / "file"))
+    file.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StorageError, match=r"file: cannot be written: File too large"):
+            file.write_bytes(bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"file/x: cannot be written"):
+        (Location.of(str(tmp_path / "file")) / "x").write_bytes(b"")

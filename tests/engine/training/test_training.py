@@ -1,0 +1,175 @@
+"""Training under Ray Train and DeepSpeed: equal to plain PyTorch, to itself after a kill, and whole in its results."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.campaign.folder import Campaign
+from engine.errors import ConfigError, InputError
+from engine.models.weights import load_networks, make_networks
+from engine.pool.identity import held_out_of
+from engine.simulation.demo_pools import DemoPool
+from engine.training.plan import HELD_OUT_SHARE, plan
+from engine.training.train import train
+from tests.conftest import MakeCampaign
+from tests.learn import optimize
+
+STEPS = 24
+SETTINGS = (
+    "train.batch_size=16", f"train.max_steps={STEPS}", "train.workers=2", "train.zero_stage=2",
+    "train.checkpoint_steps=7", "train.task=classification",
+)  # fmt: skip
+
+
+def quiet(_: str) -> None: ...
+
+
+def assert_equals_plain_pytorch(campaign: Campaign, files: dict[str, str]) -> None:
+    expected = make_networks(campaign.config)
+    optimize(plan(campaign), campaign, expected)
+    found = load_networks(campaign.stage("train"), campaign.config, files)
+    for network, plain in zip(found[:2], expected[:2], strict=True):
+        assert network is not None and plain is not None  # noqa: PT018
+        for name, parameter in network.named_parameters():
+            torch.testing.assert_close(parameter, plain.get_parameter(name).detach(), atol=1e-5, rtol=0)
+
+
+def kill_a_worker() -> None:
+    workers = [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
+    ]
+    os.kill(min(process.pid for process in workers), signal.SIGKILL)
+
+
+@pytest.mark.timeout(480)
+def test_training_equals_plain_pytorch(make_campaign: MakeCampaign, local_ray: None) -> None:
+    campaign = make_campaign(*SETTINGS)
+    seen: list[tuple[int, int, dict[str, float]]] = []
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    manifest = train(campaign, "local", lambda *progress: seen.append(progress), quiet)
+    assert signal.getsignal(signal.SIGINT) is on_interrupt
+    # The task learner is trained beside, and plain_pytorch has none: it changes nothing.
+    assert_equals_plain_pytorch(campaign, manifest["files"])
+    check_results(campaign, manifest)
+    assert seen[-1] == (STEPS, STEPS, manifest["losses"])
+    assert train(campaign, "local", lambda *_: None, quiet) == manifest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(480)
+def test_a_killed_worker_changes_no_bit(make_campaign: MakeCampaign, local_ray: None) -> None:
+    undisturbed = train(make_campaign(*SETTINGS), "local", lambda *_: None, quiet)
+    killed: list[int] = []
+    notes: list[str] = []
+
+    def kill_once(step: int, num_steps: int, losses: dict[str, float]) -> None:
+        if step >= 10 and not killed:
+            killed.append(step)
+            kill_a_worker()
+
+    disturbed = train(make_campaign(*SETTINGS, name="disturbed"), "local", kill_once, notes.append)
+    assert killed
+    assert any("going on from" in note for note in notes)
+    assert disturbed["files"] == undisturbed["files"]
+    assert disturbed["diagnosis"] == undisturbed["diagnosis"]
+
+
+def check_results(campaign: Campaign, manifest: dict[str, Any]) -> None:
+    folder = Path(campaign.stage("train").path)
+    metrics = pq.read_table(folder / "metrics.parquet").to_pylist()
+    assert [row["step"] for row in metrics] == list(range(STEPS))
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    for name in ("transductive", "task"):
+        scalars = [event.value for event in events.Scalars(f"loss/{name}")]
+        assert scalars == pytest.approx([row[name] for row in metrics], rel=1e-6)
+    assert metrics[-1]["task"] < 0.8 * metrics[0]["task"]
+    assert manifest["counts"] == {"labelled": 200, "unlabelled_estimate": 1597, "steps": STEPS}
+    assert manifest["task"]["classes"] == [str(digit) for digit in range(7)]
+    assert 0.2 < manifest["task"]["held_out_accuracy"] <= 1
+    assert 0 <= manifest["waiting_for_images"] < 1
+    assert manifest["signal"] in ("present", "none")
+    assert manifest["diagnosis"]["held_out"]["labelled"] == 200
+    assert set(manifest["files"]) == {
+        "vae.safetensors", "discriminator-0.safetensors", "discriminator-1.safetensors", "task.safetensors",
+        "metrics.parquet",
+    }  # fmt: skip
+    header = safetensors.torch.load((folder / "discriminator-1.safetensors").read_bytes())
+    assert {tensor.dtype for tensor in header.values()} == {torch.float32}
+
+
+@pytest.mark.timeout(480)
+def test_a_lost_shard_is_named_and_training_goes_on_from_the_last_whole_checkpoint_with_other_workers(
+    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.training.train.MAX_FAILURES", 0)
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for file in sorted(Path(pool.shards[0]).parent.glob("*.tar"))[:2]:
+        (folder / file.name).write_bytes(file.read_bytes())
+    labels = tmp_path / "labels.csv"
+    keys = sorted(key for shard, key in pool.oracle if shard == "digits-00000.tar")[:20]
+    labels.write_text("shard,key,label\n" + "".join(f"digits-00000.tar,{key},1\n" for key in keys))
+    settings = ("train.batch_size=16", "train.max_steps=60", "train.checkpoint_steps=5", "train.epochs=20")
+    campaign = make_campaign(*settings, shards=[f"{folder}/*.tar"], labels=labels)
+    lost, kept = folder / "digits-00001.tar", tmp_path / "kept.tar"
+
+    def lose_a_shard(step: int, num_steps: int, losses: dict[str, float]) -> None:
+        if step >= 20 and lost.exists():
+            lost.rename(kept)
+
+    with pytest.raises(InputError, match=r"digits-00001.tar: the shard is gone; restore it"):
+        train(campaign, "local", lose_a_shard, quiet)
+    assert not (campaign.stage("train") / "manifest.json").exists()
+    kept.rename(lost)
+    checkpoints = sorted(Path(campaign.stage("train").path).glob("checkpoint/*/checkpoint_*/"))
+    assert len(checkpoints) == campaign.config.train.checkpoints_kept
+    damaged = checkpoints[-1] / "vae.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+
+    notes: list[str] = []
+    steps: list[int] = []
+    # As many workers as this machine has room for, and another ZeRO stage.
+    elastic = make_again(campaign, {"train.workers": 4, "train.min_workers": 1, "train.zero_stage": 1})
+    manifest = train(elastic, "local", lambda step, *_: steps.append(step), notes.append)
+    assert "is not whole (vae.safetensors is not what was written); going back to the one before" in notes[0]
+    assert "going on from" in notes[1]
+    assert steps[0] > 10
+    assert_equals_plain_pytorch(campaign, manifest["files"])
+    metrics = (campaign.stage("train") / "metrics.parquet").read_table()
+    assert metrics["step"].to_pylist() == list(range(60))
+
+
+def make_again(campaign: Campaign, settings: dict[str, Any]) -> Campaign:
+    from engine.config.options import override
+
+    return Campaign(campaign.home, override(campaign.config, settings, "test"), 0)
+
+
+def test_labels_that_cannot_train_are_refused_before_anything_starts(
+    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path
+) -> None:
+    labels = tmp_path / "all.csv"
+    rows = "".join(f"{shard},{key},{label}\n" for (shard, key), label in pool.oracle.items())
+    labels.write_text("shard,key,label\n" + rows)
+    with pytest.raises(ConfigError, match="is more than the 0 unlabelled items"):
+        make_campaign(labels=labels)
+    (shard, key), _ = next(iter(pool.oracle.items()))
+    labels.write_text(f"shard,key,label\n{shard},{key},1\n")
+    campaign = make_campaign(labels=labels, name="one")
+    with pytest.raises(ConfigError, match="all 1 labelled images fall into one fold"):
+        plan(campaign)
+    held_out = next(item for item in pool.oracle if held_out_of(*item, HELD_OUT_SHARE))
+    labels.write_text(f"shard,key,label\n{held_out[0]},{held_out[1]},1\n")
+    campaign = make_campaign("train.folds=1", labels=labels, name="held out")
+    with pytest.raises(ConfigError, match="leaves none of the 1 to train on; label more"):
+        plan(campaign)

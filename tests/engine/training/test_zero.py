@@ -1,0 +1,111 @@
+"""Law 7: any number of workers under any ZeRO stage trains as plain PyTorch does, and goes on where another stopped."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from engine.campaign.folder import Campaign, create
+from engine.config.options import CampaignConfig, override
+from engine.config.texts import parse_settings
+from engine.models.weights import make_networks
+from engine.simulation.demo_pools import DemoPool
+from engine.training.plan import plan
+from tests.engine.training.zero_worker import STEPS, VARIANT
+from tests.learn import optimize
+
+SETTINGS = ("image.size=8", "train.batch_size=16", "train.vae_steps=2", f"train.max_steps={STEPS}")
+WORLDS = [1, 2, pytest.param(4, marks=pytest.mark.slow)]
+
+
+class Runs:
+    """What any number of processes wrote, each run once; two first, for the others go on from their checkpoints."""
+
+    def __init__(self, campaign: Campaign, folder: Path) -> None:
+        self.campaign, self._folder = campaign, folder
+        self._done: set[int] = set()
+
+    def of(self, world: int) -> Path:
+        for number in [n for n in (2, world) if n not in self._done]:
+            self._done.add(number)
+            self._run(number)
+        return self._folder
+
+    def _run(self, world: int) -> None:
+        words = [sys.executable, "-m", "tests.engine.zero_worker", str(self.campaign.home), str(self._folder)]
+        where = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        processes = [
+            subprocess.Popen(
+                words, env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for rank in range(world)
+        ]  # fmt: skip
+        for process in processes:
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, output[-3000:]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, pool: DemoPool) -> Runs:
+    folder = tmp_path_factory.mktemp("zero")
+    config = override(CampaignConfig(), parse_settings([*pool.settings, *SETTINGS]), "test")
+    return Runs(create(str(folder / "campaign"), pool.shards, str(pool.labels), config, lambda _: None), folder)
+
+
+@pytest.fixture(scope="module")
+def plain(runs: Runs) -> dict[str, Tensor]:
+    return plain_weights(runs.campaign)
+
+
+def plain_weights(campaign: Campaign) -> dict[str, Tensor]:
+    networks = make_networks(campaign.config)
+    optimize(plan(campaign), campaign, networks, guarded=False)
+    modules = {"vae": networks.vae, "discriminators": networks.discriminators}
+    return {f"{m}/weight/{key}": p for m, module in modules.items() if module for key, p in module.named_parameters()}
+
+
+def assert_same_weights(file: Path, expected: dict[str, Tensor]) -> None:
+    found = safetensors.torch.load_file(file)
+    assert {key for key in found if "/weight/" in key} == set(expected)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(
+            found[key], tensor.detach(), atol=1e-5, rtol=0, msg=lambda m, k=key: f"{file.name} {k}: {m}"
+        )
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("world", WORLDS)
+def test_workers_and_zero_stages_train_alike(runs: Runs, plain: dict[str, Tensor], world: int, stage: int) -> None:
+    assert_same_weights(runs.of(world) / f"world-{world}-stage-{stage}.safetensors", plain)
+    assert_same_weights(runs.of(world) / f"resumed-{world}-stage-{stage}.safetensors", plain)
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(runs: Runs, stage: int) -> None:
+    found, expected = (
+        safetensors.torch.load_file(runs.of(2) / f"{kind}-2-stage-{stage}.safetensors") for kind in ("resumed", "world")
+    )
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_accumulation_clipping_and_offload_train_as_plain_pytorch(runs: Runs, world: int) -> None:
+    settings = {key: value for key, value in VARIANT.items() if key != "train.offload"}
+    changed = Campaign(runs.campaign.home, override(runs.campaign.config, settings, "test"), 0)
+    assert_same_weights(runs.of(world) / f"variant-{world}.safetensors", plain_weights(changed))
