@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.tables.histogram import GROUPS, HISTOGRAM_SCHEMA, Histogram
@@ -23,6 +23,7 @@ def histogram(pieces: list[Piece]) -> Histogram:
 
 
 @given(PIECES)
+@settings(deadline=None)
 def test_counts_are_numpys_over_the_same_edges(pieces: list[Piece]) -> None:
     table = histogram(pieces).to_table()
     assert table.schema == HISTOGRAM_SCHEMA
@@ -43,6 +44,7 @@ def test_counts_are_numpys_over_the_same_edges(pieces: list[Piece]) -> None:
 
 
 @given(PIECES, st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_counts_depend_on_the_values_alone(pieces, random) -> None:  # type: ignore[no-untyped-def]
     single = [(group, [value]) for group, values in pieces for value in values]
     random.shuffle(single)
@@ -50,6 +52,7 @@ def test_counts_depend_on_the_values_alone(pieces, random) -> None:  # type: ign
 
 
 @given(st.lists(PIECES, max_size=5), st.randoms(use_true_random=False))
+@settings(deadline=None)
 def test_merging_equals_adding_all_values_to_one(parts, random) -> None:  # type: ignore[no-untyped-def]
     expected = histogram([piece for part in parts for piece in part]).to_table()
     counted = [histogram(part) for part in parts] or [Histogram(NUM_BINS)]
