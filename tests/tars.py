@@ -3,6 +3,12 @@
 import io
 import tarfile
 
+from engine.config.options import ImageConfig
+from engine.pool.items import Item, read_items
+
+IMAGE = ImageConfig()
+END = bytes(1024)
+"""The two blocks of zeros after the last member."""
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 VARIABLE = [(f"{i:03d}.{suffix}", bytes([i + 1]) * (100 + 300 * i)) for i in range(6) for suffix in ("jpg", "json")]
 FIXED = [(f"{i}.png", bytes([i + 1]) * 512) for i in range(8)]
@@ -48,3 +54,8 @@ def record(key: str, value: str) -> bytes:
     while len(str(length)) + len(rest) != length:
         length += 1
     return str(length).encode() + rest
+
+
+def read(content: bytes, image: ImageConfig = IMAGE) -> list[Item]:
+    """The items of a shard with this content."""
+    return list(read_items(io.BytesIO(content), "shard.tar", len(content), image))

@@ -60,6 +60,24 @@ def test_mirroring_flips_the_bits_of_the_mask_and_no_other(side: int) -> None:
     assert np.bitwise_count(as_is ^ mirrored).sum(axis=1).min() > MAX_DISTANCE
 
 
+@pytest.mark.parametrize("side", [16, 32, 64, 224])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_zero_but_for_rounding_gives_no_bit(side: int, channels: int) -> None:
+    """A symmetric picture has no odd frequency along its axis: its sums are rounding alone, of either sign."""
+    half = tiles(50, side)[:, :, : side // 2, :channels]
+    symmetric = np.concatenate([half, half[:, :, ::-1]], axis=2)
+    found = perceptual_hash(symmetric)
+    # Half the bits are of odd frequencies, so some of these pictures are too plain for a hash, which is zero then.
+    assert found.has_hash_N.sum() > 10
+    assert not (found.hash_NB & MIRROR_MASK).any()
+    # One pixel that is one level brighter is more than rounding: at 32 px it moves a sum by up to 0.002 levels.
+    if (side, channels) == (32, 1):
+        symmetric[:, 0, 0] += 1
+        moved = perceptual_hash(symmetric)
+        bits = np.bitwise_count(moved.hash_NB[moved.has_hash_N] & MIRROR_MASK).sum(axis=1)
+        assert bits.min() > np.bitwise_count(MIRROR_MASK).sum() / 4
+
+
 def test_brightness_contrast_colour_of_greys_and_alpha_do_not_count() -> None:
     grey = noise(20, 32, 1) // 4 + 20
     code = perceptual_hash(grey)
