@@ -6,16 +6,11 @@ from collections.abc import Callable
 import typer
 
 from jobs.demo import demo
-from jobs.export import export
 from jobs.ingest import ingest
 from jobs.init import init
-from jobs.report import report
-from jobs.round import whole_round
-from jobs.score import score
-from jobs.select import select
+from jobs.stages import export, report, score, select, train, whole_round
 from jobs.status import status
 from jobs.submit import submit
-from jobs.train import train
 
 app = typer.Typer(
     name="vaal",

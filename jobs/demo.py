@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.stages import complete_all
 from jobs.terminal import AddressOption, DebugOption, JsonOption, Outcome, Terminal, terminal
 
 if TYPE_CHECKING:
@@ -32,10 +33,9 @@ def demo(
 ) -> None:
     """Run one whole round on real images, with labels that lack some of the classes."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign.folder import open_campaign
+        from engine.campaign.opening import open_campaign
         from engine.simulation import demo_pools as pools
         from engine.storage.location import Location
-        from jobs import round as whole_round
 
         home = folder.resolve() / pool
         made = pools.POOLS[pool](home / "pool")
@@ -43,14 +43,15 @@ def demo(
         if not (Location.of(str(campaign)) / "campaign.toml").exists():
             _init(screen, campaign, made)
         opened = open_campaign(str(campaign), [], 0)
-        whole_round.run(screen, opened, address)
+        complete_all(screen, opened, address)
         screen.result(_outcome(opened, made, home / "answers.csv"))
 
 
 def _init(screen: Terminal, campaign: Path, made: "DemoPool") -> None:
-    from engine.campaign.folder import create
-    from engine.config.options import CampaignConfig, override
+    from engine.campaign.opening import create
+    from engine.config.options import CampaignConfig
     from engine.config.texts import parse_settings
+    from engine.config.toml import override
 
     config = override(CampaignConfig(), parse_settings(made.settings), "demo")
     create(str(campaign), made.shards, str(made.labels), config, screen.log)

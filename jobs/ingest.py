@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.export import Vendor
-from jobs.terminal import CampaignArgument, DebugOption, JsonOption, Outcome, terminal
+from engine.campaign.stages import DEFAULT_VENDOR
+from jobs.terminal import CampaignArgument, DebugOption, JsonOption, Outcome, VendorName, terminal
 
 
 def ingest(
@@ -13,16 +13,18 @@ def ingest(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Finished labels by item_id: CSV, JSON lines or Parquet.")
     ],
-    source: Annotated[Vendor, typer.Option("--from", help="The format of the file.")] = Vendor.GENERIC,
+    source: Annotated[
+        VendorName, typer.Option("--from", help="The vendor whose format the file has.")
+    ] = DEFAULT_VENDOR,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Append finished labels; the next round begins with them. A file may be ingested twice without harm."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign.folder import open_campaign
-        from engine.campaign.labels import ingest as append
+        from engine.campaign.opening import open_campaign
+        from engine.campaign.outstanding import picked_items
+        from engine.handoff.answers import ingest as append
         from engine.storage.location import Location
-        from engine.tables.selections import picked_items
 
         opened = open_campaign(campaign, [])
         counts = append(opened.home, Location.of(file), source, picked_items(opened.home, opened.round + 1))

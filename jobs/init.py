@@ -28,13 +28,14 @@ def init(
 ) -> None:
     """Make a campaign from a pool of shards and a file of labels."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.config.options import CampaignConfig, override, parse_config
+        from engine.config.options import CampaignConfig
         from engine.config.texts import parse_settings
+        from engine.config.toml import override, parse_config
 
         base = parse_config(_read(config), str(config)) if config else CampaignConfig()
         resolved = override(base, parse_settings(settings), "--set")
 
-        from engine.campaign.folder import create
+        from engine.campaign.opening import create
 
         made = create(campaign, pool, labels, resolved, screen.log)
         facts = {"configuration": made.home / "campaign.toml", "next": f"vaal round {made.home}"}

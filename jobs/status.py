@@ -5,13 +5,14 @@ from typing import Any
 
 from rich.table import Table
 
+from engine.campaign.stages import STAGES, stage_of
 from jobs.terminal import CampaignArgument, DebugOption, JsonOption, Outcome, terminal
 
 
 def status(campaign: CampaignArgument, json: JsonOption = False, debug: DebugOption = False) -> None:
     """Show what is complete and what comes next, without a cluster."""
     with terminal(json=json, debug=debug) as screen:
-        from engine.campaign.folder import open_campaign
+        from engine.campaign.opening import open_campaign
         from engine.campaign.status import status as read_status
 
         state = read_status(open_campaign(campaign, []))
@@ -29,21 +30,28 @@ def status(campaign: CampaignArgument, json: JsonOption = False, debug: DebugOpt
 
 
 def _table(rounds: list[dict[str, Any]]) -> Table:
-    table = Table("round", "train", "signal", "score", "select", "export", "report", title_justify="left")
+    commands = [stage.command for stage in STAGES]
+    table = Table("round", *commands, title_justify="left")
     for entry in rounds:
-        train, scores, selection, handoff, report = entry["stages"].values()
-        table.add_row(
-            f"{entry['round']:03d}",
-            f"{train['steps']:,} steps" if train["complete"] else "-",
-            f"{train['signal']}, AUC {train['auc']:.2f}" if "signal" in train else "-",
-            f"{scores['scored']:,} items, {scores['quarantined']:,} bad"
-            if scores["complete"]
-            else f"{scores['committed_shards']} of {scores['shards']} shards",
-            f"{selection['picked']:,} picked" if selection["complete"] else "-",
-            f"{handoff['images']:,} images" if handoff["complete"] else "-",
-            "done" if report["complete"] else "-",
-        )
+        cells: dict[str, list[str]] = {command: [] for command in commands}
+        for name, state in entry["stages"].items():
+            stage = stage_of(name)
+            cells[stage.command].append(_cell(stage.name, state))
+        table.add_row(f"{entry['round']:03d}", *("\n".join(found) for found in cells.values()))
     return table
+
+
+def _cell(name: str, state: dict[str, Any]) -> str:
+    """A stage in a few words."""
+    if not state["complete"]:
+        return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
+    words = {
+        "train": "{steps:,} steps, signal {signal}, AUC {auc:.2f}",
+        "scores": "{scored:,} items, {quarantined:,} bad",
+        "selection": "{picked:,} picked",
+        "handoff": "{images:,} images",
+    }
+    return words.get(name, "done").format(**state)
 
 
 def _scoring(scores: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from engine.campaign.stages import COMMANDS_WITH_RAY
 from jobs.terminal import DebugOption, JsonOption, Outcome, terminal
 
 
@@ -20,9 +21,9 @@ def submit(
     Options of the command itself come after --, for example: vaal submit -- round s3://b/c --set train.workers=8
     """
     with terminal(json=json, debug=debug) as screen:
-        from engine.cluster.submission import run_job
+        from engine.cluster.submission import entrypoint, run_job
 
-        job = run_job(command, address, screen.write)
+        job = run_job(entrypoint(command, COMMANDS_WITH_RAY), address, screen.write)
         facts = {"job": job.submission_id, "status": job.status}
         screen.result(Outcome(f"Job {job.status.lower()}", facts, job._asdict()))
     raise typer.Exit(job.exit_status)

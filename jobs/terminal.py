@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine.errors import VaalError
+from engine.handoff import VENDORS
 
 OTHER_COLUMNS = 62
 """Characters of a progress line beside its words."""
@@ -32,6 +33,10 @@ AddressOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and all else on standard error.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+if TYPE_CHECKING:
+    VendorName: TypeAlias = str
+else:
+    VendorName = Literal[tuple(VENDORS)]
 Update = Callable[[float, str], None]
 """Takes the share that is done, 0 to 1, and a few words."""
 
@@ -129,11 +134,11 @@ def terminal(*, json: bool, debug: bool) -> Iterator[Terminal]:
         yield screen
     except VaalError as error:
         # Ray hands on a worker's error as a subclass whose text is the worker's whole traceback.
-        mendable = getattr(error, "cause", error)
+        original = getattr(error, "cause", error)
         if debug:
             traceback.print_exc()
-        screen.error(str(mendable))
-        raise typer.Exit(mendable.exit_status) from error
+        screen.error(str(original))
+        raise typer.Exit(original.exit_status) from error
     except KeyboardInterrupt as error:
         screen.error("interrupted; nothing that was complete is lost, run the same command again to go on")
         raise typer.Exit(1) from error

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.scoring.drafts import scores_schema
 from engine.storage.location import Location
+from engine.tables.scores import ShardRecord, scores_schema
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
 NUM_LATENTS = 4
@@ -17,8 +17,8 @@ Item = tuple[str, str, float]
 """shard, key, logit."""
 
 
-def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: int = 3) -> dict[str, Any]:
-    """Write a shard's scores file, as scoring would. `rows`: key and logit. Returns its entry in the manifest."""
+def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: int = 3) -> ShardRecord:
+    """Write a shard's scores file, as scoring would. `rows`: key and logit. Returns its record."""
     folder.mkdir(parents=True, exist_ok=True)
     keys = [key for key, _ in rows]
     schema = scores_schema(NUM_LATENTS)
@@ -40,10 +40,10 @@ def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: 
     file = f"{hashlib.sha256(shard.encode()).hexdigest()[:16]}.parquet"
     (folder / file).write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return {"shard": shard, "file": file, "scored": len(rows), "sha256": sha256, "size_bytes": len(content)}
+    return ShardRecord(shard, file, len(rows), len(rows), 0, sha256, len(content))
 
 
-def commit_all(folder: Path, items: list[Item], group_rows: int) -> list[dict[str, Any]]:
+def commit_all(folder: Path, items: list[Item], group_rows: int) -> list[ShardRecord]:
     """`commit` for every shard among the items."""
     by_shard: dict[str, list[tuple[str, float]]] = {}
     for shard, key, logit in items:

@@ -7,10 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.campaign.folder import Campaign, create, write_manifest
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest, write_manifest
+from engine.campaign.opening import create
 from engine.cluster.ray_session import ray_session
-from engine.config.options import CampaignConfig, override
+from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
+from engine.config.toml import override
 from engine.models.diagnosis import manifest_entries
 from engine.models.weights import make_networks, save_weights
 from engine.simulation.demo_pools import DemoPool, digits
@@ -47,22 +50,20 @@ def found(signal: str) -> Diagnosis:
     return Diagnosis(auc, 40, 400, 0.01, kl_Z, 30, 0.06)
 
 
-def pretend_trained(campaign: Campaign, signal: str | None = "present") -> None:
-    """Complete the train stage with the initial weights: scoring needs weights, not good ones.
-
-    With `signal` None the manifest says nothing of a signal, as those of the first version.
-    """
+def pretend_trained(campaign: Campaign, signal: str = "present") -> None:
+    """Complete the train stage with the initial weights: scoring needs weights, not good ones."""
     folder, steps = campaign.stage("train"), np.arange(40)
-    losses = [900 / (1 + steps), 1.4 + steps / 100, 2.7 - steps / 100, 2.7 - steps / 200]
+    curves = [900 / (1 + steps), 1.4 + steps / 100, 2.7 - steps / 100, 2.7 - steps / 200]
     names = ("step", "epoch", *StepLosses._fields)
-    rows = [dict(zip(names, row, strict=True)) for row in zip(steps, steps * 0, *losses, strict=True)]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(steps, steps * 0, *curves, strict=True)]
     metrics = pa.Table.from_pylist(rows, schema=METRICS_SCHEMA)
     files = save_weights(folder, make_networks(campaign.config).files())
     files["metrics.parquet"] = (folder / "metrics.parquet").write_table(metrics)
-    details = {"device": "cpu", "losses": dict(zip(StepLosses._fields, (23.1, 1.8, 2.3, 2.5), strict=True))}
-    if signal:
-        details |= manifest_entries(found(signal))
-    write_manifest(folder, campaign, inputs={}, counts={"steps": 40}, files=files, details=details)
+    losses = dict(zip(StepLosses._fields, (23.1, 1.8, 2.3, 2.5), strict=True))
+    write_manifest(
+        campaign, "train", TrainManifest,
+        inputs={}, counts={"steps": 40}, files=files, device="cpu", losses=losses, **manifest_entries(found(signal)),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from engine.campaign.folder import Campaign, create
-from engine.config.options import CampaignConfig, override
+from engine.campaign.folder import Campaign
+from engine.campaign.opening import create
+from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
+from engine.config.toml import override
 from engine.simulation.demo_pools import write_shards
 from vaal.losses import PIXEL_VARIANCE
 

@@ -6,12 +6,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.campaign.folder import Campaign, write_manifest
-from engine.models.weights import num_latents as latents_of
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import ScoresManifest, write_manifest
+from engine.models.weights import make_networks
 from engine.pool.items import read_shard
 from engine.pool.manifest import read_shards
-from engine.scoring.chunks import Chunk, pack, unpack
+from engine.scoring.chunks import Chunk
 from engine.scoring.drafts import Draft
+from engine.tables.scores import count_errors, pack, records_of, unpack
 
 
 def fabricate_scores(
@@ -26,15 +28,15 @@ def fabricate_scores(
     Every `quarantine_every`-th item of a shard is quarantined, none if that is 0.
     """
     entries = []
-    num_latents = latents_of(campaign.config)
+    num_latents = make_networks(campaign.config).num_latents
     for index, shard in enumerate(read_shards(campaign.home)):
-        chunk, listed = Chunk(shard.shard, 0, campaign.config.image), 0
+        chunk, listed = Chunk(shard.shard, 0, campaign.config.image, 1), 0
         for item in read_shard(shard, campaign.config.image):
             listed += 1
             if quarantine_every and listed % quarantine_every == 0:
                 chunk.refuse(item, "Made", "made faulty")
             else:
-                chunk.add(item, 0)
+                chunk.add(item)
         row = chunk.row(shard.size_bytes, listed=listed).to_pylist()[0]
         items = unpack(row["items"]).drop_columns(["fold"])
         keys = items["key"].to_pylist()
@@ -44,10 +46,13 @@ def fabricate_scores(
         row["scored"] = pack(items.append_column("logit", logit).append_column("latent", latent))
         draft = Draft(shard.shard)
         draft.add(row)
-        entries.append(draft.commit(campaign, f"{index:06d}.parquet").entry(shard.shard))
+        entries.append(draft.commit(campaign, f"{index:06d}.parquet").entry())
     counts = {
         "shards": len(entries),
         **{name: sum(entry[name] for entry in entries) for name in ("listed", "scored", "quarantined")},
     }
-    details = {"device": "cpu", "shards": entries}
-    write_manifest(campaign.stage("scores"), campaign, inputs={}, counts=counts, files={}, details=details)
+    errors = dict(count_errors(records_of(entries)))
+    write_manifest(
+        campaign, "scores", ScoresManifest, inputs={}, counts=counts, files={},
+        device="cpu", errors=errors, shards=entries,
+    )  # fmt: skip

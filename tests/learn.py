@@ -12,7 +12,7 @@ import torch
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_positions
-from engine.models.weights import Networks, make_networks, to_input
+from engine.models.weights import Networks, make_networks, score_function, to_input
 from engine.pool.identity import fold_of
 from engine.pool.images import decode
 from engine.pool.items import read_shard
@@ -123,7 +123,8 @@ def share_of_picks(learnt: Learnt, budget: int, is_wanted: Callable[[str, str], 
         pixels = np.stack([decode(i.data, image) for i in items])
         folds = torch.tensor([fold_of(shard.shard, i.key, job.pool.num_folds) for i in items])
         parts = torch.arange(len(items)).split(256)
-        scores += [learnt.networks.score(to_input(pixels[p.numpy()], CPU), folds[p])[0].numpy() for p in parts]
+        inputs = ((to_input(pixels[part.numpy()], CPU), folds[part]) for part in parts)
+        scores += [score_function(job.config)(learnt.networks, *part)[0].numpy() for part in inputs]
         wanted += [is_wanted(shard.shard, i.key) for i in items]
     order = np.argsort(np.concatenate(scores), kind="stable")[:budget]
     return float(np.array(wanted)[order].mean())

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from engine.campaign.folder import Campaign, create
-from engine.config.options import CampaignConfig, override
+from engine.campaign.folder import Campaign
+from engine.campaign.opening import create
+from engine.config.options import CampaignConfig
+from engine.config.toml import override
 from engine.selection.select import select
 from engine.storage.location import Location
 from tests.conftest import pretend_trained

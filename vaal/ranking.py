@@ -43,3 +43,8 @@ def top_b(items: Scored, b: int) -> NDArray[np.intp]:
     among = order_N[tied]
     order_N[tied] = among[np.lexsort((items.key_N[among], items.shard_N[among], items.logit_N[among]))]
     return order_N[:b]
+
+
+def first(b: int) -> NDArray[np.intp]:
+    """The indices (b,) of the first b items."""
+    return np.arange(b)

@@ -5,13 +5,15 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, NamedTuple
+
+from typing_extensions import TypedDict
 
 from engine.errors import InputError, StorageError, VaalError
-from engine.scoring.drafts import Committed, count_errors
+from engine.storage.documents import read_document
 from engine.storage.location import Location
 
 BEAT_SECONDS = 5.0
@@ -19,73 +21,33 @@ PATIENCE_SECONDS = 3 * BEAT_SECONDS
 """A run that shows no sign of life for so long is dead."""
 
 
-class Progress(NamedTuple):
-    """How far scoring is. Bytes and items are those of this run, because items are not counted before they are read;
-    shards and quarantined items are all that are committed."""
+class State(TypedDict):
+    """What a run says of how far it is: all that is committed, and the speed of this run."""
 
-    done_bytes: int
-    total_bytes: int
-    items: int
-    items_per_second: float
-    seconds_left: float | None
     shards: int
     total_shards: int
-    quarantined: int
+    items: int
+    items_per_second: float
+    seconds_left: int | None
+    errors: dict[str, int]
 
 
-class Tally:
-    """Counts what comes in. One thread writes, others may read."""
+class Beat(State):
+    """A sign of life of a run, and where it runs."""
 
-    def __init__(self, total_bytes: int, total_shards: int, committed: dict[str, Committed]) -> None:
-        self._total_bytes, self._total_shards = total_bytes, total_shards
-        self._shards = len(committed)
-        self._done_bytes = self._items = 0
-        self._first: tuple[float, int, int] | None = None
-        self._listed = sum(ledger.listed for ledger in committed.values())
-        self._errors = count_errors(committed.values())
-
-    def add_chunk(self, read_bytes: int, num_items: int) -> None:
-        self._done_bytes += read_bytes
-        self._items += num_items
-        if self._first is None:
-            # Counted from the first chunk, so that the seconds in which Ray starts do not hide the speed.
-            self._first = time.monotonic(), self._items, self._done_bytes
-
-    def add_shard(self, ledger: Committed) -> None:
-        self._shards += 1
-        self._listed += ledger.listed
-        self._errors.update(ledger.errors)
-
-    def progress(self) -> Progress:
-        first_at, first_items, first_bytes = self._first or (0.0, 0, 0)
-        seconds = time.monotonic() - first_at
-        left = None
-        if self._first and self._done_bytes > first_bytes:
-            left = seconds * (self._total_bytes - self._done_bytes) / (self._done_bytes - first_bytes)
-        return Progress(
-            self._done_bytes, self._total_bytes, self._items,
-            (self._items - first_items) / seconds if self._first and seconds else 0.0,
-            left, self._shards, self._total_shards, sum(self._errors.values()),
-        )  # fmt: skip
-
-    def state(self) -> dict[str, Any]:
-        """What `vaal status` shows: all that is committed, and the speed of this run."""
-        progress = self.progress()
-        return {
-            "shards": self._shards,
-            "total_shards": self._total_shards,
-            "items": self._listed,
-            "items_per_second": round(progress.items_per_second, 1),
-            "seconds_left": None if progress.seconds_left is None else round(progress.seconds_left),
-            "errors": dict(sorted(self._errors.items())),
-        }
+    host: str
+    pid: int
+    run: str
+    started_at: str
+    at: str
+    is_running: bool
 
 
 class Heartbeat:
-    """Writes the tally into a file every `BEAT_SECONDS` while it is entered, and that the run ended when it is left."""
+    """Writes the state into a file every `BEAT_SECONDS` while it is entered, and that the run ended when it is left."""
 
-    def __init__(self, file: Location, tally: Tally) -> None:
-        self._file, self._tally = file, tally
+    def __init__(self, file: Location, state: Callable[[], State]) -> None:
+        self._file, self._state = file, state
         self._run = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -93,7 +55,7 @@ class Heartbeat:
             "started_at": _now(),
         }
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Heartbeat":
         self._write(is_running=True)
@@ -105,7 +67,7 @@ class Heartbeat:
     ) -> None:
         self._over.set()
         self._thread.join()
-        # Whatever stopped the run is what is told, and not that this failed too.
+        # Whatever stopped the run is reported, and not that this failed too.
         with suppress(StorageError):
             self._write(is_running=False)
 
@@ -115,21 +77,25 @@ class Heartbeat:
                 self._write(is_running=True)
 
     def _write(self, *, is_running: bool) -> None:
-        state = {**self._run, "at": _now(), "is_running": is_running, **self._tally.state()}
-        self._file.write_json(state)
+        self._file.write_json({**self._run, "at": _now(), "is_running": is_running, **self._state()})
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def read_heartbeat(file: Location) -> dict[str, Any] | None:
-    """The last sign of life of a run; None where there never was one."""
-    if not file.exists():
-        return None
+def read_heartbeat(file: Location) -> Beat | None:
+    """The last sign of life of a run; None where there never was one.
+
+    Raises:
+        InputError: the file is damaged.
+        ConfigError: a field is missing, or is not of its type.
+    """
     try:
-        return file.read_json()
-    except (InputError, ValueError):
+        return read_document(file, Beat) if file.exists() else None
+    except InputError:
+        if file.exists():
+            raise
         # Removed as it was about to be read: the run has just ended.
         return None
 
@@ -158,13 +124,13 @@ def require_alone(file: Location) -> None:
             )
 
 
-def is_living(beat: dict[str, Any]) -> bool:
+def is_living(beat: Beat) -> bool:
     """Whether a run lives, as far as its last sign of life can tell; the clocks of the machines are believed."""
     age = datetime.now(UTC) - datetime.fromisoformat(beat["at"])
     return beat["is_running"] and age.total_seconds() < PATIENCE_SECONDS and not _is_known_dead(beat)
 
 
-def _is_known_dead(beat: dict[str, Any]) -> bool:
+def _is_known_dead(beat: Beat) -> bool:
     if beat["host"] != socket.gethostname():
         return False
     try:

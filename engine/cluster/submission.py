@@ -2,7 +2,7 @@
 
 import asyncio
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -10,10 +10,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from engine.errors import ConfigError, InputError, one_line
 from engine.storage.location import Location
 
-COMMANDS_WITH_RAY = frozenset({"train", "score", "round"})
 
-
-class Job(NamedTuple):
+class EndedJob(NamedTuple):
     """How a job ended. `exit_status` is that of the command, or 1 when it was stopped or never ran."""
 
     submission_id: str
@@ -22,8 +20,8 @@ class Job(NamedTuple):
     exit_status: int
 
 
-def entrypoint(command: list[str]) -> str:
-    """The shell line of a job: a local campaign path made absolute, and Ray joined instead of started.
+def entrypoint(command: list[str], commands_with_ray: Collection[str]) -> str:
+    """The shell line of a job: a local campaign path made absolute, and Ray joined by the commands that need it.
 
     Raises:
         ConfigError: the command names another Ray address.
@@ -34,16 +32,15 @@ def entrypoint(command: list[str]) -> str:
     if rest and not rest[0].startswith("-"):
         rest[0] = Location.of(rest[0]).url
     words = ["python", "-m", "jobs", name, *rest]
-    return shlex.join(words + (["--address", "auto"] if name in COMMANDS_WITH_RAY else []))
+    return shlex.join(words + (["--address", "auto"] if name in commands_with_ray else []))
 
 
-def run_job(command: list[str], address: str, on_output: Callable[[str], None]) -> Job:
-    """Submit a command, pass on its output as it comes, and wait for its end.
+def run_job(line: str, address: str, on_output: Callable[[str], None]) -> EndedJob:
+    """Submit an `entrypoint`, pass on its output as it comes, and wait for its end.
 
     Raises:
         InputError: no job server answers at the address, or it does not take the job.
     """
-    line = entrypoint(command)
     try:
         client = JobSubmissionClient(address)
         submission_id = client.submit_job(entrypoint=line, metadata={"project": "vaal"})
@@ -52,7 +49,9 @@ def run_job(command: list[str], address: str, on_output: Callable[[str], None]) 
     asyncio.run(_follow(client, submission_id, on_output))
     info = client.get_job_info(submission_id)
     succeeded = info.status == JobStatus.SUCCEEDED
-    return Job(submission_id, info.status.value, info.message or "", 0 if succeeded else info.driver_exit_code or 1)
+    return EndedJob(
+        submission_id, info.status.value, info.message or "", 0 if succeeded else info.driver_exit_code or 1
+    )
 
 
 async def _follow(client: JobSubmissionClient, submission_id: str, on_output: Callable[[str], None]) -> None:

@@ -4,21 +4,27 @@ Each field says what it is, its unit and range, and whether it changes results. 
 once the stage that reads it is complete; a field that does not (it moves time and memory only) may change at any time.
 """
 
-import tomllib
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic.fields import FieldInfo
 
-from engine.config.texts import explain
-from engine.errors import ConfigError
+from vaal.acquisition import ACQUISITIONS
+from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
+from vaal.methods import METHODS
 
 RESULT: dict[str, JsonValue] = {"changes_results": True}
 SPEED: dict[str, JsonValue] = {"changes_results": False}
 
-
-MOST_FACILITIES = 2500
-"""Picks that facility location is practical for."""
+if TYPE_CHECKING:
+    Method: TypeAlias = str
+    AcquisitionName: TypeAlias = str
+    Diversity: TypeAlias = str
+    WhenNoSignal: TypeAlias = str
+else:
+    # The tables are the only lists of their rows' names.
+    Method, AcquisitionName, Diversity = (Literal[tuple(table)] for table in (METHODS, ACQUISITIONS, DIVERSIFIERS))
+    WhenNoSignal = Literal[(*WITHOUT_SIGNAL, "refuse")]
 
 
 class _Section(BaseModel):
@@ -59,9 +65,7 @@ class TrainConfig(_Section):
     preset: Literal["small", "base", "large", "paper"] = Field(default="small", json_schema_extra=RESULT)
     """The networks, and with them batch_size, vae_steps, discriminator_steps and folds unless given: small, base and
     large grow in width and latents, which follow image.size; paper is the authors' network and hyper-parameters."""
-    method: Literal["vaal", "frozen_vae", "vae_only", "pixels", "features"] = Field(
-        default="vaal", json_schema_extra=RESULT
-    )
+    method: Method = Field(default="vaal", json_schema_extra=RESULT)
     """vaal, or one of the paper's ablations: a VAE trained alone and frozen before the discriminators (frozen_vae), the
     distance from the labelled images' latents (vae_only), discriminators on pixels or on features of their own."""
     epochs: int = Field(default=10, ge=1, json_schema_extra=RESULT)
@@ -135,8 +139,10 @@ class TrainConfig(_Section):
             raise ValueError(f"train.offload={self.offload} needs train.zero_stage=1 or more")
         if self.preset == "paper" and self.workers > 1:
             raise ValueError("train.preset=paper needs train.workers=1, for its BatchNorm mixes the images of a worker")
-        if self.preset == "paper" and self.method == "features":
-            raise ValueError("train.preset=paper has no network for train.method=features; use small, base or large")
+        if self.preset == "paper" and not METHODS[self.method].has_paper_preset:
+            raise ValueError(
+                f"train.preset=paper has no network for train.method={self.method}; use small, base or large"
+            )
         return self
 
     @property
@@ -146,14 +152,10 @@ class TrainConfig(_Section):
         return min(self.batch_size, max(8, self.batch_size // 32))
 
 
-_DEFAULTS: dict[str, Any] = {"batch_size": 64, "vae_steps": 1, "discriminator_steps": 1, "folds": 2}
 PRESET_SETTINGS: dict[str, dict[str, Any]] = {
-    "small": _DEFAULTS,
-    "base": _DEFAULTS,
-    "large": _DEFAULTS,
     "paper": {"batch_size": 128, "vae_steps": 2, "discriminator_steps": 1, "folds": 1},
 }
-"""What a preset sets besides the networks, where the user does not."""
+"""What a preset sets besides the networks, where the user does not. The others keep the defaults."""
 
 
 class ScoreConfig(_Section):
@@ -167,7 +169,10 @@ class ScoreConfig(_Section):
         default="auto", json_schema_extra=SPEED
     )
     """Images in a forward pass; auto is what fills 16 MiB of pixels on a GPU, and 16 or more of small ones on a CPU.
-    Halved, aloud, where it does not fit the memory. Changes a logit by rounding only."""
+    Halved, and that is logged, where it does not fit the memory. Changes a logit by rounding only."""
+    acquisition: list[AcquisitionName] = Field(default=["vaal"], min_length=1, json_schema_extra=RESULT)
+    """Scores that every image gets, a column each. vaal, whose column is `logit`, is always one of them; margin is the
+    task learner's, and needs train.task."""
     precision: Literal["fp32", "bf16"] = Field(default="fp32", json_schema_extra=RESULT)
     """Of the encoder's arithmetic; bf16 is autocast, for GPUs. Logits are fp32 always."""
     attempts: int = Field(default=3, ge=1, json_schema_extra=SPEED)
@@ -187,20 +192,18 @@ class SelectConfig(_Section):
     oversample: float = Field(default=3.0, ge=1, le=1000, json_schema_extra=RESULT)
     """The batch is chosen among this times b candidates: those with the lowest logits."""
     duplicates: Literal["off", "exact", "near"] = Field(default="near", json_schema_extra=RESULT)
-    """What is not picked beside, or after, its like: the same bytes (exact), or also the same picture encoded, resized
-    or mirrored anew, and nearly the same latent (near)."""
+    """Which duplicates of an image are not picked: the same bytes (exact), or also the same picture encoded, resized or
+    mirrored again, and nearly the same latent (near)."""
     duplicate_cosine: float = Field(default=0.99, gt=0, le=1, json_schema_extra=RESULT)
     """For near: two latents with at least this cosine are duplicates."""
-    diversity: Literal["none", "gumbel", "clusters", "k_center", "facility", "mini_batches"] = Field(
-        default="clusters", json_schema_extra=RESULT
-    )
+    diversity: Diversity = Field(default="clusters", json_schema_extra=RESULT)
     """How b are chosen among the candidates: the lowest logits (none), with noise (gumbel), in turn from clusters of
     latents, spread over the latents (k_center, facility), or with a discriminator that learns as it picks."""
     control_fraction: float = Field(default=0.05, ge=0, le=1, json_schema_extra=RESULT)
     """Share of the batch that is a uniform random sample of the unlabelled pool, to measure the gain against."""
     stratify: str = Field(default="", json_schema_extra=RESULT)
     """Column of pool.metadata; the control arm then holds each of its values in proportion to the unlabelled pool."""
-    when_no_signal: Literal["diversity", "random", "refuse"] = Field(default="diversity", json_schema_extra=RESULT)
+    when_no_signal: WhenNoSignal = Field(default="diversity", json_schema_extra=RESULT)
     """How to pick where the discriminators found no signal: spread over the latents, at random, or not (exit 3)."""
     seed: int = Field(default=0, ge=0, lt=2**31, json_schema_extra=RESULT)
     """Of the random draws in the selection; a round's also follow from its number."""
@@ -225,45 +228,19 @@ class CampaignConfig(_Section):
             raise ValueError(f"image.size={self.image.size}: train.preset=paper needs a multiple of 16 from 32 on")
         if self.select.stratify and not self.pool.metadata:
             raise ValueError(f"select.stratify={self.select.stratify} needs pool.metadata, the file with that column")
-        if self.select.diversity == "facility" and self.select.budget > MOST_FACILITIES:
-            raise ValueError(f"select.diversity=facility is for select.budget up to {MOST_FACILITIES}; use clusters")
+        if "vaal" not in self.score.acquisition or len(set(self.score.acquisition)) < len(self.score.acquisition):
+            raise ValueError(f"score.acquisition={self.score.acquisition}: name vaal, and each acquisition once")
+        needing = [name for name in self.score.acquisition if "task" in ACQUISITIONS[name].needs]
+        if needing and self.train.task == "none":
+            raise ValueError(f"score.acquisition={needing[0]} needs a task learner: --set train.task=classification")
+        diversity, most = self.select.diversity, DIVERSIFIERS[self.select.diversity].most_picks
+        if most is not None and self.select.budget > most:
+            raise ValueError(f"select.diversity={diversity} is for select.budget up to {most}; use clusters")
         return self
 
 
 FIXED_AT_INIT = ("salt", "pool")
 """Keys, or sections, that no later command can set."""
-
-
-def parse_config(text: str, source: str) -> CampaignConfig:
-    """The model of a TOML text. Raises ConfigError that names `source` and the key."""
-    try:
-        return _validated(tomllib.loads(text), source)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML: {error}") from error
-
-
-def _validated(tree: dict[str, Any], source: str) -> CampaignConfig:
-    try:
-        return CampaignConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {explain(error, [*fields(), *CampaignConfig.model_fields])}") from error
-
-
-def override(config: CampaignConfig, values: dict[str, Any], source: str) -> CampaignConfig:
-    """A copy of `config` with dotted keys replaced. Raises ConfigError that names `source` and the key."""
-    tree = config.model_dump()
-    new_preset = PRESET_SETTINGS.get(str(values.get("train.preset")), {})
-    old_preset = PRESET_SETTINGS[config.train.preset]
-    follow = {f"train.{key}": new for key, new in new_preset.items() if tree["train"][key] == old_preset[key]}
-    for key, value in {**follow, **values}.items():
-        *sections, name = key.split(".")
-        branch = tree
-        for section in sections:
-            if not isinstance(branch.setdefault(section, {}), dict):
-                raise ConfigError(f"{source}: {key}: {section} is not a section")
-            branch = branch[section]
-        branch[name] = value
-    return _validated(tree, source)
 
 
 def fields() -> dict[str, FieldInfo]:

@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -20,6 +21,8 @@ def explain(error: ValidationError, known: list[str]) -> str:
         if fault["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key, known, n=1)
             faults[key] = f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
+        elif fault["type"] == "missing":
+            faults[key] = f"{key}: missing"
         elif fault["type"] == "value_error":
             faults[key] = message.removeprefix("value error, ")
         elif key in faults:
@@ -40,7 +43,7 @@ def describe_range(field: FieldInfo) -> str:
     return " and ".join(bounds)
 
 
-def parse_settings(settings: list[str]) -> dict[str, Any]:
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     """`["train.epochs=3"]` to `{"train.epochs": 3}`. A value is TOML; one that is not valid TOML is a plain string."""
     values: dict[str, Any] = {}
     for setting in settings:

@@ -1,9 +1,24 @@
-"""Handoff formats, one module each."""
+"""Labelling vendors: one row each (`--to`, `--from`).
 
-from collections.abc import Callable
-from typing import Any
+A row names its module, which is imported when it is used. Add a vendor as one file and one row. The module has
+`write_tasks(folder, tasks)`, which writes a vendor's task files beside images/ and returns their SHA-256 by name, and
+`read_answers(file)`, which returns the rows of a file of finished labels: item_id, label, and maybe annotator and
+labelled_at.
+"""
 
-from engine.campaign.folder import Campaign
-from engine.handoff import generic
+from typing import NamedTuple
 
-EXPORTERS: dict[str, Callable[[Campaign, Callable[[int, int], None]], dict[str, Any]]] = {"generic": generic.export}
+
+class Vendor(NamedTuple):
+    """A vendor's module, and what its handoff is, in words."""
+
+    module: str
+    text: str
+
+
+VENDORS = {
+    "generic": Vendor("engine.handoff.generic", "images with a CSV and a JSON-lines list"),
+}
+TASK_COLUMNS = ("item_id", "file", "priority", "bytes", "sha256")
+"""Of a task: the opaque name, the path of the image below the handoff's folder, 0 for the most valuable image, and the
+size and SHA-256 of the image."""

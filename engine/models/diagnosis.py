@@ -1,14 +1,14 @@
-"""What the train manifest says of the signal, with the setting that mends each fault, and that in one line."""
+"""What the train manifest says of the signal, with the setting that fixes each fault, and that in one line."""
 
 from typing import TYPE_CHECKING, Any
+
+from engine.campaign.manifests import TrainManifest
 
 if TYPE_CHECKING:
     from vaal.signal import Diagnosis
 
-Manifest = dict[str, Any]
 
-
-def manifest_entries(diagnosis: "Diagnosis") -> Manifest:
+def manifest_entries(diagnosis: "Diagnosis") -> dict[str, Any]:
     """The keys `signal` and `diagnosis` of the train manifest, as JSON values."""
     from vaal.signal import CONFIDENCE
 
@@ -30,29 +30,22 @@ def manifest_entries(diagnosis: "Diagnosis") -> Manifest:
     }
 
 
-def has_signal(manifest: Manifest) -> bool:
-    """What a train manifest says; one made before signals were measured counts as having one."""
-    return bool(manifest.get("signal", "present") == "present")
-
-
-def interval_of(manifest: Manifest) -> str:
-    """The AUC and its interval, as text. The manifest has a diagnosis."""
+def interval_of(manifest: TrainManifest) -> str:
+    """The AUC and its interval, as text."""
     found = manifest["diagnosis"]
     return f"AUC {found['auc']:.2f} ({found['auc_low']:.2f} to {found['auc_high']:.2f})"
 
 
-def summary(manifest: Manifest) -> str:
+def summary(manifest: TrainManifest) -> str:
     """One line on the signal that a train manifest records."""
-    if "signal" not in manifest:
-        return "signal not measured, trained by an earlier version"
     found = manifest["diagnosis"]
-    verdict = "signal present" if has_signal(manifest) else "no signal"
+    verdict = "signal present" if manifest["signal"] == "present" else "no signal"
     units = f", {found['active_units']} of {found['latent_units']} latent units active" if found["latent_units"] else ""
     return f"{verdict}: {interval_of(manifest)}{units}"
 
 
 def _findings(diagnosis: "Diagnosis") -> list[str]:
-    """A line for each fault: what it is, and what mends it."""
+    """A line for each fault: what it is, and what fixes it."""
     from vaal.signal import MIN_HELD_OUT, SATURATED_LOGIT
 
     found = []

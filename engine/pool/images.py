@@ -6,6 +6,7 @@ decoded; a limit in seconds is for whoever calls.
 """
 
 import io
+import pkgutil
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,16 +15,12 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base
-from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from engine.config.options import ImageConfig
 from engine.errors import one_line
+from engine.pool.formats import format_of
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _JPEG_COLOURS = {"L": "GRAY", "LA": "GRAY", "RGB": "RGB", "RGBA": "RGBA"}
@@ -237,23 +234,6 @@ def _orientation(data: bytes, segments: list[_Segment]) -> Any:
     return None
 
 
-class _Format(NamedTuple):
-    name: str
-    magic: re.Pattern[bytes]
-    open: Callable[[io.BytesIO], ImageFile]
-    suffixes: frozenset[str]
-    """One of these has to be configured; none: the format is read always."""
-
-
-_OTHERS = (
-    _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile, frozenset()),
-    _Format("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImageFile, frozenset()),
-    _Format("GIF", re.compile(rb"GIF8[79]a"), GifImageFile, frozenset({"gif"})),
-    _Format("BMP", re.compile(rb"BM"), BmpImageFile, frozenset({"bmp"})),
-    _Format("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile, frozenset({"tif", "tiff"})),
-)
-
-
 def _read_other(data: bytes, image: ImageConfig) -> Image.Image:
     """A file that is no JPEG, by Pillow, as `open_upright` returns it."""
     opened = _open(data, image)
@@ -272,10 +252,10 @@ def _read_other(data: bytes, image: ImageConfig) -> Image.Image:
 
 def _open(data: bytes, image: ImageConfig) -> ImageFile:
     """The header by Pillow. Its classes are called, for Image.open keeps a limit of its own, and tries every parser."""
-    form = next((form for form in _OTHERS if form.magic.match(data)), None)
+    form = format_of(data)
     if form is None:
         raise DecodeError("not an image of a known format", "UnknownFormat")
-    if form.suffixes and form.suffixes.isdisjoint(suffix.lower() for suffix in image.suffixes):
+    if not form.is_read_always and not set(form.suffixes) & {suffix.lower() for suffix in image.suffixes}:
         raise DecodeError(f"{form.name}, and image.suffixes has no {min(form.suffixes)}", "UnknownFormat")
     if form.name == "PNG" and b"IEND" not in data:
         raise DecodeError("the PNG has no end", "CutOff")
@@ -286,10 +266,11 @@ def _open(data: bytes, image: ImageConfig) -> ImageFile:
             # Its parser makes room for the whole canvas at once.
             _check_pixels(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"), image)
     try:
-        return form.open(io.BytesIO(data))
+        opened: ImageFile = pkgutil.resolve_name(form.parser)(io.BytesIO(data))
     except Exception as error:
         # Of memory too: so far the file has been believed.
         raise _from_pillow(error) from error
+    return opened
 
 
 def _from_pillow(error: Exception) -> DecodeError:

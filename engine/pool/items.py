@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from engine.config.options import ImageConfig
 from engine.errors import one_line
-from engine.pool.manifest import Shard, ShardError, check_unchanged, open_shard
+from engine.pool.shard import Shard, ShardError, check_unchanged, open_shard
 from engine.pool.tar import Archive
 from engine.storage.location import Location
 from engine.storage.retries import RetryingStream

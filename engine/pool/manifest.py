@@ -2,17 +2,16 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from typing import Any, NamedTuple
 
 import pyarrow as pa
 from pyarrow import fs
 
 from engine.errors import ConfigError, InputError, one_line
+from engine.pool.shard import Shard, etag_or_mtime
 from engine.storage.location import Location
-from engine.storage.retries import RetryingStream, retried
+from engine.storage.retries import retried
 
 LIST_THREADS = 16
 SHARDS_SCHEMA = pa.schema(
@@ -24,20 +23,6 @@ SHARDS_SCHEMA = pa.schema(
         pa.field("num_items", pa.int64()),
     ]
 )
-
-
-class ShardError(InputError):
-    """A shard that cannot be read exactly. The text names the shard, the byte and the fault."""
-
-
-class Shard(NamedTuple):
-    """A row of pool/shards.parquet. `num_items` is None until the shard has been scanned."""
-
-    shard: str
-    url: str
-    size_bytes: int
-    etag_or_mtime: str
-    num_items: int | None
 
 
 def expand(patterns: list[str]) -> list[Location]:
@@ -95,7 +80,7 @@ def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
         if not location.url.startswith(folder + "/"):
             raise ConfigError(f"pool.root={folder}: shard {location} is not below it")
         name = location.url.removeprefix(folder + "/")
-        shards.append(Shard(name, location.url, info.size, _etag_or_mtime(info), None))
+        shards.append(Shard(name, location.url, info.size, etag_or_mtime(info), None))
     return sorted(shards), folder
 
 
@@ -116,65 +101,6 @@ def _infos(locations: list[Location]) -> Iterable[fs.FileInfo]:
     except OSError as error:
         raise InputError(f"{locations[0]}: cannot be looked up: {one_line(error)}") from error
     return infos
-
-
-def _etag_or_mtime(info: fs.FileInfo) -> str:
-    return f"mtime:{info.mtime_ns}"
-
-
-def open_shard(shard: Shard) -> RetryingStream:
-    """The shard's bytes front to back. Its reads raise ShardError when it is not the file that was listed at init."""
-    return RetryingStream(lambda position: _open(shard, position), shard.size_bytes)
-
-
-def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
-    """The bytes at each (offset, size) of a shard, in the order given.
-
-    Raises:
-        ShardError: the shard is not the one listed at init, or was changed while it was read, or cannot be read.
-    """
-    with closing(RetryingStream(lambda _: _open(shard, 0, in_any_order=True), shard.size_bytes)) as stream:
-        for offset, size in ranges:
-            try:
-                content = stream.read_at(offset, size)
-            except (OSError, pa.ArrowException) as error:
-                raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
-            if len(content) != size:
-                raise ShardError(f"{shard.url}: byte {offset}: {len(content)} of {size} bytes")
-            yield content
-    check_unchanged(shard)
-
-
-def check_unchanged(shard: Shard) -> None:
-    """Raises ShardError when the shard is gone or differs in size or time from what was listed at init."""
-    try:
-        retried(lambda: _check(shard))
-    except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{shard.url}: cannot be looked up: {one_line(error)}") from error
-
-
-def _open(shard: Shard, position: int, *, in_any_order: bool = False) -> Any:
-    _check(shard)
-    location = Location(shard.url)
-    if not position and not in_any_order:
-        # The default would unpack a .gz behind our back, and offsets would not be those of the file.
-        return location.filesystem.open_input_stream(location.path, compression=None)
-    file = location.filesystem.open_input_file(location.path)
-    if position:
-        file.seek(position)
-    return file
-
-
-def _check(shard: Shard) -> None:
-    location = Location(shard.url)
-    info = location.filesystem.get_file_info(location.path)
-    if info.type != fs.FileType.File:
-        raise ShardError(f"{shard.url}: the shard is gone; restore it, then run again")
-    if (info.size, _etag_or_mtime(info)) != (shard.size_bytes, shard.etag_or_mtime):
-        raise ShardError(
-            f"{shard.url}: changed since init ({shard.size_bytes} bytes, {shard.etag_or_mtime}; "
-            f"now {info.size} bytes, {_etag_or_mtime(info)}); restore it, or start a new campaign"
-        )
 
 
 def look_up(shards: list[Shard]) -> list[Shard | None]:
@@ -206,7 +132,7 @@ def _list_folder(url: str) -> dict[str, tuple[int, str]]:
         infos = retried(lambda: folder.filesystem.get_file_info(selector))
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{folder}: cannot be listed: {one_line(error)}") from error
-    return {info.base_name: (info.size, _etag_or_mtime(info)) for info in infos if info.type == fs.FileType.File}
+    return {info.base_name: (info.size, etag_or_mtime(info)) for info in infos if info.type == fs.FileType.File}
 
 
 def write_shards(home: Location, shards: list[Shard]) -> None:

@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from engine.campaign.labels import read_rows
 from engine.errors import ConfigError, InputError
 from engine.storage.location import Location
+from engine.tables.rows import read_rows
 
 
 def import_metadata(home: Location, source: Location, shards: list[str]) -> None:

@@ -7,7 +7,7 @@ the end mark is required, and nothing but zeros after it.
 import zlib
 from collections.abc import Iterator
 
-from engine.pool.manifest import ShardError
+from engine.pool.shard import ShardError
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)

@@ -1,28 +1,25 @@
 """The images of a report: read from their shards, and reduced to what the page holds."""
 
+import base64
+import io
+import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
 from engine.campaign.folder import Campaign
-from engine.pool.manifest import read_ranges, read_shards
-from engine.report import pictures
-from engine.report.survey import Identity
+from engine.config.options import ImageConfig
+from engine.pool.images import open_upright
+from engine.pool.manifest import read_shards
+from engine.pool.shard import read_ranges
 
+THUMBNAIL_SIDE = 128
+"""Longest side of a thumbnail, pixels. Smaller images keep their pixels and are enlarged where they are shown."""
 Row = dict[str, Any]
-
-
-class Thumbnail(NamedTuple):
-    """A thumbnail as the page holds it."""
-
-    uri: str
-    is_small: bool
-
-    @classmethod
-    def of(cls, image: Image.Image) -> "Thumbnail":
-        return cls(pictures.data_uri(pictures.to_png(image)), max(image.size) < pictures.THUMBNAIL_SIDE // 2)
+Identity = tuple[str, str]
+"""(shard, key)."""
 
 
 def read_thumbnails(campaign: Campaign, rows: Iterable[Row]) -> dict[Identity, Image.Image]:
@@ -38,11 +35,42 @@ def read_thumbnails(campaign: Campaign, rows: Iterable[Row]) -> dict[Identity, I
     found: dict[Identity, Image.Image] = {}
     for name, ranges in by_shard.items():
         contents = read_ranges(shards[name], list(ranges.values()))
-        images = (pictures.thumbnail(content, campaign.config.image) for content in contents)
+        images = (thumbnail(content, campaign.config.image) for content in contents)
         found |= {(name, key): image for key, image in zip(ranges, images, strict=True)}
     return found
 
 
-def contact_sheet_png(thumbnails: dict[Identity, Image.Image], rows: list[Row]) -> bytes:
-    """The thumbnails of these rows on one sheet."""
-    return pictures.to_png(pictures.contact_sheet([thumbnails[row["shard"], row["key"]] for row in rows]))
+def thumbnail(content: bytes, image: ImageConfig) -> Image.Image:
+    """An image file upright, at its own aspect ratio, reduced to THUMBNAIL_SIDE; smaller images keep their pixels."""
+    upright = open_upright(content, THUMBNAIL_SIDE, image)
+    if upright.mode not in ("L", "LA", "RGB", "RGBA"):
+        upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+    upright.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    # A new image, because Pillow would write the old one's colour profile again, which can outweigh a thumbnail.
+    return Image.frombytes(upright.mode, upright.size, upright.tobytes())
+
+
+def contact_sheet(thumbnails: list[Image.Image]) -> Image.Image:
+    """All thumbnails in rows of eight; small ones enlarged by a whole factor, nearest neighbour."""
+    num_columns, gap = min(8, len(thumbnails)), 4
+    pitch = THUMBNAIL_SIDE + gap
+    sheet = Image.new("RGBA", (num_columns * pitch - gap, math.ceil(len(thumbnails) / num_columns) * pitch - gap))
+    for number, small in enumerate(thumbnails):
+        factor = max(1, THUMBNAIL_SIDE // max(small.size))
+        shown = small.resize((small.width * factor, small.height * factor), Image.Resampling.NEAREST)
+        row, column = divmod(number, num_columns)
+        left, top = (THUMBNAIL_SIDE - shown.width) // 2, (THUMBNAIL_SIDE - shown.height) // 2
+        sheet.paste(shown, (column * pitch + left, row * pitch + top))
+    return sheet
+
+
+def to_png(image: Image.Image) -> bytes:
+    """The image losslessly."""
+    png = io.BytesIO()
+    image.save(png, "PNG", optimize=True)
+    return png.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """The picture as a URL that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

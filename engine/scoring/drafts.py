@@ -1,4 +1,4 @@
-"""The Parquet files in which a shard's scores are committed, and its ledger.
+"""The Parquet files in which a shard's scores are committed, and its record.
 
 A shard's scores file is what says that it is committed: it is written after its quarantine file, whole or not at all,
 and only if every listed item is either scored or quarantined.
@@ -8,77 +8,26 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.campaign.folder import Campaign
 from engine.errors import InputError
-from engine.scoring.chunks import BAD_SCHEMA, ITEMS_SCHEMA, to_table, unpack
 from engine.storage.location import Location
+from engine.tables.scores import BAD_SCHEMA, QUARANTINE_SCHEMA, ShardRecord, scores_schema, to_table, unpack
 
-SHARD_FIELD = pa.field("shard", pa.string(), nullable=False)
-QUARANTINE_SCHEMA = pa.schema([SHARD_FIELD, *BAD_SCHEMA])
 ROW_GROUP_ITEMS = 16_384
 # Keys and hashes are all different: a dictionary of them costs twice the time, and space. What is left out of the
 # compression does not compress, and a selection reads the logits three times as fast without.
 WRITER_OPTIONS: dict[str, Any] = {
     "compression": {name: "zstd" for name in ("shard", "key", "offset", "size_bytes", "content_hash")},
     "use_dictionary": ["shard"],
-    "write_statistics": ["key", "logit"],
 }
 DRAFT_BYTES = 8 << 20
 """A draft larger than this is on disk, and not in memory."""
-_LEDGER_KEY = b"vaal.ledger"
-
-
-def scores_schema(num_latents: int) -> pa.Schema:
-    """The columns of a scores file, rows in archive order."""
-    return pa.schema(
-        [
-            SHARD_FIELD,
-            *(field for field in ITEMS_SCHEMA if field.name != "fold"),
-            pa.field("logit", pa.float32(), nullable=False),
-            pa.field("latent", pa.list_(pa.float16(), num_latents), nullable=False),
-        ]
-    )
-
-
-class Committed(NamedTuple):
-    """The ledger of one committed shard: `listed = scored + quarantined`.
-
-    A shard that could not be read has a `failure`, and its one quarantine row, without a key, stands for all of it.
-    `errors` counts the quarantined items by "stage/error". `sha256` and `size_bytes` are those of the scores file.
-    """
-
-    file: str
-    listed: int
-    scored: int
-    quarantined: int
-    sha256: str
-    size_bytes: int
-    failure: str
-    errors: dict[str, int]
-
-    def entry(self, shard: str) -> dict[str, Any]:
-        """The shard's entry in the manifest; what is empty is left out."""
-        return {"shard": shard, **{key: value for key, value in self._asdict().items() if value not in ("", {})}}
-
-
-def count_errors(ledgers: Iterable[Committed]) -> Counter[str]:
-    """Quarantined items of all these shards by "stage/error"."""
-    errors: Counter[str] = Counter()
-    for ledger in ledgers:
-        errors.update(ledger.errors)
-    return errors
-
-
-def from_entry(entry: dict[str, Any]) -> tuple[str, Committed]:
-    """Shard and ledger from what `Committed.entry` made."""
-    values: dict[str, Any] = {"failure": "", "errors": {}, **entry}
-    return entry["shard"], Committed(*(values[name] for name in Committed._fields))
+_RECORD_KEY = b"vaal.ledger"
 
 
 class Draft:
@@ -128,14 +77,15 @@ class Draft:
         held = pa.concat_tables(self._tables)
         rows, rest = held.slice(0, count), held.slice(count)
         self._tables, self._num_held = [rest], len(rest)
-        schema = scores_schema(rows.schema.field("latent").type.list_size)
+        scores = rows.schema.names[rows.schema.get_field_index("logit") : rows.schema.get_field_index("latent")]
+        schema = scores_schema(rows.schema.field("latent").type.list_size, scores[1:])
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._file, schema, **WRITER_OPTIONS)
+            self._writer = pq.ParquetWriter(self._file, schema, write_statistics=["key", *scores], **WRITER_OPTIONS)
         names = pa.array([self.shard] * len(rows), pa.string())
         columns = [names, *(rows[name].combine_chunks() for name in schema.names[1:])]
         self._writer.write_table(pa.table(columns, schema=schema), ROW_GROUP_ITEMS)
 
-    def commit(self, campaign: Campaign, file: str) -> Committed:
+    def commit(self, campaign: Campaign, file: str) -> ShardRecord:
         """Write the shard's files under this name.
 
         Raises:
@@ -152,11 +102,11 @@ class Draft:
             )
         classes = zip(bad["stage"].to_pylist(), bad["error"].to_pylist(), strict=True)
         errors = dict(sorted(Counter(f"{stage}/{error}" for stage, error in classes).items()))
-        ledger = Committed(file, self._listed, self.num_scored, len(bad), "", 0, self._failure, errors)
+        record = ShardRecord(self.shard, file, self._listed, self.num_scored, len(bad), "", 0, self._failure, errors)
         if self._num_held or self._writer is None:
             self._write(self._num_held)
         assert self._writer is not None
-        self._writer.add_key_value_metadata({_LEDGER_KEY: json.dumps(ledger.entry(self.shard)).encode()})
+        self._writer.add_key_value_metadata({_RECORD_KEY: json.dumps(record.entry()).encode()})
         self._writer.close()
         size_bytes = self._file.tell()
         if len(bad):
@@ -166,10 +116,10 @@ class Draft:
         self._file.seek(0)
         sha256 = (campaign.stage("scores") / file).write_file(self._file)
         self._file.close()
-        return ledger._replace(sha256=sha256, size_bytes=size_bytes)
+        return record._replace(sha256=sha256, size_bytes=size_bytes)
 
     def _fail(self) -> None:
-        """Of a shard that could not be read to its end nothing is used."""
+        """Use nothing of a shard that could not be read to its end."""
         self._tables = [self._tables[-1].slice(0, 0)]
         self._file.seek(0)
         self._file.truncate()
@@ -177,16 +127,16 @@ class Draft:
         self._bad = [to_table([("", 0, "read", "ShardFailed", self._failure)], BAD_SCHEMA)]
 
 
-def recall(folder: Location, file: str) -> tuple[str, Committed]:
-    """The shard of a scores file that an earlier run committed, and its ledger.
+def recall(folder: Location, file: str) -> ShardRecord:
+    """The record of a scores file that an earlier run committed.
 
     Raises:
         InputError: the file is missing, or is not one that was committed.
     """
     content = (folder / file).read_bytes()
     try:
-        entry = json.loads(pq.read_metadata(pa.BufferReader(content)).metadata[_LEDGER_KEY])
+        entry = json.loads(pq.read_metadata(pa.BufferReader(content)).metadata[_RECORD_KEY])
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{folder / file}: not a file that was committed; delete it and score again") from error
     found = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    return from_entry({**entry, **found})
+    return ShardRecord(**{**entry, **found})

@@ -16,18 +16,21 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.campaign.folder import Campaign, Report, fingerprint
+from engine.campaign.folder import Campaign
+from engine.campaign.freshness import fingerprint
+from engine.campaign.stages import Log
 from engine.errors import InputError
-from engine.pool.manifest import Shard, look_up, read_shards, write_shards
-from engine.scoring.chunks import to_table
-from engine.scoring.drafts import Committed, from_entry, recall
+from engine.pool.manifest import look_up, read_shards, write_shards
+from engine.pool.shard import Shard
+from engine.scoring.drafts import recall
 from engine.storage.location import Location
+from engine.tables.scores import ShardRecord, to_table
 
 FLUSH_SECONDS = 20.0
 """Ledger files are written this often; what was committed since is counted from its scores file after a kill."""
 READ_THREADS = 16
 MOST_LINES = 10
-"""Of one kind that a person is told."""
+"""Lines of one kind that are logged."""
 _STALE = "it was made of other bytes, weights, settings or code"
 _NOT_READABLE = re.compile(r"[^A-Za-z0-9_-]+")
 LEDGER_SCHEMA = pa.schema(
@@ -46,42 +49,40 @@ LEDGER_SCHEMA = pa.schema(
 
 
 class Plan(NamedTuple):
-    """All shards as they are now, the file of each, the ledger of those that are committed, and those that are not."""
+    """All shards as they are now, the file of each, the records of those that are committed, and those that are not."""
 
     shards: list[Shard]
     files: dict[str, str]
-    committed: dict[str, Committed]
+    committed: dict[str, ShardRecord]
     todo: list[Shard]
 
 
-def make_plan(campaign: Campaign, inputs: dict[str, str], report: Report) -> Plan:
-    """What is to be done with these `inputs`. Files that do not belong to it are removed, and it is said which.
+def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> Plan:
+    """What is to be done with these `inputs`. Files that do not belong to it are removed and logged.
 
     A shard that failed in an earlier run is to be done again. The largest come first, for the sake of the end.
 
     Raises:
         InputError: the pool or the campaign's storage cannot be listed.
     """
-    shards, _ = refresh(campaign, report)
+    shards, _ = refresh(campaign, log)
     key = fingerprint(**inputs)
     files = {shard.shard: file_name(shard, key) for shard in shards}
-    committed = _read_committed(campaign, files, report)
+    committed = _read_committed(campaign, files, log)
     todo = [shard for shard in shards if shard.shard not in committed]
     if len(todo) < len(shards):
-        report(f"{len(shards) - len(todo):,} of {len(shards):,} shards are committed already")
+        log(f"{len(shards) - len(todo):,} of {len(shards):,} shards are committed already")
     return Plan(shards, files, committed, sorted(todo, key=lambda shard: -shard.size_bytes))
 
 
-def refresh(campaign: Campaign, report: Report) -> tuple[list[Shard], int]:
-    """The pool's shards with the size and time they have now, and how many changed: they are told, and kept so."""
+def refresh(campaign: Campaign, log: Log) -> tuple[list[Shard], int]:
+    """The pool's shards with the size and time they have now, and how many changed: they are logged, and kept so."""
     listed = read_shards(campaign.home)
     # One that is gone keeps its entry: reading it fails by name, and the others go on.
     shards = [now or before for before, now in zip(listed, look_up(listed), strict=True)]
     changed = [now for before, now in zip(listed, shards, strict=True) if now is not before]
     if changed:
-        _report_some(
-            report, [f"{shard.url}: its bytes changed since it was listed; it is scored anew" for shard in changed]
-        )
+        _log_some(log, [f"{shard.url}: its bytes changed since it was listed; it is scored again" for shard in changed])
         write_shards(campaign.home, shards)
     return shards, len(changed)
 
@@ -94,25 +95,24 @@ def file_name(shard: Shard, inputs_key: str) -> str:
     return f"{readable}-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}.parquet"
 
 
-def _read_committed(campaign: Campaign, files: dict[str, str], report: Report) -> dict[str, Committed]:
-    """By shard, the ledger of the files that stay. All others are removed."""
+def _read_committed(campaign: Campaign, files: dict[str, str], log: Log) -> dict[str, ShardRecord]:
+    """By shard, the records of the files that stay. All others are removed."""
     scores, quarantine = campaign.stage("scores"), campaign.stage("quarantine")
     present, expected = scores.children(), set(files.values())
     committed = {
-        shard: ledger
-        for shard, ledger in read_ledger(campaign.stage("ledger"))
-        if files.get(shard) == ledger.file and present.get(ledger.file) == ledger.size_bytes
+        record.shard: record
+        for record in read_ledger(campaign.stage("ledger"))
+        if files.get(record.shard) == record.file and present.get(record.file) == record.size_bytes
     }
-    known = {ledger.file for ledger in committed.values()}
+    unknown = (present.keys() & expected) - {record.file for record in committed.values()}
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        committed |= filter(
-            None, threads.map(lambda n: _recall(scores, n, report), (present.keys() & expected) - known)
-        )
+        found = threads.map(lambda name: _recall(scores, name, log), unknown)
+        committed |= {record.shard: record for record in found if record}
     # What failed is tried again, with no trace of the failure if it succeeds.
-    committed = {shard: ledger for shard, ledger in committed.items() if not ledger.failure}
-    kept = {ledger.file for ledger in committed.values()}
-    _report_some(
-        report, [f"removing {scores / name}: {_STALE}" for name in sorted(present.keys() - expected) if _is_table(name)]
+    committed = {shard: record for shard, record in committed.items() if not record.failure}
+    kept = {record.file for record in committed.values()}
+    _log_some(
+        log, [f"removing {scores / name}: {_STALE}" for name in sorted(present.keys() - expected) if _is_table(name)]
     )
     # Of a shard that is not committed, a quarantine file is what a run that was killed left behind.
     for stage, names in ((scores, present), (quarantine, quarantine.children())):
@@ -126,28 +126,28 @@ def _is_table(name: str) -> bool:
     return name.endswith(".parquet")
 
 
-def _recall(folder: Location, name: str, report: Report) -> tuple[str, Committed] | None:
+def _recall(folder: Location, name: str, log: Log) -> ShardRecord | None:
     try:
         return recall(folder, name)
     except InputError:
-        report(f"removing {folder / name}: it is damaged")
+        log(f"removing {folder / name}: it is damaged")
         return None
 
 
-def _report_some(report: Report, lines: list[str]) -> None:
+def _log_some(log: Log, lines: list[str]) -> None:
     for line in lines[:MOST_LINES]:
-        report(line)
+        log(line)
     if len(lines) > MOST_LINES:
-        report(f"... and {len(lines) - MOST_LINES:,} more")
+        log(f"... and {len(lines) - MOST_LINES:,} more")
 
 
-def read_ledger(folder: Location) -> Iterator[tuple[str, Committed]]:
-    """Shard and ledger of what was committed, older entries first."""
+def read_ledger(folder: Location) -> Iterator[ShardRecord]:
+    """The records of what was committed, older ones first. Raises ConfigError for a file with other columns."""
     names = sorted(name for name in folder.children() if name.endswith(".parquet"))
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        for table in threads.map(lambda name: (folder / name).read_table(), names):
+        for table in threads.map(lambda name: (folder / name).read_typed_table(LEDGER_SCHEMA), names):
             for entry in table.to_pylist():
-                yield from_entry({**entry, "errors": json.loads(entry["errors"])})
+                yield ShardRecord(**{**entry, "errors": json.loads(entry["errors"])})
 
 
 class Ledger:
@@ -157,8 +157,8 @@ class Ledger:
         self._folder, self._rows = folder, list[tuple[Any, ...]]()
         self._flushed_at = time.monotonic()
 
-    def add(self, shard: str, ledger: Committed) -> None:
-        self._rows.append((shard, *ledger[:-1], json.dumps(ledger.errors)))
+    def add(self, record: ShardRecord) -> None:
+        self._rows.append((*record[:-1], json.dumps(record.errors)))
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self.close()
 

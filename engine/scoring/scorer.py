@@ -1,6 +1,7 @@
 """The networks over decoded images: batches that fit the memory, and logits in fp32 whatever the precision."""
 
-from typing import Any
+import pkgutil
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from engine.config.options import CampaignConfig
 from engine.models.weights import load_networks, to_input
-from engine.scoring.chunks import BAD_SCHEMA, pack, to_table, unpack
 from engine.storage.location import Location
+from engine.tables.scores import BAD_SCHEMA, pack, to_table, unpack
+from vaal.acquisition import ACQUISITIONS
+from vaal.methods import METHODS
 
 CPU_BATCH_PIXELS = 16 * 32 * 32
 SMALLEST_CPU_BATCH = 16
@@ -19,12 +22,13 @@ SMALLEST_CPU_BATCH = 16
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
-class Scores:
-    """Of N images: logit (N,) float32, latent (N, Z) float16, and which are finite (N,), in the order given."""
+class Scores(NamedTuple):
+    """N images, in the order given: a column (N,) float32 for each acquisition, the method's `logit` first; latents
+    (N, Z) float16; and which images have finite scores and latents (N,)."""
 
-    def __init__(self, logit: NDArray[np.float32], latent: NDArray[np.float32]) -> None:
-        self.logit, self.latent = logit, latent.astype(np.float16)
-        self.is_finite: NDArray[np.bool_] = np.isfinite(logit) & np.isfinite(self.latent).all(axis=1)
+    columns: dict[str, NDArray[np.float32]]
+    latent_NZ: NDArray[np.float16]
+    is_finite_N: NDArray[np.bool_]
 
 
 class Scorer:
@@ -41,7 +45,12 @@ class Scorer:
 
     def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
         self.device, self._is_bf16 = torch.device(device), config.score.precision == "bf16"
-        self.networks = load_networks(folder, config, weights).to(self.device)
+        # The method's own score comes first, because the latents are its embedding.
+        asked_for = [ACQUISITIONS[name] for name in sorted(config.score.acquisition, key=lambda name: name != "vaal")]
+        own = METHODS[config.train.method].score
+        self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in asked_for}
+        with_task = any("task" in row.needs for row in asked_for)
+        self.networks = load_networks(folder, config, weights, with_task=with_task).to(self.device)
         self._image, self._notes = config.image, list[str]()
         given, side = config.score.batch_size, config.image.size
         if given != "auto":
@@ -53,17 +62,19 @@ class Scorer:
             self._batch_size = None
 
     def __call__(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> Scores:
-        """Score N images, uint8. Where the memory does not suffice the batch is halved, for good, and it is said.
+        """Score N images, uint8. Where the memory does not suffice, the batch is halved for good, and that is noted.
 
         Raises:
             RuntimeError: one image alone does not fit the memory.
         """
-        logits, latents, begin = [], [], 0
+        none = torch.empty(0)
+        parts = [[*(none for _ in self._functions), none.reshape(0, self.networks.num_latents)]]
+        begin = 0
         while begin < len(fold_N):
             size = min(self._batch_size or len(fold_N), len(fold_N) - begin)
             part = slice(begin, begin + size)
             try:
-                logit, latent = self._forward(pixels_NHWC[part], fold_N[part])
+                parts.append(self._forward(pixels_NHWC[part], fold_N[part]))
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not _is_out_of_memory(error):
                     raise
@@ -73,13 +84,15 @@ class Scorer:
                     f"going on with {self._batch_size}: --set score.batch_size={self._batch_size}"
                 )
                 continue
-            logits.append(logit)
-            latents.append(latent)
             begin += size
-        if not logits:
-            return Scores(np.empty(0, np.float32), np.empty((0, self.networks.num_latents), np.float32))
         # Copied back at the end, so that a GPU goes on to the next batch while this one's results are not yet there.
-        return Scores(torch.cat(logits).cpu().numpy(), torch.cat(latents).cpu().numpy())
+        columns = (torch.cat(column[1:] or column).cpu().numpy() for column in zip(*parts, strict=True))
+        *scores, latent_NZ = columns
+        latent_NZ = latent_NZ.astype(np.float16)
+        is_finite_N = np.isfinite(latent_NZ).all(axis=1)
+        for score_N in scores:
+            is_finite_N &= np.isfinite(score_N)
+        return Scores(dict(zip(self._functions, scores, strict=True)), latent_NZ, is_finite_N)
 
     def score_chunk(self, chunk: pa.Table) -> pa.Table:
         """A chunk's row, as `Chunk.row` makes it, with its items' scores in place of their pixels."""
@@ -88,16 +101,18 @@ class Scorer:
         pixels_NHWC = flat.reshape(-1, image.size, image.size, image.channels)
         scores = self(pixels_NHWC, items["fold"].to_numpy())
         bad = unpack(content) if (content := chunk["bad"][0].as_py()) else BAD_SCHEMA.empty_table()
-        latent = pa.FixedSizeListArray.from_arrays(pa.array(scores.latent.reshape(-1)), scores.latent.shape[1])
-        scored = (
-            items.drop_columns(["fold"]).append_column("logit", pa.array(scores.logit)).append_column("latent", latent)
-        )
-        if not scores.is_finite.all():
-            lost = items.filter(pa.array(~scores.is_finite))
+        scored = items.drop_columns(["fold"])
+        for name, column in scores.columns.items():
+            scored = scored.append_column(name, pa.array(column))
+        flat_latent = pa.array(scores.latent_NZ.reshape(-1))
+        latent = pa.FixedSizeListArray.from_arrays(flat_latent, scores.latent_NZ.shape[1])
+        scored = scored.append_column("latent", latent)
+        if not scores.is_finite_N.all():
+            lost = items.filter(pa.array(~scores.is_finite_N))
             rows = zip(lost["key"].to_pylist(), lost["offset"].to_pylist(), strict=True)
-            why = ("score", "NotFinite", "the networks give this image no finite logit and latent")
+            why = ("score", "NotFinite", "the networks give this image no finite score and latent")
             bad = pa.concat_tables([bad, to_table([(*row, *why) for row in rows], BAD_SCHEMA)])
-            scored = scored.filter(pa.array(scores.is_finite))
+            scored = scored.filter(pa.array(scores.is_finite_N))
         notes, self._notes = self._notes, []
         return pa.table(
             {
@@ -109,14 +124,16 @@ class Scorer:
             }
         )
 
-    def _forward(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _forward(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> list[Tensor]:
+        """The columns of scores, and at the end the latents."""
         x_NCHW = to_input(pixels_NHWC, self.device)
         if self.device.type == "cpu":
             # Channels-last is what a GPU's matrix units want; on a CPU it is 15 % slower at batches of this size.
             x_NCHW = x_NCHW.contiguous()
         fold = torch.tensor(fold_N, device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
-            return self.networks.score(x_NCHW, fold)
+            found = [function(self.networks, x_NCHW, fold) for function in self._functions.values()]
+        return [*(score_B for score_B, _ in found), found[0][1]]
 
 
 def _is_out_of_memory(error: Any) -> bool:

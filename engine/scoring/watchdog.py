@@ -15,7 +15,7 @@ EXIT_STATUS = 75
 class Watchdog:
     """Calls `on_stall` and ends this process when what was started is not stopped within `seconds`.
 
-    It watches while it is entered. `on_stall` is told what stalled, from a thread of the watchdog's own.
+    It watches while it is entered. `on_stall` gets what stalled, from a thread of the watchdog's own.
     """
 
     def __init__(self, seconds: float, on_stall: Callable[[str], None]) -> None:
@@ -51,7 +51,7 @@ class Watchdog:
                     os._exit(EXIT_STATUS)
 
 
-class Past(NamedTuple):
+class ShardHistory(NamedTuple):
     """What is known of a shard as a process begins to read it."""
 
     begun: int
@@ -63,17 +63,17 @@ class Past(NamedTuple):
 
 
 class Attempts:
-    """What a process that dies cannot tell its successor: which shards were begun, and what of them stalled."""
+    """What a process that dies cannot hand to its successor: which shards were begun, and what of them stalled."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
         self._stalls: Counter[str] = Counter()
         self._items: dict[str, set[str]] = defaultdict(set)
 
-    def begin(self, shard: str) -> Past:
-        past = Past(self._begun[shard], self._stalls[shard], frozenset(self._items.get(shard, ())))
+    def begin(self, shard: str) -> ShardHistory:
+        history = ShardHistory(self._begun[shard], self._stalls[shard], frozenset(self._items.get(shard, ())))
         self._begun[shard] += 1
-        return past
+        return history
 
     def stalled(self, shard: str, key: str) -> None:
         """Decoding the item of this key took too long, or, where it is empty, reading did."""

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from engine.config.options import SelectConfig
 from engine.pool.identity import item_id_of
-from engine.selection.diversify import choose, cluster, latents_of
-from engine.selection.duplicates import KINDS, Duplicates, find_duplicates
-from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED, SELECTION_SCHEMA, candidates_schema
+from engine.selection.diversify import choose, cluster
+from engine.selection.duplicates import Duplicates, find_duplicates
+from engine.tables.scores import latents_of
+from engine.tables.selections import CONTROL, DUPLICATE, KINDS, PASSED_OVER, PICKED, SELECTION_SCHEMA, candidates_schema
 
 CONTROL_REASON = "uniform random sample"
 MOST_CENTERS = 10_000
@@ -61,7 +62,7 @@ class Batch(NamedTuple):
     objective: float | None
 
 
-class _Sifted(NamedTuple):
+class _Deduplicated(NamedTuple):
     """`items` are those taken, the control picks, and from place `num_fixed` on the `rest` of the candidates, places in
     their table; `found` says which of the items are duplicates, `kept` which candidates are none."""
 
@@ -83,26 +84,26 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
         ShortageError: there are fewer candidates without duplicates than are to be picked.
     """
     control = _control(pools, rules)
-    sifted = _sift(pools, control, rules.options)
+    left = _deduplicate(pools, control, rules.options)
     wanted = rules.options.budget - len(control)
-    if len(sifted.kept) < wanted:
-        raise ShortageError(len(sifted.kept) + len(control))
-    kept = pools.candidates.take(pa.array(sifted.kept))
+    if len(left.kept) < wanted:
+        raise ShortageError(len(left.kept) + len(control))
+    kept = pools.candidates.take(pa.array(left.kept))
     cluster_K = cluster(latents_of(kept), rules.seed)
     choice = choose(rules.method, kept, _some(pools.taken, rules.seed), cluster_K, wanted, rules.seed)
     cluster_M = np.full(len(pools.candidates), -1, np.int32)
-    cluster_M[sifted.kept] = cluster_K
-    kinds = Counter(kind for kind in sifted.found.kind_N[sifted.num_fixed :] if kind)
+    cluster_M[left.kept] = cluster_K
+    kinds = Counter(kind for kind in left.found.kind_N[left.num_fixed :] if kind)
     counts = {
         "candidates": len(pools.candidates),
         **{f"duplicates_{kind}": kinds[kind] for kind in KINDS},
         "control": len(control),
         "picked": rules.options.budget,
     }
-    picked = sifted.kept[choice.picked_B]
+    picked = left.kept[choice.picked_B]
     return Batch(
-        _selection(pools, sifted, picked, cluster_M, rules),
-        _candidates(pools, sifted, picked, cluster_M),
+        _selection(pools, left, picked, cluster_M, rules),
+        _candidates(pools, left, picked, cluster_M),
         counts,
         choice.objective,
     )
@@ -121,13 +122,13 @@ def _control(pools: Pools, rules: Rules) -> pa.Table:
     return pools.draws.take(pa.array(chosen, pa.int64()))
 
 
-def _sift(pools: Pools, control: pa.Table, options: SelectConfig) -> _Sifted:
+def _deduplicate(pools: Pools, control: pa.Table, options: SelectConfig) -> _Deduplicated:
     rest = np.flatnonzero(~_is_among(pools.candidates, control))
     items = pa.concat_tables([pools.taken, control, pools.candidates.take(pa.array(rest))])
     num_fixed = len(pools.taken) + len(control)
     found = find_duplicates(items, num_fixed, options.duplicates, options.duplicate_cosine)
     is_kept = found.leader_N[num_fixed:] == np.arange(num_fixed, len(items))
-    return _Sifted(items, num_fixed, rest, found, rest[is_kept])
+    return _Deduplicated(items, num_fixed, rest, found, rest[is_kept])
 
 
 def _is_among(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
@@ -145,23 +146,25 @@ def _some(taken: pa.Table, seed: int) -> pa.Table:
     return taken.take(pa.array(np.sort(rng.choice(len(taken), MOST_CENTERS, replace=False))))
 
 
-def _selection(pools: Pools, sifted: _Sifted, picked: Places, cluster_M: NDArray[np.int32], rules: Rules) -> pa.Table:
+def _selection(
+    pools: Pools, left: _Deduplicated, picked: Places, cluster_M: NDArray[np.int32], rules: Rules
+) -> pa.Table:
     """SELECTION_SCHEMA. The control arm is spread evenly over the ranks: a vendor may stop half-way."""
     size, num_control = rules.options.budget, rules.options.budget - len(picked)
     at_control = ((np.arange(num_control) + 0.5) * size / max(1, num_control)).astype(np.intp)
     at_query = np.setdiff1d(np.arange(size), at_control)
     # Places in `items`, where the control picks stand before the candidates.
-    first_control = sifted.num_fixed - num_control
+    first_control = left.num_fixed - num_control
     place = np.empty(size, np.intp)
-    place[at_control] = np.arange(first_control, sifted.num_fixed)
-    place[at_query] = sifted.num_fixed + np.searchsorted(sifted.rest, picked)
-    rows = sifted.items.take(pa.array(place))
-    led = np.bincount(sifted.found.leader_N, minlength=len(sifted.items))
+    place[at_control] = np.arange(first_control, left.num_fixed)
+    place[at_query] = left.num_fixed + np.searchsorted(left.rest, picked)
+    rows = left.items.take(pa.array(place))
+    led = np.bincount(left.found.leader_N, minlength=len(left.items))
     cluster = np.full(size, -1, np.int32)
     cluster[at_query] = cluster_M[picked]
     displaced = np.full(size, -1, np.intp)
     if rules.is_by_logit:
-        displaced[at_query] = _displaced(sifted.rest[: len(picked)], picked)
+        displaced[at_query] = _displaced(left.rest[: len(picked)], picked)
     losers = pools.candidates.take(_or_null(displaced))
     arm, reason = np.full(size, "query", object), np.full(size, rules.reason, object)
     arm[at_control], reason[at_control] = "control", CONTROL_REASON
@@ -187,16 +190,19 @@ def _displaced(lowest: Places, picked: Places) -> Places:
     return found
 
 
-def _candidates(pools: Pools, sifted: _Sifted, picked: Places, cluster_M: NDArray[np.int32]) -> pa.Table:
+def _candidates(pools: Pools, left: _Deduplicated, picked: Places, cluster_M: NDArray[np.int32]) -> pa.Table:
     """`candidates_schema`, in the order of the candidates."""
     table = pools.candidates
     leader, fate = np.full(len(table), -1, np.intp), np.full(len(table), CONTROL, object)
-    fate[sifted.rest], leader[sifted.rest] = DUPLICATE, sifted.found.leader_N[sifted.num_fixed :]
-    fate[sifted.kept], leader[sifted.kept] = PASSED_OVER, -1
+    fate[left.rest], leader[left.rest] = (
+        DUPLICATE,
+        left.found.leader_N[left.num_fixed :],
+    )
+    fate[left.kept], leader[left.kept] = PASSED_OVER, -1
     fate[picked] = PICKED
     kind = np.full(len(table), None, object)
-    kind[sifted.rest] = sifted.found.kind_N[sifted.num_fixed :]
-    of = sifted.items.take(_or_null(leader))
+    kind[left.rest] = left.found.kind_N[left.num_fixed :]
+    of = left.items.take(_or_null(leader))
     columns: dict[str, Any] = {
         **{name: table[name] for name in (*_PLACE, "logit", "latent")},
         "cluster": _or_null(cluster_M),

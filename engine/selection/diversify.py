@@ -1,71 +1,61 @@
-"""A round's choice among the candidates, by every value of select.diversity."""
+"""A round's choice among the candidates, by the method of select.diversity; and their clusters."""
 
 import math
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.pool.identity import draw_of
-from vaal.diversity.clusters import round_robin
-from vaal.diversity.facility import two_round_cover
-from vaal.diversity.gumbel import gumbel_top_b
-from vaal.diversity.k_center import k_center_greedy
+from engine.tables.scores import latents_of
+from vaal.diversity import DIVERSIFIERS, Choice
 
 MOST_CLUSTERS = 1024
 MOST_FITTED = 262_144
 """Candidates the k-means is fitted to; where there are more, this many are drawn."""
 ASSIGNED_AT_ONCE = 65_536
-PART_ITEMS = 65_536
-"""Candidates in a part of the two-round facility location, at most."""
-
-
-class Choice(NamedTuple):
-    """picked_B (b,) intp: indices of candidates in order of choice. `objective`: of facility location alone."""
-
-    picked_B: NDArray[np.intp]
-    objective: float | None = None
-
-
-class _Question(NamedTuple):
-    candidates: pa.Table
-    taken: pa.Table
-    cluster_M: NDArray[np.int32]
-    b: int
-    seed: int
 
 
 def choose(
     method: str, candidates: pa.Table, taken: pa.Table, cluster_M: NDArray[np.int32], b: int, seed: int
 ) -> Choice:
-    """The choice of b candidates by one of METHODS.
+    """The choice of b candidates by a row of `vaal.diversity.DIVERSIFIERS`.
 
     `candidates`: shard, key, logit and latent, in the order of (logit, shard, key). `taken`: the latents of what is
-    labelled or out at a vendor, or a sample of them. `cluster_M`: the candidates' clusters, which `clusters` alone
-    reads. The choice is the same for any number of threads.
+    labelled or out at a vendor, or a sample of them. `cluster_M`: the candidates' clusters. The choice is the same for
+    any number of threads.
 
     Raises:
         KeyError: there is no such method.
-        ValueError: b is not from 0 to the number of candidates, or above what `facility` is good for; or a logit or a
+        ValueError: b is not from 0 to the number of candidates, or above what the method is good for; or a logit or a
             latent is not finite.
     """
-    answer = METHODS[method]
+    row = DIVERSIFIERS[method]
     if not 0 <= b <= len(candidates):
         raise ValueError(f"b must be from 0 to the {len(candidates)} candidates, got {b}")
     if b == 0:
         return Choice(np.empty(0, np.intp))
+    values: dict[str, Callable[[], Any]] = {
+        "logit_M": lambda: candidates["logit"].to_numpy(),
+        "latent_MZ": lambda: latents_of(candidates),
+        "draw_M": lambda: _draws(candidates, seed),
+        "cluster_M": lambda: cluster_M,
+        "taken_LZ": lambda: latents_of(taken),
+        "b": lambda: b,
+        "seed": lambda: seed,
+    }
     with _one_thread():
-        return answer(_Question(candidates, taken, cluster_M, b, seed))
+        chosen = pkgutil.resolve_name(row.function)(*(values[name]() for name in row.needs))
+    return chosen if isinstance(chosen, Choice) else Choice(chosen)
 
 
-def latents_of(table: pa.Table) -> NDArray[np.float32]:
-    """The column `latent` as (N, Z) float32."""
-    num_latents = table.schema.field("latent").type.list_size
-    flat: NDArray[np.float16] = table["latent"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.astype(np.float32).reshape(-1, num_latents)
+def _draws(candidates: pa.Table, seed: int) -> NDArray[np.uint64]:
+    names = (candidates[name].to_pylist() for name in ("shard", "key"))
+    return np.array([draw_of(shard, key, seed) for shard, key in zip(*names, strict=True)], np.uint64)
 
 
 def cluster(latent_MZ: NDArray[np.float32], seed: int) -> NDArray[np.int32]:
@@ -110,59 +100,3 @@ def _one_thread() -> Iterator[None]:
 
     with threadpool_limits(1):
         yield
-
-
-def _none(question: _Question) -> Choice:
-    return Choice(np.arange(question.b))
-
-
-def _gumbel(question: _Question) -> Choice:
-    names = (question.candidates[name].to_pylist() for name in ("shard", "key"))
-    draws = [draw_of(shard, key, question.seed) for shard, key in zip(*names, strict=True)]
-    return Choice(gumbel_top_b(question.candidates["logit"].to_numpy(), np.array(draws, np.uint64), question.b))
-
-
-def _clusters(question: _Question) -> Choice:
-    return Choice(round_robin(question.cluster_M, question.b))
-
-
-def _k_center(question: _Question) -> Choice:
-    return Choice(k_center_greedy(latents_of(question.candidates), latents_of(question.taken), question.b))
-
-
-def _facility(question: _Question) -> Choice:
-    latent_MZ = latents_of(question.candidates)
-    num_parts = -(-len(latent_MZ) // PART_ITEMS)
-    cover = two_round_cover(latent_MZ, latents_of(question.taken), question.b, question.seed, num_parts)
-    return Choice(cover.picked_B, cover.objective)
-
-
-def _mini_batches(question: _Question) -> Choice:
-    import torch
-
-    from vaal.diversity.mini_batches import choose_in_mini_batches
-
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        picked = choose_in_mini_batches(
-            question.candidates["logit"].to_numpy(),
-            latents_of(question.candidates),
-            latents_of(question.taken),
-            question.b,
-            question.seed,
-        )
-    finally:
-        torch.set_num_threads(num_threads)
-    return Choice(picked)
-
-
-METHODS: dict[str, Callable[[_Question], Choice]] = {
-    "none": _none,
-    "gumbel": _gumbel,
-    "clusters": _clusters,
-    "k_center": _k_center,
-    "facility": _facility,
-    "mini_batches": _mini_batches,
-}
-"""By the value of select.diversity."""

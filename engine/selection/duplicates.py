@@ -6,12 +6,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.selection.diversify import latents_of
+from engine.tables.scores import latents_of
+from engine.tables.selections import KINDS
 from vaal.duplicates.leaders import cosine_leaders, hamming_leaders
 from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK
-
-KINDS = ("bytes", "picture", "latent")
-"""The same file, the same picture (by its perceptual hash), nearly the same latent: the first that applies counts."""
 
 
 class Duplicates(NamedTuple):

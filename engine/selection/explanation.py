@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from engine.campaign.folder import Campaign, read_manifest
+from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values
+from engine.campaign.manifests import ScoresManifest, SelectionManifest, read_manifest, reason_of
+from engine.campaign.outstanding import picked_items
 from engine.errors import InputError
-from engine.selection.select import reason_of
 from engine.tables.score_reader import read_scores
-from engine.tables.selections import CANDIDATES_FILE, DUPLICATE, picked_items, place_of, row_of
+from engine.tables.scores import records_of
+from engine.tables.selections import CANDIDATES_FILE, DUPLICATE, place_of, row_of
 
 Facts = dict[str, Any]
 
@@ -19,7 +21,7 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
         InputError: there is no selection, or the pool has no such item.
     """
     folder = campaign.stage("selection")
-    manifest = read_manifest(folder, "select")
+    manifest = read_manifest(campaign, "selection", SelectionManifest)
     item: Facts = {"shard": shard, "key": key}
     pick = row_of((folder / "selection.parquet").read_table(), shard, key)
     if pick:
@@ -38,7 +40,7 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     return item | _of_the_rest(campaign, shard, key, manifest)
 
 
-def _of_pick(pick: Facts, manifest: Facts) -> Facts:
+def _of_pick(pick: Facts, manifest: SelectionManifest) -> Facts:
     names = ("rank", "item_id", "arm", "reason", "logit", "cluster", "group_size")
     why = f"rank {pick['rank']} of {manifest['counts']['picked']}: {pick['reason']}"
     if pick["group_size"] > 1:
@@ -48,23 +50,23 @@ def _of_pick(pick: Facts, manifest: Facts) -> Facts:
     return {"outcome": "picked", **{name: pick[name] for name in names}, "why": why}
 
 
-def _of_candidate(candidate: Facts, place: int, manifest: Facts) -> Facts:
+def _of_candidate(candidate: Facts, place: int, manifest: SelectionManifest) -> Facts:
     facts = {"outcome": "not picked", "logit": candidate["logit"], "candidate": place, "cluster": candidate["cluster"]}
     of = f"candidate {place} of {manifest['counts']['candidates']}"
     if candidate["fate"] == DUPLICATE:
         kind = {"bytes": "the same bytes as", "picture": "the same picture as", "latent": "nearly the same latent as"}
         why = f"{of}, with {kind[candidate['duplicate']]} {candidate['of_shard']} {candidate['of_key']}"
         return facts | {"outcome": "duplicate", "why": why}
-    return facts | {"why": f"{of}; others were taken first, each as: {reason_of(manifest)}"}
+    return facts | {"why": f"{of}; others were taken first, each because it is: {reason_of(manifest)}"}
 
 
-def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: Facts) -> Facts:
+def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionManifest) -> Facts:
     scores = campaign.stage("scores")
-    entries = read_manifest(scores, "score")["shards"]
-    entry = next((entry for entry in entries if entry["shard"] == shard), None)
-    if entry is None:
+    entries = read_manifest(campaign, "scores", ScoresManifest)["shards"]
+    record = next((record for record in records_of(entries) if record.shard == shard), None)
+    if record is None:
         raise InputError(f"{shard}: no such shard in the pool; the first is {entries[0]['shard']}")
-    row = row_of(read_scores(scores, entry, ["shard", "key", "logit"]), shard, key)
+    row = row_of(read_scores(scores, record, ["shard", "key", "logit"]), shard, key)
     if row:
         cut = manifest["highest_candidate_logit"]
         why = "it is not in the random sample of the pool"
@@ -72,9 +74,9 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: Facts) -> F
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
             why = f"its logit {row['logit']:.4f} is above {cut:.4f}, {of}"
         return {"outcome": "not a candidate", "logit": row["logit"], "why": why}
-    if entry["quarantined"]:
-        bad = (campaign.stage("quarantine") / entry["file"]).read_table()
-        row = row_of(bad, shard, "" if entry.get("failure") else key)
+    if record.quarantined:
+        bad = (campaign.stage("quarantine") / record.file).read_table()
+        row = row_of(bad, shard, "" if record.failure else key)
         if row:
             return {"outcome": "quarantined", "why": f"{row['stage']}: {row['error']}: {row['message']}"}
     raise InputError(f"{shard}: has no item {key!r}, nor was one quarantined")

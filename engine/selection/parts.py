@@ -11,7 +11,7 @@ PART_FILES = 4096
 MOST_PARTS = 4096
 MERGED_AT_ONCE = 8
 
-Progress = Callable[[float], None]
+Share = Callable[[float], None]
 """Takes the share that is done, 0 to 1."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,7 +44,7 @@ def map_reduce(
     map_: Callable[[list[Item]], Result],
     merge: Callable[[Iterable[Result]], Result],
     parts: list[list[Item]],
-    on_progress: Progress,
+    on_progress: Share,
 ) -> Result:
     """Merge what the parts give, in their order, in a tree. Called within `room_for` these parts."""
     if len(parts) == 1:

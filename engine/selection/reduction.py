@@ -1,9 +1,10 @@
 """Any number of committed scores to the candidates: exactly the M lowest by (logit, shard, key), in bounded memory.
 
 Two passes over the files, in parts that Ray spreads over the cluster. The first checks every file and reads the logit
-column alone, for the M-th lowest logit. The second gathers the rows up to that, from the row groups whose statistics
-reach as low. Both keep what is lowest and merge in any tree, by the merge law of `vaal.ranking.top_b`, so that the
-result is the same for any parts, files and row groups; memory depends on M and on the size of a row group.
+column alone, for the M-th lowest logit and the histogram of all. The second gathers the rows up to that, from the row
+groups whose statistics reach as low. Both keep what is lowest and merge in any tree, by the merge law of
+`vaal.ranking.top_b`, so that the result is the same for any parts, files and row groups; memory depends on M and on the
+size of a row group.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,9 +19,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.selection.parts import Progress, deal, each, map_reduce
+from engine.selection.parts import Share, deal, each, map_reduce
 from engine.selection.sources import Source
 from engine.storage.location import Location
+from engine.tables.histogram import Histogram
 from engine.tables.score_reader import open_scores
 from vaal.ranking import Scored, top_b
 
@@ -30,13 +32,15 @@ ROWS_AT_ONCE = 1 << 18
 DRAW_FIELD = pa.field("draw", pa.int64(), nullable=False)
 
 
-class Counted(NamedTuple):
+class FirstPass(NamedTuple):
     """Of F files, in their order: how many items can be picked (F,) int64, and their lowest logit (F,) float32,
-    infinite where there are none; and the lowest logits of all these items (K,) float32, in no order."""
+    infinite where there are none; the lowest logits of all these items (K,) float32, in no order; and the histogram of
+    all logits."""
 
     eligible_F: NDArray[np.int64]
     lowest_F: NDArray[np.float32]
     low_K: NDArray[np.float32]
+    histogram: Histogram
 
     @property
     def num_eligible(self) -> int:
@@ -49,7 +53,7 @@ class Counted(NamedTuple):
         return float(np.partition(self.low_K, size - 1)[size - 1]) if size <= len(self.low_K) else np.inf
 
 
-class Wanted(NamedTuple):
+class RowQuery(NamedTuple):
     """The `size` lowest of the rows whose logit is at most `bound`, and, if `has_taken`, those that cannot be picked.
 
     `schema` begins with shard, key and logit; what else it has are columns of the files."""
@@ -60,7 +64,7 @@ class Wanted(NamedTuple):
     has_taken: bool
 
 
-class Gathered(NamedTuple):
+class SecondPass(NamedTuple):
     """Rows of scores files: the lowest, by (logit, shard, key); those that cannot be picked, by (shard, key); and those
     that were drawn, by their column `draw`."""
 
@@ -69,41 +73,41 @@ class Gathered(NamedTuple):
     drawn: pa.Table
 
 
-def count(folder: Location, sources: list[Source], size: int, on_progress: Progress) -> Counted:
+def count(folder: Location, sources: list[Source], size: int, on_progress: Share) -> FirstPass:
     """Check all files, count what can be picked, and find the `size` lowest logits of that.
 
     Raises:
         InputError: a file is missing or is not the committed one, or a logit is missing or NaN.
     """
     if not sources:
-        return Counted(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
+        return FirstPass(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), Histogram())
     part = partial(_count_part, folder, size)
-    found: Counted = map_reduce(part, partial(_add, _Lows(size)), parts_of(sources), on_progress)
+    found: FirstPass = map_reduce(part, partial(_add, _Lows(size)), parts_of(sources), on_progress)
     return found
 
 
 def gather(
-    folder: Location, sources: list[Source], counted: Counted, wanted: Wanted, on_progress: Progress
-) -> Gathered:
-    """The rows that are wanted, and those drawn, in the order that `Gathered` says; `counted` is of these sources."""
-    is_low_F = counted.lowest_F <= wanted.bound
+    folder: Location, sources: list[Source], counts: FirstPass, query: RowQuery, on_progress: Share
+) -> SecondPass:
+    """The rows that are wanted, and those drawn, in the order that `SecondPass` says; `counts` are of these sources."""
+    is_low_F = counts.lowest_F <= query.bound
     needed = [
         source
         for source, is_low in zip(sources, is_low_F.tolist(), strict=True)
-        if is_low or len(source.draw_at) or (wanted.has_taken and len(source.taken))
+        if is_low or len(source.draw_at) or (query.has_taken and len(source.taken))
     ]
     if not needed:
-        return _nothing(wanted)
-    part = partial(_gather_part, folder, wanted)
-    found = map_reduce(part, partial(_merge_parts, wanted), parts_of(needed), on_progress)
-    return Gathered(
-        first(found.lowest, wanted.size), _sorted(found.taken, "shard", "key"), _sorted(found.drawn, "draw")
+        return _nothing(query)
+    part = partial(_gather_part, folder, query)
+    found = map_reduce(part, partial(_merge_parts, query), parts_of(needed), on_progress)
+    return SecondPass(
+        first(found.lowest, query.size), _sorted(found.taken, "shard", "key"), _sorted(found.drawn, "draw")
     )
 
 
 def parts_of(sources: list[Source]) -> list[list[Source]]:
     """The sources in the parts that are worked on at once."""
-    return deal(sources, [source.entry["scored"] for source in sources])
+    return deal(sources, [source.record.scored for source in sources])
 
 
 def _num_threads(folder: Location) -> int:
@@ -132,36 +136,44 @@ class _Lows:
         return np.partition(held, self._size)[: self._size] if self._size < len(held) else held
 
 
-def _count_part(folder: Location, size: int, part: list[Source]) -> Counted:
+def _count_part(folder: Location, size: int, part: list[Source]) -> FirstPass:
     lows = _Lows(size)
     return _add(lows, each(partial(_count_file, folder, lows), part, _num_threads(folder)))
 
 
-def _add(lows: _Lows, counted: Iterable[Counted]) -> Counted:
-    eligible, lowest = list[NDArray[np.int64]](), list[NDArray[np.float32]]()
-    for found in counted:
+def _add(lows: _Lows, passes: Iterable[FirstPass]) -> FirstPass:
+    eligible, lowest, histogram = list[NDArray[np.int64]](), list[NDArray[np.float32]](), Histogram()
+    for found in passes:
         eligible.append(found.eligible_F)
         lowest.append(found.lowest_F)
         lows.add(found.low_K)
-    return Counted(np.concatenate(eligible), np.concatenate(lowest), lows.values())
+        histogram.merge(found.histogram)
+    return FirstPass(np.concatenate(eligible), np.concatenate(lowest), lows.values(), histogram)
 
 
-def _count_file(folder: Location, lows: _Lows, source: Source) -> Counted:
+def _count_file(folder: Location, lows: _Lows, source: Source) -> FirstPass:
     num_eligible, lowest, pieces = 0, np.float32(np.inf), [np.empty(0, np.float32)]
+    histogram = Histogram()
     columns = ["logit", "key"] if len(source.taken) else ["logit"]
-    with open_scores(folder, source.entry, is_checked=True) as file:
+    with open_scores(folder, source.record, is_checked=True) as file:
         for groups in _groups_at_once(file.metadata):
             table = file.read_row_groups(groups, columns=columns, use_threads=False)
             logit: NDArray[np.float32] = table["logit"].to_numpy()
             # One NaN makes the minimum NaN.
             if table["logit"].null_count or np.isnan(logit.min(initial=np.inf)):
-                raise _without_score(folder / source.entry["file"], file, groups)
+                raise _without_score(folder / source.record.file, file, groups)
             if len(source.taken):
-                logit = logit[~_is_taken(table["key"], source)]
+                is_taken, is_labelled = (_is_in(table["key"], keys) for keys in (source.taken, source.labelled))
+                histogram.add("labelled", logit[is_labelled])
+                histogram.add("out", logit[is_taken & ~is_labelled])
+                logit = logit[~is_taken]
+            histogram.add("eligible", logit)
             num_eligible += len(logit)
             lowest = logit.min(initial=lowest)
             pieces.append(logit[logit <= lows.cut])
-    return Counted(np.array([num_eligible], np.int64), np.array([lowest], np.float32), np.concatenate(pieces))
+    return FirstPass(
+        np.array([num_eligible], np.int64), np.array([lowest], np.float32), np.concatenate(pieces), histogram
+    )
 
 
 def _groups_at_once(metadata: pq.FileMetaData) -> Iterator[list[int]]:
@@ -188,53 +200,53 @@ def _without_score(file: Location, parquet: pq.ParquetFile, groups: list[int]) -
     )
 
 
-def _is_taken(keys: pa.ChunkedArray, source: Source) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = pc.is_in(keys, value_set=source.taken).to_numpy()
+def _is_in(keys: pa.ChunkedArray, others: pa.Array) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = pc.is_in(keys, value_set=others).to_numpy()
     return found
 
 
-def _gather_part(folder: Location, wanted: Wanted, part: list[Source]) -> Gathered:
-    return _merge_parts(wanted, each(partial(_gather_file, folder, wanted), part, _num_threads(folder)))
+def _gather_part(folder: Location, query: RowQuery, part: list[Source]) -> SecondPass:
+    return _merge_parts(query, each(partial(_gather_file, folder, query), part, _num_threads(folder)))
 
 
-def _merge(wanted: Wanted, gathered: Iterable[Gathered]) -> Gathered:
+def _merge(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
     """What is lowest among them, and all that is taken and drawn. They are looked at one after another."""
-    lowest, taken, drawn = Lowest(wanted.size), list[pa.Table](), list[pa.Table]()
-    for found in chain([_nothing(wanted)], gathered):
+    lowest, taken, drawn = Lowest(query.size), list[pa.Table](), list[pa.Table]()
+    for found in chain([_nothing(query)], gathered):
         lowest.add(found.lowest)
         taken.append(found.taken)
         drawn.append(found.drawn)
-    return Gathered(lowest.rows(), pa.concat_tables(taken), pa.concat_tables(drawn))
+    return SecondPass(lowest.rows(), pa.concat_tables(taken), pa.concat_tables(drawn))
 
 
-def _merge_parts(wanted: Wanted, gathered: Iterable[Gathered]) -> Gathered:
+def _merge_parts(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
     # In one piece each: Ray sends every piece by itself, and takes three times as long over some hundreds.
-    return Gathered(*(table.combine_chunks() for table in _merge(wanted, gathered)))
+    return SecondPass(*(table.combine_chunks() for table in _merge(query, gathered)))
 
 
-def _gather_file(folder: Location, wanted: Wanted, source: Source) -> Gathered:
-    found, begin = list[Gathered](), 0
-    with open_scores(folder, source.entry, is_checked=False) as file:
+def _gather_file(folder: Location, query: RowQuery, source: Source) -> SecondPass:
+    found, begin = list[SecondPass](), 0
+    with open_scores(folder, source.record, is_checked=False) as file:
         for group, low in enumerate(_minima(file.metadata)):
             num_rows = file.metadata.row_group(group).num_rows
             is_taken = np.zeros(0, np.bool_)
             if len(source.taken):
-                is_taken = _is_taken(file.read_row_group(group, ["key"], use_threads=False)["key"], source)
+                is_taken = _is_in(file.read_row_group(group, ["key"], use_threads=False)["key"], source.taken)
             end = begin + num_rows - int(is_taken.sum())
             here = slice(*np.searchsorted(source.draw_at, (begin, end)))
             places, begin = source.draw_at[here] - begin, end
-            takes = np.flatnonzero(is_taken) if wanted.has_taken else np.empty(0, np.intp)
-            if low > wanted.bound and not len(places) and not len(takes):
+            takes = np.flatnonzero(is_taken) if query.has_taken else np.empty(0, np.intp)
+            if low > query.bound and not len(places) and not len(takes):
                 continue
-            table = file.read_row_group(group, wanted.schema.names[1:], use_threads=False)
-            is_low = table["logit"].to_numpy() <= wanted.bound
+            table = file.read_row_group(group, query.schema.names[1:], use_threads=False)
+            is_low = table["logit"].to_numpy() <= query.bound
             if len(is_taken):
                 is_low &= ~is_taken
                 places = np.flatnonzero(~is_taken)[places]
-            rows = _Rows(table, source.entry["shard"], wanted.schema)
+            rows = _Rows(table, source.record.shard, query.schema)
             draws = rows.take(places).append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
-            found.append(Gathered(rows.take(np.flatnonzero(is_low)), rows.take(takes), draws))
-    return _merge(wanted, found)
+            found.append(SecondPass(rows.take(np.flatnonzero(is_low)), rows.take(takes), draws))
+    return _merge(query, found)
 
 
 def _minima(metadata: pq.FileMetaData) -> Iterator[float]:
@@ -260,9 +272,9 @@ class _Rows(NamedTuple):
         return pa.table([pa.repeat(self.shard, len(rows)), *found.columns], schema=self.schema)
 
 
-def _nothing(wanted: Wanted) -> Gathered:
-    none = wanted.schema.empty_table()
-    return Gathered(none, none, none.append_column(DRAW_FIELD, pa.array([], pa.int64())))
+def _nothing(query: RowQuery) -> SecondPass:
+    none = query.schema.empty_table()
+    return SecondPass(none, none, none.append_column(DRAW_FIELD, pa.array([], pa.int64())))
 
 
 class Lowest:

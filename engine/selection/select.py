@@ -3,37 +3,38 @@
 The candidates are the lowest logits, or, without a signal, a random sample; the batch is chosen among them.
 """
 
-import hashlib
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.campaign.folder import Campaign, Report, is_complete, read_manifest, write_manifest
-from engine.campaign.labels import labels_fingerprints
+from engine.campaign.folder import Campaign, is_complete
+from engine.campaign.freshness import selection_changes, selection_inputs
+from engine.campaign.manifests import (
+    ScoresManifest,
+    SelectionManifest,
+    TrainManifest,
+    read_manifest,
+    reason_of,
+    write_manifest,
+)
+from engine.campaign.outstanding import picked_items
+from engine.campaign.stages import QUIET, Log, Run
 from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.models.diagnosis import has_signal, interval_of
-from engine.selection.batch import Batch
-from engine.selection.candidates import REASONS, Ground, choose_batch, num_candidates
-from engine.selection.parts import Progress, room_for
+from engine.models.diagnosis import interval_of
+from engine.selection.candidates import Eligible, choose_batch, num_candidates, sample_of_the_rest
+from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
-from engine.selection.replacement import is_handed_out, replace
+from engine.selection.replacement import replace
 from engine.selection.sources import sources_of
-from engine.tables.selections import CANDIDATES_FILE, picked_items
+from engine.tables.scores import records_of
+from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 
 
-def select(
-    campaign: Campaign,
-    address: str = "local",
-    on_progress: Progress = lambda _: None,
-    report: Report = lambda _: None,
-    *,
-    force: bool = False,
-) -> dict[str, Any]:
+def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> SelectionManifest:
     """Pick the round's images and complete the selection stage. Returns its manifest.
 
-    A complete stage is left alone, unless its options or inputs changed since: then it is made anew. One that was
+    A complete stage is left alone, unless its options or inputs changed since: then it is made again. One that was
     handed out needs `force` for that; its picks stay out at the vendor, and the new ones are others.
 
     Raises:
@@ -41,130 +42,105 @@ def select(
         ConfigError: there are fewer items than the budget, or the selection was handed out.
         NotAcceptableError: there is no signal, and select.when_no_signal is refuse.
     """
-    folder = campaign.stage("selection")
-    scores = read_manifest(campaign.stage("scores"), "score")
-    train = read_manifest(campaign.stage("train"), "train")
-    is_again = is_complete(folder)
-    if is_again and not _is_due_again(campaign, report, force=force):
-        return read_manifest(folder, "select")
-    _require_same_weights(campaign, train, scores)
-    fallback = _without_signal(campaign, train)
+    scores = read_manifest(campaign, "scores", ScoresManifest)
+    trained = read_manifest(campaign, "train", TrainManifest)
+    is_again = is_complete(campaign.stage("selection"))
+    if is_again and not _is_due_again(campaign, run.log, force=force):
+        return read_manifest(campaign, "selection", SelectionManifest)
+    _require_same_weights(campaign, trained, scores)
+    fallback = _without_signal(campaign, trained)
     # What was handed out stays out, though its selection is about to be replaced.
-    is_out = is_again and is_handed_out(campaign)
+    is_out = is_again and bool(campaign.completed("handoff"))
     picked_before = picked_items(campaign.home, before=campaign.round + is_out)
-    sources = sources_of(campaign.home, scores["shards"], picked_before)
-    with room_for(parts_of(sources), address):
+    inputs, seed = selection_inputs(campaign, picked_before), _round_seed(campaign)
+    sources = sources_of(campaign.home, records_of(scores["shards"]), picked_before)
+    with room_for(parts_of(sources), run.address):
         # Four times as many, because there are more candidates where many are duplicates.
         size = 0 if fallback else 4 * num_candidates(campaign.config.select, fallback)
-        counted = count(campaign.stage("scores"), sources, size, lambda share: on_progress(share / 2))
-        report(f"{scores['counts']['scored']:,} scores are as committed, {counted.num_eligible:,} can be picked")
-        ground = Ground(campaign.stage("scores"), sources, counted, _round_seed(campaign), fallback)
-        batch = choose_batch(campaign, ground, lambda share: on_progress((1 + share) / 2))
-    counts = {
-        "scored": scores["counts"]["scored"],
-        "eligible": counted.num_eligible,
-        **batch.counts,
-        "picked_before": len(picked_before),
-    }
+        counts = count(campaign.stage("scores"), sources, size, lambda share: run.on_progress(share / 2, "counting"))
+        run.log(f"{scores['counts']['scored']:,} scores are as committed, {counts.num_eligible:,} can be picked")
+        eligible = Eligible(campaign.stage("scores"), sources, counts, seed, fallback)
+        batch = choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing"))
+        sample = sample_of_the_rest(eligible, batch.selection)
     if is_again:
         replace(campaign)
-    return _complete(campaign, batch, counts, fallback, _inputs(campaign, picked_before))
-
-
-def _is_due_again(campaign: Campaign, report: Report, *, force: bool) -> bool:
-    """Whether the complete selection is made anew. Raises ConfigError where it must not be."""
-    folder = campaign.stage("selection")
-    changed = _changed(read_manifest(folder, "select"), campaign)
-    if not changed and not force:
-        return False
-    if is_handed_out(campaign) and not force:
-        raise ConfigError(
-            f"{folder}: {changed} changed, but its images are handed out; to pick others besides, run: "
-            "vaal select --force"
-        )
-    report(f"the selection is made anew: {f'{changed} changed' if changed else '--force'}")
-    return True
-
-
-def _complete(
-    campaign: Campaign, batch: Batch, counts: dict[str, int], fallback: str | None, inputs: dict[str, str]
-) -> dict[str, Any]:
-    folder = campaign.stage("selection")
-    files = {
-        name: (folder / name).write_table(table)
-        for name, table in ((CANDIDATES_FILE, batch.candidates), ("selection.parquet", batch.selection))
+    tables = {
+        CANDIDATES_FILE: batch.candidates,
+        HISTOGRAM_FILE: counts.histogram.to_table(),
+        SAMPLE_FILE: sample,
+        "selection.parquet": batch.selection,
     }
     query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
     return write_manifest(
-        folder,
         campaign,
+        "selection",
+        SelectionManifest,
         inputs=inputs,
-        counts=counts,
-        files=files,
-        details={
-            "signal": "none" if fallback else "present",
-            "when_no_signal": fallback,
-            "seed": campaign.config.select.seed,
-            "round_seed": _round_seed(campaign),
-            # Without a signal the logits decide nothing, and no logit divides the picked items from the others.
-            "highest_picked_logit": None if fallback else pc.max(query).as_py(),
-            "highest_candidate_logit": None if fallback else pc.max(batch.candidates["logit"]).as_py(),
-            "objective": batch.objective,
+        counts={
+            "scored": scores["counts"]["scored"],
+            "eligible": counts.num_eligible,
+            **batch.counts,
+            "picked_before": len(picked_before),
         },
+        files={name: (campaign.stage("selection") / name).write_table(table) for name, table in tables.items()},
+        signal="none" if fallback else "present",
+        when_no_signal=fallback,
+        seed=campaign.config.select.seed,
+        round_seed=seed,
+        # Without a signal the logits decide nothing, and no logit divides the picked items from the others.
+        highest_picked_logit=None if fallback else pc.max(query).as_py(),
+        highest_candidate_logit=None if fallback else pc.max(batch.candidates["logit"]).as_py(),
+        objective=batch.objective,
     )
 
 
-def current_selection(campaign: Campaign) -> dict[str, Any]:
-    """The manifest of the selection. Raises ConfigError when its options or inputs changed since it was made."""
-    folder = campaign.stage("selection")
-    manifest = read_manifest(folder, "select")
-    if changed := _changed(manifest, campaign):
-        raise ConfigError(f"{folder}: made before {changed} changed; run: vaal select")
-    return manifest
-
-
-def reason_of(manifest: dict[str, Any]) -> str:
-    """How the images of a selection were picked, in words."""
-    return REASONS[manifest.get("when_no_signal") or manifest["config"]["select"].get("diversity", "none")]
-
-
-def _changed(manifest: dict[str, Any], campaign: Campaign) -> str:
-    """What a complete selection was made of that is different now; empty when nothing is."""
-    before, now = manifest["config"]["select"], campaign.config.select.model_dump()
-    options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
-    inputs = _inputs(campaign, picked_items(campaign.home, before=campaign.round))
-    # The weights count by the scores that were made with them.
-    files = [name for name, sha256 in manifest["inputs"].items() if name != "train" and inputs.get(name) != sha256]
-    return ", ".join(options + files)
-
-
-def _inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, str]:
-    stages = {name: (campaign.stage(name) / "manifest.json").read_bytes() for name in ("train", "scores")}
-    before = picked_before["item_id"].to_pylist()
+def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
+    """What a person is shown of a complete stage."""
+    counts, highest = manifest["counts"], manifest["highest_picked_logit"]
+    found = {kind: counts[f"duplicates_{kind}"] for kind in KINDS}
     return {
-        **{name: hashlib.sha256(content).hexdigest() for name, content in stages.items()},
-        **labels_fingerprints(campaign.home),
-        "picked_before": hashlib.sha256("\n".join(sorted(before)).encode()).hexdigest(),
+        "picked": counts["picked"],
+        "for control": counts["control"],
+        "candidates": f"{counts['candidates']:,} of {counts['eligible']:,}",
+        "duplicates": ", ".join(f"{number:,} of the same {kind}" for kind, number in found.items() if number) or "none",
+        "how": reason_of(manifest),
+        **({} if highest is None else {"highest logit picked": f"{highest:.4f}"}),
+        "selection": campaign.stage("selection") / "selection.parquet",
     }
 
 
-def _require_same_weights(campaign: Campaign, train: dict[str, Any], scores: dict[str, Any]) -> None:
+def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
+    """Whether the complete selection is made again. Raises ConfigError where it must not be."""
+    folder = campaign.stage("selection")
+    changed = selection_changes(campaign, read_manifest(campaign, "selection", SelectionManifest))
+    if not changed and not force:
+        return False
+    if campaign.completed("handoff") and not force:
+        raise ConfigError(
+            f"{folder}: {changed} changed, but its images are handed out; to pick others as well, run: "
+            "vaal select --force"
+        )
+    log(f"the selection is made again: {f'{changed} changed' if changed else '--force'}")
+    return True
+
+
+def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:
     for name, sha256 in scores["inputs"].items():
-        if name.endswith(".safetensors") and train["files"].get(name) != sha256:
+        if name.endswith(".safetensors") and trained["files"].get(name) != sha256:
             raise InputError(
                 f"{campaign.stage('scores')}: made with another {name} than there is now in {campaign.stage('train')}; "
                 "run: vaal score"
             )
 
 
-def _without_signal(campaign: Campaign, trained: dict[str, Any]) -> str | None:
+def _without_signal(campaign: Campaign, trained: TrainManifest) -> str | None:
     """How to pick without a signal; None when the train manifest has one.
 
     Raises:
         NotAcceptableError: there is none, and select.when_no_signal is refuse.
     """
     method = campaign.config.select.when_no_signal
-    if has_signal(trained):
+    if trained["signal"] == "present":
         return None
     if method == "refuse":
         raise NotAcceptableError(

@@ -1,8 +1,8 @@
 """The committed scores files as a selection reads them: what of each cannot be picked, and what was drawn from it."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -10,19 +10,22 @@ from numpy.typing import NDArray
 
 from engine.campaign.labels import labelled_items
 from engine.storage.location import Location
+from engine.tables.scores import ShardRecord
 
 _NONE = np.empty(0, np.int64)
 
 
 class Source(NamedTuple):
-    """A committed scores file: its entry in the manifest, the keys of its shard that cannot be picked, and draws.
+    """A committed scores file: its record, the keys of its shard that cannot be picked, those of them that have a
+    label, and draws.
 
     A draw is the place of a row among those of the file that can be picked, ascending in `draw_at`; `draw_number` is
     which draw it was.
     """
 
-    entry: dict[str, Any]
+    record: ShardRecord
     taken: pa.Array
+    labelled: pa.Array
     draw_at: NDArray[np.int64] = _NONE
     draw_number: NDArray[np.int64] = _NONE
 
@@ -35,14 +38,30 @@ class Draws(NamedTuple):
     at_N: NDArray[np.int64]
 
 
-def sources_of(home: Location, entries: list[dict[str, Any]], picked_before: pa.Table) -> list[Source]:
-    """A source for each of these entries of the scores manifest, by shard. Labelled or picked before is taken."""
+def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Table) -> list[Source]:
+    """A source for each of these records, by shard. What is labelled or was picked before is taken."""
     before = zip(picked_before["shard"].to_pylist(), picked_before["key"].to_pylist(), strict=True)
-    taken: dict[str, list[str]] = defaultdict(list)
-    for shard, key in labelled_items(home) | set(before):
-        taken[shard].append(key)
-    ordered = sorted(entries, key=lambda entry: str(entry["shard"]))
-    return [Source(entry, pa.array(taken.get(entry["shard"], []), pa.string())) for entry in ordered]
+    items = labelled_items(home)
+    found, none = (_by_shard(items | set(before)), _by_shard(items)), pa.array([], pa.string())
+    return [Source(record, *(keys.get(record.shard, none) for keys in found)) for record in sorted(records)]
+
+
+def without(sources: Sequence[Source], picks: pa.Table) -> list[Source]:
+    """The sources when these items are taken too."""
+    picked = _by_shard(zip(picks["shard"].to_pylist(), picks["key"].to_pylist(), strict=True))
+    return [
+        source._replace(taken=pa.concat_arrays([source.taken, picked[source.record.shard]]))
+        if source.record.shard in picked
+        else source
+        for source in sources
+    ]
+
+
+def _by_shard(items: Iterable[tuple[str, str]]) -> dict[str, pa.Array]:
+    keys: dict[str, list[str]] = defaultdict(list)
+    for shard, key in items:
+        keys[shard].append(key)
+    return {shard: pa.array(found, pa.string()) for shard, found in keys.items()}
 
 
 def with_draws(sources: Sequence[Source], draws: Sequence[Draws]) -> list[Source]:

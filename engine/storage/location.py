@@ -78,17 +78,24 @@ class Location:
 
     def children(self) -> dict[str, int]:
         """Name and size in bytes of each file in this folder, sorted, without drafts; none when there is no folder."""
+        found = ((info.base_name, info.size) for info in self._listed() if info.is_file)
+        return {name: size for name, size in sorted(found) if not name.startswith(".")}
+
+    def folders(self) -> list[str]:
+        """The names of the folders in this folder, sorted; none when there is no folder."""
+        return sorted(info.base_name for info in self._listed() if info.type == fs.FileType.Directory)
+
+    def _listed(self) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self.path, allow_not_found=True)
         try:
             try:
-                infos = self.filesystem.get_file_info(selector)
+                infos: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
             except FileNotFoundError:
                 # Arrow looks twice, and the folder came or went between.
                 infos = self.filesystem.get_file_info(selector)
         except OSError as error:
             raise InputError(f"{self}: cannot be listed: {_reason(error)}") from error
-        found = ((info.base_name, info.size) for info in infos if info.is_file)
-        return {name: size for name, size in sorted(found) if not name.startswith(".")}
+        return infos
 
     def read_bytes(self) -> bytes:
         """Raises InputError when the file is missing or unreadable."""
@@ -99,8 +106,15 @@ class Location:
             raise InputError(f"{self}: cannot be read: {_reason(error)}") from error
         return content
 
-    def read_json(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.read_bytes())
+    def read_verified(self, sha256: str | None, advice: str) -> bytes:
+        """The content of a committed file.
+
+        Raises:
+            InputError: the file is missing, or its SHA-256 is another; the text ends with the advice.
+        """
+        content = self.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise InputError(f"{self}: not the file that was committed (its SHA-256 is another); {advice}")
         return content
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
@@ -109,6 +123,19 @@ class Location:
             return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{self}: not a readable Parquet file: {_reason(error)}") from error
+
+    def read_typed_table(self, schema: pa.Schema) -> pa.Table:
+        """A Parquet file with exactly these columns.
+
+        Raises:
+            InputError: the file is missing or is not Parquet.
+            ConfigError: it has other columns, or others' values.
+        """
+        table = self.read_table()
+        try:
+            return table.cast(schema)
+        except (ValueError, pa.ArrowException) as error:
+            raise ConfigError(f"{self}: not a table of this kind: {_reason(error)}; restore it from a copy") from error
 
     def write_bytes(self, content: bytes) -> str:
         """Write the file whole or not at all, replacing an older one. Returns its SHA-256 as hex.
@@ -122,7 +149,7 @@ class Location:
             with self.filesystem.open_output_stream(self.path) as stream:
                 stream.write(content)
         except OSError as error:
-            raise StorageError(f"{self}: cannot be written: {_reason(error)}; mend that and run again") from error
+            raise StorageError(f"{self}: cannot be written: {_reason(error)}; fix that and run again") from error
         return hashlib.sha256(content).hexdigest()
 
     def write_file(self, source: BinaryIO) -> str:
@@ -134,7 +161,7 @@ class Location:
         try:
             _write_local(Path(self.path), iter(lambda: source.read(1 << 20), b""), digest.update)
         except OSError as error:
-            raise StorageError(f"{self}: cannot be written: {_reason(error)}; mend that and run again") from error
+            raise StorageError(f"{self}: cannot be written: {_reason(error)}; fix that and run again") from error
         return digest.hexdigest()
 
     def write_json(self, content: dict[str, Any]) -> str:

@@ -1,14 +1,11 @@
-"""The files of a selection: what was picked, the candidates and what became of each, and all picks of the rounds."""
+"""The files of a selection: what was picked, the candidates and what became of each, and what the report shows."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.campaign.folder import is_complete, round_home
-from engine.scoring.drafts import SHARD_FIELD, scores_schema
-from engine.storage.location import Location
+from engine.tables.scores import SHARD_FIELD, scores_schema
 
 SELECTION_SCHEMA = pa.schema(
     [
@@ -31,6 +28,14 @@ SELECTION_SCHEMA = pa.schema(
 next lower logit that would have been picked by its logit alone, null for a pick that would be picked so too."""
 CANDIDATES_FILE = "candidates/candidates.parquet"
 """In a folder of its own: all that is beside selection.parquet is picked."""
+HISTOGRAM_FILE = "candidates/histogram.parquet"
+SAMPLE_FILE = "candidates/sample.parquet"
+"""A uniform random sample of what could have been picked and was not, in the order of drawing."""
+SAMPLE_SIZE = 48
+SAMPLE_COLUMNS = ("shard", "key", "offset", "size_bytes", "logit")
+KINDS = ("bytes", "picture", "latent")
+"""Of duplicates: the same file, the same picture (by its perceptual hash), nearly the same latent. The first that
+applies counts."""
 PICKED, CONTROL, DUPLICATE, PASSED_OVER = "picked", "control", "duplicate", "passed over"
 """What becomes of a candidate."""
 
@@ -62,29 +67,6 @@ def candidates_schema(num_latents: int) -> pa.Schema:
             pa.field("of_size_bytes", pa.int64()),
         ]
     )
-
-
-def replaced(home: Location, number: int) -> Iterator[Location]:
-    """Where selections of the round are kept that were handed out and then made anew, oldest first."""
-    place = 0
-    while is_complete(folder := round_home(home, number) / f"selection/replaced/{place:03d}"):
-        yield folder
-        place += 1
-
-
-def picked_items(home: Location, before: int) -> pa.Table:
-    """Everything picked in the rounds before: item_id, shard, key, round, offset, size_bytes.
-
-    Picks that were handed out and then replaced, in those rounds or in round `before` itself, are among them.
-    """
-    columns = ["item_id", "shard", "key", "offset", "size_bytes"]
-    tables = [pa.schema([*(SELECTION_SCHEMA.field(name) for name in columns), ("round", pa.int32())]).empty_table()]
-    for number in range(before + 1):
-        folders = [*replaced(home, number), *([round_home(home, number) / "selection"] if number < before else [])]
-        for folder in filter(is_complete, folders):
-            table = (folder / "selection.parquet").read_table(columns)
-            tables.append(table.append_column("round", pa.array([number] * len(table), pa.int32())))
-    return pa.concat_tables(tables)
 
 
 def place_of(table: pa.Table, shard: str, key: str) -> int:

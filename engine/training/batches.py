@@ -21,7 +21,7 @@ from engine.errors import InputError
 from engine.pool.identity import draw_of, fold_of
 from engine.pool.images import DecodeError, decode
 from engine.pool.items import read_shard
-from engine.pool.manifest import read_ranges
+from engine.pool.shard import read_ranges
 from engine.training.streams import READ_THREADS, Deal, Pool, UnlabelledStream
 
 T = TypeVar("T")

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from engine.campaign.labels import labelled_values
 from engine.errors import VaalError
 from engine.models.diagnosis import manifest_entries
-from engine.models.weights import Networks, make_classifier, make_networks, save_weights, to_input
-from engine.pool.identity import fold_of, held_out_of
+from engine.models.weights import make_classifier, make_networks, save_weights, score_function, to_input
+from engine.pool.identity import fold_of
 from engine.training.batches import Images, Position, decoded, unlabelled_sample
 from engine.training.metrics import StepLog
-from engine.training.plan import HELD_OUT_SHARE, Job
+from engine.training.plan import Job, judges_task
 from engine.training.streams import Pool
-from vaal.signal import Posterior, diagnose
+from vaal.assembly import Networks
+from vaal.signal import Diagnosis, Posterior, diagnose
 
 MOST_JUDGED = 5000
 """Images of each pool on which the networks are judged."""
@@ -32,22 +33,18 @@ def finish(
         VaalError: a weight is not finite.
     """
     networks, device = make_networks(job.config), torch.device(job.device)
-    for name, module in (("vae", networks.vae), ("discriminators", networks.discriminators)):
-        if module is not None:
-            _load(module, states[name])
+    if classes:
+        networks = networks._replace(task=make_classifier(job.config, len(classes)))
+    for name, state in states.items():
+        _load(getattr(networks, name), state)
     networks = networks.eval().to(device)
-    modules = networks.files()
-    task = make_classifier(job.config, len(classes)).to(device) if classes else None
-    if task is not None:
-        _load(task, states["task"])
-        modules["task.safetensors"] = task.eval()
     fit_centroid(networks, job.pool, positions, device)
-    # Before anything is judged: a network that is not finite is told here, and by its weight.
-    files = save_weights(job.folder, modules)
+    # Before anything is judged: a network that is not finite is reported here, by its weight.
+    files = save_weights(job.folder, networks.files())
     entries = judge(job, networks, positions, device)
-    if task is not None:
-        judging = [position for position in positions if judges_task(position)][:MOST_JUDGED]
-        accuracy = _accuracy(task, classes, job, judging, device)
+    if networks.task is not None:
+        judging = [position for position in positions if judges_task(*position[:2])][:MOST_JUDGED]
+        accuracy = _accuracy(networks.task, classes, job, judging, device)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
     return {"files": {**files, **log.save(job.folder)}, "details": details}
@@ -60,16 +57,15 @@ def judged_labelled(job: Job, positions: list[Position]) -> list[Position]:
     return [held_out[number] for number in chosen]
 
 
-def judges_task(position: Position) -> bool:
-    """Whether a labelled image is kept from the task learner, to tell its accuracy by."""
-    return held_out_of(position[0], position[1], HELD_OUT_SHARE)
-
-
 def judge(job: Job, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
     """What the train stage's manifest says of networks in eval mode: the signal and the diagnosis."""
     labelled, _ = _images(job.pool, judged_labelled(job, positions))
     unlabelled = unlabelled_sample(job.pool, job.deal, MOST_JUDGED)
-    return _judge(networks, (labelled, unlabelled), device)
+    diagnosis = _judge(networks, score_function(job.config), (labelled, unlabelled), device)
+    if networks.discriminators is None:
+        # The score is then a distance: no size of it is beyond what a discriminator can learn from.
+        diagnosis = diagnosis._replace(saturation=0.0)
+    return manifest_entries(diagnosis)
 
 
 def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
@@ -95,13 +91,13 @@ def _inputs(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tens
 
 
 @torch.inference_mode()
-def _judge(networks: Networks, pools: tuple[Images, Images], device: torch.device) -> dict[str, Any]:
+def _judge(networks: Networks, score: Any, pools: tuple[Images, Images], device: torch.device) -> Diagnosis:
     logits: list[Tensor] = []
     posteriors: list[Posterior] = []
     for images in pools:
         scores = [torch.empty(0)]
         for x_BCHW, fold_B in _inputs(images, device):
-            scores.append(networks.score(x_BCHW, fold_B)[0].cpu())
+            scores.append(score(networks, x_BCHW, fold_B)[0].cpu())
             if networks.vae is not None:
                 mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
                 image_BCHW, *_ = networks.vae(x_BCHW, torch.zeros_like(mean_BZ))
@@ -111,11 +107,7 @@ def _judge(networks: Networks, pools: tuple[Images, Images], device: torch.devic
         if not torch.isfinite(logits[-1]).all():
             raise VaalError("training: a held-out score is not finite; lower train.learning_rate and train again")
     posterior = Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))) if posteriors else None
-    diagnosis = diagnose(logits[0], logits[1], posterior)
-    if networks.discriminators is None:
-        # The score is then a distance: no size of it is beyond what a discriminator can learn from.
-        diagnosis = diagnosis._replace(saturation=0.0)
-    return manifest_entries(diagnosis)
+    return diagnose(logits[0], logits[1], posterior)
 
 
 @torch.inference_mode()

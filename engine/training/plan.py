@@ -8,11 +8,12 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items
 from engine.config.options import CampaignConfig, TrainConfig
 from engine.errors import ConfigError, InputError
-from engine.pool.identity import fold_of
+from engine.pool.identity import fold_of, held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards
 from engine.storage.location import Location
 from engine.training.streams import Deal, Pool, count_trainable
 from vaal.losses import LossWeights
+from vaal.methods import METHODS
 from vaal.step import Updates
 
 HELD_OUT_SHARE = 0.2
@@ -20,7 +21,7 @@ HELD_OUT_SHARE = 0.2
 
 
 class Job(NamedTuple):
-    """What every worker is told."""
+    """What every worker needs to know."""
 
     config: CampaignConfig
     home: Location
@@ -51,7 +52,7 @@ def phase_of(job: Job, step: int, *, is_holding: bool) -> Phase:
     """What iteration `step` moves, by the method. `is_holding`: the discriminators are held still, and measured."""
     train = job.config.train
     discriminators = 0 if is_holding else train.discriminator_steps
-    if train.method != "frozen_vae":
+    if not METHODS[train.method].vae_first:
         return Phase(Updates(train.vae_steps, discriminators), has_discriminators=True)
     if 2 * step < job.num_steps:
         return Phase(Updates(train.vae_steps, 0), has_discriminators=False)
@@ -59,7 +60,7 @@ def phase_of(job: Job, step: int, *, is_holding: bool) -> Phase:
 
 
 def plan(campaign: Campaign) -> Job:
-    """What the workers are told, but for the device and the board."""
+    """What the workers need to know, except the device and the board."""
     config, shards = campaign.config, read_shards(campaign.home)
     train, labelled = config.train, labelled_items(campaign.home)
     num_unlabelled = estimate_num_items(shards) - len(labelled)
@@ -77,7 +78,8 @@ def plan(campaign: Campaign) -> Job:
             f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out to "
             f"judge by, which leaves none of the {len(labelled)} to train on; label more"
         )
-    images_per_step = train.batch_size * _batches_per_step(train)
+    method = METHODS[train.method]
+    images_per_step = train.batch_size * method.batches_per_step(train.vae_steps, train.discriminator_steps)
     counts = None
     if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
         # Whole passes are asked for: then every item is read once in each, and to that end the pool is counted.
@@ -100,17 +102,13 @@ def plan(campaign: Campaign) -> Job:
     )
 
 
-def _batches_per_step(train: TrainConfig) -> float:
-    """Batches of an iteration: the discriminators' first update shares the VAE's last one."""
-    return {
-        "vaal": train.vae_steps + train.discriminator_steps - 1,
-        "frozen_vae": (train.vae_steps + train.discriminator_steps) / 2,
-        "vae_only": train.vae_steps,
-    }.get(train.method, train.discriminator_steps)
+def judges_task(shard: str, key: str) -> bool:
+    """Whether a labelled image is kept from the task learner, to measure its accuracy by."""
+    return held_out_of(shard, key, HELD_OUT_SHARE)
 
 
 def _is_cross_fitted(train: TrainConfig) -> bool:
-    return train.folds > 1 and train.method != "vae_only"
+    return train.folds > 1 and METHODS[train.method].has_discriminators
 
 
 def _labelled_share(train: TrainConfig, labelled: set[tuple[str, str]]) -> tuple[float, ...]:

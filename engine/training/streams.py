@@ -17,7 +17,7 @@ from engine.config.options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import held_out_of
 from engine.pool.items import read_shard
-from engine.pool.manifest import Shard, read_ranges
+from engine.pool.shard import Shard, read_ranges
 
 SHUFFLE_ITEMS = 2000
 SHUFFLE_BYTES = 128 << 20

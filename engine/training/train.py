@@ -5,7 +5,6 @@ run of the same fingerprint.
 """
 
 import signal
-from collections.abc import Callable
 from typing import Any, cast
 
 import ray
@@ -13,19 +12,16 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from engine.campaign.folder import (
-    Campaign,
-    Report,
-    check_budget,
-    fingerprint,
-    is_complete,
-    read_manifest,
-    write_manifest,
-)
+from engine.campaign.folder import Campaign, is_complete
+from engine.campaign.freshness import fingerprint
 from engine.campaign.labels import labels_fingerprints
+from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
+from engine.campaign.opening import check_budget
+from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session
 from engine.config.options import result_values
 from engine.errors import VaalError
+from engine.models.diagnosis import summary
 from engine.storage.location import Location
 from engine.training.board import Board, following
 from engine.training.plan import Job, plan
@@ -34,12 +30,8 @@ from engine.training.worker import train_worker
 MAX_FAILURES = 2
 
 
-def train(
-    campaign: Campaign, address: str, on_step: Callable[[int, int, dict[str, float]], None], report: Report
-) -> dict[str, Any]:
+def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
     """Train this round's networks and complete the train stage. Returns its manifest; a complete stage is left alone.
-
-    `on_step(steps done, steps in all, losses)` is called as training proceeds.
 
     Raises:
         InputError: a shard or label cannot be read, or nothing is left to train on.
@@ -48,7 +40,7 @@ def train(
     """
     folder = campaign.stage("train")
     if is_complete(folder):
-        return read_manifest(folder, "train")
+        return read_manifest(campaign, "train", TrainManifest)
     check_budget(campaign)
     labels = labels_fingerprints(campaign.home)
     job = plan(campaign)
@@ -58,15 +50,20 @@ def train(
         labels=labels, pool=pool_print, steps=job.num_steps,
         image=result_values(config.image), train=result_values(config.train),
     )[:16]  # fmt: skip
-    with ray_session(address):
+
+    def on_step(step: int, losses: dict[str, float]) -> None:
+        run.on_progress(step / job.num_steps, f"step {step} of {job.num_steps}, {_in_words(losses)}")
+
+    with ray_session(run.address):
         board = Board.remote()
-        device = choose_device(config.device, config.train.min_workers or config.train.workers, address)
+        device = choose_device(config.device, config.train.min_workers or config.train.workers, run.address)
         job = job._replace(device=device, board=board)
-        with following(board, lambda step, losses: on_step(step, job.num_steps, losses), report):
+        with following(board, on_step, run.log):
             result = _fit(job, folder / "checkpoint", run_name)
     return write_manifest(
-        folder,
         campaign,
+        "train",
+        TrainManifest,
         inputs={**labels, "pool": pool_print},
         counts={
             "labelled": sum(map(len, job.pool.labelled.values())),
@@ -74,8 +71,25 @@ def train(
             "steps": job.num_steps,
         },
         files=result["files"],
-        details={"device": device, **result["details"]},
+        device=device,
+        **result["details"],
     )
+
+
+def describe(campaign: Campaign, manifest: TrainManifest) -> dict[str, Any]:
+    """What a person is shown of a complete stage."""
+    findings = enumerate(manifest["diagnosis"]["findings"], 1)
+    return {
+        "steps": manifest["counts"]["steps"],
+        "losses": _in_words(manifest["losses"]),
+        "verdict": summary(manifest),
+        **{f"finding {number}": line for number, line in findings},
+        "weights, metrics": campaign.stage("train"),
+    }
+
+
+def _in_words(losses: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
 
 
 def _fit(job: Job, storage: Location, run_name: str) -> dict[str, Any]:
@@ -116,7 +130,7 @@ def _fit(job: Job, storage: Location, run_name: str) -> dict[str, Any]:
 
 
 def _work(loop_config: dict[str, Any]) -> None:
-    """One worker's training. An error that a person must mend is noted, for Ray retries whatever is raised."""
+    """One worker's training. An error that a person must fix is noted, for Ray retries whatever is raised."""
     job: Job = loop_config["job"]
     if failure := ray.get(job.board.failure.remote()):
         raise failure

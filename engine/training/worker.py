@@ -18,9 +18,9 @@ from engine.models.weights import make_classifier, make_networks, to_input
 from engine.training import zero
 from engine.training.batches import Batches, Images, Labelled, MicroBatch, Part, Position, Prefetched, cache_labelled
 from engine.training.checkpoints import Progress, fault_of, read_checkpoint, write_checkpoint
-from engine.training.judging import finish, judges_task
+from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
-from engine.training.plan import Job, phase_of
+from engine.training.plan import Job, judges_task, phase_of
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 from vaal.task import task_step
 
@@ -94,7 +94,7 @@ class _Training:
             self.classes = sorted(set(labels.values()))
             index = {name: number for number, name in enumerate(self.classes)}
             self.class_N = torch.tensor([index[labels[p[0], p[1]]] for p in positions], device=self.device)
-            self.judges_task_N = np.array([judges_task(position) for position in positions])
+            self.judges_task_N = np.array([judges_task(*position[:2]) for position in positions])
             task = make_classifier(job.config, len(self.classes))
             # AdamW, because ZeRO knows it: SGD would need its "untested optimizer" switch.
             optimizer = torch.optim.AdamW(task.parameters(), lr=TASK_LEARNING_RATE)

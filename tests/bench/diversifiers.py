@@ -32,13 +32,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from engine.campaign.folder import Campaign, create
+from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items
+from engine.campaign.opening import create
 from engine.cluster.ray_session import ray_session
-from engine.config.options import CampaignConfig, override
+from engine.config.options import CampaignConfig
+from engine.config.toml import override
 from engine.scoring import score as scoring
-from engine.selection.diversify import METHODS, Choice, choose, cluster, latents_of
+from engine.selection.diversify import METHODS, Choice, choose, cluster
 from engine.simulation import demo_pools as demo
+from engine.tables.scores import latents_of
 from engine.training import train as training
 from vaal.diversity.facility import MOST_PICKS, two_round_cover
 
@@ -68,7 +71,7 @@ def scored(folder: Path, *, is_small: bool) -> tuple[Campaign, demo.DemoPool]:
     )
     with ray_session("local"):
         training.train(campaign, "local", lambda *_: None, lambda _: None)
-        scoring.score(campaign, "local", lambda _: None, lambda _: None)
+        scoring.score(campaign)
     return campaign, made
 
 

@@ -24,15 +24,17 @@ import pyarrow as pa
 from measure import cifar10_shards, end_on_sigterm, is_small, machine
 from pools import trained_campaign
 
-from engine.campaign.folder import Campaign, read_manifest
-from engine.campaign.heartbeat import Tally
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.config.options import ImageConfig
 from engine.pool.items import Item, read_shard
-from engine.pool.manifest import Shard, list_shards
+from engine.pool.manifest import list_shards
+from engine.pool.shard import Shard
 from engine.scoring.chunks import Chunk
 from engine.scoring.resume import Ledger, Plan
 from engine.scoring.score import _commit, _told
 from engine.scoring.scorer import Scorer
+from engine.scoring.tally import Tally
 
 CHUNK_ITEMS = (2048, 64)
 SHARD_ITEMS = {True: (1000, 4000), False: (1000, 10_000)}
@@ -117,7 +119,7 @@ def main() -> None:
     listed = list_shards([str(file) for file in sources], "")[0]
     with tempfile.TemporaryDirectory() as folder:
         campaign = trained_campaign(Path(folder) / "campaign", sources[:1], {"pool.root": str(sources[0].parent)})
-        weights = read_manifest(campaign.stage("train"), "train")["files"]
+        weights = read_manifest(campaign, "train", TrainManifest)["files"]
         scorer = Scorer(campaign.stage("train"), campaign.config, weights, "cpu")
         images = chain.from_iterable(read_shard(shard, campaign.config.image) for shard in listed)
         items = list(islice(images, max(SHARD_ITEMS[small])))

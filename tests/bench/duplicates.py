@@ -34,7 +34,8 @@ from signal_auc import cifar_pool
 from engine.config.options import ImageConfig
 from engine.models.weights import Networks, to_input
 from engine.pool.images import decode
-from engine.selection.duplicates import KINDS, find_duplicates
+from engine.selection.duplicates import find_duplicates
+from engine.tables.selections import KINDS
 from tests.engine.pool.test_images import encode, pictures
 from tests.learn import learn
 from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK, perceptual_hash

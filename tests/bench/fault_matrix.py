@@ -27,7 +27,7 @@ import boto3
 import pyarrow.parquet as pq
 from measure import is_small, machine
 
-from engine.campaign.folder import open_campaign
+from engine.campaign.opening import open_campaign
 from tests.conftest import pretend_trained
 from tests.faults.campaigns import Pool, make_campaign, make_pool
 from tests.faults.clusters import cluster

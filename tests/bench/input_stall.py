@@ -31,8 +31,10 @@ import torch
 from measure import cifar10_shards, interleaved, is_small, machine, ratio, resident_bytes
 from PIL import Image
 
-from engine.campaign.folder import Campaign, create, open_campaign
-from engine.config.options import CampaignConfig, ImageConfig, override
+from engine.campaign.folder import Campaign
+from engine.campaign.opening import create, open_campaign
+from engine.config.options import CampaignConfig, ImageConfig
+from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards

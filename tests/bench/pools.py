@@ -8,8 +8,11 @@ from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
-from engine.campaign.folder import Campaign, create, write_manifest
-from engine.config.options import CampaignConfig, override
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import write_manifest
+from engine.campaign.opening import create
+from engine.config.options import CampaignConfig
+from engine.config.toml import override
 from engine.models.weights import make_networks, save_weights
 
 

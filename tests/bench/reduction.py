@@ -45,7 +45,8 @@ def make_file(folder: str, number: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from engine.scoring.drafts import ROW_GROUP_ITEMS, WRITER_OPTIONS, scores_schema
+    from engine.scoring.drafts import ROW_GROUP_ITEMS, WRITER_OPTIONS
+    from engine.tables.scores import scores_schema
 
     rng = np.random.default_rng(number)
     shard, rows = f"pool/shard-{number:06d}.tar", ROWS_PER_FILE
@@ -116,11 +117,11 @@ def measured(work: Callable[[], int]) -> None:
 def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
     import pyarrow as pa
 
-    from engine.scoring.drafts import scores_schema
     from engine.selection import parts, reduction
     from engine.selection.sources import Source
     from engine.storage.location import Location
     from engine.tables import score_reader
+    from engine.tables.scores import scores_schema
 
     entries = json.loads((Path(folder) / "manifest.json").read_text())[:num_files]
     sources = [Source(entry, pa.array([], pa.string())) for entry in entries]

@@ -23,12 +23,14 @@ from typing import Any
 
 from measure import end_on_sigterm, is_small, machine, resident_bytes, result_of, start_fresh
 
-from engine.campaign.folder import Campaign, fingerprint
+from engine.campaign.folder import Campaign
+from engine.campaign.freshness import fingerprint
 from engine.config.options import CampaignConfig
-from engine.pool.manifest import Shard, look_up, read_shards, write_shards
-from engine.scoring.drafts import Committed
+from engine.pool.manifest import look_up, read_shards, write_shards
+from engine.pool.shard import Shard
 from engine.scoring.resume import Ledger, file_name, make_plan, read_ledger
 from engine.storage.location import Location
+from engine.tables.scores import ShardRecord
 
 TARGET_SECONDS, TARGET_BYTES = 60, 2 << 30
 SHARDS_PER_FOLDER = 10_000
@@ -69,7 +71,7 @@ def commit_half(campaign: Campaign, shards: list[Shard]) -> None:
         file = file_name(shard, key)
         touch(f"{scores}/{file}")
         sha256 = hashlib.sha256(file.encode()).hexdigest()
-        ledger.add(shard.shard, Committed(file, 1000, 999, 1, sha256, 0, "", {"decode/CutOff": 1}))
+        ledger.add(shard.shard, ShardRecord(file, 1000, 999, 1, sha256, 0, "", {"decode/CutOff": 1}))
         if (number + 1) % per_flush == 0:
             ledger.close()
     ledger.close()

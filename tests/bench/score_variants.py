@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.campaign.folder import Campaign
-from engine.config.options import CampaignConfig, ImageConfig, override
+from engine.config.options import CampaignConfig, ImageConfig
+from engine.config.toml import override
 
 Decoder = Callable[[bytes, ImageConfig], NDArray[np.uint8]]
 Found = dict[str, float]
@@ -144,7 +145,7 @@ def bare(spec: Spec, *, has_pillow: bool = False) -> Found:
 
 def vaal(spec: Spec) -> Found:
     """The score stage, whose driver loads no torch."""
-    from engine.campaign.folder import open_campaign
+    from engine.campaign.opening import open_campaign
     from engine.scoring.score import score
 
     given = open_campaign(spec.campaign, [])

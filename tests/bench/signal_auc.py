@@ -25,8 +25,9 @@ from measure import cifar10_shards, machine
 from rich.console import Console
 from rich.table import Table
 
-from engine.campaign.folder import create
-from engine.config.options import CampaignConfig, override
+from engine.campaign.opening import create
+from engine.config.options import CampaignConfig
+from engine.config.toml import override
 from tests.constructed import Constructed, authors_reductions, missing_mode, no_difference
 from tests.learn import learn, share_of_picks
 

@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 from measure import interleaved, is_small, machine, ratio
 
-from engine.config.options import CampaignConfig, override
+from engine.config.options import CampaignConfig
+from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.training import zero
 from tests.learn import leave

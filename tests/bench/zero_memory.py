@@ -22,7 +22,8 @@ import torch
 import torch.distributed as dist
 from measure import is_small, machine, resident_bytes
 
-from engine.config.options import CampaignConfig, override
+from engine.config.options import CampaignConfig
+from engine.config.toml import override
 from engine.training import zero
 from tests.learn import leave
 from vaal.losses import transductive_loss

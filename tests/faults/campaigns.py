@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.datasets import load_digits
 
-from engine.campaign.folder import open_campaign
+from engine.campaign.opening import open_campaign
 from tests.conftest import pretend_trained
 from tests.faults.driver import run
 from tests.rounds import encoded, write_shard

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from engine.campaign.folder import Campaign, open_campaign
+from engine.campaign.folder import Campaign
+from engine.campaign.opening import open_campaign
 from engine.scoring.score import score
 from engine.selection.select import select
 from engine.simulation.demo_pools import DemoPool, write_answers
@@ -72,7 +73,7 @@ def test_a_round_survives_kill_and_interrupt_and_is_followed_by_the_next(
     shutil.copytree(Path(home), undisturbed)
     shutil.rmtree(undisturbed / "rounds/000/scores")
     calm = open_campaign(str(undisturbed), [])
-    score(calm, "local", lambda _: None, lambda _: None)
+    score(calm)
     select(calm)
 
     status, errors = kill_in_scoring(home, signal.SIGINT)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaal.acquisition.discriminator import labelled_logit
+from vaal.assembly import Networks
 from vaal.paper import PaperVAE, paper_discriminators
 
 
@@ -80,9 +81,9 @@ def test_discriminators_equal_the_authors_before_their_sigmoid() -> None:
 def test_a_score_in_eval_mode_does_not_depend_on_batch_mates(vae: PaperVAE) -> None:
     discriminators = paper_discriminators(2).eval()
     x, fold = torch.randn(3, 3, 32, 32), torch.tensor([1, 0, 1])
-    logit, mean = labelled_logit(vae, discriminators, x, fold)
+    logit, mean = labelled_logit(Networks(vae, discriminators), x, fold)
     for i in range(3):
-        alone, alone_mean = labelled_logit(vae, discriminators, x[i : i + 1], fold[i : i + 1])
+        alone, alone_mean = labelled_logit(Networks(vae, discriminators), x[i : i + 1], fold[i : i + 1])
         torch.testing.assert_close(alone, logit[i : i + 1], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(alone_mean, mean[i : i + 1], atol=1e-4, rtol=1e-4)
 

@@ -4,13 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from vaal.ablations import ImageDiscriminators
-from vaal.networks import Discriminators, Encoder
+from vaal.assembly import Networks
+from vaal.networks import Encoder
 
 
 @torch.inference_mode()
-def labelled_logit(
-    vae: Encoder, discriminators: Discriminators, x_BCHW: Tensor, fold_B: Tensor
-) -> tuple[Tensor, Tensor]:
+def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
     """Labelled-logits (B,) and latent means (B, Z), float32; the lowest logits are the most valuable images.
 
     The decoder does not run and no noise is drawn. An item is scored by the discriminator of its own fold, the one
@@ -20,6 +19,9 @@ def labelled_logit(
     Raises:
         ValueError: a network is in training mode.
     """
+    vae, discriminators = networks.vae, networks.discriminators
+    assert vae is not None
+    assert discriminators is not None
     require_eval_mode(vae, discriminators)
     mean_BZ = vae.encode(x_BCHW)[0].float()
     with torch.autocast(x_BCHW.device.type, enabled=False):
@@ -27,12 +29,14 @@ def labelled_logit(
 
 
 @torch.inference_mode()
-def image_logit(discriminators: ImageDiscriminators, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
+def image_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
     """`labelled_logit` of discriminators that see images: labelled-logits (B,) and features (B, Z), float32.
 
     Raises:
         ValueError: the discriminators are in training mode.
     """
+    discriminators = networks.discriminators
+    assert isinstance(discriminators, ImageDiscriminators)
     require_eval_mode(discriminators)
     features_BZ = discriminators.features(x_BCHW, fold_B).float()
     with torch.autocast(x_BCHW.device.type, enabled=False):

@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor
 
-from vaal.ablations import Centroid
 from vaal.acquisition.discriminator import require_eval_mode
-from vaal.networks import Encoder
+from vaal.assembly import Networks
 
 
 @torch.inference_mode()
-def centroid_score(vae: Encoder, centroid: Centroid, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+def centroid_score(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
     """Scores (B,) and latent means (B, Z), float32; the lowest scores are the most valuable images.
 
     A score is minus the 2-Wasserstein distance of q(z|x) from the labelled pool's barycentre, in units of z: between
@@ -19,6 +18,9 @@ def centroid_score(vae: Encoder, centroid: Centroid, x_BCHW: Tensor) -> tuple[Te
     Raises:
         ValueError: the VAE is in training mode.
     """
+    vae, centroid = networks.vae, networks.centroid
+    assert vae is not None
+    assert centroid is not None
     require_eval_mode(vae)
     mean_BZ, logvar_BZ = vae.encode(x_BCHW)
     mean_BZ, std_BZ = mean_BZ.float(), (0.5 * logvar_BZ.float()).exp()

@@ -14,24 +14,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vaal.diversity import DIVERSIFIERS, Choice
+
 Array = NDArray[np.float32]
 
 MOST_GROUND = 10_000
 """The ground set: all candidates where there are no more than this, else this many of them, drawn."""
-MOST_PICKS = 2500
+MOST_PICKS = DIVERSIFIERS["facility"].most_picks or 0
 """A quarter of the ground set: beyond it the choices would be the ground set itself, and no longer stand for others."""
+PART_ITEMS = 65_536
+"""Candidates in a part of the two rounds, at most."""
 MEDIAN_PAIRS = 10_000
 BLOCK_VALUES = 2**19
 """Similarities held at a time."""
 FIRST_LOOK = 16
 """Candidates whose gains are renewed at first in a step of the lazy greedy; then twice as many, and so on."""
-
-
-class Cover(NamedTuple):
-    """The choice, picked_B (b,) intp in order of choice, and its f."""
-
-    picked_B: NDArray[np.intp]
-    objective: float
 
 
 class _Task(NamedTuple):
@@ -42,7 +39,7 @@ class _Task(NamedTuple):
     covered_G: Array
 
 
-def greedy_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> Cover:
+def greedy_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> Choice:
     """Greedy maximisation of f: each choice adds the most to it, ties (up to rounding) to the lowest index.
 
     Lazy (Minoux 1978): a gain is computed again only where its last value could still be the largest. `seed` draws the
@@ -57,17 +54,19 @@ def greedy_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> Cover:
     return _greedy(task, np.arange(len(latent_MZ)), b)
 
 
-def two_round_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int, num_parts: int) -> Cover:
+def two_round_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int, num_parts: int = 0) -> Choice:
     """RandGreeDi (Barbosa et al. 2015, arXiv 1502.02606): greedy in each random part, then on what all parts chose.
 
     The better by f of that and of the best part's choice; (1 - 1/e) / 2 of the largest gain in expectation. With one
-    part it is `greedy_cover`. The parts share the ground set and nothing else. Time and memory as there: each part has
-    b choices to make, but fewer gains to renew for each.
+    part it is `greedy_cover`; with 0 there are as many as have at most PART_ITEMS candidates. The parts share the
+    ground set and nothing else. Time and memory as there: each part has b choices to make, but fewer gains to renew for
+    each.
 
     Raises:
         ValueError: as `greedy_cover`.
     """
     task = _prepare(latent_MZ, taken_LZ, b, seed)
+    num_parts = num_parts or -(-len(latent_MZ) // PART_ITEMS)
     order_M = np.random.default_rng([seed, 1]).permutation(len(latent_MZ))
     parts = [np.sort(part) for part in np.array_split(order_M, num_parts)]
     covers = [_greedy(task, part, min(b, len(part))) for part in parts if len(part)]
@@ -75,7 +74,7 @@ def two_round_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int, num_pa
         union = np.sort(np.concatenate([cover.picked_B for cover in covers]))
         covers = [_greedy(task, union, b), *covers]
     # The first of equals: a part smaller than b may tie with the union's choice.
-    return max((cover for cover in covers if len(cover.picked_B) == b), key=lambda cover: cover.objective)
+    return max((cover for cover in covers if len(cover.picked_B) == b), key=lambda cover: cover.objective or 0.0)
 
 
 def _prepare(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> _Task:
@@ -136,7 +135,7 @@ def _gains(row_MY: Array, ground_YG: Array, covered_G: Array) -> NDArray[np.floa
     return gain_M
 
 
-def _greedy(task: _Task, part_P: NDArray[np.intp], b: int) -> Cover:
+def _greedy(task: _Task, part_P: NDArray[np.intp], b: int) -> Choice:
     candidate_PY = task.candidate_MY[part_P]
     covered_G = task.covered_G.copy()
     bound_P = _gains(candidate_PY, task.ground_YG, covered_G)
@@ -154,4 +153,4 @@ def _greedy(task: _Task, part_P: NDArray[np.intp], b: int) -> Cover:
         picked.append(leader)
         np.maximum(covered_G, _similarity(candidate_PY[leader : leader + 1], task.ground_YG)[0], out=covered_G)
         bound_P[leader] = -np.inf
-    return Cover(part_P[picked], float(covered_G.mean(dtype=np.float64)))
+    return Choice(part_P[picked], float(covered_G.mean(dtype=np.float64)))

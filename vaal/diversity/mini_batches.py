@@ -30,7 +30,7 @@ def choose_in_mini_batches(
     scaled to a mean variance of 1, is fitted by Eq. 3 to tell the taken and the chosen items from the candidates left,
     and rescores these: what resembles a choice is no longer wanted. Without taken items it knows the choices alone.
 
-    Deterministic for a seed and a number of threads, on CPU; torch's global generator is left as it was. Ties go to the
+    Deterministic for a seed, on one thread of a CPU; torch's global generator is left as it was. Ties go to the
     lowest index. O(M Z + M log M) time and O((M + L) Z) memory for each part, and a fit of STEPS updates.
 
     Raises:
@@ -45,9 +45,12 @@ def choose_in_mini_batches(
             raise ValueError(f"{num_bad} of {len(values)} {name} are not finite")
     if b == 0:
         return np.empty(0, np.intp)
-    candidate_MZ, taken = _scaled(latent_MZ, taken_LZ)
-    left_N = np.arange(len(logit_M))
-    logit_N = logit_M
+    with _one_thread():
+        return _chosen(logit_M, *_scaled(latent_MZ, taken_LZ), b, seed)
+
+
+def _chosen(logit_M: NDArray[np.float32], candidate_MZ: Tensor, taken: Tensor, b: int, seed: int) -> NDArray[np.intp]:
+    left_N, logit_N = np.arange(len(logit_M)), logit_M
     chosen: list[NDArray[np.intp]] = []
     for number in range(min(b, NUM_MINI_BATCHES)):
         if chosen:
@@ -101,6 +104,17 @@ def _fit(network: nn.Module, labelled_LZ: Tensor, unlabelled_NZ: Tensor, generat
             optimizer.zero_grad()
             discriminator_loss(labelled_BK, unlabelled_BK, fold_B, fold_B).trained.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of torch: sums are split by the number of threads, and then differ in the last bits."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 @contextmanager

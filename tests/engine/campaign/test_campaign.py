@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.campaign.folder import check_budget, is_complete, open_campaign, read_manifest, write_manifest
+from engine.campaign.folder import is_complete
+from engine.campaign.manifests import Manifest, read_manifest, write_manifest
+from engine.campaign.opening import check_budget, open_campaign
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards, write_shards
 from engine.simulation.demo_pools import DemoPool
@@ -15,7 +17,7 @@ from tests.conftest import MakeCampaign, pretend_trained
 def test_init_writes_the_resolved_configuration(make_campaign: MakeCampaign, pool: DemoPool) -> None:
     campaign = make_campaign("train.epochs=3")
     written = tomllib.loads((campaign.home / "campaign.toml").read_bytes().decode())
-    assert written == campaign.config.model_dump()
+    assert written == {"format": 1, **campaign.config.model_dump()}
     assert written["train"]["epochs"] == 3
     assert written["pool"]["root"] == str(Path(pool.shards[0]).parent)
     assert len(set(written["salt"])) > 1
@@ -95,9 +97,9 @@ def test_a_stage_is_complete_by_its_manifest(make_campaign: MakeCampaign) -> Non
     stage = campaign.stage("handoff/generic")
     assert not is_complete(stage)
     with pytest.raises(InputError, match="handoff/generic: not complete; run: vaal export"):
-        read_manifest(stage, "export")
-    written = write_manifest(stage, campaign, inputs={"a": "1"}, counts={"n": 2}, files={})
+        read_manifest(campaign, "handoff/generic", Manifest)
+    written = write_manifest(campaign, "handoff/generic", Manifest, inputs={"a": "1"}, counts={"n": 2}, files={})
     assert is_complete(stage)
-    assert read_manifest(stage, "export") == written
+    assert read_manifest(campaign, "handoff/generic", Manifest) == written
     assert (written["stage"], written["round"], written["seed"]) == ("handoff/generic", 0, 0)
     assert written["config"] == campaign.config.model_dump()

@@ -2,23 +2,27 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from engine.campaign import heartbeat
-from engine.campaign.heartbeat import Heartbeat, Tally, is_living, read_heartbeat, require_alone
+from engine.campaign.heartbeat import Heartbeat, is_living, read_heartbeat, require_alone
 from engine.campaign.status import status
-from engine.errors import VaalError
-from engine.scoring.drafts import Committed
+from engine.errors import ConfigError, InputError, VaalError
+from engine.scoring.tally import Tally
 from engine.storage.location import Location
+from engine.tables.scores import ShardRecord
 from tests.conftest import MakeCampaign
 
-LEDGER = Committed("a.parquet", 10, 8, 2, "00", 99, "", {"decode/CutOff": 2})
+LEDGER = ShardRecord("a", "a.parquet", 10, 8, 2, "00", 99, "", {"decode/CutOff": 2})
 
 
 @pytest.fixture(autouse=True)
@@ -34,24 +38,26 @@ def file(tmp_path: Path) -> Location:
 
 def test_a_tally_counts_this_run_and_all_that_is_committed() -> None:
     tally = Tally(1000, 5, {"a": LEDGER})
-    assert tally.progress()[:3] == (0, 1000, 0)
-    assert tally.progress().seconds_left is None
+    assert tally.in_words() == (0, "0 items, 0 items/s, 1 of 5 shards, 2 bad")
+    assert tally.state()["seconds_left"] is None
     tally.add_chunk(100, 10)
     time.sleep(0.05)
     tally.add_chunk(300, 30)
     tally.add_shard(LEDGER)
-    progress = tally.progress()
-    assert (progress.done_bytes, progress.items, progress.quarantined) == (400, 40, 4)
-    assert (progress.shards, progress.total_shards) == (2, 5)
+    share, words = tally.in_words()
+    assert share == 0.4
+    assert re.fullmatch(r"40 items, \d+ items/s, 2 of 5 shards, 4 bad", words)
     # Rate and time left count from the first chunk on: 30 items and 300 bytes since, 600 bytes to go.
-    assert progress.seconds_left == pytest.approx(2 * 30 / progress.items_per_second, rel=0.2)
+    rate, left = tally._speed()
+    assert left == pytest.approx(2 * 30 / rate, rel=0.2)
     assert tally.state()["errors"] == {"decode/CutOff": 4}
     assert tally.state()["items"] == 20
 
 
 def test_a_run_shows_how_far_it_is_until_it_ends(file: Location) -> None:
-    tally = Tally(1000, 5, {})
-    with Heartbeat(file, tally):
+    before, tally = set(threading.enumerate()), Tally(1000, 5, {})
+    with Heartbeat(file, tally.state):
+        (beating,) = set(threading.enumerate()) - before
         first = read_heartbeat(file)
         assert first["is_running"]
         assert (first["pid"], first["shards"]) == (os.getpid(), 0)
@@ -59,28 +65,56 @@ def test_a_run_shows_how_far_it_is_until_it_ends(file: Location) -> None:
         time.sleep(0.4)
         assert read_heartbeat(file)["shards"] == 1
     assert not read_heartbeat(file)["is_running"]
-    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+    assert not beating.is_alive()
 
 
 def test_a_run_that_is_alone_goes_on_at_once(file: Location) -> None:
     require_alone(file)
-    with Heartbeat(file, Tally(1, 1, {})):
+    with Heartbeat(file, Tally(1, 1, {}).state):
         pass
     require_alone(file)
 
 
 def test_a_second_run_stands_back_while_the_first_lives(file: Location) -> None:
     with (
-        Heartbeat(file, Tally(1, 7, {})),
+        Heartbeat(file, Tally(1, 7, {}).state),
         pytest.raises(VaalError, match=r"process \d+ on .* is scoring this campaign, 0 of 7"),
     ):
         require_alone(file)
 
 
+@pytest.mark.parametrize("lateness", [0.0, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("phase", [0.0, 0.3, 0.99])
+def test_a_run_whose_beats_come_late_or_are_lost_once_is_never_taken_for_dead(
+    file: Location, monkeypatch: pytest.MonkeyPatch, phase: float, lateness: float
+) -> None:
+    """`phase` and `lateness` are in beats: where between two beats the second run starts, how late the next beat is."""
+    monkeypatch.undo()
+    with Heartbeat(file, Tally(1, 7, {}).state):
+        left = {**read_heartbeat(file), "host": "elsewhere"}
+    now, next_beat = 0.0, (1 - phase + lateness) * heartbeat.BEAT_SECONDS
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if now >= next_beat:
+            file.write_json({**left, "at": f"{now}"})
+
+    file.write_json(left)
+    monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    with pytest.raises(VaalError, match="on elsewhere is scoring this campaign"):
+        require_alone(file)
+    age = timedelta(seconds=(1 + lateness) * heartbeat.BEAT_SECONDS)
+    assert is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
+    # And it is not for ever that the dead are waited for.
+    age = timedelta(seconds=6 * heartbeat.BEAT_SECONDS)
+    assert not is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
+
+
 def test_a_run_that_was_killed_here_is_known_to_be_dead(file: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    with Heartbeat(file, Tally(1, 1, {})):
+    with Heartbeat(file, Tally(1, 1, {}).state):
         left = read_heartbeat(file)
     file.write_json({**left, "is_running": True, "pid": ended.pid})
     assert not is_living(read_heartbeat(file))
@@ -91,7 +125,7 @@ def test_a_run_that_was_killed_here_is_known_to_be_dead(file: Location, monkeypa
 
 
 def test_a_run_of_another_machine_is_dead_when_it_shows_no_sign_of_life(file: Location) -> None:
-    with Heartbeat(file, Tally(1, 1, {})):
+    with Heartbeat(file, Tally(1, 1, {}).state):
         left = read_heartbeat(file)
     file.write_json({**left, "is_running": True, "host": "elsewhere"})
     assert is_living(read_heartbeat(file))
@@ -101,9 +135,13 @@ def test_a_run_of_another_machine_is_dead_when_it_shows_no_sign_of_life(file: Lo
     assert not is_living(read_heartbeat(file))
 
 
-def test_a_sign_of_life_that_is_cut_off_is_none(file: Location) -> None:
+def test_a_sign_of_life_that_is_damaged_or_foreign_is_named(file: Location) -> None:
     Path(file.path).write_text(json.dumps({"pid": 1})[:-1])
-    assert read_heartbeat(file) is None
+    with pytest.raises(InputError, match=r"progress.json: damaged, not valid JSON"):
+        read_heartbeat(file)
+    Path(file.path).write_text(json.dumps({"pid": 1}))
+    with pytest.raises(ConfigError, match=r"progress.json: shards: missing"):
+        read_heartbeat(file)
 
 
 def test_status_shows_a_run_that_lives_and_files_where_none_does(file: Location, make_campaign: MakeCampaign) -> None:
@@ -111,7 +149,7 @@ def test_status_shows_a_run_that_lives_and_files_where_none_does(file: Location,
     stages = status(campaign)["rounds"][0]["stages"]
     assert stages["scores"] == {"complete": False, "committed_shards": 0, "shards": 8}
     tally = Tally(1000, 8, {"a": LEDGER, "b": LEDGER})
-    with Heartbeat(campaign.stage("ledger") / "progress.json", tally):
+    with Heartbeat(campaign.stage("ledger") / "progress.json", tally.state):
         found = status(campaign)["rounds"][0]["stages"]["scores"]
     expected = {"is_running": True, "committed_shards": 2, "shards": 8, "items": 20, "quarantined": 4}
     assert {key: found[key] for key in expected} == expected

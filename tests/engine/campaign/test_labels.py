@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.campaign.folder import Campaign, current_round
-from engine.campaign.labels import ingest, labelled_items, labelled_positions, read_labels
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import labelled_items, labelled_positions, read_labels
+from engine.campaign.opening import current_round
 from engine.errors import InputError
+from engine.handoff.answers import ingest
 from engine.simulation.demo_pools import DemoPool
 from engine.storage.location import Location
 from tests.conftest import MakeCampaign

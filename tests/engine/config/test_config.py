@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.campaign.folder import to_toml
 from engine.config import options as config
-from engine.config.options import CampaignConfig, override, parse_config
+from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
+from engine.config.toml import override, parse_config, to_toml
 from engine.errors import ConfigError
 from vaal.diversity.facility import MOST_PICKS
 

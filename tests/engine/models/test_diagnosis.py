@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.config.options import fields
-from engine.models.diagnosis import has_signal, manifest_entries, summary
+from engine.models.diagnosis import manifest_entries, summary
 from tests.conftest import found
 from vaal.signal import CONFIDENCE, Diagnosis, Interval
 
@@ -77,9 +77,3 @@ def test_one_line_says_it_all() -> None:
     without_vae = HEALTHY._replace(kl_Z=[], active_units=0, mean_squared_error=None)
     assert summary(manifest_entries(without_vae)) == "signal present: AUC 0.93 (0.88 to 0.97)"
     assert findings(without_vae) == []
-
-
-def test_a_manifest_from_before_signals_were_measured_counts_as_having_one() -> None:
-    assert summary({"counts": {}}) == "signal not measured, trained by an earlier version"
-    assert has_signal({"counts": {}})
-    assert not has_signal(manifest_entries(found("none")))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError, InputError
-from engine.pool.manifest import Shard, estimate_num_items, list_shards, read_ranges, read_shards, write_shards
+from engine.pool.manifest import estimate_num_items, list_shards, read_shards, write_shards
+from engine.pool.shard import Shard, read_ranges
 from engine.storage.location import Location
 
 

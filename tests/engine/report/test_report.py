@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import ingest
-from engine.config.options import override
+from engine.campaign.outstanding import picked_items
+from engine.config.toml import override
 from engine.errors import InputError
+from engine.handoff.answers import ingest
 from engine.report.report import MOST_IMAGES, write_report
-from engine.scoring.drafts import QUARANTINE_SCHEMA
 from engine.storage.location import Location
-from engine.tables.selections import picked_items
+from engine.tables.scores import QUARANTINE_SCHEMA
 from tests.rounds import BUDGET, DAMAGED, SCRIPT, WIDE, Identity, Made, make_round, score_and_pick, without_report
 
 

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from engine.campaign.folder import Campaign, create
-from engine.config.options import CampaignConfig, override
+from engine.campaign.folder import Campaign
+from engine.campaign.opening import create
+from engine.config.options import CampaignConfig
+from engine.config.toml import override
 from engine.models.weights import num_latents
 from engine.report.report import write_report
 from engine.selection.select import select

@@ -14,10 +14,12 @@ from engine.config.options import ImageConfig
 from engine.pool.identity import fold_of
 from engine.pool.images import decode
 from engine.pool.items import read_shard
-from engine.pool.manifest import Shard, list_shards, read_shards
+from engine.pool.manifest import list_shards, read_shards
+from engine.pool.shard import Shard
 from engine.scoring import chunks
-from engine.scoring.chunks import ITEMS_SCHEMA, Reading, chunk_items, read_chunks, unpack
+from engine.scoring.chunks import Reading, chunk_items, read_chunks
 from engine.scoring.watchdog import EXIT_STATUS, Attempts
+from engine.tables.scores import ITEMS_SCHEMA, unpack
 from tests.rounds import encoded, write_shard
 from vaal.duplicates.perceptual_hash import perceptual_hash
 
@@ -150,23 +152,21 @@ def test_a_shard_on_which_processes_die_is_given_up(shard: Shard, stalls: int, d
     assert message in row["failure"]
 
 
-HANGS = """
+NAMES = (Reading, ImageConfig, Attempts, list_shards, read_chunks)
+IMPORTS = "\n".join(f"from {thing.__module__} import {thing.__name__}" for thing in NAMES)
+HANGS = f"""
 import sys, time
-from engine import chunks
-from engine.campaign import Campaign
-from engine.chunks import ITEMS_SCHEMA, Reading, read_chunks
-from engine.config import ImageConfig
-from engine.pool import list_shards
-from engine.watchdog import Attempts
+import {chunks.__name__} as chunks
+{IMPORTS}
 
 class Told(Attempts):
     def stalled(self, shard, key):
         print(shard, repr(key), flush=True)
 
-{hang}
-reading = Reading(ImageConfig(size=8, channels=1), 2, 3, {seconds})
+{{hang}}
+reading = Reading(ImageConfig(size=8, channels=1), 2, 3, {{seconds}})
 for table in read_chunks(list_shards([sys.argv[1]], "")[0][0], reading, Told()):
-    time.sleep({pause})
+    time.sleep({{pause}})
 print("read")
 """
 
@@ -186,7 +186,7 @@ def test_what_hangs_ends_its_process_and_is_told(shard: Shard, hang: str, pause:
     program = HANGS.format(hang=hang, seconds=0.5, pause=pause)
     ended = subprocess.run(
         [sys.executable, "-c", program, shard.url], capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     assert (ended.stdout, ended.returncode) == (told, 0 if told == "read\n" else EXIT_STATUS), ended.stderr
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.campaign.folder import Campaign, read_manifest
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.pool.manifest import read_shards
-from engine.scoring.drafts import from_entry
 from engine.scoring.resume import Ledger, Plan, file_name, make_plan, read_ledger
 from engine.simulation.demo_pools import DemoPool
+from engine.tables.scores import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.scoring.test_score_files import ROWS, draft_of
 
@@ -34,7 +35,7 @@ def commit(campaign: Campaign, made: Plan, *numbers: int, ledger: bool = True) -
         shard = made.shards[number].shard
         committed = draft_of(ROWS, shard).commit(campaign, made.files[shard])
         if ledger:
-            book.add(shard, committed)
+            book.add(committed)
     book.close()
 
 
@@ -73,7 +74,7 @@ def test_a_shard_whose_bytes_changed_is_done_again(campaign: Campaign) -> None:
     Path(first.shards[3].url).write_bytes(Path(first.shards[4].url).read_bytes())
     again, log = plan(campaign)
     assert left(again) == [3]
-    assert "digits-00003.tar: its bytes changed since it was listed; it is scored anew" in log[0]
+    assert "digits-00003.tar: its bytes changed since it was listed; it is scored again" in log[0]
     assert read_shards(campaign.home)[3] == again.shards[3] != first.shards[3]
     assert len(campaign.stage("scores").children()) == 7
     assert left(plan(campaign)[0]) == [3]
@@ -103,7 +104,7 @@ def test_a_shard_that_failed_is_tried_again(campaign: Campaign) -> None:
     shard = first.shards[4].shard
     failed = draft_of([{**ROWS[0], "listed": 0, "failure": "cut off"}], shard)
     book = Ledger(campaign.stage("ledger"))
-    book.add(shard, failed.commit(campaign, first.files[shard]))
+    book.add(failed.commit(campaign, first.files[shard]))
     book.close()
     assert left(plan(campaign)[0]) == [0, 2, 3, 4, 5, 6, 7]
     # Without a trace: the next attempt may find nothing to quarantine, and then writes no such file.
@@ -135,15 +136,15 @@ def test_a_name_follows_from_the_shard_and_not_from_its_place(campaign: Campaign
 
 def test_the_ledger_gives_back_what_was_written(campaign: Campaign) -> None:
     pretend_trained(campaign)
-    assert read_manifest(campaign.stage("train"), "train")
-    committed = draft_of(ROWS).commit(campaign, "a.parquet")
+    assert read_manifest(campaign, "train", TrainManifest)
+    one = draft_of(ROWS, "one").commit(campaign, "a.parquet")
+    two = one._replace(shard="two", failure="why", errors={})
     book = Ledger(campaign.stage("ledger"))
-    book.add("one", committed)
+    book.add(one)
     book.close()
     book.close()
-    book.add("two", committed._replace(failure="why", errors={}))
+    book.add(two)
     book.close()
     assert len(campaign.stage("ledger").children()) == 2
-    expected = [("one", committed), ("two", committed._replace(failure="why", errors={}))]
-    assert list(read_ledger(campaign.stage("ledger"))) == expected
-    assert [from_entry(ledger.entry(shard)) for shard, ledger in expected] == expected
+    assert list(read_ledger(campaign.stage("ledger"))) == [one, two]
+    assert records_of([one.entry(), two.entry()]) == [one, two]

@@ -11,8 +11,8 @@ import pytest
 from engine.campaign.folder import Campaign
 from engine.errors import InputError
 from engine.scoring import drafts as score_files
-from engine.scoring.chunks import BAD_SCHEMA, pack, to_table
-from engine.scoring.drafts import Draft, from_entry, recall
+from engine.scoring.drafts import Draft, recall
+from engine.tables.scores import BAD_SCHEMA, pack, records_of, to_table
 from tests.conftest import MakeCampaign
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
@@ -122,8 +122,8 @@ def test_rows_leave_the_memory_as_they_come(campaign: Campaign, monkeypatch: pyt
 def test_the_ledger_is_read_back_from_the_file(campaign: Campaign) -> None:
     ledger = draft_of(ROWS).commit(campaign, "a.parquet")
     folder = campaign.stage("scores")
-    assert recall(folder, "a.parquet") == ("folder/a.tar", ledger)
-    assert from_entry(ledger.entry("folder/a.tar")) == ("folder/a.tar", ledger)
+    assert recall(folder, "a.parquet") == ledger
+    assert records_of([ledger.entry()]) == [ledger]
     file = Path((folder / "a.parquet").path)
     for damaged in (b"", file.read_bytes()[:-9], b"no parquet"):
         file.write_bytes(damaged)

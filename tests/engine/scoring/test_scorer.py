@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from engine.campaign.folder import Campaign, read_manifest
-from engine.scoring.chunks import unpack
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.opening import open_campaign
 from engine.scoring.scorer import Scorer
+from engine.tables.scores import unpack
 from tests.conftest import MakeCampaign, pretend_trained
 
 TOLERANCE = 1e-5
@@ -20,7 +22,7 @@ TOLERANCE = 1e-5
 
 def make_scorer(campaign: Campaign, **settings: object) -> Scorer:
     options = campaign.config.score.model_copy(update=settings)
-    weights = read_manifest(campaign.stage("train"), "train")["files"]
+    weights = read_manifest(campaign, "train", TrainManifest)["files"]
     return Scorer(campaign.stage("train"), campaign.config.model_copy(update={"score": options}), weights, "cpu")
 
 
@@ -39,13 +41,13 @@ def images(count: int) -> tuple[np.ndarray, np.ndarray]:
 def test_a_score_does_not_depend_on_the_batch(campaign: Campaign) -> None:
     pixels, fold = images(50)
     one, all_at_once, auto = (make_scorer(campaign, batch_size=size)(pixels, fold) for size in (1, 64, "auto"))
-    np.testing.assert_allclose(one.logit, all_at_once.logit, atol=TOLERANCE)
-    np.testing.assert_allclose(one.logit, auto.logit, atol=TOLERANCE)
-    np.testing.assert_allclose(one.latent, auto.latent, atol=1e-3)
+    np.testing.assert_allclose(one.columns["logit"], all_at_once.logit, atol=TOLERANCE)
+    np.testing.assert_allclose(one.columns["logit"], auto.logit, atol=TOLERANCE)
+    np.testing.assert_allclose(one.latent_NZ, auto.latent, atol=1e-3)
     order = np.random.default_rng(1).permutation(50)
     mixed = make_scorer(campaign, batch_size=7)(pixels[order], fold[order])
-    np.testing.assert_allclose(mixed.logit, one.logit[order], atol=TOLERANCE)
-    assert (one.logit.dtype, one.latent.dtype) == (np.float32, np.float16)
+    np.testing.assert_allclose(mixed.logit, one.columns["logit"][order], atol=TOLERANCE)
+    assert (one.columns["logit"].dtype, one.latent_NZ.dtype) == (np.float32, np.float16)
 
 
 def test_the_same_batches_give_the_same_bits(campaign: Campaign) -> None:
@@ -57,16 +59,16 @@ def test_the_same_batches_give_the_same_bits(campaign: Campaign) -> None:
 
 def test_nothing_is_scored_as_nothing(campaign: Campaign) -> None:
     scores = make_scorer(campaign)(*images(0))
-    assert scores.logit.shape == (0,)
-    assert scores.latent.shape == (0, 32)
+    assert scores.columns["logit"].shape == (0,)
+    assert scores.latent_NZ.shape == (0, 32)
 
 
 def test_half_precision_is_the_encoders_alone(campaign: Campaign) -> None:
     pixels, fold = images(30)
     exact, half = make_scorer(campaign)(pixels, fold), make_scorer(campaign, precision="bf16")(pixels, fold)
-    np.testing.assert_allclose(half.logit, exact.logit, atol=0.05)
-    assert (half.logit != exact.logit).any()
-    assert (half.logit != torch.tensor(half.logit).bfloat16().float().numpy()).any()
+    np.testing.assert_allclose(half.columns["logit"], exact.columns["logit"], atol=0.05)
+    assert (half.columns["logit"] != exact.columns["logit"]).any()
+    assert (half.columns["logit"] != torch.tensor(half.columns["logit"]).bfloat16().float().numpy()).any()
 
 
 def test_an_image_without_a_finite_score_is_quarantined_alone(
@@ -80,8 +82,8 @@ def test_an_image_without_a_finite_score_is_quarantined_alone(
     items = unpack(whole["scored"]).to_pylist()
     spoilt_calls = [False] * 100 + [True]
     # The weights of a network may be finite and still overflow on some image.
-    score = scorer.networks.score
-    monkeypatch.setattr(type(scorer.networks), "score", lambda self, x, fold: spoil(score(x, fold)))
+    score = scorer._functions["logit"]
+    monkeypatch.setitem(scorer._functions, "logit", lambda *inputs: spoil(score(*inputs)))
 
     def spoil(scored: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         logit = scored[0].clone()
@@ -96,14 +98,15 @@ def test_an_image_without_a_finite_score_is_quarantined_alone(
     assert spoilt["num_items"] == len(items)
 
 
-TIGHT = """
+TIGHT = f"""
 import pickle, resource, sys
 import numpy as np, torch
 torch.set_num_threads(1)
-from engine.campaign import open_campaign, read_manifest
-from engine.scorer import Scorer
+from {open_campaign.__module__} import open_campaign
+from {read_manifest.__module__} import read_manifest
+from {Scorer.__module__} import Scorer
 campaign = open_campaign(sys.argv[1], ["score.batch_size=2048"])
-weights = read_manifest(campaign.stage("train"), "train")["files"]
+weights = read_manifest(campaign, "train", TrainManifest)["files"]
 scorer = Scorer(campaign.stage("train"), campaign.config, weights, "cpu")
 rng = np.random.default_rng(0)
 pixels, fold = rng.integers(0, 256, (2048, 32, 32, 1), np.uint8), rng.integers(0, 2, 2048)
@@ -112,7 +115,7 @@ used = next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))
 scores = scorer(pixels, fold)
 resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
-pickle.dump((scores.logit, scorer._notes), sys.stdout.buffer)
+pickle.dump((scores.columns["logit"], scorer._notes), sys.stdout.buffer)
 """
 
 
@@ -121,7 +124,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_aloud(campaign: Campaign
 
     ended = subprocess.run(
         [sys.executable, "-c", TIGHT, str(campaign.home)], capture_output=True, timeout=100, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr.decode()
     logit, notes = pickle.loads(ended.stdout)

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine.campaign.folder import Campaign, is_complete, read_manifest
-from engine.campaign.heartbeat import Progress
+from engine.campaign.folder import Campaign, is_complete
+from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
+from engine.campaign.stages import Run
 from engine.config.options import ImageConfig
 from engine.errors import InputError, NotAcceptableError
-from engine.models.weights import load_networks
+from engine.models.weights import load_networks, score_function
 from engine.pool.identity import content_hash, fold_of
 from engine.pool.images import decode
 from engine.pool.items import read_shard
@@ -29,10 +30,10 @@ TOLERANCE = 1e-5
 """Of a logit, over batch sizes: convolutions sum in another order."""
 
 
-def run(campaign: Campaign) -> tuple[list[Progress], list[str]]:
-    progress: list[Progress] = []
+def run(campaign: Campaign) -> tuple[list[tuple[float, str]], list[str]]:
+    progress: list[tuple[float, str]] = []
     log: list[str] = []
-    score(campaign, "local", progress.append, log.append)
+    score(campaign, Run(on_progress=lambda *seen: progress.append(seen), log=log.append))
     return progress, log
 
 
@@ -53,9 +54,10 @@ def trained(make_campaign: MakeCampaign, *settings: str, **options: object) -> C
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, pool: DemoPool, local_ray: None) -> Campaign:
     """The digits scored in batches of 100, once for the module."""
-    from engine.campaign.folder import create
-    from engine.config.options import CampaignConfig, override
+    from engine.campaign.opening import create
+    from engine.config.options import CampaignConfig
     from engine.config.texts import parse_settings
+    from engine.config.toml import override
 
     config = override(CampaignConfig(), parse_settings([*pool.settings, "score.batch_size=100"]), "test")
     home = tmp_path_factory.mktemp("scored") / "campaign"
@@ -72,20 +74,20 @@ def test_every_item_is_scored_once_with_its_position(scored: Campaign, pool: Dem
     for row in rows[::100]:
         data = Path(scored.config.pool.root, row["shard"]).read_bytes()[row["offset"] :][: row["size_bytes"]]
         assert content_hash(data) == row["content_hash"]
-    manifest = read_manifest(scored.stage("scores"), "score")
+    manifest = read_manifest(scored, "scores", ScoresManifest)
     assert manifest["counts"] == {"shards": 8, "listed": 1797, "scored": 1797, "quarantined": 0}
     assert [shard.num_items for shard in read_shards(scored.home)] == [225] * 7 + [222]
 
 
 def test_a_score_is_that_of_the_image_alone(scored: Campaign) -> None:
-    weights = read_manifest(scored.stage("train"), "train")["files"]
+    weights = read_manifest(scored, "train", TrainManifest)["files"]
     networks = load_networks(scored.stage("train"), scored.config, weights)
     rows = {(row["shard"], row["key"]): row for row in table(scored).to_pylist()}
     for shard in read_shards(scored.home)[:2]:
         for item in list(read_shard(shard, scored.config.image))[::20]:
             pixels = torch.tensor(decode(item.data, ImageConfig(size=8, channels=1)))[None].permute(0, 3, 1, 2)
             fold = torch.tensor([fold_of(shard.shard, item.key, 2)])
-            logit, mean = networks.score(pixels.float() / 127.5 - 1, fold)
+            logit, mean = score_function(scored.config)(networks, pixels.float() / 127.5 - 1, fold)
             row = rows[shard.shard, item.key]
             assert row["logit"] == pytest.approx(logit.item(), abs=TOLERANCE)
             np.testing.assert_allclose(row["latent"], mean[0].numpy(), atol=1e-3)
@@ -162,7 +164,7 @@ def test_what_does_not_decode_is_quarantined_and_counted(
     with pytest.raises(
         NotAcceptableError, match=r"22 of 81 items \(27.2%\) are quarantined, too many in 1 of 3 shards: none.tar;.*0.2"
     ):
-        score(campaign, "local", lambda _: None, log.append)
+        score(campaign, Run(log=log.append))
     assert [line for line in log if line[0] != " "] == [
         "20 x decode/UnknownFormat",
         "1 x decode/CutOff",
@@ -175,7 +177,7 @@ def test_what_does_not_decode_is_quarantined_and_counted(
     accepted = accepting(campaign)
     run(accepted)
     assert files(accepted) == committed
-    manifest = read_manifest(campaign.stage("scores"), "score")
+    manifest = read_manifest(campaign, "scores", ScoresManifest)
     for entry in manifest["shards"]:
         assert entry["listed"] == entry["scored"] + entry["quarantined"]
     assert manifest["counts"] == {"shards": 3, "listed": 81, "scored": 59, "quarantined": 22}
@@ -216,7 +218,7 @@ def test_a_shard_that_cannot_be_read_is_quarantined_whole_until_it_can(
         (folder / name).write_bytes((folder / "good.tar").read_bytes())
     _, log = run(campaign)
     assert {name: files(campaign)[name] for name in kept} == kept
-    manifest = read_manifest(campaign.stage("scores"), "score")
+    manifest = read_manifest(campaign, "scores", ScoresManifest)
     assert manifest["counts"] == {"shards": 4, "listed": 121, "scored": 119, "quarantined": 2}
     assert len([line for line in log if "its bytes changed since it was listed; it is scored anew" in line]) == 2
     assert set(table(campaign, "quarantine")["shard"].to_pylist()) == {"some.tar"}
@@ -230,12 +232,12 @@ def test_a_shard_that_changed_is_scored_anew_while_nothing_is_selected(
     (folder / "none.tar").unlink()
     campaign = trained(make_campaign, "select.budget=5", "score.max_bad_fraction=0.2", shards=shards, labels=labels)
     run(campaign)
-    before, manifest = files(campaign), read_manifest(campaign.stage("scores"), "score")
-    assert score(campaign, "local", lambda _: None, lambda _: None) == manifest
+    before, manifest = files(campaign), read_manifest(campaign, "scores", ScoresManifest)
+    assert score(campaign) == manifest
     (folder / "good.tar").write_bytes((folder / "some.tar").read_bytes())
     _, log = run(campaign)
     after = files(campaign)
-    changed = read_manifest(campaign.stage("scores"), "score")
+    changed = read_manifest(campaign, "scores", ScoresManifest)
     assert changed["counts"]["quarantined"] == 4
     assert {name for name in after if name.startswith("some")} == {name for name in before if name.startswith("some")}
     assert len(after) == 2

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.campaign.folder import read_manifest
+from engine.campaign.manifests import ScoresManifest, read_manifest
 from engine.scoring.score import score
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.rounds import encoded, write_shard
@@ -33,8 +33,8 @@ def test_an_image_that_takes_for_ever_is_quarantined_alone(tmp_path: Path, make_
     shards, labels = [f"{tmp_path}/*.tar"], tmp_path / "labels.csv"
     campaign = make_campaign("select.budget=5", "score.stall_seconds=4.0", shards=shards, labels=labels)
     pretend_trained(campaign)
-    score(campaign, "local", lambda _: None, lambda _: None)
-    manifest = read_manifest(campaign.stage("scores"), "score")
+    score(campaign)
+    manifest = read_manifest(campaign, "scores", ScoresManifest)
     assert manifest["counts"] == {"shards": 2, "listed": 61, "scored": 60, "quarantined": 1}
     assert manifest["errors"] == {"decode/Stalled": 1}
     entry = next(entry for entry in manifest["shards"] if entry["shard"] == "slow.tar")

@@ -9,7 +9,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from engine.pool.identity import draw_of
 from engine.selection import diversify
-from engine.selection.diversify import METHODS, choose, cluster, latents_of
+from engine.selection.diversify import METHODS, choose, cluster
+from engine.tables.scores import latents_of
 from vaal.diversity import mini_batches
 from vaal.diversity.gumbel import gumbel_top_b
 

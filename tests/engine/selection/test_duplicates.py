@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.selection.duplicates import KINDS, Duplicates, find_duplicates
+from engine.selection.duplicates import Duplicates, find_duplicates
+from engine.tables.selections import KINDS
 from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK
 
 COSINE = 0.99

@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from engine.errors import InputError
 from engine.selection import parts, reduction
 from engine.selection.reduction import (
-    Gathered,
     Lowest,
-    Wanted,
+    RowQuery,
+    SecondPass,
     count,
     first,
     gather,
     parts_of,
 )
 from engine.selection.sources import Draws, Source, with_draws
+from engine.tables.scores import ShardRecord
 from engine.tables.selections import row_schema
 from tests.committed import NUM_LATENTS, Item, commit, commit_all, location
 
@@ -38,19 +39,22 @@ items_of_shards = st.lists(
 )
 
 
+NO_KEYS = pa.array([], pa.string())
+
+
 def definition(items: Iterable[Item], size: int) -> list[tuple[str, str]]:
     ordered = sorted(items, key=lambda item: (float(np.float32(item[2])), item[0], item[1]))
     return [item[:2] for item in ordered[:size]]
 
 
-def sources_of(entries: list[dict[str, Any]], taken: set[tuple[str, str]]) -> list[Source]:
-    keys = {entry["shard"]: [key for shard, key in taken if shard == entry["shard"]] for entry in entries}
-    return [Source(entry, pa.array(keys[entry["shard"]], pa.string())) for entry in entries]
+def sources_of(records: list[ShardRecord], taken: set[tuple[str, str]]) -> list[Source]:
+    keys = {record.shard: [key for shard, key in taken if shard == record.shard] for record in records}
+    return [Source(record, pa.array(keys[record.shard], pa.string()), NO_KEYS) for record in records]
 
 
-def reduce(folder: Path, sources: list[Source], size: int, draws: Draws | None = None) -> Gathered:
+def reduce(folder: Path, sources: list[Source], size: int, draws: Draws | None = None) -> SecondPass:
     counted = count(location(folder), sources, size, lambda _: None)
-    wanted = Wanted(counted.bound(size), size, row_schema(NUM_LATENTS), has_taken=True)
+    wanted = RowQuery(counted.bound(size), size, row_schema(NUM_LATENTS), has_taken=True)
     drawn = with_draws(sources, [draws]) if draws else sources
     return gather(location(folder), drawn, counted, wanted, lambda _: None)
 
@@ -72,7 +76,7 @@ def test_the_candidates_are_sort_everything_and_take_m(
     left = [item for item in items if item[:2] not in taken]
     assert names(found.lowest) == definition(left, size)
     assert names(found.taken) == sorted(taken)
-    by_shard = {s.entry["shard"]: sum(item[0] == s.entry["shard"] for item in left) for s in sources}
+    by_shard = {s.record.shard: sum(item[0] == s.record.shard for item in left) for s in sources}
     assert counted.eligible_F.tolist() == list(by_shard.values())
 
 
@@ -168,16 +172,16 @@ def test_a_draw_is_the_item_at_its_place_among_those_that_can_be_picked(tmp_path
 
 def test_row_groups_above_the_bound_are_not_read(tmp_path: Path) -> None:
     entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(9)])
-    content = bytearray((tmp_path / entry["file"]).read_bytes())
+    content = bytearray((tmp_path / entry.file).read_bytes())
     sources = sources_of([entry], set())
     counted = count(location(tmp_path), sources, 300, lambda _: None)
-    wanted = Wanted(2.0, 3, row_schema(NUM_LATENTS), has_taken=False)
+    wanted = RowQuery(2.0, 3, row_schema(NUM_LATENTS), has_taken=False)
     import pyarrow.parquet as pq
 
-    last = pq.read_metadata(tmp_path / entry["file"]).row_group(2).column(1)
+    last = pq.read_metadata(tmp_path / entry.file).row_group(2).column(1)
     begin = last.dictionary_page_offset or last.data_page_offset
     content[begin : begin + last.total_compressed_size] = bytes(last.total_compressed_size)
-    (tmp_path / entry["file"]).write_bytes(content)
+    (tmp_path / entry.file).write_bytes(content)
     found = gather(location(tmp_path), sources, counted, wanted, lambda _: None)
     assert names(found.lowest) == [("a.tar", "0"), ("a.tar", "1"), ("a.tar", "2")]
 
@@ -199,7 +203,7 @@ def flip(file: Path, place: int) -> None:
 def test_a_byte_that_changed_anywhere_is_an_error_with_the_file(tmp_path: Path, place: int) -> None:
     entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(30)])
     reduce(tmp_path, sources_of([entry], set()), 1)
-    flip(tmp_path / entry["file"], place)
+    flip(tmp_path / entry.file, place)
     with pytest.raises(InputError, match=rf"{entry['file']}: damaged since it was committed: its SHA-256"):
         reduce(tmp_path, sources_of([entry], set()), 1)
 

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.campaign.folder import Campaign, open_campaign
+from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items
-from engine.config.options import override
+from engine.campaign.opening import open_campaign
+from engine.campaign.outstanding import picked_items
+from engine.campaign.stages import Run
+from engine.config.toml import override
 from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.handoff.generic import export
+from engine.handoff.export import export
 from engine.selection.select import select
-from engine.tables.selections import CANDIDATES_FILE, picked_items
+from engine.tables.selections import CANDIDATES_FILE
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 
@@ -65,11 +68,11 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(scored: Campaign, left
 def test_other_options_make_it_anew_as_long_as_it_is_not_handed_out(scored: Campaign) -> None:
     select(scored)
     lines: list[str] = []
-    manifest = select(with_options(scored, budget=25), report=lines.append)
+    manifest = select(with_options(scored, budget=25), Run(log=lines.append))
     assert manifest["counts"]["picked"] == len(picks(scored)) == 25
-    assert lines[0] == "the selection is made anew: select.budget changed"
+    assert lines[0] == "the selection is made again: select.budget changed"
     with pytest.raises(ConfigError, match=r"selection: made before select.budget changed; run: vaal select"):
-        export(scored, lambda *_: None)
+        export(scored)
     assert picked_items(scored.home, before=0).num_rows == 0
 
 
@@ -85,7 +88,7 @@ def test_a_setting_is_too_late_once_it_is_handed_out(scored: Campaign) -> None:
     select(scored)
     assert open_campaign(home, ["select.budget=41"]).config.select.budget == 41
     select(open_campaign(home, []))
-    export(open_campaign(home, []), lambda *_: None)
+    export(open_campaign(home, []))
     with pytest.raises(ConfigError, match=r"select.budget: too late .*handoff/generic is complete.*select --force"):
         open_campaign(home, ["select.budget=42"])
     assert open_campaign(home, ["select.budget=42"], force=True).config.select.budget == 42
@@ -93,7 +96,7 @@ def test_a_setting_is_too_late_once_it_is_handed_out(scored: Campaign) -> None:
 
 def test_what_is_handed_out_is_replaced_by_force_alone_and_stays_out(scored: Campaign) -> None:
     select(scored)
-    export(scored, lambda *_: None)
+    export(scored)
     first, kept = picks(scored), files(scored)
     tasks = (scored.stage("handoff/generic") / "tasks.csv").read_bytes()
     other = with_options(scored, seed=5)
@@ -110,7 +113,7 @@ def test_what_is_handed_out_is_replaced_by_force_alone_and_stays_out(scored: Cam
     assert (old / "handoff/generic/tasks.csv").read_bytes() == tasks
     assert picked_items(other.home, before=0).num_rows == 40
     assert picked_items(other.home, before=1).num_rows == 80
-    export(other, lambda *_: None)
+    export(other)
     assert (other.stage("handoff/generic") / "tasks.csv").read_bytes() != tasks
 
     select(other, force=True)
@@ -120,7 +123,7 @@ def test_what_is_handed_out_is_replaced_by_force_alone_and_stays_out(scored: Cam
 
 def test_a_replacement_that_was_killed_is_recorded_once(scored: Campaign, tmp_path: Path) -> None:
     select(scored)
-    export(scored, lambda *_: None)
+    export(scored)
     select(scored, force=True)
     calm = {path.name: path.read_bytes() for path in Path(scored.stage("selection").path).glob("*.parquet")}
     # As if the run had died after it recorded the old selection, and before it opened the stage.
@@ -136,7 +139,7 @@ def test_a_replacement_that_was_killed_is_recorded_once(scored: Campaign, tmp_pa
 
 def test_a_replacement_that_fails_leaves_what_there_was(scored: Campaign) -> None:
     manifest = select(scored)
-    export(scored, lambda *_: None)
+    export(scored)
     with pytest.raises(ConfigError, match="only"):
         select(with_options(scored, budget=1550), force=True)
     assert (scored.stage("selection") / "manifest.json").read_json() == manifest
@@ -146,10 +149,10 @@ def test_a_replacement_that_fails_leaves_what_there_was(scored: Campaign) -> Non
 
 def test_nothing_is_replaced_that_cannot_be_recorded(scored: Campaign) -> None:
     select(scored)
-    export(scored, lambda *_: None)
+    export(scored)
     file = scored.stage("selection") / "selection.parquet"
     file.write_table(file.read_table().slice(1))
-    with pytest.raises(InputError, match=r"selection.parquet: not the file that was handed out; restore it"):
+    with pytest.raises(InputError, match=r"selection.parquet: not the file that was committed .*; restore what was"):
         select(scored, force=True)
     assert (scored.stage("selection") / "manifest.json").exists()
 

@@ -8,15 +8,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.campaign.folder import Campaign, create
+from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items
-from engine.config.options import CampaignConfig, override
+from engine.campaign.opening import create
+from engine.campaign.outstanding import picked_items
+from engine.campaign.stages import Run
+from engine.config.options import CampaignConfig
+from engine.config.toml import override
 from engine.errors import ConfigError, InputError
-from engine.handoff.generic import export
+from engine.handoff.export import export
 from engine.pool.identity import item_id_of
 from engine.selection import parts
 from engine.selection.select import select
-from engine.tables.selections import picked_items
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from tests.rounds import encoded, write_shard
@@ -74,7 +77,7 @@ def test_tasks_of_a_cluster_pick_what_one_process_picks(
     (campaign.stage("selection") / "manifest.json").delete()
     monkeypatch.setattr(parts, "PART_ROWS", 300)
     shares: list[float] = []
-    select(campaign, on_progress=shares.append)
+    select(campaign, Run(on_progress=lambda share, _: shares.append(share)))
     assert [rows(campaign, "selection"), rows(campaign, "selection/candidates")] == alone
     assert {pick["arm"] for pick in alone[0]} == {"query", "control"}
     assert shares == sorted(shares)
@@ -166,8 +169,8 @@ def test_selection_needs_scores(make_campaign: MakeCampaign) -> None:
 
 def test_the_handoff_holds_the_picked_files_and_no_path(scored: Campaign) -> None:
     select(scored)
-    progress: list[tuple[int, int]] = []
-    manifest = export(scored, lambda done, total: progress.append((done, total)))
+    progress: list[tuple[float, str]] = []
+    manifest = export(scored, Run(on_progress=lambda *seen: progress.append(seen)))
     folder = Path(scored.stage("handoff/generic").path)
     picks = rows(scored, "selection")
     for pick in picks:
@@ -183,8 +186,8 @@ def test_the_handoff_holds_the_picked_files_and_no_path(scored: Campaign) -> Non
         text = (folder / name).read_text()
         assert ".tar" not in text
         assert not [pick for pick in picks if f'"{pick["key"]}"' in text]
-    assert progress[-1] == (100, 100)
-    assert export(scored, lambda *_: None) == manifest
+    assert progress[-1] == (1, "100 of 100 images")
+    assert export(scored) == manifest
 
 
 def test_nothing_is_handed_out_from_a_changed_shard(scored: Campaign, tmp_path: Path) -> None:
@@ -194,7 +197,7 @@ def test_nothing_is_handed_out_from_a_changed_shard(scored: Campaign, tmp_path: 
     shard.write_bytes(content + bytes(512))
     try:
         with pytest.raises(InputError, match=r"digits-00007.tar: changed since init"):
-            export(scored, lambda *_: None)
+            export(scored)
         assert not Path(scored.stage("handoff/generic").path).exists()
     finally:
         import os

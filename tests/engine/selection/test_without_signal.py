@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items
-from engine.config.options import override
+from engine.campaign.outstanding import picked_items
+from engine.config.toml import override
 from engine.errors import NotAcceptableError
 from engine.pool.identity import draw_of
 from engine.selection import candidates
 from engine.selection.draws import distinct
 from engine.selection.select import select
-from engine.tables.selections import picked_items
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from vaal.diversity.k_center import k_center_greedy

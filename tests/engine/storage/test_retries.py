@@ -15,9 +15,10 @@ from pyarrow import fs
 
 from engine.config.options import ImageConfig
 from engine.pool import items as shards
-from engine.pool import manifest as pool
+from engine.pool import shard as pool
 from engine.pool.items import Item, ShardError, read_shard
-from engine.pool.manifest import Shard, check_unchanged, list_shards, read_ranges
+from engine.pool.manifest import list_shards
+from engine.pool.shard import Shard, check_unchanged, read_ranges
 from engine.pool.tar import BLOCK
 from engine.storage import location as storage
 from engine.storage import retries
@@ -253,6 +254,22 @@ LASTING = [
     "GetProperties failed for 'http://a/b'. Azure Error: [BlobNotFound] 404 The specified blob does not exist.",
     "Cannot open for reading: path '/tmp' is a directory",
 ]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_store_that_is_busy_or_away_is_asked_again_whatever_its_status(status: int) -> None:
+    head = f"AWS Error UNKNOWN (HTTP status {status}) during HeadObject operation: No response body."
+    assert is_transient(OSError(head))
+    assert is_transient(OSError(f"Azure Error: [] {status} No reason\n\nRequest ID: "))
+    # The number alone says nothing: it may be that of a byte, a file or a port.
+    assert not is_transient(OSError(f"cannot open shard-{status}.tar"))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 412, 416])
+def test_a_refusal_is_not_asked_again(status: int) -> None:
+    head = f"AWS Error UNKNOWN (HTTP status {status}) during HeadObject operation: No response body."
+    assert not is_transient(OSError(head))
+    assert not is_transient(OSError(f"Azure Error: [] {status} No reason\n\nRequest ID: "))
 
 
 def test_what_is_transient() -> None:

@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.campaign.folder import Campaign
+from engine.campaign.stages import Run
 from engine.errors import ConfigError, InputError
 from engine.models.weights import load_networks, make_networks
 from engine.pool.identity import held_out_of
@@ -51,33 +52,38 @@ def kill_a_worker() -> None:
     os.kill(min(process.pid for process in workers), signal.SIGKILL)
 
 
+def step_of(words: str) -> int:
+    return int(words.split()[1])
+
+
 @pytest.mark.timeout(480)
 def test_training_equals_plain_pytorch(make_campaign: MakeCampaign, local_ray: None) -> None:
     campaign = make_campaign(*SETTINGS)
-    seen: list[tuple[int, int, dict[str, float]]] = []
+    seen: list[tuple[float, str]] = []
     on_interrupt = signal.getsignal(signal.SIGINT)
-    manifest = train(campaign, "local", lambda *progress: seen.append(progress), quiet)
+    manifest = train(campaign, Run(on_progress=lambda *progress: seen.append(progress)))
     assert signal.getsignal(signal.SIGINT) is on_interrupt
     # The task learner is trained beside, and plain_pytorch has none: it changes nothing.
     assert_equals_plain_pytorch(campaign, manifest["files"])
     check_results(campaign, manifest)
-    assert seen[-1] == (STEPS, STEPS, manifest["losses"])
-    assert train(campaign, "local", lambda *_: None, quiet) == manifest
+    losses = ", ".join(f"{name} {loss:.4g}" for name, loss in manifest["losses"].items())
+    assert seen[-1] == (1, f"step {STEPS} of {STEPS}, {losses}")
+    assert train(campaign) == manifest
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
 def test_a_killed_worker_changes_no_bit(make_campaign: MakeCampaign, local_ray: None) -> None:
-    undisturbed = train(make_campaign(*SETTINGS), "local", lambda *_: None, quiet)
+    undisturbed = train(make_campaign(*SETTINGS))
     killed: list[int] = []
     notes: list[str] = []
 
-    def kill_once(step: int, num_steps: int, losses: dict[str, float]) -> None:
-        if step >= 10 and not killed:
-            killed.append(step)
+    def kill_once(share: float, words: str) -> None:
+        if step_of(words) >= 10 and not killed:
+            killed.append(step_of(words))
             kill_a_worker()
 
-    disturbed = train(make_campaign(*SETTINGS, name="disturbed"), "local", kill_once, notes.append)
+    disturbed = train(make_campaign(*SETTINGS, name="disturbed"), Run("local", kill_once, notes.append))
     assert killed
     assert any("going on from" in note for note in notes)
     assert disturbed["files"] == undisturbed["files"]
@@ -123,12 +129,12 @@ def test_a_lost_shard_is_named_and_training_goes_on_from_the_last_whole_checkpoi
     campaign = make_campaign(*settings, shards=[f"{folder}/*.tar"], labels=labels)
     lost, kept = folder / "digits-00001.tar", tmp_path / "kept.tar"
 
-    def lose_a_shard(step: int, num_steps: int, losses: dict[str, float]) -> None:
-        if step >= 20 and lost.exists():
+    def lose_a_shard(share: float, words: str) -> None:
+        if step_of(words) >= 20 and lost.exists():
             lost.rename(kept)
 
     with pytest.raises(InputError, match=r"digits-00001.tar: the shard is gone; restore it"):
-        train(campaign, "local", lose_a_shard, quiet)
+        train(campaign, Run(on_progress=lose_a_shard))
     assert not (campaign.stage("train") / "manifest.json").exists()
     kept.rename(lost)
     checkpoints = sorted(Path(campaign.stage("train").path).glob("checkpoint/*/checkpoint_*/"))
@@ -140,7 +146,7 @@ def test_a_lost_shard_is_named_and_training_goes_on_from_the_last_whole_checkpoi
     steps: list[int] = []
     # As many workers as this machine has room for, and another ZeRO stage.
     elastic = make_again(campaign, {"train.workers": 4, "train.min_workers": 1, "train.zero_stage": 1})
-    manifest = train(elastic, "local", lambda step, *_: steps.append(step), notes.append)
+    manifest = train(elastic, Run(on_progress=lambda _, words: steps.append(step_of(words)), log=notes.append))
     assert "is not whole (vae.safetensors is not what was written); going back to the one before" in notes[0]
     assert "going on from" in notes[1]
     assert steps[0] > 10
@@ -150,7 +156,7 @@ def test_a_lost_shard_is_named_and_training_goes_on_from_the_last_whole_checkpoi
 
 
 def make_again(campaign: Campaign, settings: dict[str, Any]) -> Campaign:
-    from engine.config.options import override
+    from engine.config.toml import override
 
     return Campaign(campaign.home, override(campaign.config, settings, "test"), 0)
 

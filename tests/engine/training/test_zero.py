@@ -11,9 +11,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from engine.campaign.folder import Campaign, create
-from engine.config.options import CampaignConfig, override
+from engine.campaign.folder import Campaign
+from engine.campaign.opening import create
+from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
+from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.simulation.demo_pools import DemoPool
 from engine.training.plan import plan
@@ -38,7 +40,7 @@ class Runs:
         return self._folder
 
     def _run(self, world: int) -> None:
-        words = [sys.executable, "-m", "tests.engine.zero_worker", str(self.campaign.home), str(self._folder)]
+        words = [sys.executable, "-m", "tests.engine.training.zero_worker", str(self.campaign.home), str(self._folder)]
         where = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         processes = [
             subprocess.Popen(

@@ -14,8 +14,9 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 
-from engine.campaign.folder import Campaign, open_campaign
-from engine.config.options import override
+from engine.campaign.folder import Campaign
+from engine.campaign.opening import open_campaign
+from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.training import zero
 from engine.training.batches import Part

@@ -7,6 +7,7 @@ import torch
 
 from vaal.ablations import FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
 from vaal.acquisition.discriminator import image_logit, labelled_logit
+from vaal.assembly import Networks
 from vaal.networks import VAE, Discriminators, NetworkShape
 
 SHAPE = NetworkShape(width=8, max_width=8, num_latents=4, discriminator_width=8)
@@ -20,7 +21,7 @@ def networks() -> tuple[VAE, Discriminators]:
 def test_score_is_the_own_folds_logit_of_the_latent_mean() -> None:
     vae, discriminators = networks()
     x, fold = torch.randn(6, 1, 8, 8), torch.tensor([2, 0, 1, 1, 0, 2])
-    logit, mean = labelled_logit(vae, discriminators, x, fold)
+    logit, mean = labelled_logit(Networks(vae, discriminators), x, fold)
     expected_mean, _ = vae.encode(x)
     torch.testing.assert_close(mean, expected_mean)
     for i in range(6):
@@ -29,15 +30,16 @@ def test_score_is_the_own_folds_logit_of_the_latent_mean() -> None:
 
 def test_training_mode_is_refused() -> None:
     vae, discriminators = networks()
+    fold = torch.zeros(1, dtype=torch.int64)
     with pytest.raises(ValueError, match="eval mode"):
-        labelled_logit(vae.train(), discriminators, torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
+        labelled_logit(Networks(vae.train(), discriminators), torch.zeros(1, 1, 8, 8), fold)
 
 
 def test_an_image_that_is_not_finite_spoils_its_own_score_alone() -> None:
     vae, discriminators = networks()
     x = torch.zeros(2, 1, 8, 8)
     x[1] = float("nan")
-    logit, mean = labelled_logit(vae, discriminators, x, torch.zeros(2, dtype=torch.int64))
+    logit, mean = labelled_logit(Networks(vae, discriminators), x, torch.zeros(2, dtype=torch.int64))
     assert torch.isfinite(logit).tolist() == [True, False]
     assert torch.isfinite(mean).all(dim=1).tolist() == [True, False]
 
@@ -45,9 +47,9 @@ def test_an_image_that_is_not_finite_spoils_its_own_score_alone() -> None:
 def test_under_autocast_the_encoder_alone_loses_precision() -> None:
     vae, discriminators = networks()
     x, fold = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(64, dtype=torch.int64)
-    exact, _ = labelled_logit(vae, discriminators, x, fold)
+    exact, _ = labelled_logit(Networks(vae, discriminators), x, fold)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logit, mean = labelled_logit(vae, discriminators, x, fold)
+        logit, mean = labelled_logit(Networks(vae, discriminators), x, fold)
     assert logit.dtype == mean.dtype == torch.float32
     assert not torch.equal(logit, exact)
     torch.testing.assert_close(logit, discriminators(mean.clone())[:, 0].detach())
@@ -62,7 +64,7 @@ def test_score_without_a_vae_is_the_own_folds_logit_of_the_image(
     torch.manual_seed(0)
     discriminators = kind(3, 8, 1, SHAPE).eval()
     x, fold = torch.randn(6, 1, 8, 8), torch.tensor([2, 0, 1, 1, 0, 2])
-    logit, features = image_logit(discriminators, x, fold)
+    logit, features = image_logit(Networks(None, discriminators), x, fold)
     torch.testing.assert_close(features, discriminators.features(x, fold))
     torch.testing.assert_close(logit, discriminators(x)[torch.arange(6), fold])
 
@@ -70,4 +72,4 @@ def test_score_without_a_vae_is_the_own_folds_logit_of_the_image(
 def test_training_mode_is_refused_without_a_vae() -> None:
     discriminators = PixelDiscriminators(1, 8, 1, SHAPE)
     with pytest.raises(ValueError, match="eval mode"):
-        image_logit(discriminators, torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
+        image_logit(Networks(None, discriminators), torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))

@@ -6,7 +6,10 @@ from torch import Tensor
 
 from vaal.ablations import Centroid
 from vaal.acquisition.wasserstein import centroid_score
+from vaal.assembly import Networks
 from vaal.networks import VAE, NetworkShape
+
+FOLD = torch.zeros(5, dtype=torch.int64)
 
 
 def fitted(num_latents: int) -> tuple[VAE, Centroid, Tensor]:
@@ -26,7 +29,7 @@ def square_root(matrix: Tensor) -> Tensor:
 
 def test_score_is_minus_the_distance_between_gaussians() -> None:
     vae, centroid, x = fitted(6)
-    score, mean = centroid_score(vae, centroid, x)
+    score, mean = centroid_score(Networks(vae, centroid=centroid), x, FOLD)
     expected_mean, logvar = vae.encode(x)
     torch.testing.assert_close(mean, expected_mean)
     labelled = centroid.std_Z.double().square().diag()
@@ -40,7 +43,7 @@ def test_score_is_minus_the_distance_between_gaussians() -> None:
 
 def test_score_is_the_distance_between_quantile_functions() -> None:
     vae, centroid, x = fitted(1)
-    score, mean = centroid_score(vae, centroid, x)
+    score, mean = centroid_score(Networks(vae, centroid=centroid), x, FOLD)
     std = (0.5 * vae.encode(x)[1].detach()).exp()
     p = (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1_000_000
     standard = 2**0.5 * torch.erfinv(2 * p - 1)
@@ -54,9 +57,9 @@ def test_score_is_the_distance_between_quantile_functions() -> None:
 def test_training_mode_is_refused() -> None:
     vae, centroid, x = fitted(2)
     with pytest.raises(ValueError, match="eval mode"):
-        centroid_score(vae.train(), centroid, x)
+        centroid_score(Networks(vae.train(), centroid=centroid), x, FOLD)
 
 
 def test_a_centroid_of_nothing_scores_nothing() -> None:
     vae, _, x = fitted(2)
-    assert torch.isnan(centroid_score(vae, Centroid(2), x)[0]).all()
+    assert torch.isnan(centroid_score(Networks(vae, centroid=Centroid(2)), x, FOLD)[0]).all()

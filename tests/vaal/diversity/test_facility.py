@@ -97,7 +97,7 @@ def test_the_better_of_the_union_and_the_parts_that_have_b_wins(
 ) -> None:
     # Three parts of ten, and their union.
     values = iter([0.3, 0.9, 0.2, 0.5])
-    monkeypatch.setattr(facility, "_greedy", lambda task, part, b: facility.Cover(part[:b], next(values)))
+    monkeypatch.setattr(facility, "_greedy", lambda task, part, b: facility.Choice(part[:b], next(values)))
     cover = two_round_cover(latents(30, 3), NONE_TAKEN, b, 0, num_parts=3)
     assert cover.objective == best
     assert len(cover.picked_B) == b

@@ -1,0 +1,100 @@
+"""What results follow from, by content: so that results of other inputs or other code are never mixed or handed out."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import labels_fingerprints
+from engine.campaign.manifests import SelectionManifest, read_manifest
+from engine.campaign.outstanding import picked_items
+from engine.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+NOT_FOLLOWED = ("engine.errors", "engine.config", "engine.storage", "engine.cluster", "engine.campaign")
+"""Modules and packages that decide where bytes are and what is asked for, but not what a result is of given bytes."""
+TABLES = ("vaal.methods", "vaal.acquisition", "vaal.diversity")
+"""Of a table the rows that are used count, and not the module, which has the others too."""
+
+
+def fingerprint(**parts: Any) -> str:
+    """SHA-256 of named JSON values, hex."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def source_fingerprint(modules: Iterable[str], rows: Iterable[Any], root: Path = ROOT) -> str:
+    """SHA-256 of the source of these modules and of all that they import, and of rows of tables.
+
+    Args:
+        modules: where to begin, "package.module".
+        rows: rows of tables, which name functions as "module:name": their modules are followed too.
+    """
+    rows = list(rows)
+    named = [text.partition(":")[0] for row in rows for text in row if isinstance(text, str) and ":" in text]
+    digest = hashlib.sha256(repr(rows).encode())
+    for name, source in sorted(_closure([*modules, *named], root).items()):
+        digest.update(f"{name}\0".encode() + source)
+    return digest.hexdigest()
+
+
+def _closure(modules: list[str], root: Path) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    left = list(modules)
+    while left:
+        name = left.pop()
+        file = root / f"{name.replace('.', '/')}.py"
+        is_outside = any(name == other or name.startswith(f"{other}.") for other in NOT_FOLLOWED)
+        if name in found or name in TABLES or is_outside or not file.exists():
+            continue
+        found[name] = file.read_bytes()
+        left.extend(_imports(found[name]))
+    return found
+
+
+@cache
+def _imports(source: bytes) -> tuple[str, ...]:
+    return tuple(_all_imports(ast.parse(source)))
+
+
+def _all_imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # The name may itself be a module.
+            yield from (f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, str]:
+    """What a selection follows from besides its options, by name: SHA-256."""
+    stages = {name: (campaign.stage(name) / "manifest.json").read_bytes() for name in ("train", "scores")}
+    before = picked_before["item_id"].to_pylist()
+    return {
+        **{name: hashlib.sha256(content).hexdigest() for name, content in stages.items()},
+        **labels_fingerprints(campaign.home),
+        "picked_before": hashlib.sha256("\n".join(sorted(before)).encode()).hexdigest(),
+    }
+
+
+def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> str:
+    """What a complete selection was made of that is different now; empty when nothing is."""
+    before, now = manifest["config"]["select"], campaign.config.select.model_dump()
+    options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
+    inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
+    # The weights count by the scores that were made with them.
+    files = [name for name, sha256 in manifest["inputs"].items() if name != "train" and inputs.get(name) != sha256]
+    return ", ".join(options + files)
+
+
+def current_selection(campaign: Campaign) -> SelectionManifest:
+    """The manifest of the selection. Raises ConfigError when its options or inputs changed since it was made."""
+    manifest = read_manifest(campaign, "selection", SelectionManifest)
+    if changed := selection_changes(campaign, manifest):
+        raise ConfigError(f"{campaign.stage('selection')}: made before {changed} changed; run: vaal select")
+    return manifest

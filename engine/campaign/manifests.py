@@ -1,0 +1,145 @@
+"""The manifests of the stages, as types: written last, so that a stage is complete exactly when its manifest exists."""
+
+import importlib.metadata
+from datetime import UTC, datetime
+from typing import Any, Literal, NotRequired, TypeVar, cast
+
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
+from engine.campaign.folder import Campaign, is_complete
+from engine.campaign.stages import stage_of
+from engine.errors import InputError
+from engine.storage.documents import read_document
+from vaal.diversity import reason_for
+
+
+class Manifest(TypedDict):
+    """What every manifest says. `inputs` and `files` map names to SHA-256; `config` is the campaign's as of then."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    round: int
+    stage: str
+    counts: dict[str, int]
+    seed: int
+    inputs: dict[str, str]
+    files: dict[str, str]
+    config: dict[str, Any]
+    code_version: str
+    completed_at: str
+
+
+class Findings(TypedDict):
+    """What held-out images show of the networks: see `vaal.signal.Diagnosis`. `findings` is a line for each fault."""
+
+    auc: float
+    auc_low: float
+    auc_high: float
+    confidence: float
+    held_out: dict[str, int]
+    active_units: int
+    latent_units: int
+    kl_per_unit: list[float]
+    mean_squared_error: float | None
+    saturation: float
+    findings: list[str]
+
+
+class TrainManifest(Manifest):
+    """`losses` are the last ones, nats; `waiting_for_images` is a share of the time."""
+
+    device: str
+    losses: dict[str, float]
+    waiting_for_images: NotRequired[float]
+    signal: Literal["present", "none"]
+    diagnosis: Findings
+    task: NotRequired[dict[str, Any]]
+
+
+class ShardEntry(TypedDict):
+    """A shard in the scores manifest: see `engine.tables.scores.ShardRecord`. What is empty is left out."""
+
+    shard: str
+    file: str
+    listed: int
+    scored: int
+    quarantined: int
+    sha256: str
+    size_bytes: int
+    failure: NotRequired[str]
+    errors: NotRequired[dict[str, int]]
+
+
+class ScoresManifest(Manifest):
+    """`device` is empty where an earlier run scored everything. `errors` counts quarantined items by "stage/error"."""
+
+    device: str
+    errors: dict[str, int]
+    shards: list[ShardEntry]
+
+
+class SelectionManifest(Manifest):
+    """`when_no_signal` is what was done without a signal, null with one. Levels are null where no logit decided."""
+
+    signal: Literal["present", "none"]
+    when_no_signal: str | None
+    round_seed: int
+    highest_picked_logit: float | None
+    highest_candidate_logit: float | None
+    objective: float | None
+
+
+M = TypeVar("M", bound=Manifest)
+
+
+def read_manifest(campaign: Campaign, name: str, kind: type[M]) -> M:
+    """The manifest of a complete stage of the campaign's round.
+
+    Raises:
+        InputError: the stage is not complete (the text names the command that completes it), or the file is damaged.
+        ConfigError: a field is missing, or is not of its type.
+    """
+    folder = campaign.stage(name)
+    if not is_complete(folder):
+        raise InputError(f"{folder}: not complete; run: vaal {stage_of(name).command} {campaign.home}")
+    return read_document(folder / "manifest.json", kind)
+
+
+def write_manifest(
+    campaign: Campaign,
+    name: str,
+    kind: type[M],
+    *,
+    inputs: dict[str, str],
+    counts: dict[str, int],
+    files: dict[str, str],
+    **details: Any,
+) -> M:
+    """Complete a stage; `details` are the further fields of `kind`. Returns the manifest."""
+    manifest = {
+        "round": campaign.round,
+        "stage": name,
+        "counts": counts,
+        "seed": campaign.config.train.seed,
+        "inputs": inputs,
+        "files": files,
+        "config": campaign.config.model_dump(),
+        "code_version": code_version(),
+        "completed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **details,
+    }
+    if missing := cast("Any", kind).__required_keys__ - manifest.keys():
+        raise TypeError(f"{name}: the manifest lacks {sorted(missing)}")
+    (campaign.stage(name) / "manifest.json").write_json(manifest)
+    return cast("M", manifest)
+
+
+def reason_of(selection: SelectionManifest) -> str:
+    """How the images of a selection were picked, in words."""
+    return reason_for(selection["when_no_signal"], selection["config"]["select"]["diversity"])
+
+
+def code_version() -> str:
+    """The installed version of this package."""
+    return importlib.metadata.version("vaal")

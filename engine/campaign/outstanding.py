@@ -1,0 +1,32 @@
+"""What was picked in the rounds so far: none of it is picked again."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from engine.campaign.folder import is_complete, round_home
+from engine.storage.location import Location
+from engine.tables.selections import SELECTION_SCHEMA
+
+
+def replaced(home: Location, number: int) -> Iterator[Location]:
+    """Where selections of the round are kept that were handed out and then made anew, oldest first."""
+    place = 0
+    while is_complete(folder := round_home(home, number) / f"selection/replaced/{place:03d}"):
+        yield folder
+        place += 1
+
+
+def picked_items(home: Location, before: int) -> pa.Table:
+    """Everything picked in the rounds before: item_id, shard, key, round, offset, size_bytes.
+
+    Picks that were handed out and then replaced, in those rounds or in round `before` itself, are among them.
+    """
+    columns = ["item_id", "shard", "key", "offset", "size_bytes"]
+    tables = [pa.schema([*(SELECTION_SCHEMA.field(name) for name in columns), ("round", pa.int32())]).empty_table()]
+    for number in range(before + 1):
+        folders = [*replaced(home, number), *([round_home(home, number) / "selection"] if number < before else [])]
+        for folder in filter(is_complete, folders):
+            table = (folder / "selection.parquet").read_table(columns)
+            tables.append(table.append_column("round", pa.array([number] * len(table), pa.int32())))
+    return pa.concat_tables(tables)

@@ -1,0 +1,75 @@
+"""The handoff: the images of the picks, read from their shards by byte range, and a vendor's task files."""
+
+import hashlib
+import pkgutil
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from engine.campaign.folder import Campaign, is_complete
+from engine.campaign.freshness import current_selection
+from engine.campaign.manifests import Manifest, read_manifest, write_manifest
+from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
+from engine.errors import InputError
+from engine.handoff import TASK_COLUMNS, VENDORS
+from engine.pool.formats import format_of
+from engine.pool.manifest import read_shards
+from engine.pool.shard import check_unchanged, read_ranges
+from engine.storage.location import Location
+
+
+def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR) -> Manifest:
+    """Complete the handoff for a vendor. Returns its manifest; a complete one is left alone.
+
+    Tasks are in order of priority, the most valuable image first.
+
+    Raises:
+        InputError: there is no selection, or a shard has changed since init; nothing is handed out then.
+    """
+    name = f"handoff/{vendor}"
+    folder, selection = campaign.stage(name), current_selection(campaign)
+    if is_complete(folder):
+        return read_manifest(campaign, name, Manifest)
+    picks = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()
+    by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for pick in picks:
+        by_shard[pick["shard"]].append(pick)
+    shards = {shard.shard: shard for shard in read_shards(campaign.home)}
+    for shard in by_shard:
+        check_unchanged(shards[shard])
+    tasks = []
+    for shard, wanted in sorted(by_shard.items()):
+        contents = read_ranges(shards[shard], [(pick["offset"], pick["size_bytes"]) for pick in wanted])
+        for task in _write_images(folder, wanted, contents):
+            tasks.append(task)
+            run.on_progress(len(tasks) / len(picks), f"{len(tasks)} of {len(picks)} images")
+    tasks.sort(key=lambda task: int(task["priority"]))
+    return write_manifest(
+        campaign,
+        name,
+        Manifest,
+        inputs={"selection": selection["files"]["selection.parquet"]},
+        counts={"images": len(tasks), "bytes": sum(task["bytes"] for task in tasks)},
+        files=pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(folder, tasks),
+    )
+
+
+def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
+    """What a person is shown of a complete stage."""
+    folder = campaign.stage(manifest["stage"])
+    return {
+        "images": manifest["counts"]["images"],
+        "handoff": folder,
+        "tasks": folder / next(iter(manifest["files"])),
+    }
+
+
+def _write_images(folder: Location, picks: list[dict[str, Any]], contents: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    for pick, content in zip(picks, contents, strict=True):
+        form = format_of(content)
+        if form is None:
+            raise InputError(f"{pick['shard']}: item {pick['key']} is no longer an image; restore the shard")
+        file = f"images/{pick['item_id']}.{form.suffixes[0]}"
+        (folder / file).write_bytes(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        yield dict(zip(TASK_COLUMNS, (pick["item_id"], file, pick["rank"], len(content), sha256), strict=True))

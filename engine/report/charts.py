@@ -1,0 +1,190 @@
+"""The charts of a report as PNG, drawn light or dark. Keys stand on the page; all words of a chart are outside its axes,
+so that they cover nothing."""
+
+import io
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.report.latent_map import LatentMap
+from engine.tables.histogram import GROUPS
+from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 200
+_MOST_POINTS = 4000
+_DASHED = (0, (4, 2))
+_NO_VALUES = {"low": [0.0], "high": [1.0], **{group: [0] for group in GROUPS}}
+
+
+class Theme(NamedTuple):
+    """Colours, the same in charts and page. Those of the pools are told apart by colour-blind people too."""
+
+    page: str
+    card: str
+    ink: str
+    muted: str
+    line: str
+    picked: str
+    labelled: str
+    not_picked: str
+    duplicate: str
+
+
+LIGHT = Theme("#f5f6f7", "#ffffff", "#1d2126", "#5d6670", "#dfe3e7", "#d55e00", "#0072b2", "#a3abb3", "#009473")
+DARK = Theme("#111417", "#1a1e22", "#e6e9ec", "#9aa4ae", "#31373d", "#f0803c", "#56b4e9", "#6b757f", "#2fc9a0")
+THEMES = {"light": LIGHT, "dark": DARK}
+
+
+class Bins(NamedTuple):
+    """A histogram: edges (n + 1,) ascending, and for each group of items its counts (n,)."""
+
+    edges: NDArray[np.float64]
+    counts: dict[str, NDArray[np.int64]]
+
+
+def bins_of(histogram: pa.Table, picked_B: NDArray[np.float32]) -> Bins:
+    """The selection's histogram, with its picks told from what else was eligible; one empty bin where it has none."""
+    columns = histogram.to_pydict() if len(histogram) else _NO_VALUES
+    edges = np.array([*columns["low"], columns["high"][-1]])
+    counts = {group: np.array(columns[group], np.int64) for group in GROUPS}
+    picked = np.histogram(picked_B.astype(np.float64), edges)[0]
+    not_picked = counts.pop("eligible") - picked
+    return Bins(edges, {**counts, "picked": picked, "not_picked": not_picked})
+
+
+def histogram_chart(bins: Bins, cut: float | None, highest: float | None, theme: Theme) -> bytes:
+    """Densities of the labelled images and of those that could be picked, of which the picked ones in their colour.
+
+    `cut` is the highest logit that the query picked, `highest` that of a candidate; None when the logits did not decide.
+    """
+    figure, axes = _new_chart(4.6, 2.8, theme)
+    width = bins.edges[1] - bins.edges[0]
+    labelled, picked = bins.counts["labelled"], bins.counts["picked"]
+    unlabelled = picked + bins.counts["not_picked"]
+    scale = 1 / (max(1, unlabelled.sum()) * width)
+    axes.stairs(unlabelled * scale, bins.edges, baseline=picked * scale, fill=True, color=theme.not_picked)
+    axes.stairs(picked * scale, bins.edges, fill=True, color=theme.picked)
+    if labelled.any():
+        axes.stairs(labelled / (labelled.sum() * width), bins.edges, color=theme.labelled, linewidth=1.6)
+    axes.margins(x=0)
+    if cut is not None:
+        axes.axvspan(bins.edges[0], cut, color=theme.picked, alpha=0.09, linewidth=0)
+        _draw_level(axes, cut, "highest picked", 1.2, theme.picked)
+    if highest not in (None, cut):
+        _draw_level(axes, highest, "highest candidate", 0.7, theme.ink)
+    axes.set_xlabel("score (logit):\nnatural log of the odds that an image is labelled")
+    axes.set_ylabel("share per unit of score")
+    return _finish(figure, axes, theme)
+
+
+def _draw_level(axes: "Axes", level: float, text: str, width: float, colour: str) -> None:
+    """A vertical line, and its words above the axes: one line a level, on the side where there is room."""
+    row = len(axes.texts)
+    axes.axvline(level, color=colour, linewidth=width, linestyle=_DASHED)
+    low, high = axes.get_xlim()
+    side = "right" if level > (low + high) / 2 else "left"
+    axes.annotate(
+        f"{text}: {level:.2f}".replace("-", "−"), (level, 1), (0, 3 + 13 * row), color=colour, ha=side, va="bottom",
+        xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=9.5,
+    )  # fmt: skip
+
+
+def map_chart(latent_map: LatentMap, theme: Theme) -> bytes:
+    """The candidates on the plane, by what became of them; what is picked is drawn last."""
+    figure, axes = _new_chart(4.6, 3.8, theme)
+    size = 26 if len(latent_map.points_N2) < 500 else 12
+    looks: dict[str, dict[str, Any]] = {
+        PASSED_OVER: {"color": theme.not_picked, "s": size * 0.7, "alpha": 0.6, "linewidths": 0},
+        DUPLICATE: {"color": theme.duplicate, "s": size, "marker": "x", "linewidths": 0.9},
+        PICKED: {"color": theme.picked, "s": size, "linewidths": 0},
+        CONTROL: {"facecolors": theme.card, "edgecolors": theme.picked, "s": 2 * size, "marker": "D", "linewidths": 1},
+    }
+    for fate, look in looks.items():
+        axes.scatter(*latent_map.points_N2[latent_map.fate_N == fate].T, **look)
+    for number, (name, share) in enumerate(zip("xy", latent_map.shares_2, strict=True), 1):
+        axes.set(**{f"{name}label": f"principal component {number} ({100 * share:.0f} % of the variance)"})
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.locator_params(nbins=7)
+    return _finish(figure, axes, theme)
+
+
+def kl_chart(kl_Z: list[float], theme: Theme) -> bytes:
+    """The KL of each latent unit in nats, largest first."""
+    figure, axes = _new_chart(4.6, 2.4, theme)
+    axes.bar(range(1, len(kl_Z) + 1), sorted(kl_Z, reverse=True), width=0.8, color=theme.muted)
+    axes.set_xlim(0.4, len(kl_Z) + 0.6)
+    # A collapsed posterior looks flat, and not as its own noise enlarged.
+    axes.set_ylim(0, max(1.08 * max(kl_Z), 0.1))
+    axes.locator_params(axis="x", integer=True, nbins=9)
+    axes.set_xlabel("number in the description (latent unit)")
+    axes.set_ylabel("information (KL, nats)")
+    return _finish(figure, axes, theme)
+
+
+def reference_losses(num_folds: int) -> dict[str, float]:
+    """The losses at which every discriminator answers 0 whatever it sees, nats by name; the transductive loss has none."""
+    one = 2 * math.log(2)
+    return {"adversarial": one, "discriminator": one * num_folds} | (
+        {"held_out": one * num_folds} if num_folds > 1 else {}
+    )
+
+
+def loss_chart(step: NDArray[np.int32], loss: NDArray[np.float32], reference: float | None, theme: Theme) -> bytes:
+    """A loss against the step: single steps thin, their moving average thick, and the reference dashed."""
+    figure, axes = _new_chart(3.7, 2.3, theme)
+    stride = math.ceil(len(step) / _MOST_POINTS)
+    axes.plot(step[::stride], loss[::stride], color=theme.muted, alpha=0.4, linewidth=0.7)
+    axes.plot(step, _smooth(loss), color=theme.ink, linewidth=1.5)
+    low, high = (float(level) for level in np.quantile(loss[len(loss) // 20 :], (0.005, 0.995)))
+    looks: dict[str, Any] = {"fontsize": 9, "color": theme.muted, "pad": 3}
+    if reference is not None:
+        low, high = min(low, reference), max(high, reference)
+        axes.axhline(reference, color=theme.muted, linewidth=1.1, linestyle=_DASHED)
+        axes.set_title(f"dashed: {reference:.2f}", loc="right", **looks)
+    pad = max(0.12 * (high - low), 0.02 * abs(high)) or 1.0
+    axes.set_ylim(low - pad, high + pad)
+    if loss.max() > high + pad:
+        axes.set_title(f"▲ up to {loss.max():,.{0 if loss.max() >= 100 else 2}f}", loc="left", **looks)
+    axes.set_xlim(0, max(1, int(step[-1])))
+    axes.ticklabel_format(useOffset=False)
+    axes.locator_params(axis="x", integer=True, nbins=6)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("loss (nats)")
+    return _finish(figure, axes, theme)
+
+
+def smoothing_steps(num_steps: int) -> int:
+    """Width of the moving average, steps; odd."""
+    return num_steps // 50 * 2 + 1
+
+
+def _smooth(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Centred moving average; at the ends, of what there is."""
+    ones = np.ones(smoothing_steps(len(values)))
+    total: NDArray[np.float64] = np.convolve(values, ones, "same")
+    return total / np.convolve(np.ones(len(values)), ones, "same")
+
+
+def _new_chart(width: float, height: float, theme: Theme) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor=theme.card)
+    return figure, figure.add_subplot(facecolor="none")
+
+
+def _finish(figure: "Figure", axes: "Axes", theme: Theme) -> bytes:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.muted)
+    axes.tick_params(colors=theme.muted, labelsize=9)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=theme.muted, fontsize=9.5)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()

@@ -1,0 +1,93 @@
+"""Shards to chunks: read in attempts, watched, and quarantined whole where no attempt succeeds."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from engine.config.options import ImageConfig
+from engine.errors import InputError
+from engine.pool.items import read_shard
+from engine.pool.shard import Shard
+from engine.scoring.chunks import Chunk, chunk_items
+from engine.scoring.watchdog import ShardHistory, Watchdog
+
+DEATHS_PER_ATTEMPT = 5
+"""A process may die of something else than the shard it reads, so that deaths count less than failures."""
+
+
+class Reading(NamedTuple):
+    """How shards are read: see `ImageConfig` and `ScoreConfig`."""
+
+    image: ImageConfig
+    num_folds: int
+    attempts: int
+    stall_seconds: float
+
+
+class Memory(Protocol):
+    """`engine.scoring.watchdog.Attempts`, wherever it lives."""
+
+    def begin(self, shard: str) -> ShardHistory: ...
+
+    def stalled(self, shard: str, key: str) -> None: ...
+
+    def done(self, shard: str) -> None: ...
+
+
+def read_chunks(shard: Shard, reading: Reading, memory: Memory) -> Iterator[pa.Table]:
+    """The chunks of a shard as rows, in order. A shard that cannot be read ends in a row that says why.
+
+    An attempt that fails is followed by another, which does not hand on again what was handed on before.
+    """
+    past, made = memory.begin(shard.shard), 0
+    failure = _give_up(past, reading)
+    with Watchdog(reading.stall_seconds, partial(memory.stalled, shard.shard)) as watchdog:
+        for _ in range(0 if failure else reading.attempts):
+            try:
+                for row in _attempt(shard, reading, made, past.items, watchdog):
+                    made += 1
+                    yield row
+            except InputError as error:
+                failure = f"{error} ({reading.attempts} attempts)" if reading.attempts > 1 else str(error)
+            else:
+                memory.done(shard.shard)
+                return
+    memory.done(shard.shard)
+    yield Chunk(shard.shard, made, reading.image, reading.num_folds).row(0, listed=0, failure=failure)
+
+
+def _give_up(past: ShardHistory, reading: Reading) -> str:
+    """Why the shard is not read once more; empty when it is."""
+    if past.stalls >= reading.attempts:
+        return f"reading made no progress for score.stall_seconds={reading.stall_seconds:g}, {past.stalls} times"
+    if past.begun >= DEATHS_PER_ATTEMPT * reading.attempts:
+        return f"the process that read it died {past.begun} times"
+    return ""
+
+
+def _attempt(
+    shard: Shard, reading: Reading, first: int, stalled: frozenset[str], watchdog: Watchdog
+) -> Iterator[pa.Table]:
+    """The chunks from number `first` on, as rows."""
+    chunk, listed, position = Chunk(shard.shard, 0, reading.image, reading.num_folds), 0, 0
+    size, items = chunk_items(reading.image), read_shard(shard, reading.image)
+    watchdog.start("")
+    for item in items:
+        listed += 1
+        if item.key in stalled:
+            message = f"decoding took longer than score.stall_seconds={reading.stall_seconds:g}"
+            chunk.refuse(item, "Stalled", message)
+        elif (listed - 1) // size >= first:
+            watchdog.start(item.key)
+            chunk.add(item)
+        if listed % size == 0:
+            watchdog.stop()
+            end = item.offset + item.size_bytes
+            if chunk.number >= first:
+                yield chunk.row(end - position)
+            chunk, position = Chunk(shard.shard, chunk.number + 1, reading.image, reading.num_folds), end
+        watchdog.start("")
+    watchdog.stop()
+    yield chunk.row(shard.size_bytes - position, listed=listed)

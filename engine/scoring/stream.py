@@ -1,0 +1,116 @@
+"""The pool through the networks: the only module with Ray Data.
+
+Tasks read and decode shards on any node; an actor pool runs the networks. What travels between them is a chunk:
+consecutive items of one shard in one row, so that Ray never splits or merges it, and a chunk that is computed twice is
+still one chunk.
+"""
+
+import logging
+import math
+from collections.abc import Generator, Iterator
+from typing import Any, cast
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from engine.campaign.folder import Campaign
+from engine.cluster.ray_session import choose_device, count_devices
+from engine.config.options import CampaignConfig
+from engine.pool.shard import Shard
+from engine.scoring.reading import Reading, read_chunks
+from engine.scoring.watchdog import Attempts, ShardHistory
+from engine.storage.location import Location
+
+BLOCK_BYTES = 1 << 20
+"""Results travel in blocks of this size, and a chunk of pixels, which is larger, alone: neither waits for others."""
+TASK_BYTES = 32 << 20
+TASKS_PER_ACTOR = 8
+MOST_TASKS = 10_000
+"""A task reads several small shards, for between two tasks an actor waits; but each actor gets some, for the sake of
+the end, and Ray Data's driver, which keeps something of every task, not too many."""
+
+
+def choose_actors(config: CampaignConfig, address: str) -> tuple[str, int]:
+    """On what device the networks run, and in how many actors."""
+    workers, share = config.score.workers, config.score.gpus_per_worker
+    device = choose_device(config.device, 1 if workers == "auto" else math.ceil(workers * share), address)
+    if workers != "auto":
+        return device, workers
+    return device, int(count_devices(device) / (share if device == "cuda" else 1))
+
+
+def scored_chunks(
+    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int]
+) -> Generator[pa.Table]:
+    """Scored chunks in any order, a row each. `actors` is their device and number."""
+    device, num_actors = actors
+    # Whatever stops it is raised here; what its threads log besides is about their own end, as after an interrupt.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = BLOCK_BYTES
+    # A shard of many gigabytes may take longer than the 30 minutes after which Ray Data gives up by default.
+    context.execution_no_progress_timeout_s = -1
+    config = campaign.config
+    rows = [{"shard": shard._asdict()} for shard in todo]
+    reading = Reading(config.image, config.train.folds, config.score.attempts, config.score.stall_seconds)
+    memory = _Memory(_AttemptsActor.remote())
+    chunks = ray.data.from_items(rows, override_num_blocks=_num_tasks(todo, num_actors)).map_batches(
+        cast("Any", _read), fn_args=(reading, memory), batch_size=1, batch_format="pyarrow"
+    )
+    # On CPUs both stages ask for the same resources, so that Ray Data fuses them: a chunk then stays in one process.
+    scored = chunks.map_batches(
+        _Scorer,
+        fn_constructor_args=(campaign.stage("train"), config, inputs, device),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(todo)), **({} if device == "cpu" else _OVERLAPPED)),
+        num_gpus=None if device == "cpu" else config.score.gpus_per_worker,
+        num_cpus=1,
+    )
+    yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _num_tasks(todo: list[Shard], num_actors: int) -> int:
+    by_bytes = sum(shard.size_bytes for shard in todo) // TASK_BYTES
+    return min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)
+
+
+_OVERLAPPED: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
+"""While a GPU works on one chunk, the next is unpacked and copied to it."""
+_AttemptsActor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts)
+
+
+class _Memory:
+    """The one `Attempts` of a run, for the processes that read."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def begin(self, shard: str) -> ShardHistory:
+        return cast("ShardHistory", ray.get(self._actor.begin.remote(shard)))
+
+    def stalled(self, shard: str, key: str) -> None:
+        # Waited for: this process is about to be ended.
+        ray.get(self._actor.stalled.remote(shard, key))
+
+    def done(self, shard: str) -> None:
+        self._actor.done.remote(shard)
+
+
+def _read(batch: pa.Table, reading: Reading, memory: _Memory) -> Iterator[pa.Table]:
+    yield from read_chunks(Shard(**batch["shard"][0].as_py()), reading, memory)
+
+
+class _Scorer:
+    """An actor that holds the networks. It knows no torch until it is made, so that the driver never loads it."""
+
+    def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
+        from engine.scoring.scorer import Scorer
+
+        # Read here and not sent along: an actor that Ray restarts must find its weights again.
+        self._scorer = Scorer(folder, config, weights, device)
+
+    def __call__(self, chunk: pa.Table) -> pa.Table:
+        return self._scorer.score_chunk(chunk)

@@ -1,0 +1,62 @@
+"""How far scoring is: counted as chunks and shards come in."""
+
+import time
+
+from engine.campaign.heartbeat import State
+from engine.tables.scores import ShardRecord, count_errors
+
+
+class Tally:
+    """Counts what comes in. One thread writes, others may read.
+
+    Bytes and speed are those of this run, because items are not counted before they are read; shards, items and
+    quarantined items of the state are all that are committed.
+    """
+
+    def __init__(self, total_bytes: int, total_shards: int, committed: dict[str, ShardRecord]) -> None:
+        self._total_bytes, self._total_shards = total_bytes, total_shards
+        self._shards = len(committed)
+        self._done_bytes = self._items = 0
+        self._first: tuple[float, int, int] | None = None
+        self._listed = sum(record.listed for record in committed.values())
+        self._errors = count_errors(committed.values())
+
+    def add_chunk(self, read_bytes: int, num_items: int) -> None:
+        self._done_bytes += read_bytes
+        self._items += num_items
+        if self._first is None:
+            # Counted from the first chunk, so that the seconds in which Ray starts do not hide the speed.
+            self._first = time.monotonic(), self._items, self._done_bytes
+
+    def add_shard(self, record: ShardRecord) -> None:
+        self._shards += 1
+        self._listed += record.listed
+        self._errors.update(record.errors)
+
+    def state(self) -> State:
+        """What `vaal status` shows."""
+        rate, left = self._speed()
+        return {
+            "shards": self._shards,
+            "total_shards": self._total_shards,
+            "items": self._listed,
+            "items_per_second": round(rate, 1),
+            "seconds_left": None if left is None else round(left),
+            "errors": dict(sorted(self._errors.items())),
+        }
+
+    def in_words(self) -> tuple[float, str]:
+        """The share of this run's bytes that is done, 0 to 1, and what a person is shown beside it."""
+        words = f"{self._items:,} items, {self._speed()[0]:,.0f} items/s, "
+        words += f"{self._shards:,} of {self._total_shards:,} shards"
+        num_bad = sum(self._errors.values())
+        return self._done_bytes / self._total_bytes, words + (f", {num_bad:,} bad" if num_bad else "")
+
+    def _speed(self) -> tuple[float, float | None]:
+        """Items a second, and the seconds that are left by the bytes; None before a second chunk came."""
+        if self._first is None:
+            return 0.0, None
+        begin, items, done_bytes = self._first
+        seconds, read_bytes = time.monotonic() - begin, self._done_bytes - done_bytes
+        left = seconds * (self._total_bytes - self._done_bytes) / read_bytes if read_bytes else None
+        return (self._items - items) / seconds if seconds else 0.0, left

@@ -1,0 +1,29 @@
+"""What is in quarantine: items by what is wrong with them, and a few of each kind."""
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from engine.storage.location import Location
+from engine.tables.scores import ShardRecord, count_errors
+
+
+class ErrorClass(NamedTuple):
+    """Quarantined items that failed alike: "stage/error", how many they are, and rows of a few of them."""
+
+    name: str
+    items: int
+    examples: list[dict[str, Any]]
+
+
+def survey(folder: Location, records: Collection[ShardRecord], num_examples: int) -> list[ErrorClass]:
+    """What is in quarantine, the most frequent class first. Reads as few files as give so many examples of each."""
+    totals = count_errors(records)
+    examples: dict[str, list[dict[str, Any]]] = {name: [] for name in totals}
+    for record in sorted(records):
+        if any(len(examples[name]) < num_examples for name in record.errors):
+            for row in (folder / record.file).read_table().to_pylist():
+                found = examples[f"{row['stage']}/{row['error']}"]
+                if len(found) < num_examples:
+                    found.append(row)
+    ordered = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+    return [ErrorClass(name, count, examples[name]) for name, count in ordered]

@@ -1,0 +1,20 @@
+"""Margin sampling (Scheffer, Decomain and Wrobel 2001): how narrowly the task learner's best class beats its second."""
+
+import torch
+from torch import Tensor
+
+from vaal.acquisition.discriminator import require_eval_mode
+from vaal.assembly import Networks
+
+
+@torch.inference_mode()
+def margin(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, None]:  # noqa: ARG001 - no folds here
+    """Probability of the most likely class less that of the second (B,), float32, from 0 (undecided) to 1.
+
+    Raises:
+        ValueError: the task learner is in training mode.
+    """
+    assert networks.task is not None
+    require_eval_mode(networks.task)
+    first_B, second_B = networks.task(x_BCHW).float().softmax(dim=1).topk(2, dim=1).values.unbind(dim=1)
+    return first_B - second_B, None

@@ -1,0 +1,89 @@
+"""The networks of each training method, put together for an image size and a preset."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from vaal.ablations import Centroid, FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
+from vaal.networks import VAE, Autoencoder, Discriminators, NetworkShape, shape_for
+from vaal.paper import PAPER_SHAPE, PaperVAE, paper_discriminators
+
+
+class Sizes(NamedTuple):
+    """What networks are made for: the preset's name, pixels of an image's side, image channels, and folds."""
+
+    preset: str
+    image_size: int
+    num_channels: int
+    num_folds: int
+
+    @property
+    def shape(self) -> NetworkShape:
+        return PAPER_SHAPE if self.preset == "paper" else shape_for(self.preset, self.image_size)
+
+
+class Networks(NamedTuple):
+    """What a method trains and scores with; None is what it has not. `task` is the task learner."""
+
+    vae: Autoencoder | None = None
+    discriminators: Discriminators | ImageDiscriminators | None = None
+    centroid: Centroid | None = None
+    task: nn.Module | None = None
+
+    @property
+    def num_latents(self) -> int:
+        """Units of a latent."""
+        encoder = self.discriminators if isinstance(self.discriminators, ImageDiscriminators) else self.vae
+        assert encoder is not None
+        return encoder.num_latents
+
+    def eval(self) -> "Networks":
+        """The same networks, in eval mode."""
+        for network in self:
+            if network is not None:
+                network.eval()
+        return self
+
+    def to(self, device: torch.device) -> "Networks":
+        """The same networks, on a device."""
+        for network in self:
+            if network is not None:
+                network.to(device)
+        return self
+
+    def files(self) -> dict[str, nn.Module]:
+        """The module of each file of weights, by name."""
+        singles = {"vae": self.vae, "centroid": self.centroid, "task": self.task}
+        folds = self.discriminators.folds if self.discriminators is not None else ()
+        files = {f"{name}.safetensors": module for name, module in singles.items() if module is not None}
+        return files | {f"discriminator-{number}.safetensors": fold for number, fold in enumerate(folds)}
+
+
+def vaal_networks(sizes: Sizes) -> Networks:
+    """A VAE and discriminators on its latents."""
+    if sizes.preset == "paper":
+        return Networks(_vae(sizes), paper_discriminators(sizes.num_folds))
+    return Networks(_vae(sizes), Discriminators(sizes.num_folds, sizes.shape))
+
+
+def vae_only_networks(sizes: Sizes) -> Networks:
+    """A VAE, and the labelled pool's centroid in its latent space."""
+    vae = _vae(sizes)
+    return Networks(vae, centroid=Centroid(vae.num_latents))
+
+
+def pixel_networks(sizes: Sizes) -> Networks:
+    """Discriminators on pixels."""
+    return Networks(None, PixelDiscriminators(sizes.num_folds, sizes.image_size, sizes.num_channels, sizes.shape))
+
+
+def feature_networks(sizes: Sizes) -> Networks:
+    """Discriminators on features of their own."""
+    return Networks(None, FeatureDiscriminators(sizes.num_folds, sizes.image_size, sizes.num_channels, sizes.shape))
+
+
+def _vae(sizes: Sizes) -> Autoencoder:
+    if sizes.preset == "paper":
+        return PaperVAE(sizes.image_size, sizes.num_channels)
+    return VAE(sizes.image_size, sizes.num_channels, sizes.shape)

@@ -1,0 +1,44 @@
+"""Training methods: one row each (`train.method`).
+
+A row names its functions, which are imported when they are used; add a method as one file and one row.
+"""
+
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """What a method trains, and how it scores; functions as "module:name".
+
+    `networks(sizes)` makes its `vaal.assembly.Networks` with random weights; `score` is as in `vaal.acquisition`.
+    `vae_first`: the VAE trains alone in the first half, and is frozen while the discriminators train in the second.
+    """
+
+    networks: str
+    score: str
+    has_vae: bool = True
+    has_discriminators: bool = True
+    vae_first: bool = False
+    has_paper_preset: bool = True
+
+    def batches_per_step(self, vae_steps: int, discriminator_steps: int) -> float:
+        """Batches of an iteration: the discriminators' first update shares the VAE's last one."""
+        if self.vae_first:
+            return (vae_steps + discriminator_steps) / 2
+        if self.has_vae and self.has_discriminators:
+            return vae_steps + discriminator_steps - 1
+        return vae_steps if self.has_vae else discriminator_steps
+
+
+TASK_FILE = "task.safetensors"
+"""The weights of the task learner, which is trained beside any method."""
+_LATENT_LOGIT = "vaal.acquisition.discriminator:labelled_logit"
+_IMAGE_LOGIT = "vaal.acquisition.discriminator:image_logit"
+METHODS = {
+    "vaal": Method("vaal.assembly:vaal_networks", _LATENT_LOGIT),
+    "frozen_vae": Method("vaal.assembly:vaal_networks", _LATENT_LOGIT, vae_first=True),
+    "vae_only": Method(
+        "vaal.assembly:vae_only_networks", "vaal.acquisition.wasserstein:centroid_score", has_discriminators=False
+    ),
+    "pixels": Method("vaal.assembly:pixel_networks", _IMAGE_LOGIT, has_vae=False),
+    "features": Method("vaal.assembly:feature_networks", _IMAGE_LOGIT, has_vae=False, has_paper_preset=False),
+}
