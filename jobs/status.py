@@ -46,8 +46,8 @@ def _cell(name: str, state: dict[str, Any]) -> str:
     if not state["complete"]:
         return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
     words = {
-        "train": "{steps:,} steps, signal {signal}, AUC {auc:.2f}",
-        "scores": "{scored:,} items, {quarantined:,} bad",
+        "train": "{steps:,} steps\nsignal {signal}, AUC {auc:.2f}",
+        "scores": "{scored:,} items\n{quarantined:,} bad",
         "selection": "{picked:,} picked",
         "handoff": "{images:,} images",
     }

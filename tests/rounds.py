@@ -51,7 +51,7 @@ def write_shard(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
-def make_round(folder: Path, signal: str | None = "present") -> Made:
+def make_round(folder: Path, signal: str = "present") -> Made:
     """150 small images in three shards, one of them large; two that cannot be scored; 20 labels."""
     rng = np.random.default_rng(0)
     images = {(f"s-{n // 50}.tar", f"{n:04d}"): encoded(rng.integers(0, 256, (8, 8), np.uint8)) for n in range(150)}
@@ -78,7 +78,7 @@ def make_round(folder: Path, signal: str | None = "present") -> Made:
     return made
 
 
-def score_and_pick(made: Made, signal: str | None = "present") -> None:
+def score_and_pick(made: Made, signal: str = "present") -> None:
     """Training, scoring and selection of the round, with the logits that are given."""
     campaign = made.campaign
     pretend_trained(campaign, signal)

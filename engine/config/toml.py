@@ -15,24 +15,15 @@ FORMAT = 1
 
 
 def parse_config(text: str, source: str) -> CampaignConfig:
-    """The model of a TOML text. Raises ConfigError that names `source` and the key."""
-    try:
-        return _validated(tomllib.loads(text), source)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML: {error}") from error
-
-
-def parse_campaign(content: bytes, source: str) -> CampaignConfig:
-    """The model of a `campaign.toml`.
+    """The model of a TOML text.
 
     Raises:
-        InputError: the file is cut off, or is not UTF-8.
-        ConfigError: a newer version wrote it, or an option is unknown or wrong.
+        ConfigError: it is not TOML, a newer version wrote it, or an option is unknown or wrong. Names `source`.
     """
     try:
-        tree = tomllib.loads(content.decode())
-    except ValueError as error:
-        raise InputError(f"{source}: damaged, not valid TOML: {one_line(error)}; restore it from a copy") from error
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from error
     written = tree.pop("format", FORMAT)
     if type(written) is not int or written > FORMAT:
         raise ConfigError(
@@ -40,6 +31,16 @@ def parse_campaign(content: bytes, source: str) -> CampaignConfig:
             "made it, or a newer one"
         )
     return _validated(tree, source)
+
+
+def parse_campaign(content: bytes, source: str) -> CampaignConfig:
+    """The model of a `campaign.toml`. As `parse_config`, but raises InputError where it is cut off or not UTF-8."""
+    try:
+        text = content.decode()
+        tomllib.loads(text)
+    except ValueError as error:
+        raise InputError(f"{source}: damaged, not valid TOML: {one_line(error)}; restore it from a copy") from error
+    return parse_config(text, source)
 
 
 def _validated(tree: dict[str, Any], source: str) -> CampaignConfig:

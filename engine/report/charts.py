@@ -1,5 +1,4 @@
-"""The charts of a report as PNG, drawn light or dark. Keys stand on the page; all words of a chart are outside its axes,
-so that they cover nothing."""
+"""The charts of a report as PNG, light or dark. Keys stand on the page, words outside the axes: they cover nothing."""
 
 import io
 import math
@@ -10,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.report.latent_map import LatentMap
-from engine.tables.histogram import GROUPS
+from engine.tables.histogram import HISTOGRAM_SCHEMA
 from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _DPI = 200
 _MOST_POINTS = 4000
 _DASHED = (0, (4, 2))
-_NO_VALUES = {"low": [0.0], "high": [1.0], **{group: [0] for group in GROUPS}}
+_NO_VALUES = pa.table([[0.0], [1.0], [0], [0], [0]], schema=HISTOGRAM_SCHEMA)
 
 
 class Theme(NamedTuple):
@@ -39,7 +38,6 @@ class Theme(NamedTuple):
 
 LIGHT = Theme("#f5f6f7", "#ffffff", "#1d2126", "#5d6670", "#dfe3e7", "#d55e00", "#0072b2", "#a3abb3", "#009473")
 DARK = Theme("#111417", "#1a1e22", "#e6e9ec", "#9aa4ae", "#31373d", "#f0803c", "#56b4e9", "#6b757f", "#2fc9a0")
-THEMES = {"light": LIGHT, "dark": DARK}
 
 
 class Bins(NamedTuple):
@@ -50,19 +48,18 @@ class Bins(NamedTuple):
 
 
 def bins_of(histogram: pa.Table, picked_B: NDArray[np.float32]) -> Bins:
-    """The selection's histogram, with its picks told from what else was eligible; one empty bin where it has none."""
-    columns = histogram.to_pydict() if len(histogram) else _NO_VALUES
-    edges = np.array([*columns["low"], columns["high"][-1]])
-    counts = {group: np.array(columns[group], np.int64) for group in GROUPS}
-    picked = np.histogram(picked_B.astype(np.float64), edges)[0]
-    not_picked = counts.pop("eligible") - picked
-    return Bins(edges, {**counts, "picked": picked, "not_picked": not_picked})
+    """The selection's histogram, where the picks are a group of their own; one empty bin when nothing was scored."""
+    columns = (histogram if len(histogram) else _NO_VALUES).columns
+    low, high, labelled, eligible, out = (column.to_numpy() for column in columns)
+    edges = np.append(low, high[-1])
+    picked, _ = np.histogram(picked_B.astype(np.float64), edges)
+    return Bins(edges, {"labelled": labelled, "picked": picked, "not_picked": eligible - picked, "out": out})
 
 
 def histogram_chart(bins: Bins, cut: float | None, highest: float | None, theme: Theme) -> bytes:
     """Densities of the labelled images and of those that could be picked, of which the picked ones in their colour.
 
-    `cut` is the highest logit that the query picked, `highest` that of a candidate; None when the logits did not decide.
+    `cut`: the highest logit that the query picked; `highest`: that of a candidate; None where no logit decided.
     """
     figure, axes = _new_chart(4.6, 2.8, theme)
     width = bins.edges[1] - bins.edges[0]
@@ -77,7 +74,7 @@ def histogram_chart(bins: Bins, cut: float | None, highest: float | None, theme:
     if cut is not None:
         axes.axvspan(bins.edges[0], cut, color=theme.picked, alpha=0.09, linewidth=0)
         _draw_level(axes, cut, "highest picked", 1.2, theme.picked)
-    if highest not in (None, cut):
+    if highest is not None and highest != cut:
         _draw_level(axes, highest, "highest candidate", 0.7, theme.ink)
     axes.set_xlabel("score (logit):\nnatural log of the odds that an image is labelled")
     axes.set_ylabel("share per unit of score")
@@ -129,11 +126,9 @@ def kl_chart(kl_Z: list[float], theme: Theme) -> bytes:
 
 
 def reference_losses(num_folds: int) -> dict[str, float]:
-    """The losses at which every discriminator answers 0 whatever it sees, nats by name; the transductive loss has none."""
+    """The losses, nats by name, at which every discriminator answers 0 whatever it sees."""
     one = 2 * math.log(2)
-    return {"adversarial": one, "discriminator": one * num_folds} | (
-        {"held_out": one * num_folds} if num_folds > 1 else {}
-    )
+    return {"adversarial": one, "discriminator": one * num_folds, "held_out": one * num_folds}
 
 
 def loss_chart(step: NDArray[np.int32], loss: NDArray[np.float32], reference: float | None, theme: Theme) -> bytes:

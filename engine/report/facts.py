@@ -1,13 +1,15 @@
 """The round in numbers: what the page's header and tables hold, and the settings that decide the result."""
 
-from collections.abc import Iterator
+import hashlib
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.options import CampaignConfig, result_values
-from engine.tables.selections import KINDS
+from engine.errors import InputError
+from engine.tables.selections import HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 
 WEAK, STRONG = 0.7, 0.9
 """A signal is weak below the first AUC, and strong from the second on (Swets, Science 240, 1988)."""
@@ -15,16 +17,34 @@ Row = dict[str, Any]
 
 
 class Manifests(NamedTuple):
-    """The manifests that a report is made of."""
+    """The manifests that a report is made of, and the SHA-256 of each by the name of its stage."""
 
     train: TrainManifest
     scores: ScoresManifest
     selection: SelectionManifest
+    inputs: dict[str, str]
+
+
+def read_manifests(campaign: Campaign) -> Manifests:
+    """Raises InputError when one is missing, they do not belong together, or the selection is of an earlier version."""
+    folder = campaign.stage("selection")
+    selection = read_manifest(campaign, "selection", SelectionManifest)
+    scores = read_manifest(campaign, "scores", ScoresManifest)
+    train = read_manifest(campaign, "train", TrainManifest)
+    files = {name: campaign.stage(name) / "manifest.json" for name in ("selection", "scores", "train")}
+    inputs = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+    if selection["inputs"]["scores"] != inputs["scores"]:
+        raise InputError(f"{folder}: made from other scores than there are now; delete it, then run: vaal select")
+    if not {HISTOGRAM_FILE, SAMPLE_FILE} <= selection["files"].keys():
+        raise InputError(
+            f"{folder}: made by an earlier version of the engine, and this round gets no report; the next round has one"
+        )
+    return Manifests(train, scores, selection, inputs)
 
 
 def headline(manifests: Manifests, num_labelled: int) -> Row:
     """The numbers at the top of the page by what they count."""
-    train, scores, selection = manifests
+    train, scores, selection, _ = manifests
     cut = selection["highest_picked_logit"]
     found = {
         "images in the pool": scores["counts"]["listed"],
@@ -50,13 +70,13 @@ def signal_facts(train: TrainManifest) -> Row:
     found = train["diagnosis"]
     facts: Row = {
         "AUC (1 is perfect, 0.5 is chance)": f"{found['auc']:.2f}",
-        f"its {100 * found['confidence']:g} % confidence interval": f"{found['auc_low']:.2f} to {found['auc_high']:.2f}",
-        "scores too extreme to learn from (saturated logits)": f"{100 * found['saturation']:.0f} %",
+        f"its {found['confidence']:.0%} confidence interval": f"{found['auc_low']:.2f} to {found['auc_high']:.2f}",
+        "scores too extreme to learn from (saturated logits)": f"{found['saturation']:.0%}",
     }
     if found["latent_units"]:
         facts |= {
-            "numbers of the description in use (active latent units)": f"{found['active_units']} of {found['latent_units']}",
-            "error of the redrawn images (mean square, pixels from −1 to 1)": f"{found['mean_squared_error']:.3g}",
+            "numbers in use of a description (active units)": f"{found['active_units']} of {found['latent_units']}",
+            "error of redrawn images (mean square, pixels in [−1, 1])": f"{found['mean_squared_error']:.3g}",
         }
     return facts
 
@@ -65,7 +85,7 @@ def round_facts(config: CampaignConfig, manifests: Manifests, labels: pa.Table, 
     """Counts of the round under headings. `num_out`: picked in earlier rounds and without a label."""
     rounds = labels["round"].to_pylist()
     by_round = {f"from round {number:03d}": rounds.count(number) for number in sorted({*rounds} - {None})}
-    train, scores, selection = manifests
+    train, scores, selection, _ = manifests
     counts = selection["counts"]
     return {
         "Labelled images": {"from the start": rounds.count(None), **by_round, "picked earlier, no label yet": num_out},
@@ -86,18 +106,20 @@ def round_facts(config: CampaignConfig, manifests: Manifests, labels: pa.Table, 
             "training device": train["device"],
             "scoring device": scores["device"] or "scored by an earlier run",
             "seed": config.train.seed,
-            "code version": ", ".join(sorted({manifest["code_version"] for manifest in manifests})),
+            "code version": ", ".join(sorted({manifest["code_version"] for manifest in manifests[:3]})),
         },
     }
 
 
-def settings(config: CampaignConfig) -> Iterator[tuple[str, str, bool]]:
-    """What may change results: key, value, and whether it is not the default."""
+def settings(config: CampaignConfig) -> dict[str, Row]:
+    """What may change results, by section; beside a value that is not the default stands the default."""
+    found: dict[str, Row] = {}
     for name in ("image", "train", "score", "select"):
         section = getattr(config, name)
-        defaults = result_values(type(section)())
-        for key, value in result_values(section).items():
-            yield f"{name}.{key}", f"{value:,}" if type(value) is int else str(value), value != defaults[key]
+        default = result_values(type(section)())
+        values = result_values(section).items()
+        found[name] = {key: now if now == default[key] else f"{now} (default {default[key]})" for key, now in values}
+    return found
 
 
 def logit_text(value: float) -> str:

@@ -4,9 +4,9 @@ It is a function of the committed stages alone. Labels count as they stood when 
 the report on an earlier round does not change as labels come back.
 """
 
-import hashlib
 from collections import Counter
 from datetime import datetime
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,34 +17,16 @@ from jinja2 import Environment, StrictUndefined
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import LABELS_SCHEMA
-from engine.campaign.manifests import (
-    Manifest,
-    ScoresManifest,
-    SelectionManifest,
-    TrainManifest,
-    read_manifest,
-    write_manifest,
-)
-from engine.campaign.stages import Run
-from engine.errors import InputError
-from engine.report import charts
-from engine.report.facts import (
-    STRONG,
-    WEAK,
-    Manifests,
-    headline,
-    logit_text,
-    round_facts,
-    settings,
-    signal_facts,
-    strength,
-)
+from engine.campaign.manifests import Manifest, SelectionManifest, read_manifest, reason_of, write_manifest
+from engine.campaign.stages import QUIET, Run
+from engine.report import charts, facts
+from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
-from engine.report.sheet import KIND_TEXTS, pairs_of, sheet_of
+from engine.report.sheet import KIND_TEXTS, groups_of, pairs_of
 from engine.report.thumbnails import contact_sheet, data_uri, read_thumbnails, to_png
 from engine.storage.location import Location
 from engine.tables import selections
-from engine.tables.quarantine import survey
+from engine.tables.error_classes import survey
 from engine.tables.scores import records_of
 
 MOST_IMAGES = 48
@@ -52,35 +34,33 @@ MOST_IMAGES = 48
 MOST_FAULTS = 10
 """Kinds of faults in the quarantine that are counted, and items in it that are shown."""
 LOSSES = {
-    "transductive": "Redrawing (transductive): How badly the autoencoder redraws the images, and how much it has to "
-    "note of them.",
+    "transductive": "Redrawing (transductive): The error of redrawn images and the size of their descriptions (KL).",
     "adversarial": "Likeness (adversarial): How far the autoencoder is from describing all images as if labelled.",
-    "discriminator": "Telling apart (discriminator): How badly labelled and unlabelled images are told apart, summed "
-    "over the folds.",
-    "held_out": "Telling apart, new images (held-out): The same on images that a discriminator does not train on.",
-    "task": "Task (cross-entropy): How badly the task learner predicts the labels of the labelled images.",
+    "discriminator": "Telling apart (discriminator): The error of telling labelled images from others, over all folds.",
+    "held_out": "Telling apart new images (held-out): The same on images that a discriminator does not train on.",
+    "task": "Task (cross-entropy): The error of the task learner on the labelled images.",
 }
 ADVICE = "restore it, then run again: vaal report"
 
 
-def report(campaign: Campaign, run: Run = Run()) -> Manifest:
+def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
     """Complete the report stage: report.html and its pictures. Returns its manifest; a complete stage is left alone.
 
     Raises:
-        InputError: training, scoring or selection is not complete, the selection is by an earlier version of the engine,
-            a file of theirs is not the one that its manifest names, or a shard has changed since init.
+        InputError: training, scoring or selection is not complete, or is of an earlier version; a file of theirs is not
+            the one that its manifest names, or a shard has changed since init.
     """
     folder = campaign.stage("report")
     if is_complete(folder):
         return read_manifest(campaign, "report", Manifest)
-    manifests, inputs = _read_manifests(campaign)
+    manifests = read_manifests(campaign)
     files, counts = _make(campaign, manifests)
     run.log(f"the report shows {counts['images']:,} images")
     return write_manifest(
         campaign,
         "report",
         Manifest,
-        inputs=inputs,
+        inputs=manifests.inputs,
         counts=counts,
         files={name: (folder / name).write_bytes(content) for name, content in files.items()},
     )
@@ -91,74 +71,59 @@ def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
     return {"report": campaign.stage(manifest["stage"]) / "report.html"}
 
 
-def _read_manifests(campaign: Campaign) -> tuple[Manifests, dict[str, str]]:
-    """The manifests and the SHA-256 of each. Raises InputError when one is missing or they do not belong together."""
-    folder = campaign.stage("selection")
-    selection = read_manifest(campaign, "selection", SelectionManifest)
-    scores = read_manifest(campaign, "scores", ScoresManifest)
-    train = read_manifest(campaign, "train", TrainManifest)
-    files = {name: campaign.stage(name) / "manifest.json" for name in ("selection", "scores", "train")}
-    inputs = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
-    if selection["inputs"]["scores"] != inputs["scores"]:
-        raise InputError(f"{folder}: made from other scores than there are now; delete it, then run: vaal select")
-    if not {selections.HISTOGRAM_FILE, selections.SAMPLE_FILE} <= selection["files"].keys():
-        raise InputError(
-            f"{folder}: made by an earlier version of the engine, and this round gets no report; the next round has one"
-        )
-    return Manifests(train, scores, selection), inputs
-
-
 def _make(campaign: Campaign, manifests: Manifests) -> tuple[dict[str, bytes], dict[str, int]]:
     """The files of the report by name, and its counts."""
-    train, scores, selection = manifests
+    train, scores, selection, _ = manifests
     labels = _labels_at_selection(campaign.home, selection)
     picks, candidates, histogram, drawn = (
         _table(campaign.stage("selection"), name, selection)
         for name in ("selection.parquet", selections.CANDIDATES_FILE, selections.HISTOGRAM_FILE, selections.SAMPLE_FILE)
     )
     labelled = set(zip(labels["shard"].to_pylist(), labels["key"].to_pylist(), strict=True))
-    sheet, pairs = sheet_of(picks, MOST_IMAGES), pairs_of(candidates, picks, labelled)
-    shown = {"picked": sheet.rows(), "sample": drawn.slice(0, len(sheet.rows())).to_pylist()}
+    groups, pairs = groups_of(picks, MOST_IMAGES), pairs_of(candidates, picks, labelled)
+    picked = [row for group in groups for row in group.rows]
+    shown = {"picked": picked, "sample": drawn.slice(0, len(picked)).to_pylist()}
     shown["sample"].sort(key=lambda row: (row["logit"], row["shard"], row["key"]))
-    images = [*shown["picked"], *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
+    images = [*picked, *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
     thumbnails = read_thumbnails(campaign, images)
     bins, latent_map = charts.bins_of(histogram, picks["logit"].to_numpy()), map_of(candidates)
-    groups = {name: int(counts.sum()) for name, counts in bins.counts.items()}
+    counts = {name: int(found.sum()) for name, found in bins.counts.items()}
     pictures = _draw(campaign, manifests, bins, latent_map)
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
+    others = sum(fault.items for fault in faults[MOST_FAULTS:])
     # Of every kind of fault while there is room.
     turns = zip_longest(*(fault.examples for fault in faults))
     page = _render(
         campaign=campaign,
         **manifests._asdict(),
         picked_at=datetime.fromisoformat(selection["completed_at"]),
-        headline=headline(manifests, len(labels)),
-        strength=strength(train),
-        thresholds=(WEAK, STRONG),
-        signal_facts=signal_facts(train),
-        reason=selections.reason_of(selection),
-        sheet=sheet,
+        headline=facts.headline(manifests, len(labels)),
+        strength=facts.strength(train),
+        thresholds=(facts.WEAK, facts.STRONG),
+        signal_facts=facts.signal_facts(train),
+        reason=reason_of(selection),
+        groups=groups,
         sample=shown["sample"],
         pairs=pairs,
         thumbnails={item: (data_uri(to_png(image)), max(image.size) < 64) for item, image in thumbnails.items()},
         fates=Counter(candidates["fate"].to_pylist()),
         kinds=KIND_TEXTS,
+        duplicates={text: selection["counts"][f"duplicates_{kind}"] for kind, text in KIND_TEXTS.items()},
         map=latent_map,
         charts={name: data_uri(png) for name, png in pictures.items()},
         losses={name: text.partition(": ") for name, text in LOSSES.items() if f"loss-{name}" in pictures},
         smoothing_steps=charts.smoothing_steps(train["counts"]["steps"]),
-        groups=groups,
-        facts=round_facts(campaign.config, manifests, labels, groups["out"]),
-        settings=list(settings(campaign.config)),
-        faults=faults,
+        counts=counts,
+        facts=facts.round_facts(campaign.config, manifests, labels, counts["out"]),
+        settings=facts.settings(campaign.config),
+        faults={fault.name: fault.items for fault in faults[:MOST_FAULTS]} | ({"others": others} if others else {}),
         examples=[row for turn in turns for row in turn if row][:MOST_FAULTS],
-        most_faults=MOST_FAULTS,
-        themes=charts.THEMES,
+        themes=(charts.LIGHT, charts.DARK),
     )
     contents = {name: [thumbnails[row["shard"], row["key"]] for row in rows] for name, rows in shown.items() if rows}
     pictures |= {name: to_png(contact_sheet(content)) for name, content in contents.items()}
     files = {**{f"{name}.png": png for name, png in pictures.items()}, "report.html": page.encode()}
-    return files, {**groups, "images": len(images)}
+    return files, {**counts, "images": len(images)}
 
 
 def _table(folder: Location, name: str, manifest: Manifest) -> pa.Table:
@@ -175,29 +140,30 @@ def _labels_at_selection(home: Location, selection: SelectionManifest) -> pa.Tab
 
 def _draw(campaign: Campaign, manifests: Manifests, bins: charts.Bins, latent_map: LatentMap) -> dict[str, bytes]:
     """PNG by name, each for light and for dark surroundings."""
-    train, _, selection = manifests
-    references = charts.reference_losses(campaign.config.train.folds)
-    metrics = _table(campaign.stage("train"), "metrics.parquet", train)
+    train, _, selection, _ = manifests
     levels = selection["highest_picked_logit"], selection["highest_candidate_logit"]
-    found = {}
-    for name, theme in charts.THEMES.items():
-        suffix = "" if name == "light" else f"-{name}"
-        found[f"histogram{suffix}"] = charts.histogram_chart(bins, *levels, theme)
-        if len(latent_map.points_N2):
-            found[f"map{suffix}"] = charts.map_chart(latent_map, theme)
-        if kl_Z := train["diagnosis"]["kl_per_unit"]:
-            found[f"kl{suffix}"] = charts.kl_chart(kl_Z, theme)
-        for loss in (name for name in LOSSES if name in metrics.column_names):
-            rows = metrics.select(["step", loss]).drop_null()
-            if len(rows):
-                step, values = (rows[column].to_numpy() for column in ("step", loss))
-                found[f"loss-{loss}{suffix}"] = charts.loss_chart(step, values, references.get(loss), theme)
-    return found
+    charts_by_name = {"histogram": partial(charts.histogram_chart, bins, *levels)}
+    if len(latent_map.points_N2):
+        charts_by_name["map"] = partial(charts.map_chart, latent_map)
+    if kl_Z := train["diagnosis"]["kl_per_unit"]:
+        charts_by_name["kl"] = partial(charts.kl_chart, kl_Z)
+    metrics = _table(campaign.stage("train"), "metrics.parquet", train)
+    references = charts.reference_losses(campaign.config.train.folds)
+    for loss in (name for name in LOSSES if name in metrics.column_names):
+        rows = metrics.select(["step", loss]).drop_null()
+        if len(rows):
+            curve = rows["step"].to_numpy(), rows[loss].to_numpy()
+            charts_by_name[f"loss-{loss}"] = partial(charts.loss_chart, *curve, references.get(loss))
+    return {
+        f"{name}{suffix}": draw(theme)
+        for name, draw in charts_by_name.items()
+        for suffix, theme in (("", charts.LIGHT), ("-dark", charts.DARK))
+    }
 
 
 def _render(**content: Any) -> str:
     # Keys and messages come from the pool: whoever filled it must not write into the page.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"logit": logit_text, "grouped": lambda value: f"{value:,}"}
+    environment.filters |= {"logit": facts.logit_text, "grouped": lambda value: f"{value:,}"}
     source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(**content)

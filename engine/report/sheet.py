@@ -23,28 +23,15 @@ KIND_TEXTS = {
     "latent": "Nearly the same description by the network (latent)",
 }
 Row = dict[str, Any]
-_CONTROL, _NO_CLUSTER = -2, -1
+_CONTROL = -1
 
 
 class Group(NamedTuple):
-    """The control arm, or the picks of a cluster, None where they have none: how many, and the first by rank."""
+    """The picks of a cluster, or the control arm, which has none: how many, and the first by rank."""
 
-    is_control: bool
     cluster: int | None
     size: int
     rows: list[Row]
-
-
-class Sheet(NamedTuple):
-    """The groups that are shown, and the number of those that are not and of the picks in them."""
-
-    groups: list[Group]
-    num_groups_left: int
-    num_picks_left: int
-
-    def rows(self) -> list[Row]:
-        """All that is shown, in its order."""
-        return [row for group in self.groups for row in group.rows]
 
 
 class Pair(NamedTuple):
@@ -57,23 +44,19 @@ class Pair(NamedTuple):
     kept_as: str
 
 
-def sheet_of(picks: pa.Table, most: int) -> Sheet:
-    """At most `most` picks by cluster, largest groups first, the control arm last; with equal sizes by rank."""
+def groups_of(picks: pa.Table, most: int) -> list[Group]:
+    """Groups with `most` rows in all, largest first, the control arm last; with equal sizes by rank."""
     picks = picks.sort_by("rank")
-    cluster_B = pc.fill_null(picks["cluster"].cast(pa.int64()), _NO_CLUSTER).to_numpy()
-    code_B = np.where(pc.equal(picks["arm"], "control").to_numpy(), _CONTROL, cluster_B)
-    code_G, first_G, size_G = np.unique(code_B, return_index=True, return_counts=True)
+    cluster_B = pc.fill_null(picks["cluster"], _CONTROL).to_numpy()
+    cluster_G, first_G, size_G = np.unique(cluster_B, return_index=True, return_counts=True)
     # The control arm has its turn first, so that it is always seen, and stands last.
-    order = np.lexsort((first_G, -size_G, code_G != _CONTROL))
-    sizes = size_G[order].tolist()
-    groups, sizes_left = [], []
-    for code, size, num_shown in zip(code_G[order].tolist(), sizes, allot(sizes, most), strict=True):
-        if num_shown:
-            rows = picks.take(pa.array(np.flatnonzero(code_B == code)[:num_shown])).to_pylist()
-            groups.append(Group(code == _CONTROL, code if code >= 0 else None, size, rows))
-        else:
-            sizes_left.append(size)
-    return Sheet(sorted(groups, key=lambda group: group.is_control), len(sizes_left), sum(sizes_left))
+    order = np.lexsort((first_G, -size_G, cluster_G != _CONTROL))
+    clusters, sizes = cluster_G[order].tolist(), size_G[order].tolist()
+    groups = []
+    for cluster, size, num_shown in zip(clusters, sizes, allot(sizes, most), strict=True):
+        rows = picks.take(pa.array(np.flatnonzero(cluster_B == cluster)[:num_shown])).to_pylist()
+        groups.append(Group(None if cluster == _CONTROL else cluster, size, rows))
+    return sorted(groups, key=lambda group: group.cluster is None)
 
 
 def allot(sizes: list[int], most: int) -> list[int]:

@@ -3,7 +3,7 @@
 from engine.campaign.folder import Campaign
 from engine.campaign.stages import Log
 from engine.errors import NotAcceptableError
-from engine.tables.quarantine import survey
+from engine.tables.error_classes import survey
 from engine.tables.scores import ShardRecord
 
 EXAMPLES = 3

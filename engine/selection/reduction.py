@@ -7,10 +7,10 @@ groups whose statistics reach as low. Both keep what is lowest and merge in any 
 size of a row group.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from engine.tables.histogram import Histogram
 from engine.tables.score_reader import open_scores
 from vaal.ranking import Scored, top_b
 
+Piece = TypeVar("Piece", bound=Sized)
 ROWS_AT_ONCE = 1 << 18
 """Logits that a thread holds in the first pass, if they are of more than one row group."""
 
@@ -82,7 +83,7 @@ def count(folder: Location, sources: list[Source], size: int, on_progress: Share
     if not sources:
         return FirstPass(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), Histogram())
     part = partial(_count_part, folder, size)
-    found: FirstPass = map_reduce(part, partial(_add, _Lows(size)), parts_of(sources), on_progress)
+    found: FirstPass = map_reduce(part, partial(_add, _LowestLogits(size)), parts_of(sources), on_progress)
     return found
 
 
@@ -115,43 +116,67 @@ def _num_threads(folder: Location) -> int:
     return 2 if folder.is_local else 16
 
 
-class _Lows:
-    """The `size` lowest of values that come in pieces, in memory of twice as many and a piece."""
+class Lowest(Generic[Piece]):
+    """The `size` lowest of pieces that come one after another, in memory of twice as many and a piece.
 
+    `reduce(pieces, size)` joins pieces and keeps the `size` lowest, in no order.
+    """
+
+    def __init__(self, size: int, reduce: Callable[[list[Piece], int], Piece]) -> None:
+        self._size, self._reduce, self._num_held = size, reduce, 0
+        self._pieces: list[Piece] = []
+
+    def add(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+        self._num_held += len(piece)
+        # Reducing at twice the size makes the whole a linear pass in memory of the size.
+        if self._num_held >= 2 * self._size:
+            self._pieces = [self.result()]
+            self._num_held = len(self._pieces[0])
+
+    def result(self) -> Piece:
+        """In no order. Raises ValueError when nothing, not even an empty piece, was added."""
+        return self._reduce(self._pieces, self._size)
+
+
+class _LowestLogits(Lowest[NDArray[np.float32]]):
     def __init__(self, size: int) -> None:
-        self._size, self._pieces, self._num_held = size, list[NDArray[np.float32]](), 0
+        super().__init__(size, _lowest_values)
         self.cut = np.float32(np.inf)
         """What is above is not among them."""
 
-    def add(self, values: NDArray[np.float32]) -> None:
-        self._pieces.append(values)
-        self._num_held += len(values)
-        if self._num_held >= 2 * self._size:
-            self._pieces = [self.values()]
-            self._num_held = len(self._pieces[0])
+    def add(self, piece: NDArray[np.float32]) -> None:
+        super().add(piece)
+        if self._pieces[0] is not piece and len(self._pieces) == 1:
             self.cut = self._pieces[0].max(initial=-np.inf)
 
-    def values(self) -> NDArray[np.float32]:
-        held = np.concatenate([np.empty(0, np.float32), *self._pieces])
-        return np.partition(held, self._size)[: self._size] if self._size < len(held) else held
+
+def _lowest_values(pieces: list[NDArray[np.float32]], size: int) -> NDArray[np.float32]:
+    held: NDArray[np.float32] = np.concatenate(pieces)
+    return np.partition(held, size)[:size] if size < len(held) else held
+
+
+def _lowest_rows(pieces: list[pa.Table], size: int) -> pa.Table:
+    held = pa.concat_tables(pieces)
+    return first(held, size) if size < len(held) else held
 
 
 def _count_part(folder: Location, size: int, part: list[Source]) -> FirstPass:
-    lows = _Lows(size)
+    lows = _LowestLogits(size)
     return _add(lows, each(partial(_count_file, folder, lows), part, _num_threads(folder)))
 
 
-def _add(lows: _Lows, passes: Iterable[FirstPass]) -> FirstPass:
+def _add(lows: _LowestLogits, passes: Iterable[FirstPass]) -> FirstPass:
     eligible, lowest, histogram = list[NDArray[np.int64]](), list[NDArray[np.float32]](), Histogram()
     for found in passes:
         eligible.append(found.eligible_F)
         lowest.append(found.lowest_F)
         lows.add(found.low_K)
         histogram.merge(found.histogram)
-    return FirstPass(np.concatenate(eligible), np.concatenate(lowest), lows.values(), histogram)
+    return FirstPass(np.concatenate(eligible), np.concatenate(lowest), lows.result(), histogram)
 
 
-def _count_file(folder: Location, lows: _Lows, source: Source) -> FirstPass:
+def _count_file(folder: Location, lows: _LowestLogits, source: Source) -> FirstPass:
     num_eligible, lowest, pieces = 0, np.float32(np.inf), [np.empty(0, np.float32)]
     histogram = Histogram()
     columns = ["logit", "key"] if len(source.taken) else ["logit"]
@@ -211,12 +236,12 @@ def _gather_part(folder: Location, query: RowQuery, part: list[Source]) -> Secon
 
 def _merge(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
     """What is lowest among them, and all that is taken and drawn. They are looked at one after another."""
-    lowest, taken, drawn = Lowest(query.size), list[pa.Table](), list[pa.Table]()
+    lowest, taken, drawn = Lowest(query.size, _lowest_rows), list[pa.Table](), list[pa.Table]()
     for found in chain([_nothing(query)], gathered):
         lowest.add(found.lowest)
         taken.append(found.taken)
         drawn.append(found.drawn)
-    return SecondPass(lowest.rows(), pa.concat_tables(taken), pa.concat_tables(drawn))
+    return SecondPass(lowest.result(), pa.concat_tables(taken), pa.concat_tables(drawn))
 
 
 def _merge_parts(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
@@ -275,28 +300,6 @@ class _Rows(NamedTuple):
 def _nothing(query: RowQuery) -> SecondPass:
     none = query.schema.empty_table()
     return SecondPass(none, none, none.append_column(DRAW_FIELD, pa.array([], pa.int64())))
-
-
-class Lowest:
-    """The `size` lowest rows of tables that come one after another, in memory of twice as many rows."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._tables: list[pa.Table] = []
-        self._num_held = 0
-
-    def add(self, table: pa.Table) -> None:
-        self._num_held += len(table)
-        self._tables.append(table)
-        # Reducing at twice the size makes the whole a linear pass in memory of the size.
-        if self._num_held >= 2 * self._size:
-            self._tables = [self.rows()]
-            self._num_held = len(self._tables[0])
-
-    def rows(self) -> pa.Table:
-        """In no order. Raises ValueError when nothing, not even an empty table, was added."""
-        held = pa.concat_tables(self._tables)
-        return first(held, self._size) if len(held) > self._size else held
 
 
 def first(table: pa.Table, size: int) -> pa.Table:

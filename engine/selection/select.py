@@ -6,6 +6,7 @@ The candidates are the lowest logits, or, without a signal, a random sample; the
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign, is_complete
@@ -22,6 +23,7 @@ from engine.campaign.outstanding import picked_items
 from engine.campaign.stages import QUIET, Log, Run
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.models.diagnosis import interval_of
+from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, num_candidates, sample_of_the_rest
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
@@ -64,29 +66,33 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
         sample = sample_of_the_rest(eligible, batch.selection)
     if is_again:
         replace(campaign)
-    tables = {
-        CANDIDATES_FILE: batch.candidates,
-        HISTOGRAM_FILE: counts.histogram.to_table(),
-        SAMPLE_FILE: sample,
-        "selection.parquet": batch.selection,
+    counted = {
+        "scored": scores["counts"]["scored"],
+        "eligible": counts.num_eligible,
+        "picked_before": len(picked_before),
     }
+    shown = {HISTOGRAM_FILE: counts.histogram.to_table(), SAMPLE_FILE: sample}
+    return _complete(campaign, batch, eligible, counted, shown, inputs)
+
+
+def _complete(
+    campaign: Campaign, batch: Batch, eligible: Eligible, counted: dict[str, int], shown: dict[str, pa.Table],
+    inputs: dict[str, str],
+) -> SelectionManifest:  # fmt: skip
+    tables = {CANDIDATES_FILE: batch.candidates, **shown, "selection.parquet": batch.selection}
+    fallback = eligible.fallback
     query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
     return write_manifest(
         campaign,
         "selection",
         SelectionManifest,
         inputs=inputs,
-        counts={
-            "scored": scores["counts"]["scored"],
-            "eligible": counts.num_eligible,
-            **batch.counts,
-            "picked_before": len(picked_before),
-        },
+        counts=counted | batch.counts,
         files={name: (campaign.stage("selection") / name).write_table(table) for name, table in tables.items()},
         signal="none" if fallback else "present",
         when_no_signal=fallback,
         seed=campaign.config.select.seed,
-        round_seed=seed,
+        round_seed=eligible.seed,
         # Without a signal the logits decide nothing, and no logit divides the picked items from the others.
         highest_picked_logit=None if fallback else pc.max(query).as_py(),
         highest_candidate_logit=None if fallback else pc.max(batch.candidates["logit"]).as_py(),

@@ -37,7 +37,9 @@ class Histogram:
         self._counts = dict.fromkeys(GROUPS, np.empty(0, np.int64))
 
     def add(self, group: str, values: NDArray[np.float32]) -> None:
-        """Count values of one of GROUPS."""
+        """Count values of one of GROUPS. Those that are not finite have no bin."""
+        if not np.isfinite(values.min(initial=0)) or not np.isfinite(values.max(initial=0)):
+            values = values[np.isfinite(values)]
         if not len(values):
             return
         self._cover(float(values.min()), float(values.max()), self._exponent)

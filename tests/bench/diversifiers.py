@@ -38,11 +38,12 @@ from engine.campaign.opening import create
 from engine.cluster.ray_session import ray_session
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
-from engine.scoring import score as scoring
-from engine.selection.diversify import METHODS, Choice, choose, cluster
+from engine.scoring.score import score
+from engine.selection.diversify import choose, cluster
 from engine.simulation import demo_pools as demo
 from engine.tables.scores import latents_of
-from engine.training import train as training
+from engine.training.train import train
+from vaal.diversity import DIVERSIFIERS, Choice
 from vaal.diversity.facility import MOST_PICKS, two_round_cover
 
 NUM_CANDIDATES = 10_000
@@ -70,8 +71,8 @@ def scored(folder: Path, *, is_small: bool) -> tuple[Campaign, demo.DemoPool]:
         str(folder / "campaign"), shards, str(labels), override(CampaignConfig(), values, "bench"), lambda _: None
     )
     with ray_session("local"):
-        training.train(campaign, "local", lambda *_: None, lambda _: None)
-        scoring.score(campaign)
+        train(campaign)
+        score(campaign)
     return campaign, made
 
 
@@ -148,7 +149,7 @@ def cifar(*, is_small: bool) -> None:
     candidates = unlabelled.slice(0, NUM_CANDIDATES)
     columns = ("method", "seconds", "nearest", "radius", "alike", "given up", "missing", "objective")
     shown = table(f"{BUDGET} of {len(candidates)} candidates, {len(taken)} taken", *columns)
-    for method in METHODS:
+    for method in DIVERSIFIERS:
         seconds, choice = timed(method, candidates, taken, BUDGET)
         shown.add_row(method, f"{seconds:.2f}", *qualities(candidates, choice, is_missing))
     random = Choice(np.random.default_rng(SEED).choice(len(candidates), BUDGET, replace=False))
@@ -193,7 +194,7 @@ def measure_one(method: str, num_candidates: int, budget: int) -> None:
 
 def scale(num_candidates: int, budget: int) -> None:
     shown = table(f"{num_candidates} candidates, 1,000 taken", "method", "b", "seconds", "peak MiB", "before MiB")
-    for method in METHODS:
+    for method in DIVERSIFIERS:
         asked = min(budget, LIMITS.get(method, budget), MOST_PICKS if method == "facility" else budget)
         words = ("--method", method, "--candidates", str(num_candidates), "--budget", str(asked))
         found = result_of(start_fresh(__file__, "one", *words))
@@ -207,7 +208,7 @@ def main() -> None:
     parser.add_argument("variant", nargs="?", default="large", choices=("small", "large", "scale", "one"))
     parser.add_argument("--candidates", type=int, default=1_000_000)
     parser.add_argument("--budget", type=int, default=100_000)
-    parser.add_argument("--method", default="none", choices=METHODS)
+    parser.add_argument("--method", default="none", choices=DIVERSIFIERS)
     arguments = parser.parse_args()
     end_on_sigterm()
     if arguments.variant == "one":

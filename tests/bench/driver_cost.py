@@ -26,13 +26,14 @@ from pools import trained_campaign
 
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.stages import QUIET
 from engine.config.options import ImageConfig
 from engine.pool.items import Item, read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.shard import Shard
 from engine.scoring.chunks import Chunk
 from engine.scoring.resume import Ledger, Plan
-from engine.scoring.score import _commit, _told
+from engine.scoring.score import _commit, _counted
 from engine.scoring.scorer import Scorer
 from engine.scoring.tally import Tally
 
@@ -55,10 +56,10 @@ def result_rows(scorer: Scorer, items: list[Item], chunk_items: int) -> list[pa.
     rows, image = [], ImageConfig()
     for number, begin in enumerate(range(0, len(items), chunk_items)):
         part = items[begin : begin + chunk_items]
-        chunk = Chunk("", number, image)
+        chunk = Chunk("", number, image, 2)
         for position, item in enumerate(part, begin):
             # Keys are those of one shard, so that they compress as well as those.
-            chunk.add(item._replace(key=f"cifar10-train-{position:06d}"), position % 2)
+            chunk.add(item._replace(key=f"cifar10-train-{position:06d}"))
         is_last = begin + chunk_items >= len(items)
         rows.append(scorer.score_chunk(chunk.row(1000 * len(part), listed=len(items) if is_last else -1)))
     return rows
@@ -78,12 +79,11 @@ def take_in(campaign: Campaign, rows: list[pa.Table], shard_items: int, total: i
     tally = Tally(sum(shard.size_bytes for shard in shards), len(shards), {})
     ledger = Ledger(campaign.stage("ledger"))
     begin, cpu_begin = time.perf_counter(), time.process_time()
-    told = _told(renamed(rows, shards), tally, lambda _: None, lambda _: None)
-    for shard, committed in _commit(campaign, plan, told):
-        plan.committed[shard] = committed
-        ledger.add(shard, committed)
-        tally.add_shard(committed)
-        tally.progress()
+    for record in _commit(campaign, plan, _counted(renamed(rows, shards), tally, QUIET)):
+        plan.committed[record.shard] = record
+        ledger.add(record)
+        tally.add_shard(record)
+        tally.in_words()
     ledger.close()
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
     items = sum(committed.scored for committed in plan.committed.values())

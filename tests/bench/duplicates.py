@@ -32,12 +32,14 @@ from PIL import Image, ImageOps
 from signal_auc import cifar_pool
 
 from engine.config.options import ImageConfig
-from engine.models.weights import Networks, to_input
+from engine.models.weights import to_input
 from engine.pool.images import decode
 from engine.selection.duplicates import find_duplicates
 from engine.tables.selections import KINDS
 from tests.engine.pool.test_images import encode, pictures
 from tests.learn import learn
+from vaal.acquisition.discriminator import labelled_logit
+from vaal.assembly import Networks
 from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK, perceptual_hash
 
 IMAGE = ImageConfig(size=32)
@@ -92,7 +94,7 @@ def by_latent(networks: Networks) -> Callable[[Pixels, Pixels], Floats]:
         with torch.no_grad():
             for begin in range(0, len(pixels), 256):
                 x = to_input(pixels[begin : begin + 256], torch.device("cpu"))
-                parts.append(networks.score(x, torch.zeros(len(x), dtype=torch.int64))[1].half().float())
+                parts.append(labelled_logit(networks, x, torch.zeros(len(x), dtype=torch.int64))[1].half().float())
         return torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy()
 
     known: dict[int, Floats] = {}

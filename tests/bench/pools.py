@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.campaign.folder import Campaign
-from engine.campaign.manifests import write_manifest
 from engine.campaign.opening import create
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
-from engine.models.weights import make_networks, save_weights
+from tests.conftest import pretend_trained
 
 
 def repeated(sources: list[Path], num_shards: int, folder: Path) -> list[Path]:
@@ -63,7 +62,5 @@ def trained_campaign(home: Path, files: list[Path], settings: dict[str, Any]) ->
     labels.write_text(f"shard,key,label\n{files[0].name},{member.name.partition('.')[0]},thing\n")
     pattern = f"{files[0].parent}/*.tar"
     campaign = create(str(home), [pattern], str(labels), config, lambda _: None)
-    folder = campaign.stage("train")
-    weights = save_weights(folder, make_networks(config).files())
-    write_manifest(folder, campaign, inputs={}, counts={}, files=weights)
+    pretend_trained(campaign)
     return campaign

@@ -121,21 +121,22 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
     from engine.selection.sources import Source
     from engine.storage.location import Location
     from engine.tables import score_reader
-    from engine.tables.scores import scores_schema
+    from engine.tables.scores import ShardRecord, scores_schema
 
     entries = json.loads((Path(folder) / "manifest.json").read_text())[:num_files]
-    sources = [Source(entry, pa.array([], pa.string())) for entry in entries]
+    none = pa.array([], pa.string())
+    sources = [Source(ShardRecord(listed=entry["scored"], quarantined=0, **entry), none, none) for entry in entries]
     scores = scores_schema(NUM_LATENTS)
     schema = pa.schema([scores.field(name) for name in ("shard", "key", "logit")])
     location = Location.of(folder)
     if not is_checked:
         parts.PART_ROWS = 10**12
         opened = score_reader.open_scores
-        reduction.open_scores = lambda where, entry, **_: opened(where, entry, is_checked=False)
+        reduction.open_scores = lambda where, record, **_: opened(where, record, is_checked=False)
 
     def work() -> int:
         counted = reduction.count(location, sources, b, lambda _: None)
-        wanted = reduction.Wanted(counted.bound(b), b, schema, has_taken=False)
+        wanted = reduction.RowQuery(counted.bound(b), b, schema, has_taken=False)
         return len(reduction.gather(location, sources, counted, wanted, lambda _: None).lowest)
 
     with parts.room_for(reduction.parts_of(sources), "local"):

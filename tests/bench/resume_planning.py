@@ -71,7 +71,7 @@ def commit_half(campaign: Campaign, shards: list[Shard]) -> None:
         file = file_name(shard, key)
         touch(f"{scores}/{file}")
         sha256 = hashlib.sha256(file.encode()).hexdigest()
-        ledger.add(shard.shard, ShardRecord(file, 1000, 999, 1, sha256, 0, "", {"decode/CutOff": 1}))
+        ledger.add(ShardRecord(shard.shard, file, 1000, 999, 1, sha256, 0, "", {"decode/CutOff": 1}))
         if (number + 1) % per_flush == 0:
             ledger.close()
     ledger.close()

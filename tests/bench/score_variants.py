@@ -72,9 +72,10 @@ def networks_of(config: CampaignConfig, threads: int) -> Callable[[NDArray[np.ui
     another."""
     import torch
 
-    from engine.models.weights import make_networks, to_input
+    from engine.models.weights import make_networks, score_function, to_input
 
     torch.set_num_threads(threads)
+    score = score_function(config)
     networks, device = make_networks(config).eval(), torch.device("cpu")
     size = batch_items(config) * (1 if threads == 1 else 4 * threads)
 
@@ -83,7 +84,7 @@ def networks_of(config: CampaignConfig, threads: int) -> Callable[[NDArray[np.ui
         for begin in range(0, len(pixels_NHWC), size):
             part = pixels_NHWC[begin : begin + size]
             fold_N = torch.arange(len(part)) % config.train.folds
-            found.append(networks.score(to_input(part, device).contiguous(), fold_N))
+            found.append(score(networks, to_input(part, device).contiguous(), fold_N))
         return tuple(torch.cat(column).numpy() for column in zip(*found, strict=True))
 
     run(np.zeros((size, config.image.size, config.image.size, config.image.channels), np.uint8))
@@ -146,12 +147,17 @@ def bare(spec: Spec, *, has_pillow: bool = False) -> Found:
 def vaal(spec: Spec) -> Found:
     """The score stage, whose driver loads no torch."""
     from engine.campaign.opening import open_campaign
+    from engine.campaign.stages import Run
     from engine.scoring.score import score
 
     given = open_campaign(spec.campaign, [])
     campaign = Campaign(given.home, override(given.config, {"score.workers": spec.workers}, "bench"), 0)
     records: list[tuple[float, int]] = []
-    manifest = score(campaign, "local", lambda now: records.append((time.monotonic(), now.items)), lambda _: None)
+
+    def on_progress(_: float, words: str) -> None:
+        records.append((time.monotonic(), int(words.split()[0].replace(",", ""))))
+
+    manifest = score(campaign, Run(on_progress=on_progress))
     return {"items": manifest["counts"]["scored"], "steady": steady(records)}
 
 

@@ -108,7 +108,7 @@ def check_the_next_round(home: str, pool: DemoPool, first: Path) -> None:
     vaal("round", home, "--set", "select.budget=40", "--set", "score.batch_size=256")
     campaign: Campaign = open_campaign(home, [])
     assert campaign.round == 1
-    manifest = (campaign.stage("train") / "manifest.json").read_json()
+    manifest = json.loads((campaign.stage("train") / "manifest.json").read_bytes())
     assert manifest["counts"]["labelled"] == 300
     assert manifest["config"]["select"]["budget"] == 40
     second = pq.read_table(campaign.stage("selection").path + "/selection.parquet").to_pylist()

@@ -2,8 +2,8 @@
 
 import base64
 import io
+import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,18 @@ import pytest
 from PIL import Image
 
 from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.outstanding import picked_items
 from engine.config.toml import override
 from engine.errors import InputError
 from engine.handoff.answers import ingest
-from engine.report.report import MOST_IMAGES, write_report
+from engine.report.facts import strength
+from engine.report.report import MOST_IMAGES, describe, report
 from engine.storage.location import Location
 from engine.tables.scores import QUARANTINE_SCHEMA
+from engine.tables.selections import SAMPLE_FILE
 from tests.rounds import BUDGET, DAMAGED, SCRIPT, WIDE, Identity, Made, make_round, score_and_pick, without_report
+from vaal.diversity import WITHOUT_SIGNAL
 
 
 class Page(HTMLParser):
@@ -36,8 +40,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
-        if tag == "img" and self.tags[-2][0] == "li":
-            self.thumbnails.append((str(self.tags[-2][1]["title"]), decoded(str(attributes["src"]))))
+        if tag == "img" and self.tags[-1][0] == "li":
+            self.thumbnails.append((str(self.tags[-1][1]["title"]), decoded(str(attributes["src"]))))
         self.tags.append((tag, attributes))
 
     def sample(self) -> list[Identity]:
@@ -57,7 +61,7 @@ def snapshot(campaign: Campaign) -> dict[str, tuple[bytes, int]]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     made = make_round(tmp_path_factory.mktemp("report"))
-    write_report(made.campaign)
+    report(made.campaign)
     return made
 
 
@@ -126,7 +130,7 @@ def test_sample_is_of_what_could_be_picked_and_was_not(made: Made) -> None:
 
 
 def test_every_scored_item_is_counted_once(made: Made) -> None:
-    counts = write_report(made.campaign)["counts"]
+    counts = report(made.campaign)["counts"]
     assert counts["labelled"] == len(made.labelled)
     assert counts["picked"] == BUDGET
     assert counts["not_picked"] == len(made.logits) - len(made.labelled) - BUDGET
@@ -134,14 +138,14 @@ def test_every_scored_item_is_counted_once(made: Made) -> None:
 
 
 def test_equal_latents_have_no_map(made: Made) -> None:
-    assert not [name for name in write_report(made.campaign)["files"] if name.startswith("map")]
+    assert not [name for name in report(made.campaign)["files"] if name.startswith("map")]
     size = len(made.logits) - len(made.labelled)
-    assert f"all {size} candidates have the same latent" in Page(made.campaign).text
+    assert f"of {size} candidates no two differ in their latents" in Page(made.campaign).text
     assert f"None was found among the {size} candidates." in Page(made.campaign).text
 
 
 def test_pictures_are_those_on_the_page(made: Made) -> None:
-    files = write_report(made.campaign)["files"]
+    files = report(made.campaign)["files"]
     # No task learner was trained, and so it has no curve.
     losses = ("transductive", "adversarial", "discriminator", "held_out")
     names = ["histogram", "kl", *(f"loss-{name}" for name in losses)]
@@ -154,66 +158,67 @@ def test_pictures_are_those_on_the_page(made: Made) -> None:
 
 def test_quarantine_is_counted_and_shown(made: Made) -> None:
     text = Page(made.campaign).text
-    assert '<td>decode</td><td>UnknownFormat</td><td class="value">1</td>' in text
-    assert '<td>read</td><td>NotOneImage</td><td class="value">1</td>' in text
-    assert "2 images in the sample, expected 1 (png, jpg)" in text
+    assert '<th scope="row">decode/UnknownFormat</th><td class="value">1</td>' in text
+    assert '<th scope="row">read/NotOneImage</th><td class="value">1</td>' in text
+    assert "NotOneImage: 2 images in the sample, expected 1 (png, jpg)" in text
 
 
-def test_a_signal_is_told_with_its_interval_and_the_cut(made: Made) -> None:
-    page = Page(made.campaign)
-    assert "<strong>Yes.</strong>" in page.text
-    assert re.search(r'<th scope="row">AUC</th><td class="value">0.93</td>', page.text)
-    assert re.search(r'its 95 % interval</th>\s*<td class="value">0.88 to 0.97</td>', page.text)
-    assert re.search(r'active latent units</th>\s*<td class="value">30 of 32</td>', page.text)
-    assert "The shading ends at the highest logit that the query picked." in page.text
-    assert "<dt>highest logit picked</dt>" in page.text
+def test_a_signal_has_its_strength_its_interval_and_the_cut(made: Made) -> None:
+    text = Page(made.campaign).text
+    assert "<strong>Yes, the signal is strong.</strong>" in text
+    assert "weak below an AUC of 0.7, moderate below 0.9" in text
+    assert "<dt>signal (strong, AUC 0.93 of 1)</dt><dd>present</dd>" in text
+    assert re.search(r'<th scope="row">AUC \([^)]*\)</th><td class="value">0.93</td>', text)
+    assert re.search(r'its 95% confidence interval</th><td class="value">0.88 to 0.97</td>', text)
+    assert re.search(r'\(active units\)</th><td class="value">30 of 32</td>', text)
+    assert "The shading ends at the highest score that the rule picked, −" in text
+    assert "<dt>highest score picked (logit)</dt>" in text
 
 
 def test_without_a_signal_the_page_has_no_cut_and_says_why_these_were_picked(made: Made, tmp_path: Path) -> None:
     blind = make_round(tmp_path, signal="none")
-    write_report(blind.campaign)
-    page = Page(blind.campaign)
-    assert "<strong>None was found.</strong>" in page.text
-    assert '<p class="warning">no signal, the AUC&#39;s interval, 0.46 to 0.58, includes 0.5' in page.text
-    for wrong in ("highest logit picked", "highest of a candidate", "shading", "thin line"):
-        assert wrong not in page.text
-    assert page.text.count("spread over the latents, for want of a signal") == 3
-    assert "Whatever their logit: there was no signal to go by." in page.text
-    counts = write_report(blind.campaign)["counts"]
-    assert counts == write_report(made.campaign)["counts"]
+    report(blind.campaign)
+    text = Page(blind.campaign).text
+    assert "<strong>No signal was found.</strong>" in text
+    assert "<dt>signal (not beyond chance, AUC 0.52 of 1)</dt><dd>none</dd>" in text
+    assert '<p class="warning">no signal, the AUC&#39;s interval, 0.46 to 0.58, includes 0.5' in text
+    for wrong in ("highest score picked", "shading", "thin line"):
+        assert wrong not in text
+    assert text.count(WITHOUT_SIGNAL["diversity"].reason) == 2
+    assert "Whatever their score: no signal was found." in text
+    assert report(blind.campaign)["counts"] == report(made.campaign)["counts"]
 
 
-def test_a_round_of_an_earlier_version_has_a_report(tmp_path: Path) -> None:
-    old = make_round(tmp_path, signal=None)
-    manifest = old.campaign.stage("selection") / "manifest.json"
-    kept = {name: value for name, value in manifest.read_json().items() if name not in ("signal", "when_no_signal")}
-    manifest.write_json(kept)
-    assert not [name for name in write_report(old.campaign)["files"] if name.startswith("kl")]
-    text = Page(old.campaign).text
-    assert "Not measured: the networks were trained by an earlier version." in text
-    assert "<dt>signal</dt>" not in text
+@pytest.mark.parametrize(("auc", "word"), [(0.55, "weak"), (0.7, "moderate"), (0.89, "moderate"), (0.9, "strong")])
+def test_the_strength_of_a_signal_is_that_of_its_auc(made: Made, auc: float, word: str) -> None:
+    trained = read_manifest(made.campaign, "train", TrainManifest)
+    assert strength({**trained, "diagnosis": {**trained["diagnosis"], "auc": auc}}) == word
+
+
+def test_a_selection_of_an_earlier_version_has_no_report(fresh: Made) -> None:
+    file = fresh.campaign.stage("selection") / "manifest.json"
+    manifest = json.loads(file.read_bytes())
+    del manifest["files"][SAMPLE_FILE]
+    file.write_json(manifest)
+    with pytest.raises(InputError, match="an earlier version of the engine, and this round gets no report; the next"):
+        report(fresh.campaign)
 
 
 def test_second_call_changes_nothing(made: Made) -> None:
     before = snapshot(made.campaign)
-    manifest = write_report(made.campaign)
+    manifest = report(made.campaign)
+    assert describe(made.campaign, manifest) == {"report": made.campaign.stage("report") / "report.html"}
     assert snapshot(made.campaign) == before
-    assert manifest == (made.campaign.stage("report") / "manifest.json").read_json()
+    assert manifest == json.loads((made.campaign.stage("report") / "manifest.json").read_bytes())
 
 
 def test_report_does_not_change_as_labels_come_back(made: Made, fresh: Made) -> None:
     take_back(fresh.campaign, picked_items(fresh.campaign.home, before=1))
-    before, after = write_report(made.campaign), write_report(fresh.campaign)
+    before, after = report(made.campaign), report(fresh.campaign)
     assert after["counts"] == before["counts"]
     homes = made.campaign.home.url, fresh.campaign.home.url
     assert Page(fresh.campaign).text == Page(made.campaign).text.replace(*homes)
     assert {**after["files"], "report.html": ""} == {**before["files"], "report.html": ""}
-
-
-def test_sample_follows_the_seed(made: Made, fresh: Made) -> None:
-    changed = replace(fresh.campaign, config=override(fresh.campaign.config, {"train.seed": 1}, "test"))
-    write_report(changed)
-    assert Page(changed).sample() != Page(made.campaign).sample()
 
 
 def next_round(made: Made, budget: int) -> Campaign:
@@ -227,7 +232,7 @@ def test_items_out_at_a_vendor_are_no_candidates(fresh: Made) -> None:
     picks = picked_items(fresh.campaign.home, before=1)
     take_back(fresh.campaign, picks.slice(0, 10))
     later = next_round(fresh, budget=5)
-    counts = write_report(later)["counts"]
+    counts = report(later)["counts"]
     assert (counts["labelled"], counts["out"], counts["picked"]) == (len(fresh.labelled) + 10, BUDGET - 10, 5)
     assert counts["labelled"] + counts["out"] + counts["picked"] + counts["not_picked"] == len(fresh.logits)
     page = Page(later)
@@ -238,9 +243,9 @@ def test_items_out_at_a_vendor_are_no_candidates(fresh: Made) -> None:
 
 def test_a_round_that_picks_everything_has_no_sample(fresh: Made) -> None:
     later = next_round(fresh, budget=len(fresh.logits) - len(fresh.labelled) - BUDGET)
-    assert "sample.png" not in write_report(later)["files"]
+    assert "sample.png" not in report(later)["files"]
     assert Page(later).sample() == []
-    assert "Nothing that can be picked is left over." in Page(later).text
+    assert "No image that can be picked is left." in Page(later).text
 
 
 def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> None:
@@ -248,13 +253,19 @@ def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> 
     rows = [(DAMAGED[0], "key", 0, "decode", kind, "why") for n, kind in enumerate(kinds) for _ in range(30 - n)]
     table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=QUARANTINE_SCHEMA)
     (fresh.campaign.stage("quarantine") / "000002.parquet").write_table(table)
-    write_report(fresh.campaign)
+    scores, selection = (fresh.campaign.stage(name) / "manifest.json" for name in ("scores", "selection"))
+    manifest = json.loads(scores.read_bytes())
+    manifest["shards"][2]["errors"] = {f"decode/{kind}": 30 - n for n, kind in enumerate(kinds)}
+    sha256 = scores.write_json(manifest)
+    selected = json.loads(selection.read_bytes())
+    selection.write_json({**selected, "inputs": {**selected["inputs"], "scores": sha256}})
+    report(fresh.campaign)
     text = Page(fresh.campaign).text
     for number, kind in enumerate(kinds[:10]):
-        assert f'<td>decode</td><td>{kind}</td><td class="value">{30 - number}</td>' in text
-        assert text.count(f"<td>{kind}</td><td>why</td>") == 1
+        assert f'<th scope="row">decode/{kind}</th><td class="value">{30 - number}</td>' in text
+        assert text.count(f"{kind}: why") == 1
     assert "Fault10" not in text
-    assert re.search(r"others</td>\s*<td class=\"value\">39</td>", text)
+    assert '<th scope="row">others</th><td class="value">39</td>' in text
 
 
 @pytest.mark.parametrize(
@@ -264,7 +275,8 @@ def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> 
         ("rounds/000/train/metrics.parquet", "metrics.parquet: not the file that was committed"),
         ("rounds/000/selection/selection.parquet", "selection.parquet: not the file that was committed"),
         ("labels/initial.parquet", "initial.parquet: not the file that was committed"),
-        ("rounds/000/scores/000001.parquet", "000001.parquet: damaged"),
+        ("rounds/000/selection/candidates/histogram.parquet", "histogram.parquet: not the file that was committed"),
+        ("rounds/000/selection/candidates/sample.parquet", "sample.parquet: not the file that was committed"),
         ("rounds/000/scores/manifest.json", "selection: made from other scores"),
     ],
 )
@@ -275,7 +287,7 @@ def test_a_stage_that_is_not_what_was_committed_is_refused(fresh: Made, file: st
     else:
         path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(InputError, match=re.escape(message)):
-        write_report(fresh.campaign)
+        report(fresh.campaign)
     assert not (fresh.campaign.stage("report") / "manifest.json").exists()
 
 
@@ -284,5 +296,5 @@ def test_a_changed_shard_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "s-1.tar").open("ab") as file:
         file.write(bytes(512))
     with pytest.raises(InputError, match=r"s-1\.tar: changed since init"):
-        write_report(made.campaign)
+        report(made.campaign)
     assert not (made.campaign.stage("report") / "manifest.json").exists()

@@ -5,8 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from engine.report.sheet import MOST_PAIRS, allot, pairs_of, sheet_of
-from engine.report.survey import Members
+from engine.report.sheet import MOST_PAIRS, allot, groups_of, pairs_of
 from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 
 
@@ -18,15 +17,12 @@ def picks(clusters: list[int | None]) -> pa.Table:
     return pa.table(columns).take(pa.array(ranks[::-1], pa.int64()))
 
 
-def test_groups_that_have_no_room_are_counted() -> None:
+def test_groups_that_have_no_room_have_no_rows() -> None:
     # The control arm, though smallest and last, is shown.
-    sheet = sheet_of(picks([3, 7, 5, 7, 3, 5, 9, 3, 7, 7, None]), 7)
-    shown = [
-        (group.is_control, group.cluster, group.size, [row["rank"] for row in group.rows]) for group in sheet.groups
-    ]
-    assert shown == [(False, 7, 4, [1, 3, 8]), (False, 3, 3, [0, 4, 7]), (True, None, 1, [10])]
-    assert (sheet.num_groups_left, sheet.num_picks_left) == (2, 3)
-    assert sheet_of(picks([]), 8) == ([], 0, 0)
+    groups = groups_of(picks([3, 7, 5, 7, 3, 5, 9, 3, 7, 7, None]), 7)
+    shown = [(group.cluster, group.size, [row["rank"] for row in group.rows]) for group in groups]
+    assert shown == [(7, 4, [1, 3, 8]), (3, 3, [0, 4, 7]), (5, 2, []), (9, 1, []), (None, 1, [10])]
+    assert groups_of(picks([]), 8) == []
 
 
 @pytest.mark.parametrize(
@@ -64,8 +60,7 @@ def test_examples_are_of_every_kind_and_of_different_items() -> None:
     others = [candidate(f"b{n}", DUPLICATE, "bytes", f"p{n}") for n in (2, 3)]
     latents = [candidate(f"c{n}", DUPLICATE, "latent", f"p{n}") for n in (1, 2)]
     kept = [candidate(f"p{n}", PICKED) for n in (1, 2, 3)]
-    none = Members(set(), set(), set())
-    pairs = pairs_of(pa.Table.from_pylist([*copies, *others, *kept, *latents]), pa.table({}), none)
+    pairs = pairs_of(pa.Table.from_pylist([*copies, *others, *kept, *latents]), pa.table({}), set())
     assert len(pairs) == MOST_PAIRS
     bytes_first = ["a0", "b2", "b3", *(f"a{n}" for n in range(1, 8))]
     assert [pair.dropped["key"] for pair in pairs] == [*bytes_first, "c1", "c2"]
@@ -78,8 +73,7 @@ def test_what_is_kept_is_named_by_what_became_of_it() -> None:
     rows = [candidate(f"d{n}", DUPLICATE, "bytes", key) for n, key in enumerate(keys)]
     # The fourth is a control pick that is no candidate: its logit stands in the selection alone.
     selection = pa.table({"shard": ["s"], "key": ["p4"], "logit": [4.0]})
-    members = Members({("s", "p5")}, {("s", "p1"), ("s", "p3"), ("s", "p4")}, {("s", "p6")})
-    pairs = pairs_of(pa.Table.from_pylist([*rows, *fates]), selection, members)
+    pairs = pairs_of(pa.Table.from_pylist([*rows, *fates]), selection, {("s", "p5")})
     assert {pair.kept["key"]: pair.kept_as for pair in pairs} == keys
     assert [pair.kept["logit"] for pair in pairs] == [1, 2, 3, 4, None, None]
     assert {(pair.kept["offset"], pair.kept["size_bytes"]) for pair in pairs} == {(3, 4)}

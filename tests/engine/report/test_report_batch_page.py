@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -19,8 +18,9 @@ from engine.campaign.folder import Campaign
 from engine.campaign.opening import create
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
-from engine.models.weights import num_latents
-from engine.report.report import write_report
+from engine.models.weights import make_networks
+from engine.report.report import report
+from engine.report.sheet import KIND_TEXTS
 from engine.selection.select import select
 from engine.tables.selections import CANDIDATES_FILE, CONTROL, DUPLICATE, PASSED_OVER, PICKED
 from tests.conftest import pretend_trained
@@ -65,7 +65,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         self.plain += data
         if self.tag in ("h2", "h3", "h4"):
-            self.blocks[-1] = (data, self.blocks[-1][1])
+            self.blocks[-1] = (" ".join(data.split()), self.blocks[-1][1])
         elif self.blocks and self.blocks[-1][1] and self.tag != "ul ended":
             title, picture, caption = self.blocks[-1][1][-1]
             self.blocks[-1][1][-1] = (title, picture, " ".join([*caption.split(), *data.split()]))
@@ -117,7 +117,7 @@ def number_of(key: str) -> int:
 def score(campaign: Campaign) -> None:
     """Item n has the logit -6 + n / 10, and a duplicate 0.01 more than what it is one of."""
     pretend_trained(campaign)
-    size = num_latents(campaign.config)
+    size = make_networks(campaign.config).num_latents
 
     def logits(shard: str, keys: list[str]) -> Any:
         return np.array([-6 + number_of(key) / 10 + (0 if key.isdigit() else 0.01) for key in keys], np.float32)
@@ -135,7 +135,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     made = made_pool(tmp_path_factory.mktemp("batch"))
     score(made.campaign)
     select(made.campaign)
-    write_report(made.campaign)
+    report(made.campaign)
     return made
 
 
@@ -145,10 +145,10 @@ def fresh(made: Made, tmp_path: Path) -> Campaign:
     return without_report(made.campaign, tmp_path / "campaign")
 
 
-def picked_anew(campaign: Campaign, settings: dict[str, Any]) -> Page:
+def picked_again(campaign: Campaign, settings: dict[str, Any]) -> Page:
     changed = replace(campaign, config=override(campaign.config, settings, "test"))
     select(changed)
-    write_report(changed)
+    report(changed)
     return Page(changed)
 
 
@@ -161,8 +161,8 @@ def test_picks_stand_by_cluster_and_the_control_arm_last(made: Made) -> None:
     ordered = sorted(by_cluster.items(), key=lambda item: (-len(item[1]), item[1][0]["rank"]))
     assert len({len(rows) for rows in by_cluster.values()}) > 1
     assert [row["arm"] for row in control] == ["control"] * 3
-    names = [(f"Cluster {cluster} · {len(rows)}", rows) for cluster, rows in ordered]
-    names.append(("Control: uniform random sample · 3", control))
+    names = [(f"Cluster {cluster} · {len(rows)} image{'s' * (len(rows) > 1)}", rows) for cluster, rows in ordered]
+    names.append(("Control group · 3 images", control))
     shown = Page(made.campaign).groups()
     assert list(shown) == [name for name, _ in names]
     for name, rows in names:
@@ -182,18 +182,18 @@ def test_a_pick_says_how_many_are_like_it_and_the_text_what_the_control_arm_is_f
     marked = [(title, caption) for rows in page.groups().values() for title, _, caption in rows if "×" in caption]
     assert marked == [(marked[0][0], "−4.60 ×2")]
     assert marked[0][0].endswith(": s-0.tar / 0014 and 1 like it")
-    assert "The control arm is there to measure, once labels are back, what the query gains" in page.plain
-    assert "Right of it is the control arm alone." in page.plain
-    assert "Up to the thin line are the 36 candidates of the query." in page.plain
+    assert "The control group is drawn at random: once it is labelled, it shows what the rule gains" in page.plain
+    assert "picked, −3.20. Picks right of it are the control group alone." in page.plain
+    assert "Up to the thin line, −2.80, are the rule’s 36 candidates." in page.plain
 
 
 def test_duplicates_stand_beside_what_is_kept(made: Made) -> None:
     page = Page(made.campaign)
     expected = [
-        ("Same bytes", COPY, "logit −5.69", "0003", "passed over logit −5.70"),
-        ("Same bytes", OF_LABELLED, "logit −4.99", "0010", "labelled"),
-        ("Same picture", AGAIN, "logit −4.59", "0014", "picked logit −4.60"),
-        ("Nearly the same latent", NEAR, "logit −5.49", "0005", "passed over logit −5.50"),
+        ("Same bytes", COPY, "score −5.69", "0003", "passed over score −5.70"),
+        ("Same bytes", OF_LABELLED, "score −4.99", "0010", "labelled"),
+        (KIND_TEXTS["picture"], AGAIN, "score −4.59", "0014", "picked score −4.60"),
+        (KIND_TEXTS["latent"], NEAR, "score −5.49", "0005", "passed over score −5.50"),
     ]
     for (name, figures), (kind, dropped, logit, key, kept) in zip(page.pairs(), expected, strict=True):
         assert name == kind
@@ -205,13 +205,16 @@ def test_duplicates_stand_beside_what_is_kept(made: Made) -> None:
         assert [pixels(picture) for _, picture, _ in figures] == [made.images[dropped], made.images["s-0.tar", key]]
     assert COPY[1] not in page.text
     assert "4 of 36 candidates were dropped" in page.plain
-    assert "Same bytes2 Same picture, encoded, resized or mirrored anew1 Nearly the same latent1 All" in page.plain
+    kinds = [f"{KIND_TEXTS[kind]}{number}" for kind, number in (("bytes", 2), ("picture", 1), ("latent", 1))]
+    assert " ".join([*kinds, "All of them"]) in page.plain
 
 
 def test_the_funnel_is_in_numbers(made: Made) -> None:
-    funnel = "Selection scored64 can be picked63 candidates36 without duplicates32 picked12 by the query9 as control3"
+    numbers = "listed in the pool64 scored64 can be picked63 candidates36 without duplicates32 picked12"
     plain = Page(made.campaign).plain
-    assert f"{funnel} picked in earlier rounds0 highest logit picked−3.20 highest of a candidate−2.80 how" in plain
+    assert f"{numbers} by the rule (query)9 at random (control)3 picked in earlier rounds0" in plain
+    # What is not the default stands beside it.
+    assert f"oversample3.0 (default {CampaignConfig().select.oversample})" in plain
 
 
 def test_the_map_says_what_became_of_the_candidates(made: Made) -> None:
@@ -219,29 +222,29 @@ def test_the_map_says_what_became_of_the_candidates(made: Made) -> None:
     fates = Counter((made.campaign.stage("selection") / CANDIDATES_FILE).read_table()["fate"].to_pylist())
     assert fates[DUPLICATE] == 4
     assert fates[PICKED] == 9
-    legend = f"9 picked by the query {fates[CONTROL]} picked as control 4 duplicates {fates[PASSED_OVER]} passed over"
+    legend = f"9 picked by the rule {fates[CONTROL]} picked at random 4 duplicates {fates[PASSED_OVER]} passed over"
     assert f"{legend} {3 - fates[CONTROL]} not shown" in page.plain
     for name in ("map.png", "map-dark.png"):
         assert base64.b64encode((made.campaign.stage("report") / name).read_bytes()).decode() in page.text
 
 
 def test_a_budget_of_nothing_is_not_taken_for_a_lack_of_signal(fresh: Campaign) -> None:
-    page = picked_anew(fresh, {"select.budget": 0})
+    page = picked_again(fresh, {"select.budget": 0})
     assert "Nothing was picked: select.budget=0." in page.plain
-    assert "There is nothing to draw: there are no candidates." in page.plain
+    assert "There is nothing to draw: of 0 candidates no two differ in their latents." in page.plain
     assert "None was found among the 0 candidates." in page.plain
-    assert "63 images can be picked; there is no pick to show any of them beside." in page.plain
-    assert "signalpresent" in page.plain
-    for wrong in ("no signal to go by", "Without one", "control arm", "thin line", "highest logit picked"):
+    assert "63 images could be picked. None is shown, because there is no pick to compare with." in page.plain
+    assert "signal (strong, AUC 0.93 of 1)present" in page.plain
+    for wrong in ("no signal", "Without a signal", "control group", "thin line", "highest score picked"):
         assert wrong not in page.plain
     assert page.groups() == {}
 
 
 def test_a_batch_that_is_all_control_has_a_signal_and_no_cut(fresh: Campaign) -> None:
-    page = picked_anew(fresh, {"select.control_fraction": 1.0})
-    assert list(page.groups()) == ["Control: uniform random sample · 12"]
-    assert "All of the control arm. Up to the thin line are the 36 candidates of the query." in page.plain
-    for wrong in ("no signal to go by", "Without one", "shading", "highest logit picked"):
+    page = picked_again(fresh, {"select.control_fraction": 1.0})
+    assert list(page.groups()) == ["Control group · 12 images"]
+    assert "All of the control group. Up to the thin line, −2.80, are the rule’s 36 candidates." in page.plain
+    for wrong in ("no signal", "Without a signal", "shading", "highest score picked"):
         assert wrong not in page.plain
 
 
@@ -249,31 +252,8 @@ def test_a_batch_that_is_all_control_has_a_signal_and_no_cut(fresh: Campaign) ->
     ("mode", "text"),
     [
         ("off", "They were not looked for: select.duplicates=off."),
-        ("exact", "Same bytes2 Same picture, encoded, resized or mirrored anew0 Nearly the same latent0"),
+        ("exact", f"Same bytes2 {KIND_TEXTS['picture']}0 {KIND_TEXTS['latent']}0"),
     ],
 )
 def test_the_page_says_what_was_not_looked_for(fresh: Campaign, mode: str, text: str) -> None:
-    assert text in picked_anew(fresh, {"select.duplicates": mode}).plain
-
-
-def test_a_selection_by_an_earlier_version_shows_what_there_is(fresh: Campaign) -> None:
-    folder = fresh.stage("selection")
-    table = (folder / "selection.parquet").read_table()
-    plain = table.drop_columns(["group_size"]).set_column(
-        table.schema.get_field_index("cluster"), "cluster", pa.nulls(len(table), pa.int32())
-    )
-    plain = plain.set_column(plain.schema.get_field_index("arm"), "arm", pa.array(["query"] * len(plain)))
-    manifest = (folder / "manifest.json").read_json()
-    for name in ("signal", "when_no_signal", "highest_candidate_logit"):
-        del manifest[name]
-    manifest["counts"] = {"candidates": 63, "picked": 12, "picked_before": 0}
-    manifest["files"] = {"selection.parquet": (folder / "selection.parquet").write_table(plain)}
-    (folder / "manifest.json").write_json(manifest)
-    files = write_report(fresh)["files"]
-    assert not [name for name in files if name.startswith("map")]
-    page = Page(fresh)
-    assert "Selection can be picked63 picked12 picked in earlier rounds0 highest logit picked−3.20 how" in page.plain
-    assert "They were not looked for: the selection was made by an earlier version." in page.plain
-    assert "Map of the candidates" not in page.plain
-    assert [len(thumbnails) for name, thumbnails in page.blocks if name == "Picked"] == [12]
-    assert page.groups() == {}
+    assert text in picked_again(fresh, {"select.duplicates": mode}).plain

@@ -8,20 +8,10 @@ import torch
 from PIL import Image
 
 from engine.config.options import ImageConfig
-from engine.report.latent_map import Plane
-from engine.report.pictures import (
-    LIGHT,
-    THUMBNAIL_SIDE,
-    Levels,
-    contact_sheet,
-    histogram_chart,
-    kl_chart,
-    map_chart,
-    reference_losses,
-    thumbnail,
-    to_png,
-)
-from engine.report.survey import GROUPS, Bins
+from engine.report.charts import LIGHT, Bins, bins_of, histogram_chart, kl_chart, map_chart, reference_losses
+from engine.report.latent_map import LatentMap
+from engine.report.thumbnails import THUMBNAIL_SIDE, contact_sheet, thumbnail, to_png
+from engine.tables.histogram import HISTOGRAM_SCHEMA, Histogram
 from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 from vaal.losses import adversarial_loss, discriminator_loss
 
@@ -97,10 +87,8 @@ def test_references_are_the_losses_of_a_discriminator_that_answers_zero(num_fold
     logit = torch.zeros(20, num_folds)
     fold = torch.arange(20) % num_folds
     references = reference_losses(num_folds)
-    assert references["adversarial"].level == pytest.approx(adversarial_loss(logit, logit).item())
-    assert references["discriminator"].level == pytest.approx(
-        discriminator_loss(logit, logit, fold, fold).trained.item()
-    )
+    assert references["adversarial"] == pytest.approx(adversarial_loss(logit, logit).item())
+    assert references["discriminator"] == pytest.approx(discriminator_loss(logit, logit, fold, fold).trained.item())
 
 
 def share_of(colour: str, png: bytes) -> float:
@@ -109,43 +97,71 @@ def share_of(colour: str, png: bytes) -> float:
     return float((pixels == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=2).mean())
 
 
+GROUPS = ("labelled", "picked", "not_picked", "out")
 BINS = Bins(np.arange(5.0), {group: np.array([0, 4, 4, 0] if group == "not_picked" else [0] * 4) for group in GROUPS})
 
 
+def test_picks_are_a_group_of_the_histogram() -> None:
+    histogram, picked = Histogram(), np.array([-1, -0.5, 2.25], np.float32)
+    histogram.add("eligible", np.array([*picked, 0, 0, 3, 7.9], np.float32))
+    histogram.add("labelled", np.array([1, 2], np.float32))
+    bins = bins_of(histogram.to_table(), picked)
+    assert {name: int(counts.sum()) for name, counts in bins.counts.items()} == {
+        "labelled": 2, "picked": 3, "not_picked": 4, "out": 0,
+    }  # fmt: skip
+    for name, values in (("picked", picked), ("not_picked", [0, 0, 3, 7.9])):
+        assert bins.counts[name].tolist() == np.histogram(np.array(values, np.float32), bins.edges)[0].tolist()
+
+
+def test_a_histogram_of_nothing_is_drawn() -> None:
+    bins = bins_of(HISTOGRAM_SCHEMA.empty_table(), np.empty(0, np.float32))
+    assert {name: counts.tolist() for name, counts in bins.counts.items()} == {group: [0] for group in GROUPS}
+    with np.errstate(all="raise"):
+        assert share_of(LIGHT.card, histogram_chart(bins, None, None, LIGHT)) > 0.5
+
+
 def test_a_histogram_has_a_cut_where_the_logits_decided() -> None:
-    # Nothing was picked: all that is in the colour of the picked ones is the legend and the line.
     without, with_cut = (
-        share_of(LIGHT.picked, histogram_chart(BINS, levels, LIGHT)) for levels in (Levels(), Levels(2.0, 2.0))
+        share_of(LIGHT.picked, histogram_chart(BINS, *levels, LIGHT)) for levels in ((None, None), (2.0, 2.0))
     )
-    assert 0 < without < 0.7 * with_cut
+    assert without == 0
+    assert with_cut > 1e-3
 
 
 def test_a_histogram_has_a_second_line_where_candidates_were_passed_over() -> None:
-    one, two = (share_of(LIGHT.ink, histogram_chart(BINS, levels, LIGHT)) for levels in (Levels(2, 2), Levels(2, 3.5)))
+    one, two = (share_of(LIGHT.ink, histogram_chart(BINS, 2, highest, LIGHT)) for highest in (2, 3.5))
     assert one < 0.7 * two
 
 
 def test_a_histogram_of_nothing_that_can_be_picked_is_drawn() -> None:
     labelled = Bins(BINS.edges, {group: np.array([int(group == "labelled")] * 4) for group in GROUPS})
     with np.errstate(all="raise"):
-        assert share_of(LIGHT.labelled, histogram_chart(labelled, Levels(), LIGHT)) > 0
+        assert share_of(LIGHT.labelled, histogram_chart(labelled, None, None, LIGHT)) > 0
+
+
+def test_the_words_of_a_histogram_are_not_cut_off() -> None:
+    # Wherever a level is, its words are inside the picture: its edges are blank.
+    for cut, highest in ((0.0, 4.0), (4.0, 0.0), (1.9, 2.1), (2.1, 1.9), (2.0, None)):
+        png = histogram_chart(BINS, cut, highest, LIGHT)
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"), np.int16)
+        for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
+            assert edge.min() == edge.max()
+
+
+def map_of_fates(fates: list[str]) -> LatentMap:
+    points_N2 = np.stack([np.arange(len(fates)), np.arange(len(fates)) % 3.0], axis=1)
+    return LatentMap(points_N2, np.array(fates, object), np.array([0.5, 0.25]), len(fates))
 
 
 def test_the_map_shows_what_was_passed_over() -> None:
-    few, many = (
-        Plane(np.stack([np.arange(n), np.arange(n) % 3.0], axis=1), np.array([PASSED_OVER] * n, object), (0.5, 0.25))
-        for n in (10, 100)
-    )
+    few, many = (map_chart(map_of_fates([PASSED_OVER] * size), LIGHT) for size in (10, 100))
     # The background is what the points leave of it.
-    assert share_of(LIGHT.card, map_chart(many, LIGHT)) < share_of(LIGHT.card, map_chart(few, LIGHT)) - 0.005
+    assert share_of(LIGHT.card, many) < share_of(LIGHT.card, few) - 0.005
 
 
 def test_the_map_has_a_colour_for_what_became_of_the_candidates() -> None:
     def shares(fate: str) -> dict[str, float]:
-        # Ten points, of which all but two are of this fate.
-        points_N2 = np.stack([np.arange(10.0), np.arange(10.0) % 3], axis=1)
-        plane = Plane(points_N2, np.array([PASSED_OVER, PASSED_OVER, *[fate] * 8], object), (0.5, 0.25))
-        png = map_chart(plane, LIGHT)
+        png = map_chart(map_of_fates([PASSED_OVER, PASSED_OVER, *[fate] * 8]), LIGHT)
         return {name: share_of(getattr(LIGHT, name), png) for name in ("picked", "duplicate")}
 
     assert shares(PASSED_OVER) == {"picked": 0, "duplicate": 0}

@@ -11,15 +11,17 @@ import pytest
 
 from engine.campaign.folder import Campaign
 from engine.config.options import ImageConfig
+from engine.errors import InputError
 from engine.pool.identity import fold_of
 from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards, read_shards
 from engine.pool.shard import Shard
-from engine.scoring import chunks
-from engine.scoring.chunks import Reading, chunk_items, read_chunks
+from engine.scoring import chunks, reading
+from engine.scoring.chunks import ITEMS_SCHEMA, chunk_items
+from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.watchdog import EXIT_STATUS, Attempts
-from engine.tables.scores import ITEMS_SCHEMA, unpack
+from engine.tables.scores import unpack
 from tests.rounds import encoded, write_shard
 from vaal.duplicates.perceptual_hash import perceptual_hash
 
@@ -95,17 +97,17 @@ def test_a_chunk_is_bounded_by_its_pixels() -> None:
 def test_an_attempt_that_fails_is_followed_by_one_that_repeats_nothing(
     shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, real = rows(shard), chunks.read_shard
+    whole, real = rows(shard), reading.read_shard
     failures = [12, 3]
 
     def read_and_fail(shard: Shard, image: ImageConfig) -> object:
         fail_at = failures.pop() if failures else -1
         for number, item in enumerate(real(shard, image)):
             if number == fail_at:
-                raise chunks.InputError("a.tar: gone for a moment")
+                raise InputError("a.tar: gone for a moment")
             yield item
 
-    monkeypatch.setattr(chunks, "read_shard", read_and_fail)
+    monkeypatch.setattr(reading, "read_shard", read_and_fail)
     assert rows(shard) == whole
     assert not failures
 
@@ -156,7 +158,7 @@ NAMES = (Reading, ImageConfig, Attempts, list_shards, read_chunks)
 IMPORTS = "\n".join(f"from {thing.__module__} import {thing.__name__}" for thing in NAMES)
 HANGS = f"""
 import sys, time
-import {chunks.__name__} as chunks
+import {chunks.__name__} as chunks, {reading.__name__} as reading_module
 {IMPORTS}
 
 class Told(Attempts):
@@ -176,7 +178,7 @@ print("read")
     [
         # A regular expression that takes for ever holds the interpreter's lock as a decoder in C may; a sleep does not.
         ("chunks.decode = lambda data, image: time.sleep(99)", 0.0, "a.tar '00'\n"),
-        ("chunks.read_shard = lambda shard, image: (time.sleep(99) for _ in range(1))", 0.0, "a.tar ''\n"),
+        ("reading_module.read_shard = lambda shard, image: (time.sleep(99) for _ in range(1))", 0.0, "a.tar ''\n"),
         # The time in which a chunk is scored, or waits to be, is not the reader's.
         ("", 1.5, "read\n"),
     ],

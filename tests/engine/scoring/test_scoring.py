@@ -220,11 +220,11 @@ def test_a_shard_that_cannot_be_read_is_quarantined_whole_until_it_can(
     assert {name: files(campaign)[name] for name in kept} == kept
     manifest = read_manifest(campaign, "scores", ScoresManifest)
     assert manifest["counts"] == {"shards": 4, "listed": 121, "scored": 119, "quarantined": 2}
-    assert len([line for line in log if "its bytes changed since it was listed; it is scored anew" in line]) == 2
+    assert len([line for line in log if "its bytes changed since it was listed; it is scored again" in line]) == 2
     assert set(table(campaign, "quarantine")["shard"].to_pylist()) == {"some.tar"}
 
 
-def test_a_shard_that_changed_is_scored_anew_while_nothing_is_selected(
+def test_a_shard_that_changed_is_scored_again_while_nothing_is_selected(
     make_campaign: MakeCampaign, mixed: tuple[list[str], Path]
 ) -> None:
     shards, labels = mixed

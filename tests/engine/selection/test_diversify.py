@@ -9,9 +9,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from engine.pool.identity import draw_of
 from engine.selection import diversify
-from engine.selection.diversify import METHODS, choose, cluster
+from engine.selection.diversify import choose, cluster
 from engine.tables.scores import latents_of
-from vaal.diversity import mini_batches
+from vaal.diversity import DIVERSIFIERS, mini_batches
 from vaal.diversity.gumbel import gumbel_top_b
 
 NUM_LATENTS = 4
@@ -42,7 +42,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mini_batches, "STEPS", 8)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DIVERSIFIERS)
 @pytest.mark.parametrize("b", [0, 1, 7, 80])
 @pytest.mark.parametrize("num_taken", [0, 20])
 def test_b_candidates_are_chosen_once_each_and_again_the_same(method: str, b: int, num_taken: int) -> None:
@@ -54,21 +54,23 @@ def test_b_candidates_are_chosen_once_each_and_again_the_same(method: str, b: in
     assert (first.objective is not None) == (method == "facility" and b > 0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DIVERSIFIERS)
 @pytest.mark.parametrize("b", [-1, 81])
 def test_a_wrong_b_is_refused(method: str, b: int) -> None:
     with pytest.raises(ValueError, match=f"from 0 to the 80 candidates, got {b}"):
         choose(method, CANDIDATES, TAKEN, CLUSTERS, b, 0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DIVERSIFIERS)
 def test_of_no_candidates_none_are_chosen(method: str) -> None:
     assert choose(method, CANDIDATES.slice(0, 0), TAKEN, CLUSTERS[:0], 0, 0).picked_B.tolist() == []
 
 
 def test_none_is_the_head_and_the_others_are_not() -> None:
     heads = {
-        name for name in METHODS if choose(name, CANDIDATES, TAKEN, CLUSTERS, 20, 0).picked_B.tolist() == [*range(20)]
+        name
+        for name in DIVERSIFIERS
+        if choose(name, CANDIDATES, TAKEN, CLUSTERS, 20, 0).picked_B.tolist() == [*range(20)]
     }
     assert heads == {"none"}
 
@@ -81,7 +83,7 @@ def test_what_is_taken_changes_the_choice(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["gumbel", "facility", "mini_batches"])
 def test_the_seed_changes_the_choice(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diversify, "PART_ITEMS", 30)
+    monkeypatch.setattr("vaal.diversity.facility.PART_ITEMS", 30)
     picks = [choose(method, CANDIDATES, TAKEN, CLUSTERS, 10, seed).picked_B.tolist() for seed in range(4)]
     assert len(set(map(tuple, picks))) > 1
 
@@ -152,11 +154,11 @@ def test_clusters_of_more_candidates_than_are_fitted_or_assigned_at_once(monkeyp
 def test_a_method_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def look(*_: object) -> diversify.Choice:
+    def look(b: int) -> diversify.Choice:
         seen.extend(library["num_threads"] for library in threadpool_info())
-        return diversify.Choice(np.arange(1))
+        return diversify.Choice(np.arange(b))
 
-    monkeypatch.setitem(METHODS, "none", look)
+    monkeypatch.setattr("vaal.ranking.first", look)
     with threadpool_limits(2):
         choose("none", CANDIDATES, TAKEN, CLUSTERS, 1, 0)
     assert set(seen) == {1}
@@ -169,7 +171,7 @@ def test_the_number_of_threads_does_not_matter() -> None:
         torch.set_num_threads(num_threads)
         with threadpool_limits(num_threads):
             clusters = cluster(latents_of(candidates), 3)
-            picks = [choose(name, candidates, taken, clusters, 60, 3).picked_B.tolist() for name in METHODS]
+            picks = [choose(name, candidates, taken, clusters, 60, 3).picked_B.tolist() for name in DIVERSIFIERS]
             assert torch.get_num_threads() == num_threads
         return [clusters.tolist(), *picks]
 

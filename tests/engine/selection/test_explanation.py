@@ -1,6 +1,7 @@
 """`vaal select --explain`: of every item of the pool, the truth about why it was or was not picked."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def test_of_all_others_what_kept_them_out(selected: Campaign) -> None:
     found = why(selected, rows(out, "selection.parquet")[3])
     assert found["outcome"] == "out at a vendor"
     assert "picked in round 000" in found["why"]
-    entry = (selected.stage("scores") / "manifest.json").read_json()["shards"][2]
+    entry = json.loads((selected.stage("scores") / "manifest.json").read_bytes())["shards"][2]
     bad = (selected.stage("quarantine") / entry["file"]).read_table().to_pylist()[0]
     assert why(selected, bad) | {"why": ""} == {
         "shard": bad["shard"], "key": bad["key"], "outcome": "quarantined", "why": "",

@@ -91,10 +91,10 @@ def test_reduced_parts_merge_to_the_whole_in_any_tree(items: list[Item], size: i
     table = table.set_column(2, "logit", table["logit"].cast(pa.float32()))
     ends = [0, *sorted(cuts), len(items)]
     pieces = [table.slice(a, max(0, b - a)) for a, b in itertools.pairwise(ends)]
-    tree = Lowest(size)
+    tree = Lowest(size, reduction._lowest_rows)
     for piece in reversed(pieces):
         tree.add(first(piece, size))
-    assert names(first(tree.rows(), size)) == names(first(table, size)) == definition(items, size)
+    assert names(first(tree.result(), size)) == names(first(table, size)) == definition(items, size)
 
 
 @settings(deadline=None)
@@ -117,23 +117,23 @@ def test_the_bound_is_the_mth_lowest_logit(shards: list[list[float]], counted_si
 
 
 def test_the_logits_held_are_few() -> None:
-    lows, held = reduction._Lows(10), []
+    lows, held = reduction._LowestLogits(10), []
     for begin in range(5000, 0, -25):
         values = np.arange(begin, begin + 25, dtype=np.float32)
         lows.add(values[values <= lows.cut])
         held.append(sum(map(len, lows._pieces)))
     assert max(held) < 20 + 25
-    assert sorted(lows.values()) == list(range(25, 35))
+    assert sorted(lows.result()) == list(range(25, 35))
 
 
 def test_many_equal_logits_are_held_in_memory_of_twice_m() -> None:
-    lowest, held = Lowest(10), []
+    lowest, held = Lowest(10, reduction._lowest_rows), []
     for begin in range(0, 5000, 25):
         keys = [f"{number:05d}" for number in range(begin, begin + 25)][::-1]
         lowest.add(pa.table({"shard": ["s"] * 25, "key": keys, "logit": pa.array([0.5] * 25, pa.float32())}))
-        held.append(sum(map(len, lowest._tables)))
+        held.append(sum(map(len, lowest._pieces)))
     assert max(held) <= 20
-    assert sorted(lowest.rows()["key"].to_pylist()) == [f"{number:05d}" for number in range(10)]
+    assert sorted(lowest.result()["key"].to_pylist()) == [f"{number:05d}" for number in range(10)]
 
 
 def test_ray_tasks_over_many_parts_find_the_same(
@@ -189,7 +189,7 @@ def test_row_groups_above_the_bound_are_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("logit", "what"), [(float("nan"), "NaN"), (None, "missing")])
 def test_an_item_without_a_score_is_an_error_with_file_and_key(tmp_path: Path, logit: Any, what: str) -> None:
     entry = commit(tmp_path, "a.tar", [("x", 1.0), ("y", 5.0), ("z", 2.0), ("w", logit)])
-    with pytest.raises(InputError, match=rf"{entry['file']}: the logit of w is {what}; .*run: vaal score"):
+    with pytest.raises(InputError, match=rf"{entry.file}: the logit of w is {what}; .*run: vaal score"):
         reduce(tmp_path, sources_of([entry], set()), 1)
 
 
@@ -204,7 +204,7 @@ def test_a_byte_that_changed_anywhere_is_an_error_with_the_file(tmp_path: Path, 
     entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(30)])
     reduce(tmp_path, sources_of([entry], set()), 1)
     flip(tmp_path / entry.file, place)
-    with pytest.raises(InputError, match=rf"{entry['file']}: damaged since it was committed: its SHA-256"):
+    with pytest.raises(InputError, match=rf"{entry.file}: damaged since it was committed: its SHA-256"):
         reduce(tmp_path, sources_of([entry], set()), 1)
 
 
@@ -218,7 +218,7 @@ def test_a_byte_that_changed_anywhere_is_an_error_with_the_file(tmp_path: Path, 
     ],
 )
 def test_a_file_that_is_not_the_manifests_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(30)]) | change
+    entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(30)])._replace(**change)
     with pytest.raises(InputError, match=message):
         reduce(tmp_path, sources_of([entry], set()), 1)
 

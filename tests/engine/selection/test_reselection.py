@@ -1,6 +1,7 @@
-"""A selection is made once; anew when its options change; and, handed out, by force alone: nothing is sent twice."""
+"""A selection is made once; again when its options change; and, handed out, by force alone: nothing is sent twice."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(scored: Campaign, left
     assert files(scored) == whole
 
 
-def test_other_options_make_it_anew_as_long_as_it_is_not_handed_out(scored: Campaign) -> None:
+def test_other_options_make_it_again_as_long_as_it_is_not_handed_out(scored: Campaign) -> None:
     select(scored)
     lines: list[str] = []
     manifest = select(with_options(scored, budget=25), Run(log=lines.append))
@@ -76,10 +77,10 @@ def test_other_options_make_it_anew_as_long_as_it_is_not_handed_out(scored: Camp
     assert picked_items(scored.home, before=0).num_rows == 0
 
 
-def test_a_train_manifest_that_was_written_anew_changes_nothing(scored: Campaign) -> None:
+def test_a_train_manifest_that_was_written_again_changes_nothing(scored: Campaign) -> None:
     first = select(scored)
     manifest = scored.stage("train") / "manifest.json"
-    manifest.write_json({**manifest.read_json(), "completed_at": "later"})
+    manifest.write_json({**json.loads(manifest.read_bytes()), "completed_at": "later"})
     assert select(scored) == first
 
 
@@ -142,7 +143,7 @@ def test_a_replacement_that_fails_leaves_what_there_was(scored: Campaign) -> Non
     export(scored)
     with pytest.raises(ConfigError, match="only"):
         select(with_options(scored, budget=1550), force=True)
-    assert (scored.stage("selection") / "manifest.json").read_json() == manifest
+    assert json.loads((scored.stage("selection") / "manifest.json").read_bytes()) == manifest
     assert (scored.stage("handoff/generic") / "manifest.json").exists()
     assert picked_items(scored.home, before=0).num_rows == 0
 
@@ -159,7 +160,7 @@ def test_nothing_is_replaced_that_cannot_be_recorded(scored: Campaign) -> None:
 
 def test_scores_of_other_weights_are_refused(scored: Campaign) -> None:
     manifest = scored.stage("scores") / "manifest.json"
-    manifest.write_json({**manifest.read_json(), "inputs": {"vae.safetensors": "0" * 64}})
+    manifest.write_json({**json.loads(manifest.read_bytes()), "inputs": {"vae.safetensors": "0" * 64}})
     with pytest.raises(InputError, match=r"scores: made with another vae.safetensors than there is now .*vaal score"):
         select(scored)
 

@@ -58,7 +58,7 @@ def test_selection_is_sort_everything_and_take_b(scored: Campaign) -> None:
     assert manifest["highest_candidate_logit"] == sorted(row["logit"] for row in everything)[299]
     assert {pick["displaced_key"] for pick in picks} == {None}
     assert manifest["highest_picked_logit"] == expected[-1]["logit"]
-    assert {pick["reason"] for pick in picks} == {"lowest labelled-logit"}
+    assert {pick["reason"] for pick in picks} == {"least like the labelled images (lowest logit)"}
     assert (manifest["signal"], manifest["when_no_signal"]) == ("present", None)
     for stage in ("train", "scores"):
         content = Path((scored.stage(stage) / "manifest.json").path).read_bytes()
@@ -73,13 +73,15 @@ def test_tasks_of_a_cluster_pick_what_one_process_picks(
     rng = np.random.default_rng(0)
     fabricate_scores(campaign, lambda _, keys: rng.integers(-20, 20, len(keys)), quarantine_every=50)
     select(campaign)
-    alone = [rows(campaign, "selection"), rows(campaign, "selection/candidates")]
+    folder = Path(campaign.stage("selection").path)
+    alone = {file.name: file.read_bytes() for file in folder.rglob("*.parquet")}
+    assert len(alone) == 4
     (campaign.stage("selection") / "manifest.json").delete()
     monkeypatch.setattr(parts, "PART_ROWS", 300)
     shares: list[float] = []
     select(campaign, Run(on_progress=lambda share, _: shares.append(share)))
-    assert [rows(campaign, "selection"), rows(campaign, "selection/candidates")] == alone
-    assert {pick["arm"] for pick in alone[0]} == {"query", "control"}
+    assert {file.name: file.read_bytes() for file in folder.rglob("*.parquet")} == alone
+    assert {pick["arm"] for pick in rows(campaign, "selection")} == {"query", "control"}
     assert shares == sorted(shares)
     assert (len(shares), shares[-1]) == (10, 1)
 
