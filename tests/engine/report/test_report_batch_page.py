@@ -214,7 +214,8 @@ def test_the_funnel_is_in_numbers(made: Made) -> None:
     plain = Page(made.campaign).plain
     assert f"{numbers} by the rule (query)9 at random (control)3 picked in earlier rounds0" in plain
     # What is not the default stands beside it.
-    assert f"oversample3.0 (default {CampaignConfig().select.oversample})" in plain
+    assert "oversample3.0 duplicates" in plain
+    assert "control_fraction0.25 (default 0.05)" in plain
 
 
 def test_the_map_says_what_became_of_the_candidates(made: Made) -> None:
