@@ -16,7 +16,7 @@ def campaign(make_campaign: MakeCampaign) -> Campaign:
 
 def shard(listed: int, bad: int, failure: str = "") -> ShardRecord:
     """A committed shard whose quarantine file is not read: it names no error."""
-    return ShardRecord("a.parquet", listed, listed - bad, bad, "00", 99, failure, {})
+    return ShardRecord("a.tar", "a.parquet", listed, listed - bad, bad, "00", 99, failure)
 
 
 def refused(campaign: Campaign, **shards: ShardRecord) -> str:
