@@ -1,5 +1,6 @@
 """Real small data: scikit-learn's digits as shards, a campaign on them, and one local Ray for the whole run."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from vaal.signal import Diagnosis, Interval
 from vaal.step import StepLosses
 
 MakeCampaign = Callable[..., Campaign]
+# How often Ray Train's controller looks at its workers; every checkpoint waits for it. Its own default is 2 seconds.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 
 @pytest.fixture(scope="session")
