@@ -6,11 +6,15 @@ picked. Random flips and crops are the caller's.
 Shape suffixes: B batch, C image channels, H height, W width, F features, N classes.
 """
 
+from typing import TYPE_CHECKING
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaal.networks import encoder_stages, initialise, stage, stage_widths
-from vaal.step import Updater
+
+if TYPE_CHECKING:
+    from vaal.step import Updater
 
 BLOCKS = 2
 """Convolutions at each resolution, the second one residual."""
@@ -46,7 +50,7 @@ def task_loss(logits_BN: Tensor, label_B: Tensor) -> Tensor:
     return F.cross_entropy(logits_BN, label_B)
 
 
-def task_step(task: Updater, x_BCHW: Tensor, label_B: Tensor, weight: float = 1.0) -> Tensor:
+def task_step(task: "Updater", x_BCHW: Tensor, label_B: Tensor, weight: float = 1.0) -> Tensor:
     """Move the task learner by a micro-batch of this weight (see `vaal.step.Batch`).
 
     Returns its loss before the move, without the weight, detached: a float32 scalar in nats.

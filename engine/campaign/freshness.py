@@ -62,13 +62,15 @@ def _imports(source: bytes) -> tuple[str, ...]:
     return tuple(_all_imports(ast.parse(source)))
 
 
-def _all_imports(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _all_imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             # The name may itself be a module.
             yield from (f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from _all_imports(node)
 
 
 def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, str]:

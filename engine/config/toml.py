@@ -12,6 +12,7 @@ from engine.errors import ConfigError, InputError, one_line
 
 FORMAT = 1
 """Of a campaign's folder. A campaign of a newer format is refused by name."""
+LAST_LINE = "# The end of campaign.toml."
 
 
 def parse_config(text: str, source: str) -> CampaignConfig:
@@ -37,9 +38,11 @@ def parse_campaign(content: bytes, source: str) -> CampaignConfig:
     """The model of a `campaign.toml`. As `parse_config`, but raises InputError where it is cut off or not UTF-8."""
     try:
         text = content.decode()
-        tomllib.loads(text)
+        # Cut off at the end of a line it is valid TOML, in which the options that are lost have their defaults.
+        if "format" in tomllib.loads(text) and not text.rstrip().endswith(LAST_LINE):
+            raise ValueError(f"the last line is not '{LAST_LINE}'")
     except ValueError as error:
-        raise InputError(f"{source}: damaged, not valid TOML: {one_line(error)}; restore it from a copy") from error
+        raise InputError(f"{source}: damaged, or cut off: {one_line(error)}; restore it from a copy") from error
     return parse_config(text, source)
 
 
@@ -98,4 +101,4 @@ def to_toml(config: CampaignConfig) -> str:
             document.add(name, table)
         else:
             add(document, name, value)
-    return tomlkit.dumps(document)
+    return f"{tomlkit.dumps(document)}\n{LAST_LINE}\n"

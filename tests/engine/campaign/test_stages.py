@@ -1,0 +1,72 @@
+"""One table of stages: what follows from it, and that every row is a stage."""
+
+import inspect
+import pkgutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.campaign import stages
+from engine.campaign.opening import open_campaign
+from engine.campaign.stages import COMMANDS_WITH_RAY, QUIET, STAGES, Run, run_stage, stage_of
+from engine.campaign.status import status
+from engine.config.options import CampaignConfig
+from engine.errors import ConfigError
+from engine.handoff import VENDORS, Vendor
+from engine.handoff.export import export
+from engine.selection.select import select
+from jobs.cli import PAGES
+from tests.conftest import MakeCampaign, pretend_trained
+from tests.fabricate import fabricate_scores
+from tests.rounds import make_round
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_row_is_a_stage_with_the_one_signature(stage: stages.Stage) -> None:
+    function = pkgutil.resolve_name(f"{stage.module}:{stage.command}")
+    first, second, *others = inspect.signature(function).parameters.values()
+    assert (first.name, second.name, second.default) == ("campaign", "run", QUIET)
+    assert all(other.kind is inspect.Parameter.KEYWORD_ONLY and other.default is not other.empty for other in others)
+    assert callable(pkgutil.resolve_name(f"{stage.module}:describe"))
+    assert stage.command in PAGES
+    assert set(stage.freezes) < set(CampaignConfig.model_fields)
+    assert stage_of(stage.command) == stage_of(f"{stage.name}/x") == stage
+
+
+def test_the_commands_with_ray_are_those_that_take_an_address() -> None:
+    takes_address = {name for name, page in PAGES.items() if "address" in inspect.signature(page).parameters}
+    assert takes_address - {"demo", "submit"} == COMMANDS_WITH_RAY
+    assert "select" in COMMANDS_WITH_RAY
+
+
+def test_a_stage_runs_by_its_command_and_its_manifest_is_returned(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    pretend_trained(campaign)
+    fabricate_scores(campaign, lambda _, keys: np.zeros(len(keys), np.float32))
+    lines: list[str] = []
+    manifest = run_stage("select", campaign, Run(log=lines.append))
+    assert manifest["counts"]["picked"] == 100
+    assert lines[-1].endswith("1,597 can be picked")
+    assert run_stage("select", open_campaign(str(campaign.home)), force=True)["counts"] == manifest["counts"]
+    assert stage_of("select").describe(campaign, manifest)["picked"] == 100
+
+
+def test_a_second_vendor_breaks_neither_status_nor_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VENDORS, "other", Vendor("engine.handoff.generic", "the same files"))
+    campaign = make_round(tmp_path).campaign
+    assert export(campaign, vendor="other")["stage"] == "handoff/other"
+    found = status(campaign)["rounds"][0]["stages"]
+    assert list(found) == ["train", "scores", "selection", "handoff/other", "report"]
+    export(campaign)
+    found = status(campaign)["rounds"][0]["stages"]
+    assert list(found) == ["train", "scores", "selection", "handoff/generic", "handoff/other", "report"]
+    assert found["handoff/other"]["images"] == found["handoff/generic"]["images"] == 60
+    # Handed out to either, the selection is replaced by force alone, and both batches are recorded.
+    with pytest.raises(ConfigError, match="too late for round 000"):
+        open_campaign(str(campaign.home), ["select.budget=5"])
+    select(campaign, force=True)
+    assert not campaign.completed("handoff")
+    kept = campaign.stage("selection") / "replaced/000/handoff"
+    assert kept.folders() == ["generic", "other"]
+    assert all((kept / vendor / "tasks.csv").exists() for vendor in kept.folders())
