@@ -14,10 +14,8 @@ from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _DPI = 200
-_MOST_POINTS = 4000
 _DASHED = (0, (4, 2))
 _NO_VALUES = pa.table([[0.0], [1.0], [0], [0], [0]], schema=HISTOGRAM_SCHEMA)
 
@@ -61,7 +59,12 @@ def histogram_chart(bins: Bins, cut: float | None, highest: float | None, theme:
 
     `cut`: the highest logit that the query picked; `highest`: that of a candidate; None where no logit decided.
     """
-    figure, axes = _new_chart(4.6, 2.8, theme)
+    axes = _new_axes(
+        (4.6, 2.8),
+        theme,
+        "score (logit):\nnatural log of the odds that an image is labelled",
+        "share per unit of score",
+    )
     width = bins.edges[1] - bins.edges[0]
     labelled, picked = bins.counts["labelled"], bins.counts["picked"]
     unlabelled = picked + bins.counts["not_picked"]
@@ -76,9 +79,7 @@ def histogram_chart(bins: Bins, cut: float | None, highest: float | None, theme:
         _draw_level(axes, cut, "highest picked", 1.2, theme.picked)
     if highest is not None and highest != cut:
         _draw_level(axes, highest, "highest candidate", 0.7, theme.ink)
-    axes.set_xlabel("score (logit):\nnatural log of the odds that an image is labelled")
-    axes.set_ylabel("share per unit of score")
-    return _finish(figure, axes, theme)
+    return _png(axes)
 
 
 def _draw_level(axes: "Axes", level: float, text: str, width: float, colour: str) -> None:
@@ -95,7 +96,8 @@ def _draw_level(axes: "Axes", level: float, text: str, width: float, colour: str
 
 def map_chart(latent_map: LatentMap, theme: Theme) -> bytes:
     """The candidates on the plane, by what became of them; what is picked is drawn last."""
-    figure, axes = _new_chart(4.6, 3.8, theme)
+    names = (f"principal component {n + 1} ({latent_map.shares_2[n]:.0%} of the variance)" for n in (0, 1))
+    axes = _new_axes((4.6, 3.8), theme, *names)
     size = 26 if len(latent_map.points_N2) < 500 else 12
     looks: dict[str, dict[str, Any]] = {
         PASSED_OVER: {"color": theme.not_picked, "s": size * 0.7, "alpha": 0.6, "linewidths": 0},
@@ -105,24 +107,20 @@ def map_chart(latent_map: LatentMap, theme: Theme) -> bytes:
     }
     for fate, look in looks.items():
         axes.scatter(*latent_map.points_N2[latent_map.fate_N == fate].T, **look)
-    for number, (name, share) in enumerate(zip("xy", latent_map.shares_2, strict=True), 1):
-        axes.set(**{f"{name}label": f"principal component {number} ({100 * share:.0f} % of the variance)"})
     axes.set_aspect("equal", adjustable="datalim")
     axes.locator_params(nbins=7)
-    return _finish(figure, axes, theme)
+    return _png(axes)
 
 
 def kl_chart(kl_Z: list[float], theme: Theme) -> bytes:
     """The KL of each latent unit in nats, largest first."""
-    figure, axes = _new_chart(4.6, 2.4, theme)
+    axes = _new_axes((4.6, 2.4), theme, "number in the description (latent unit)", "information (KL, nats)")
     axes.bar(range(1, len(kl_Z) + 1), sorted(kl_Z, reverse=True), width=0.8, color=theme.muted)
     axes.set_xlim(0.4, len(kl_Z) + 0.6)
     # A collapsed posterior looks flat, and not as its own noise enlarged.
     axes.set_ylim(0, max(1.08 * max(kl_Z), 0.1))
     axes.locator_params(axis="x", integer=True, nbins=9)
-    axes.set_xlabel("number in the description (latent unit)")
-    axes.set_ylabel("information (KL, nats)")
-    return _finish(figure, axes, theme)
+    return _png(axes)
 
 
 def reference_losses(num_folds: int) -> dict[str, float]:
@@ -133,9 +131,8 @@ def reference_losses(num_folds: int) -> dict[str, float]:
 
 def loss_chart(step: NDArray[np.int32], loss: NDArray[np.float32], reference: float | None, theme: Theme) -> bytes:
     """A loss against the step: single steps thin, their moving average thick, and the reference dashed."""
-    figure, axes = _new_chart(3.7, 2.3, theme)
-    stride = math.ceil(len(step) / _MOST_POINTS)
-    axes.plot(step[::stride], loss[::stride], color=theme.muted, alpha=0.4, linewidth=0.7)
+    axes = _new_axes((3.7, 2.3), theme, "training step", "loss (nats)")
+    axes.plot(step, loss, color=theme.muted, alpha=0.4, linewidth=0.7)
     axes.plot(step, _smooth(loss), color=theme.ink, linewidth=1.5)
     low, high = (float(level) for level in np.quantile(loss[len(loss) // 20 :], (0.005, 0.995)))
     looks: dict[str, Any] = {"fontsize": 9, "color": theme.muted, "pad": 3}
@@ -150,9 +147,7 @@ def loss_chart(step: NDArray[np.int32], loss: NDArray[np.float32], reference: fl
     axes.set_xlim(0, max(1, int(step[-1])))
     axes.ticklabel_format(useOffset=False)
     axes.locator_params(axis="x", integer=True, nbins=6)
-    axes.set_xlabel("training step")
-    axes.set_ylabel("loss (nats)")
-    return _finish(figure, axes, theme)
+    return _png(axes)
 
 
 def smoothing_steps(num_steps: int) -> int:
@@ -163,23 +158,24 @@ def smoothing_steps(num_steps: int) -> int:
 def _smooth(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Centred moving average; at the ends, of what there is."""
     ones = np.ones(smoothing_steps(len(values)))
-    total: NDArray[np.float64] = np.convolve(values, ones, "same")
-    return total / np.convolve(np.ones(len(values)), ones, "same")
+    total, count = (np.convolve(found, ones, "same") for found in (values, np.ones(len(values))))
+    return np.asarray(total / count)
 
 
-def _new_chart(width: float, height: float, theme: Theme) -> "tuple[Figure, Axes]":
+def _new_axes(size: tuple[float, float], theme: Theme, x_name: str, y_name: str) -> "Axes":
+    """The axes of a figure of this size, inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor=theme.card)
-    return figure, figure.add_subplot(facecolor="none")
-
-
-def _finish(figure: "Figure", axes: "Axes", theme: Theme) -> bytes:
+    axes = Figure(size, dpi=_DPI, layout="constrained", facecolor=theme.card).add_subplot(facecolor="none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.muted)
     axes.tick_params(colors=theme.muted, labelsize=9)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=theme.muted, fontsize=9.5)
+    axes.set_xlabel(x_name, color=theme.muted, fontsize=9.5)
+    axes.set_ylabel(y_name, color=theme.muted, fontsize=9.5)
+    return axes
+
+
+def _png(axes: "Axes") -> bytes:
     png = io.BytesIO()
-    figure.savefig(png, format="png")
+    axes.figure.savefig(png, format="png")  # type: ignore[union-attr]
     return png.getvalue()

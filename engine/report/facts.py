@@ -75,7 +75,7 @@ def signal_facts(train: TrainManifest) -> Row:
     }
     if found["latent_units"]:
         facts |= {
-            "numbers in use of a description (active units)": f"{found['active_units']} of {found['latent_units']}",
+            "numbers of a description in use (active units)": f"{found['active_units']} of {found['latent_units']}",
             "error of redrawn images (mean square, pixels in [−1, 1])": f"{found['mean_squared_error']:.3g}",
         }
     return facts
@@ -89,7 +89,7 @@ def round_facts(config: CampaignConfig, manifests: Manifests, labels: pa.Table, 
     counts = selection["counts"]
     return {
         "Labelled images": {"from the start": rounds.count(None), **by_round, "picked earlier, no label yet": num_out},
-        "Images, from the pool to the batch": {
+        "Images, from pool to batch": {
             "listed in the pool": scores["counts"]["listed"],
             "scored": counts["scored"],
             "can be picked": counts["eligible"],
@@ -108,18 +108,15 @@ def round_facts(config: CampaignConfig, manifests: Manifests, labels: pa.Table, 
             "seed": config.train.seed,
             "code version": ", ".join(sorted({manifest["code_version"] for manifest in manifests[:3]})),
         },
+        **{f"Settings: {section}": _settings(config, section) for section in ("image", "train", "score", "select")},
     }
 
 
-def settings(config: CampaignConfig) -> dict[str, Row]:
-    """What may change results, by section; beside a value that is not the default stands the default."""
-    found: dict[str, Row] = {}
-    for name in ("image", "train", "score", "select"):
-        section = getattr(config, name)
-        default = result_values(type(section)())
-        values = result_values(section).items()
-        found[name] = {key: now if now == default[key] else f"{now} (default {default[key]})" for key, now in values}
-    return found
+def _settings(config: CampaignConfig, section: str) -> Row:
+    """What may change results. Beside a value that is not the default stands the default."""
+    options = getattr(config, section)
+    default, values = result_values(type(options)()), result_values(options).items()
+    return {key: now if now == default[key] else f"{now} (default {default[key]})" for key, now in values}
 
 
 def logit_text(value: float) -> str:

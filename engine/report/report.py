@@ -7,7 +7,6 @@ the report on an earlier round does not change as labels come back.
 from collections import Counter
 from datetime import datetime
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from engine.campaign.stages import QUIET, Run
 from engine.report import charts, facts
 from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
-from engine.report.sheet import KIND_TEXTS, groups_of, pairs_of
-from engine.report.thumbnails import contact_sheet, data_uri, read_thumbnails, to_png
+from engine.report.sheet import KIND_TEXTS, groups_of, in_turns, pairs_of
+from engine.report.thumbnails import THUMBNAIL_SIDE, contact_sheet, data_uri, read_thumbnails, to_png
 from engine.storage.location import Location
 from engine.tables import selections
 from engine.tables.error_classes import survey
@@ -73,10 +72,10 @@ def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
 
 def _make(campaign: Campaign, manifests: Manifests) -> tuple[dict[str, bytes], dict[str, int]]:
     """The files of the report by name, and its counts."""
-    train, scores, selection, _ = manifests
+    _, scores, selection, _ = manifests
     labels = _labels_at_selection(campaign.home, selection)
     picks, candidates, histogram, drawn = (
-        _table(campaign.stage("selection"), name, selection)
+        _read(campaign.stage("selection") / name, selection["files"][name])
         for name in ("selection.parquet", selections.CANDIDATES_FILE, selections.HISTOGRAM_FILE, selections.SAMPLE_FILE)
     )
     labelled = set(zip(labels["shard"].to_pylist(), labels["key"].to_pylist(), strict=True))
@@ -91,34 +90,29 @@ def _make(campaign: Campaign, manifests: Manifests) -> tuple[dict[str, bytes], d
     pictures = _draw(campaign, manifests, bins, latent_map)
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
     others = sum(fault.items for fault in faults[MOST_FAULTS:])
-    # Of every kind of fault while there is room.
-    turns = zip_longest(*(fault.examples for fault in faults))
     page = _render(
         campaign=campaign,
-        **manifests._asdict(),
+        manifests=manifests,
+        labels=labels,
+        facts=facts,
+        charts=charts,
         picked_at=datetime.fromisoformat(selection["completed_at"]),
-        headline=facts.headline(manifests, len(labels)),
-        strength=facts.strength(train),
-        thresholds=(facts.WEAK, facts.STRONG),
-        signal_facts=facts.signal_facts(train),
         reason=reason_of(selection),
         groups=groups,
         sample=shown["sample"],
         pairs=pairs,
-        thumbnails={item: (data_uri(to_png(image)), max(image.size) < 64) for item, image in thumbnails.items()},
+        thumbnails={
+            item: (data_uri(to_png(image)), max(image.size) < THUMBNAIL_SIDE // 2) for item, image in thumbnails.items()
+        },
         fates=Counter(candidates["fate"].to_pylist()),
         kinds=KIND_TEXTS,
         duplicates={text: selection["counts"][f"duplicates_{kind}"] for kind, text in KIND_TEXTS.items()},
         map=latent_map,
-        charts={name: data_uri(png) for name, png in pictures.items()},
+        pictures={name: data_uri(png) for name, png in pictures.items()},
         losses={name: text.partition(": ") for name, text in LOSSES.items() if f"loss-{name}" in pictures},
-        smoothing_steps=charts.smoothing_steps(train["counts"]["steps"]),
         counts=counts,
-        facts=facts.round_facts(campaign.config, manifests, labels, counts["out"]),
-        settings=facts.settings(campaign.config),
         faults={fault.name: fault.items for fault in faults[:MOST_FAULTS]} | ({"others": others} if others else {}),
-        examples=[row for turn in turns for row in turn if row][:MOST_FAULTS],
-        themes=(charts.LIGHT, charts.DARK),
+        examples=in_turns(fault.examples for fault in faults)[:MOST_FAULTS],
     )
     contents = {name: [thumbnails[row["shard"], row["key"]] for row in rows] for name, rows in shown.items() if rows}
     pictures |= {name: to_png(contact_sheet(content)) for name, content in contents.items()}
@@ -126,15 +120,14 @@ def _make(campaign: Campaign, manifests: Manifests) -> tuple[dict[str, bytes], d
     return files, {**counts, "images": len(images)}
 
 
-def _table(folder: Location, name: str, manifest: Manifest) -> pa.Table:
-    return pq.read_table(pa.BufferReader((folder / name).read_verified(manifest["files"][name], ADVICE)))
+def _read(file: Location, sha256: str) -> pa.Table:
+    return pq.read_table(pa.BufferReader(file.read_verified(sha256, ADVICE)))
 
 
 def _labels_at_selection(home: Location, selection: SelectionManifest) -> pa.Table:
     """LABELS_SCHEMA: the labels that the selection knew."""
     files = {name: sha256 for name, sha256 in selection["inputs"].items() if name.startswith("labels/")}
-    contents = [(home / name).read_verified(sha256, ADVICE) for name, sha256 in files.items()]
-    tables = [pq.read_table(pa.BufferReader(content)).cast(LABELS_SCHEMA) for content in contents]
+    tables = [_read(home / name, sha256).cast(LABELS_SCHEMA) for name, sha256 in files.items()]
     return pa.concat_tables([LABELS_SCHEMA.empty_table(), *tables])
 
 
@@ -147,7 +140,7 @@ def _draw(campaign: Campaign, manifests: Manifests, bins: charts.Bins, latent_ma
         charts_by_name["map"] = partial(charts.map_chart, latent_map)
     if kl_Z := train["diagnosis"]["kl_per_unit"]:
         charts_by_name["kl"] = partial(charts.kl_chart, kl_Z)
-    metrics = _table(campaign.stage("train"), "metrics.parquet", train)
+    metrics = _read(campaign.stage("train") / "metrics.parquet", train["files"]["metrics.parquet"])
     references = charts.reference_losses(campaign.config.train.folds)
     for loss in (name for name in LOSSES if name in metrics.column_names):
         rows = metrics.select(["step", loss]).drop_null()
@@ -164,6 +157,9 @@ def _draw(campaign: Campaign, manifests: Manifests, bins: charts.Bins, latent_ma
 def _render(**content: Any) -> str:
     # Keys and messages come from the pool: whoever filled it must not write into the page.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"logit": facts.logit_text, "grouped": lambda value: f"{value:,}"}
+    environment.filters |= {
+        "logit": facts.logit_text,
+        "grouped": lambda value: f"{value:,}" if isinstance(value, int) else value,
+    }
     source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(**content)

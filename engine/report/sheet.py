@@ -1,6 +1,7 @@
 """What a report shows of a batch: its picks by cluster, and duplicates beside what is kept in their place."""
 
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -75,21 +76,21 @@ def pairs_of(candidates: pa.Table, picks: pa.Table, labelled: set[Identity]) -> 
     candidates = candidates.drop_columns(["latent"])
     found = candidates.filter(pc.equal(candidates["fate"], DUPLICATE))
     by_kind = (found.filter(pc.equal(found["duplicate"], kind)).slice(0, MOST_LOOKED_AT).to_pylist() for kind in KINDS)
-    turns = zip_longest(*map(_of_different_items_first, by_kind))
-    chosen = [row for turn in turns for row in turn if row][:MOST_PAIRS]
+    chosen = in_turns(map(_of_different_items_first, by_kind))[:MOST_PAIRS]
     ordered = sorted(chosen, key=lambda row: KINDS.index(row["duplicate"]))
     return [_pair(row, candidates, picks, labelled) for row in ordered]
 
 
+def in_turns(lists: Iterable[list[Row]]) -> list[Row]:
+    """The first row of each list, then the second of each, and so on."""
+    return [row for turn in zip_longest(*lists) for row in turn if row]
+
+
 def _of_different_items_first(rows: list[Row]) -> list[Row]:
-    seen = Counter[Identity]()
-
-    def turn(row: Row) -> int:
-        of = row["of_shard"], row["of_key"]
-        seen[of] += 1
-        return seen[of]
-
-    return sorted(rows, key=turn)
+    by_item: dict[Identity, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_item[row["of_shard"], row["of_key"]].append(row)
+    return in_turns(by_item.values())
 
 
 def _pair(row: Row, candidates: pa.Table, picks: pa.Table, labelled: set[Identity]) -> Pair:
