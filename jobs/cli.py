@@ -1,4 +1,4 @@
-"""The `vaal` command line: the list of its pages. Whatever is slow to import is imported inside a page."""
+"""The `vaal` command line: the list of its pages. A page imports slow libraries only when it runs."""
 
 import sys
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from jobs.init import init
 from jobs.stages import export, report, score, select, train, whole_round
 from jobs.status import status
 from jobs.submit import submit
+from jobs.terminal import Outcome, as_command
 
 app = typer.Typer(
     name="vaal",
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-PAGES: dict[str, Callable[..., None]] = {
+PAGES: dict[str, Callable[..., Outcome]] = {
     "demo": demo,
     "init": init,
     "round": whole_round,
@@ -33,14 +34,14 @@ PAGES: dict[str, Callable[..., None]] = {
     "submit": submit,
 }
 for name, page in PAGES.items():
-    app.command(name)(page)
+    app.command(name)(as_command(page))
 
 
 def spread_pool(arguments: list[str]) -> list[str]:
-    """`init CAMPAIGN --pool a b c` as the option parser knows it: --pool a --pool b --pool c.
+    """Turn `init CAMPAIGN --pool a b c` into what the option parser knows: --pool a --pool b --pool c.
 
-    So an unquoted glob, which the shell has already expanded, means what it says. Nothing is changed when --pool
-    comes before the campaign, for then the campaign could not be told from a shard.
+    This makes an unquoted glob work, which the shell has already expanded. Nothing changes where --pool comes before
+    the campaign, because the campaign then looks like one more shard.
     """
     if arguments[:1] != ["init"] or len(arguments) < 2 or arguments[1].startswith("-"):
         return arguments

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from jobs.terminal import CampaignArgument, DebugOption, JsonOption, Outcome, SetOption, terminal
+from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal
 
 
 def init(
+    screen: Terminal,
     campaign: CampaignArgument,
     labels: Annotated[
         str,
@@ -23,30 +24,22 @@ def init(
         typer.Option(help="A TOML file with options; see the campaign.toml that init writes.", metavar="FILE"),
     ] = None,
     settings: SetOption = [],
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> Outcome:
     """Make a campaign from a pool of shards and a file of labels."""
-    with terminal(json=json, debug=debug) as screen:
-        from engine.config.options import CampaignConfig
-        from engine.config.texts import parse_settings
-        from engine.config.toml import override, parse_config
+    from engine.config.options import CampaignConfig
+    from engine.config.texts import parse_settings
+    from engine.config.toml import override, parse_config
 
-        base = parse_config(_read(config), str(config)) if config else CampaignConfig()
-        resolved = override(base, parse_settings(settings), "--set")
+    base = CampaignConfig()
+    if config:
+        from engine.storage.location import Location
 
-        from engine.campaign.opening import create
+        base = parse_config(Location.of(str(config)).read_bytes().decode(), str(config))
+    resolved = override(base, parse_settings(settings), "--set")
 
-        made = create(campaign, pool, labels, resolved, screen.log)
-        facts = {"configuration": made.home / "campaign.toml", "next": f"vaal round {made.home}"}
-        data = {"campaign": str(made.home), "config": made.config.model_dump()}
-        screen.result(Outcome(f"Campaign made: {made.home}", facts, data))
+    from engine.campaign.opening import create
 
-
-def _read(file: Path) -> str:
-    from engine.errors import InputError
-
-    try:
-        return file.read_text()
-    except OSError as error:
-        raise InputError(f"--config {file}: cannot be read: {error.strerror}") from error
+    made = create(campaign, pool, labels, resolved, screen.log)
+    facts = {"configuration": made.home / "campaign.toml", "next": f"vaal round {made.home}"}
+    data = {"campaign": str(made.home), "config": made.config.model_dump()}
+    return Outcome(f"Campaign made: {made.home}", facts, data)

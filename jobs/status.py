@@ -6,67 +6,65 @@ from typing import Any
 from rich.table import Table
 
 from engine.campaign.stages import STAGES, stage_of
-from jobs.terminal import CampaignArgument, DebugOption, JsonOption, Outcome, terminal
+from jobs.terminal import CampaignArgument, Outcome, Terminal
+
+WORDS = {
+    "train": "{steps:,} steps\nsignal {signal}, AUC {auc:.2f}",
+    "scores": "{scored:,} items\n{quarantined:,} bad",
+    "selection": "{picked:,} picked",
+    "handoff": "{images:,} images",
+}
+"""A complete stage in a few words; without an entry it is "done"."""
 
 
-def status(campaign: CampaignArgument, json: JsonOption = False, debug: DebugOption = False) -> None:
+def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
     """Show what is complete and what comes next, without a cluster."""
-    with terminal(json=json, debug=debug) as screen:
-        from engine.campaign.opening import open_campaign
-        from engine.campaign.status import status as read_status
+    from engine.campaign.opening import open_campaign
+    from engine.campaign.status import status as read_status
 
-        state = read_status(open_campaign(campaign, []))
-        pool = state["pool"]
-        items = "items not counted yet" if pool["items"] is None else f"{pool['items']:,} items"
-        facts = {
-            "pool": f"{pool['shards']:,} shards, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
-            "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
-            "next": state["next"],
-        }
-        facts |= _scoring(state["rounds"][-1]["stages"]["scores"])
-        if not json:
-            screen.show(_table(state["rounds"]))
-        screen.result(Outcome(f"{state['campaign']}: round {state['round']:03d}", facts, state))
+    state = read_status(open_campaign(campaign))
+    pool = state["pool"]
+    items = "items not counted yet" if pool["items"] is None else f"{pool['items']:,} items"
+    facts = {
+        "pool": f"{pool['shards']:,} shards, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
+        "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
+        "next": state["next"],
+        **_scoring(state["rounds"][-1]["stages"]["scores"]),
+    }
+    title = f"{state['campaign']}: round {state['round']:03d}"
+    return Outcome(title, facts, state, above=_table(state["rounds"]))
 
 
 def _table(rounds: list[dict[str, Any]]) -> Table:
-    commands = [stage.command for stage in STAGES]
-    table = Table("round", *commands, title_justify="left")
+    table = Table("round", *(stage.command for stage in STAGES), title_justify="left")
     for entry in rounds:
-        cells: dict[str, list[str]] = {command: [] for command in commands}
+        cells: dict[str, list[str]] = {stage.name: [] for stage in STAGES}
         for name, state in entry["stages"].items():
-            stage = stage_of(name)
-            cells[stage.command].append(_cell(stage.name, state))
-        table.add_row(f"{entry['round']:03d}", *("\n".join(found) for found in cells.values()))
+            stage = stage_of(name).name
+            cells[stage].append(_cell(stage, state))
+        table.add_row(f"{entry['round']:03d}", *map("\n".join, cells.values()))
     return table
 
 
 def _cell(name: str, state: dict[str, Any]) -> str:
-    """A stage in a few words."""
-    if not state["complete"]:
-        return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
-    words = {
-        "train": "{steps:,} steps\nsignal {signal}, AUC {auc:.2f}",
-        "scores": "{scored:,} items\n{quarantined:,} bad",
-        "selection": "{picked:,} picked",
-        "handoff": "{images:,} images",
-    }
-    return words.get(name, "done").format(**state)
+    if state["complete"]:
+        return WORDS.get(name, "done").format(**state)
+    return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
 
 
-def _scoring(scores: dict[str, Any]) -> dict[str, Any]:
-    """How far a run is that has not ended, and what is in quarantine."""
-    facts: dict[str, Any] = {}
+def _scoring(scores: dict[str, Any]) -> dict[str, str]:
+    """How far scoring is that has not ended, and what is in quarantine."""
+    facts = {}
     if "items" in scores:
-        facts["scoring"] = f"{scores['items']:,} items in {scores['committed_shards']:,} of {scores['shards']:,} shards"
+        words = f"{scores['items']:,} items in {scores['committed_shards']:,} of {scores['shards']:,} shards"
         if scores["is_running"]:
-            facts["scoring"] += f", {scores['items_per_second']:,.0f} items/s"
+            words += f", {scores['items_per_second']:,.0f} items/s"
             if scores["seconds_left"] is not None:
-                facts["scoring"] += f", {timedelta(seconds=scores['seconds_left'])} left"
-            facts["scoring"] += f", on {scores['host']}"
+                words += f", {timedelta(seconds=scores['seconds_left'])} left"
+            words += f", on {scores['host']}"
         else:
-            facts["scoring"] += f"; not running, last sign of life {scores['at'][:19]} UTC from {scores['host']}"
+            words += f"; not running, last sign of life {scores['at'][:19]} UTC from {scores['host']}"
+        facts["scoring"] = words
     if scores.get("errors"):
-        classes = ", ".join(f"{count:,} x {name}" for name, count in scores["errors"].items())
-        facts["quarantine"] = classes
+        facts["quarantine"] = ", ".join(f"{count:,} x {name}" for name, count in scores["errors"].items())
     return facts

@@ -1,25 +1,27 @@
 """What a person or a program sees of a command: progress and errors on stderr, the result on stdout."""
 
+import inspect
 import json as json_format
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine.errors import VaalError
 from engine.handoff import VENDORS
 
 OTHER_COLUMNS = 62
-"""Characters of a progress line beside its words."""
+"""Characters of a progress line apart from its words."""
 PLAIN_SECONDS = 10.0
-"""Without a terminal, progress is a line every so often."""
+"""Without a terminal, progress is one line in this time."""
 
 CampaignArgument = Annotated[
     str, typer.Argument(metavar="CAMPAIGN", help="The campaign's folder: a local path, s3:// or gs:// URI.")
@@ -31,7 +33,7 @@ SetOption = Annotated[
 AddressOption = Annotated[
     str, typer.Option(help="Ray to run on: local (a private one), auto, or a cluster's host:port.", metavar="ADDRESS")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and all else on standard error.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else on standard error.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 if TYPE_CHECKING:
     VendorName: TypeAlias = str
@@ -42,11 +44,16 @@ Update = Callable[[float, str], None]
 
 
 class Outcome(NamedTuple):
-    """What a command made and where: a title and facts for a person, data for a program."""
+    """What a command made and where: a title and facts for a person, data for a program, and the exit status.
+
+    `above` is anything that rich can print; a person sees it first.
+    """
 
     title: str
     facts: dict[str, Any]
     data: dict[str, Any]
+    exit_status: int = 0
+    above: Any = None
 
 
 class Terminal:
@@ -54,37 +61,28 @@ class Terminal:
 
     def __init__(self, *, json: bool) -> None:
         self._json = json
-        self._out = Console(stderr=json, highlight=False, soft_wrap=True)
+        self._out = Console(highlight=False, soft_wrap=True)
         self._log = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def log(self, line: str) -> None:
-        """A line about what is going on."""
+        """Print a line about the work in progress."""
         self._log.print(f"[dim]{escape(line)}[/dim]")
 
     def error(self, line: str) -> None:
         self._log.print(f"[bold red]error:[/bold red] {escape(line)}")
 
-    def show(self, renderable: Any) -> None:
-        """Something for a person to read at the end; not part of the JSON."""
-        self._out.print(renderable)
-
     def write(self, text: str) -> None:
-        """Output of another program, as it is."""
+        """Pass on the output of another program."""
         stream = sys.stderr if self._json else sys.stdout
         stream.write(text)
         stream.flush()
 
-    def step(self, outcome: Outcome) -> None:
-        """The end of one stage of several; not part of the JSON, which `result` prints at the end."""
-        if not self._json:
-            self.result(outcome)
-
-    def result(self, outcome: Outcome) -> None:
-        """The end of a command: a small table, or one JSON object."""
-        if self._json:
-            json_format.dump(outcome.data, sys.stdout, ensure_ascii=False)
-            sys.stdout.write("\n")
+    def show(self, outcome: Outcome) -> None:
+        """Print an outcome for a person; with --json, nothing."""
+        if self._json or not outcome.title:
             return
+        if outcome.above:
+            self._out.print(outcome.above)
         self._out.print(f"[bold green]{escape(outcome.title)}[/bold green]")
         width = max(map(len, outcome.facts), default=0)
         # Printed as lines and not as a table: a path that is cut or wrapped cannot be copied.
@@ -92,9 +90,16 @@ class Terminal:
             text = f"{value:,}" if isinstance(value, int) else str(value)
             self._out.print(f"  [dim]{escape(name.ljust(width))}[/dim]  {escape(text)}")
 
+    def result(self, outcome: Outcome) -> None:
+        """Print the outcome of the whole command: with --json one JSON object, else as `show` does."""
+        self.show(outcome)
+        if self._json:
+            json_format.dump(outcome.data, sys.stdout, ensure_ascii=False)
+            sys.stdout.write("\n")
+
     @contextmanager
     def progress(self, title: str) -> Iterator[Update]:
-        """A bar with time left; the body calls the update it is given."""
+        """Show a bar with the time left. The body calls the update that it is given."""
         if not self._log.is_terminal:
             yield self._plain_progress(title)
             return
@@ -103,42 +108,56 @@ class Terminal:
             TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.fields[words]}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
-        # What does not fit is cut here: left to itself, rich shrinks every column alike, the bar and the numbers too.
+        # Words that do not fit are cut here, because rich would shrink every column, the bar and the numbers too.
         room = max(8, self._log.width - OTHER_COLUMNS)
         with Progress(*columns, console=self._log, transient=True) as bar:
-            task: TaskID = bar.add_task(title, total=1.0, words="starting")
+            task = bar.add_task(title, total=1.0, words="starting")
             yield lambda share, words: bar.update(task, completed=share, words=words[:room])
 
     def _plain_progress(self, title: str) -> Update:
-        first: list[tuple[float, float]] = []
+        begin: tuple[float, float] | None = None
         shown = time.monotonic()
 
         def update(share: float, words: str) -> None:
-            nonlocal shown
+            nonlocal begin, shown
             now = time.monotonic()
-            if not first:
-                first.append((now, share))
-            elif now - shown >= PLAIN_SECONDS and share > first[0][1]:
+            begin = begin or (now, share)
+            if now - shown >= PLAIN_SECONDS and share > begin[1]:
                 shown = now
-                left = (now - first[0][0]) * (1 - share) / (share - first[0][1])
+                left = (now - begin[0]) * (1 - share) / (share - begin[1])
                 self.log(f"{title} {share:.0%} {words}, {left:.0f} s left")
 
         return update
 
 
-@contextmanager
-def terminal(*, json: bool, debug: bool) -> Iterator[Terminal]:
-    """Turns errors into one line and the exit status that belongs to them."""
-    screen = Terminal(json=json)
-    try:
-        yield screen
-    except VaalError as error:
-        # Ray hands on a worker's error as a subclass whose text is the worker's whole traceback.
-        original = getattr(error, "cause", error)
-        if debug:
-            traceback.print_exc()
-        screen.error(str(original))
-        raise typer.Exit(original.exit_status) from error
-    except KeyboardInterrupt as error:
-        screen.error("interrupted; nothing that was complete is lost, run the same command again to go on")
-        raise typer.Exit(1) from error
+def as_command(page: Callable[..., Outcome]) -> Callable[..., None]:
+    """A page as a command: --json and --debug are added, its outcome is printed, an error is one line with its status.
+
+    A page is called with a `Terminal` and with the options in its signature.
+    """
+
+    @wraps(page)
+    def command(*, json: bool, debug: bool, **options: Any) -> None:
+        screen = Terminal(json=json)
+        try:
+            outcome = page(screen, **options)
+            screen.result(outcome)
+        except VaalError as error:
+            # Ray raises a worker's error as a subclass, whose text is the worker's whole traceback.
+            original = getattr(error, "cause", error)
+            if debug:
+                traceback.print_exc()
+            screen.error(str(original))
+            raise typer.Exit(original.exit_status) from error
+        except KeyboardInterrupt as error:
+            screen.error("interrupted; completed work is kept, run the same command again to continue")
+            raise typer.Exit(1) from error
+        raise typer.Exit(outcome.exit_status)
+
+    _, *own = inspect.signature(page).parameters.values()
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in (("json", JsonOption), ("debug", DebugOption))
+    ]
+    command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+    return command

@@ -153,9 +153,9 @@ def test_status_from_storage_alone(make_campaign: MakeCampaign) -> None:
 def test_status_shows_the_signal_of_a_round(make_campaign: MakeCampaign, signal: str, shown: str) -> None:
     campaign = make_campaign()
     pretend_trained(campaign, signal)
-    told = vaal("status", str(campaign.home)).stdout
+    output = vaal("status", str(campaign.home)).stdout
     train = json.loads(vaal("status", str(campaign.home), "--json").stdout)["rounds"][0]["stages"]["train"]
-    assert shown in told
+    assert shown in output
     found = json.loads((campaign.stage("train") / "manifest.json").read_bytes())["diagnosis"]
     assert train["signal"] == signal
     assert {key: train[key] for key in ("auc", "auc_low", "auc_high", "findings")} == {
@@ -164,25 +164,25 @@ def test_status_shows_the_signal_of_a_round(make_campaign: MakeCampaign, signal:
     assert bool(train["findings"]) == (signal == "none")
 
 
-def test_a_trained_round_tells_its_signal_and_each_finding(make_campaign: MakeCampaign) -> None:
+def test_a_trained_round_shows_its_signal_and_each_finding(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     pretend_trained(campaign, "none")
-    told = vaal("train", str(campaign.home)).stdout
-    assert "no signal: AUC 0.52 (0.46 to 0.58), 30 of 32 latent units active" in told
-    assert "finding 1" in told
-    assert "select.when_no_signal decides what is picked" in told
+    output = vaal("train", str(campaign.home)).stdout
+    assert "no signal: AUC 0.52 (0.46 to 0.58), 30 of 32 latent units active" in output
+    assert "finding 1" in output
+    assert "select.when_no_signal decides what is picked" in output
 
 
-def test_a_selection_tells_how_it_was_made_and_refuses_with_three(make_campaign: MakeCampaign) -> None:
+def test_a_selection_shows_how_it_was_made_and_refuses_with_exit_3(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     pretend_trained(campaign, "none")
     fabricate_scores(campaign, lambda _, keys: np.arange(len(keys), dtype=np.float32))
     home = str(campaign.home)
     line = refused(3, "select", home, "--set", "select.when_no_signal=refuse")
     assert "no signal, AUC 0.52 (0.46 to 0.58)" in line
-    told = vaal("select", home, "--set", "select.when_no_signal=random").stdout
-    assert "random, because no signal was found" in told
-    assert "highest logit" not in told
+    output = vaal("select", home, "--set", "select.when_no_signal=random").stdout
+    assert "random, because no signal was found" in output
+    assert "highest logit" not in output
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights and take them back")
@@ -202,7 +202,7 @@ def test_a_folder_without_write_permission(tmp_path: Path, pool: DemoPool, make_
     assert list(closed.iterdir()) == []
 
 
-def test_an_expanded_glob_means_what_it_says() -> None:
+def test_an_expanded_glob_is_a_list_of_shards() -> None:
     typed = ["init", "c", "--pool", "a.tar", "b.tar", "--labels", "l.csv", "--set", "x=1"]
     assert spread_pool(typed) == ["init", "c", "--pool", "a.tar", "--pool", "b.tar", *typed[5:]]
     for unchanged in (
@@ -219,13 +219,13 @@ def test_select_explains_an_item_and_replaces_by_force_alone(make_campaign: Make
     pretend_trained(campaign)
     fabricate_scores(campaign, lambda _, keys: np.arange(len(keys), dtype=np.float32))
     home = str(campaign.home)
-    told = vaal("select", home).stdout
-    assert "candidates" in told
-    assert "300 of 1,597" in told
+    output = vaal("select", home).stdout
+    assert "candidates" in output
+    assert "300 of 1,597" in output
     pick = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()[0]
     item = (pick["shard"], pick["key"])
-    told = vaal("select", home, "--explain", *item).stdout
-    assert f"{pick['shard']} {pick['key']}: picked" in told
+    output = vaal("select", home, "--explain", *item).stdout
+    assert f"{pick['shard']} {pick['key']}: picked" in output
     found = json.loads(vaal("select", home, "--json", "--explain", *item).stdout)
     assert (found["outcome"], found["rank"], found["reason"]) == ("picked", 0, pick["reason"])
     assert "nowhere.tar: no such shard in the pool" in refused(4, "select", home, "--explain", "nowhere.tar", "x")

@@ -78,7 +78,7 @@ def test_a_round_survives_kill_and_interrupt_and_is_followed_by_the_next(
 
     status, errors = kill_in_scoring(home, signal.SIGINT)
     assert status == 1
-    assert "interrupted; nothing that was complete is lost" in errors
+    assert "interrupted; completed work is kept" in errors
     assert "Traceback" not in errors
 
     outcome = vaal("round", home)
