@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from engine.campaign.opening import open_campaign
+from engine.scoring.score import score
 from tests.conftest import pretend_trained
 from tests.faults.driver import run
 from tests.rounds import encoded, write_shard
@@ -84,3 +85,8 @@ def copy_of(campaign: str, home: Path) -> str:
     """The same campaign elsewhere: all its state is in the folder."""
     shutil.copytree(campaign, home)
     return str(home)
+
+
+def finish(home: str) -> None:
+    """Score what is left, in this process and on the Ray that it is connected to."""
+    score(open_campaign(home, []))

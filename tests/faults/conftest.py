@@ -1,21 +1,23 @@
-"""What the fault tests share: one pool, one campaign to copy, and what a run of it finds."""
+"""What the fault tests share: a pool, a campaign to copy, what a run of it finds, and the drivers that are killed."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from tests.faults import law
-from tests.faults.campaigns import Pool, copy_of, make_pool, make_trained
-from tests.faults.driver import run
+from tests.faults.campaigns import Pool, copy_of, finish, make_pool, make_trained
+from tests.faults.driver import Driver, command, running
 
 
 class Reference(NamedTuple):
-    """A campaign that waits to be scored, what scoring finds in it, and how long that takes with a private Ray."""
+    """A campaign that waits to be scored, and what scoring finds in it."""
 
     trained: str
     rows: law.Rows
-    seconds: float
     scores_bytes: int
 
     def copy(self, home: Path) -> str:
@@ -24,19 +26,43 @@ class Reference(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def fault_pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """10,782 digits and 48 samples without an image, in 48 shards."""
-    return make_pool(tmp_path_factory.mktemp("faults") / "pool", copies=6)
+def fault_pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """3,594 digits and 16 samples without an image, in 16 shards; for slow tests, which need longer runs, three times
+    as many."""
+    is_large = any(item.get_closest_marker("slow") for item in request.session.items)
+    return make_pool(tmp_path_factory.mktemp("faults") / "pool", copies=6 if is_large else 2)
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory, fault_pool: Pool) -> Reference:
+def reference(tmp_path_factory: pytest.TempPathFactory, fault_pool: Pool, local_ray: None) -> Reference:
     folder = tmp_path_factory.mktemp("reference")
     trained = make_trained(folder / "trained", fault_pool)
     scored = copy_of(trained, folder / "scored")
-    ended = run("score", scored)
-    assert ended.status == 0, ended.errors
+    finish(scored)
     rows = law.undisturbed(scored)
     assert set(rows.listed) == fault_pool.items()
     scores_bytes = sum(file.stat().st_size for file in Path(scored, "rounds/000/scores").iterdir())
-    return Reference(trained, rows, ended.seconds, scores_bytes)
+    return Reference(trained, rows, scores_bytes)
+
+
+@pytest.fixture(scope="session")
+def start_to_kill() -> Iterator[Callable[[str, str], Driver]]:
+    """Starts a command on a campaign that the test will kill. At the end of all tests nothing of it may be left.
+
+    A worker of Ray that was about to start outlives its driver by half a minute, in which other tests run, and no more.
+    """
+    with ExitStack() as stack:
+        drivers: list[Driver] = []
+
+        def start(name: str, campaign: str) -> Driver:
+            drivers.append(stack.enter_context(running(name, campaign)))
+            return drivers[-1]
+
+        yield start
+        assert not [name for driver in drivers for name in what_stays(driver)]
+
+
+def what_stays(driver: Driver) -> list[str]:
+    """The commands that a killed driver started and that are still there after a minute."""
+    psutil.wait_procs(driver.started(), 60)
+    return [command(process) for process in driver.started()]
