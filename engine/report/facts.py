@@ -37,7 +37,7 @@ def read_manifests(campaign: Campaign) -> Manifests:
         raise InputError(f"{folder}: made from other scores than there are now; delete it, then run: vaal select")
     if not {HISTOGRAM_FILE, SAMPLE_FILE} <= selection["files"].keys():
         raise InputError(
-            f"{folder}: made by an earlier version of the engine, and this round gets no report; the next round has one"
+            f"{folder}: by an earlier version, and handed out; this round gets no report; go on: vaal ingest"
         )
     return Manifests(train, scores, selection, inputs)
 

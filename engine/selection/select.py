@@ -118,10 +118,13 @@ def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
 def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
     """Whether the complete selection is made again. Raises ConfigError where it must not be."""
     folder = campaign.stage("selection")
-    changed = selection_changes(campaign, read_manifest(campaign, "selection", SelectionManifest))
+    manifest, is_handed_out = read_manifest(campaign, "selection", SelectionManifest), campaign.completed("handoff")
+    changed = selection_changes(campaign, manifest)
+    if HISTOGRAM_FILE not in manifest["files"] and not is_handed_out:
+        changed = changed or "what a report needs of a selection"
     if not changed and not force:
         return False
-    if campaign.completed("handoff") and not force:
+    if is_handed_out and not force:
         raise ConfigError(
             f"{folder}: {changed} changed, but its images are handed out; to pick others as well, run: "
             "vaal select --force"

@@ -140,9 +140,7 @@ def test_every_scored_item_is_counted_once(made: Made) -> None:
 def test_equal_latents_have_no_map(made: Made) -> None:
     assert not [name for name in report(made.campaign)["files"] if name.startswith("map")]
     size = len(made.logits) - len(made.labelled)
-    assert (
-        f"of {size} candidates no two differ in their description by the network (latent)" in Page(made.campaign).text
-    )
+    assert f"of {size} candidates no two are described otherwise (by other latents)" in Page(made.campaign).text
     assert f"None was found among the {size} candidates." in Page(made.campaign).text
 
 
@@ -202,7 +200,9 @@ def test_a_selection_of_an_earlier_version_has_no_report(fresh: Made) -> None:
     manifest = json.loads(file.read_bytes())
     del manifest["files"][SAMPLE_FILE]
     file.write_json(manifest)
-    with pytest.raises(InputError, match="an earlier version of the engine, and this round gets no report; the next"):
+    with pytest.raises(
+        InputError, match="by an earlier version, and handed out; this round gets no report; go on: vaal ingest"
+    ):
         report(fresh.campaign)
 
 
@@ -247,7 +247,7 @@ def test_a_round_that_picks_everything_has_no_sample(fresh: Made) -> None:
     later = next_round(fresh, budget=len(fresh.logits) - len(fresh.labelled) - BUDGET)
     assert "sample.png" not in report(later)["files"]
     assert Page(later).sample() == []
-    assert "No image that can be picked is left." in Page(later).text
+    assert "0 images could have been picked and were not." in Page(later).text
 
 
 def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> None:

@@ -17,7 +17,7 @@ from engine.config.toml import override
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.handoff.export import export
 from engine.selection.select import select
-from engine.tables.selections import CANDIDATES_FILE
+from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, SAMPLE_FILE
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 
@@ -75,6 +75,17 @@ def test_other_options_make_it_again_as_long_as_it_is_not_handed_out(scored: Cam
     with pytest.raises(ConfigError, match=r"selection: made before select.budget changed; run: vaal select"):
         export(scored)
     assert picked_items(scored.home, before=0).num_rows == 0
+
+
+def test_a_selection_without_what_its_report_needs_is_made_again_until_it_is_handed_out(scored: Campaign) -> None:
+    whole = select(scored)
+    manifest = scored.stage("selection") / "manifest.json"
+    fewer = {name: sha256 for name, sha256 in whole["files"].items() if name not in (HISTOGRAM_FILE, SAMPLE_FILE)}
+    manifest.write_json({**whole, "files": fewer})
+    assert select(scored)["files"] == whole["files"]
+    export(scored)
+    manifest.write_json({**whole, "files": fewer})
+    assert select(scored)["files"] == fewer
 
 
 def test_a_train_manifest_that_was_written_again_changes_nothing(scored: Campaign) -> None:
