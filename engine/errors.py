@@ -1,4 +1,4 @@
-"""The errors a person can mend, each with its exit status. Their text is one line: the file, the value, the mend."""
+"""The errors that a person can fix, each with its exit status. Their text is one line: file, value and fix."""
 
 
 class VaalError(Exception):

@@ -1,4 +1,4 @@
-"""The labels that a campaign starts with: taken over at init, and their images found in the shards."""
+"""The labels that a campaign starts with: imported at init, with the places of their images in the shards."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,13 +14,10 @@ from engine.tables.rows import Row, read_rows
 SCAN_THREADS = 8
 
 
-def import_labels(
-    home: Location, source: Location, shards: list[Shard], image: ImageConfig, log: Log
-) -> tuple[list[Shard], int]:
-    """Take over the labels a campaign starts with. Scans the shards they name, front to back.
+def import_labels(home: Location, source: Location, shards: list[Shard], image: ImageConfig, log: Log) -> list[Shard]:
+    """Import the labels that a campaign starts with. Scans the shards that they name, front to back.
 
-    Returns:
-        The shards, with `num_items` where one was scanned, and the number of labels.
+    Returns the shards, with `num_items` where one was scanned.
 
     Raises:
         InputError: no labels, an unknown shard or key, an empty label, or an item labelled twice.
@@ -38,15 +35,15 @@ def import_labels(
                 f"names are paths below the pool's root, for example {shards[0].shard!r}"
             )
         if str(row["label"]).strip() == "":
-            raise InputError(f"{source}: line {row['line']}: item {shard}/{key} has an empty label")
+            raise InputError(f"{source}: line {row['line']}: item {shard}/{key} has an empty label; remove the row")
         if key in wanted.setdefault(shard, {}):
-            raise InputError(f"{source}: line {row['line']}: item {shard}/{key} is labelled a second time")
+            raise InputError(f"{source}: line {row['line']}: item {shard}/{key} has two rows; keep one")
         wanted[shard][key] = row
     log(f"{len(rows)} labels; looking them up in {len(wanted)} shards")
     items, counts = _find(source, wanted, by_name, image)
     labels = [label_row(wanted[shard][key], shard, key, None, "init") for shard, key, *_ in items]
     append_labels(home, "initial", items, labels)
-    return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards], len(rows)
+    return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards]
 
 
 def _find(

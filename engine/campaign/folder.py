@@ -1,4 +1,4 @@
-"""A campaign's folder: where its stages live, and what is complete.
+"""A campaign's folder: where its stages are, and what is complete.
 
 All state is in the folder. A stage is complete exactly when its manifest.json exists, because that is written last.
 """
@@ -26,8 +26,10 @@ class Campaign:
         return self.round_home / name
 
     def completed(self, name: str) -> list[Location]:
-        """The complete folders of a stage of this round: one at most, but for a handoff one a vendor, by name."""
-        return completed(self.round_home, name)
+        """The complete folders of a stage of this round: at most one, but for the handoff one for each vendor."""
+        folder = self.stage(name)
+        folders = [folder / vendor for vendor in folder.folders()] if name == "handoff" else [folder]
+        return [folder for folder in folders if is_complete(folder)]
 
 
 def round_home(home: Location, number: int) -> Location:
@@ -38,11 +40,3 @@ def round_home(home: Location, number: int) -> Location:
 def is_complete(stage: Location) -> bool:
     """Whether the stage's manifest exists."""
     return (stage / "manifest.json").exists()
-
-
-def completed(round_folder: Location, name: str) -> list[Location]:
-    """See `Campaign.completed`."""
-    folder = round_folder / name
-    if name == "handoff":
-        return [folder / vendor for vendor in folder.folders() if is_complete(folder / vendor)]
-    return [folder] if is_complete(folder) else []

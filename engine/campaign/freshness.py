@@ -1,4 +1,4 @@
-"""What results follow from, by content: so that results of other inputs or other code are never mixed or handed out."""
+"""What results depend on, by content, so that results of other inputs or other code are never mixed or handed out."""
 
 import ast
 import hashlib
@@ -18,9 +18,9 @@ from engine.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 NOT_FOLLOWED = ("engine.errors", "engine.config", "engine.storage", "engine.cluster", "engine.campaign")
-"""Modules and packages that decide where bytes are and what is asked for, but not what a result is of given bytes."""
+"""Modules and packages that do not decide a result: they find bytes and read options."""
 TABLES = ("vaal.methods", "vaal.acquisition", "vaal.diversity")
-"""Of a table the rows that are used count, and not the module, which has the others too."""
+"""Modules of tables: their source does not count, but the rows in use do."""
 
 
 def fingerprint(**parts: Any) -> str:
@@ -33,7 +33,7 @@ def source_fingerprint(modules: Iterable[str], rows: Iterable[Any], root: Path =
 
     Args:
         modules: where to begin, "package.module".
-        rows: rows of tables, which name functions as "module:name": their modules are followed too.
+        rows: rows of tables. They name functions as "module:name", and those modules are followed too.
     """
     rows = list(rows)
     named = [text.partition(":")[0] for row in rows for text in row if isinstance(text, str) and ":" in text]
@@ -74,7 +74,7 @@ def _all_imports(tree: ast.AST) -> Iterator[str]:
 
 
 def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, str]:
-    """What a selection follows from besides its options, by name: SHA-256."""
+    """The inputs of a selection apart from its options: SHA-256 by name."""
     stages = {name: (campaign.stage(name) / "manifest.json").read_bytes() for name in ("train", "scores")}
     before = picked_before["item_id"].to_pylist()
     return {
@@ -85,11 +85,11 @@ def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, s
 
 
 def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> str:
-    """What a complete selection was made of that is different now; empty when nothing is."""
+    """The options and inputs of a complete selection that changed since, as text; empty when none did."""
     before, now = manifest["config"]["select"], campaign.config.select.model_dump()
     options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
-    # The weights count by the scores that were made with them.
+    # New weights count when the pool is scored with them.
     files = [name for name, sha256 in manifest["inputs"].items() if name != "train" and inputs.get(name) != sha256]
     return ", ".join(options + files)
 

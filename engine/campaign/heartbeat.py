@@ -1,14 +1,13 @@
-"""How far scoring is, in the campaign's storage: for `vaal status` anywhere, and for a second run to know the first."""
+"""How far scoring is, in the campaign's storage: `vaal status` shows it anywhere, and a second run finds the first."""
 
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from types import TracebackType
 
 from typing_extensions import TypedDict
 
@@ -18,11 +17,11 @@ from engine.storage.location import Location
 
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 3 * BEAT_SECONDS
-"""A run that shows no sign of life for so long is dead."""
+"""A run without a sign of life for this long is dead."""
 
 
 class State(TypedDict):
-    """What a run says of how far it is: all that is committed, and the speed of this run."""
+    """How far a run is: all that is committed, and the speed of this run."""
 
     shards: int
     total_shards: int
@@ -33,7 +32,7 @@ class State(TypedDict):
 
 
 class Beat(State):
-    """A sign of life of a run, and where it runs."""
+    """A sign of life of a run, with where it runs."""
 
     host: str
     pid: int
@@ -43,41 +42,31 @@ class Beat(State):
     is_running: bool
 
 
-class Heartbeat:
-    """Writes the state into a file every `BEAT_SECONDS` while it is entered, and that the run ended when it is left."""
+@contextmanager
+def beating(file: Location, state: Callable[[], State]) -> Iterator[None]:
+    """While it is entered, write the state into a file every `BEAT_SECONDS`; at its end, that the run has ended."""
+    run = {"host": socket.gethostname(), "pid": os.getpid(), "run": secrets.token_hex(8), "started_at": _now()}
+    over = threading.Event()
 
-    def __init__(self, file: Location, state: Callable[[], State]) -> None:
-        self._file, self._state = file, state
-        self._run = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "run": secrets.token_hex(8),
-            "started_at": _now(),
-        }
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+    def write(*, is_running: bool) -> None:
+        file.write_json({**run, "at": _now(), "is_running": is_running, **state()})
 
-    def __enter__(self) -> "Heartbeat":
-        self._write(is_running=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        # Whatever stopped the run is reported, and not that this failed too.
-        with suppress(StorageError):
-            self._write(is_running=False)
-
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT_SECONDS):
+    def beat() -> None:
+        while not over.wait(BEAT_SECONDS):
             with suppress(StorageError):
-                self._write(is_running=True)
+                write(is_running=True)
 
-    def _write(self, *, is_running: bool) -> None:
-        self._file.write_json({**self._run, "at": _now(), "is_running": is_running, **self._state()})
+    write(is_running=True)
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        # A failure here must not hide the error that stopped the run.
+        with suppress(StorageError):
+            write(is_running=False)
 
 
 def _now() -> str:
@@ -85,7 +74,7 @@ def _now() -> str:
 
 
 def read_heartbeat(file: Location) -> Beat | None:
-    """The last sign of life of a run; None where there never was one.
+    """The last sign of life of a run; None where there was none.
 
     Raises:
         InputError: the file is damaged.
@@ -96,47 +85,40 @@ def read_heartbeat(file: Location) -> Beat | None:
     except InputError:
         if file.exists():
             raise
-        # Removed as it was about to be read: the run has just ended.
+        # It was removed before it could be read, because the run has just ended.
         return None
 
 
 def require_alone(file: Location) -> None:
-    """Return when no other run lives, waiting for a sign of life where that is not certain.
+    """Return when no other run lives. Waits for a sign of life where that is not certain.
 
     Raises:
         VaalError: another run lives.
     """
-    before = read_heartbeat(file)
-    if before is None or not before["is_running"]:
-        return
-    if _is_known_dead(before):
-        return
+    before = now = read_heartbeat(file)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        time.sleep(BEAT_SECONDS / 5)
-        now = read_heartbeat(file)
-        if now is None or not now["is_running"]:
-            return
+    while now and now["is_running"] and not _is_known_dead(now):
         if now != before:
             raise VaalError(
                 f"{file}: process {now['pid']} on {now['host']} is scoring this campaign, {now['shards']:,} of "
                 f"{now['total_shards']:,} shards are done; wait for it, or stop it and run again"
             )
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(BEAT_SECONDS / 5)
+        now = read_heartbeat(file)
 
 
 def is_living(beat: Beat) -> bool:
-    """Whether a run lives, as far as its last sign of life can tell; the clocks of the machines are believed."""
+    """Whether a run lives, by its last sign of life. The clocks of the machines are taken to agree."""
     age = datetime.now(UTC) - datetime.fromisoformat(beat["at"])
     return beat["is_running"] and age.total_seconds() < PATIENCE_SECONDS and not _is_known_dead(beat)
 
 
 def _is_known_dead(beat: Beat) -> bool:
-    if beat["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(beat["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
+    if beat["host"] == socket.gethostname():
+        try:
+            os.kill(beat["pid"], 0)
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
     return False

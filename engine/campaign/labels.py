@@ -1,7 +1,7 @@
 """What is labelled, and where the labelled images are.
 
-Label files are append-only: one per import, named by its content, so that writing one twice changes nothing. Beside
-each, pool/items/ keeps where its images are, so that training reads them by byte range and never scans for them.
+Label files are append-only. There is one for each import, named by its content, so that writing one twice changes
+nothing. A file of the same name in pool/items/ says where the images are, so that training reads them by byte range.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import pyarrow as pa
 from engine.errors import InputError
 from engine.storage.location import Location
 from engine.tables.rows import Row
+from engine.tables.scores import to_table
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -38,9 +39,7 @@ POSITIONS_SCHEMA = pa.schema(
 
 def read_labels(home: Location) -> pa.Table:
     """All labels of the campaign, LABELS_SCHEMA. `round` is null for those given at init."""
-    folder = home / "labels"
-    tables = [(folder / name).read_typed_table(LABELS_SCHEMA) for name in folder.children()]
-    return pa.concat_tables(tables) if tables else LABELS_SCHEMA.empty_table()
+    return _read_all(home / "labels", LABELS_SCHEMA)
 
 
 def labels_fingerprints(home: Location) -> dict[str, str]:
@@ -63,13 +62,16 @@ def labelled_values(home: Location) -> dict[tuple[str, str], str]:
 
 def labelled_positions(home: Location) -> pa.Table:
     """Where the labelled images are: POSITIONS_SCHEMA, sorted by (shard, offset)."""
-    folder = home / "pool/items"
-    tables = [(folder / name).read_typed_table(POSITIONS_SCHEMA) for name in folder.children()]
-    return pa.concat_tables(tables).sort_by([("shard", "ascending"), ("offset", "ascending")])
+    return _read_all(home / "pool/items", POSITIONS_SCHEMA).sort_by([("shard", "ascending"), ("offset", "ascending")])
+
+
+def _read_all(folder: Location, schema: pa.Schema) -> pa.Table:
+    tables = ((folder / name).read_typed_table(schema) for name in folder.children())
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
 def label_row(row: Row, shard: str, key: str, round_number: int | None, source: str) -> tuple[Any, ...]:
-    """A row of LABELS_SCHEMA from a row that a person brought. Raises InputError for a time that is none."""
+    """A row of LABELS_SCHEMA from a row of a person's file. Raises InputError where `labelled_at` is not a time."""
     moment = row.get("labelled_at") or datetime.now(UTC)
     if isinstance(moment, str):
         try:
@@ -88,5 +90,4 @@ def append_labels(
     """Write a file of labels, rows of LABELS_SCHEMA, and the positions of their images, rows of POSITIONS_SCHEMA."""
     # The label file comes last: an item counts as labelled only when its position is known.
     for folder, rows, schema in (("pool/items", positions, POSITIONS_SCHEMA), ("labels", labels, LABELS_SCHEMA)):
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        (home / f"{folder}/{name}.parquet").write_table(pa.table(columns, schema=schema))
+        (home / f"{folder}/{name}.parquet").write_table(to_table(list(rows), schema))

@@ -1,4 +1,4 @@
-"""The manifests of the stages, as types: written last, so that a stage is complete exactly when its manifest exists."""
+"""The manifests of the stages, as types. A manifest is written last: a stage is complete exactly when it exists."""
 
 import importlib.metadata
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from vaal.diversity import reason_for
 
 
 class Manifest(TypedDict):
-    """What every manifest says. `inputs` and `files` map names to SHA-256; `config` is the campaign's as of then."""
+    """The fields of every manifest. `inputs` and `files` map names to SHA-256; `config` is the configuration used."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -31,7 +31,7 @@ class Manifest(TypedDict):
 
 
 class Findings(TypedDict):
-    """What held-out images show of the networks: see `vaal.signal.Diagnosis`. `findings` is a line for each fault."""
+    """What held-out images show about the networks: see `vaal.signal.Diagnosis`. `findings` has a line a fault."""
 
     auc: float
     auc_low: float
@@ -47,7 +47,7 @@ class Findings(TypedDict):
 
 
 class TrainManifest(Manifest):
-    """`losses` are the last ones, nats; `waiting_for_images` is a share of the time."""
+    """`losses` are those of the last step, nats; `waiting_for_images` is a share of the time."""
 
     device: str
     losses: dict[str, float]
@@ -80,7 +80,7 @@ class ScoresManifest(Manifest):
 
 
 class SelectionManifest(Manifest):
-    """`when_no_signal` is what was done without a signal, null with one. Levels are null where no logit decided."""
+    """`when_no_signal` is what was done without a signal, null with one. Logits are null where they did not decide."""
 
     signal: Literal["present", "none"]
     when_no_signal: str | None

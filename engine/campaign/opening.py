@@ -34,11 +34,10 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
     patterns = patterns or config.pool.shards
     shards, root = list_shards(patterns, config.pool.root)
     log(f"{len(shards)} shards, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
-    # Written before the labels are looked up, so that a folder without write permission is told at once.
+    # Written before the labels are looked up, so that a folder without write permission is reported at once.
     write_shards(home, shards)
-    shards, num_labels = import_labels(home, Location.of(labels), shards, config.image, log)
-    _check_budget(config, sum(shard.num_items or 0 for shard in shards), num_labels, all(s.num_items for s in shards))
-    write_shards(home, shards)
+    write_shards(home, import_labels(home, Location.of(labels), shards, config.image, log))
+    check_budget(Campaign(home, config, 0))
     if config.pool.metadata:
         import_metadata(home, Location.of(config.pool.metadata), [shard.shard for shard in shards])
         if config.select.stratify:
@@ -56,21 +55,13 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
     return Campaign(home, resolved, 0)
 
 
-def _check_budget(config: CampaignConfig, num_items: int, num_labels: int, is_counted: bool) -> None:
-    if is_counted and config.select.budget > num_items - num_labels:
-        raise ConfigError(
-            f"select.budget={config.select.budget} is more than the {num_items - num_labels} unlabelled items of the "
-            f"pool; lower it: --set select.budget={max(1, num_items - num_labels)}"
-        )
-
-
 def open_campaign(
     url: str, settings: Sequence[str] = (), round_number: int | None = None, *, force: bool = False
 ) -> Campaign:
     """The campaign at its current round, or at an earlier one.
 
     `settings` ("key=value") change the configuration from this round on; they are kept in the round's overrides.json.
-    With `force` those of the selection may change after it was handed out.
+    With `force`, options of the selection may change after it was handed out.
 
     Raises:
         InputError: there is no campaign, or no such round.
@@ -109,8 +100,8 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
         if changes_results(key) and frozen_by and not (force and section == "select"):
             raise ConfigError(
                 f"--set {key}: too late for round {campaign.round:03d}, {frozen_by[0]} is complete; "
-                "it can be set once the round's labels are ingested and the next round begins"
-                + ("; or pick other images as well: vaal select --force" if section == "select" else "")
+                "set it when the round's labels are ingested and the next round begins"
+                + ("; or select again: vaal select --force" if section == "select" else "")
             )
     overrides = campaign.round_home / "overrides.json"
     before = _read_overrides(overrides)
@@ -120,15 +111,17 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
 
 
 def current_round(home: Location) -> int:
-    """The round after the last one whose labels have come back, wholly or in part; 0 before any have."""
+    """The round after the last one with ingested labels, all or some of them; 0 where there is none."""
     last = pc.max(read_labels(home).column("round")).as_py()
     return 0 if last is None else last + 1
 
 
 def check_budget(campaign: Campaign) -> None:
-    """Raises ConfigError when the pool has been counted and its unlabelled items do not suffice for b."""
-    shards = read_shards(campaign.home)
-    num_labels = read_labels(campaign.home).num_rows
-    _check_budget(
-        campaign.config, sum(shard.num_items or 0 for shard in shards), num_labels, all(s.num_items for s in shards)
-    )
+    """Raises ConfigError when every shard has been counted and the pool has fewer unlabelled items than the budget."""
+    budget, counts = campaign.config.select.budget, [shard.num_items for shard in read_shards(campaign.home)]
+    num_unlabelled = sum(count or 0 for count in counts) - read_labels(campaign.home).num_rows
+    if all(counts) and budget > num_unlabelled:
+        raise ConfigError(
+            f"select.budget={budget} is more than the {num_unlabelled} unlabelled items of the pool; lower it: "
+            f"--set select.budget={max(1, num_unlabelled)}"
+        )

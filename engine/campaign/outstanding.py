@@ -1,4 +1,4 @@
-"""What was picked in the rounds so far: none of it is picked again."""
+"""What was picked so far. It is never picked again."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from engine.tables.selections import SELECTION_SCHEMA
 
 
 def replaced(home: Location, number: int) -> Iterator[Location]:
-    """Where selections of the round are kept that were handed out and then made anew, oldest first."""
+    """Folders of the round's selections that were handed out and then replaced, oldest first."""
     place = 0
     while is_complete(folder := round_home(home, number) / f"selection/replaced/{place:03d}"):
         yield folder
@@ -20,7 +20,7 @@ def replaced(home: Location, number: int) -> Iterator[Location]:
 def picked_items(home: Location, before: int) -> pa.Table:
     """Everything picked in the rounds before: item_id, shard, key, round, offset, size_bytes.
 
-    Picks that were handed out and then replaced, in those rounds or in round `before` itself, are among them.
+    This includes picks that were handed out and then replaced, also those of round `before` itself.
     """
     columns = ["item_id", "shard", "key", "offset", "size_bytes"]
     tables = [pa.schema([*(SELECTION_SCHEMA.field(name) for name in columns), ("round", pa.int32())]).empty_table()]

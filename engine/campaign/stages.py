@@ -1,8 +1,8 @@
-"""The stages of a round, one row each: the round, status, submit, overrides and replacement follow from this table.
+"""The stages of a round, one row each. The round, status, submit, overrides and replacement read this table.
 
-A stage is a module with two functions: one named like its command, `(Campaign, Run) -> Manifest`, which completes the
-stage or leaves a complete one alone, and `describe(Campaign, Manifest)`, the facts that a person is shown at its end.
-A module is imported when its stage runs, so that the command line answers at once.
+A stage is a module with two functions. One is named like its command, `(Campaign, Run) -> Manifest`: it completes the
+stage, or leaves a complete one alone. The other, `describe(Campaign, Manifest)`, returns the facts that a person sees
+at its end. A module is imported when its stage runs, so that the command line answers at once.
 """
 
 import pkgutil
@@ -20,7 +20,7 @@ Progress = Callable[[float, str], None]
 
 
 class Run(NamedTuple):
-    """How a stage is run: on which Ray ("local", "auto" or a cluster's host:port), and who follows it."""
+    """How a stage is run: on which Ray ("local", "auto" or a cluster's host:port), and where progress goes."""
 
     address: str = "local"
     on_progress: Progress = lambda _share, _words: None
@@ -28,15 +28,15 @@ class Run(NamedTuple):
 
 
 QUIET = Run()
-"""On a private local Ray, with nobody to follow."""
+"""On a private local Ray, without progress."""
 
 
 class Stage(NamedTuple):
     """A stage of a round.
 
-    `name` is its folder in the round; the handoff has a folder a vendor in it. `ray` says when it needs Ray. `freezes`
-    are the sections of the configuration that cannot change in a round once the stage is complete: a selection may be
-    made again until it is handed out.
+    `name` is its folder in the round; the handoff's has a folder for each vendor. `ray` says when it needs Ray.
+    `freezes` are the sections of the configuration that cannot change in a round once the stage is complete. Those of
+    the selection freeze when it is handed out.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Stage(NamedTuple):
     freezes: tuple[str, ...]
 
     def describe(self, campaign: "Campaign", manifest: "Manifest") -> dict[str, Any]:
-        """What a person is shown of a complete stage: values by a name in words."""
+        """The facts about a complete stage that a person sees: values by a name in words."""
         facts: dict[str, Any] = pkgutil.resolve_name(f"{self.module}:describe")(campaign, manifest)
         return facts
 
@@ -60,7 +60,7 @@ STAGES = (
     Stage("report", "report", "engine.report.report", "reported", "never", ()),
 )
 DEFAULT_VENDOR = "generic"
-"""To whom a round hands out where no vendor is named."""
+"""The vendor of a handoff where none is named."""
 COMMANDS_WITH_RAY = frozenset({"round", *(stage.command for stage in STAGES if stage.ray != "never")})
 """The commands that take --address."""
 
@@ -73,7 +73,7 @@ def stage_of(name: str) -> Stage:
 def run_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: Any) -> "Manifest":
     """Complete a stage by its command, or leave it alone where it is complete. Returns its manifest.
 
-    `options` are those of the stage's own: `force` of select, `vendor` of export. Raises what the stage raises.
+    `options` are the stage's own: `force` of select, `vendor` of export. Raises what the stage raises.
     """
     manifest: Manifest = pkgutil.resolve_name(f"{stage_of(command).module}:{command}")(campaign, run, **options)
     return manifest

@@ -1,8 +1,9 @@
 """What a campaign has and what comes next, read from its storage alone."""
 
+from dataclasses import replace
 from typing import Any
 
-from engine.campaign.folder import Campaign, completed, round_home
+from engine.campaign.folder import Campaign
 from engine.campaign.heartbeat import is_living, read_heartbeat
 from engine.campaign.labels import read_labels
 from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest
@@ -11,14 +12,20 @@ from engine.pool.manifest import read_shards
 from engine.storage.documents import read_document
 from engine.storage.location import Location
 
+KINDS = {"train": TrainManifest, "scores": ScoresManifest}
+"""Stages of which more than the counts is shown."""
+
 
 def status(campaign: Campaign) -> dict[str, Any]:
     """The state of every round up to the current one, as plain values."""
     home = campaign.home
     shards = read_shards(home)
     labels = read_labels(home)["round"].to_pylist()
-    rounds = [_round_status(round_home(home, number), number, len(shards)) for number in range(campaign.round + 1)]
-    is_over = all(completed(campaign.round_home, stage.name) for stage in STAGES)
+    rounds = [
+        {"round": number, "stages": _stages(replace(campaign, round=number), len(shards))}
+        for number in range(campaign.round + 1)
+    ]
+    is_over = all(campaign.completed(stage.name) for stage in STAGES)
     return {
         "campaign": str(home),
         "round": campaign.round,
@@ -38,38 +45,35 @@ def status(campaign: Campaign) -> dict[str, Any]:
     }
 
 
-def _round_status(folder: Location, number: int, num_shards: int) -> dict[str, Any]:
+def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     for stage in STAGES:
-        found = completed(folder, stage.name)
-        for complete in found:
-            stages[complete.url.removeprefix(f"{folder}/")] = _complete_status(complete, stage.name)
-        if not found and stage.name == "scores":
-            stages[stage.name] = _scoring_status(folder, num_shards)
-        elif not found:
-            name = f"{stage.name}/{DEFAULT_VENDOR}" if stage.name == "handoff" else stage.name
-            stages[name] = {"complete": False}
-    return {"round": number, "stages": stages}
+        folders = campaign.completed(stage.name)
+        for folder in folders:
+            stages[folder.url.removeprefix(f"{campaign.round_home}/")] = _complete_state(folder, stage.name)
+        if not folders and stage.name == "scores":
+            stages[stage.name] = _scoring_state(campaign, num_shards)
+        elif not folders:
+            stages[f"handoff/{DEFAULT_VENDOR}" if stage.name == "handoff" else stage.name] = {"complete": False}
+    return stages
 
 
-def _complete_status(folder: Location, name: str) -> dict[str, Any]:
-    file = folder / "manifest.json"
-    manifest = read_document(file, Manifest)
+def _complete_state(folder: Location, name: str) -> dict[str, Any]:
+    manifest: Any = read_document(folder / "manifest.json", KINDS.get(name, Manifest))
     state: dict[str, Any] = {"complete": True, "at": manifest["completed_at"], **manifest["counts"]}
     if name == "train":
-        trained = read_document(file, TrainManifest)
-        state["signal"] = trained["signal"]
-        state |= {key: trained["diagnosis"][key] for key in ("auc", "auc_low", "auc_high", "findings")}
+        state["signal"] = manifest["signal"]
+        state |= {key: manifest["diagnosis"][key] for key in ("auc", "auc_low", "auc_high", "findings")}
     if name == "scores":
-        state["errors"] = read_document(file, ScoresManifest)["errors"]
+        state["errors"] = manifest["errors"]
     return state
 
 
-def _scoring_status(folder: Location, num_shards: int) -> dict[str, Any]:
-    """How far scoring is: as a run that lives reports, maybe on another machine, or as the files show."""
-    beat = read_heartbeat(folder / "ledger" / "progress.json")
+def _scoring_state(campaign: Campaign, num_shards: int) -> dict[str, Any]:
+    """How far scoring is: as a living run on any machine reports it, else as the files show."""
+    beat = read_heartbeat(campaign.stage("ledger") / "progress.json")
     is_running = beat is not None and is_living(beat)
-    shards = beat["shards"] if beat and is_running else len((folder / "scores").children())
+    shards = beat["shards"] if beat and is_running else len(campaign.stage("scores").children())
     state: dict[str, Any] = {"complete": False, "committed_shards": shards, "shards": num_shards}
     if beat:
         state["is_running"] = is_running

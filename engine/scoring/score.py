@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
-from engine.campaign.heartbeat import Heartbeat, require_alone
+from engine.campaign.heartbeat import beating, require_alone
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import QUIET, Log, Run
 from engine.cluster.ray_session import ray_session
@@ -58,7 +58,7 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     device = ""
     tally = Tally(sum(shard.size_bytes for shard in plan.todo), len(plan.shards), plan.committed)
     if plan.todo:
-        with Heartbeat(heartbeat, tally.state), ray_session(run.address):
+        with beating(heartbeat, tally.state), ray_session(run.address):
             device, num_actors = choose_actors(campaign.config, run.address)
             ledger = Ledger(campaign.stage("ledger"))
             # Closed before Ray is: after an interrupt, what is left of Ray Data's threads would complain of a lost Ray.

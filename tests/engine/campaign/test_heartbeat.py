@@ -1,4 +1,4 @@
-"""Signs of life: how far a run is, for anybody who can read the campaign, and a second run that stands back."""
+"""Signs of life: how far a run is, for anybody who can read the campaign, and a second run that exits."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from engine.campaign import heartbeat
-from engine.campaign.heartbeat import Heartbeat, is_living, read_heartbeat, require_alone
+from engine.campaign.heartbeat import beating, is_living, read_heartbeat, require_alone
 from engine.campaign.status import status
 from engine.errors import ConfigError, InputError, VaalError
 from engine.scoring.tally import Tally
@@ -56,8 +56,8 @@ def test_a_tally_counts_this_run_and_all_that_is_committed() -> None:
 
 def test_a_run_shows_how_far_it_is_until_it_ends(file: Location) -> None:
     before, tally = set(threading.enumerate()), Tally(1000, 5, {})
-    with Heartbeat(file, tally.state):
-        (beating,) = set(threading.enumerate()) - before
+    with beating(file, tally.state):
+        (thread,) = set(threading.enumerate()) - before
         first = read_heartbeat(file)
         assert first["is_running"]
         assert (first["pid"], first["shards"]) == (os.getpid(), 0)
@@ -65,19 +65,19 @@ def test_a_run_shows_how_far_it_is_until_it_ends(file: Location) -> None:
         time.sleep(0.4)
         assert read_heartbeat(file)["shards"] == 1
     assert not read_heartbeat(file)["is_running"]
-    assert not beating.is_alive()
+    assert not thread.is_alive()
 
 
-def test_a_run_that_is_alone_goes_on_at_once(file: Location) -> None:
+def test_a_run_that_is_alone_starts_at_once(file: Location) -> None:
     require_alone(file)
-    with Heartbeat(file, Tally(1, 1, {}).state):
+    with beating(file, Tally(1, 1, {}).state):
         pass
     require_alone(file)
 
 
-def test_a_second_run_stands_back_while_the_first_lives(file: Location) -> None:
+def test_a_second_run_exits_while_the_first_lives(file: Location) -> None:
     with (
-        Heartbeat(file, Tally(1, 7, {}).state),
+        beating(file, Tally(1, 7, {}).state),
         pytest.raises(VaalError, match=r"process \d+ on .* is scoring this campaign, 0 of 7"),
     ):
         require_alone(file)
@@ -90,7 +90,7 @@ def test_a_run_whose_beats_come_late_or_are_lost_once_is_never_taken_for_dead(
 ) -> None:
     """`phase` and `lateness` are in beats: where between two beats the second run starts, how late the next beat is."""
     monkeypatch.undo()
-    with Heartbeat(file, Tally(1, 7, {}).state):
+    with beating(file, Tally(1, 7, {}).state):
         left = {**read_heartbeat(file), "host": "elsewhere"}
     now, next_beat = 0.0, (1 - phase + lateness) * heartbeat.BEAT_SECONDS
 
@@ -106,7 +106,7 @@ def test_a_run_whose_beats_come_late_or_are_lost_once_is_never_taken_for_dead(
         require_alone(file)
     age = timedelta(seconds=(1 + lateness) * heartbeat.BEAT_SECONDS)
     assert is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
-    # And it is not for ever that the dead are waited for.
+    # A dead run is not waited for for ever.
     age = timedelta(seconds=6 * heartbeat.BEAT_SECONDS)
     assert not is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
 
@@ -114,7 +114,7 @@ def test_a_run_whose_beats_come_late_or_are_lost_once_is_never_taken_for_dead(
 def test_a_run_that_was_killed_here_is_known_to_be_dead(file: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    with Heartbeat(file, Tally(1, 1, {}).state):
+    with beating(file, Tally(1, 1, {}).state):
         left = read_heartbeat(file)
     file.write_json({**left, "is_running": True, "pid": ended.pid})
     assert not is_living(read_heartbeat(file))
@@ -125,7 +125,7 @@ def test_a_run_that_was_killed_here_is_known_to_be_dead(file: Location, monkeypa
 
 
 def test_a_run_of_another_machine_is_dead_when_it_shows_no_sign_of_life(file: Location) -> None:
-    with Heartbeat(file, Tally(1, 1, {}).state):
+    with beating(file, Tally(1, 1, {}).state):
         left = read_heartbeat(file)
     file.write_json({**left, "is_running": True, "host": "elsewhere"})
     assert is_living(read_heartbeat(file))
@@ -149,7 +149,7 @@ def test_status_shows_a_run_that_lives_and_files_where_none_does(file: Location,
     stages = status(campaign)["rounds"][0]["stages"]
     assert stages["scores"] == {"complete": False, "committed_shards": 0, "shards": 8}
     tally = Tally(1000, 8, {"a": LEDGER, "b": LEDGER})
-    with Heartbeat(campaign.stage("ledger") / "progress.json", tally.state):
+    with beating(campaign.stage("ledger") / "progress.json", tally.state):
         found = status(campaign)["rounds"][0]["stages"]["scores"]
     expected = {"is_running": True, "committed_shards": 2, "shards": 8, "items": 20, "quarantined": 4}
     assert {key: found[key] for key in expected} == expected

@@ -30,7 +30,7 @@ HEADER = "shard,key,label\n"
     [
         (HEADER + "digits-00000.tar,nobody,3\n", "line 2: no item 'nobody' in shard 'digits-00000.tar'"),
         (HEADER + "elsewhere.tar,000001,3\n", "line 2: shard 'elsewhere.tar' is not in the pool; .*'digits-00000.tar'"),
-        (HEADER + "digits-00000.tar,000001,3\n" * 2, "line 3: item digits-00000.tar/000001 is labelled a second time"),
+        (HEADER + "digits-00000.tar,000001,3\n" * 2, "line 3: item digits-00000.tar/000001 has two rows; keep one"),
         (HEADER + "digits-00000.tar,000001, \n", "line 2: item digits-00000.tar/000001 has an empty label"),
         ("shard,label\ndigits-00000.tar,3\n", "line 2: no 'key'; every row needs shard, key, label"),
         (HEADER, "no labels; training needs at least one"),
