@@ -15,7 +15,6 @@ from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_DPI = 200
 _DASHED = (0, (4, 2))
 _NO_VALUES = pa.table([[0.0], [1.0], [0], [0], [0]], schema=HISTOGRAM_SCHEMA)
 
@@ -36,6 +35,8 @@ class Theme(NamedTuple):
 
 LIGHT = Theme("#f5f6f7", "#ffffff", "#1d2126", "#5d6670", "#dfe3e7", "#d55e00", "#0072b2", "#a3abb3", "#009473")
 DARK = Theme("#111417", "#1a1e22", "#e6e9ec", "#9aa4ae", "#31373d", "#f0803c", "#56b4e9", "#6b757f", "#2fc9a0")
+THEMES = {"": LIGHT, "-dark": DARK}
+"""By the suffix of the charts' names."""
 
 
 class Bins(NamedTuple):
@@ -59,12 +60,7 @@ def histogram_chart(bins: Bins, cut: float | None, highest: float | None, theme:
 
     `cut`: the highest logit that the query picked; `highest`: that of a candidate; None where no logit decided.
     """
-    axes = _new_axes(
-        (4.6, 2.8),
-        theme,
-        "score (logit):\nnatural log of the odds that an image is labelled",
-        "share per unit of score",
-    )
+    axes = _new_axes((4.6, 2.8), theme, "score (logit):\nln of the odds of being labelled", "share per unit of score")
     width = bins.edges[1] - bins.edges[0]
     labelled, picked = bins.counts["labelled"], bins.counts["picked"]
     unlabelled = picked + bins.counts["not_picked"]
@@ -166,7 +162,7 @@ def _new_axes(size: tuple[float, float], theme: Theme, x_name: str, y_name: str)
     """The axes of a figure of this size, inches."""
     from matplotlib.figure import Figure
 
-    axes = Figure(size, dpi=_DPI, layout="constrained", facecolor=theme.card).add_subplot(facecolor="none")
+    axes = Figure(size, dpi=200, layout="constrained", facecolor=theme.card).add_subplot(facecolor="none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(theme.muted)
     axes.tick_params(colors=theme.muted, labelsize=9)

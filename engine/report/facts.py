@@ -37,7 +37,7 @@ def read_manifests(campaign: Campaign) -> Manifests:
         raise InputError(f"{folder}: made from other scores than there are now; delete it, then run: vaal select")
     if not {HISTOGRAM_FILE, SAMPLE_FILE} <= selection["files"].keys():
         raise InputError(
-            f"{folder}: by an earlier version, and handed out; this round gets no report; go on: vaal ingest"
+            f"{folder}: handed out by an earlier version; this round gets no report; go on: vaal ingest"
         )
     return Manifests(train, scores, selection, inputs)
 

@@ -39,7 +39,6 @@ LOSSES = {
     "held_out": "Telling apart new images (held-out): The same on images that a discriminator does not train on.",
     "task": "Task (cross-entropy): The error of the task learner on the labelled images.",
 }
-ADVICE = "restore it, then run again: vaal report"
 
 
 def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
@@ -55,14 +54,8 @@ def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
     manifests = read_manifests(campaign)
     files, counts = _make(campaign, manifests)
     run.log(f"the report shows {counts['images']:,} images")
-    return write_manifest(
-        campaign,
-        "report",
-        Manifest,
-        inputs=manifests.inputs,
-        counts=counts,
-        files={name: (folder / name).write_bytes(content) for name, content in files.items()},
-    )
+    written = {name: (folder / name).write_bytes(content) for name, content in files.items()}
+    return write_manifest(campaign, "report", Manifest, inputs=manifests.inputs, counts=counts, files=written)
 
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
@@ -121,7 +114,7 @@ def _make(campaign: Campaign, manifests: Manifests) -> tuple[dict[str, bytes], d
 
 
 def _read(file: Location, sha256: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(file.read_verified(sha256, ADVICE)))
+    return pq.read_table(pa.BufferReader(file.read_verified(sha256, "restore it, then run again: vaal report")))
 
 
 def _labels_at_selection(home: Location, selection: SelectionManifest) -> pa.Table:
@@ -135,23 +128,19 @@ def _draw(campaign: Campaign, manifests: Manifests, bins: charts.Bins, latent_ma
     """PNG by name, each for light and for dark surroundings."""
     train, _, selection, _ = manifests
     levels = selection["highest_picked_logit"], selection["highest_candidate_logit"]
-    charts_by_name = {"histogram": partial(charts.histogram_chart, bins, *levels)}
+    found = {"histogram": partial(charts.histogram_chart, bins, *levels)}
     if len(latent_map.points_N2):
-        charts_by_name["map"] = partial(charts.map_chart, latent_map)
+        found["map"] = partial(charts.map_chart, latent_map)
     if kl_Z := train["diagnosis"]["kl_per_unit"]:
-        charts_by_name["kl"] = partial(charts.kl_chart, kl_Z)
+        found["kl"] = partial(charts.kl_chart, kl_Z)
     metrics = _read(campaign.stage("train") / "metrics.parquet", train["files"]["metrics.parquet"])
     references = charts.reference_losses(campaign.config.train.folds)
     for loss in (name for name in LOSSES if name in metrics.column_names):
         rows = metrics.select(["step", loss]).drop_null()
         if len(rows):
             curve = rows["step"].to_numpy(), rows[loss].to_numpy()
-            charts_by_name[f"loss-{loss}"] = partial(charts.loss_chart, *curve, references.get(loss))
-    return {
-        f"{name}{suffix}": draw(theme)
-        for name, draw in charts_by_name.items()
-        for suffix, theme in (("", charts.LIGHT), ("-dark", charts.DARK))
-    }
+            found[f"loss-{loss}"] = partial(charts.loss_chart, *curve, references.get(loss))
+    return {f"{name}{suffix}": draw(theme) for name, draw in found.items() for suffix, theme in charts.THEMES.items()}
 
 
 def _render(**content: Any) -> str:

@@ -3,13 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.report.thumbnails import Identity
+from engine.report.thumbnails import Identity, Row
 from engine.tables.selections import CONTROL, DUPLICATE, KINDS, PICKED, row_of
 
 FEW = 3
@@ -23,7 +23,6 @@ KIND_TEXTS = {
     "picture": "Same picture, saved, resized or mirrored",
     "latent": "Nearly the same description by the network (latent)",
 }
-Row = dict[str, Any]
 _CONTROL = -1
 
 

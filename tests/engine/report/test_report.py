@@ -201,7 +201,7 @@ def test_a_selection_of_an_earlier_version_has_no_report(fresh: Made) -> None:
     del manifest["files"][SAMPLE_FILE]
     file.write_json(manifest)
     with pytest.raises(
-        InputError, match="by an earlier version, and handed out; this round gets no report; go on: vaal ingest"
+        InputError, match="handed out by an earlier version; this round gets no report; go on: vaal ingest"
     ):
         report(fresh.campaign)
 
