@@ -38,7 +38,7 @@ def test_a_driver_killed_after_it_has_committed(
     reference: Reference, start_to_kill: Callable[[str, str], Driver], tmp_path: Path
 ) -> None:
     campaign = reference.copy(tmp_path / "campaign")
-    driver = start_to_kill("score", campaign)
+    driver = start_to_kill("round", campaign)
     wait_until(lambda: law.num_committed(campaign) > 0, driver)
     driver.kill()
     assert not law.is_complete(campaign)
