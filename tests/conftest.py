@@ -16,7 +16,7 @@ from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.models.diagnosis import manifest_entries
-from engine.models.weights import make_networks, save_weights
+from engine.models.weights import make_classifier, make_networks, save_weights
 from engine.simulation.demo_pools import DemoPool, digits
 from engine.training.metrics import METRICS_SCHEMA
 from vaal.signal import Diagnosis, Interval
@@ -60,7 +60,10 @@ def pretend_trained(campaign: Campaign, signal: str = "present") -> None:
     names = ("step", "epoch", *StepLosses._fields)
     rows = [dict(zip(names, row, strict=True)) for row in zip(steps, steps * 0, *curves, strict=True)]
     metrics = pa.Table.from_pylist(rows, schema=METRICS_SCHEMA)
-    files = save_weights(folder, make_networks(campaign.config).files())
+    networks = make_networks(campaign.config)
+    if campaign.config.train.task != "none":
+        networks = networks._replace(task=make_classifier(campaign.config, 7))
+    files = save_weights(folder, networks.files())
     files["metrics.parquet"] = (folder / "metrics.parquet").write_table(metrics)
     losses = dict(zip(StepLosses._fields, (23.1, 1.8, 2.3, 2.5), strict=True))
     write_manifest(

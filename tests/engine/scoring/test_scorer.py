@@ -12,6 +12,10 @@ import torch
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.opening import open_campaign
+from engine.config.options import CampaignConfig
+from engine.config.texts import parse_settings
+from engine.config.toml import override
+from engine.errors import ConfigError
 from engine.scoring.scorer import Scorer
 from engine.tables.scores import unpack
 from tests.conftest import MakeCampaign, pretend_trained
@@ -55,6 +59,35 @@ def test_the_same_batches_give_the_same_bits(campaign: Campaign) -> None:
     first, second = (make_scorer(campaign)(pixels, fold) for _ in range(2))
     assert first.columns["logit"].tobytes() == second.columns["logit"].tobytes()
     assert first.latent_NZ.tobytes() == second.latent_NZ.tobytes()
+
+
+def test_every_acquisition_that_is_asked_for_is_a_column(make_campaign: MakeCampaign) -> None:
+    from tests.engine.scoring.test_chunks import chunk_of
+
+    campaign = make_campaign("train.task=classification", "score.acquisition=['margin','vaal']")
+    pretend_trained(campaign)
+    scorer = make_scorer(campaign)
+    items = unpack(scorer.score_chunk(chunk_of(campaign))["scored"][0].as_py())
+    assert items.schema.names[-3:] == ["logit", "margin", "latent"]
+    alone = unpack(make_scorer(campaign, acquisition=["vaal"]).score_chunk(chunk_of(campaign))["scored"][0].as_py())
+    assert alone.schema.names[-2:] == ["logit", "latent"]
+    assert items.drop_columns(["margin"]) == alone
+    margin = items["margin"].to_numpy()
+    assert 0 <= margin.min() < margin.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["score.acquisition=['margin']"], "name vaal, and each acquisition once"),
+        (["score.acquisition=['vaal','vaal']"], "name vaal, and each acquisition once"),
+        (["score.acquisition=['vaal','margin']"], "score.acquisition=margin needs a task learner"),
+        (["score.acquisition=['vaal','magic']"], "input should be 'vaal' or 'margin'"),
+    ],
+)
+def test_an_acquisition_that_cannot_be_had_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(CampaignConfig(), parse_settings(settings), "--set")
 
 
 def test_nothing_is_scored_as_nothing(campaign: Campaign) -> None:
