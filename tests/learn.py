@@ -19,7 +19,8 @@ from engine.pool.items import read_shard
 from engine.training.batches import Batches, Labelled, Part, Prefetched, cache_labelled
 from engine.training.judging import fit_centroid, judge
 from engine.training.plan import Job, phase_of, plan
-from vaal.step import Batch, MemorisationGuard, OptimizerUpdater, PoolBatch, vaal_step
+from tests.updater import OptimizerUpdater
+from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 
 CPU = torch.device("cpu")
 OBSERVED_STEPS = 10

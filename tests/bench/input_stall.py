@@ -42,7 +42,8 @@ from engine.training.batches import PREFETCH, Part, Prefetched
 from engine.training.plan import plan
 from tests.learn import batches_of, labelled_of, to_batch
 from tests.rounds import write_shard
-from vaal.step import Batch, OptimizerUpdater, Updates, vaal_step
+from tests.updater import OptimizerUpdater
+from vaal.step import Batch, Updates, vaal_step
 
 SIDE, QUALITY = 64, 90
 NUM_LABELLED = 2000

@@ -21,8 +21,9 @@ from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.training import zero
 from tests.learn import leave
+from tests.updater import OptimizerUpdater
 from vaal.losses import LossWeights
-from vaal.step import Batch, OptimizerUpdater, PoolBatch, Updater, Updates, vaal_step
+from vaal.step import Batch, PoolBatch, Updater, Updates, vaal_step
 
 TARGET = 1.10
 NUM_BATCHES = 8

@@ -14,6 +14,7 @@ import yaml
 from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from engine.campaign.stages import COMMANDS_WITH_RAY
 from engine.cluster.submission import entrypoint
 from tests.cluster.kuberay import RAY_CLUSTER_SCHEMA, RAY_JOB_SCHEMA, Schema
 
@@ -65,7 +66,9 @@ def test_the_job_runs_what_submit_runs() -> None:
     line = RAY_JOB["spec"]["entrypoint"]
     campaign = shlex.split(line)[4]
     assert campaign.startswith("s3://")
-    assert line == f"python -m jobs round {campaign} --address auto" == entrypoint(["round", campaign])
+    assert (
+        line == f"python -m jobs round {campaign} --address auto" == entrypoint(["round", campaign], COMMANDS_WITH_RAY)
+    )
 
 
 def test_a_finished_job_leaves_no_cluster_and_a_failed_one_is_retried() -> None:
@@ -196,7 +199,7 @@ def test_what_the_image_copies_exists_and_is_sent() -> None:
 
 
 def test_the_image_holds_the_whole_package() -> None:
-    packages = {name.partition(".")[0] for name in PROJECT["tool"]["setuptools"]["packages"]}
+    packages = {name.removesuffix("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
     metadata = {PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
     assert set(sources()) == packages | metadata | {"pyproject.toml", "constraints.txt"}
 

@@ -12,6 +12,7 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 
 from engine.campaign.folder import is_complete
+from engine.campaign.stages import COMMANDS_WITH_RAY
 from engine.cluster.submission import entrypoint, run_job
 from engine.errors import ConfigError, InputError
 from tests.conftest import MakeCampaign, pretend_trained
@@ -71,19 +72,21 @@ def test_a_round_as_a_ray_job(head: str, make_campaign: MakeCampaign) -> None:
     assert is_complete(campaign.stage("report"))
     assert (campaign.stage("selection") / "selection.parquet").read_table().num_rows == 30
 
-    failed = run_job(["select", str(campaign.home / "nowhere")], head, lambda _: None)
+    failed = run_job(entrypoint(["select", str(campaign.home / "nowhere")], COMMANDS_WITH_RAY), head, lambda _: None)
     assert (failed.status, failed.exit_status) == ("FAILED", 4)
 
 
 def test_the_entrypoint_is_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert entrypoint(["round", "s3://b/c"]) == "python -m jobs round s3://b/c --address auto"
-    assert entrypoint(["select", "my campaign"]) == f"python -m jobs select '{tmp_path}/my campaign'"
+    assert entrypoint(["round", "s3://b/c"], COMMANDS_WITH_RAY) == "python -m jobs round s3://b/c --address auto"
+    assert entrypoint(["status", "my campaign"], COMMANDS_WITH_RAY) == f"python -m jobs status '{tmp_path}/my campaign'"
+    joined = entrypoint(["select", "c"], COMMANDS_WITH_RAY)
+    assert joined == f"python -m jobs select {tmp_path}/c --address auto"
     with pytest.raises(ConfigError, match="--address: give it once"):
-        entrypoint(["round", "c", "--address", "auto"])
+        entrypoint(["round", "c", "--address", "auto"], COMMANDS_WITH_RAY)
 
 
 def test_no_job_server_is_named() -> None:
     address = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(InputError, match=f"--address {address}: no Ray job server answers there"):
-        run_job(["round", "c"], address, lambda _: None)
+        run_job("true", address, lambda _: None)

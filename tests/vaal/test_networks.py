@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vaal.ablations import FeatureDiscriminators, PixelDiscriminators
 from vaal.networks import PRESETS, VAE, Discriminators, NetworkShape, feature_map_sizes, initialise, shape_for, stage
-from vaal.paper import PaperVAE, paper_discriminators
+from vaal.paper import PAPER_SHAPE, PaperVAE
 from vaal.task import Classifier
 
 TINY = NetworkShape(width=8, max_width=16, num_latents=5, discriminator_width=8)
@@ -134,7 +134,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "vae": (lambda: VAE(16, 3, MIDDLE), HEADS | {"decoder.expand", "decoder.to_image"}),
     "discriminators": (lambda: Discriminators(2, MIDDLE), {"folds.0.4", "folds.1.4"}),
     "paper": (lambda: PaperVAE(32, 3), HEADS | {"decoder.layers.0", "decoder.layers.11"}),
-    "paper_discriminators": (lambda: paper_discriminators(2), {"folds.0.4", "folds.1.4"}),
+    "paper_discriminators": (lambda: Discriminators(2, PAPER_SHAPE, nn.ReLU), {"folds.0.4", "folds.1.4"}),
     "pixels": (lambda: PixelDiscriminators(2, 16, 3, MIDDLE), {f"folds.{k}.classifier.4" for k in range(2)}),
     "features": (
         lambda: FeatureDiscriminators(2, 16, 3, MIDDLE),

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from vaal.acquisition.discriminator import labelled_logit
 from vaal.assembly import Networks
-from vaal.paper import PaperVAE, paper_discriminators
+from vaal.networks import Discriminators
+from vaal.paper import PAPER_SHAPE, PaperVAE
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,10 @@ def vae() -> PaperVAE:
                 elif name in {"running_var", "weight"}:
                     tensor.uniform_(0.5, 1.5)
     return network.eval()
+
+
+def paper_discriminators(num_folds: int) -> Discriminators:
+    return Discriminators(num_folds, PAPER_SHAPE, nn.ReLU)
 
 
 def count(*modules: nn.Module) -> int:

@@ -82,9 +82,11 @@ def test_logits_that_all_tie_show_nothing() -> None:
     assert low < 0.45 < 0.55 < high
 
 
-def test_a_smaller_confidence_is_a_narrower_interval() -> None:
+def test_a_smaller_confidence_is_a_narrower_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     labelled, unlabelled = normal(30) + 1, normal(90, seed=1)
-    wide, narrow = auc_interval(labelled, unlabelled), auc_interval(labelled, unlabelled, confidence=0.5)
+    wide = auc_interval(labelled, unlabelled)
+    monkeypatch.setattr("vaal.signal.CONFIDENCE", 0.5)
+    narrow = auc_interval(labelled, unlabelled)
     assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
 
 

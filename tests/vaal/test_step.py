@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.updater import OptimizerUpdater
 from vaal.losses import LossWeights, adversarial_loss, discriminator_loss, transductive_loss
 from vaal.networks import VAE, Discriminators, NetworkShape
-from vaal.step import MEMORISATION_LIMIT, Batch, MemorisationGuard, OptimizerUpdater, PoolBatch, Updates, vaal_step
+from vaal.step import MEMORISATION_LIMIT, Batch, MemorisationGuard, PoolBatch, Updates, vaal_step
 
 SHAPE = NetworkShape(width=8, max_width=8, num_latents=4, discriminator_width=8)
 WEIGHTS = LossWeights(beta=0.5, transductive=0.1, adversarial=3.0, labelled_share=(0.4, 0.7))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from vaal.step import OptimizerUpdater
+from tests.updater import OptimizerUpdater
 from vaal.task import Classifier, task_loss, task_step
 
 

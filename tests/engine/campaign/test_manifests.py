@@ -124,7 +124,7 @@ def test_a_campaign_file_that_is_cut_off_anywhere_is_noticed(whole: Campaign) ->
     try:
         for end in range(begin, len(content.rstrip()), 97):
             path.write_bytes(content[:end])
-            with pytest.raises(InputError, match=r"campaign.toml: damaged, or cut off"):
+            with pytest.raises(InputError, match=r"campaign.toml: damaged, "):
                 open_campaign(str(whole.home))
     finally:
         path.write_bytes(content)

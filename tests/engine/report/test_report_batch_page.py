@@ -232,7 +232,7 @@ def test_the_map_says_what_became_of_the_candidates(made: Made) -> None:
 def test_a_budget_of_nothing_is_not_taken_for_a_lack_of_signal(fresh: Campaign) -> None:
     page = picked_again(fresh, {"select.budget": 0})
     assert "Nothing was picked: select.budget=0." in page.plain
-    assert "There is nothing to draw: of 0 candidates no two are described otherwise (by other latents)." in page.plain
+    assert "There is nothing to draw: no two of 0 candidates have different latents." in page.plain
     assert "None was found among the 0 candidates." in page.plain
     assert "63 images could have been picked and were not; none is shown, because there is no pick" in page.plain
     assert "signal (strong, AUC 0.93 of 1)present" in page.plain

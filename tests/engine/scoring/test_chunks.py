@@ -140,7 +140,7 @@ def test_an_item_that_stalled_is_refused_and_the_others_are_not(shard: Shard) ->
 
 @pytest.mark.parametrize(
     ("stalls", "deaths", "message"),
-    [(3, 0, "made no progress for score.stall_seconds=60, 3 times"), (0, 15, "the process that read it died 15 times")],
+    [(3, 0, "made no progress for score.stall_seconds=60, 3 times"), (0, 15, "that read the shard died 15 times")],
 )
 def test_a_shard_on_which_processes_die_is_given_up(shard: Shard, stalls: int, deaths: int, message: str) -> None:
     attempts = Attempts()
@@ -161,36 +161,36 @@ import sys, time
 import {chunks.__name__} as chunks, {reading.__name__} as reading_module
 {IMPORTS}
 
-class Told(Attempts):
+class Shown(Attempts):
     def stalled(self, shard, key):
         print(shard, repr(key), flush=True)
 
 {{hang}}
 reading = Reading(ImageConfig(size=8, channels=1), 2, 3, {{seconds}})
-for table in read_chunks(list_shards([sys.argv[1]], "")[0][0], reading, Told()):
+for table in read_chunks(list_shards([sys.argv[1]], "")[0][0], reading, Shown()):
     time.sleep({{pause}})
 print("read")
 """
 
 
 @pytest.mark.parametrize(
-    ("hang", "pause", "told"),
+    ("hang", "pause", "output"),
     [
         # A regular expression that takes for ever holds the interpreter's lock as a decoder in C may; a sleep does not.
         ("chunks.decode = lambda data, image: time.sleep(99)", 0.0, "a.tar '00'\n"),
         ("reading_module.read_shard = lambda shard, image: (time.sleep(99) for _ in range(1))", 0.0, "a.tar ''\n"),
-        # The time in which a chunk is scored, or waits to be, is not the reader's.
+        # The time in which a chunk is scored, or waits to be, does not count.
         ("", 1.5, "read\n"),
     ],
     ids=["decode", "read", "wait"],
 )
-def test_what_hangs_ends_its_process_and_is_told(shard: Shard, hang: str, pause: float, told: str) -> None:
+def test_what_hangs_ends_its_process_and_is_reported(shard: Shard, hang: str, pause: float, output: str) -> None:
     program = HANGS.format(hang=hang, seconds=0.5, pause=pause)
     ended = subprocess.run(
         [sys.executable, "-c", program, shard.url], capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
-    assert (ended.stdout, ended.returncode) == (told, 0 if told == "read\n" else EXIT_STATUS), ended.stderr
+    assert (ended.stdout, ended.returncode) == (output, 0 if output == "read\n" else EXIT_STATUS), ended.stderr
 
 
 def chunk_of(campaign: Campaign) -> pa.Table:

@@ -38,20 +38,20 @@ def test_the_share_holds_for_the_pool_where_no_single_shard_is_bad(campaign: Cam
     small = {f"s{n}": shard(3, 1) for n in range(4)}
     accepted(campaign, **small, good=shard(4, 0))
     line = refused(campaign, **small, good=shard(3, 0))
-    assert line.startswith("4 of 15 items (26.7%) are quarantined; score.max_bad_fraction=0.25 is the most")
+    assert line.startswith("4 of 15 items (26.7%) are quarantined; score.max_bad_fraction=0.25 is the limit")
 
 
 @pytest.mark.parametrize("listed", [1, 2, 3])
-def test_one_bad_item_alone_condemns_no_shard_however_small(campaign: Campaign, listed: int) -> None:
+def test_one_bad_item_is_accepted_even_in_a_small_shard(campaign: Campaign, listed: int) -> None:
     accepted(campaign, good=shard(1000, 0), small=shard(listed, 1))
     assert "1 of 2 shards: small;" in refused(campaign, good=shard(1000, 0), small=shard(listed + 1, 2))
 
 
-def test_one_row_that_stands_for_a_whole_shard_condemns_it(campaign: Campaign) -> None:
+def test_a_shard_that_failed_as_a_whole_is_not_accepted(campaign: Campaign) -> None:
     line = refused(campaign, good=shard(1000, 0), lost=shard(1, 1, "byte 0: not a tar header"))
     assert "too many in 1 of 2 shards: lost;" in line
 
 
-def test_no_loss_is_too_much_where_all_is_accepted(make_campaign: MakeCampaign) -> None:
+def test_a_limit_of_one_accepts_every_loss(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign("score.max_bad_fraction=1")
     accepted(campaign, none=shard(20, 20), lost=shard(1, 1, "byte 0: not a tar header"))

@@ -82,7 +82,7 @@ def test_a_chunk_that_comes_twice_counts_once() -> None:
         False,
         False,
     ]
-    assert (draft.num_scored, draft.num_bad, draft.is_whole) == (7, 2, False)
+    assert (draft._num_held, draft.is_whole) == (7, False)
     assert draft.add(ROWS[3])
     assert not draft.is_whole
     assert draft.add(ROWS[2])
@@ -91,7 +91,9 @@ def test_a_chunk_that_comes_twice_counts_once() -> None:
 
 @pytest.mark.parametrize("listed", [13, 15])
 def test_what_does_not_add_up_is_not_committed(campaign: Campaign, listed: int) -> None:
-    with pytest.raises(RuntimeError, match=rf"listed {listed}, scored 12, quarantined 2; nothing of it is committed"):
+    with pytest.raises(
+        RuntimeError, match=rf"listed {listed}, scored 12, quarantined 2; nothing of the shard is committed"
+    ):
         draft_of([*ROWS[:3], {**ROWS[3], "listed": listed}]).commit(campaign, "a.parquet")
     assert not contents(campaign)
 

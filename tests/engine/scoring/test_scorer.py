@@ -162,6 +162,6 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_noted(campaign: Camp
     assert ended.returncode == 0, ended.stderr.decode()
     logit, notes = pickle.loads(ended.stdout)
     assert notes[0].startswith(
-        "a batch of 2048 images does not fit the memory of cpu; going on with 1024: --set score."
+        "a batch of 2048 images does not fit the memory of cpu; continuing with 1024: --set score."
     )
     np.testing.assert_allclose(logit, make_scorer(campaign)(*images(2048)).columns["logit"], atol=TOLERANCE)

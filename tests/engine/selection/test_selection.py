@@ -16,7 +16,6 @@ from engine.campaign.stages import Run
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
 from engine.errors import ConfigError, InputError
-from engine.handoff.export import export
 from engine.pool.identity import item_id_of
 from engine.selection import parts
 from engine.selection.select import select
@@ -167,42 +166,3 @@ def test_scores_that_were_damaged_are_refused_by_name(scored: Campaign) -> None:
 def test_selection_needs_scores(make_campaign: MakeCampaign) -> None:
     with pytest.raises(InputError, match=r"scores: not complete; run: vaal score"):
         select(make_campaign())
-
-
-def test_the_handoff_holds_the_picked_files_and_no_path(scored: Campaign) -> None:
-    select(scored)
-    progress: list[tuple[float, str]] = []
-    manifest = export(scored, Run(on_progress=lambda *seen: progress.append(seen)))
-    folder = Path(scored.stage("handoff/generic").path)
-    picks = rows(scored, "selection")
-    for pick in picks:
-        shard = Path(scored.config.pool.root, str(pick["shard"])).read_bytes()
-        start = int(str(pick["offset"]))
-        content = shard[start : start + int(str(pick["size_bytes"]))]
-        assert (folder / f"images/{pick['item_id']}.png").read_bytes() == content
-    assert len(list((folder / "images").iterdir())) == len(picks) == manifest["counts"]["images"]
-    lines = (folder / "tasks.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines[1:]] == [pick["item_id"] for pick in picks]
-    assert len((folder / "tasks.jsonl").read_text().splitlines()) == 100
-    for name in ("tasks.csv", "tasks.jsonl"):
-        text = (folder / name).read_text()
-        assert ".tar" not in text
-        assert not [pick for pick in picks if f'"{pick["key"]}"' in text]
-    assert progress[-1] == (1, "100 of 100 images")
-    assert export(scored) == manifest
-
-
-def test_nothing_is_handed_out_from_a_changed_shard(scored: Campaign, tmp_path: Path) -> None:
-    select(scored)
-    shard = Path(scored.config.pool.root) / "digits-00007.tar"
-    content, stat = shard.read_bytes(), shard.stat()
-    shard.write_bytes(content + bytes(512))
-    try:
-        with pytest.raises(InputError, match=r"digits-00007.tar: changed since init"):
-            export(scored)
-        assert not Path(scored.stage("handoff/generic").path).exists()
-    finally:
-        import os
-
-        shard.write_bytes(content)
-        os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -1,9 +1,10 @@
 """Law 7: any number of workers under any ZeRO stage trains as plain PyTorch does, and goes on where another stopped."""
 
 import os
-import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -19,53 +20,57 @@ from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.simulation.demo_pools import DemoPool
 from engine.training.plan import plan
+from tests.engine.training import zero_worker
 from tests.engine.training.zero_worker import STEPS, VARIANT
 from tests.learn import optimize
+from tests.servers import free_port
 
 SETTINGS = ("image.size=8", "train.batch_size=16", "train.vae_steps=2", f"train.max_steps={STEPS}")
 WORLDS = [1, 2, pytest.param(4, marks=pytest.mark.slow)]
 
 
 class Runs:
-    """What any number of processes wrote, each run once; two first, for the others go on from their checkpoints."""
+    """What any number of processes write. Those of two and of one begin at once, for the one goes on from checkpoints
+    of the two; others are started when they are asked for."""
 
     def __init__(self, campaign: Campaign, folder: Path) -> None:
         self.campaign, self._folder = campaign, folder
-        self._done: set[int] = set()
+        self._processes = {world: self._start(world) for world in (2, 1)}
 
     def of(self, world: int) -> Path:
-        for number in [n for n in (2, world) if n not in self._done]:
-            self._done.add(number)
-            self._run(number)
+        """The folder with the weights of so many processes, which have ended."""
+        if world not in self._processes:
+            self._processes[world] = self._start(world)
+        for rank, process in enumerate(self._processes[world]):
+            assert process.wait(300) == 0, self._log(world, rank).read_text()[-3000:]
         return self._folder
 
-    def _run(self, world: int) -> None:
-        words = [sys.executable, "-m", "tests.engine.training.zero_worker", str(self.campaign.home), str(self._folder)]
+    def end(self) -> None:
+        for process in chain.from_iterable(self._processes.values()):
+            process.kill()
+            process.wait()
+
+    def _log(self, world: int, rank: int) -> Path:
+        return self._folder / f"{world}-{rank}.log"
+
+    def _start(self, world: int) -> list[subprocess.Popen[bytes]]:
+        words = [sys.executable, "-m", zero_worker.__name__, str(self.campaign.home), str(self._folder)]
         where = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        processes = [
-            subprocess.Popen(
-                words, env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )
-            for rank in range(world)
-        ]  # fmt: skip
-        for process in processes:
-            output, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, output[-3000:]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        processes = []
+        for rank in range(world):
+            variables = {**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            with self._log(world, rank).open("w") as log:
+                processes.append(subprocess.Popen(words, env=variables, stdout=log, stderr=log))
+        return processes
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, pool: DemoPool) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory, pool: DemoPool) -> Iterator[Runs]:
     folder = tmp_path_factory.mktemp("zero")
     config = override(CampaignConfig(), parse_settings([*pool.settings, *SETTINGS]), "test")
-    return Runs(create(str(folder / "campaign"), pool.shards, str(pool.labels), config, lambda _: None), folder)
+    made = Runs(create(str(folder / "campaign"), pool.shards, str(pool.labels), config, lambda _: None), folder)
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="module")

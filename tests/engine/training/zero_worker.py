@@ -1,12 +1,13 @@
 """One of several processes that train a campaign with DeepSpeed over gloo, without Ray: `python -m ... HOME OUT`.
 
-Trains under every ZeRO stage for STEPS iterations, and writes checkpoints at half way. Goes on from those of two
-workers where there are any. Rank 0 writes the weights to OUT as NAME.safetensors.
+Trains under every ZeRO stage for STEPS iterations; two processes write checkpoints at half way, from which they and all
+others go on. Rank 0 writes the weights to OUT as NAME.safetensors.
 """
 
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.training import zero
 from engine.training.batches import Part
-from engine.training.checkpoints import Progress, read_checkpoint, write_checkpoint
+from engine.training.checkpoints import Progress, fault_of, read_checkpoint, write_checkpoint
 from engine.training.plan import Job, plan
 from tests.learn import batches_of, labelled_of, leave, to_batch
 from vaal.losses import LossWeights
 from vaal.step import Updates, vaal_step
 
-STEPS = 20
+STEPS = 12
 VARIANT = {"train.gradient_accumulation": 2, "train.gradient_clipping": 1.0, "train.offload": "optimizer"}
 
 
@@ -73,6 +74,10 @@ class Run:
         dist.barrier()
 
     def load(self, folder: Path) -> None:
+        deadline = time.monotonic() + 200
+        while fault := fault_of(folder):
+            assert time.monotonic() < deadline, fault
+            time.sleep(0.1)
         states, progress = read_checkpoint(folder)
         for name, engine in self.engines.items():
             engine.load(states[name])

@@ -44,5 +44,5 @@ def test_one_cluster_is_the_plain_choice() -> None:
 
 @pytest.mark.parametrize("b", [-1, 5])
 def test_a_wrong_b_is_refused(b: int) -> None:
-    with pytest.raises(ValueError, match=f"from 0 to the 4 candidates, got {b}"):
+    with pytest.raises(ValueError, match=f"b must be from 0 to 4, got {b}"):
         round_robin(np.zeros(4, np.int32), b)

@@ -72,7 +72,7 @@ def test_the_uniform_of_a_draw_is_never_0_or_1_and_keeps_the_order() -> None:
 
 @pytest.mark.parametrize("b", [-1, 5])
 def test_a_wrong_b_is_refused(b: int) -> None:
-    with pytest.raises(ValueError, match=f"from 0 to the 4 candidates, got {b}"):
+    with pytest.raises(ValueError, match=f"b must be from 0 to 4, got {b}"):
         gumbel_top_b(logits(4), draws(4), b)
 
 

@@ -77,7 +77,7 @@ def test_near_duplicates_far_from_the_origin_are_told_apart() -> None:
 
 @pytest.mark.parametrize("b", [0, 5])
 def test_a_wrong_b_is_refused(b: int) -> None:
-    with pytest.raises(ValueError, match=f"from 1 to the 4 candidates, got {b}"):
+    with pytest.raises(ValueError, match=f"b must be from 1 to 4, got {b}"):
         k_center_greedy(latents(4, 2), latents(1, 2), b)
 
 

@@ -105,7 +105,7 @@ def test_scale_and_shift_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("b", [-1, 41])
 def test_a_wrong_b_is_refused(b: int) -> None:
-    with pytest.raises(ValueError, match=f"from 0 to the 40 candidates, got {b}"):
+    with pytest.raises(ValueError, match=f"b must be from 0 to 40, got {b}"):
         choose_in_mini_batches(*pool(per_mode=10), b, 0)
 
 

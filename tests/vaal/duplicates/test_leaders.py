@@ -139,7 +139,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         with pytest.raises(ValueError, match=f"above 0 and at most 1, got {threshold}"):
             cosine_leaders(latent, threshold, 0)
     for num_fixed in (-1, 5):
-        with pytest.raises(ValueError, match=f"num_fixed must be from 0 to the 4 rows, got {num_fixed}"):
+        with pytest.raises(ValueError, match=f"num_fixed must be from 0 to 4, got {num_fixed}"):
             cosine_leaders(latent, 0.9, num_fixed)
     for distance in (-1, 128):
         with pytest.raises(ValueError, match=f"from 0 to 127, got {distance}"):
