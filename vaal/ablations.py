@@ -1,11 +1,12 @@
 """The paper's ablations of its components (arXiv 1904.00370): discriminators without a VAE, and a VAE without them.
 
-The third, a discriminator on a VAE that was trained alone and then frozen, needs no network of its own.
+The third ablation, discriminators on a VAE that was trained first and frozen, needs no network of its own.
 
 Shape suffixes: B batch, C image channels, H height, W width, Z latent units, K folds, N labelled items.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 from vaal.networks import NetworkShape, encoder_stages, feature_map_sizes, initialise, perceptron, stage_widths
 
 PIXEL_SIDE = 16
-"""Pixels; a larger image is averaged down to this before a discriminator on pixels sees it."""
+"""Pixels. A discriminator on pixels sees larger images averaged down to this side."""
 
 
 class ImageDiscriminators(nn.Module):
     """K independent discriminators on images in one module. All their weights lie below `folds.{k}`."""
 
-    def __init__(self, encoders: list[nn.Module], num_latents: int, shape: NetworkShape) -> None:
+    def __init__(self, encoders: Sequence[nn.Module], num_latents: int, shape: NetworkShape) -> None:
         super().__init__()
         self.num_latents = num_latents
         self.folds = nn.ModuleList(
@@ -33,8 +34,8 @@ class ImageDiscriminators(nn.Module):
         return torch.cat([fold(x_BCHW) for fold in self.folds], dim=1)
 
     def features(self, x_BCHW: Tensor, fold_B: Tensor) -> Tensor:
-        """What an item's own discriminator sees of it, (B, Z): what stands in for a latent. `fold_B` is int64."""
-        # NaN, which scoring refuses, for an item of no fold.
+        """Features (B, Z) of each item by its own discriminator, used as latents. `fold_B` is int64."""
+        # NaN, which scoring refuses, for an item without a fold.
         features_BZ = x_BCHW.new_full((len(x_BCHW), self.num_latents), float("nan"))
         for number, fold in enumerate(self.folds):
             is_own = fold_B == number
@@ -43,7 +44,7 @@ class ImageDiscriminators(nn.Module):
         return features_BZ
 
     def classify(self, features_BZ: Tensor) -> Tensor:
-        """Labelled-logits (B, K) of features; column k means something for the items of fold k alone."""
+        """Labelled-logits (B, K) of features; column k is meaningful only for the items of fold k."""
         return torch.cat([fold.get_submodule("classifier")(features_BZ) for fold in self.folds], dim=1)
 
 
@@ -54,7 +55,7 @@ class _Pixels(nn.Module):
 
 
 class PixelDiscriminators(ImageDiscriminators):
-    """The discriminator alone: the paper's perceptron on the pixels, averaged by area to at most 16 x 16."""
+    """Discriminators only: the paper's perceptron on the pixels, averaged by area to at most 16 x 16."""
 
     def __init__(self, num_folds: int, image_size: int, num_channels: int, shape: NetworkShape) -> None:
         num_pixels = num_channels * min(PIXEL_SIDE, image_size) ** 2
@@ -62,10 +63,10 @@ class PixelDiscriminators(ImageDiscriminators):
 
 
 class FeatureDiscriminators(ImageDiscriminators):
-    """The discriminator alone, on features that it learns: each has an encoder as the VAE's, trained end to end."""
+    """Discriminators only, on learned features: each has an encoder like the VAE's, trained end to end."""
 
     def __init__(self, num_folds: int, image_size: int, num_channels: int, shape: NetworkShape) -> None:
-        encoders: list[nn.Module] = [_feature_encoder(image_size, num_channels, shape) for _ in range(num_folds)]
+        encoders = [_feature_encoder(image_size, num_channels, shape) for _ in range(num_folds)]
         super().__init__(encoders, shape.num_latents, shape)
 
 
@@ -78,10 +79,10 @@ def _feature_encoder(image_size: int, num_channels: int, shape: NetworkShape) ->
 
 
 class Centroid(nn.Module):
-    """The VAE alone: the labelled pool as one Gaussian, the 2-Wasserstein barycentre of its posteriors q(z|x).
+    """For the VAE only: the labelled pool as one Gaussian, the 2-Wasserstein barycentre of its posteriors q(z|x).
 
-    Diagonal Gaussians commute, so that the barycentre is the Gaussian with the mean of the means and the mean of the
-    standard deviations (Agueh and Carlier 2011, SIAM Journal on Mathematical Analysis 43, section 6).
+    The covariances of diagonal Gaussians commute, so the barycentre is the Gaussian with the mean of the means and the
+    mean of the standard deviations (Agueh and Carlier 2011, SIAM Journal on Mathematical Analysis 43, section 6).
     """
 
     mean_Z: Tensor
@@ -89,11 +90,11 @@ class Centroid(nn.Module):
 
     def __init__(self, num_latents: int) -> None:
         super().__init__()
-        # NaN, which scoring refuses, until there is a labelled pool.
+        # NaN, which scoring refuses, until `fit`.
         self.register_buffer("mean_Z", torch.full((num_latents,), float("nan")))
         self.register_buffer("std_Z", torch.full((num_latents,), float("nan")))
 
     def fit(self, mean_NZ: Tensor, logvar_NZ: Tensor) -> None:
-        """Take the posteriors of all labelled images, each weighing the same."""
+        """Compute the barycentre of all labelled images' posteriors, with equal weights."""
         self.mean_Z.copy_(mean_NZ.mean(dim=0))
         self.std_Z.copy_((0.5 * logvar_NZ).exp().mean(dim=0))

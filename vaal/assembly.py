@@ -1,4 +1,4 @@
-"""The networks of each training method, put together for an image size and a preset."""
+"""The networks of each training method, for an image size and a preset."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from torch import nn
 
 from vaal.ablations import Centroid, FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
 from vaal.networks import VAE, Autoencoder, Discriminators, NetworkShape, shape_for
-from vaal.paper import PAPER_SHAPE, PaperVAE, paper_discriminators
+from vaal.paper import PAPER_SHAPE, PaperVAE
 
 
 class Sizes(NamedTuple):
-    """What networks are made for: the preset's name, pixels of an image's side, image channels, and folds."""
+    """The preset's name, the side of an image in pixels, its channels, and the number of folds."""
 
     preset: str
     image_size: int
@@ -24,7 +24,7 @@ class Sizes(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """What a method trains and scores with; None is what it has not. `task` is the task learner."""
+    """The networks of a method, None where it has none. `task` is the task learner."""
 
     vae: Autoencoder | None = None
     discriminators: Discriminators | ImageDiscriminators | None = None
@@ -33,7 +33,7 @@ class Networks(NamedTuple):
 
     @property
     def num_latents(self) -> int:
-        """Units of a latent."""
+        """Units of a latent, or of the features that replace it."""
         encoder = self.discriminators if isinstance(self.discriminators, ImageDiscriminators) else self.vae
         assert encoder is not None
         return encoder.num_latents
@@ -62,9 +62,8 @@ class Networks(NamedTuple):
 
 def vaal_networks(sizes: Sizes) -> Networks:
     """A VAE and discriminators on its latents."""
-    if sizes.preset == "paper":
-        return Networks(_vae(sizes), paper_discriminators(sizes.num_folds))
-    return Networks(_vae(sizes), Discriminators(sizes.num_folds, sizes.shape))
+    activation = nn.ReLU if sizes.preset == "paper" else nn.SiLU
+    return Networks(_vae(sizes), Discriminators(sizes.num_folds, sizes.shape, activation))
 
 
 def vae_only_networks(sizes: Sizes) -> Networks:

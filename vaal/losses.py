@@ -38,9 +38,9 @@ def reconstruction_loss(image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
 def transductive_loss(
     image_BCHW: Tensor, target_BCHW: Tensor, mean_BZ: Tensor, logvar_BZ: Tensor, beta: float
 ) -> Tensor:
-    """Eq. 1, negated, for the items of one pool: reconstruction + beta * KL, in nats an item. A scalar.
+    """Eq. 1, negated, for the items of one pool: reconstruction + beta * KL, in nats per item. A scalar.
 
-    The objective is this function of the labelled pool plus this function of the unlabelled pool.
+    The objective is the sum of this over the labelled and the unlabelled pool.
     """
     return reconstruction_loss(image_BCHW, target_BCHW) + beta * gaussian_kl(mean_BZ, logvar_BZ)
 
@@ -58,8 +58,8 @@ def vaal_objective(transductive: Tensor, adversarial: Tensor, weights: "LossWeig
 class LossWeights(NamedTuple):
     """beta of Eq. 1, and lambda1 and lambda2 of the full objective.
 
-    `labelled_share`: of the labelled pool, how much discriminator k trains on, for every k; empty when the folds are
-    of equal size. See `discriminator_loss`.
+    `labelled_share` is the share of the labelled pool that discriminator k trains on, for every k. It is empty for
+    folds of equal size. See `discriminator_loss`.
     """
 
     beta: float = 1.0
@@ -69,7 +69,7 @@ class LossWeights(NamedTuple):
 
 
 class DiscriminatorLoss(NamedTuple):
-    """Eq. 3, cross-fitted: over the items that train each discriminator, and over those that are held from it."""
+    """Eq. 3, cross-fitted: over the items that train each discriminator, and over those held out from it."""
 
     trained: Tensor
     held_out: Tensor
@@ -84,13 +84,13 @@ def discriminator_loss(
 ) -> DiscriminatorLoss:
     """Eq. 3: labelled is 1, unlabelled is 0; cross-fitted and summed over the K discriminators. Logits in, nats out.
 
-    Discriminator k is trained on the items of every fold but k. Each pool is averaged by itself, which weights the
-    classes alike however unequal the pools and the batches are: a logit is then the log of the density ratio of the
-    pools, the same zero for every fold.
+    Discriminator k is trained on the items of every fold but k. Each pool is averaged separately, so both classes have
+    the same weight at any size of the pools and batches: a logit then estimates the log density ratio of the pools, and
+    its zero is the same for every fold.
 
     The divisor is the expected number of training items, B times the share of the pool outside fold k, not their
-    number in this batch: a sum over items can be split over workers without change. The share is (K - 1) / K unless
-    given: a labelled pool is small, and its folds are unequal.
+    number in this batch, so that the sum can be split over workers without change. The share is (K - 1) / K unless
+    given; the folds of a small labelled pool are unequal.
     """
     num_folds = labelled_BK.shape[1]
     equal = ((num_folds - 1) / num_folds,) * num_folds
@@ -99,18 +99,16 @@ def discriminator_loss(
         (F.softplus(unlabelled_BK), unlabelled_fold_B, equal),
     )
     if num_folds == 1:
-        return DiscriminatorLoss(
-            sum((loss.mean() for loss, _, _ in pools), torch.zeros(())), torch.zeros_like(pools[0][0][0, 0])
-        )
+        return DiscriminatorLoss(pools[0][0].mean() + pools[1][0].mean(), labelled_BK.new_zeros(()))
     trained = [_over_folds(loss, fold, share, outside=True) for loss, fold, share in pools]
     held_out = [_over_folds(loss, fold, tuple(1 - s for s in share), outside=False) for loss, fold, share in pools]
     return DiscriminatorLoss(trained[0] + trained[1], (held_out[0] + held_out[1]).detach())
 
 
 def _over_folds(loss_BK: Tensor, fold_B: Tensor, share: tuple[float, ...], *, outside: bool) -> Tensor:
-    """The sum over K of the mean over the items outside of fold k, or of those in it."""
+    """The sum over K of the mean loss of the items outside of fold k, or of those in it."""
     num_items, num_folds = loss_BK.shape
     counts_BK = (fold_B[:, None] != torch.arange(num_folds, device=fold_B.device)) == outside
-    # A fold without labelled items has no held-out loss: 0, and not 0 / 0.
+    # A fold without labelled items has a held-out loss of 0, not 0 / 0.
     share_K = torch.tensor(share, device=loss_BK.device, dtype=loss_BK.dtype).clamp_min(1e-6)
     return ((loss_BK * counts_BK).sum(dim=0) / (num_items * share_K)).sum()

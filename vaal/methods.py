@@ -1,16 +1,16 @@
 """Training methods: one row each (`train.method`).
 
-A row names its functions, which are imported when they are used; add a method as one file and one row.
+To add one, add a file and a row. A row names its functions, which are imported when they are used.
 """
 
 from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """What a method trains, and how it scores; functions as "module:name".
+    """The networks that a method trains, and its score; functions as "module:name".
 
     `networks(sizes)` makes its `vaal.assembly.Networks` with random weights; `score` is as in `vaal.acquisition`.
-    `vae_first`: the VAE trains alone in the first half, and is frozen while the discriminators train in the second.
+    `vae_first`: only the VAE trains in the first half; it is frozen while the discriminators train in the second.
     """
 
     networks: str
@@ -21,7 +21,7 @@ class Method(NamedTuple):
     has_paper_preset: bool = True
 
     def batches_per_step(self, vae_steps: int, discriminator_steps: int) -> float:
-        """Batches of an iteration: the discriminators' first update shares the VAE's last one."""
+        """Batches of an iteration: the discriminators' first update shares the VAE's last batch."""
         if self.vae_first:
             return (vae_steps + discriminator_steps) / 2
         if self.has_vae and self.has_discriminators:
@@ -30,7 +30,7 @@ class Method(NamedTuple):
 
 
 TASK_FILE = "task.safetensors"
-"""The weights of the task learner, which is trained beside any method."""
+"""The weights of the task learner, which can be trained beside any method."""
 _LATENT_LOGIT = "vaal.acquisition.discriminator:labelled_logit"
 _IMAGE_LOGIT = "vaal.acquisition.discriminator:image_logit"
 METHODS = {

@@ -8,19 +8,18 @@ Shape suffixes: B batch, C image channels, H height, W width, F features, Z late
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALLEST_MAP = 4
-"""The encoder halves the image until neither side is larger than this, pixels."""
+"""Pixels. The encoder halves the image until its sides are not larger than this."""
 
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """How large the networks are. `max_width` bounds the channels, which double with each halving from `width`."""
+    """Sizes of the networks. Channels double from `width` with each halving of the image, up to `max_width`."""
 
     width: int
     max_width: int
@@ -37,7 +36,7 @@ PRESETS: dict[str, NetworkShape] = {
     "base": NetworkShape(width=64, max_width=512, num_latents=64, discriminator_width=512),
     "large": NetworkShape(width=128, max_width=1024, num_latents=128, discriminator_width=512, blocks=2),
 }
-"""The shapes for images up to 32 px. `shape_for` has those for any size."""
+"""Shapes for images up to 32 px. `shape_for` gives those for any size."""
 
 
 def shape_for(preset: str, image_size: int) -> NetworkShape:
@@ -45,7 +44,7 @@ def shape_for(preset: str, image_size: int) -> NetworkShape:
 
     Latents double above 32 px and again above 128 px, as in the paper (arXiv 1904.00370, appendix: 32 for CIFAR, 64
     for Caltech-256 and ImageNet, 128 for BDD100K and Cityscapes). Above 64 px the first stage has half the channels:
-    the maps nearest the image cost most, and hold the least that a latent could keep.
+    the maps nearest the image cost most and add least to a latent.
 
     Raises:
         ValueError: there is no such preset.
@@ -75,10 +74,10 @@ def initialise(module: nn.Module, linear: Sequence[nn.Module] = ()) -> None:
     """Draw every weight of `module` from N(0, gain^2 / fan_in), from torch's global generator; biases 0, norms 1 and 0.
 
     The gain is sqrt(2) for a layer that a nonlinearity follows (He et al. 2015, arXiv 1502.01852, eq. 10), and 1 for
-    the layers in `linear`, that none follows. fan_in is the number of terms in the sum that makes one output.
+    the layers in `linear`, which none follows. fan_in is the number of terms in the sum of one output.
 
     Raises:
-        TypeError: a layer has parameters and no rule: it is never left silently as torch made it.
+        TypeError: a layer has parameters and there is no rule for it.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -95,7 +94,7 @@ def initialise(module: nn.Module, linear: Sequence[nn.Module] = ()) -> None:
 
 def _fan_in(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
     if isinstance(layer, nn.ConvTranspose2d):
-        # Its weight is (in, out, kernel, kernel), and of the kernel only every stride-th tap meets a given output.
+        # Its weight is (in, out, kernel, kernel), and only every stride-th tap of the kernel reaches a given output.
         return layer.weight[:, 0].numel() / math.prod(layer.stride)
     return layer.weight[0].numel()
 
@@ -111,14 +110,14 @@ class _Residual(nn.Module):
 
 
 def _convolution(in_channels: int, out_channels: int, stride: int) -> Iterator[nn.Module]:
-    # Without bias: the norm would cancel it, and Adam amplifies a gradient that is zero but for rounding.
+    # Without bias: the norm would cancel it, and Adam would amplify its gradient, which is only rounding error.
     yield nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
     yield nn.GroupNorm(num_groups=math.gcd(8, out_channels), num_channels=out_channels)
     yield nn.SiLU()
 
 
 def stage(in_channels: int, out_channels: int, stride: int, blocks: int) -> nn.Sequential:
-    """`blocks` convolutions at one resolution, the first with the stride, the others residual. Not initialised."""
+    """`blocks` convolutions at one resolution: the first has the stride, the others are residual. Not initialised."""
     others = (_Residual(nn.Sequential(*_convolution(out_channels, out_channels, 1))) for _ in range(blocks - 1))
     return nn.Sequential(*_convolution(in_channels, out_channels, stride), *others)
 
@@ -139,16 +138,6 @@ def perceptron(num_inputs: int, shape: NetworkShape, activation: Callable[[], nn
     network = nn.Sequential(*layers, output)
     initialise(network, linear=[output])
     return network
-
-
-class Encoder(Protocol):
-    """What scoring needs of a VAE."""
-
-    training: bool
-    num_latents: int
-
-    def encode(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), each (B, num_latents)."""
 
 
 class Autoencoder(nn.Module):
@@ -214,10 +203,10 @@ class VAE(Autoencoder):
 
 
 class Discriminators(nn.Module):
-    """K independent discriminators in one module, so that one optimizer and one engine moves them all.
+    """K independent discriminators in one module, so that one optimizer and one engine update them all.
 
-    Each is the paper's multilayer perceptron on the latent mean: the probability that an image is labelled,
-    returned as a logit because a float32 probability saturates at the very end that is picked.
+    Each is the paper's multilayer perceptron on the latent mean. It returns the probability that an image is labelled
+    as a logit, because a float32 probability saturates at the end that is picked.
     """
 
     def __init__(self, num_folds: int, shape: NetworkShape, activation: Callable[[], nn.Module] = nn.SiLU) -> None:

@@ -1,22 +1,33 @@
 """The authors' own networks, layer by layer (arXiv 1904.00370; their code at sinhasam/vaal, commit 67263f3).
 
-They differ from the code in four things. Every layer is initialised, where the code skips the heads of the encoder
-and the transposed convolutions. The discriminator returns logits instead of probabilities. The log-variance is bounded
-as in every VAE here, for exp of an unbounded one has overflowed for others. And the image may be any multiple of 16 px
-instead of 32 px alone.
+They differ from the code in four ways. Every layer is initialised; the code skips the heads of the encoder and the
+transposed convolutions. The discriminator, `Discriminators` with PAPER_SHAPE and ReLU, returns logits instead of
+probabilities. The log-variance is bounded as in every VAE here, because exp of an unbounded one can overflow. The image
+may be any multiple of 16 px from 32 px on.
 
 BatchNorm mixes the samples of a batch in training mode: scores need eval mode, and several workers train differently
 from one.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from vaal.networks import Autoencoder, Discriminators, NetworkShape, initialise
+from vaal.networks import Autoencoder, NetworkShape, initialise
 
 WIDTHS = (128, 256, 512, 1024)
 """Channels of the encoder's maps; the decoder's in reverse."""
-
 PAPER_SHAPE = NetworkShape(width=WIDTHS[0], max_width=WIDTHS[-1], num_latents=32, discriminator_width=512)
+
+
+def _layers(kind: type[nn.Conv2d | nn.ConvTranspose2d], width: int, widths: Sequence[int]) -> list[nn.Module]:
+    """For each of `widths` a convolution that halves or doubles the sides, BatchNorm and ReLU."""
+    layers: list[nn.Module] = []
+    for num_outputs in widths:
+        convolution = kind(width, num_outputs, kernel_size=4, stride=2, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(num_outputs), nn.ReLU()]
+        width = num_outputs
+    return layers
 
 
 class PaperDecoder(nn.Module):
@@ -27,13 +38,7 @@ class PaperDecoder(nn.Module):
         side = image_size // 8
         expand = nn.Linear(num_latents, WIDTHS[-1] * side**2)
         to_image = nn.ConvTranspose2d(WIDTHS[0], num_channels, kernel_size=1)
-        layers: list[nn.Module] = []
-        for in_channels, out_channels in zip(reversed(WIDTHS[1:]), reversed(WIDTHS[:-1]), strict=True):
-            layers += [
-                nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(out_channels),
-                nn.ReLU(),
-            ]
+        layers = _layers(nn.ConvTranspose2d, WIDTHS[-1], WIDTHS[-2::-1])
         self.layers = nn.Sequential(expand, nn.Unflatten(1, (WIDTHS[-1], side, side)), *layers, to_image)
         initialise(self, linear=[expand, to_image])
 
@@ -46,27 +51,13 @@ class PaperVAE(Autoencoder):
     """The authors' VAE: 22,835,139 parameters at 32 px, RGB and 32 latent units.
 
     Raises:
-        ValueError: `image_size` is below 32 or no multiple of 16.
+        ValueError: `image_size` is below 32 or not a multiple of 16.
     """
 
     def __init__(self, image_size: int, num_channels: int, num_latents: int = PAPER_SHAPE.num_latents) -> None:
         if image_size < 32 or image_size % 16:
-            raise ValueError(
-                f"the paper's VAE needs an image size of 32 px or a larger multiple of 16, got {image_size}"
-            )
-        layers: list[nn.Module] = []
-        for in_channels, out_channels in zip((num_channels, *WIDTHS[:-1]), WIDTHS, strict=True):
-            layers += [
-                nn.Conv2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(out_channels),
-                nn.ReLU(),
-            ]
-        encoder = nn.Sequential(*layers)
+            raise ValueError(f"the paper's VAE needs images of 32 px or a larger multiple of 16, got {image_size}")
+        encoder = nn.Sequential(*_layers(nn.Conv2d, num_channels, WIDTHS))
         initialise(encoder)
         num_features = WIDTHS[-1] * (image_size // 16) ** 2
         super().__init__(encoder, num_features, num_latents, PaperDecoder(image_size, num_channels, num_latents))
-
-
-def paper_discriminators(num_folds: int) -> Discriminators:
-    """K of the authors' discriminators, for `PaperVAE` with its 32 latent units; 280,065 parameters each."""
-    return Discriminators(num_folds, PAPER_SHAPE, nn.ReLU)

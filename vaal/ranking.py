@@ -17,9 +17,9 @@ class Scored(NamedTuple):
 def top_b(items: Scored, b: int) -> NDArray[np.intp]:
     """Indices of the b lowest items by (logit, shard, key), lowest first; all of them when there are fewer than b.
 
-    Strings compare by code point. Merging partial results changes nothing: the top b of a union of parts is the
-    top b of the union of their top b's, so parts may be reduced in any order and any tree. O(N + b log b) time while
-    few logits are equal: names are compared among equal logits alone.
+    Strings compare by code point. Results can be merged: the top b of a union of parts is the top b of the union of
+    their top b's, in any order and any tree. O(N + b log b) time if few logits are equal: names are compared among
+    equal logits only.
 
     Raises:
         ValueError: b < 0, or a logit is NaN.
@@ -32,13 +32,13 @@ def top_b(items: Scored, b: int) -> NDArray[np.intp]:
         raise ValueError(f"{len(bad)} of {len(items.logit_N)} logits are NaN, first {names}")
     candidates_N = np.arange(len(items.logit_N))
     if 0 < b < len(candidates_N):
-        # Keep every tie with the b-th logit, so that names decide between them and not the partition.
+        # Keep all ties with the b-th logit, so that names decide and not the partition.
         cut = np.partition(items.logit_N, b - 1)[b - 1]
         candidates_N = np.flatnonzero(items.logit_N <= cut)
     order_N = candidates_N[np.argsort(items.logit_N[candidates_N])]
     logit_N = items.logit_N[order_N]
     is_equal = logit_N[1:] == logit_N[:-1]
-    # Those with equal logits stand next to each other, and change places among themselves.
+    # Items with equal logits are adjacent now, and are sorted by name among themselves.
     tied = np.flatnonzero(np.append(is_equal, False) | np.insert(is_equal, 0, False))
     among = order_N[tied]
     order_N[tied] = among[np.lexsort((items.key_N[among], items.shard_N[among], items.logit_N[among]))]

@@ -1,6 +1,6 @@
-"""Is there anything to learn: what the discriminators and the VAE show on items that they did not train on.
+"""Is there a signal: how the discriminators and the VAE do on items that they did not train on.
 
-The intervals are conditional on the trained networks: they say how well these tell the pools apart, not how well
+The intervals are conditional on the trained networks: they cover how well these separate the pools, not how well
 another training run would.
 
 Shape suffixes: N, M items, Z latent units.
@@ -16,11 +16,11 @@ from vaal.losses import kl_per_unit
 
 CONFIDENCE = 0.95
 MIN_HELD_OUT = 10
-"""With fewer held-out items of either pool nothing is said about the AUC."""
+"""With fewer held-out items of either pool the AUC's interval is [0, 1]."""
 SATURATED_LOGIT = 7.0
-"""Beyond it a probability is within 0.001 of certainty, and the discriminator's gradient to the VAE is gone."""
+"""Beyond it a probability is within 0.001 of 0 or 1, and the discriminator's gradient to the VAE vanishes."""
 ACTIVE_VARIANCE = 0.01
-"""A latent unit is active when its mean varies over items by more (Burda, Grosse, Salakhutdinov 2016, sec. 5.1.2)."""
+"""A latent unit is active if the variance of its mean over items is larger (Burda et al. 2016, section 5.1.2)."""
 
 
 class Interval(NamedTuple):
@@ -40,10 +40,10 @@ class Posterior(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What was found on the held-out items.
+    """Results on the held-out items.
 
-    `saturation` is the share of them whose |logit| is above SATURATED_LOGIT. `kl_Z` is the KL of each latent unit in
-    nats, averaged over items, and `mean_squared_error` is per pixel; without a VAE they are empty and None.
+    `saturation` is the share of items with |logit| above SATURATED_LOGIT. `kl_Z` is the KL of each latent unit in nats,
+    averaged over items, and `mean_squared_error` is per pixel; without a VAE they are empty and None.
     """
 
     auc: Interval
@@ -56,22 +56,22 @@ class Diagnosis(NamedTuple):
 
     @property
     def signal(self) -> Literal["present", "none"]:
-        """Present when the whole interval of the AUC is above 0.5, chance."""
+        """Present if the whole interval of the AUC is above chance, 0.5."""
         return "present" if self.auc.low > 0.5 else "none"
 
     @property
     def is_collapsed(self) -> bool:
-        """There is a VAE, and fewer than one in ten of its latent units is active."""
+        """There is a VAE, and fewer than one in ten of its latent units are active."""
         return 10 * self.active_units < len(self.kl_Z)
 
     @property
     def is_saturated(self) -> bool:
-        """Most of the held-out items are beyond SATURATED_LOGIT."""
+        """More than half of the held-out items are beyond SATURATED_LOGIT."""
         return self.saturation > 0.5
 
 
 def diagnose(labelled_logit_N: Tensor, unlabelled_logit_M: Tensor, posterior: Posterior | None) -> Diagnosis:
-    """The diagnosis of logits, each by a discriminator that did not train on the item, and of the VAE if there is one.
+    """The diagnosis from logits of discriminators that did not train on the item, and of the VAE if there is one.
 
     Raises:
         ValueError: a logit is NaN, or the posterior has no items or is not finite.
@@ -93,14 +93,14 @@ def diagnose(labelled_logit_N: Tensor, unlabelled_logit_M: Tensor, posterior: Po
     )
 
 
-def auc_interval(labelled_N: Tensor, unlabelled_M: Tensor, confidence: float = CONFIDENCE) -> Interval:
-    """AUC = P(logit of a labelled item > logit of an unlabelled one) + P(they tie) / 2, with its interval.
+def auc_interval(labelled_N: Tensor, unlabelled_M: Tensor) -> Interval:
+    """AUC = P(logit of a labelled item > logit of an unlabelled one) + P(they tie) / 2, with its CONFIDENCE interval.
 
     The interval is the hull of two. DeLong's (DeLong, DeLong, Clarke-Pearson 1988), on the logit scale, makes no
-    assumption on the logits but is far too narrow near perfect separation, where it ends as a point. Newcombe's
+    assumption on the logits but is far too narrow near perfect separation, where it shrinks to a point. Newcombe's
     (2006, Statistics in Medicine 25, part 2, method 5: score interval on a modified Hanley-McNeil variance) is right
-    there but wrong for pools of unequal spread. With fewer than MIN_HELD_OUT items of either pool it is [0, 1], and an
-    AUC of nothing is 0.5. O((N + M) log(N + M)).
+    there but wrong for pools of unequal spread. With fewer than MIN_HELD_OUT items of either pool it is [0, 1]. The AUC
+    of an empty pool is 0.5. O((N + M) log(N + M)).
 
     Raises:
         ValueError: a logit is NaN.
@@ -115,19 +115,20 @@ def auc_interval(labelled_N: Tensor, unlabelled_M: Tensor, confidence: float = C
     auc = float(below_N.mean())
     if min(num_labelled, num_unlabelled) < MIN_HELD_OUT:
         return Interval(auc, 0.0, 1.0)
-    z = float(torch.special.ndtri(torch.tensor((1 + confidence) / 2, dtype=torch.float64)))
+    z = float(torch.special.ndtri(torch.tensor((1 + CONFIDENCE) / 2, dtype=torch.float64)))
     low, high = _newcombe(auc, num_labelled, num_unlabelled, z)
     error = math.sqrt(float(below_N.var() / num_labelled + below_M.var() / num_unlabelled))
     if error > 0:
         centre, half = math.log(auc / (1 - auc)), z * error / (auc * (1 - auc))
-        low, high = min(low, _expit(centre - half)), max(high, _expit(centre + half))
+        delong_low, delong_high = (1 / (1 + math.exp(-end)) for end in (centre - half, centre + half))
+        low, high = min(low, delong_low), max(high, delong_high)
     return Interval(auc, low, high)
 
 
 def _share_below(logit_N: Tensor, others_M: Tensor) -> Tensor:
     """Share of the others below each logit, ties counted half: (N,) float64.
 
-    These are DeLong's structural components, found by sorting as by the midranks of Sun and Xu (2014).
+    These are DeLong's structural components, by sorting as in Sun and Xu (2014).
     """
     ordered_M = others_M.sort().values
     left_N = torch.searchsorted(ordered_M, logit_N.contiguous())
@@ -136,7 +137,7 @@ def _share_below(logit_N: Tensor, others_M: Tensor) -> Tensor:
 
 
 def _newcombe(auc: float, num_labelled: int, num_unlabelled: int, z: float) -> tuple[float, float]:
-    """The two values a at which |a - auc| is z standard errors, as they would be if a were the truth."""
+    """The two values a at which |a - auc| is z standard errors of an estimate whose true value is a."""
     mean_others = (num_labelled + num_unlabelled) / 2 - 1
 
     def is_outside(a: float) -> bool:
@@ -151,7 +152,3 @@ def _newcombe(auc: float, num_labelled: int, num_unlabelled: int, z: float) -> t
             outside, inside = (middle, inside) if is_outside(middle) else (outside, middle)
         ends.append(inside)
     return ends[0], ends[1]
-
-
-def _expit(x: float) -> float:
-    return 1 / (1 + math.exp(-x))

@@ -1,65 +1,37 @@
-"""One iteration of VAAL's Algorithm 1 (arXiv 1904.00370), over anything that can move a module's weights.
+"""One iteration of VAAL's Algorithm 1 (arXiv 1904.00370), over anything that can update a module's weights.
 
-Distribution wraps this module from outside: under ZeRO an updater is a DeepSpeed engine, in plain PyTorch it is a
-module and its optimizer, and the mathematics cannot tell.
+Distribution is outside of this module: an `Updater` may be a DeepSpeed engine, or a module and its optimizer.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaal.losses import LossWeights, adversarial_loss, discriminator_loss, transductive_loss, vaal_objective
 
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
 MEMORISATION_LIMIT = 0.3
-"""Nats by which a discriminator may do worse on the items held from it than on those it trains on. Chance is 1.386."""
+"""Nats by which a discriminator's loss on its held-out items may exceed that on its training items. Chance is 1.386."""
 _MEMORY = 0.8
 """Weight of the past in the guard's moving average."""
 
 
 class Updater(Protocol):
-    """A module together with whatever moves its weights."""
+    """A module and what updates its weights."""
 
     @property
     def module(self) -> Any:
-        """The bare module, for forward passes that leave its weights alone."""
+        """The bare module, for forward passes without an update."""
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """A forward pass whose loss will be given to `apply`."""
+        """A forward pass whose loss is given to `apply`."""
 
     def apply(self, loss: Tensor) -> None:
-        """Backpropagate `loss`, and take an optimizer step once every micro-batch of the update is there.
+        """Backpropagate `loss`, and take an optimizer step after the last micro-batch of the update.
 
-        The gradient is the mean over the micro-batches, and over the workers where there are several.
+        The gradient is the mean over the micro-batches and the workers.
         """
-
-
-class OptimizerUpdater(Generic[ModuleT]):
-    """The updater of one process without DeepSpeed."""
-
-    def __init__(
-        self, module: ModuleT, optimizer: torch.optim.Optimizer, accumulation: int = 1, clipping: float = 0.0
-    ) -> None:
-        self.module = module
-        self._optimizer = optimizer
-        self._accumulation, self._clipping = accumulation, clipping
-        self._applied = 0
-
-    def __call__(self, *inputs: Tensor) -> Any:
-        return self.module(*inputs)
-
-    def apply(self, loss: Tensor) -> None:
-        torch.autograd.backward(loss / self._accumulation)
-        self._applied += 1
-        if self._applied % self._accumulation == 0:
-            if self._clipping:
-                nn.utils.clip_grad_norm_(self.module.parameters(), self._clipping)
-            self._optimizer.step()
-            self._optimizer.zero_grad()
 
 
 class PoolBatch(NamedTuple):
@@ -73,8 +45,8 @@ class Batch(NamedTuple):
     """A micro-batch of both pools, of equally many items each.
 
     `noise_BZ` is standard normal, with a row for every labelled item and then for every unlabelled one. `weight` is
-    this micro-batch's share of the update's items, relative to that of an average one: what makes micro-batches and
-    workers of unequal size add up to the mean over all items.
+    this micro-batch's number of items over the average number. With it, micro-batches and workers of unequal size add
+    up to the mean over all items.
     """
 
     labelled: PoolBatch
@@ -84,17 +56,17 @@ class Batch(NamedTuple):
 
 
 class Updates(NamedTuple):
-    """How often each network is moved in an iteration. 0 leaves it as it is, and measures it all the same."""
+    """Updates of each network in an iteration. With 0 a network is only measured."""
 
     vae: int = 1
     discriminators: int = 1
 
 
 class StepLosses(NamedTuple):
-    """Detached scalars of an iteration's last updates, in nats; None for what there is not.
+    """Detached scalars of an iteration's last updates, in nats; None where there is none.
 
-    Eq. 1 over both pools; Eq. 2; Eq. 3 summed over the folds, on the items that train each discriminator; and on the
-    items that are held from it, where there are several folds.
+    Eq. 1 over both pools; Eq. 2; Eq. 3 summed over the folds, on the items that train each discriminator; and Eq. 3 on
+    the items held out from each, if there are several folds.
     """
 
     transductive: Tensor | None = None
@@ -110,19 +82,19 @@ def vaal_step(
     weights: LossWeights,
     updates: Updates,
 ) -> StepLosses:
-    """Move the VAE, then the discriminators, as Algorithm 1 alternates them.
+    """Update the VAE, then the discriminators, as Algorithm 1 alternates them.
 
-    As in the authors' code, every update but the discriminators' first takes a new batch: that one is given the batch
-    the VAE has just been moved on. A batch is a sequence of micro-batches.
+    As in the authors' code, every update takes a new batch, except that the discriminators' first update uses the batch
+    of the VAE's last one. A batch is a sequence of micro-batches.
     """
     losses = StepLosses()
     batch: Sequence[Batch] = ()
     if vae:
-        # Where a network has BatchNorm, its running statistics are left as they are, too.
+        # Without updates, the running statistics of BatchNorm must not change either.
         vae.module.train(updates.vae > 0)
-    for _ in range(updates.vae if vae else 0):
-        batch = next(batches)
-        losses = _mean([_move_vae(vae, discriminators, part, weights) for part in batch], batch)
+        for _ in range(updates.vae):
+            batch = next(batches)
+            losses = _mean([_move_vae(vae, discriminators, part, weights) for part in batch], batch)
     if discriminators:
         for number in range(max(1, updates.discriminators)):
             if number or not batch:
@@ -133,27 +105,23 @@ def vaal_step(
     return losses
 
 
-def _move_vae(vae: Updater | None, discriminators: Updater | None, batch: Batch, weights: LossWeights) -> StepLosses:
-    assert vae is not None
+def _move_vae(vae: Updater, discriminators: Updater | None, batch: Batch, weights: LossWeights) -> StepLosses:
     x_BCHW = torch.cat([batch.labelled.x_BCHW, batch.unlabelled.x_BCHW])
-    labelled, unlabelled = slice(len(batch.labelled.x_BCHW)), slice(len(batch.labelled.x_BCHW), None)
     image, mean, logvar = (output.float() for output in vae(x_BCHW, batch.noise_BZ))
-    transductive = sum(
-        (
-            transductive_loss(image[pool], x_BCHW[pool].float(), mean[pool], logvar[pool], weights.beta)
-            for pool in (labelled, unlabelled)
-        ),
-        torch.zeros((), device=x_BCHW.device),
-    )
+    images, targets, means, logvars = (values.chunk(2) for values in (image, x_BCHW.float(), mean, logvar))
+    labelled, unlabelled = map(transductive_loss, images, targets, means, logvars, (weights.beta, weights.beta))
+    transductive = labelled + unlabelled
     if discriminators is None or weights.adversarial == 0:
         vae.apply(batch.weight * weights.transductive * transductive)
         return StepLosses(transductive.detach())
     # The discriminators are frozen, and called as a bare module: otherwise the VAE's backward pass would fill their
     # gradients too, which ZeRO 1 and 2 add silently to the next step and ZeRO 3 refuses.
-    with _frozen(discriminators.module):
-        logit_BK = discriminators.module(mean).float()
-        adversarial = adversarial_loss(logit_BK[labelled], logit_BK[unlabelled])
+    discriminators.module.requires_grad_(False)
+    try:
+        adversarial = adversarial_loss(*discriminators.module(mean).float().chunk(2))
         vae.apply(batch.weight * vaal_objective(transductive, adversarial, weights))
+    finally:
+        discriminators.module.requires_grad_(True)
     return StepLosses(transductive.detach(), adversarial.detach())
 
 
@@ -166,11 +134,9 @@ def _move_discriminators(
             inputs, _ = vae.module.encode(inputs)
     with torch.set_grad_enabled(is_moved):
         logit_BK = (discriminators if is_moved else discriminators.module)(inputs).float()
-        num_labelled = len(batch.labelled.x_BCHW)
-        loss = discriminator_loss(
-            logit_BK[:num_labelled], logit_BK[num_labelled:],
-            batch.labelled.fold_B, batch.unlabelled.fold_B, weights.labelled_share,
-        )  # fmt: skip
+        labelled_BK, unlabelled_BK = logit_BK.chunk(2)
+        folds = batch.labelled.fold_B, batch.unlabelled.fold_B
+        loss = discriminator_loss(labelled_BK, unlabelled_BK, *folds, weights.labelled_share)
         if is_moved:
             discriminators.apply(batch.weight * loss.trained)
     held_out = loss.held_out if logit_BK.shape[1] > 1 else None
@@ -179,39 +145,28 @@ def _move_discriminators(
 
 def _mean(parts: Sequence[StepLosses], batch: Sequence[Batch]) -> StepLosses:
     """The losses of an update from those of its micro-batches."""
-    columns = zip(*parts, strict=True)
     weight = [part.weight / len(batch) for part in batch]
     return StepLosses(
         *(
             None if column[0] is None else torch.stack([w * loss for w, loss in zip(weight, column, strict=True)]).sum()
-            for column in columns
+            for column in zip(*parts, strict=True)
         )
     )
 
 
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
-
-
 class MemorisationGuard:
-    """Holds the discriminators still while they do better on their training items than the held-out ones explain.
+    """Stops the updates of discriminators that memorise: whose training loss is too far below their held-out loss.
 
-    A discriminator that knows its items by heart still tells labelled from unlabelled ones, but not by how they look:
-    its logits then say nothing of other images. The items of fold k, which discriminator k never trains on, show it.
-    Needs at least two folds.
+    A discriminator that has memorised its items separates them by identity, not by appearance, and its logits of other
+    images mean nothing. The items of fold k, which discriminator k never trains on, show it. Needs two folds or more.
     """
 
     def __init__(self, gap: float = 0.0, is_holding: bool = False) -> None:
         self.gap, self.is_holding = gap, is_holding
 
     def observe(self, trained: float, held_out: float, num_folds: int) -> None:
-        """Take the discriminators' losses of the last steps, each summed over the folds."""
+        """Add the discriminators' mean losses of the last steps, each summed over the folds."""
         if num_folds > 1:
             self.gap = _MEMORY * self.gap + (1 - _MEMORY) * (held_out - trained) / num_folds
-            # Two thresholds, so that it does not flicker.
+            # Two thresholds, so that it does not toggle.
             self.is_holding = self.gap > (MEMORISATION_LIMIT / 2 if self.is_holding else MEMORISATION_LIMIT)

@@ -1,7 +1,7 @@
 """The task learner T of Algorithm 1 (arXiv 1904.00370), for classification.
 
-It is trained beside the VAE on the labelled pool alone, with an optimizer of its own, and never influences what is
-picked. Random flips and crops are the caller's.
+It is trained beside the VAE on the labelled pool only, with its own optimizer. It never influences what is picked. The
+caller does augmentation.
 
 Shape suffixes: B batch, C image channels, H height, W width, F features, N classes.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BLOCKS = 2
 """Convolutions at each resolution, the second one residual."""
 GROWTH = 8
-"""How many times wider than its first stage the network becomes at most."""
+"""The largest width of the network, in widths of its first stage."""
 
 
 class Classifier(nn.Module):
@@ -28,14 +28,14 @@ class Classifier(nn.Module):
     def __init__(self, image_size: int, num_channels: int, num_classes: int, width: int = 32) -> None:
         super().__init__()
         widths = stage_widths(image_size, width, GROWTH * width)
-        # At full resolution first: small images lose what tells classes apart when they are halved at once.
+        # The first stage keeps the resolution: small images lose what separates classes when they are halved at once.
         self.stem = stage(num_channels, width, stride=1, blocks=BLOCKS)
         self.encoder = encoder_stages(width, widths, BLOCKS)
         self.to_logits = nn.Linear(widths[-1], num_classes)
         initialise(self, linear=[self.to_logits])
 
     def features(self, x_BCHW: Tensor) -> Tensor:
-        """What the last layer sees (B, F): the last map, averaged over its pixels."""
+        """Features (B, F) for the last layer: the last map, averaged over its pixels."""
         features_BF: Tensor = self.encoder(self.stem(x_BCHW)).mean(dim=(2, 3))
         return features_BF
 
@@ -51,9 +51,9 @@ def task_loss(logits_BN: Tensor, label_B: Tensor) -> Tensor:
 
 
 def task_step(task: "Updater", x_BCHW: Tensor, label_B: Tensor, weight: float = 1.0) -> Tensor:
-    """Move the task learner by a micro-batch of this weight (see `vaal.step.Batch`).
+    """Update the task learner by a micro-batch of this weight (see `vaal.step.Batch`).
 
-    Returns its loss before the move, without the weight, detached: a float32 scalar in nats.
+    Returns its loss before the update, without the weight, detached: a float32 scalar in nats.
     """
     loss = task_loss(task(x_BCHW).float(), label_B)
     task.apply(weight * loss)

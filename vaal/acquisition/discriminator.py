@@ -1,20 +1,19 @@
-"""VAAL's acquisition function: how surely the discriminator takes an image for a labelled one (arXiv 1904.00370)."""
+"""VAAL's acquisition function: how strongly the discriminator takes an image for labelled (arXiv 1904.00370)."""
 
 import torch
 from torch import Tensor, nn
 
 from vaal.ablations import ImageDiscriminators
 from vaal.assembly import Networks
-from vaal.networks import Encoder
 
 
 @torch.inference_mode()
 def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
     """Labelled-logits (B,) and latent means (B, Z), float32; the lowest logits are the most valuable images.
 
-    The decoder does not run and no noise is drawn. An item is scored by the discriminator of its own fold, the one
-    that was not trained on it. `fold_B` is int64. Under autocast the encoder alone runs in lower precision. A logit
-    that is not finite has no place in an order: it is for the caller to look, because here it would hold up a GPU.
+    The decoder does not run and no noise is drawn. The discriminator of an item's own fold, which was not trained on
+    it, gives its score. `fold_B` is int64. Under autocast only the encoder runs in lower precision. The caller checks
+    that logits are finite: a check here would make a GPU wait.
 
     Raises:
         ValueError: a network is in training mode.
@@ -30,7 +29,7 @@ def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
 
 @torch.inference_mode()
 def image_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
-    """`labelled_logit` of discriminators that see images: labelled-logits (B,) and features (B, Z), float32.
+    """As `labelled_logit`, for discriminators on images: labelled-logits (B,) and features (B, Z), float32.
 
     Raises:
         ValueError: the discriminators are in training mode.
@@ -43,8 +42,8 @@ def image_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Ten
         return _own_fold(discriminators.classify(features_BZ), fold_B), features_BZ
 
 
-def require_eval_mode(*networks: Encoder | nn.Module) -> None:
-    """Refuse to score in training mode, where a score may depend on the rest of its batch."""
+def require_eval_mode(*networks: nn.Module) -> None:
+    """Raises ValueError for a network in training mode, where a score may depend on the rest of its batch."""
     if any(network.training for network in networks):
         raise ValueError("scoring needs every network in eval mode")
 

@@ -1,4 +1,4 @@
-"""Margin sampling (Scheffer, Decomain and Wrobel 2001): how narrowly the task learner's best class beats its second."""
+"""Margin sampling (Scheffer, Decomain and Wrobel 2001): the task learner's margin between its two best classes."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from vaal.assembly import Networks
 
 @torch.inference_mode()
 def margin(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, None]:  # noqa: ARG001 - no folds here
-    """Probability of the most likely class less that of the second (B,), float32, from 0 (undecided) to 1.
+    """Probability of the most likely class minus that of the second (B,), float32, from 0 (undecided) to 1.
 
     Raises:
         ValueError: the task learner is in training mode.

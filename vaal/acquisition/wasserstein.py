@@ -13,7 +13,7 @@ def centroid_score(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
 
     A score is minus the 2-Wasserstein distance of q(z|x) from the labelled pool's barycentre, in units of z: between
     diagonal Gaussians its square is |difference of means|^2 + |difference of standard deviations|^2 (Dowson and
-    Landau 1982, Journal of Multivariate Analysis 12). It is NaN for a centroid that was never fitted.
+    Landau 1982, Journal of Multivariate Analysis 12). It is NaN if the centroid was not fitted.
 
     Raises:
         ValueError: the VAE is in training mode.

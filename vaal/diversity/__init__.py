@@ -1,11 +1,11 @@
-"""Choosing among the candidates: one row a method (`select.diversity`).
+"""Methods to choose among the candidates: one row each (`select.diversity`).
 
-A row names its function, which is imported when it is used; add a method as one file and one row.
+To add one, add a file and a row. A row names its function, which is imported when it is used.
 
 A function is called with the values that its row needs, in that order, and returns the indices (b,) of candidates in
 order of choice, or a `Choice`. Values: logit_M (M,) float32, of candidates in the order of (logit, shard, key);
-latent_MZ (M, Z) float32; draw_M (M,) uint64, a random number that follows from an item's identity; cluster_M (M,)
-int32; taken_LZ (L, Z) float32, latents of what is labelled or out at a vendor; b; seed.
+latent_MZ (M, Z) float32; draw_M (M,) uint64, a random number by an item's identity; cluster_M (M,) int32;
+taken_LZ (L, Z) float32, latents of items that are labelled or out at a vendor; b; seed.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +23,7 @@ class Choice(NamedTuple):
 
 
 class Diversifier(NamedTuple):
-    """A method: its function as "module:name", what it needs, why it picks an image, and the most picks it is for."""
+    """A method: its function as "module:name", the values that it needs, why it picks an image, and its most picks."""
 
     function: str
     needs: tuple[str, ...]
@@ -63,7 +63,7 @@ DIVERSIFIERS = {
 
 
 class Fallback(NamedTuple):
-    """What is done without a signal: the row of DIVERSIFIERS by which a random sample of the pool is picked from."""
+    """The method if there is no signal: the row of DIVERSIFIERS that picks from a random sample of the pool."""
 
     diversity: str
     reason: str
@@ -77,5 +77,5 @@ WITHOUT_SIGNAL = {
 
 
 def reason_for(when_no_signal: str | None, diversity: str) -> str:
-    """Why an image is picked, in words; `when_no_signal` is None where there is a signal."""
+    """Why an image is picked, in words; `when_no_signal` is None if there is a signal."""
     return WITHOUT_SIGNAL[when_no_signal].reason if when_no_signal else DIVERSIFIERS[diversity].reason

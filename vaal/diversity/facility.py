@@ -1,10 +1,10 @@
-"""Facility location: choices that all candidates are similar to, by a greedy of one round or of two.
+"""Facility location: choices that represent all candidates, by a greedy algorithm in one round or two.
 
 f(S) is the mean, over a ground set of candidates, of the similarity to the most similar item of S or of those already
 taken. It is monotone and submodular, so greedy reaches 1 - 1/e of the largest gain there is (Nemhauser et al. 1978).
 
 The similarity is exp(-(d / m)^2), d the Euclidean distance of two latents and m the median distance of candidates. It
-is 1 for duplicates and 0 far away, moves with no shift or scale of the latents, and needs no sign or direction of them.
+is 1 for duplicates and 0 far away, and does not depend on the shift, the scale or a rotation of the latents.
 
 Shape suffixes: M candidates, G ground set, L taken, Z latent units, Y = Z + 2, R rows of a block.
 """
@@ -14,56 +14,46 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vaal.checks import require_between, require_finite
 from vaal.diversity import DIVERSIFIERS, Choice
 
 Array = NDArray[np.float32]
 
 MOST_GROUND = 10_000
-"""The ground set: all candidates where there are no more than this, else this many of them, drawn."""
+"""The ground set is all candidates, or a random sample of this many if there are more."""
 MOST_PICKS = DIVERSIFIERS["facility"].most_picks or 0
-"""A quarter of the ground set: beyond it the choices would be the ground set itself, and no longer stand for others."""
+"""A quarter of the ground set. With more, the choices would be the ground set itself and represent nothing else."""
 PART_ITEMS = 65_536
-"""Candidates in a part of the two rounds, at most."""
+"""Most candidates in a part of the two rounds."""
 MEDIAN_PAIRS = 10_000
 BLOCK_VALUES = 2**19
 """Similarities held at a time."""
 FIRST_LOOK = 16
-"""Candidates whose gains are renewed at first in a step of the lazy greedy; then twice as many, and so on."""
+"""Gains renewed first in a step of the lazy greedy; then twice as many, and so on."""
 
 
 class _Task(NamedTuple):
-    """Candidates and ground set so lifted that their product is the exponent; what the taken items cover already."""
+    """Candidates and ground set, lifted so that their product is the exponent; what the taken items cover already."""
 
     candidate_MY: Array
     ground_YG: Array
     covered_G: Array
 
 
-def greedy_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> Choice:
-    """Greedy maximisation of f: each choice adds the most to it, ties (up to rounding) to the lowest index.
-
-    Lazy (Minoux 1978): a gain is computed again only where its last value could still be the largest. `seed` draws the
-    ground set and the pairs of the median. O(M G Z) time for the first choice, some hundreds of candidates (G Z each)
-    for every other, more where candidates are many; O(M Z + BLOCK_VALUES) memory. One core, 32 latents: 1,000 of
-    10,000 in 2 s, 1,000 of 1,000,000 in 140 s.
-
-    Raises:
-        ValueError: b is not from 1 to M or is above MOST_PICKS, or a latent is not finite.
-    """
-    task = _prepare(latent_MZ, taken_LZ, b, seed)
-    return _greedy(task, np.arange(len(latent_MZ)), b)
-
-
 def two_round_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int, num_parts: int = 0) -> Choice:
     """RandGreeDi (Barbosa et al. 2015, arXiv 1502.02606): greedy in each random part, then on what all parts chose.
 
-    The better by f of that and of the best part's choice; (1 - 1/e) / 2 of the largest gain in expectation. With one
-    part it is `greedy_cover`; with 0 there are as many as have at most PART_ITEMS candidates. The parts share the
-    ground set and nothing else. Time and memory as there: each part has b choices to make, but fewer gains to renew for
-    each.
+    Returns the better by f of that and of the best part's choice: at least (1 - 1/e) / 2 of the largest gain in
+    expectation. With one part it is the plain greedy; 0 parts means as few as hold at most PART_ITEMS candidates each.
+    The parts share the ground set. `seed` draws the ground set, the pairs of the median and the parts.
+
+    Each choice of the greedy adds the most to f; ties (up to rounding) go to the lowest index. Lazy (Minoux 1978): a
+    gain is computed again only where its last value could still be the largest. O(M G Z) time for the first choice,
+    some hundreds of candidates (G Z each) for every other; O(M Z + BLOCK_VALUES) memory. One core, 32 latents, one
+    part: 1,000 of 10,000 in 2 s, 1,000 of 1,000,000 in 140 s.
 
     Raises:
-        ValueError: as `greedy_cover`.
+        ValueError: b is not from 1 to M or is above MOST_PICKS, or a latent is not finite.
     """
     task = _prepare(latent_MZ, taken_LZ, b, seed)
     num_parts = num_parts or -(-len(latent_MZ) // PART_ITEMS)
@@ -79,12 +69,9 @@ def two_round_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int, num_pa
 
 def _prepare(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> _Task:
     num_candidates = len(latent_MZ)
-    if not 1 <= b <= min(num_candidates, MOST_PICKS):
-        raise ValueError(f"b must be from 1 to the {num_candidates} candidates and at most {MOST_PICKS}, got {b}")
-    for name, latents in (("candidate", latent_MZ), ("taken", taken_LZ)):
-        num_bad = int((~np.isfinite(latents)).any(axis=1).sum())
-        if num_bad:
-            raise ValueError(f"{num_bad} of {len(latents)} {name} latents are not finite")
+    require_between("b", b, 1, min(num_candidates, MOST_PICKS))
+    require_finite("candidate latents", latent_MZ)
+    require_finite("taken latents", taken_LZ)
     random = np.random.default_rng(seed)
     pairs = latent_MZ[random.integers(num_candidates, size=(2, MEDIAN_PAIRS))]
     distances = np.linalg.norm((pairs[0] - pairs[1]).astype(np.float64), axis=1)
@@ -125,7 +112,7 @@ def _similarity(row_RY: Array, ground_YG: Array) -> Array:
 
 
 def _gains(row_MY: Array, ground_YG: Array, covered_G: Array) -> NDArray[np.float64]:
-    """How much each candidate alone would add to the sum over the ground set."""
+    """The sum over the ground set that each candidate alone would add."""
     gain_M = np.empty(len(row_MY))
     for block in _blocks(len(row_MY), ground_YG.shape[1]):
         similarity_RG = _similarity(row_MY[block], ground_YG)

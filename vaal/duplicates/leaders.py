@@ -1,8 +1,9 @@
-"""Leaders: of items in order of priority, those that resemble none kept before; exactly, without comparing all pairs.
+"""Leaders: which of some items, in order of priority, resemble no item kept before; exact, without comparing all pairs.
 
-Item by item, in order: it is dropped if it is near a kept one, and the earliest of these leads it. Divide and conquer:
-the first half settles, its kept rows drop what they lead of the second half, and the rest of that settles. So what
-resembles many drops early, and time and memory stay bounded where all items are alike.
+The definition goes item by item: an item is dropped if it is near a kept one, and the earliest of these is its leader.
+The algorithm divides and conquers: it settles the first half, drops the items of the second half that the kept rows of
+the first lead, and settles the rest. Items with many neighbours drop early, which bounds time and memory for a pool of
+similar items.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,65 +11,55 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from vaal.checks import require_between, require_finite
 from vaal.duplicates.nearness import FEW_ROWS, Cosine, Hamming, Rows
 
 Near = Cosine | Hamming
 
 
 def cosine_leaders(latent_NZ: NDArray[np.float32], threshold: float, num_fixed: int) -> Rows:
-    """The leader (N,) of each row, itself where it is kept. The first `num_fixed` are kept whatever they resemble.
+    """The leader (N,) of each row, itself where it is kept. The first `num_fixed` rows are always kept.
 
-    Rows are near whose cosine, in float64, is at least `threshold`, up to COSINE_ROUNDING, and those that are equal;
+    Two rows are near if their cosine, in float64, is at least `threshold`, up to COSINE_ROUNDING, or if they are equal;
     a row of zeros is near none. O(N Z + BLOCK_PAIRS) memory; at most N^2 Z / 2 operations. Rows in one half are
-    compared with those kept in the other only where cells around NUM_CELLS of them come within reach of one another.
+    compared only with the kept rows of the other half in cells, of NUM_CELLS, that they can reach.
 
     Raises:
         ValueError: threshold is not above 0 and at most 1, num_fixed is not from 0 to N, or a latent is not finite.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
-    num_bad = int((~np.isfinite(latent_NZ)).any(axis=1).sum())
-    if num_bad:
-        raise ValueError(f"{num_bad} of {len(latent_NZ)} latents are not finite")
-
-    def make(rows: Rows) -> Near:
-        return Cosine(latent_NZ[rows], threshold)
-
-    return _leaders(latent_NZ, (latent_NZ != 0).any(axis=1), num_fixed, make)
+    require_finite("latents", latent_NZ)
+    is_comparable_N = (latent_NZ != 0).any(axis=1)
+    return _leaders(latent_NZ, is_comparable_N, num_fixed, lambda rows: Cosine(latent_NZ[rows], threshold))
 
 
 def hamming_leaders(
     hash_NB: NDArray[np.uint8], has_hash_N: NDArray[np.bool_], max_distance: int, num_fixed: int,
     mirror_mask: NDArray[np.uint8],
 ) -> Rows:  # fmt: skip
-    """The leader (N,) of each row, itself where it is kept. The first `num_fixed` are kept whatever they resemble.
+    """The leader (N,) of each row, itself where it is kept. The first `num_fixed` rows are always kept.
 
-    Rows are near that differ in at most `max_distance` bits, as they are or with the bits of `mirror_mask` (B,)
-    flipped in one; a row without a hash is near none. Multi-index hashing (Norouzi, Punjani and Fleet 2012): of
-    max_distance // 2 + 1 parts of a hash one differs in a bit at most. O(N B + BLOCK_PAIRS) memory. Fast while the
-    parts have some 20 bits, 8 B / (max_distance // 2 + 1).
+    Two rows are near if they differ in at most `max_distance` bits, as they are or with the bits of `mirror_mask` (B,)
+    flipped in one of them; a row without a hash is near none. Multi-index hashing (Norouzi, Punjani and Fleet 2012): at
+    least one of max_distance // 2 + 1 parts of two near hashes differs in at most one bit. O(N B + BLOCK_PAIRS) memory.
+    Fast while a part, 8 B / (max_distance // 2 + 1) bits, has some 20 bits.
 
     Raises:
         ValueError: max_distance is not from 0 to 8 B - 1, B is not a multiple of 8, or num_fixed is not from 0 to N.
     """
-    if not 0 <= max_distance < 8 * hash_NB.shape[1]:
-        raise ValueError(f"max_distance must be from 0 to {8 * hash_NB.shape[1] - 1}, got {max_distance}")
+    require_between("max_distance", max_distance, 0, 8 * hash_NB.shape[1] - 1)
     if hash_NB.shape[1] % 8:
         raise ValueError(f"a hash must have a multiple of 8 bytes, got {hash_NB.shape[1]}")
-
-    def make(rows: Rows) -> Near:
-        return Hamming(hash_NB[rows], max_distance, mirror_mask)
-
-    return _leaders(hash_NB, has_hash_N, num_fixed, make)
+    return _leaders(hash_NB, has_hash_N, num_fixed, lambda rows: Hamming(hash_NB[rows], max_distance, mirror_mask))
 
 
 def _leaders(values_NX: NDArray[np.float32] | NDArray[np.uint8], is_comparable_N: NDArray[np.bool_],
              num_fixed: int, make: Callable[[Rows], Near]) -> Rows:  # fmt: skip
-    if not 0 <= num_fixed <= len(values_NX):
-        raise ValueError(f"num_fixed must be from 0 to the {len(values_NX)} rows, got {num_fixed}")
+    require_between("num_fixed", num_fixed, 0, len(values_NX))
     rows = np.flatnonzero(is_comparable_N)
     split = int(np.searchsorted(rows, num_fixed))
-    # Fixed rows apart: one of them stands for its equals, but what they lead may be led by an earlier one.
+    # Equal rows are grouped apart among fixed and other rows: one that equals a fixed row may have an earlier leader.
     equal = np.concatenate([_first_equal(values_NX[rows[:split]]), split + _first_equal(values_NX[rows[split:]])])
     base = np.flatnonzero(equal == np.arange(len(rows)))
     near, leader = make(rows[base]), np.arange(len(base))
@@ -79,13 +70,13 @@ def _leaders(values_NX: NDArray[np.float32] | NDArray[np.uint8], is_comparable_N
     _settle(near, free, leader)
     leader_N = np.arange(len(values_NX))
     leader_N[rows[base]] = rows[base[leader]]
-    # An equal row has the same neighbours as the first one, and so its leader, or that row itself.
+    # An equal row has the same neighbours as the first one. So it has its leader, or that row itself is the leader.
     leader_N[rows[split:]] = leader_N[rows[equal[split:]]]
     return leader_N
 
 
 def _first_equal(values_NX: NDArray[np.float32] | NDArray[np.uint8]) -> Rows:
-    """An earlier row that is equal, mostly the first, else the row itself."""
+    """An earlier equal row of each row, usually the first, or the row itself."""
     num = len(values_NX)
     raw = np.ascontiguousarray(values_NX).view(np.uint8).reshape(num, values_NX.shape[1] * values_NX.itemsize)
     words = np.pad(raw, ((0, 0), (0, -raw.shape[1] % 8))).view(np.uint64)
@@ -96,12 +87,12 @@ def _first_equal(values_NX: NDArray[np.float32] | NDArray[np.uint8]) -> Rows:
         digest_N ^= digest_N >> np.uint64(29)
     _, first, inverse = np.unique(digest_N, return_index=True, return_inverse=True)
     first_N = first[inverse]
-    # Equal digests of different rows are left to the comparison.
+    # Digests of different rows may be equal.
     return np.where((words == words[first_N]).all(axis=1), first_N, np.arange(num))
 
 
 def _growing(count: int) -> Iterator[Rows]:
-    """Rows 0 to count - 1 in ever larger parts: what the first ones lead need not be compared with the others."""
+    """Rows 0 to count - 1 in growing parts: rows that the first ones lead are not compared with the others."""
     begin, size = 0, FEW_ROWS
     while begin < count:
         yield np.arange(begin, min(begin + size, count))
@@ -109,7 +100,7 @@ def _growing(count: int) -> Iterator[Rows]:
 
 
 def _drop(near: Near, rows: Rows, kept: Rows, leader: Rows) -> Rows:
-    """Note the leaders among `kept`, all earlier. Returns the rows that have none."""
+    """Set the leaders of `rows` among `kept`, which are all earlier. Returns the rows without one."""
     none = len(leader)
     first = np.full(none, none)
     for found, by in near.pairs(rows, kept):
@@ -120,7 +111,7 @@ def _drop(near: Near, rows: Rows, kept: Rows, leader: Rows) -> Rows:
 
 
 def _settle(near: Near, rows: Rows, leader: Rows) -> None:
-    """Note the leaders of rows that none before them leads."""
+    """Set the leaders of rows that no earlier row leads."""
     if len(rows) > FEW_ROWS:
         left, right = rows[: len(rows) // 2], rows[len(rows) // 2 :]
         _settle(near, left, leader)

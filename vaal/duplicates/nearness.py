@@ -9,34 +9,34 @@ Rows = NDArray[np.intp]
 Pairs = tuple[Rows, Rows]
 Span = tuple[NDArray[np.int32], NDArray[np.int32]]
 FEW_ROWS = 1024
-"""As many are compared with all others."""
+"""Up to this many rows are compared with all others."""
 BLOCK_PAIRS = 1 << 22
 """Pairs compared at a time."""
 PROBING_ROWS = 1 << 15
 """Rows whose cells are held at a time."""
 COSINE_ROUNDING = 1e-9
-"""By which a cosine may fall short of the threshold: equal directions are 1 up to rounding."""
+"""Tolerance below the threshold: the cosine of equal directions is 1 up to rounding."""
 NUM_CELLS = 1024
 FEW_CELL_ROWS = 16 * FEW_ROWS
-"""As many are compared without regard to cells."""
+"""Up to this many rows are compared without cells."""
 _MOST_KEY_BITS = 22
 
 
 class Cosine:
     """Rows whose cosine reaches a threshold.
 
-    On the unit sphere these are at most `reach` apart. A row whose nearest center is c has none of them in the cell of
-    center e if it is farther than that from the plane between c and e.
+    On the unit sphere they are at most `reach` apart. A row whose nearest center is c has no near row in the cell of
+    center e if it is farther than `reach` from the plane between c and e.
     """
 
     def __init__(self, latent_MZ: NDArray[np.float32], threshold: float) -> None:
         exact = latent_MZ.astype(np.float64)
-        # In two steps: the square of a tiny latent would be zero.
+        # In two steps, because the square of a tiny latent would be zero.
         exact /= np.abs(exact).max(axis=1, keepdims=True, initial=0)
         exact /= np.linalg.norm(exact, axis=1, keepdims=True)
         self.exact_MZ, self.unit_MZ = exact, exact.astype(np.float32)
         self.cut = threshold - COSINE_ROUNDING
-        # A bound on what float32 is wrong by.
+        # A bound on the rounding error of float32.
         self.margin = (latent_MZ.shape[1] + 8) * 2.0**-23
         self.reach = (2 - 2 * self.cut) ** 0.5 + self.margin
         count = min(NUM_CELLS, max(1, len(exact) // 64))
@@ -66,7 +66,7 @@ class Cosine:
                 yield from _blocks(self.compare, probing, kept[kept_at[cell] : kept_at[cell + 1]])
 
     def _probes(self, rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
-        """Which of the rows, by position, have to be compared with which cells."""
+        """Positions of rows and the cells with which each must be compared."""
         positions, cells = [], []
         for begin in range(0, len(rows), FEW_ROWS):
             part = rows[begin : begin + FEW_ROWS]
@@ -79,7 +79,7 @@ class Cosine:
         return np.concatenate(positions), np.concatenate(cells)
 
     def compare(self, rows: Rows, kept: Rows) -> Pairs:
-        """Positions of all near pairs: by float32 where that is beyond doubt."""
+        """Positions of all near pairs; float64 decides where float32 is in doubt."""
         dot_RK = self.unit_MZ[rows] @ self.unit_MZ[kept].T
         flat = np.flatnonzero(dot_RK >= self.cut - self.margin)
         is_near = dot_RK.reshape(-1)[flat] >= self.cut + self.margin
@@ -96,7 +96,7 @@ class Cosine:
 class Hamming:
     """Rows that differ in few bits, as they are or mirrored.
 
-    A key is made of some bits of a part. Near rows have, in one part at least, keys that differ in one bit or none.
+    A key is made of some bits of a part. The keys of near rows differ in at most one bit in at least one part.
     """
 
     def __init__(self, hash_MB: NDArray[np.uint8], max_distance: int, mirror_mask: NDArray[np.uint8]) -> None:
@@ -105,7 +105,7 @@ class Hamming:
         self.words_MW = np.ascontiguousarray(hash_MB).view(np.uint64)
         self.flip_TW = np.stack([np.zeros_like(mirror_mask), mirror_mask]).view(np.uint64)
         num_parts = max_distance // 2 + 1
-        # Bits taken in turn: neighbours in a hash resemble one another, and keys should be as different as may be.
+        # Parts take bits in turn: neighbours in a hash are correlated, and the bits of a key should not be.
         self.parts = [np.arange(8 * len(mirror_mask))[n::num_parts][:_MOST_KEY_BITS] for n in range(num_parts)]
         self.key_PM, self.key_flip_P = self._keys(hash_MB), self._keys(mirror_mask[None])[:, 0]
 
@@ -123,16 +123,16 @@ class Hamming:
             yield from _blocks(self.compare, rows, kept)
             return
         for keys_M, flip, part in zip(self.key_PM, self.key_flip_P, self.parts, strict=True):
-            # With more bits than this nearly all keys would be of no row.
+            # With more bits nearly all keys would have no row.
             num_bits = min(len(part), len(kept).bit_length() + 3)
             mask = np.uint32((1 << num_bits) - 1)
             kept_key, row_key = keys_M[kept] & mask, keys_M[rows] & mask
             starts = np.zeros((1 << num_bits) + 1, np.int32)
             np.cumsum(np.bincount(kept_key, minlength=1 << num_bits), out=starts[1:])
-            # Most keys are no row's: this table, a quarter as large, stays in the cache.
+            # Most keys have no row. This table is a quarter as large and stays in the cache.
             is_some = np.diff(starts) > 0
             by_key = kept[np.argsort(kept_key, kind="stable")]
-            # In the order of their keys the rows look up places that are near one another.
+            # Sorted by key, rows look up adjacent places.
             order = np.argsort(row_key)
             sorted_rows, sorted_key = rows[order], row_key[order]
             for flip_W, key_flip in zip(self.flip_TW, (np.uint32(0), flip & mask), strict=True):
@@ -143,13 +143,13 @@ class Hamming:
                     yield from self._verified(sorted_rows[some], by_key, (starts[key], starts[key + 1]), flip_W)
 
     def _verified(self, rows: Rows, by_key: Rows, span: Span, flip_W: NDArray[np.uint64]) -> Iterator[Pairs]:
-        """Of each row and the span of `by_key` that has its key, those that are near with these bits flipped."""
+        """The near pairs, with these bits flipped, of each row and the span of `by_key` that has its key."""
         begin, count = span[0], span[1] - span[0]
         ends = np.cumsum(count, dtype=np.int64)
         done = 0
         while done < len(rows):
             before = int(ends[done - 1]) if done else 0
-            # One row at least, whatever it is compared with.
+            # At least one row, however long its span.
             until = max(done + 1, int(np.searchsorted(ends, before + BLOCK_PAIRS // 4, side="right")))
             part, length = slice(done, until), count[done:until]
             offset = np.arange(int(ends[until - 1]) - before) - np.repeat(ends[part] - length - before, length)

@@ -1,4 +1,4 @@
-"""A hash of what a picture shows: the signs of its low frequencies (Zauner 2010), which mirroring changes by a mask."""
+"""A perceptual hash: the signs of a picture's low frequencies (Zauner 2010). Mirroring flips a fixed mask of bits."""
 
 from typing import NamedTuple
 
@@ -7,44 +7,42 @@ from numpy.typing import NDArray
 
 HASH_BYTES = 16
 MIN_SIDE = 16
-"""Pixels. A smaller picture has no hash: it lacks the frequencies, and digits of 8 x 8 pixels are all alike."""
+"""Pixels. A smaller picture has no hash: it lacks the frequencies."""
 MIN_DETAIL = 0.25
-"""Grey levels, of 256, that half the hashed coefficients reach. A plainer picture has no hash: signs of noise say
-nothing. 1 image of CIFAR-10 in 1,900 is plainer, 1 photograph in 400."""
+"""Grey levels, of 256, that half the hashed coefficients reach. A plainer picture has no hash, because its signs would
+be noise. 1 image of CIFAR-10 in 1,900 is plainer, 1 photograph in 400."""
 MAX_DISTANCE = 11
-"""Bits that may differ between copies of one picture. Of 3,000 images of CIFAR-10 at 32 px it finds all copies saved as
-JPEG at quality 70, resized by 0.9 or mirrored, but for the one without a hash, and 8 % of those with 1 pixel cut off
-each side; of 400 photographs at 32 to 224 px 99 % of each kind, 98 % with 2 of their own pixels cut off each side and
-2 % with 4 % cut off. No two of the photographs differ in fewer than 38 bits. 0.6 % of the images of CIFAR-10 have
-another of the 50,000 within 11 bits: nearly the same picture in each of 49 such pairs that were looked at."""
+"""Bits that may differ between copies of one picture. For 3,000 images of CIFAR-10 at 32 px it finds all copies saved
+as JPEG at quality 70, resized by 0.9 or mirrored (except of one image without a hash), and 8 % of those with 1 pixel
+cropped from each side. For 400 photographs at 32 to 224 px it finds 99 % of each kind, 98 % with 2 of their own pixels
+cropped from each side and 2 % with 4 % cropped. No two photographs differ in fewer than 38 bits. 0.6 % of the images of
+CIFAR-10 have another of the 50,000 within 11 bits; 49 such pairs were examined, all of nearly the same picture."""
 _NOISE = 1e-3
-"""Below this, in grey levels, a coefficient may be rounding alone, and counts as zero, whose bit is 0."""
+"""Grey levels. A smaller coefficient may be only rounding error, and its bit is 0."""
 _LUMA = {1: (1.0,), 2: (1.0, 0.0), 3: (0.299, 0.587, 0.114), 4: (0.299, 0.587, 0.114, 0.0)}
 _BLOCK_BYTES = 1 << 18
-"""Of pixels that are transformed at a time, so that they stay in a core's cache."""
-
+"""Pixels transformed at a time, so that they stay in a core's cache."""
 
 _CELL: NDArray[np.intp] = np.argsort(sum(np.divmod(np.arange(MIN_SIDE**2), MIN_SIDE)), kind="stable")[
     1 : 8 * HASH_BYTES + 1
 ]
-"""The frequency of each bit, MIN_SIDE x vertical + horizontal: those of the lowest sum, without the mean."""
+"""The frequency of each bit, MIN_SIDE x vertical + horizontal: the lowest sums, without the mean."""
 MIRROR_MASK: NDArray[np.uint8] = np.packbits(_CELL % 2 == 1)
-"""(HASH_BYTES,): the bits that change when a picture is mirrored left to right."""
+"""(HASH_BYTES,): the bits that flip when a picture is mirrored left to right."""
 
 
 class Hashes(NamedTuple):
-    """Of N pictures: hash (N, HASH_BYTES) uint8, and which have one (N,); the others' is zero."""
+    """Hashes of N pictures (N, HASH_BYTES) uint8, zero for those without one, and which have one (N,)."""
 
     hash_NB: NDArray[np.uint8]
     has_hash_N: NDArray[np.bool_]
 
 
 def perceptual_hash(pixels_NHWC: NDArray[np.uint8]) -> Hashes:
-    """Hashes of N square pictures, uint8, of 1 to 4 channels: grey, grey and alpha, RGB, RGBA. Alpha is left out.
+    """Hashes of N square pictures, uint8, with 1 to 4 channels: grey, grey and alpha, RGB, RGBA. Alpha is ignored.
 
-    A bit is the sign of one of the 128 lowest frequencies but the mean (discrete cosine transform of the ITU-R 601
-    luma), so brightness and contrast do not count. Pictures below MIN_SIDE or MIN_DETAIL have no hash.
-    O(N H W) time.
+    A bit is the sign of one of the 128 lowest frequencies without the mean (discrete cosine transform of the ITU-R 601
+    luma), so brightness and contrast do not matter. Pictures below MIN_SIDE or MIN_DETAIL have no hash. O(N H W) time.
     """
     num, side, _, channels = pixels_NHWC.shape
     if side < MIN_SIDE or num == 0:
@@ -67,6 +65,6 @@ def perceptual_hash(pixels_NHWC: NDArray[np.uint8]) -> Hashes:
 
 
 def _cosines(side: int) -> NDArray[np.float64]:
-    """(side, MIN_SIDE): the lowest frequencies, scaled so that a coefficient is in grey levels, whatever the side."""
+    """(side, MIN_SIDE): the lowest frequencies, scaled so that a coefficient is in grey levels at any side."""
     place_H = (np.arange(side) + 0.5) / side
     return np.cos(np.pi * np.outer(place_H, np.arange(MIN_SIDE))) * np.where(np.arange(MIN_SIDE) == 0, 1, 2**0.5) / side
