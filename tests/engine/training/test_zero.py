@@ -78,6 +78,12 @@ def plain(runs: Runs) -> dict[str, Tensor]:
     return plain_weights(runs.campaign)
 
 
+@pytest.fixture(scope="module")
+def plain_variant(runs: Runs) -> dict[str, Tensor]:
+    settings = {key: value for key, value in VARIANT.items() if key != "train.offload"}
+    return plain_weights(Campaign(runs.campaign.home, override(runs.campaign.config, settings, "test"), 0))
+
+
 def plain_weights(campaign: Campaign) -> dict[str, Tensor]:
     networks = make_networks(campaign.config)
     optimize(plan(campaign), campaign, networks, guarded=False)
@@ -112,7 +118,7 @@ def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(runs: Runs, stage: int
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_accumulation_clipping_and_offload_train_as_plain_pytorch(runs: Runs, world: int) -> None:
-    settings = {key: value for key, value in VARIANT.items() if key != "train.offload"}
-    changed = Campaign(runs.campaign.home, override(runs.campaign.config, settings, "test"), 0)
-    assert_same_weights(runs.of(world) / f"variant-{world}.safetensors", plain_weights(changed))
+def test_accumulation_clipping_and_offload_train_as_plain_pytorch(
+    runs: Runs, plain_variant: dict[str, Tensor], world: int
+) -> None:
+    assert_same_weights(runs.of(world) / f"variant-{world}.safetensors", plain_variant)
