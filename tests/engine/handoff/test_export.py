@@ -1,4 +1,4 @@
-"""The handoff: exactly the picked files, in any format that is read, under opaque names, from unchanged shards alone."""
+"""The handoff: exactly the picked files, in any format that is read, under opaque names, from unchanged shards."""
 
 import csv
 import io
