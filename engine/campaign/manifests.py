@@ -125,7 +125,7 @@ def write_manifest(
         "inputs": inputs,
         "files": files,
         "config": campaign.config.model_dump(),
-        "code_version": code_version(),
+        "code_version": importlib.metadata.version("vaal"),
         "completed_at": datetime.now(UTC).isoformat(timespec="seconds"),
         **details,
     }
@@ -138,8 +138,3 @@ def write_manifest(
 def reason_of(selection: SelectionManifest) -> str:
     """How the images of a selection were picked, in words."""
     return reason_for(selection["when_no_signal"], selection["config"]["select"]["diversity"])
-
-
-def code_version() -> str:
-    """The installed version of this package."""
-    return importlib.metadata.version("vaal")

@@ -1,7 +1,7 @@
 """Chunks: consecutive items of one shard, decoded, as one row that Ray Data neither splits nor merges.
 
-Which items a chunk holds follows from the shard and the image settings alone, so a chunk that is made twice, after a
-failure or on another node, is still the same chunk.
+The shard and the image settings alone decide which items a chunk holds. A chunk that is made twice, after a failure or
+on another node, is the same chunk.
 """
 
 from typing import Any
@@ -18,19 +18,19 @@ from engine.tables.scores import BAD_SCHEMA, ITEM_FIELDS, pack, to_table
 from vaal.duplicates.perceptual_hash import HASH_BYTES, perceptual_hash
 
 CHUNK_BYTES = 16 << 20
-"""Of decoded pixels in a chunk, at most, if it holds more than one item."""
+"""Decoded pixels in a chunk with more than one item, at most."""
 MOST_CHUNK_ITEMS = 2048
 ITEMS_SCHEMA = pa.schema([*ITEM_FIELDS, pa.field("fold", pa.int64(), nullable=False)])
 _HASH_COLUMN = ITEMS_SCHEMA.get_field_index("perceptual_hash")
 
 
 def chunk_items(image: ImageConfig) -> int:
-    """How many items a chunk holds; the last one of a shard may hold fewer."""
+    """The number of items in a chunk; the last one of a shard may have fewer."""
     return max(1, min(MOST_CHUNK_ITEMS, CHUNK_BYTES // (image.size**2 * image.channels)))
 
 
 class Chunk:
-    """Consecutive items of one shard while they are gathered."""
+    """Consecutive items of one shard, while they are collected."""
 
     def __init__(self, shard: str, number: int, image: ImageConfig, num_folds: int) -> None:
         self.shard, self.number, self.image, self.num_folds = shard, number, image, num_folds
@@ -39,9 +39,9 @@ class Chunk:
         self._pixels = np.empty((chunk_items(image), image.size, image.size, image.channels), np.uint8)
 
     def add(self, item: Item) -> None:
-        """Decode the item, or note why not."""
+        """Decode the item, or record why it cannot be decoded."""
         if item.fault:
-            self.bad.append((item.key, item.offset, "read", item.error, item.fault))
+            self.refuse(item, item.error, item.fault, "read")
             return
         try:
             self._pixels[len(self.items)] = decode(item.data, self.image)
@@ -49,22 +49,24 @@ class Chunk:
             self.refuse(item, error.kind, str(error))
             return
         except MemoryError:
-            self.refuse(item, "OutOfMemory", "within image.max_pixels, but it does not fit the memory of this machine")
+            message = "the image is within image.max_pixels, but does not fit the memory of this machine"
+            self.refuse(item, "OutOfMemory", message)
             return
         fold = fold_of(self.shard, item.key, self.num_folds)
         self.items.append((item.key, item.offset, item.size_bytes, content_hash(item.data), fold))
 
-    def refuse(self, item: Item, error: str, message: str) -> None:
-        """Note why the item is not decoded."""
-        self.bad.append((item.key, item.offset, "decode", error, message))
+    def refuse(self, item: Item, error: str, message: str, stage: str = "decode") -> None:
+        """Record why the item has no pixels."""
+        self.bad.append((item.key, item.offset, stage, error, message))
 
     def row(self, read_bytes: int, listed: int = -1, failure: str = "") -> pa.Table:
         """The chunk as one row. `read_bytes` of the shard were read for it.
 
-        The shard's last chunk alone has `listed` >= 0, the number of its items, and a `failure` if reading it failed.
+        Only the last chunk of a shard has `listed` >= 0, the number of the shard's items, and a `failure` if reading
+        the shard failed.
         """
         pixels = self._pixels[: len(self.items)]
-        # Of the whole chunk at once, for one by one it takes many times longer.
+        # All pictures are hashed at once: one by one takes many times longer.
         items = to_table(self.items, ITEMS_SCHEMA.remove(_HASH_COLUMN))
         items = items.add_column(_HASH_COLUMN, ITEMS_SCHEMA.field(_HASH_COLUMN), _hash_column(pixels))
         ends = pa.py_buffer(np.array([0, pixels.nbytes], np.int64))

@@ -1,6 +1,6 @@
-"""The Parquet files in which a shard's scores are committed, and its record.
+"""The Parquet files in which a shard's scores are committed, and the shard's record.
 
-A shard's scores file is what says that it is committed: it is written after its quarantine file, whole or not at all,
+A shard is committed when its scores file exists. The file is written after the quarantine file, whole or not at all,
 and only if every listed item is either scored or quarantined.
 """
 
@@ -19,30 +19,29 @@ from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, QUARANTINE_SCHEMA, ShardRecord, scores_schema, to_table, unpack
 
 ROW_GROUP_ITEMS = 16_384
-# Keys and hashes are all different: a dictionary of them costs twice the time, and space. What is left out of the
-# compression does not compress, and a selection reads the logits three times as fast without.
+# Keys and hashes are all different: a dictionary of them doubles the time and takes space. Columns without compression
+# do not compress, and a selection reads uncompressed logits three times as fast.
 WRITER_OPTIONS: dict[str, Any] = {
     "compression": {name: "zstd" for name in ("shard", "key", "offset", "size_bytes", "content_hash")},
     "use_dictionary": ["shard"],
 }
 DRAFT_BYTES = 8 << 20
-"""A draft larger than this is on disk, and not in memory."""
+"""A larger draft is on disk and not in memory."""
 _RECORD_KEY = b"vaal.ledger"
 
 
 class Draft:
-    """A shard's files while its chunks come in, in any order: scored rows wait for those before them alone.
+    """A shard's files while its chunks arrive in any order. A chunk waits only for those before it.
 
-    Memory is bounded by a row group and `DRAFT_BYTES`, whatever the size of the shard.
+    Memory is bounded by a row group and `DRAFT_BYTES`, for a shard of any size.
     """
 
     def __init__(self, shard: str) -> None:
         self.shard = shard
         self._waiting: dict[int, dict[str, Any]] = {}
         self._next, self._listed, self._failure = 0, -1, ""
-        self._tables: list[pa.Table] = []
-        self._bad: list[pa.Table] = []
-        self._num_held = self.num_scored = self.num_bad = 0
+        self._tables, self._bad = list[pa.Table](), list[pa.Table]()
+        self._num_held = self._num_scored = 0
         self._file = cast("BinaryIO", tempfile.SpooledTemporaryFile(DRAFT_BYTES))  # noqa: SIM115
         self._writer: pq.ParquetWriter | None = None
 
@@ -51,7 +50,7 @@ class Draft:
         return self._listed >= 0
 
     def add(self, row: dict[str, Any]) -> bool:
-        """A chunk's row, as `Chunk.row` makes it, with its scored items in `scored`. False if it was there before."""
+        """Add a chunk's row, as `Scorer.score_chunk` makes it. Returns False for a chunk that was added before."""
         if row["chunk"] < self._next or row["chunk"] in self._waiting:
             return False
         self._waiting[row["chunk"]] = row
@@ -65,15 +64,14 @@ class Draft:
         scored = unpack(row["scored"])
         self._tables.append(scored)
         self._num_held += len(scored)
-        self.num_scored += len(scored)
+        self._num_scored += len(scored)
         if row["bad"]:
             self._bad.append(unpack(row["bad"]))
-            self.num_bad += len(self._bad[-1])
         while self._num_held >= ROW_GROUP_ITEMS:
             self._write(ROW_GROUP_ITEMS)
 
     def _write(self, count: int) -> None:
-        """Move the first `count` rows that are held to the draft, as a row group."""
+        """Move the first `count` rows from memory to the draft, as a row group."""
         held = pa.concat_tables(self._tables)
         rows, rest = held.slice(0, count), held.slice(count)
         self._tables, self._num_held = [rest], len(rest)
@@ -81,28 +79,27 @@ class Draft:
         schema = scores_schema(rows.schema.field("latent").type.list_size, scores[1:])
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, schema, write_statistics=["key", *scores], **WRITER_OPTIONS)
-        names = pa.array([self.shard] * len(rows), pa.string())
-        columns = [names, *(rows[name].combine_chunks() for name in schema.names[1:])]
-        self._writer.write_table(pa.table(columns, schema=schema), ROW_GROUP_ITEMS)
+        columns = [rows[name].combine_chunks() for name in schema.names[1:]]
+        self._writer.write_table(pa.table([pa.repeat(self.shard, len(rows)), *columns], schema=schema), ROW_GROUP_ITEMS)
 
     def commit(self, campaign: Campaign, file: str) -> ShardRecord:
         """Write the shard's files under this name.
 
         Raises:
-            RuntimeError: items were lost or doubled on the way; nothing is written.
+            RuntimeError: items were lost or doubled; nothing is written.
             StorageError: the storage refused.
         """
         if self._failure:
             self._fail()
-        bad = pa.concat_tables(self._bad) if self._bad else BAD_SCHEMA.empty_table()
-        if not self._listed == self.num_scored + len(bad):
+        bad = pa.concat_tables([BAD_SCHEMA.empty_table(), *self._bad])
+        if self._listed != self._num_scored + len(bad):
             raise RuntimeError(
-                f"{self.shard}: listed {self._listed}, scored {self.num_scored}, quarantined {len(bad)}; nothing of "
-                "it is committed, please report this"
+                f"{self.shard}: listed {self._listed}, scored {self._num_scored}, quarantined {len(bad)}; nothing of "
+                "the shard is committed, please report this"
             )
         classes = zip(bad["stage"].to_pylist(), bad["error"].to_pylist(), strict=True)
         errors = dict(sorted(Counter(f"{stage}/{error}" for stage, error in classes).items()))
-        record = ShardRecord(self.shard, file, self._listed, self.num_scored, len(bad), "", 0, self._failure, errors)
+        record = ShardRecord(self.shard, file, self._listed, self._num_scored, len(bad), "", 0, self._failure, errors)
         if self._num_held or self._writer is None:
             self._write(self._num_held)
         assert self._writer is not None
@@ -110,8 +107,7 @@ class Draft:
         self._writer.close()
         size_bytes = self._file.tell()
         if len(bad):
-            names = pa.array([self.shard] * len(bad), pa.string())
-            table = pa.table([names, *bad.columns], schema=QUARANTINE_SCHEMA)
+            table = pa.table([pa.repeat(self.shard, len(bad)), *bad.columns], schema=QUARANTINE_SCHEMA)
             (campaign.stage("quarantine") / file).write_table(table)
         self._file.seek(0)
         sha256 = (campaign.stage("scores") / file).write_file(self._file)
@@ -119,11 +115,11 @@ class Draft:
         return record._replace(sha256=sha256, size_bytes=size_bytes)
 
     def _fail(self) -> None:
-        """Use nothing of a shard that could not be read to its end."""
+        """Discard everything of a shard that could not be read to its end."""
         self._tables = [self._tables[-1].slice(0, 0)]
         self._file.seek(0)
         self._file.truncate()
-        self._writer, self._num_held, self.num_scored, self._listed = None, 0, 0, 1
+        self._writer, self._num_held, self._num_scored, self._listed = None, 0, 0, 1
         self._bad = [to_table([("", 0, "read", "ShardFailed", self._failure)], BAD_SCHEMA)]
 
 
@@ -138,5 +134,4 @@ def recall(folder: Location, file: str) -> ShardRecord:
         entry = json.loads(pq.read_metadata(pa.BufferReader(content)).metadata[_RECORD_KEY])
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{folder / file}: not a file that was committed; delete it and score again") from error
-    found = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-    return ShardRecord(**{**entry, **found})
+    return ShardRecord(**{**entry, "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)})

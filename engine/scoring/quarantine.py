@@ -1,4 +1,4 @@
-"""Whether too much is in quarantine."""
+"""Whether too many items are quarantined."""
 
 from engine.campaign.folder import Campaign
 from engine.campaign.stages import Log
@@ -13,7 +13,7 @@ def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], lo
     """Return when `score.max_bad_fraction` holds for the pool and for every shard.
 
     Raises:
-        NotAcceptableError: it does not; what is in quarantine has been logged.
+        NotAcceptableError: it does not hold. The quarantined items have been logged, by kind with examples.
     """
     most, folder = campaign.config.score.max_bad_fraction, campaign.stage("quarantine")
     listed = sum(record.listed for record in committed.values())
@@ -30,11 +30,11 @@ def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], lo
     where += ", ..." if len(bad) > EXAMPLES else ""
     raise NotAcceptableError(
         f"{quarantined:,} of {listed:,} items ({quarantined / listed:.1%}) are quarantined{where}; "
-        f"score.max_bad_fraction={most:g} is the most for the pool and for a shard; see {folder}, fix the shards and "
-        "run again, or accept the loss: --set score.max_bad_fraction=1"
+        f"score.max_bad_fraction={most:g} is the limit for the pool and for each shard; see {folder}, fix the shards "
+        "and run again, or accept the loss: --set score.max_bad_fraction=1"
     )
 
 
 def _is_bad(record: ShardRecord, most: float) -> bool:
-    # One bad item alone condemns no shard, however small.
+    # A single bad item is accepted even in a small shard.
     return record.quarantined > most * record.listed and (record.quarantined > 1 or bool(record.failure))

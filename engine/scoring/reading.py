@@ -1,8 +1,8 @@
-"""Shards to chunks: read in attempts, watched, and quarantined whole where no attempt succeeds."""
+"""Shards to chunks: read in several attempts under a watchdog, and quarantined whole where no attempt succeeds."""
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -11,10 +11,10 @@ from engine.errors import InputError
 from engine.pool.items import read_shard
 from engine.pool.shard import Shard
 from engine.scoring.chunks import Chunk, chunk_items
-from engine.scoring.watchdog import ShardHistory, Watchdog
+from engine.scoring.watchdog import Attempts, ShardHistory, Watchdog
 
 DEATHS_PER_ATTEMPT = 5
-"""A process may die of something else than the shard it reads, so that deaths count less than failures."""
+"""A process may die for a reason other than its shard, so deaths count less than failures."""
 
 
 class Reading(NamedTuple):
@@ -26,24 +26,14 @@ class Reading(NamedTuple):
     stall_seconds: float
 
 
-class Memory(Protocol):
-    """`engine.scoring.watchdog.Attempts`, wherever it lives."""
+def read_chunks(shard: Shard, reading: Reading, attempts: Attempts) -> Iterator[pa.Table]:
+    """The chunks of a shard as rows, in order. A shard that cannot be read ends in a row with the reason.
 
-    def begin(self, shard: str) -> ShardHistory: ...
-
-    def stalled(self, shard: str, key: str) -> None: ...
-
-    def done(self, shard: str) -> None: ...
-
-
-def read_chunks(shard: Shard, reading: Reading, memory: Memory) -> Iterator[pa.Table]:
-    """The chunks of a shard as rows, in order. A shard that cannot be read ends in a row that says why.
-
-    An attempt that fails is followed by another, which does not hand on again what was handed on before.
+    An attempt that fails is followed by another one, which does not yield again what was yielded before.
     """
-    past, made = memory.begin(shard.shard), 0
+    past, made = attempts.begin(shard.shard), 0
     failure = _give_up(past, reading)
-    with Watchdog(reading.stall_seconds, partial(memory.stalled, shard.shard)) as watchdog:
+    with Watchdog(reading.stall_seconds, partial(attempts.stalled, shard.shard)) as watchdog:
         for _ in range(0 if failure else reading.attempts):
             try:
                 for row in _attempt(shard, reading, made, past.items, watchdog):
@@ -52,18 +42,18 @@ def read_chunks(shard: Shard, reading: Reading, memory: Memory) -> Iterator[pa.T
             except InputError as error:
                 failure = f"{error} ({reading.attempts} attempts)" if reading.attempts > 1 else str(error)
             else:
-                memory.done(shard.shard)
+                attempts.done(shard.shard)
                 return
-    memory.done(shard.shard)
+    attempts.done(shard.shard)
     yield Chunk(shard.shard, made, reading.image, reading.num_folds).row(0, listed=0, failure=failure)
 
 
 def _give_up(past: ShardHistory, reading: Reading) -> str:
-    """Why the shard is not read once more; empty when it is."""
+    """Why the shard is not read again; empty when it is."""
     if past.stalls >= reading.attempts:
         return f"reading made no progress for score.stall_seconds={reading.stall_seconds:g}, {past.stalls} times"
     if past.begun >= DEATHS_PER_ATTEMPT * reading.attempts:
-        return f"the process that read it died {past.begun} times"
+        return f"the process that read the shard died {past.begun} times"
     return ""
 
 
@@ -77,9 +67,8 @@ def _attempt(
     for item in items:
         listed += 1
         if item.key in stalled:
-            message = f"decoding took longer than score.stall_seconds={reading.stall_seconds:g}"
-            chunk.refuse(item, "Stalled", message)
-        elif (listed - 1) // size >= first:
+            chunk.refuse(item, "Stalled", f"decoding took longer than score.stall_seconds={reading.stall_seconds:g}")
+        elif chunk.number >= first:
             watchdog.start(item.key)
             chunk.add(item)
         if listed % size == 0:

@@ -1,8 +1,8 @@
-"""What scoring has still to do, from storage alone: which shards are committed, changed since, or left.
+"""What scoring still has to do, from storage alone: which shards are committed, changed since, or left.
 
-A scores file is named by its shard's bytes, the weights, the settings and the code, so that a file which is there is
-the right one, and new weights never mix with old scores. Ledger files keep the counts and checksums of what is
-committed, for reading a million scores files to count them would take hours.
+The name of a scores file is a hash of its shard's state, the weights, the settings and the code. A file with the
+expected name therefore has the right content, and new weights never mix with old scores. Ledger files hold the counts
+and checksums of committed files, because reading a million scores files to count them would take hours.
 """
 
 import hashlib
@@ -27,29 +27,19 @@ from engine.storage.location import Location
 from engine.tables.scores import ShardRecord, to_table
 
 FLUSH_SECONDS = 20.0
-"""Ledger files are written this often; what was committed since is counted from its scores file after a kill."""
+"""Seconds between ledger files. After a kill, later commits are counted from their scores files."""
 READ_THREADS = 16
 MOST_LINES = 10
-"""Lines of one kind that are logged."""
-_STALE = "it was made of other bytes, weights, settings or code"
-_NOT_READABLE = re.compile(r"[^A-Za-z0-9_-]+")
+"""Logged lines of one kind, at most."""
 LEDGER_SCHEMA = pa.schema(
-    [
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("file", pa.string(), nullable=False),
-        pa.field("listed", pa.int64(), nullable=False),
-        pa.field("scored", pa.int64(), nullable=False),
-        pa.field("quarantined", pa.int64(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("failure", pa.string(), nullable=False),
-        pa.field("errors", pa.string(), nullable=False),
-    ]
+    pa.field(name, pa.int64() if kind is int else pa.string(), nullable=False)
+    for name, kind in ShardRecord.__annotations__.items()
 )
+"""A row a record; `errors` is JSON."""
 
 
 class Plan(NamedTuple):
-    """All shards as they are now, the file of each, the records of those that are committed, and those that are not."""
+    """All shards as they are now, the file of each, the records of the committed ones, and the others."""
 
     shards: list[Shard]
     files: dict[str, str]
@@ -58,9 +48,10 @@ class Plan(NamedTuple):
 
 
 def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> Plan:
-    """What is to be done with these `inputs`. Files that do not belong to it are removed and logged.
+    """Plan scoring with these `inputs`. Files that do not belong to the plan are removed, and that is logged.
 
-    A shard that failed in an earlier run is to be done again. The largest come first, for the sake of the end.
+    A shard that failed in an earlier run is done again. The largest shards come first, so that all workers end at about
+    the same time.
 
     Raises:
         InputError: the pool or the campaign's storage cannot be listed.
@@ -76,9 +67,9 @@ def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> Plan:
 
 
 def refresh(campaign: Campaign, log: Log) -> tuple[list[Shard], int]:
-    """The pool's shards with the size and time they have now, and how many changed: they are logged, and kept so."""
+    """The pool's shards with their current size and time, and how many changed. Changes are logged and saved."""
     listed = read_shards(campaign.home)
-    # One that is gone keeps its entry: reading it fails by name, and the others go on.
+    # A shard that is gone keeps its entry: reading it fails with its name, and the others are scored.
     shards = [now or before for before, now in zip(listed, look_up(listed), strict=True)]
     changed = [now for before, now in zip(listed, shards, strict=True) if now is not before]
     if changed:
@@ -88,17 +79,17 @@ def refresh(campaign: Campaign, log: Log) -> tuple[list[Shard], int]:
 
 
 def file_name(shard: Shard, inputs_key: str) -> str:
-    """The name of a shard's files: something of its own name, for a person, and a hash of all that its scores follow
-    from."""
-    readable = _NOT_READABLE.sub("-", shard.shard.removesuffix(".tar"))[-40:].strip("-")
+    """The name of a shard's files: a readable part of the shard's name, and a hash of everything that decides its
+    scores."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", shard.shard.removesuffix(".tar"))[-40:].strip("-")
     identity = "\0".join((shard.shard, str(shard.size_bytes), shard.etag_or_mtime, inputs_key))
     return f"{readable}-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}.parquet"
 
 
 def _read_committed(campaign: Campaign, files: dict[str, str], log: Log) -> dict[str, ShardRecord]:
-    """By shard, the records of the files that stay. All others are removed."""
+    """The records of the files that stay, by shard. All other files are removed."""
     scores, quarantine = campaign.stage("scores"), campaign.stage("quarantine")
-    present, expected = scores.children(), set(files.values())
+    present, expected = _tables(scores), set(files.values())
     committed = {
         record.shard: record
         for record in read_ledger(campaign.stage("ledger"))
@@ -108,22 +99,21 @@ def _read_committed(campaign: Campaign, files: dict[str, str], log: Log) -> dict
     with ThreadPoolExecutor(READ_THREADS) as threads:
         found = threads.map(lambda name: _recall(scores, name, log), unknown)
         committed |= {record.shard: record for record in found if record}
-    # What failed is tried again, with no trace of the failure if it succeeds.
+    # A shard that failed is tried again. Where that succeeds, no trace of the failure is left.
     committed = {shard: record for shard, record in committed.items() if not record.failure}
     kept = {record.file for record in committed.values()}
-    _log_some(
-        log, [f"removing {scores / name}: {_STALE}" for name in sorted(present.keys() - expected) if _is_table(name)]
-    )
-    # Of a shard that is not committed, a quarantine file is what a run that was killed left behind.
-    for stage, names in ((scores, present), (quarantine, quarantine.children())):
-        for name in names:
-            if _is_table(name) and name not in kept:
-                (stage / name).delete()
+    stale = "it was made of other bytes, weights, settings or code"
+    _log_some(log, [f"removing {scores / name}: {stale}" for name in present if name not in expected])
+    # A quarantine file without a scores file was left by a run that was killed.
+    for folder, names in ((scores, present), (quarantine, _tables(quarantine))):
+        for name in names.keys() - kept:
+            (folder / name).delete()
     return committed
 
 
-def _is_table(name: str) -> bool:
-    return name.endswith(".parquet")
+def _tables(folder: Location) -> dict[str, int]:
+    """Size in bytes of each Parquet file in a folder, sorted by name."""
+    return {name: size for name, size in folder.children().items() if name.endswith(".parquet")}
 
 
 def _recall(folder: Location, name: str, log: Log) -> ShardRecord | None:
@@ -142,16 +132,15 @@ def _log_some(log: Log, lines: list[str]) -> None:
 
 
 def read_ledger(folder: Location) -> Iterator[ShardRecord]:
-    """The records of what was committed, older ones first. Raises ConfigError for a file with other columns."""
-    names = sorted(name for name in folder.children() if name.endswith(".parquet"))
+    """The records of committed shards, older ones first. Raises ConfigError for a file with other columns."""
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        for table in threads.map(lambda name: (folder / name).read_typed_table(LEDGER_SCHEMA), names):
+        for table in threads.map(lambda name: (folder / name).read_typed_table(LEDGER_SCHEMA), _tables(folder)):
             for entry in table.to_pylist():
                 yield ShardRecord(**{**entry, "errors": json.loads(entry["errors"])})
 
 
 class Ledger:
-    """Writes down what is committed, every `FLUSH_SECONDS`. Closing it writes what is left."""
+    """Writes the records of committed shards every `FLUSH_SECONDS`. Closing it writes those that are left."""
 
     def __init__(self, folder: Location) -> None:
         self._folder, self._rows = folder, list[tuple[Any, ...]]()
@@ -163,7 +152,7 @@ class Ledger:
             self.close()
 
     def close(self) -> None:
-        """Write what was added since the last time. The ledger stays usable."""
+        """Write the records added since the last file. The ledger stays usable."""
         if self._rows:
             name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
             (self._folder / name).write_table(to_table(self._rows, LEDGER_SCHEMA))

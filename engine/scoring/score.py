@@ -1,6 +1,6 @@
-"""Scoring: the pool streams through the networks, and the driver commits a Parquet file a shard.
+"""Scoring: the pool streams through the networks, and the driver commits one Parquet file for each shard.
 
-What is committed is never computed again.
+Committed shards are never computed again.
 """
 
 from collections import deque
@@ -29,18 +29,18 @@ from vaal.acquisition import ACQUISITIONS
 from vaal.methods import METHODS, TASK_FILE
 
 PASSED_THROUGH = ("engine.pool.items", "engine.scoring.chunks", "engine.scoring.scorer")
-"""What an item passes on its way from bytes to scores: with all that these import, and with the rows of the tables that
-are asked for, it decides a score besides the weights. Scores by other code are not mixed with these."""
+"""The modules that an item passes on its way from bytes to scores. With everything that they import, and the rows of
+the tables in use, they decide a score together with the weights. Scores by other code are never mixed with these."""
 COMMIT_THREADS = 8
-"""An object store takes its time over a file, not the driver's."""
+"""Files are written by threads, because an object store takes long over each of them."""
 MOST_WRITING = 4 * COMMIT_THREADS
-"""Shards that wait to be written; with more, no more chunks are taken."""
+"""Shards that wait to be written, at most: no chunks are taken while there are more."""
 
 
 def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     """Score every shard that is not committed yet and complete the scores stage. Returns its manifest.
 
-    A stage that is complete is opened again when a shard or the weights changed since and nothing was selected yet.
+    A complete stage is opened again when a shard or the weights changed since and nothing was selected yet.
 
     Raises:
         InputError: training is not complete, or storage cannot be read.
@@ -61,11 +61,9 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
         with beating(heartbeat, tally.state), ray_session(run.address):
             device, num_actors = choose_actors(campaign.config, run.address)
             ledger = Ledger(campaign.stage("ledger"))
-            # Closed before Ray is: after an interrupt, what is left of Ray Data's threads would complain of a lost Ray.
-            with (
-                closing(ledger),
-                closing(scored_chunks(campaign, plan.todo, inputs, (device, num_actors))) as chunks,
-            ):
+            stream = scored_chunks(campaign, plan.todo, inputs, (device, num_actors))
+            # Closed before Ray ends: after an interrupt, threads of Ray Data would log errors about the missing Ray.
+            with closing(ledger), closing(stream) as chunks:
                 for record in _commit(campaign, plan, _counted(chunks, tally, run)):
                     plan.committed[record.shard] = record
                     ledger.add(record)
@@ -76,13 +74,9 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
 
 
 def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
-    """What a person is shown of a complete stage."""
+    """The facts about a complete stage that a person sees."""
     counts = manifest["counts"]
-    facts = {
-        "scored": counts["scored"],
-        "quarantined": counts["quarantined"],
-        "scores": campaign.stage("scores"),
-    }
+    facts = {"scored": counts["scored"], "quarantined": counts["quarantined"], "scores": campaign.stage("scores")}
     if counts["quarantined"]:
         facts["of these"] = ", ".join(f"{count:,} x {name}" for name, count in manifest["errors"].items())
         facts["quarantine"] = campaign.stage("quarantine")
@@ -90,10 +84,12 @@ def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
 
 
 def _inputs(campaign: Campaign) -> dict[str, str]:
-    """What scores follow from, by name: SHA-256 of the networks, whose files are checked, the settings and the code."""
+    """SHA-256 of everything that decides scores, by name: the networks, whose files are checked, settings and code."""
     config, folder = campaign.config, campaign.stage("train")
     trained = read_manifest(campaign, "train", TrainManifest)["files"]
-    weights = {name: sha for name, sha in trained.items() if _is_scored_with(name, config)}
+    weights = {name: sha for name, sha in trained.items() if name.endswith(".safetensors")}
+    if not any("task" in ACQUISITIONS[name].needs for name in config.score.acquisition):
+        weights.pop(TASK_FILE, None)
     for name, sha in weights.items():
         (folder / name).read_verified(sha, f"delete {folder}/manifest.json and train again")
     return {
@@ -105,26 +101,20 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
 
 def code_fingerprint(config: CampaignConfig) -> str:
     """SHA-256 of the code that makes scores under a configuration."""
-    asked_for = [METHODS[config.train.method], *(ACQUISITIONS[name] for name in sorted(config.score.acquisition))]
-    return source_fingerprint(PASSED_THROUGH, asked_for)
-
-
-def _is_scored_with(file: str, config: CampaignConfig) -> bool:
-    if file == TASK_FILE:
-        return any("task" in ACQUISITIONS[name].needs for name in config.score.acquisition)
-    return file.endswith(".safetensors")
+    rows = [METHODS[config.train.method], *(ACQUISITIONS[name] for name in sorted(config.score.acquisition))]
+    return source_fingerprint(PASSED_THROUGH, rows)
 
 
 def _is_outdated(campaign: Campaign, manifest: ScoresManifest, inputs: dict[str, str], log: Log) -> bool:
-    """Whether the complete stage is of other networks, or shards changed since. Then it is opened again."""
-    weights = [name for name in inputs if name.endswith(".safetensors")]
-    has_new_weights = any(manifest["inputs"].get(name) != inputs[name] for name in weights)
+    """Whether the networks or shards changed since the stage was completed. If so, it is opened again."""
+    weights = {name: sha for name, sha in inputs.items() if name.endswith(".safetensors")}
+    has_new_weights = not weights.items() <= manifest["inputs"].items()
     if has_new_weights:
-        log("the networks were trained again since the pool was scored; it is scored again")
+        log("the networks were trained again since the pool was scored; the pool is scored again")
     _, num_changed = refresh(campaign, log)
     if not num_changed and not has_new_weights:
         return False
-    # In this order: while the manifest is there the stage is complete, and the ledger spares counting every file.
+    # The ledger is written first: without it every file would be counted again once the manifest is deleted.
     with closing(Ledger(campaign.stage("ledger"))) as ledger:
         for record in records_of(manifest["shards"]):
             ledger.add(record)
@@ -134,34 +124,31 @@ def _is_outdated(campaign: Campaign, manifest: ScoresManifest, inputs: dict[str,
 
 def _complete(campaign: Campaign, plan: Plan, inputs: dict[str, str], device: str) -> ScoresManifest:
     if is_complete(campaign.stage("scores")):
-        # Another run, begun in the same instant, was faster; its files are the same.
+        # Another run that started at the same moment was faster; its files are the same.
         return read_manifest(campaign, "scores", ScoresManifest)
-    records = plan.committed
-    listed = sum(record.listed for record in records.values())
-    quarantined = sum(record.quarantined for record in records.values())
-    counted = [s._replace(num_items=None if records[s.shard].failure else records[s.shard].listed) for s in plan.shards]
-    write_shards(campaign.home, counted)
+    records = [plan.committed[shard.shard] for shard in plan.shards]
+    counts = {name: sum(getattr(record, name) for record in records) for name in ("listed", "scored", "quarantined")}
+    pairs = zip(plan.shards, records, strict=True)
+    write_shards(campaign.home, [s._replace(num_items=None if r.failure else r.listed) for s, r in pairs])
     manifest = write_manifest(
         campaign,
         "scores",
         ScoresManifest,
         inputs=inputs,
-        counts={
-            "shards": len(plan.shards), "listed": listed, "scored": listed - quarantined, "quarantined": quarantined,
-        },
+        counts={"shards": len(records), **counts},
         files={},
         device=device,
-        errors=dict(sorted(count_errors(records.values()).items())),
-        shards=[records[shard.shard].entry() for shard in plan.shards],
-    )  # fmt: skip
+        errors=dict(sorted(count_errors(records).items())),
+        shards=[record.entry() for record in records],
+    )
+    # The manifest holds everything that the ledger held.
     for name in campaign.stage("ledger").children():
-        # The manifest has it all now.
         (campaign.stage("ledger") / name).delete()
     return manifest
 
 
 def _counted(chunks: Iterator[pa.Table], tally: Tally, run: Run) -> Iterator[dict[str, Any]]:
-    """The rows of the stream, counted."""
+    """The rows of the stream, while the tally counts them."""
     for row in (row for table in chunks for row in table.to_pylist()):
         yield row
         tally.add_chunk(row["read_bytes"], row["num_items"])
@@ -178,7 +165,7 @@ def _commit(campaign: Campaign, plan: Plan, rows: Iterator[dict[str, Any]]) -> I
     with ThreadPoolExecutor(COMMIT_THREADS) as threads:
         for row in rows:
             shard = row["shard"]
-            # Ray computes a chunk again when a node is lost; the first answer is as good.
+            # Ray computes a chunk again when a node is lost; the first result is used.
             if shard in left and drafts.setdefault(shard, Draft(shard)).add(row) and drafts[shard].is_whole:
                 left.remove(shard)
                 writing.append(threads.submit(drafts.pop(shard).commit, campaign, plan.files[shard]))
@@ -187,4 +174,4 @@ def _commit(campaign: Campaign, plan: Plan, rows: Iterator[dict[str, Any]]) -> I
         for future in writing:
             yield future.result()
     if left:
-        raise RuntimeError(f"Ray Data ended without all chunks of {sorted(left)[:3]}")
+        raise RuntimeError(f"Ray Data ended without all chunks of {sorted(left)[:3]}; run the same command again")

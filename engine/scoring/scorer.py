@@ -1,4 +1,4 @@
-"""The networks over decoded images: batches that fit the memory, and logits in fp32 whatever the precision."""
+"""The networks on decoded images: batches that fit the memory, and float32 logits with any precision."""
 
 import pkgutil
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from vaal.methods import METHODS
 
 CPU_BATCH_PIXELS = 16 * 32 * 32
 SMALLEST_CPU_BATCH = 16
-"""On a CPU what counts is that the activations stay in its cache: 16 images at 32 px or more, more of smaller ones."""
+"""On a CPU the activations should stay in its cache: 16 images at 32 px or more, more of smaller ones."""
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -46,23 +46,18 @@ class Scorer:
     def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
         self.device, self._is_bf16 = torch.device(device), config.score.precision == "bf16"
         # The method's own score comes first, because the latents are its embedding.
-        asked_for = [ACQUISITIONS[name] for name in sorted(config.score.acquisition, key=lambda name: name != "vaal")]
+        rows = [ACQUISITIONS[name] for name in sorted(config.score.acquisition, key=lambda name: name != "vaal")]
         own = METHODS[config.train.method].score
-        self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in asked_for}
-        with_task = any("task" in row.needs for row in asked_for)
+        self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in rows}
+        with_task = any("task" in row.needs for row in rows)
         self.networks = load_networks(folder, config, weights, with_task=with_task).to(self.device)
         self._image, self._notes = config.image, list[str]()
-        given, side = config.score.batch_size, config.image.size
-        if given != "auto":
-            self._batch_size: int | None = given
-        elif device == "cpu":
-            self._batch_size = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // side**2)
-        else:
-            # A GPU takes whatever comes at once, until it does not fit.
-            self._batch_size = None
+        # A GPU takes a whole chunk at once, unless it does not fit.
+        auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // config.image.size**2) if device == "cpu" else None
+        self._batch_size = auto if config.score.batch_size == "auto" else config.score.batch_size
 
     def __call__(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> Scores:
-        """Score N images, uint8. Where the memory does not suffice, the batch is halved for good, and that is noted.
+        """Score N images, uint8. A batch that does not fit the memory is halved, for later calls too, and noted.
 
         Raises:
             RuntimeError: one image alone does not fit the memory.
@@ -81,21 +76,18 @@ class Scorer:
                 self._batch_size = size // 2
                 self._notes.append(
                     f"a batch of {size} images does not fit the memory of {self.device}; "
-                    f"going on with {self._batch_size}: --set score.batch_size={self._batch_size}"
+                    f"continuing with {self._batch_size}: --set score.batch_size={self._batch_size}"
                 )
                 continue
             begin += size
-        # Copied back at the end, so that a GPU goes on to the next batch while this one's results are not yet there.
-        columns = (torch.cat(column[1:] or column).cpu().numpy() for column in zip(*parts, strict=True))
-        *scores, latent_NZ = columns
+        # Results are copied at the end, so that a GPU starts the next batch without waiting for them.
+        *scores, latent_NZ = (torch.cat(column[1:] or column).cpu().numpy() for column in zip(*parts, strict=True))
         latent_NZ = latent_NZ.astype(np.float16)
-        is_finite_N = np.isfinite(latent_NZ).all(axis=1)
-        for score_N in scores:
-            is_finite_N &= np.isfinite(score_N)
+        is_finite_N = np.isfinite(np.column_stack([*scores, latent_NZ])).all(axis=1)
         return Scores(dict(zip(self._functions, scores, strict=True)), latent_NZ, is_finite_N)
 
     def score_chunk(self, chunk: pa.Table) -> pa.Table:
-        """A chunk's row, as `Chunk.row` makes it, with its items' scores in place of their pixels."""
+        """A chunk's row, as `Chunk.row` makes it, with the scores of its items in place of their pixels."""
         items, image = unpack(chunk["items"][0].as_py()), self._image
         flat = np.frombuffer(chunk["pixels"][0].as_buffer(), dtype=np.uint8)
         pixels_NHWC = flat.reshape(-1, image.size, image.size, image.channels)
@@ -104,9 +96,8 @@ class Scorer:
         scored = items.drop_columns(["fold"])
         for name, column in scores.columns.items():
             scored = scored.append_column(name, pa.array(column))
-        flat_latent = pa.array(scores.latent_NZ.reshape(-1))
-        latent = pa.FixedSizeListArray.from_arrays(flat_latent, scores.latent_NZ.shape[1])
-        scored = scored.append_column("latent", latent)
+        flat, num_latents = pa.array(scores.latent_NZ.reshape(-1)), scores.latent_NZ.shape[1]
+        scored = scored.append_column("latent", pa.FixedSizeListArray.from_arrays(flat, num_latents))
         if not scores.is_finite_N.all():
             lost = items.filter(pa.array(~scores.is_finite_N))
             rows = zip(lost["key"].to_pylist(), lost["offset"].to_pylist(), strict=True)
@@ -125,10 +116,10 @@ class Scorer:
         )
 
     def _forward(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> list[Tensor]:
-        """The columns of scores, and at the end the latents."""
+        """The columns of scores, and last the latents."""
         x_NCHW = to_input(pixels_NHWC, self.device)
         if self.device.type == "cpu":
-            # Channels-last is what a GPU's matrix units want; on a CPU it is 15 % slower at batches of this size.
+            # Channels-last suits a GPU's matrix units; on a CPU it is 15 % slower at batches of this size.
             x_NCHW = x_NCHW.contiguous()
         fold = torch.tensor(fold_N, device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):

@@ -1,8 +1,7 @@
 """The pool through the networks: the only module with Ray Data.
 
-Tasks read and decode shards on any node; an actor pool runs the networks. What travels between them is a chunk:
-consecutive items of one shard in one row, so that Ray never splits or merges it, and a chunk that is computed twice is
-still one chunk.
+Tasks read and decode shards on any node; an actor pool runs the networks. Chunks travel between them: consecutive items
+of one shard in one row, so that Ray never splits or merges them, and a chunk that is computed twice is one chunk.
 """
 
 import logging
@@ -23,16 +22,16 @@ from engine.scoring.watchdog import Attempts, ShardHistory
 from engine.storage.location import Location
 
 BLOCK_BYTES = 1 << 20
-"""Results travel in blocks of this size, and a chunk of pixels, which is larger, alone: neither waits for others."""
+"""Results travel in blocks of this size. A chunk of pixels is larger and travels alone. Neither waits for others."""
 TASK_BYTES = 32 << 20
 TASKS_PER_ACTOR = 8
 MOST_TASKS = 10_000
-"""A task reads several small shards, for between two tasks an actor waits; but each actor gets some, for the sake of
-the end, and Ray Data's driver, which keeps something of every task, not too many."""
+"""A task reads several small shards, because an actor waits between two tasks. Each actor gets several tasks, so that
+all of them end at about the same time. Ray Data's driver keeps data about every task, so their number is limited."""
 
 
 def choose_actors(config: CampaignConfig, address: str) -> tuple[str, int]:
-    """On what device the networks run, and in how many actors."""
+    """The device on which the networks run, and the number of actors."""
     workers, share = config.score.workers, config.score.gpus_per_worker
     device = choose_device(config.device, 1 if workers == "auto" else math.ceil(workers * share), address)
     if workers != "auto":
@@ -43,23 +42,23 @@ def choose_actors(config: CampaignConfig, address: str) -> tuple[str, int]:
 def scored_chunks(
     campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int]
 ) -> Generator[pa.Table]:
-    """Scored chunks in any order, a row each. `actors` is their device and number."""
+    """Scored chunks in any order, one row each. `actors` are the device and the number of actors."""
     device, num_actors = actors
-    # Whatever stops it is raised here; what its threads log besides is about their own end, as after an interrupt.
+    # Errors are raised here. What Ray Data's threads also log, as after an interrupt, is about their own end.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = BLOCK_BYTES
-    # A shard of many gigabytes may take longer than the 30 minutes after which Ray Data gives up by default.
+    # By default Ray Data gives up after 30 minutes. A shard of many gigabytes may take longer.
     context.execution_no_progress_timeout_s = -1
     config = campaign.config
     rows = [{"shard": shard._asdict()} for shard in todo]
     reading = Reading(config.image, config.train.folds, config.score.attempts, config.score.stall_seconds)
-    memory = _Memory(_AttemptsActor.remote())
+    attempts = _RemoteAttempts(_AttemptsActor.remote())
     chunks = ray.data.from_items(rows, override_num_blocks=_num_tasks(todo, num_actors)).map_batches(
-        cast("Any", _read), fn_args=(reading, memory), batch_size=1, batch_format="pyarrow"
+        cast("Any", _read), fn_args=(reading, attempts), batch_size=1, batch_format="pyarrow"
     )
-    # On CPUs both stages ask for the same resources, so that Ray Data fuses them: a chunk then stays in one process.
+    # On CPUs both stages ask for the same resources, so that Ray Data fuses them and a chunk stays in one process.
     scored = chunks.map_batches(
         _Scorer,
         fn_constructor_args=(campaign.stage("train"), config, inputs, device),
@@ -82,8 +81,8 @@ _OVERLAPPED: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true
 _AttemptsActor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts)
 
 
-class _Memory:
-    """The one `Attempts` of a run, for the processes that read."""
+class _RemoteAttempts(Attempts):
+    """The one `Attempts` of a run, which all processes that read share."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -92,24 +91,24 @@ class _Memory:
         return cast("ShardHistory", ray.get(self._actor.begin.remote(shard)))
 
     def stalled(self, shard: str, key: str) -> None:
-        # Waited for: this process is about to be ended.
+        # Wait for it, because this process is about to be ended.
         ray.get(self._actor.stalled.remote(shard, key))
 
     def done(self, shard: str) -> None:
         self._actor.done.remote(shard)
 
 
-def _read(batch: pa.Table, reading: Reading, memory: _Memory) -> Iterator[pa.Table]:
-    yield from read_chunks(Shard(**batch["shard"][0].as_py()), reading, memory)
+def _read(batch: pa.Table, reading: Reading, attempts: Attempts) -> Iterator[pa.Table]:
+    yield from read_chunks(Shard(**batch["shard"][0].as_py()), reading, attempts)
 
 
 class _Scorer:
-    """An actor that holds the networks. It knows no torch until it is made, so that the driver never loads it."""
+    """An actor that holds the networks. It imports torch when it is made, so that the driver never loads torch."""
 
     def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
         from engine.scoring.scorer import Scorer
 
-        # Read here and not sent along: an actor that Ray restarts must find its weights again.
+        # The weights are read here and not sent: an actor that Ray restarts must find them again.
         self._scorer = Scorer(folder, config, weights, device)
 
     def __call__(self, chunk: pa.Table) -> pa.Table:

@@ -7,10 +7,10 @@ from engine.tables.scores import ShardRecord, count_errors
 
 
 class Tally:
-    """Counts what comes in. One thread writes, others may read.
+    """Counts chunks and shards. One thread writes, others may read.
 
-    Bytes and speed are those of this run, because items are not counted before they are read; shards, items and
-    quarantined items of the state are all that are committed.
+    Bytes and speed are those of this run, because items are counted only when they are read. Shards, items and
+    quarantined items of the state include everything that is committed.
     """
 
     def __init__(self, total_bytes: int, total_shards: int, committed: dict[str, ShardRecord]) -> None:
@@ -25,7 +25,7 @@ class Tally:
         self._done_bytes += read_bytes
         self._items += num_items
         if self._first is None:
-            # Counted from the first chunk, so that the seconds in which Ray starts do not hide the speed.
+            # Speed counts from the first chunk, so that it excludes the seconds in which Ray starts.
             self._first = time.monotonic(), self._items, self._done_bytes
 
     def add_shard(self, record: ShardRecord) -> None:
@@ -46,14 +46,14 @@ class Tally:
         }
 
     def in_words(self) -> tuple[float, str]:
-        """The share of this run's bytes that is done, 0 to 1, and what a person is shown beside it."""
+        """The share of this run's bytes that is done, 0 to 1, and a few words for a person."""
         words = f"{self._items:,} items, {self._speed()[0]:,.0f} items/s, "
         words += f"{self._shards:,} of {self._total_shards:,} shards"
         num_bad = sum(self._errors.values())
         return self._done_bytes / self._total_bytes, words + (f", {num_bad:,} bad" if num_bad else "")
 
     def _speed(self) -> tuple[float, float | None]:
-        """Items a second, and the seconds that are left by the bytes; None before a second chunk came."""
+        """Items a second, and the seconds left, estimated from bytes; None before the second chunk."""
         if self._first is None:
             return 0.0, None
         begin, items, done_bytes = self._first

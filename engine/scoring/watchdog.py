@@ -1,21 +1,20 @@
-"""A hung read or decode cannot be interrupted from Python: the process that hangs is ended, and another one goes on."""
+"""Python cannot interrupt a read or decode that hangs: its process is ended, and another process continues."""
 
 import os
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from types import TracebackType
 from typing import NamedTuple
 
 EXIT_STATUS = 75
-"""Of a process that the watchdog ended (EX_TEMPFAIL)."""
+"""The exit status of a process that the watchdog ended (EX_TEMPFAIL)."""
 
 
 class Watchdog:
-    """Calls `on_stall` and ends this process when what was started is not stopped within `seconds`.
+    """Calls `on_stall` and ends this process when something takes longer than `seconds` between `start` and `stop`.
 
-    It watches while it is entered. `on_stall` gets what stalled, from a thread of the watchdog's own.
+    It watches while it is entered. `on_stall` is called with what stalled, in a thread of the watchdog.
     """
 
     def __init__(self, seconds: float, on_stall: Callable[[str], None]) -> None:
@@ -25,7 +24,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def start(self, what: str) -> None:
-        """`what` begins now, and whatever began before is over."""
+        """`what` begins now; what began before has ended."""
         self._watched = time.monotonic(), what
 
     def stop(self) -> None:
@@ -35,9 +34,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         self._over.set()
 
@@ -52,18 +49,16 @@ class Watchdog:
 
 
 class ShardHistory(NamedTuple):
-    """What is known of a shard as a process begins to read it."""
+    """Earlier attempts at a shard: how many ended without a result or a stall, how often reading stalled, and the keys
+    of the items whose decoding stalled."""
 
     begun: int
-    """How often it was begun before, and not finished."""
     stalls: int
-    """How often reading it stalled."""
     items: frozenset[str]
-    """Keys of the items whose decoding stalled."""
 
 
 class Attempts:
-    """What a process that dies cannot hand to its successor: which shards were begun, and what of them stalled."""
+    """Which shards were begun, and what stalled in them: a process that dies cannot pass this on itself."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
@@ -76,8 +71,8 @@ class Attempts:
         return history
 
     def stalled(self, shard: str, key: str) -> None:
-        """Decoding the item of this key took too long, or, where it is empty, reading did."""
-        # It died of a known cause, which is counted apart.
+        """Decoding the item with this key took too long; an empty key means that reading did."""
+        # The cause of this death is known, and is counted separately.
         self._begun[shard] -= 1
         if key:
             self._items[shard].add(key)
