@@ -2,6 +2,7 @@
 
 import inspect
 import pkgutil
+import re
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,12 @@ def test_a_second_vendor_breaks_neither_status_nor_replacement(tmp_path: Path, m
     kept = campaign.stage("selection") / "replaced/000/handoff"
     assert kept.folders() == ["generic", "other"]
     assert all((kept / vendor / "tasks.csv").exists() for vendor in kept.folders())
+
+
+def test_the_documented_example_runs(make_campaign: MakeCampaign, capsys: pytest.CaptureFixture[str]) -> None:
+    campaign = make_campaign()
+    pretend_trained(campaign)
+    text = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(code.replace("demo/digits/campaign", str(campaign.home)), {})
+    assert capsys.readouterr().out.strip().endswith("present")

@@ -151,6 +151,15 @@ def test_the_written_file_is_the_configuration() -> None:
     assert set(tomllib.loads(text)) == {"format", *CampaignConfig.model_fields}
 
 
+@pytest.mark.parametrize("preset", ["small", "base", "large"])
+def test_declared_defaults_are_the_effective_ones(preset: str) -> None:
+    values = override(CampaignConfig(), {"train.preset": preset}, "test").model_dump()
+    for key, field in config.fields().items():
+        section, _, name = key.rpartition(".")
+        found = values[section][name] if section else values[name]
+        assert found == (preset if key == "train.preset" else field.default), key
+
+
 def test_a_preset_brings_its_settings_but_not_over_what_is_given() -> None:
     paper = override(CampaignConfig(), {"train.preset": "paper"}, "test").train
     assert (paper.batch_size, paper.vae_steps, paper.discriminator_steps, paper.folds) == (128, 2, 1, 1)

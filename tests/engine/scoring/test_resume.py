@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
 from engine.scoring.resume import Ledger, Plan, file_name, make_plan, read_ledger
 from engine.simulation.demo_pools import DemoPool
@@ -148,3 +150,13 @@ def test_the_ledger_gives_back_what_was_written(campaign: Campaign) -> None:
     assert len(campaign.stage("ledger").children()) == 2
     assert list(read_ledger(campaign.stage("ledger"))) == [one, two]
     assert records_of([one.entry(), two.entry()]) == [one, two]
+
+
+def test_a_foreign_file_in_the_ledger_is_named(campaign: Campaign) -> None:
+    file = campaign.stage("ledger") / "0.parquet"
+    file.write_table(pa.table({"shard": ["a"], "scored": [1]}))
+    with pytest.raises(ConfigError, match=r"ledger/0.parquet: not a table of this kind"):
+        list(read_ledger(campaign.stage("ledger")))
+    Path(file.path).write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"ledger/0.parquet: not a readable Parquet file"):
+        list(read_ledger(campaign.stage("ledger")))
