@@ -35,8 +35,7 @@ class Theme(NamedTuple):
 
 LIGHT = Theme("#f5f6f7", "#ffffff", "#1d2126", "#5d6670", "#dfe3e7", "#d55e00", "#0072b2", "#a3abb3", "#009473")
 DARK = Theme("#111417", "#1a1e22", "#e6e9ec", "#9aa4ae", "#31373d", "#f0803c", "#56b4e9", "#6b757f", "#2fc9a0")
-THEMES = {"": LIGHT, "-dark": DARK}
-"""By the suffix of the charts' names."""
+THEMES = {"": LIGHT, "-dark": DARK}  # by the suffix of a chart's name
 
 
 class Bins(NamedTuple):
@@ -57,7 +56,6 @@ def bins_of(histogram: pa.Table, picked_B: NDArray[np.float32]) -> Bins:
 
 def histogram_chart(bins: Bins, cut: float | None, highest: float | None, theme: Theme) -> bytes:
     """Densities of the labelled images and of those that could be picked, of which the picked ones in their colour.
-
     `cut`: the highest logit that the query picked; `highest`: that of a candidate; None where no logit decided.
     """
     axes = _new_axes((4.6, 2.8), theme, "score (logit):\nln of the odds of being labelled", "share per unit of score")

@@ -36,9 +36,7 @@ def read_manifests(campaign: Campaign) -> Manifests:
     if selection["inputs"]["scores"] != inputs["scores"]:
         raise InputError(f"{folder}: made from other scores than there are now; delete it, then run: vaal select")
     if not {HISTOGRAM_FILE, SAMPLE_FILE} <= selection["files"].keys():
-        raise InputError(
-            f"{folder}: handed out by an earlier version; this round gets no report; go on: vaal ingest"
-        )
+        raise InputError(f"{folder}: handed out by an earlier version; this round gets no report; go on: vaal ingest")
     return Manifests(train, scores, selection, inputs)
 
 
