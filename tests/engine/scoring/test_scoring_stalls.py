@@ -31,7 +31,8 @@ def test_an_image_that_takes_for_ever_is_quarantined_alone(tmp_path: Path, make_
     write_shard(tmp_path / "slow.tar", {"slow.jpg": slow_jpeg(150), **good})
     (tmp_path / "labels.csv").write_text("shard,key,label\ngood.tar,00,1\n")
     shards, labels = [f"{tmp_path}/*.tar"], tmp_path / "labels.csv"
-    campaign = make_campaign("select.budget=5", "score.stall_seconds=4.0", shards=shards, labels=labels)
+    settings = ("select.budget=5", "score.stall_seconds=4.0", "score.workers=1")
+    campaign = make_campaign(*settings, shards=shards, labels=labels)
     pretend_trained(campaign)
     score(campaign)
     manifest = read_manifest(campaign, "scores", ScoresManifest)
