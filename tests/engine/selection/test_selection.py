@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from engine.errors import ConfigError, InputError
 from engine.pool.identity import item_id_of
 from engine.selection import parts
 from engine.selection.select import select
+from engine.tables.selections import HISTOGRAM_FILE, SAMPLE_FILE, SAMPLE_SIZE
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from tests.rounds import encoded, write_shard
@@ -166,3 +168,51 @@ def test_scores_that_were_damaged_are_refused_by_name(scored: Campaign) -> None:
 def test_selection_needs_scores(make_campaign: MakeCampaign) -> None:
     with pytest.raises(InputError, match=r"scores: not complete; run: vaal score"):
         select(make_campaign())
+
+
+def sample_of(campaign: Campaign) -> list[tuple[object, object]]:
+    table = (campaign.stage("selection") / SAMPLE_FILE).read_table()
+    return list(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
+
+
+def test_the_sample_for_the_report_is_uniform_over_what_was_not_picked(scored: Campaign) -> None:
+    open_to_picks = {(row["shard"], row["key"]) for row in rows(scored, "scores")} - labelled_items(scored.home)
+    drawn: Counter[tuple[object, object]] = Counter()
+    first: Counter[tuple[object, object]] = Counter()
+    for seed in range(40):
+        config = scored.config.model_copy(update={"select": scored.config.select.model_copy(update={"seed": seed})})
+        campaign = dataclasses.replace(scored, config=config)
+        select(campaign)
+        sample, picks = sample_of(campaign), {(row["shard"], row["key"]) for row in rows(campaign, "selection")}
+        assert len(sample) == len(set(sample)) == SAMPLE_SIZE
+        assert set(sample) <= open_to_picks - picks
+        drawn.update(sample)
+        first.update(sample[:6])
+    # 40 x 48 draws of some 1,460 items: 1.3 a piece. Any prefix of a sample is a sample too.
+    assert max(drawn.values()) <= 9
+    assert len(drawn) > 0.6 * len(open_to_picks - picks)
+    by_shard = Counter(shard for shard, _ in first.elements())
+    assert all(10 <= by_shard[shard] <= 55 for shard in {shard for shard, _ in open_to_picks})
+    select(campaign, force=True)
+    assert sample_of(campaign) == sample
+
+
+def test_a_sample_of_what_is_left_has_all_of_it_where_that_is_little(scored: Campaign) -> None:
+    total = select(scored)["counts"]["eligible"]
+    options = scored.config.select.model_copy(update={"budget": total - 5})
+    campaign = dataclasses.replace(scored, config=scored.config.model_copy(update={"select": options}))
+    select(campaign)
+    picks = {(row["shard"], row["key"]) for row in rows(campaign, "selection")}
+    assert len(set(sample_of(campaign)) - picks) == 5
+
+
+def test_the_histogram_counts_every_score_in_its_group(scored: Campaign) -> None:
+    manifest = select(scored)
+    table = (scored.stage("selection") / HISTOGRAM_FILE).read_table()
+    found, labelled = rows(scored, "scores"), labelled_items(scored.home)
+    for row in table.to_pylist():
+        here = [item for item in found if row["low"] <= item["logit"] < row["high"]]
+        assert row["labelled"] == sum((item["shard"], item["key"]) in labelled for item in here)
+        assert row["eligible"] + row["labelled"] == len(here)
+        assert row["out"] == 0
+    assert sum(table["eligible"].to_pylist()) == manifest["counts"]["eligible"]
