@@ -47,8 +47,8 @@ def map_reduce(
     on_progress: Share,
 ) -> Result:
     """Merge what the parts give, in their order, in a tree. Called within `room_for` these parts."""
-    if len(parts) == 1:
-        return map_(parts[0])
+    if len(parts) < 2:
+        return map_([item for part in parts for item in part])
     import ray
 
     # Typed as Any, for Ray's own types do not see through a reference.

@@ -1,15 +1,14 @@
 """Any number of committed scores to the candidates: exactly the M lowest by (logit, shard, key), in bounded memory.
 
-Two passes over the files, in parts that Ray spreads over the cluster. The first checks every file and reads the logit
-column alone, for the M-th lowest logit and the histogram of all. The second gathers the rows up to that, from the row
-groups whose statistics reach as low. Both keep what is lowest and merge in any tree, by the merge law of
-`vaal.ranking.top_b`, so that the result is the same for any parts, files and row groups; memory depends on M and on the
-size of a row group.
+Two passes read the files, in parts that Ray spreads over the cluster. The first pass checks every file and reads only
+the logits: it finds the M-th lowest logit and a histogram of all. The second pass collects the rows up to that logit,
+from the row groups whose statistics reach as low. Both keep the lowest and merge in any tree, by the merge law of
+`vaal.ranking.top_b`. The result is therefore the same for any parts, files and row groups, and memory depends on M and
+on the size of a row group.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
-from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,25 +17,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.errors import InputError
 from engine.selection.parts import Share, deal, each, map_reduce
 from engine.selection.sources import Source
 from engine.storage.location import Location
 from engine.tables.histogram import Histogram
-from engine.tables.score_reader import open_scores
+from engine.tables.score_reader import damaged, open_scores
 from vaal.ranking import Scored, top_b
 
 Piece = TypeVar("Piece", bound=Sized)
-ROWS_AT_ONCE = 1 << 18
-"""Logits that a thread holds in the first pass, if they are of more than one row group."""
-
+GROUPS_AT_ONCE = 16
+"""Row groups whose logits a thread holds in the first pass."""
 DRAW_FIELD = pa.field("draw", pa.int64(), nullable=False)
 
 
 class FirstPass(NamedTuple):
-    """Of F files, in their order: how many items can be picked (F,) int64, and their lowest logit (F,) float32,
-    infinite where there are none; the lowest logits of all these items (K,) float32, in no order; and the histogram of
-    all logits."""
+    """F files in order: how many items can be picked (F,) int64, and their lowest logit (F,) float32, infinite where
+    there are none; the lowest logits of all these items (K,) float32, in no order; the histogram of all logits."""
 
     eligible_F: NDArray[np.int64]
     lowest_F: NDArray[np.float32]
@@ -48,7 +44,7 @@ class FirstPass(NamedTuple):
         return int(self.eligible_F.sum())
 
     def bound(self, size: int) -> float:
-        """The `size`-th lowest logit; infinite when so many were not counted."""
+        """The `size`-th lowest logit; infinite when fewer are known."""
         if size == 0:
             return -np.inf
         return float(np.partition(self.low_K, size - 1)[size - 1]) if size <= len(self.low_K) else np.inf
@@ -57,7 +53,7 @@ class FirstPass(NamedTuple):
 class RowQuery(NamedTuple):
     """The `size` lowest of the rows whose logit is at most `bound`, and, if `has_taken`, those that cannot be picked.
 
-    `schema` begins with shard, key and logit; what else it has are columns of the files."""
+    `schema` has shard first, then columns of the files, key and logit among them."""
 
     bound: float
     size: int
@@ -66,8 +62,8 @@ class RowQuery(NamedTuple):
 
 
 class SecondPass(NamedTuple):
-    """Rows of scores files: the lowest, by (logit, shard, key); those that cannot be picked, by (shard, key); and those
-    that were drawn, by their column `draw`."""
+    """Rows of scores files: the lowest, sorted by (logit, shard, key); those that cannot be picked, by (shard, key);
+    the drawn ones, by their column `draw`."""
 
     lowest: pa.Table
     taken: pa.Table
@@ -80,44 +76,39 @@ def count(folder: Location, sources: list[Source], size: int, on_progress: Share
     Raises:
         InputError: a file is missing or is not the committed one, or a logit is missing or NaN.
     """
-    if not sources:
-        return FirstPass(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32), Histogram())
-    part = partial(_count_part, folder, size)
-    found: FirstPass = map_reduce(part, partial(_add, _LowestLogits(size)), parts_of(sources), on_progress)
+    part, add = partial(_count_part, folder, size), partial(_add, _LowestLogits(size))
+    found: FirstPass = map_reduce(part, add, parts_of(sources), on_progress)
     return found
 
 
 def gather(
     folder: Location, sources: list[Source], counts: FirstPass, query: RowQuery, on_progress: Share
 ) -> SecondPass:
-    """The rows that are wanted, and those drawn, in the order that `SecondPass` says; `counts` are of these sources."""
+    """The rows of the query and the drawn rows, sorted as in `SecondPass`. `counts` are those of these sources."""
     is_low_F = counts.lowest_F <= query.bound
     needed = [
         source
         for source, is_low in zip(sources, is_low_F.tolist(), strict=True)
         if is_low or len(source.draw_at) or (query.has_taken and len(source.taken))
     ]
-    if not needed:
-        return _nothing(query)
     part = partial(_gather_part, folder, query)
-    found = map_reduce(part, partial(_merge_parts, query), parts_of(needed), on_progress)
-    return SecondPass(
-        first(found.lowest, query.size), _sorted(found.taken, "shard", "key"), _sorted(found.drawn, "draw")
-    )
+    found = map_reduce(part, partial(_merge, query), parts_of(needed), on_progress)
+    taken = found.taken.sort_by([("shard", "ascending"), ("key", "ascending")])
+    return SecondPass(first(found.lowest, query.size), taken, found.drawn.sort_by("draw"))
 
 
 def parts_of(sources: list[Source]) -> list[list[Source]]:
-    """The sources in the parts that are worked on at once."""
+    """The sources, divided into the parts that run at the same time."""
     return deal(sources, [source.record.scored for source in sources])
 
 
 def _num_threads(folder: Location) -> int:
-    """More than two would wait for one another on a disk, but on an object store most of them wait for it."""
+    """On a disk more than two would wait for one another; on an object store most of them wait for the store."""
     return 2 if folder.is_local else 16
 
 
 class Lowest(Generic[Piece]):
-    """The `size` lowest of pieces that come one after another, in memory of twice as many and a piece.
+    """The `size` lowest of pieces that are added one by one, in the memory of twice as many and a piece.
 
     `reduce(pieces, size)` joins pieces and keeps the `size` lowest, in no order.
     """
@@ -129,21 +120,22 @@ class Lowest(Generic[Piece]):
     def add(self, piece: Piece) -> None:
         self._pieces.append(piece)
         self._num_held += len(piece)
-        # Reducing at twice the size makes the whole a linear pass in memory of the size.
+        # Reducing at twice the size keeps the total time linear.
         if self._num_held >= 2 * self._size:
             self._pieces = [self.result()]
             self._num_held = len(self._pieces[0])
 
     def result(self) -> Piece:
-        """In no order. Raises ValueError when nothing, not even an empty piece, was added."""
+        """The lowest, in no order. Raises ValueError when no piece, not even an empty one, was added."""
         return self._reduce(self._pieces, self._size)
 
 
 class _LowestLogits(Lowest[NDArray[np.float32]]):
+    """Logits above `cut` are not among the lowest."""
+
     def __init__(self, size: int) -> None:
         super().__init__(size, _lowest_values)
         self.cut = np.float32(np.inf)
-        """What is above is not among them."""
 
     def add(self, piece: NDArray[np.float32]) -> None:
         super().add(piece)
@@ -167,7 +159,8 @@ def _count_part(folder: Location, size: int, part: list[Source]) -> FirstPass:
 
 
 def _add(lows: _LowestLogits, passes: Iterable[FirstPass]) -> FirstPass:
-    eligible, lowest, histogram = list[NDArray[np.int64]](), list[NDArray[np.float32]](), Histogram()
+    eligible, lowest, histogram = [np.empty(0, np.int64)], [np.empty(0, np.float32)], Histogram()
+    lows.add(lowest[0])
     for found in passes:
         eligible.append(found.eligible_F)
         lowest.append(found.lowest_F)
@@ -177,16 +170,19 @@ def _add(lows: _LowestLogits, passes: Iterable[FirstPass]) -> FirstPass:
 
 
 def _count_file(folder: Location, lows: _LowestLogits, source: Source) -> FirstPass:
-    num_eligible, lowest, pieces = 0, np.float32(np.inf), [np.empty(0, np.float32)]
-    histogram = Histogram()
+    num_eligible, lowest, pieces, histogram = 0, np.float32(np.inf), [np.empty(0, np.float32)], Histogram()
     columns = ["logit", "key"] if len(source.taken) else ["logit"]
     with open_scores(folder, source.record, is_checked=True) as file:
-        for groups in _groups_at_once(file.metadata):
+        for begin in range(0, file.num_row_groups, GROUPS_AT_ONCE):
+            groups = list(range(begin, min(begin + GROUPS_AT_ONCE, file.num_row_groups)))
             table = file.read_row_groups(groups, columns=columns, use_threads=False)
             logit: NDArray[np.float32] = table["logit"].to_numpy()
             # One NaN makes the minimum NaN.
             if table["logit"].null_count or np.isnan(logit.min(initial=np.inf)):
-                raise _without_score(folder / source.record.file, file, groups)
+                table = file.read_row_groups(groups, columns=["logit", "key"])
+                bad = table.filter(pc.fill_null(pc.is_nan(table["logit"]), True)).slice(0, 1).to_pylist()[0]
+                what = "missing" if bad["logit"] is None else "NaN"
+                raise damaged(folder / source.record.file, f"the logit of {bad['key']} is {what}")
             if len(source.taken):
                 is_taken, is_labelled = (_is_in(table["key"], keys) for keys in (source.taken, source.labelled))
                 histogram.add("labelled", logit[is_labelled])
@@ -196,33 +192,8 @@ def _count_file(folder: Location, lows: _LowestLogits, source: Source) -> FirstP
             num_eligible += len(logit)
             lowest = logit.min(initial=lowest)
             pieces.append(logit[logit <= lows.cut])
-    return FirstPass(
-        np.array([num_eligible], np.int64), np.array([lowest], np.float32), np.concatenate(pieces), histogram
-    )
-
-
-def _groups_at_once(metadata: pq.FileMetaData) -> Iterator[list[int]]:
-    groups: list[int] = []
-    num_rows = 0
-    for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
-        if groups and num_rows + rows > ROWS_AT_ONCE:
-            yield groups
-            groups, num_rows = [], 0
-        groups.append(group)
-        num_rows += rows
-    if groups:
-        yield groups
-
-
-def _without_score(file: Location, parquet: pq.ParquetFile, groups: list[int]) -> InputError:
-    table = parquet.read_row_groups(groups, columns=["logit", "key"])
-    bad = table.filter(pc.fill_null(pc.is_nan(table["logit"]), True))
-    what = "missing" if bad["logit"][0].as_py() is None else "NaN"
-    return InputError(
-        f"{file}: the logit of {bad['key'][0]} is {what}; delete the file and the scores' manifest.json, then run: "
-        "vaal score"
-    )
+    lowest_F = np.array([lowest], np.float32)
+    return FirstPass(np.array([num_eligible], np.int64), lowest_F, np.concatenate(pieces), histogram)
 
 
 def _is_in(keys: pa.ChunkedArray, others: pa.Array) -> NDArray[np.bool_]:
@@ -231,82 +202,60 @@ def _is_in(keys: pa.ChunkedArray, others: pa.Array) -> NDArray[np.bool_]:
 
 
 def _gather_part(folder: Location, query: RowQuery, part: list[Source]) -> SecondPass:
-    return _merge_parts(query, each(partial(_gather_file, folder, query), part, _num_threads(folder)))
+    return _merge(query, each(partial(_gather_file, folder, query), part, _num_threads(folder)))
 
 
 def _merge(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
-    """What is lowest among them, and all that is taken and drawn. They are looked at one after another."""
-    lowest, taken, drawn = Lowest(query.size, _lowest_rows), list[pa.Table](), list[pa.Table]()
-    for found in chain([_nothing(query)], gathered):
+    """The lowest of all, and everything that is taken or drawn. Takes one at a time."""
+    none = query.schema.empty_table()
+    lowest, taken = Lowest(query.size, _lowest_rows), [none]
+    drawn = [none.append_column(DRAW_FIELD, pa.array([], pa.int64()))]
+    lowest.add(none)
+    for found in gathered:
         lowest.add(found.lowest)
         taken.append(found.taken)
         drawn.append(found.drawn)
-    return SecondPass(lowest.result(), pa.concat_tables(taken), pa.concat_tables(drawn))
-
-
-def _merge_parts(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
-    # In one piece each: Ray sends every piece by itself, and takes three times as long over some hundreds.
-    return SecondPass(*(table.combine_chunks() for table in _merge(query, gathered)))
+    # Each table in one piece: Ray sends every piece separately, and takes three times as long for some hundreds.
+    tables = (lowest.result(), pa.concat_tables(taken), pa.concat_tables(drawn))
+    return SecondPass(*(table.combine_chunks() for table in tables))
 
 
 def _gather_file(folder: Location, query: RowQuery, source: Source) -> SecondPass:
     found, begin = list[SecondPass](), 0
     with open_scores(folder, source.record, is_checked=False) as file:
         for group, low in enumerate(_minima(file.metadata)):
-            num_rows = file.metadata.row_group(group).num_rows
-            is_taken = np.zeros(0, np.bool_)
+            is_taken = np.zeros(file.metadata.row_group(group).num_rows, np.bool_)
             if len(source.taken):
                 is_taken = _is_in(file.read_row_group(group, ["key"], use_threads=False)["key"], source.taken)
-            end = begin + num_rows - int(is_taken.sum())
+            end = begin + int(np.count_nonzero(~is_taken))
             here = slice(*np.searchsorted(source.draw_at, (begin, end)))
             places, begin = source.draw_at[here] - begin, end
             takes = np.flatnonzero(is_taken) if query.has_taken else np.empty(0, np.intp)
             if low > query.bound and not len(places) and not len(takes):
                 continue
             table = file.read_row_group(group, query.schema.names[1:], use_threads=False)
-            is_low = table["logit"].to_numpy() <= query.bound
-            if len(is_taken):
-                is_low &= ~is_taken
-                places = np.flatnonzero(~is_taken)[places]
-            rows = _Rows(table, source.record.shard, query.schema)
-            draws = rows.take(places).append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
-            found.append(SecondPass(rows.take(np.flatnonzero(is_low)), rows.take(takes), draws))
+            lows = np.flatnonzero((table["logit"].to_numpy() <= query.bound) & ~is_taken)
+            take = partial(_take, table, source.record.shard, query.schema)
+            draws = take(np.flatnonzero(~is_taken)[places])
+            draws = draws.append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
+            found.append(SecondPass(take(lows), take(takes), draws))
     return _merge(query, found)
 
 
 def _minima(metadata: pq.FileMetaData) -> Iterator[float]:
     """The lowest logit of every row group; minus infinity where the file does not say."""
-    names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
-    place = names.index("logit")
+    place = metadata.schema.names.index("logit")
     for group in range(metadata.num_row_groups):
         statistics = metadata.row_group(group).column(place).statistics
         yield statistics.min if statistics is not None and statistics.has_min_max else -np.inf
 
 
-class _Rows(NamedTuple):
-    """The rows of a shard's row group, to be taken as `schema`."""
-
-    table: pa.Table
-    shard: str
-    schema: pa.Schema
-
-    def take(self, rows: NDArray[np.intp]) -> pa.Table:
-        if not len(rows):
-            return self.schema.empty_table()
-        found = self.table.take(pa.array(rows))
-        return pa.table([pa.repeat(self.shard, len(rows)), *found.columns], schema=self.schema)
-
-
-def _nothing(query: RowQuery) -> SecondPass:
-    none = query.schema.empty_table()
-    return SecondPass(none, none, none.append_column(DRAW_FIELD, pa.array([], pa.int64())))
+def _take(table: pa.Table, shard: str, schema: pa.Schema, rows: NDArray[np.intp]) -> pa.Table:
+    found = table.take(pa.array(rows))
+    return pa.table([pa.repeat(shard, len(rows)), *found.columns], schema=schema)
 
 
 def first(table: pa.Table, size: int) -> pa.Table:
     """The `size` lowest rows by (logit, shard, key)."""
     names = (table[name].to_numpy() for name in ("shard", "key"))
     return table.take(pa.array(top_b(Scored(table["logit"].to_numpy(), *names), size)))
-
-
-def _sorted(table: pa.Table, *columns: str) -> pa.Table:
-    return table.sort_by([(column, "ascending") for column in columns])

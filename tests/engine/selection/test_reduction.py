@@ -189,7 +189,7 @@ def test_row_groups_above_the_bound_are_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("logit", "what"), [(float("nan"), "NaN"), (None, "missing")])
 def test_an_item_without_a_score_is_an_error_with_file_and_key(tmp_path: Path, logit: Any, what: str) -> None:
     entry = commit(tmp_path, "a.tar", [("x", 1.0), ("y", 5.0), ("z", 2.0), ("w", logit)])
-    with pytest.raises(InputError, match=rf"{entry.file}: the logit of w is {what}; .*run: vaal score"):
+    with pytest.raises(InputError, match=rf"{entry.file}: damaged .*: the logit of w is {what}; .*run: vaal score"):
         reduce(tmp_path, sources_of([entry], set()), 1)
 
 
