@@ -1,4 +1,4 @@
-"""What a person types and reads of options: settings, the values one may have, and what is wrong with one."""
+"""Options as text: settings, permitted values, and errors."""
 
 import difflib
 import tomllib
@@ -12,10 +12,10 @@ from engine.errors import ConfigError
 
 
 def explain(error: ValidationError, known: list[str]) -> str:
-    """All faults in one line, each with its key; `known` are the keys that an unknown one may have meant."""
+    """All errors of a validation in one line, each with its key; `known` are keys to suggest for an unknown one."""
     faults: dict[str, str] = {}
     for fault in error.errors():
-        # A union adds the name of each of its members to the key.
+        # A union appends the names of its members to the key.
         key = ".".join(str(part) for part in fault["loc"][:2])
         message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
         if fault["type"] == "extra_forbidden":
@@ -33,7 +33,7 @@ def explain(error: ValidationError, known: list[str]) -> str:
 
 
 def describe_range(field: FieldInfo) -> str:
-    """The permitted values of an option as text, empty where the type says it all."""
+    """The permitted values of an option as text, empty if only its type restricts them."""
     if get_origin(field.annotation) is Literal:
         return "one of " + ", ".join(str(choice) for choice in get_args(field.annotation))
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}

@@ -1,4 +1,4 @@
-"""`campaign.toml` and settings as text: read into the model of the options, and written with every option explained."""
+"""`campaign.toml` and settings as text: parsed into the model of the options, and written with explanations."""
 
 import tomllib
 from typing import Any
@@ -11,7 +11,7 @@ from engine.config.texts import describe_range, explain
 from engine.errors import ConfigError, InputError, one_line
 
 FORMAT = 1
-"""Of a campaign's folder. A campaign of a newer format is refused by name."""
+"""Format of a campaign's folder. A newer one is refused."""
 LAST_LINE = "# The end of campaign.toml."
 
 
@@ -19,7 +19,7 @@ def parse_config(text: str, source: str) -> CampaignConfig:
     """The model of a TOML text.
 
     Raises:
-        ConfigError: it is not TOML, a newer version wrote it, or an option is unknown or wrong. Names `source`.
+        ConfigError: it is not TOML, its format is newer, or an option is unknown or wrong; names `source`.
     """
     try:
         tree = tomllib.loads(text)
@@ -27,22 +27,22 @@ def parse_config(text: str, source: str) -> CampaignConfig:
         raise ConfigError(f"{source}: not valid TOML: {error}") from error
     written = tree.pop("format", FORMAT)
     if type(written) is not int or written > FORMAT:
-        raise ConfigError(
-            f"{source}: format={written!r}: this version reads campaigns up to format {FORMAT}; use the version that "
-            "made it, or a newer one"
-        )
+        known = f"this version reads campaigns up to format {FORMAT}"
+        raise ConfigError(f"{source}: format={written!r}: {known}; use the version that made it, or a newer one")
     return _validated(tree, source)
 
 
 def parse_campaign(content: bytes, source: str) -> CampaignConfig:
-    """The model of a `campaign.toml`. As `parse_config`, but raises InputError where it is cut off or not UTF-8."""
+    """The model of a `campaign.toml`. As `parse_config`, but raises InputError if it is cut off or not UTF-8."""
+    advice = "restore it from a copy"
     try:
         text = content.decode()
-        # Cut off at the end of a line it is valid TOML, in which the options that are lost have their defaults.
-        if "format" in tomllib.loads(text) and not text.rstrip().endswith(LAST_LINE):
-            raise ValueError(f"the last line is not '{LAST_LINE}'")
+        tree = tomllib.loads(text)
     except ValueError as error:
-        raise InputError(f"{source}: damaged, or cut off: {one_line(error)}; restore it from a copy") from error
+        raise InputError(f"{source}: damaged, not valid TOML: {one_line(error)}; {advice}") from error
+    # A file that is cut off at the end of a line is valid TOML, and the missing options would get their defaults.
+    if "format" in tree and not text.rstrip().endswith(LAST_LINE):
+        raise InputError(f"{source}: damaged, cut off: the last line is not '{LAST_LINE}'; {advice}")
     return parse_config(text, source)
 
 
@@ -68,7 +68,7 @@ def override(config: CampaignConfig, values: dict[str, Any], source: str) -> Cam
 
 
 def _brought_by_preset(config: CampaignConfig, values: dict[str, Any]) -> dict[str, Any]:
-    """What a new preset sets, where the old one's settings were kept."""
+    """The settings of a new preset, for options that still have the old preset's values."""
     presets = config.train.preset, str(values.get("train.preset", config.train.preset))
     old, new = (PRESET_SETTINGS.get(preset, {}) for preset in presets)
     declared = {key: TrainConfig.model_fields[key].default for key in {**old, **new}}
@@ -77,28 +77,20 @@ def _brought_by_preset(config: CampaignConfig, values: dict[str, Any]) -> dict[s
 
 
 def to_toml(config: CampaignConfig) -> str:
-    """`campaign.toml` with every option, and above each what it is, its range and whether it changes results."""
+    """`campaign.toml` with every option: its meaning, its range, whether it changes results, and its value."""
     document = tomlkit.document()
     document.add(tomlkit.comment("Made by vaal init. Change an option by --set key=value on any later command."))
     document.add("format", FORMAT)
-    described = fields()
-
-    def add(table: Any, key: str, value: Any) -> None:
-        field = described[key]
+    tree, tables = config.model_dump(), dict[str, Any]()
+    for key, field in fields().items():
+        section, _, name = key.rpartition(".")
+        table = tables.setdefault(section, tomlkit.table()) if section else document
         allowed = describe_range(field)
         effect = "Changes results." if changes_results(key) else "Does not change results."
-        for line in (field.description or "").splitlines():
+        for line in str(field.description).splitlines():
             table.add(tomlkit.comment(line))
         table.add(tomlkit.comment(f"{allowed[:1].upper()}{allowed[1:]}. {effect}" if allowed else effect))
-        table.add(key.rpartition(".")[2], value)
-
-    tree = config.model_dump()
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            table = tomlkit.table()
-            for key, inner in value.items():
-                add(table, f"{name}.{key}", inner)
-            document.add(name, table)
-        else:
-            add(document, name, value)
+        table.add(name, tree[section][name] if section else tree[name])
+    for section, table in tables.items():
+        document.add(section, table)
     return f"{tomlkit.dumps(document)}\n{LAST_LINE}\n"
