@@ -114,7 +114,8 @@ def _settings(config: CampaignConfig, section: str) -> Row:
     """What may change results. Beside a value that is not the default stands the default."""
     options = getattr(config, section)
     default, values = result_values(type(options)()), result_values(options).items()
-    return {key: now if now == default[key] else f"{now} (default {default[key]})" for key, now in values}
+    shown = {key: f"{now} (default {default[key]})" if now != default[key] else now for key, now in values}
+    return {key: ", ".join(value) if isinstance(value, list) else value for key, value in shown.items()}
 
 
 def logit_text(value: float) -> str:
