@@ -1,8 +1,9 @@
-"""The JSON files that hold a campaign's state, read in one place: of the type that was written, or one clear error."""
+"""Reads the JSON files of a campaign's state: a value of the expected type, or one clear error."""
 
 import json
+from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,9 +14,7 @@ from engine.storage.location import Location
 T = TypeVar("T")
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def read_document(file: Location, kind: type[T]) -> T:
@@ -31,7 +30,7 @@ def read_document(file: Location, kind: type[T]) -> T:
     except ValueError as error:
         raise InputError(f"{file}: damaged, not valid JSON: {one_line(error)}; restore it from a copy") from error
     try:
-        value: T = _adapter(cast("Any", kind)).validate_json(content, strict=True)
+        value: T = _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         raise ConfigError(f"{file}: {explain(error, [])}; restore it, or use the version that wrote it") from error
     return value

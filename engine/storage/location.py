@@ -1,7 +1,7 @@
 """Places on local disks and object stores, and atomic writes to them.
 
 A file appears whole or not at all: on a local disk by a rename, on an object store because an upload becomes visible
-when it completes. Nothing is ever appended to.
+only when it completes. No file is ever appended to.
 """
 
 import hashlib
@@ -9,10 +9,11 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,15 +26,14 @@ from engine.errors import ConfigError, InputError, StorageError, one_line
 
 @dataclass(frozen=True)
 class Location:
-    """A file or folder: `url` is an absolute local path or an object-store URI, without a closing slash."""
+    """A file or folder: `url` is an absolute local path or an object-store URI, without a trailing slash."""
 
     url: str
 
     @staticmethod
     def of(url: str) -> "Location":
-        """Normalise what a person typed. A local path may be relative, may begin with ~, or be a file:// URI."""
-        if url.startswith("file://"):
-            url = url.removeprefix("file://")
+        """The location of what a user typed. A local path may be relative, begin with ~, or be a file:// URI."""
+        url = url.removeprefix("file://")
         if "://" in url:
             return Location(url.rstrip("/"))
         return Location(os.path.normpath(Path(url).expanduser().absolute()))
@@ -54,67 +54,59 @@ class Location:
 
     @property
     def path(self) -> str:
-        """The path that the file system understands: without the scheme, the bucket first."""
+        """The path for the file system: without the scheme, the bucket first."""
         return self.url if self.is_local else self.url.split("://", 1)[1]
 
     @property
     def filesystem(self) -> fs.FileSystem:
-        """Raises ConfigError for a scheme that no file system serves."""
+        """Raises ConfigError for an unknown scheme."""
         if self.is_local:
             return _local_filesystem()
-        scheme, rest = self.url.split("://", 1)
-        return _remote_filesystem(f"{scheme}://{rest.split('/', 1)[0]}")
+        return _remote_filesystem("/".join(self.url.split("/", 3)[:3]))
 
     def info(self) -> fs.FileInfo:
         """Type, size and modification time; a missing file has the type NotFound."""
-        try:
+        with self._reported("looked up"):
             info: fs.FileInfo = self.filesystem.get_file_info(self.path)
-        except OSError as error:
-            raise InputError(f"{self}: cannot be looked up: {_reason(error)}") from error
         return info
 
     def exists(self) -> bool:
         return bool(self.info().type != fs.FileType.NotFound)
 
     def children(self) -> dict[str, int]:
-        """Name and size in bytes of each file in this folder, sorted, without drafts; none when there is no folder."""
+        """Name and size in bytes of each file in this folder, sorted, without drafts; empty without a folder."""
         found = ((info.base_name, info.size) for info in self._listed() if info.is_file)
         return {name: size for name, size in sorted(found) if not name.startswith(".")}
 
     def folders(self) -> list[str]:
-        """The names of the folders in this folder, sorted; none when there is no folder."""
+        """The names of the folders in this folder, sorted; empty without a folder."""
         return sorted(info.base_name for info in self._listed() if info.type == fs.FileType.Directory)
 
     def _listed(self) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self.path, allow_not_found=True)
-        try:
+        with self._reported("listed"):
             try:
                 infos: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
             except FileNotFoundError:
-                # Arrow looks twice, and the folder came or went between.
+                # Arrow looks twice, and the folder appeared or vanished in between.
                 infos = self.filesystem.get_file_info(selector)
-        except OSError as error:
-            raise InputError(f"{self}: cannot be listed: {_reason(error)}") from error
         return infos
 
     def read_bytes(self) -> bytes:
         """Raises InputError when the file is missing or unreadable."""
-        try:
-            with self.filesystem.open_input_stream(self.path) as stream:
-                content: bytes = stream.read()
-        except OSError as error:
-            raise InputError(f"{self}: cannot be read: {_reason(error)}") from error
+        with self._reported("read"), self.filesystem.open_input_stream(self.path) as stream:
+            content: bytes = stream.read()
         return content
 
     def read_verified(self, sha256: str | None, advice: str) -> bytes:
         """The content of a committed file.
 
         Raises:
-            InputError: the file is missing, or its SHA-256 is another; the text ends with the advice.
+            InputError: the file is missing, or its SHA-256 differs; the text ends with the advice.
         """
         content = self.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise InputError(f"{self}: not the file that was committed (its SHA-256 is another); {advice}")
+            raise InputError(f"{self}: not the file that was committed (its SHA-256 differs); {advice}")
         return content
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
@@ -129,7 +121,7 @@ class Location:
 
         Raises:
             InputError: the file is missing or is not Parquet.
-            ConfigError: it has other columns, or others' values.
+            ConfigError: its columns or values do not fit.
         """
         table = self.read_table()
         try:
@@ -145,24 +137,18 @@ class Location:
         """
         if self.is_local:
             return self.write_file(io.BytesIO(content))
-        try:
-            with self.filesystem.open_output_stream(self.path) as stream:
-                stream.write(content)
-        except OSError as error:
-            raise StorageError(f"{self}: cannot be written: {_reason(error)}; fix that and run again") from error
+        with self._reported("written"), self.filesystem.open_output_stream(self.path) as stream:
+            stream.write(content)
         return hashlib.sha256(content).hexdigest()
 
     def write_file(self, source: BinaryIO) -> str:
         """Like `write_bytes`, from an open file's position to its end."""
         if not self.is_local:
-            # In one piece: an upload that is left half-way would still be completed, cut off, as its stream is closed.
+            # In one piece: closing the stream of an upload that failed half-way would complete it, cut off.
             return self.write_bytes(source.read())
-        digest = hashlib.sha256()
-        try:
-            _write_local(Path(self.path), iter(lambda: source.read(1 << 20), b""), digest.update)
-        except OSError as error:
-            raise StorageError(f"{self}: cannot be written: {_reason(error)}; fix that and run again") from error
-        return digest.hexdigest()
+        with self._reported("written"):
+            sha256: str = _write_local(Path(self.path), source)
+        return sha256
 
     def write_json(self, content: dict[str, Any]) -> str:
         """Like `write_bytes`."""
@@ -177,15 +163,28 @@ class Location:
     def delete(self) -> None:
         self.filesystem.delete_file(self.path)
 
+    @contextmanager
+    def _reported(self, done: str) -> Iterator[None]:
+        """Turns an OSError into an error that names this place and what could not be `done`."""
+        try:
+            yield
+        except OSError as error:
+            text = f"{self}: cannot be {done}: {_reason(error)}"
+            if done == "written":
+                raise StorageError(f"{text}; fix that and run again") from error
+            raise InputError(text) from error
 
-def _write_local(path: Path, parts: Iterable[bytes], taken: Callable[[bytes], object]) -> None:
+
+def _write_local(path: Path, source: BinaryIO) -> str:
+    """Write a file by a rename. Returns its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    digest = hashlib.sha256()
     try:
         with draft.open("wb") as file:
-            for part in parts:
+            while part := source.read(1 << 20):
                 file.write(part)
-                taken(part)
+                digest.update(part)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
@@ -197,18 +196,17 @@ def _write_local(path: Path, parts: Iterable[bytes], taken: Callable[[bytes], ob
         os.fsync(folder)
     finally:
         os.close(folder)
+    return digest.hexdigest()
 
 
 def _reason(error: Exception) -> str:
-    """The error in one line, without the path that the caller has already named."""
+    """The error in one line, without the path, which the caller names."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return one_line(error)
 
 
-@lru_cache(maxsize=1)
-def _local_filesystem() -> fs.FileSystem:
-    return fs.LocalFileSystem()
+_local_filesystem = cache(fs.LocalFileSystem)
 
 
 @lru_cache(maxsize=64)
@@ -225,8 +223,8 @@ def _remote_filesystem(bucket_url: str) -> fs.FileSystem:
 
 
 def _google_filesystem() -> fs.FileSystem:
-    """Google Cloud Storage, or the emulator that STORAGE_EMULATOR_HOST names, as for Google's own clients."""
-    # Arrow's default is 15 minutes, in which a wrong bucket or a missing credential looks like a hang.
+    """Google Cloud Storage, or the emulator in STORAGE_EMULATOR_HOST, as for Google's own clients."""
+    # With Arrow's default, 15 minutes, a wrong bucket or a missing credential looks like a hang.
     patience = timedelta(seconds=60)
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if not emulator:

@@ -1,4 +1,4 @@
-"""Reading on through the errors that storage throws in passing; all others come out as they are, at once."""
+"""Reads that are retried after transient storage errors. Other errors are raised at once, unchanged."""
 
 import errno
 import random
@@ -17,21 +17,21 @@ T = TypeVar("T")
 ATTEMPTS = 9
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-"""The waits double, each times 0.5 to 1.5 at random, so that readers of one store do not return together: a minute and
-a half in all, besides what the file system's own client waits in an attempt."""
+"""Waits double, each times a random 0.5 to 1.5, so that readers of one store do not retry in step. They add up to 90 s,
+not counting the retries of the file system's own client."""
 
 _TRANSIENT_ERRNOS = frozenset(
     {
-        # EIO and ENOTCONN are what network and FUSE mounts answer while their server is away. A disk that is broken
-        # answers EIO too, and is told of a minute later.
+        # Network and FUSE mounts answer EIO and ENOTCONN while their server is away. A broken disk answers EIO too, and
+        # is reported 90 seconds later.
         errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.EREMOTEIO, errno.EAGAIN, errno.EINTR, errno.EBUSY,
         errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED, errno.EPIPE, errno.ENETDOWN,
         errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH,
     }
 )  # fmt: skip
 _TRANSIENT_TEXT = re.compile(
-    # Arrow has no codes for these, only texts: one line each for S3, Google, Azure (whose code is empty where there was
-    # no answer, or none with a body), and for libcurl below all of them.
+    # Arrow has only texts for these, no codes: one line each for S3, Google, Azure (whose code is empty if there was no
+    # answer, or one without a body), and libcurl below them.
     r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|THROTTLING|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|REQUEST_TIMEOUT"
     r"|UNKNOWN \(HTTP status (-1|408|429|500|502|503|504)\))"
     r"|google::cloud::Status\((UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL|RESOURCE_EXHAUSTED|ABORTED)\b"
@@ -46,7 +46,7 @@ class _ShortReadError(OSError):
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed later. A missing file, or one without permission, is not transient."""
+    """Whether the same request may succeed later. Missing files and missing permissions are not transient."""
     if isinstance(error, _ShortReadError | TimeoutError | ConnectionError):
         return True
     if isinstance(error, OSError) and error.errno:
@@ -55,11 +55,11 @@ def is_transient(error: Exception) -> bool:
 
 
 def retried(attempt: Callable[[], T], wait: Callable[[float], object] = time.sleep) -> T:
-    """What `attempt` returns, tried again with growing waits (seconds, given to `wait`) while its errors are transient.
+    """The result of `attempt`, retried with growing waits (seconds, given to `wait`) while its errors are transient.
 
     Raises:
-        OSError: every try failed; the text gives their number and the last error.
-        Exception: what `attempt` raised, if it is not transient.
+        OSError: every try failed; the text has their number and the last error.
+        Exception: the error of `attempt`, if it is not transient.
     """
     wait_s = FIRST_WAIT_S
     for tries_left in reversed(range(ATTEMPTS)):
@@ -76,12 +76,12 @@ def retried(attempt: Callable[[], T], wait: Callable[[float], object] = time.sle
 
 
 class RetryingStream:
-    """A file's bytes front to back. After a transient error it is opened afresh and read on from the same byte.
+    """A file's bytes front to back. After a transient error the file is opened again at the same byte.
 
     Args:
-        open_at: opens an Arrow file that stands at a byte. It is called for every attempt, and raises what is not to be
-            retried when the file is no longer the same.
-        total_bytes: the file's size. A stream that ends before is a transient error.
+        open_at: opens an Arrow file at a byte, for every attempt. It raises an error that is not transient if the file
+            has changed.
+        total_bytes: the file's size. A stream that ends earlier is a transient error.
     """
 
     def __init__(self, open_at: Callable[[int], Any], total_bytes: int) -> None:
@@ -94,15 +94,14 @@ class RetryingStream:
         """The next `count` bytes, fewer only where the file ends.
 
         Raises:
-            OSError: the tries are used up, or an error is not transient; the text names the byte. All later reads
-                fail too.
+            OSError: all tries failed, or an error is not transient; the text names the byte. All later reads fail too.
         """
         return self._read(count, lambda stream, _, count: stream.read(count))
 
     def read_at(self, position: int, count: int) -> bytes:
-        """As `read`, from `position` on. The two are not to be mixed."""
+        """As `read`, from `position` on. A stream must use only one of the two."""
         self.position = position
-        # Not by seeking: Arrow's file in a Google bucket would then ask for all that follows.
+        # Without a seek: Arrow's file in a Google bucket would then request all that follows.
         return self._read(count, lambda stream, position, count: stream.read_at(count, position))
 
     def _read(self, count: int, ask: Callable[[Any, int, int], bytes]) -> bytes:
@@ -110,7 +109,7 @@ class RetryingStream:
         end = min(self.position + count, self._total_bytes)
 
         def attempt() -> None:
-            # What an attempt did read is kept: `position` follows every part.
+            # Parts that an attempt has read are kept: `position` follows every part.
             while self.position < end:
                 if self._is_interrupted.is_set():
                     raise InterruptedError("interrupted")
@@ -120,7 +119,7 @@ class RetryingStream:
         try:
             retried(attempt, self._is_interrupted.wait)
         except (OSError, pa.ArrowException) as error:
-            # Reads that were asked for ahead are not to begin with patience of their own.
+            # Reads that were submitted ahead must not start their own retries.
             self.interrupt()
             raise OSError(f"byte {self.position}: {one_line(error)}") from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -130,14 +129,11 @@ class RetryingStream:
             if self._stream is None:
                 self._stream = self._open_at(self.position)
             part = ask(self._stream, self.position, count)
-        except ValueError as error:
+        except BaseException as error:
             self.close()
-            if isinstance(error, pa.ArrowException):
-                raise
-            # What Python says of a file that the storage's client has closed by itself.
-            raise _ShortReadError(one_line(error)) from error
-        except BaseException:
-            self.close()
+            if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
+                # Python's error for a file that the storage's client has closed by itself.
+                raise _ShortReadError(one_line(error)) from error
             raise
         if not part:
             self.close()
@@ -145,13 +141,13 @@ class RetryingStream:
         return part
 
     def interrupt(self) -> None:
-        """From another thread: a read that waits to be tried again fails now, and so do all later ones."""
+        """From another thread: make a read that waits for its next try, and all later reads, fail now."""
         self._is_interrupted.set()
 
     def close(self) -> None:
-        """Let go of the file. A later `read` opens it again."""
+        """Close the file. A later `read` opens it again."""
         if self._stream is not None:
-            # Closing what is broken can fail, and tells nothing new.
+            # Closing a broken file can fail, which is no news.
             with suppress(OSError, pa.ArrowException):
                 self._stream.close()
             self._stream = None

@@ -1,4 +1,4 @@
-"""What is in quarantine: items by what is wrong with them, and a few of each kind."""
+"""Quarantined items by their errors, with examples."""
 
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from engine.tables.scores import ShardRecord, count_errors
 
 
 class ErrorClass(NamedTuple):
-    """Quarantined items that failed alike: "stage/error", how many they are, and rows of a few of them."""
+    """Quarantined items with the same error: "stage/error", their number, and rows of a few of them."""
 
     name: str
     items: int
@@ -16,7 +16,7 @@ class ErrorClass(NamedTuple):
 
 
 def survey(folder: Location, records: Collection[ShardRecord], num_examples: int) -> list[ErrorClass]:
-    """What is in quarantine, the most frequent class first. Reads as few files as give so many examples of each."""
+    """The errors in quarantine, the most frequent first. Reads only as many files as the examples need."""
     totals = count_errors(records)
     examples: dict[str, list[dict[str, Any]]] = {name: [] for name in totals}
     for record in sorted(records):

@@ -1,4 +1,4 @@
-"""The rows of tables that people bring: CSV, JSON lines or Parquet."""
+"""The rows of a user's table: CSV, JSON lines or Parquet."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The Parquet files of a scored shard: their columns, and the record of what was committed."""
+"""The Parquet files of a scored shard: their columns, and the record of a committed shard."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,24 +8,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.tables.columns import required
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
-SHARD_FIELD = pa.field("shard", pa.string(), nullable=False)
+(SHARD_FIELD,) = required(pa.string(), "shard")
 ITEM_FIELDS = (
-    pa.field("key", pa.string(), nullable=False),
-    pa.field("offset", pa.int64(), nullable=False),
-    pa.field("size_bytes", pa.int64(), nullable=False),
-    pa.field("content_hash", pa.string(), nullable=False),
+    *required(pa.string(), "key"),
+    *required(pa.int64(), "offset", "size_bytes"),
+    *required(pa.string(), "content_hash"),
     pa.field("perceptual_hash", pa.binary(HASH_BYTES)),
 )
-"""What is known of an item before it is scored."""
+"""Columns of an item before it is scored."""
 BAD_SCHEMA = pa.schema(
     [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("stage", pa.string(), nullable=False),
-        pa.field("error", pa.string(), nullable=False),
-        pa.field("message", pa.string(), nullable=False),
+        *required(pa.string(), "key"),
+        *required(pa.int64(), "offset"),
+        *required(pa.string(), "stage", "error", "message"),
     ]
 )
 QUARANTINE_SCHEMA = pa.schema([SHARD_FIELD, *BAD_SCHEMA])
@@ -37,16 +35,16 @@ def scores_schema(num_latents: int, others: Sequence[str] = ()) -> pa.Schema:
         [
             SHARD_FIELD,
             *ITEM_FIELDS,
-            *(pa.field(name, pa.float32(), nullable=False) for name in ("logit", *others)),
-            pa.field("latent", pa.list_(pa.float16(), num_latents), nullable=False),
+            *required(pa.float32(), "logit", *others),
+            *required(pa.list_(pa.float16(), num_latents), "latent"),
         ]
     )
 
 
 class ShardRecord(NamedTuple):
-    """What was committed of a shard: `listed = scored + quarantined`.
+    """The counts and the scores file of a committed shard: `listed = scored + quarantined`.
 
-    A shard that could not be read has a `failure`, and its one quarantine row, without a key, stands for all of it.
+    A shard that could not be read has a `failure`, and one quarantine row without a key for the whole shard.
     `errors` counts the quarantined items by "stage/error". `sha256` and `size_bytes` are those of the scores file.
     """
 
