@@ -1,4 +1,4 @@
-"""The batch among the candidates: a control arm, no duplicates, spread as the method says; and what became of each."""
+"""The batch among the candidates: a control arm, no duplicates, and the rest by a diversity method."""
 
 from collections import Counter
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ from engine.tables.selections import CONTROL, DUPLICATE, KINDS, PASSED_OVER, PIC
 
 CONTROL_REASON = "uniform random sample"
 MOST_CENTERS = 10_000
-"""Items already taken that a method keeps away from; where there are more, this many are drawn."""
+"""Taken items that a method keeps away from, at most; a random sample where there are more."""
 _PLACE = ("shard", "key", "offset", "size_bytes")
 Places = NDArray[np.intp]
 
 
 class ShortageError(Exception):
-    """Of the candidates, and the control picks, too few are no duplicates: `num_left`."""
+    """Too few candidates and control picks are left without duplicates: `num_left`."""
 
     def __init__(self, num_left: int) -> None:
         super().__init__(num_left)
@@ -31,8 +31,8 @@ class ShortageError(Exception):
 
 
 class Pools(NamedTuple):
-    """What a batch is made of, tables of `row_schema`: the candidates in the order in which they come into question;
-    what is labelled or out at a vendor; the draws for the control arm in their order, and the stratum of each."""
+    """The items that a batch is made from, tables of `row_schema`: the candidates in order; what is labelled or out at
+    a vendor; the draws for the control arm in order, and the stratum of each."""
 
     candidates: pa.Table
     taken: pa.Table
@@ -41,8 +41,8 @@ class Pools(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How a batch is made: the options; the method and its reason; whether candidates come in the order of their
-    logits; how many control picks each stratum gets; the seed of the round; and the salt of the item_ids."""
+    """How a batch is made: the options; the method and its reason; whether candidates are in the order of their logits;
+    the number of control picks in each stratum; the seed of the round; the salt of the item_ids."""
 
     options: SelectConfig
     method: str
@@ -54,7 +54,7 @@ class Rules(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """selection.parquet, CANDIDATES_FILE, and the counts and the method's objective for the manifest."""
+    """The tables of selection.parquet and CANDIDATES_FILE, and the counts and the objective for the manifest."""
 
     selection: pa.Table
     candidates: pa.Table
@@ -63,8 +63,8 @@ class Batch(NamedTuple):
 
 
 class _Deduplicated(NamedTuple):
-    """`items` are those taken, the control picks, and from place `num_fixed` on the `rest` of the candidates, places in
-    their table; `found` says which of the items are duplicates, `kept` which candidates are none."""
+    """`items` are what is taken, the control picks, and from `num_fixed` on the other candidates, whose places in their
+    table are `rest`. `found` are the duplicates among the items, `kept` the places of candidates that are none."""
 
     items: pa.Table
     num_fixed: int
@@ -76,9 +76,9 @@ class _Deduplicated(NamedTuple):
 def make_batch(pools: Pools, rules: Rules) -> Batch:
     """Exactly `select.budget` picks.
 
-    The control arm comes first: its draws are uniform over all that can be picked, but for duplicates of what is taken
-    or of each other. A candidate goes if it is a duplicate of what is taken, of a control pick, or of a candidate
-    before it.
+    The control arm is chosen first: uniform draws from everything that can be picked, without duplicates of what is
+    taken or of each other. Then candidates are dropped that duplicate what is taken, a control pick, or an earlier
+    candidate.
 
     Raises:
         ShortageError: there are fewer candidates without duplicates than are to be picked.
@@ -93,24 +93,23 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
     choice = choose(rules.method, kept, _some(pools.taken, rules.seed), cluster_K, wanted, rules.seed)
     cluster_M = np.full(len(pools.candidates), -1, np.int32)
     cluster_M[left.kept] = cluster_K
-    kinds = Counter(kind for kind in left.found.kind_N[left.num_fixed :] if kind)
+    picked = left.kept[choice.picked_B]
+    kinds = Counter(left.found.kind_N[left.num_fixed :].tolist())
     counts = {
         "candidates": len(pools.candidates),
         **{f"duplicates_{kind}": kinds[kind] for kind in KINDS},
         "control": len(control),
         "picked": rules.options.budget,
     }
-    picked = left.kept[choice.picked_B]
-    return Batch(
+    selection, candidates = (
         _selection(pools, left, picked, cluster_M, rules),
         _candidates(pools, left, picked, cluster_M),
-        counts,
-        choice.objective,
     )
+    return Batch(selection, candidates, counts, choice.objective)
 
 
 def _control(pools: Pools, rules: Rules) -> pa.Table:
-    """The first draws of each stratum that are no duplicates, as many as it gets; fewer where there are no more."""
+    """The first draws of each stratum that are not duplicates, up to its quota."""
     items = pa.concat_tables([pools.taken, pools.draws])
     options, first = rules.options, len(pools.taken)
     found = find_duplicates(items, first, options.duplicates, options.duplicate_cosine)
@@ -132,14 +131,14 @@ def _deduplicate(pools: Pools, control: pa.Table, options: SelectConfig) -> _Ded
 
 
 def _is_among(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
-    # A shard's name holds no NUL, so that no two items share a joined name.
+    # No shard's name has a NUL, so that two items never share a joined name.
     names, found = (pc.binary_join_element_wise(t["shard"], t["key"], "\0") for t in (table, others))
     is_among: NDArray[np.bool_] = pc.is_in(names, value_set=found.combine_chunks()).to_numpy()
     return is_among
 
 
 def _some(taken: pa.Table, seed: int) -> pa.Table:
-    """All that is taken, or a random sample where that is too much to keep away from."""
+    """What is taken, or a random sample where that is more than MOST_CENTERS."""
     if len(taken) <= MOST_CENTERS:
         return taken
     rng = np.random.default_rng([seed, MOST_CENTERS])
@@ -149,42 +148,37 @@ def _some(taken: pa.Table, seed: int) -> pa.Table:
 def _selection(
     pools: Pools, left: _Deduplicated, picked: Places, cluster_M: NDArray[np.int32], rules: Rules
 ) -> pa.Table:
-    """SELECTION_SCHEMA. The control arm is spread evenly over the ranks: a vendor may stop half-way."""
+    """SELECTION_SCHEMA. The control arm is spread evenly over the ranks, because a vendor may stop half-way."""
     size, num_control = rules.options.budget, rules.options.budget - len(picked)
-    at_control = ((np.arange(num_control) + 0.5) * size / max(1, num_control)).astype(np.intp)
-    at_query = np.setdiff1d(np.arange(size), at_control)
-    # Places in `items`, where the control picks stand before the candidates.
-    first_control = left.num_fixed - num_control
+    is_control = np.zeros(size, np.bool_)
+    is_control[((np.arange(num_control) + 0.5) * size / max(1, num_control)).astype(np.intp)] = True
+    # Places in `items`, where the control picks are before the candidates.
     place = np.empty(size, np.intp)
-    place[at_control] = np.arange(first_control, left.num_fixed)
-    place[at_query] = left.num_fixed + np.searchsorted(left.rest, picked)
+    place[is_control] = np.arange(left.num_fixed - num_control, left.num_fixed)
+    place[~is_control] = left.num_fixed + np.searchsorted(left.rest, picked)
     rows = left.items.take(pa.array(place))
-    led = np.bincount(left.found.leader_N, minlength=len(left.items))
-    cluster = np.full(size, -1, np.int32)
-    cluster[at_query] = cluster_M[picked]
-    displaced = np.full(size, -1, np.intp)
+    cluster, displaced = np.full(size, -1, np.int32), np.full(size, -1, np.intp)
+    cluster[~is_control] = cluster_M[picked]
     if rules.is_by_logit:
-        displaced[at_query] = _displaced(left.rest[: len(picked)], picked)
+        displaced[~is_control] = _displaced(left.rest[: len(picked)], picked)
     losers = pools.candidates.take(_or_null(displaced))
-    arm, reason = np.full(size, "query", object), np.full(size, rules.reason, object)
-    arm[at_control], reason[at_control] = "control", CONTROL_REASON
     names = zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True)
-    columns: dict[str, Any] = {
+    columns = {
         **{name: rows[name] for name in (*_PLACE, "logit")},
-        "rank": pa.array(np.arange(size)),
-        "item_id": pa.array([item_id_of(shard, key, rules.salt) for shard, key in names], pa.string()),
-        "arm": pa.array(arm, pa.string()),
-        "reason": pa.array(reason, pa.string()),
+        "rank": np.arange(size),
+        "item_id": [item_id_of(shard, key, rules.salt) for shard, key in names],
+        "arm": np.where(is_control, "control", "query"),
+        "reason": np.where(is_control, CONTROL_REASON, rules.reason),
         "cluster": _or_null(cluster),
-        "group_size": pa.array(led[place].astype(np.int32)),
+        "group_size": np.bincount(left.found.leader_N, minlength=len(left.items))[place],
         "displaced_shard": losers["shard"],
         "displaced_key": losers["key"],
     }
-    return pa.table([columns[name] for name in SELECTION_SCHEMA.names], schema=SELECTION_SCHEMA)
+    return pa.table(columns, schema=SELECTION_SCHEMA)
 
 
 def _displaced(lowest: Places, picked: Places) -> Places:
-    """For each pick that is not among the lowest, in turn, the lowest that was not picked; -1 for the others."""
+    """For each pick that is not among the lowest, the next of the lowest that was not picked; -1 for the others."""
     found = np.full(len(picked), -1, np.intp)
     found[~np.isin(picked, lowest)] = lowest[~np.isin(lowest, picked)]
     return found
@@ -193,27 +187,23 @@ def _displaced(lowest: Places, picked: Places) -> Places:
 def _candidates(pools: Pools, left: _Deduplicated, picked: Places, cluster_M: NDArray[np.int32]) -> pa.Table:
     """`candidates_schema`, in the order of the candidates."""
     table = pools.candidates
-    leader, fate = np.full(len(table), -1, np.intp), np.full(len(table), CONTROL, object)
-    fate[left.rest], leader[left.rest] = (
-        DUPLICATE,
-        left.found.leader_N[left.num_fixed :],
-    )
-    fate[left.kept], leader[left.kept] = PASSED_OVER, -1
-    fate[picked] = PICKED
-    kind = np.full(len(table), None, object)
-    kind[left.rest] = left.found.kind_N[left.num_fixed :]
+    leader, kind = np.full(len(table), -1, np.intp), np.full(len(table), None, object)
+    leader[left.rest], kind[left.rest] = left.found.leader_N[left.num_fixed :], left.found.kind_N[left.num_fixed :]
+    leader[left.kept] = -1
+    fate = np.full(len(table), CONTROL, object)
+    for places, what in ((left.rest, DUPLICATE), (left.kept, PASSED_OVER), (picked, PICKED)):
+        fate[places] = what
     of = left.items.take(_or_null(leader))
-    columns: dict[str, Any] = {
+    columns = {
         **{name: table[name] for name in (*_PLACE, "logit", "latent")},
         "cluster": _or_null(cluster_M),
-        "fate": pa.array(fate, pa.string()),
-        "duplicate": pa.array(kind, pa.string()),
+        "fate": fate,
+        "duplicate": kind,
         **{f"of_{name}": of[name] for name in _PLACE},
     }
-    schema = candidates_schema(table.schema.field("latent").type.list_size)
-    return pa.table([columns[name] for name in schema.names], schema=schema)
+    return pa.table(columns, schema=candidates_schema(table.schema.field("latent").type.list_size))
 
 
 def _or_null(places: NDArray[Any]) -> pa.Array:
-    """With nulls for negative numbers."""
+    """Numbers, with null for negative ones."""
     return pa.array(places, mask=places < 0)

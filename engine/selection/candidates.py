@@ -1,4 +1,4 @@
-"""The candidates of a batch, as many as it takes: where many are duplicates, more than were asked for."""
+"""The candidates of a batch. Where too many of them are duplicates, more are collected."""
 
 import math
 from collections import Counter
@@ -22,12 +22,12 @@ from engine.tables.selections import SAMPLE_COLUMNS, SAMPLE_SIZE, row_schema
 from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL, reason_for
 
 LEAST_WITHOUT_SIGNAL = 10_000
-"""Without a signal the batch is spread over a sample of the pool, which has at least so many, if there are."""
+"""Without a signal the batch is spread over a sample of the pool, with at least this many items where there are."""
 
 
 class Eligible(NamedTuple):
-    """What there is to choose from: the folder of the scores and its files, what can be picked in each, the seed of the
-    round, and what is done without a signal, None where there is one."""
+    """The items to choose from: the folder of the scores and its files, what can be picked in each, the seed of the
+    round, and the fallback without a signal, None where there is one."""
 
     folder: Location
     sources: list[Source]
@@ -37,10 +37,10 @@ class Eligible(NamedTuple):
 
 
 def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> Batch:
-    """The batch, among the lowest logits or, without a signal, among a random sample.
+    """Choose the batch among the lowest logits or, without a signal, in a random sample.
 
     Raises:
-        ConfigError: fewer items than the budget can be picked, or fewer without their duplicates.
+        ConfigError: fewer items than the budget can be picked, or fewer are left without duplicates.
         InputError: a scores file cannot be read.
     """
     options, total = campaign.config.select, eligible.counts.num_eligible
@@ -62,15 +62,15 @@ def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> 
         except ShortageError as shortage:
             if size == total:
                 raise ConfigError(
-                    f"select.budget={options.budget}: of the {total} items left only {shortage.num_left} are no "
+                    f"select.budget={options.budget}: only {shortage.num_left} of the {total} items left are not "
                     f"duplicates; lower it: --set select.budget={shortage.num_left}, raise select.duplicate_cosine, "
-                    "or look for the same bytes alone: --set select.duplicates=exact"
+                    "or compare bytes alone: --set select.duplicates=exact"
                 ) from shortage
             size *= 2
 
 
 def num_candidates(options: SelectConfig, fallback: str | None) -> int:
-    """How many candidates are asked for at first."""
+    """The number of candidates of the first try."""
     size = math.ceil(options.oversample * options.budget)
     return max(size, LEAST_WITHOUT_SIGNAL) if fallback == "diversity" else size
 
@@ -97,14 +97,13 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
 
 
 def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
-    """A uniform random sample of SAMPLE_SIZE items that could have been picked and were not, in the order of drawing;
-    all of them where there are no more. SAMPLE_COLUMNS."""
+    """A uniform random sample of SAMPLE_SIZE items, or all, that could have been picked and were not. Has the columns
+    SAMPLE_COLUMNS; rows are in the order of drawing."""
     sources = without(eligible.sources, picks)
     num_picked = Counter(picks["shard"].to_pylist())
     rest_F = eligible.counts.eligible_F - np.array([num_picked[source.record.shard] for source in sources], np.int64)
     drawn = draw(rest_F, min(SAMPLE_SIZE, int(rest_F.sum())), np.random.default_rng([eligible.seed, 3]))
-    schema = row_schema(1)
-    columns = pa.schema([schema.field(name) for name in ("shard", "key", "logit", "offset", "size_bytes")])
+    columns = pa.schema([row_schema(1).field(name) for name in SAMPLE_COLUMNS])
     query = RowQuery(-np.inf, 0, columns, has_taken=False)
     found = gather(eligible.folder, with_draws(sources, [drawn]), eligible.counts, query, lambda _: None)
-    return found.drawn.select(SAMPLE_COLUMNS)
+    return found.drawn.drop_columns(["draw"])

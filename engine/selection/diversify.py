@@ -1,14 +1,17 @@
-"""A round's choice among the candidates, by the method of select.diversity; and their clusters."""
+"""The choice among the candidates by a diversity method; and the clusters of the candidates.
+
+Both use one thread for BLAS, OpenMP and torch: the number of threads changes how sums are split, and so the last bits.
+"""
 
 import math
 import pkgutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from engine.pool.identity import draw_of
 from engine.tables.scores import latents_of
@@ -16,7 +19,7 @@ from vaal.diversity import DIVERSIFIERS, Choice
 
 MOST_CLUSTERS = 1024
 MOST_FITTED = 262_144
-"""Candidates the k-means is fitted to; where there are more, this many are drawn."""
+"""Candidates to which the k-means is fitted, at most; a random sample where there are more."""
 ASSIGNED_AT_ONCE = 65_536
 
 
@@ -31,8 +34,8 @@ def choose(
 
     Raises:
         KeyError: there is no such method.
-        ValueError: b is not from 0 to the number of candidates, or above what the method is good for; or a logit or a
-            latent is not finite.
+        ValueError: b is not from 0 to the number of candidates, or is above the method's limit; or a logit or a latent
+            is not finite.
     """
     row = DIVERSIFIERS[method]
     if not 0 <= b <= len(candidates):
@@ -48,14 +51,14 @@ def choose(
         "b": lambda: b,
         "seed": lambda: seed,
     }
-    with _one_thread():
+    with threadpool_limits(1):
         chosen = pkgutil.resolve_name(row.function)(*(values[name]() for name in row.needs))
     return chosen if isinstance(chosen, Choice) else Choice(chosen)
 
 
 def _draws(candidates: pa.Table, seed: int) -> NDArray[np.uint64]:
-    names = (candidates[name].to_pylist() for name in ("shard", "key"))
-    return np.array([draw_of(shard, key, seed) for shard, key in zip(*names, strict=True)], np.uint64)
+    names = zip(candidates["shard"].to_pylist(), candidates["key"].to_pylist(), strict=True)
+    return np.array([draw_of(shard, key, seed) for shard, key in names], np.uint64)
 
 
 def cluster(latent_MZ: NDArray[np.float32], seed: int) -> NDArray[np.int32]:
@@ -74,13 +77,13 @@ def cluster(latent_MZ: NDArray[np.float32], seed: int) -> NDArray[np.int32]:
     if not num_candidates:
         return np.empty(0, np.int32)
     random = np.random.default_rng(seed)
-    # Adding 0 makes -0 into 0, so that points which are equal have equal bytes.
+    # Adding 0 turns -0 into 0, so that equal points have equal bytes.
     fitted = latent_MZ + np.float32(0)
     if num_candidates > MOST_FITTED:
         fitted = fitted[np.sort(random.choice(num_candidates, MOST_FITTED, replace=False))]
     num_distinct = len(np.unique(np.ascontiguousarray(fitted).view(f"V{fitted.itemsize * fitted.shape[1]}")))
     num_clusters = min(MOST_CLUSTERS, math.isqrt(num_candidates - 1) + 1, num_distinct)
-    with _one_thread():
+    with threadpool_limits(1):
         means = MiniBatchKMeans(num_clusters, random_state=seed % 2**32, batch_size=8192, max_iter=20, n_init=1)
         means.fit(fitted)
         blocks = [
@@ -91,12 +94,3 @@ def cluster(latent_MZ: NDArray[np.float32], seed: int) -> NDArray[np.int32]:
     number_K = np.empty(len(first_K), np.int32)
     number_K[np.argsort(first_K)] = np.arange(len(first_K))
     return number_K[inverse_M]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for BLAS, OpenMP and torch: sums split otherwise by their number, and differ in the last bits."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(1):
-        yield

@@ -1,4 +1,4 @@
-"""Uniform random samples of items that nobody needs to list: by their places among those that can be picked."""
+"""Uniform random samples of items, drawn by their places among those that can be picked, without a list of them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,8 +12,8 @@ SPARE_DRAWS = 16
 
 
 class ControlDraws(NamedTuple):
-    """Draws for the control arm, the stratum of each, and how many each stratum gets; those are fewer, for a draw may
-    turn out a duplicate."""
+    """Draws for the control arm, the stratum of each, and the number of picks in each stratum. There are more draws
+    than picks, because a draw may be a duplicate."""
 
     draws: Draws
     strata: list[str]
@@ -24,7 +24,7 @@ def draw(eligible_F: NDArray[np.int64], size: int, rng: np.random.Generator) -> 
     """`size` items in random order, without replacement, all equally likely.
 
     Args:
-        eligible_F: (F,) int64, how many there are in each source.
+        eligible_F: (F,) int64, the number of items in each source.
 
     Raises:
         ValueError: size is more than there are.
@@ -38,7 +38,7 @@ def draw(eligible_F: NDArray[np.int64], size: int, rng: np.random.Generator) -> 
 def draw_control(
     eligible_F: NDArray[np.int64], stratum_F: Sequence[str], size: int, rng: np.random.Generator
 ) -> ControlDraws:
-    """Draws for `size` control picks, of each stratum in proportion to what can be picked in it.
+    """Draws for `size` control picks: from each stratum in proportion to what can be picked in it.
 
     Raises:
         ValueError: size is more than there are.
@@ -66,7 +66,7 @@ def distinct(total: int, size: int, rng: np.random.Generator) -> NDArray[np.int6
     """
     if not 0 <= size <= total:
         raise ValueError(f"size must be from 0 to {total}, got {size}")
-    # Of more than half, it is drawn what is left out: else the last numbers would be hit too seldom.
+    # Where more than half are wanted, the others are drawn: else the last numbers would take very many draws.
     wanted = min(size, total - size)
     chosen = np.empty(0, np.int64)
     while len(chosen) < wanted:
@@ -79,15 +79,15 @@ def distinct(total: int, size: int, rng: np.random.Generator) -> NDArray[np.int6
 
 
 def proportional(totals: Sequence[int], size: int) -> list[int]:
-    """`size` divided in proportion to the totals: largest remainders get what rounding leaves, ties the first.
+    """`size` divided in proportion to the totals. The largest remainders are rounded up, the first of equal ones.
 
     Raises:
         ValueError: size is more than the totals' sum.
     """
     whole = sum(totals)
     if size > whole:
-        raise ValueError(f"{size} is more than all, {whole}")
-    # In integers, for the totals of a web-scale pool times a budget exceed what a float holds exactly.
+        raise ValueError(f"size must be at most {whole}, got {size}")
+    # In integers: the totals of a web-scale pool times a budget are beyond the exact range of a float.
     shares = [divmod(size * total, whole) if whole else (0, 0) for total in totals]
     left = size - sum(share for share, _ in shares)
     largest = sorted(range(len(totals)), key=lambda place: (-shares[place][1], place))[:left]

@@ -1,4 +1,4 @@
-"""Duplicates among the candidates of a batch, and of what is labelled or out already: each is paid for once."""
+"""Duplicates among the candidates of a batch, and of what is labelled or out already: each picture is paid for once."""
 
 from typing import Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MAS
 
 
 class Duplicates(NamedTuple):
-    """Of N items: leader (N,), the kept item that stands for each, itself where it is kept; kind (N,), None there."""
+    """N items: leader (N,), the kept item that stands for each, itself where it is kept; kind (N,), None where kept."""
 
     leader_N: NDArray[np.intp]
     kind_N: NDArray[np.object_]
@@ -22,12 +22,12 @@ class Duplicates(NamedTuple):
 def find_duplicates(
     items: pa.Table, num_fixed: int, mode: Literal["off", "exact", "near"], cosine: float
 ) -> Duplicates:
-    """Drop, of each group of duplicates, all but the first.
+    """Keep only the first item of each group of duplicates.
 
-    Items are in order of priority, and the first `num_fixed` are kept whatever they are: they are taken already.
-    An item is dropped that duplicates an earlier kept one: by its bytes, then among what is left by its picture (not
-    if mode is "exact"), then by a cosine of the latents of at least `cosine`. Where what led it is dropped by a later
-    kind, the item that is kept for that one leads it: the two of them need not resemble one another in one kind alone.
+    Items are in order of priority. The first `num_fixed` are always kept, because they are taken already. An item is
+    dropped when it duplicates an earlier kept one: first by its bytes, then among what is left by its picture (not if
+    mode is "exact"), then by a cosine of the latents of at least `cosine`. When a later kind drops the leader of an
+    item, the new leader leads both; that one and the item need not be duplicates of each other by any kind alone.
 
     Args:
         items: content_hash (string), perceptual_hash (binary of HASH_BYTES, null: the picture has none) and latent
@@ -45,7 +45,7 @@ def find_duplicates(
 
 
 def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float) -> NDArray[np.intp]:
-    """The first `num_fixed` items are never dropped, so that they are the first of what is left too."""
+    """The leader of each item by one kind. The first `num_fixed` items are never dropped, so they stay the first."""
     if kind == "bytes":
         return _byte_leaders(items["content_hash"], num_fixed)
     if kind == "picture":
@@ -62,7 +62,7 @@ def _byte_leaders(content_hash: pa.ChunkedArray, num_fixed: int) -> NDArray[np.i
 
 
 def _hashes(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Hashes (N, HASH_BYTES), zero where there is none, and which there are (N,)."""
+    """Hashes (N, HASH_BYTES), zero where an item has none; and which items have one (N,)."""
     hashes = column.combine_chunks().fill_null(bytes(HASH_BYTES))
     begin = hashes.offset * HASH_BYTES
     flat = np.frombuffer(hashes.buffers()[1], np.uint8)[begin : begin + len(hashes) * HASH_BYTES]

@@ -1,4 +1,4 @@
-"""Why an item was picked, or why it was not."""
+"""Why an item was picked or not."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ Facts = dict[str, Any]
 
 
 def explain(campaign: Campaign, shard: str, key: str) -> Facts:
-    """What became of an item in the round's selection: `outcome`, a sentence as `why`, and what they go by.
+    """What happened to an item in the round's selection: `outcome`, the reason as the text `why`, and the facts.
 
     Raises:
         InputError: there is no selection, or the pool has no such item.
@@ -23,14 +23,12 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     folder = campaign.stage("selection")
     manifest = read_manifest(campaign, "selection", SelectionManifest)
     item: Facts = {"shard": shard, "key": key}
-    pick = row_of((folder / "selection.parquet").read_table(), shard, key)
-    if pick:
+    if pick := row_of((folder / "selection.parquet").read_table(), shard, key):
         return item | _of_pick(pick, manifest)
     label = labelled_values(campaign.home).get((shard, key))
     if label is not None:
         return item | {"outcome": "labelled", "label": label, "why": "it has a label already"}
-    before = row_of(picked_items(campaign.home, campaign.round), shard, key)
-    if before:
+    if before := row_of(picked_items(campaign.home, campaign.round), shard, key):
         why = f"it was picked in round {before['round']:03d} and is out at a vendor"
         return item | {"outcome": "out at a vendor", "item_id": before["item_id"], "why": why}
     candidates = (folder / CANDIDATES_FILE).read_table()
@@ -57,26 +55,22 @@ def _of_candidate(candidate: Facts, place: int, manifest: SelectionManifest) -> 
         kind = {"bytes": "the same bytes as", "picture": "the same picture as", "latent": "nearly the same latent as"}
         why = f"{of}, with {kind[candidate['duplicate']]} {candidate['of_shard']} {candidate['of_key']}"
         return facts | {"outcome": "duplicate", "why": why}
-    return facts | {"why": f"{of}; others were taken first, each because it is: {reason_of(manifest)}"}
+    return facts | {"why": f"{of}; others were picked first, because they are: {reason_of(manifest)}"}
 
 
 def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionManifest) -> Facts:
-    scores = campaign.stage("scores")
     entries = read_manifest(campaign, "scores", ScoresManifest)["shards"]
     record = next((record for record in records_of(entries) if record.shard == shard), None)
     if record is None:
-        raise InputError(f"{shard}: no such shard in the pool; the first is {entries[0]['shard']}")
-    row = row_of(read_scores(scores, record, ["shard", "key", "logit"]), shard, key)
-    if row:
-        cut = manifest["highest_candidate_logit"]
-        why = "it is not in the random sample of the pool"
+        raise InputError(f"{shard}: no such shard in the pool; give one of its shards, like {entries[0]['shard']}")
+    if row := row_of(read_scores(campaign.stage("scores"), record, ["shard", "key", "logit"]), shard, key):
+        why, cut = "it is not in the random sample of the pool", manifest["highest_candidate_logit"]
         if cut is not None:
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
             why = f"its logit {row['logit']:.4f} is above {cut:.4f}, {of}"
         return {"outcome": "not a candidate", "logit": row["logit"], "why": why}
     if record.quarantined:
         bad = (campaign.stage("quarantine") / record.file).read_table()
-        row = row_of(bad, shard, "" if record.failure else key)
-        if row:
+        if row := row_of(bad, shard, "" if record.failure else key):
             return {"outcome": "quarantined", "why": f"{row['stage']}: {row['error']}: {row['message']}"}
-    raise InputError(f"{shard}: has no item {key!r}, nor was one quarantined")
+    raise InputError(f"{shard}: no item {key!r}, neither scored nor quarantined; give the name without its suffix")

@@ -1,4 +1,4 @@
-"""Work on many files, in parts: by this process where there is little, else by Ray tasks that merge in a tree."""
+"""Work on many files in parts: in this process where there is little, else in Ray tasks that merge in a tree."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 PART_ROWS = 4_000_000
 PART_FILES = 4096
-"""A part has about as many; a single one is not worth the start of Ray."""
+"""About as many are in a part; Ray starts only for more than one part."""
 MOST_PARTS = 4096
 MERGED_AT_ONCE = 8
 
@@ -18,13 +18,13 @@ Result = TypeVar("Result")
 
 
 def deal(items: Sequence[Item], rows: Sequence[int]) -> list[list[Item]]:
-    """Consecutive items, of which each has so many rows, in parts; no part is empty."""
+    """Divide items, each with its number of rows, into parts of consecutive items; no part is empty."""
     total = sum(rows)
     num_parts = min(MOST_PARTS, max(1, total // PART_ROWS, len(items) // PART_FILES))
     parts: list[list[Item]] = [[] for _ in range(num_parts)]
     seen = 0
     for number, (item, num_rows) in enumerate(zip(items, rows, strict=True)):
-        # By rows, and by items as well, for a file without rows takes its time too.
+        # By rows and by items, because a file without rows takes time too.
         place = (seen / max(1, total) + number / len(items)) / 2
         parts[int(place * num_parts)].append(item)
         seen += num_rows
@@ -32,7 +32,7 @@ def deal(items: Sequence[Item], rows: Sequence[int]) -> list[list[Item]]:
 
 
 def room_for(parts: Sequence[Any], address: str) -> AbstractContextManager[None]:
-    """Ray, where there is more than one part."""
+    """Start Ray where there is more than one part."""
     if len(parts) < 2:
         return nullcontext()
     from engine.cluster.ray_session import ray_session
@@ -46,12 +46,12 @@ def map_reduce(
     parts: list[list[Item]],
     on_progress: Share,
 ) -> Result:
-    """Merge what the parts give, in their order, in a tree. Called within `room_for` these parts."""
+    """Merge the results of the parts, in order, in a tree. Must be called within `room_for` these parts."""
     if len(parts) < 2:
         return map_([item for part in parts for item in part])
     import ray
 
-    # Typed as Any, for Ray's own types do not see through a reference.
+    # Typed as Any, because Ray's own types do not resolve references.
     run, join = (ray.remote(function) for function in cast("tuple[Any, Any]", (_run, _join)))
     mapping, merging = ray.put(map_), ray.put(merge)
     refs: list[Any] = [run.remote(mapping, part) for part in parts]
@@ -75,7 +75,7 @@ def _join(merge: Callable[[Iterable[Result]], Result], *results: Result) -> Resu
 
 
 def each(function: Callable[[Item], Result], items: Sequence[Item], num_threads: int) -> Iterator[Result]:
-    """The function of every item, in order, by threads. Few results wait at a time."""
+    """The results for all items, in order, computed by threads. Few results wait at a time."""
     step = 8 * num_threads
     with ThreadPoolExecutor(num_threads) as threads:
         for begin in range(0, len(items), step):

@@ -1,4 +1,4 @@
-"""A selection that was handed out and is then made again: the old one is recorded first, and its picks stay out."""
+"""A selection that was handed out and is made again: the old one is recorded first, and its picks stay out."""
 
 import json
 from contextlib import suppress
@@ -10,15 +10,15 @@ from engine.storage.location import Location
 
 
 def replace(campaign: Campaign) -> None:
-    """Open the selection again, and the stages that follow from it. What was handed out is recorded below
-    selection/replaced/ with its task lists; its images stay in the handoff folder until they are written over.
+    """Reopen the selection and the stages that depend on it. What was handed out is recorded in selection/replaced/,
+    with its task lists; its images stay in the handoff folder until they are overwritten.
 
-    Killed on the way and called again, it ends the same.
+    A call that is killed and repeated has the same result.
     """
     if campaign.completed("handoff"):
         _record(campaign, campaign.stage("selection"))
     names = [stage.name for stage in STAGES]
-    # The selection last: nothing may be complete that follows from another one.
+    # The selection comes last: no stage may be complete that depends on another selection.
     for name in reversed(names[names.index("selection") :]):
         for folder in campaign.completed(name):
             with suppress(FileNotFoundError):
@@ -33,13 +33,15 @@ def _record(campaign: Campaign, folder: Location) -> None:
     new = folder / f"replaced/{len(kept):03d}"
     for handoff in campaign.completed("handoff"):
         _copy(handoff, new / "handoff" / handoff.name)
-    # Its own manifest last: without it, nothing is recorded.
+    # This copies the manifest last: without it, nothing is recorded.
     _copy(folder, new)
 
 
 def _copy(source: Location, target: Location) -> None:
     manifest = (source / "manifest.json").read_bytes()
     for name, sha256 in json.loads(manifest)["files"].items():
-        content = (source / name).read_verified(sha256, "restore what was handed out before it is replaced")
+        content = (source / name).read_verified(
+            sha256, "restore the files that were handed out before you replace them"
+        )
         (target / name).write_bytes(content)
     (target / "manifest.json").write_bytes(manifest)

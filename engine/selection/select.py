@@ -6,7 +6,6 @@ The candidates are the lowest logits, or, without a signal, a random sample; the
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign, is_complete
@@ -23,21 +22,20 @@ from engine.campaign.outstanding import picked_items
 from engine.campaign.stages import QUIET, Log, Run
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.models.diagnosis import interval_of
-from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, num_candidates, sample_of_the_rest
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
 from engine.selection.replacement import replace
 from engine.selection.sources import sources_of
-from engine.tables.scores import records_of
+from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 
 
 def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> SelectionManifest:
     """Pick the round's images and complete the selection stage. Returns its manifest.
 
-    A complete stage is left alone, unless its options or inputs changed since: then it is made again. One that was
-    handed out needs `force` for that; its picks stay out at the vendor, and the new ones are others.
+    A complete stage is left alone unless its options or inputs changed since; then it is made again. After a handoff
+    that needs `force`: its picks stay out at the vendor, and other images are picked.
 
     Raises:
         InputError: training or scoring is not complete, or a scores file is not the committed one.
@@ -51,49 +49,47 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
         return read_manifest(campaign, "selection", SelectionManifest)
     _require_same_weights(campaign, trained, scores)
     fallback = _without_signal(campaign, trained)
-    # What was handed out stays out, though its selection is about to be replaced.
+    return _make(campaign, run, records_of(scores["shards"]), fallback, is_again=is_again)
+
+
+def _make(
+    campaign: Campaign, run: Run, records: list[ShardRecord], fallback: str | None, *, is_again: bool
+) -> SelectionManifest:
+    """Make the selection, in place of an earlier one if `is_again`."""
+    # What was handed out stays out, also when its selection is about to be replaced.
     is_out = is_again and bool(campaign.completed("handoff"))
     picked_before = picked_items(campaign.home, before=campaign.round + is_out)
     inputs, seed = selection_inputs(campaign, picked_before), _round_seed(campaign)
-    sources = sources_of(campaign.home, records_of(scores["shards"]), picked_before)
+    sources = sources_of(campaign.home, records, picked_before)
+    counted = {"scored": sum(record.scored for record in records)}
     with room_for(parts_of(sources), run.address):
-        # Four times as many, because there are more candidates where many are duplicates.
+        # Four times as many as in the first try, because duplicates call for more candidates.
         size = 0 if fallback else 4 * num_candidates(campaign.config.select, fallback)
         counts = count(campaign.stage("scores"), sources, size, lambda share: run.on_progress(share / 2, "counting"))
-        run.log(f"{scores['counts']['scored']:,} scores are as committed, {counts.num_eligible:,} can be picked")
+        run.log(f"{counted['scored']:,} scores are as committed, {counts.num_eligible:,} can be picked")
         eligible = Eligible(campaign.stage("scores"), sources, counts, seed, fallback)
         batch = choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing"))
-        sample = sample_of_the_rest(eligible, batch.selection)
+        tables = {
+            CANDIDATES_FILE: batch.candidates,
+            HISTOGRAM_FILE: counts.histogram.to_table(),
+            SAMPLE_FILE: sample_of_the_rest(eligible, batch.selection),
+            "selection.parquet": batch.selection,
+        }
     if is_again:
         replace(campaign)
-    counted = {
-        "scored": scores["counts"]["scored"],
-        "eligible": counts.num_eligible,
-        "picked_before": len(picked_before),
-    }
-    shown = {HISTOGRAM_FILE: counts.histogram.to_table(), SAMPLE_FILE: sample}
-    return _complete(campaign, batch, eligible, counted, shown, inputs)
-
-
-def _complete(
-    campaign: Campaign, batch: Batch, eligible: Eligible, counted: dict[str, int], shown: dict[str, pa.Table],
-    inputs: dict[str, str],
-) -> SelectionManifest:  # fmt: skip
-    tables = {CANDIDATES_FILE: batch.candidates, **shown, "selection.parquet": batch.selection}
-    fallback = eligible.fallback
     query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
     return write_manifest(
         campaign,
         "selection",
         SelectionManifest,
         inputs=inputs,
-        counts=counted | batch.counts,
+        counts=counted | {"eligible": counts.num_eligible, "picked_before": len(picked_before)} | batch.counts,
         files={name: (campaign.stage("selection") / name).write_table(table) for name, table in tables.items()},
         signal="none" if fallback else "present",
         when_no_signal=fallback,
         seed=campaign.config.select.seed,
-        round_seed=eligible.seed,
-        # Without a signal the logits decide nothing, and no logit divides the picked items from the others.
+        round_seed=seed,
+        # Without a signal the logits decide nothing.
         highest_picked_logit=None if fallback else pc.max(query).as_py(),
         highest_candidate_logit=None if fallback else pc.max(batch.candidates["logit"]).as_py(),
         objective=batch.objective,
@@ -101,7 +97,7 @@ def _complete(
 
 
 def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
-    """What a person is shown of a complete stage."""
+    """The facts about a complete stage that a person sees."""
     counts, highest = manifest["counts"], manifest["highest_picked_logit"]
     found = {kind: counts[f"duplicates_{kind}"] for kind in KINDS}
     return {
@@ -126,7 +122,7 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
         return False
     if is_handed_out and not force:
         raise ConfigError(
-            f"{folder}: {changed} changed, but its images are handed out; to pick others as well, run: "
+            f"{folder}: {changed} changed, but its images are handed out; to pick other images as well, run: "
             "vaal select --force"
         )
     log(f"the selection is made again: {f'{changed} changed' if changed else '--force'}")
@@ -137,13 +133,13 @@ def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: Sc
     for name, sha256 in scores["inputs"].items():
         if name.endswith(".safetensors") and trained["files"].get(name) != sha256:
             raise InputError(
-                f"{campaign.stage('scores')}: made with another {name} than there is now in {campaign.stage('train')}; "
+                f"{campaign.stage('scores')}: made with another {name} than the one in {campaign.stage('train')}; "
                 "run: vaal score"
             )
 
 
 def _without_signal(campaign: Campaign, trained: TrainManifest) -> str | None:
-    """How to pick without a signal; None when the train manifest has one.
+    """How to pick without a signal; None when there is one.
 
     Raises:
         NotAcceptableError: there is none, and select.when_no_signal is refuse.
@@ -160,5 +156,5 @@ def _without_signal(campaign: Campaign, trained: TrainManifest) -> str | None:
 
 
 def _round_seed(campaign: Campaign) -> int:
-    """Another one each round, 31 bits."""
+    """A seed of 31 bits that differs between rounds."""
     return int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)

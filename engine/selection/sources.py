@@ -1,4 +1,4 @@
-"""The committed scores files as a selection reads them: what of each cannot be picked, and what was drawn from it."""
+"""The committed scores files as a selection reads them, with the items that cannot be picked and those drawn."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,11 +16,10 @@ _NONE = np.empty(0, np.int64)
 
 
 class Source(NamedTuple):
-    """A committed scores file: its record, the keys of its shard that cannot be picked, those of them that have a
-    label, and draws.
+    """A committed scores file: its record, the keys that cannot be picked, those of them that have a label, and draws.
 
-    A draw is the place of a row among those of the file that can be picked, ascending in `draw_at`; `draw_number` is
-    which draw it was.
+    `draw_at` are the places of drawn rows among the rows of the file that can be picked, ascending; `draw_number` are
+    the numbers of these draws.
     """
 
     record: ShardRecord
@@ -31,15 +30,15 @@ class Source(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """N random items in the order in which they were drawn: the number of the source (N,) int64, and the place among
-    those of it that can be picked (N,) int64."""
+    """N random items in the order of drawing: the number of the source (N,) int64, and the place among its items that
+    can be picked (N,) int64."""
 
     source_N: NDArray[np.int64]
     at_N: NDArray[np.int64]
 
 
 def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Table) -> list[Source]:
-    """A source for each of these records, by shard. What is labelled or was picked before is taken."""
+    """A source for each record, sorted by shard. Labelled items and those picked before are taken."""
     before = zip(picked_before["shard"].to_pylist(), picked_before["key"].to_pylist(), strict=True)
     items = labelled_items(home)
     found, none = (_by_shard(items | set(before)), _by_shard(items)), pa.array([], pa.string())
@@ -47,7 +46,7 @@ def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Tab
 
 
 def without(sources: Sequence[Source], picks: pa.Table) -> list[Source]:
-    """The sources when these items are taken too."""
+    """The sources, where these items are taken too."""
     picked = _by_shard(zip(picks["shard"].to_pylist(), picks["key"].to_pylist(), strict=True))
     return [
         source._replace(taken=pa.concat_arrays([source.taken, picked[source.record.shard]]))
@@ -65,9 +64,8 @@ def _by_shard(items: Iterable[tuple[str, str]]) -> dict[str, pa.Array]:
 
 
 def with_draws(sources: Sequence[Source], draws: Sequence[Draws]) -> list[Source]:
-    """The sources with these draws; they are numbered on from one to the next."""
-    source_N = np.concatenate([part.source_N for part in draws])
-    at_N = np.concatenate([part.at_N for part in draws])
+    """The sources with all these draws, which are numbered in order."""
+    source_N, at_N = map(np.concatenate, zip(*draws, strict=True))
     order = np.lexsort((at_N, source_N))
     ends = np.searchsorted(source_N[order], np.arange(len(sources) + 1))
     found = []

@@ -37,7 +37,7 @@ def test_a_sample_of_a_web_scale_pool_takes_memory_of_its_size() -> None:
 def test_more_than_there_are_is_refused() -> None:
     with pytest.raises(ValueError, match="size must be from 0 to 3, got 4"):
         distinct(3, 4, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="4 is more than all, 3"):
+    with pytest.raises(ValueError, match="size must be at most 3, got 4"):
         proportional([1, 2], 4)
 
 

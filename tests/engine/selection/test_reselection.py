@@ -164,7 +164,7 @@ def test_nothing_is_replaced_that_cannot_be_recorded(scored: Campaign) -> None:
     export(scored)
     file = scored.stage("selection") / "selection.parquet"
     file.write_table(file.read_table().slice(1))
-    with pytest.raises(InputError, match=r"selection.parquet: not the file that was committed .*; restore what was"):
+    with pytest.raises(InputError, match=r"selection.parquet: not the file that was committed .*; restore the files"):
         select(scored, force=True)
     assert (scored.stage("selection") / "manifest.json").exists()
 
@@ -172,7 +172,7 @@ def test_nothing_is_replaced_that_cannot_be_recorded(scored: Campaign) -> None:
 def test_scores_of_other_weights_are_refused(scored: Campaign) -> None:
     manifest = scored.stage("scores") / "manifest.json"
     manifest.write_json({**json.loads(manifest.read_bytes()), "inputs": {"vae.safetensors": "0" * 64}})
-    with pytest.raises(InputError, match=r"scores: made with another vae.safetensors than there is now .*vaal score"):
+    with pytest.raises(InputError, match=r"scores: made with another vae.safetensors than the one in .*vaal score"):
         select(scored)
 
 
@@ -207,7 +207,7 @@ def test_duplicates_beyond_the_candidates_call_for_more_of_them(scored: Campaign
     manifest = select(with_options(scored, duplicates="near", oversample=1.0, control_fraction=0.0))
     assert manifest["counts"]["picked"] == len(picks(scored)) == 40
     assert manifest["counts"]["candidates"] > 400
-    with pytest.raises(ConfigError, match=r"only \d+ are no duplicates; lower it: .*raise select.duplicate_cosine"):
+    with pytest.raises(ConfigError, match=r"only \d+ of .* not duplicates; lower it: .*raise select.duplicate_cosine"):
         select(with_options(scored, duplicates="near", budget=1500))
 
 
