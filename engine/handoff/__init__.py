@@ -1,8 +1,8 @@
 """Labelling vendors: one row each (`--to`, `--from`).
 
-A row names its module, which is imported when it is used. Add a vendor as one file and one row. The module has
-`write_tasks(folder, tasks)`, which writes a vendor's task files beside images/ and returns their SHA-256 by name, and
-`read_answers(file)`, which returns the rows of a file of finished labels: item_id, label, and maybe annotator and
+A row names its module, which is imported when it is used. Add a vendor as one file and one row. The module has two
+functions. `write_tasks(folder, tasks)` writes a vendor's task files next to images/ and returns their SHA-256 by name.
+`read_answers(file)` returns the rows of a file of finished labels: item_id, label, and optionally annotator and
 labelled_at.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Vendor(NamedTuple):
-    """A vendor's module, and what its handoff is, in words."""
+    """A vendor's module, and its handoff in words."""
 
     module: str
     text: str
@@ -20,5 +20,5 @@ VENDORS = {
     "generic": Vendor("engine.handoff.generic", "images with a CSV and a JSON-lines list"),
 }
 TASK_COLUMNS = ("item_id", "file", "priority", "bytes", "sha256")
-"""Of a task: the opaque name, the path of the image below the handoff's folder, 0 for the most valuable image, and the
-size and SHA-256 of the image."""
+"""The fields of a task: the opaque name, the path of the image below the handoff's folder, 0 for the most valuable
+image, and the size and SHA-256 of the image."""

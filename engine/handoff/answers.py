@@ -1,4 +1,4 @@
-"""What came back from a vendor: finished labels, appended all or none."""
+"""Finished labels from a vendor: all of a file are appended, or none."""
 
 import hashlib
 import pkgutil
@@ -14,7 +14,7 @@ from engine.tables.rows import Row
 
 
 class Ingested(NamedTuple):
-    """What a file of finished labels held: rows by what became of them."""
+    """The number of rows of a file of finished labels that are new, were known already, or have no label yet."""
 
     new: int
     repeated: int
@@ -30,31 +30,30 @@ def ingest(home: Location, source: Location, vendor: str, picked: pa.Table) -> I
     Raises:
         InputError: an item_id that was never handed out, or a label that contradicts another; nothing is written.
     """
-    by_id = {row["item_id"]: row for row in picked.to_pylist()}
+    by_id = {item["item_id"]: item for item in picked.to_pylist()}
     known = labelled_values(home)
     new: dict[str, Row] = {}
     repeated = blank = 0
     for row in pkgutil.resolve_name(f"{VENDORS[vendor].module}:read_answers")(source):
-        item_id, label, line = str(row["item_id"]), str(row.get("label") or "").strip(), row["line"]
+        item_id, label, line = str(row["item_id"]), str(row.get("label") or "").strip(), f"line {row['line']}"
         if "label" not in row:
-            raise InputError(f"{source}: line {line}: no 'label'; leave it empty where there is none yet")
+            raise InputError(f"{source}: {line}: no 'label'; leave it empty where there is none yet")
         if item_id not in by_id:
-            raise InputError(f"{source}: line {line}: item_id {item_id!r} was never handed out by this campaign")
-        if not label:
-            blank += 1
-            continue
+            raise InputError(f"{source}: {line}: item_id {item_id!r} was never handed out by this campaign; remove it")
         item = by_id[item_id]
         before = known.get((item["shard"], item["key"]), new.get(item_id, {}).get("label"))
-        if before is not None and before != label:
-            raise InputError(f"{source}: line {line}: item_id {item_id!r} is {label!r} here but {before!r} before")
-        if before is not None:
+        if not label:
+            blank += 1
+        elif before is None:
+            new[item_id] = {**row, "label": label}
+        elif before == label:
             repeated += 1
         else:
-            new[item_id] = {**row, "label": label}
+            why = f"item_id {item_id!r} is {label!r} here but {before!r} before"
+            raise InputError(f"{source}: {line}: {why}; keep the right one")
     if new:
-        ordered = sorted(new)
-        digest = hashlib.sha256("\n".join(f"{i}\t{new[i]['label']}" for i in ordered).encode()).hexdigest()
-        items = [by_id[i] for i in ordered]
+        digest = hashlib.sha256("\n".join(f"{i}\t{new[i]['label']}" for i in sorted(new)).encode()).hexdigest()
+        items = [by_id[item_id] for item_id in sorted(new)]
         append_labels(
             home,
             f"ingest-{digest[:16]}",

@@ -19,12 +19,13 @@ from engine.storage.location import Location
 
 
 def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR) -> Manifest:
-    """Complete the handoff for a vendor. Returns its manifest; a complete one is left alone.
+    """Complete the handoff for a vendor. Returns its manifest; a complete handoff is left alone.
 
     Tasks are in order of priority, the most valuable image first.
 
     Raises:
-        InputError: there is no selection, or a shard has changed since init; nothing is handed out then.
+        InputError: there is no selection, or a shard changed since init; then nothing is handed out.
+        ConfigError: the options or inputs of the selection changed since it was made.
     """
     name = f"handoff/{vendor}"
     folder, selection = campaign.stage(name), current_selection(campaign)
@@ -55,13 +56,9 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
 
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
-    """What a person is shown of a complete stage."""
-    folder = campaign.stage(manifest["stage"])
-    return {
-        "images": manifest["counts"]["images"],
-        "handoff": folder,
-        "tasks": folder / next(iter(manifest["files"])),
-    }
+    """The facts about a complete stage that a person sees."""
+    folder, tasks = campaign.stage(manifest["stage"]), next(iter(manifest["files"]))
+    return {"images": manifest["counts"]["images"], "handoff": folder, "tasks": folder / tasks}
 
 
 def _write_images(folder: Location, picks: list[dict[str, Any]], contents: Iterator[bytes]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,8 @@
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,18 +17,19 @@ from PIL import Image
 from engine.errors import InputError
 
 SEED = 0
+Oracle = dict[tuple[str, str], str]
+"""The true class by (shard, key)."""
 
 
 class DemoPool(NamedTuple):
-    """A pool with a biased set of first labels.
+    """A pool with biased first labels.
 
-    `oracle` maps (shard, key) to the true class, `missing` are the classes without a first label, `settings` suit the
-    pool on two cores.
+    `oracle` holds the true classes, `missing` are the classes without a label, `settings` suit two cores.
     """
 
     shards: list[str]
     labels: Path
-    oracle: dict[tuple[str, str], str]
+    oracle: Oracle
     missing: frozenset[str]
     settings: list[str]
 
@@ -48,10 +50,10 @@ def digits(folder: Path) -> DemoPool:
 def cifar10(folder: Path) -> DemoPool:
     """CIFAR-10's 50,000 training images, 1,000 a shard; labels for 2,000 images of the first five classes.
 
-    The shards are those in $VAAL_DATA/cifar10 where that is set, else written from torchvision's download.
+    The shards are those in $VAAL_DATA/cifar10 where that is set; else they are written from torchvision's download.
 
     Raises:
-        InputError: neither is to be had.
+        InputError: neither is available.
     """
     settings = ["train.max_steps=500", "select.budget=500"]
     data = os.environ.get("VAAL_DATA")
@@ -78,64 +80,45 @@ POOLS = {"digits": digits, "cifar10": cifar10}
 
 
 def write_shards(
-    folder: Path, name: str, images: Iterator[tuple[NDArray[np.uint8], str]], items_per_shard: int
-) -> dict[tuple[str, str], str]:
-    """Write PNG shards, unless they are there already. Returns the true class by (shard, key)."""
+    folder: Path, name: str, images: Iterable[tuple[NDArray[np.uint8], str]], items_per_shard: int
+) -> Oracle:
+    """Write PNG shards, except those that exist. Returns the true classes."""
     folder.mkdir(parents=True, exist_ok=True)
-    oracle = {}
-    writer = None
-    for number, (pixels, label) in enumerate(images):
-        shard = f"{name}-{number // items_per_shard:05d}.tar"
-        key = f"{number:06d}"
-        oracle[shard, key] = label
-        if number % items_per_shard == 0:
-            _close(writer)
-            writer = None if (folder / shard).exists() else _open(folder / shard)
-        if writer is not None:
-            png = io.BytesIO()
-            Image.fromarray(pixels).save(png, "PNG")
-            writer[1].write({"__key__": key, "png": png.getvalue()})
-    _close(writer)
+    oracle: Oracle = {}
+    for number, group in groupby(enumerate(images), lambda image: image[0] // items_per_shard):
+        shard = folder / f"{name}-{number:05d}.tar"
+        items = [(f"{place:06d}", pixels, label) for place, (pixels, label) in group]
+        oracle |= {(shard.name, key): label for key, _, label in items}
+        if shard.exists():
+            continue
+        draft = shard.with_suffix(".draft")
+        # With a fixed time the bytes of a shard are always the same.
+        with wds.TarWriter(str(draft), mtime=0) as tar:
+            for key, pixels, _ in items:
+                png = io.BytesIO()
+                Image.fromarray(pixels).save(png, "PNG")
+                tar.write({"__key__": key, "png": png.getvalue()})
+        draft.replace(shard)
     return oracle
 
 
-_Writer = tuple[Path, wds.TarWriter]
-
-
-def _open(shard: Path) -> _Writer:
-    # A fixed time keeps a shard's bytes the same wherever it is written.
-    return shard, wds.TarWriter(str(shard.with_suffix(".draft")), mtime=0)
-
-
-def _close(writer: _Writer | None) -> None:
-    if writer is not None:
-        shard, tar = writer
-        tar.close()
-        shard.with_suffix(".draft").replace(shard)
-
-
 def _with_labels(
-    folder: Path,
-    shards: list[str],
-    oracle: dict[tuple[str, str], str],
-    known: set[str],
-    count: int,
-    settings: list[str],
+    folder: Path, shards: list[str], oracle: Oracle, known: set[str], count: int, settings: list[str]
 ) -> DemoPool:
     candidates = sorted(item for item, label in oracle.items() if label in known)
     chosen = np.random.default_rng(SEED).permutation(len(candidates))[:count]
     folder.mkdir(parents=True, exist_ok=True)
     labels = folder / "labels.csv"
-    with labels.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("shard", "key", "label"))
-        writer.writerows((*candidates[i], oracle[candidates[i]]) for i in sorted(chosen))
+    _write_csv(labels, ("shard", "key", "label"), [(*candidates[i], oracle[candidates[i]]) for i in sorted(chosen)])
     return DemoPool(shards, labels, oracle, frozenset(set(oracle.values()) - known), settings)
 
 
-def write_answers(picks: list[dict[str, str]], oracle: dict[tuple[str, str], str], file: Path) -> None:
-    """What an annotator would send back for these picks: item_id, label, annotator."""
+def write_answers(picks: list[dict[str, str]], oracle: Oracle, file: Path) -> None:
+    """Write the file that an annotator would return for these picks: item_id, label, annotator."""
+    rows = [(pick["item_id"], oracle[pick["shard"], pick["key"]], "oracle") for pick in picks]
+    _write_csv(file, ("item_id", "label", "annotator"), rows)
+
+
+def _write_csv(file: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     with file.open("w", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("item_id", "label", "annotator"))
-        writer.writerows((pick["item_id"], oracle[pick["shard"], pick["key"]], "oracle") for pick in picks)
+        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
