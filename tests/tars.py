@@ -5,6 +5,7 @@ import tarfile
 
 from engine.config.options import ImageConfig
 from engine.pool.items import Item, read_items
+from engine.pool.tar import Archive
 
 IMAGE = ImageConfig()
 END = bytes(1024)
@@ -58,4 +59,4 @@ def record(key: str, value: str) -> bytes:
 
 def read(content: bytes, image: ImageConfig = IMAGE) -> list[Item]:
     """The items of a shard with this content."""
-    return list(read_items(io.BytesIO(content), "shard.tar", len(content), image))
+    return list(read_items(Archive(iter([content]), "shard.tar", len(content)), image))

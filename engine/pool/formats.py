@@ -1,12 +1,12 @@
-"""The image formats: one row each, for decoding, and for the names of files that are handed out."""
+"""Image formats: one row each, for decoding, and for the names of files that are handed out."""
 
 import re
 from typing import NamedTuple
 
 
 class Format(NamedTuple):
-    """A format: how its files begin, the usual suffix first among its suffixes, Pillow's "module:class" that reads it
-    (none: libjpeg-turbo does), and whether it is read without being named in `image.suffixes`."""
+    """A format: the first bytes of its files, its suffixes (the usual one first), Pillow's "module:class" that reads it
+    (empty: libjpeg-turbo does), and whether it is read without being listed in `image.suffixes`."""
 
     name: str
     magic: re.Pattern[bytes]
@@ -26,5 +26,5 @@ FORMATS = (
 
 
 def format_of(data: bytes) -> Format | None:
-    """The format of an image file, by its content; None where no row knows it."""
+    """The format of an image file, by its content; None if it is in no row."""
     return next((form for form in FORMATS if form.magic.match(data)), None)

@@ -1,15 +1,15 @@
 """From an image file's bytes to the pixels that the networks see. The same for training, scoring and the report.
 
-What a file is, its content says, never its name. JPEG, PNG and WebP are read always; GIF, BMP and TIFF where
-`image.suffixes` names them; no other parser is reachable. Limits are checked on the header, before any pixel is
-decoded; a limit in seconds is for whoever calls.
+A file's content decides its format, never its name. JPEG, PNG and WebP are always read; GIF, BMP and TIFF only if
+`image.suffixes` lists them; no other parser is reachable. Limits are checked on the header, before any pixel is
+decoded. The caller limits the time.
 """
 
 import io
 import pkgutil
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -33,19 +33,19 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image upright, by its EXIF orientation."""
+"""Operation that turns an image upright, by its EXIF orientation."""
 
 MAX_SCANS = 500
-"""Of a JPEG. Encoders write about ten; thousands of empty ones in a small file take minutes."""
+"""Most scans of a JPEG. Encoders write about ten; thousands of empty scans in a small file take minutes."""
 _PADDING_BEFORE_END = re.compile(r"Corrupt JPEG data: \d\d? extraneous bytes before marker 0xd9")
-"""libjpeg's remark on a few stray bytes after the last scan: being the first, it says that nothing else was wrong."""
+"""libjpeg's warning of a few stray bytes after the last scan. It reports its first warning: nothing before is wrong."""
 
 
 class DecodeError(ValueError):
     """An image without defined pixels. The text is one line, the same in every run.
 
-    `kind` is what a table of failures groups by: TooManyBytes, TooManyPixels, TooManyScans, UnknownFormat, CutOff (the
-    file ends before its image does, where the format tells) or Damaged.
+    `kind` groups failures in tables: TooManyBytes, TooManyPixels, TooManyScans, UnknownFormat, CutOff (the file ends
+    before its image, if the format shows it) or Damaged.
     """
 
     def __init__(self, text: str, kind: str = "Damaged") -> None:
@@ -57,34 +57,34 @@ def decode(data: bytes, image: ImageConfig) -> NDArray[np.uint8]:
     """Pixels (image.size, image.size, image.channels), uint8.
 
     The whole image, upright by its EXIF orientation, is resized with antialiasing (triangle filter); the aspect ratio
-    is not kept. Where `open_upright` reduces a JPEG, pixels differ from those of full decoding: over 400 photographs of
+    is not kept. If `open_upright` reduces a JPEG, pixels differ from those of full decoding: over 400 photographs of
     0.2 megapixels (median) by 1.2 in the mean and at most 62 of 255 at 32 px, by 0.9 and 61 at 64 px, and by 0.01 and
-    14 at 224 px. Every other JPEG, and every other format, is decoded in full.
+    14 at 224 px. All other files are decoded in full.
 
-    Colours: greyscale becomes three equal channels, colour becomes ITU-R 601 luma; CMYK and YCCK JPEGs are taken as
-    inverted, Adobe's convention. With 1 or 3 channels alpha and transparent colours are dropped, not blended; an image
-    without alpha is opaque (255). 16-bit samples keep their high byte. Of an animation the first frame counts.
+    Greyscale becomes three equal channels, colour becomes ITU-R 601 luma. CMYK and YCCK JPEGs are taken as inverted,
+    Adobe's convention. With 1 or 3 channels alpha and transparent colours are dropped, not blended; an image without
+    alpha is opaque (255). 16-bit samples keep their high byte. An animation gives its first frame.
 
-    A JPEG on which libjpeg has a remark is refused, unless the remark is on its header or on fewer than 100 bytes
-    between its last scan and its end. So missing data is never filled with grey; a JPEG or PNG without its end marker
-    is cut off even where no pixel is missing.
+    A JPEG with a libjpeg warning is refused, unless the warning is about its header or about fewer than 100 bytes
+    between its last scan and its end. So missing data is never filled with grey. A JPEG or PNG without its end marker
+    is cut off even if no pixel is missing.
 
     Raises:
         DecodeError: no image, cut off, damaged, of a format that is not read, or over `image.max_bytes`,
             `image.max_pixels` or MAX_SCANS; a PNG with over a mebibyte of inflated text or colour profile is damaged.
-        MemoryError: an image within the limits does not fit this machine.
+        MemoryError: an image within the limits does not fit into this machine's memory.
     """
     mode, side = _MODES[image.channels], image.size
     _check_bytes(data, image)
     if data.startswith(_JPEG):
-        jpeg = _read_jpeg(data, side, _JPEG_COLOURS[mode], image)
-        if jpeg.pixels.shape == (side, side, image.channels) and jpeg.orientation not in _UPRIGHT:
-            return jpeg.pixels
-        upright = _turn(Image.fromarray(jpeg.pixels.squeeze(2) if mode[0] == "L" else jpeg.pixels), jpeg.orientation)
+        pixels, orientation = _read_jpeg(data, side, _JPEG_COLOURS[mode], image)
+        if pixels.shape == (side, side, image.channels) and orientation not in _UPRIGHT:
+            return pixels
+        upright = _turn(Image.fromarray(pixels.squeeze(2) if mode[0] == "L" else pixels), orientation)
     else:
         upright = _read_other(data, image)
     if image.channels % 2:
-        # Pillow would warn of every palette with transparency that it is lost.
+        # Without this Pillow would warn that a palette loses its transparency.
         upright.info.pop("transparency", None)
     converted = upright if upright.mode == mode else upright.convert(mode)
     if converted.size != (side, side):
@@ -99,12 +99,12 @@ def open_upright(data: bytes, side: int, image: ImageConfig) -> Image.Image:
     size, so never below twice `side`; CMYK becomes RGB.
 
     Raises:
-        DecodeError: as of `decode`.
+        DecodeError: as `decode`.
     """
     _check_bytes(data, image)
     if data.startswith(_JPEG):
-        jpeg = _read_jpeg(data, side, None, image)
-        return _turn(Image.fromarray(jpeg.pixels.squeeze()), jpeg.orientation)
+        pixels, orientation = _read_jpeg(data, side, None, image)
+        return _turn(Image.fromarray(pixels.squeeze()), orientation)
     return _read_other(data, image)
 
 
@@ -126,26 +126,22 @@ _JPEG = b"\xff\xd8\xff"
 _SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _SEQUENTIAL = (0xC0, 0xC1)
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
-"""What follows 0xFF without a length. An end or a second start in the header is left to libjpeg to refuse."""
+"""Markers without a length. libjpeg refuses an end or a second start in the header."""
 _SOS, _APP1, _COMMENT = 0xDA, 0xE1, 0xFE
-
-
 _Segment = tuple[int, int, int]
 """Marker, begin and end in the file. A plain tuple, because a small JPEG is decoded in 8 us."""
 
 
-class _Jpeg(NamedTuple):
-    pixels: NDArray[np.uint8]
-    orientation: Any
+def _read_jpeg(data: bytes, side: int, colours: str | None, image: ImageConfig) -> tuple[NDArray[np.uint8], Any]:
+    """Pixels (H, W, 1, 3 or 4) as stored, those of CMYK as RGB, and the EXIF orientation.
 
-
-def _read_jpeg(data: bytes, side: int, colours: str | None, image: ImageConfig) -> _Jpeg:
-    """Pixels (H, W, 1, 3 or 4) as they are stored; those of CMYK are RGB. `colours` None asks for the file's own."""
+    `colours` None keeps the file's own.
+    """
     segments = _segments(data)
     height, width, space, _ = _ask(simplejpeg.decode_jpeg_header, data, strict=False)
     _check_pixels(width, height, image)
     _check_scans(data, segments)
-    # At scales that are no power of two libjpeg is not faster, and further from full decoding.
+    # At scales that are not powers of two libjpeg is not faster, and differs more from full decoding.
     factor = next((factor for factor in (8, 4, 2) if min(height, width) >= 2 * side * factor), 1)
     is_cmyk = space in ("CMYK", "YCCK")
     options = {
@@ -159,7 +155,7 @@ def _read_jpeg(data: bytes, side: int, colours: str | None, image: ImageConfig) 
         if _PADDING_BEFORE_END.fullmatch(str(error)):
             pixels = _ask(simplejpeg.decode_jpeg, data, strict=False, **options)
         else:
-            # libjpeg tells its first remark only. Without what it can remark on in the header, the first is the scans'.
+            # libjpeg reports only its first warning. Without header data to warn about, the first is about the scans.
             bare = _bare(data, segments)
             if _ask(simplejpeg.decode_jpeg_header, bare)[2] != space:
                 raise
@@ -168,17 +164,17 @@ def _read_jpeg(data: bytes, side: int, colours: str | None, image: ImageConfig) 
         inverted = Image.frombytes("CMYK", pixels.shape[1::-1], pixels.tobytes(), "raw", "CMYK;I")
         pixels = np.asarray(inverted.convert("L" if colours == "GRAY" else "RGB"))
         pixels = pixels.reshape(*pixels.shape[:2], -1)
-    return _Jpeg(pixels, _orientation(data, segments))
+    return pixels, _orientation(data, segments)
 
 
 def _ask(function: Callable[..., Any], data: bytes, **options: Any) -> Any:
-    """What simplejpeg answers; its errors as DecodeError."""
+    """The result of a function of simplejpeg; its errors become DecodeError."""
     try:
         return function(data, **options)
     except MemoryError:
         raise
     except Exception as error:
-        # Besides ValueError it raises KeyError, of -1.
+        # It raises ValueError, and KeyError(-1) for unknown colours.
         text = "unknown colours" if isinstance(error, KeyError) else one_line(error)
         if text.startswith("Insufficient memory"):
             raise MemoryError(text) from error
@@ -186,7 +182,7 @@ def _ask(function: Callable[..., Any], data: bytes, **options: Any) -> Any:
 
 
 def _segments(data: bytes) -> list[_Segment]:
-    """A JPEG's segments up to its first scan's header, as libjpeg finds them: stray bytes between them are skipped."""
+    """A JPEG's segments up to its first scan's header. As in libjpeg, stray bytes between them are skipped."""
     found, end = [], 2
     try:
         while True:
@@ -206,36 +202,36 @@ def _segments(data: bytes) -> list[_Segment]:
 
 
 def _check_scans(data: bytes, segments: list[_Segment]) -> None:
-    """Refuse a scan bomb. Only what libjpeg takes for a file of several scans is searched."""
+    """Refuse a JPEG with too many scans. Only files that libjpeg reads as several scans are searched."""
     kind, frame, _ = next((segment for segment in segments if segment[0] in _SOF), (0, 0, 0))
     scan = segments[-1][1]
     is_single = kind in _SEQUENTIAL and data[scan + 4 : scan + 5] == data[frame + 9 : frame + 10]
-    # In scans 0xFF is always followed by 0x00 or a marker, so none is missed; what follows the image counts by chance.
+    # In scans 0xFF is always followed by 0x00 or a marker, so no scan is missed. Data after the image may be counted.
     if not is_single and data.count(bytes((0xFF, _SOS)), scan) > MAX_SCANS:
         raise DecodeError(f"a JPEG of more than {MAX_SCANS} scans", "TooManyScans")
 
 
 def _bare(data: bytes, segments: list[_Segment]) -> bytes:
-    """The JPEG without what does not matter to its scans: application data, comments and stray bytes in its header."""
+    """The JPEG without header data that scans do not need: application data, comments and stray bytes."""
     kept = (data[begin:end] for marker, begin, end in segments if not 0xE0 <= marker <= _COMMENT)
     return b"\xff\xd8" + b"".join(kept) + data[segments[-1][2] :]
 
 
 def _orientation(data: bytes, segments: list[_Segment]) -> Any:
-    """The EXIF orientation, whatever it is; None where there is none, or it cannot be read."""
+    """The EXIF orientation, not checked; None if there is none or it cannot be read."""
     for marker, begin, end in segments:
         if marker == _APP1 and data.startswith(b"Exif\0\0", begin + 4):
             exif = Image.Exif()
             try:
                 exif.load(data[begin + 4 : end])
                 return exif.get(Base.Orientation)
-            except Exception:  # noqa: BLE001 - Pillow raises many; the picture does not suffer.
+            except Exception:  # noqa: BLE001 - Pillow raises many, and the pixels are not affected.
                 return None
     return None
 
 
 def _read_other(data: bytes, image: ImageConfig) -> Image.Image:
-    """A file that is no JPEG, by Pillow, as `open_upright` returns it."""
+    """A file of another format than JPEG, by Pillow, as `open_upright` returns it."""
     opened = _open(data, image)
     _check_pixels(*opened.size, image)
     try:
@@ -251,24 +247,24 @@ def _read_other(data: bytes, image: ImageConfig) -> Image.Image:
 
 
 def _open(data: bytes, image: ImageConfig) -> ImageFile:
-    """The header by Pillow. Its classes are called, for Image.open keeps a limit of its own, and tries every parser."""
+    """The header by Pillow. Image.open is not used, because it has its own limit and tries every parser."""
     form = format_of(data)
     if form is None:
         raise DecodeError("not an image of a known format", "UnknownFormat")
     if not form.is_read_always and not set(form.suffixes) & {suffix.lower() for suffix in image.suffixes}:
         raise DecodeError(f"{form.name}, and image.suffixes has no {min(form.suffixes)}", "UnknownFormat")
     if form.name == "PNG" and b"IEND" not in data:
-        raise DecodeError("the PNG has no end", "CutOff")
+        raise DecodeError("the PNG has no end marker", "CutOff")
     if form.name == "WebP":
         if len(data) < 8 + int.from_bytes(data[4:8], "little"):
             raise DecodeError("the WebP is shorter than it says", "CutOff")
         if data[12:16] == b"VP8X":
-            # Its parser makes room for the whole canvas at once.
+            # The parser allocates the whole canvas at once.
             _check_pixels(1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"), image)
     try:
         opened: ImageFile = pkgutil.resolve_name(form.parser)(io.BytesIO(data))
     except Exception as error:
-        # Of memory too: so far the file has been believed.
+        # Also MemoryError: the header, which may be damaged, decides how much is allocated.
         raise _from_pillow(error) from error
     return opened
 

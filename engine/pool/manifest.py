@@ -1,8 +1,7 @@
-"""The shard manifest: what is in the pool, and how to tell that a shard has changed."""
+"""The shard manifest: the shards of the pool, with marks that show when one has changed."""
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -12,14 +11,14 @@ from engine.errors import ConfigError, InputError, one_line
 from engine.pool.shard import Shard, etag_or_mtime
 from engine.storage.location import Location
 from engine.storage.retries import retried
+from engine.tables.columns import required
 
 LIST_THREADS = 16
 SHARDS_SCHEMA = pa.schema(
     [
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("url", pa.string(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("etag_or_mtime", pa.string(), nullable=False),
+        *required(pa.string(), "shard", "url"),
+        *required(pa.int64(), "size_bytes"),
+        *required(pa.string(), "etag_or_mtime"),
         pa.field("num_items", pa.int64()),
     ]
 )
@@ -39,9 +38,9 @@ def expand(patterns: list[str]) -> list[Location]:
         if not matched:
             raise InputError(f"--pool {pattern}: no shard matches; check the path, or quote the pattern")
         found.extend(matched)
-    repeated = [location for location, count in Counter(found).items() if count > 1]
-    if repeated:
-        raise InputError(f"--pool: {repeated[0]} is listed {Counter(found)[repeated[0]]} times; list each shard once")
+    for location, count in Counter(found).items():
+        if count > 1:
+            raise InputError(f"--pool: {location} is listed {count} times; list each shard once")
     return sorted(found, key=str)
 
 
@@ -50,7 +49,7 @@ def _glob(location: Location) -> list[Location]:
         return [location]
     from fsspec.implementations.arrow import ArrowFSWrapper
 
-    scheme = "" if location.is_local else location.url.split("://", 1)[0] + "://"
+    scheme = location.url.removesuffix(location.path)
     try:
         matches = ArrowFSWrapper(location.filesystem).glob(location.path)
     except OSError as error:
@@ -59,7 +58,7 @@ def _glob(location: Location) -> list[Location]:
 
 
 def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
-    """The pool's shards, sorted by name, and its root: `root` if given, else the deepest folder common to all shards.
+    """The pool's shards, sorted by name, and its root: `root`, or without one the deepest folder common to all shards.
 
     Raises:
         InputError: a shard is missing, empty, a folder, or listed twice.
@@ -69,45 +68,40 @@ def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
         raise ConfigError("pool.shards: no shards; give --pool with paths or URLs of tar files")
     locations = expand(patterns)
     folder = Location.of(root).url if root else _common_folder(locations)
+    for location in locations:
+        if not location.url.startswith(folder + "/"):
+            raise ConfigError(f"pool.root={folder}: shard {location} is not below it")
+    try:
+        infos = locations[0].filesystem.get_file_info([location.path for location in locations])
+    except OSError as error:
+        raise InputError(f"{locations[0]}: cannot be looked up: {one_line(error)}") from error
     shards = []
-    for location, info in zip(locations, _infos(locations), strict=True):
+    for location, info in zip(locations, infos, strict=True):
         if info.type == fs.FileType.NotFound:
             raise InputError(f"--pool {location}: no such file")
         if info.type != fs.FileType.File:
             raise InputError(f"--pool {location}: a folder; give the shards in it, for example '{location}/*.tar'")
         if info.size == 0:
-            raise InputError(f"--pool {location}: the file is empty; a shard with no items still has an end mark")
-        if not location.url.startswith(folder + "/"):
-            raise ConfigError(f"pool.root={folder}: shard {location} is not below it")
+            raise InputError(f"--pool {location}: the file is empty; even a shard without items has an end mark")
         name = location.url.removeprefix(folder + "/")
         shards.append(Shard(name, location.url, info.size, etag_or_mtime(info), None))
     return sorted(shards), folder
 
 
 def _common_folder(locations: list[Location]) -> str:
-    schemes = {location.url.partition("://")[0] if not location.is_local else "" for location in locations}
-    folder = posixpath.commonpath([posixpath.dirname(location.path) for location in locations]) if locations else ""
-    if len(schemes) != 1 or not folder:
+    schemes = {location.url.removesuffix(location.path) for location in locations}
+    folders = [posixpath.dirname(location.path) for location in locations]
+    folder = posixpath.commonpath(folders) if len(schemes) == 1 else ""
+    if not folder:
         raise ConfigError("--pool: the shards have no folder in common; keep a pool in one bucket or file system")
-    scheme = schemes.pop()
-    return f"{scheme}://{folder}" if scheme else folder
-
-
-def _infos(locations: list[Location]) -> Iterable[fs.FileInfo]:
-    if len({location.url.partition("://")[0] for location in locations if not location.is_local}) > 1:
-        return [location.info() for location in locations]
-    try:
-        infos: list[fs.FileInfo] = locations[0].filesystem.get_file_info([location.path for location in locations])
-    except OSError as error:
-        raise InputError(f"{locations[0]}: cannot be looked up: {one_line(error)}") from error
-    return infos
+    return schemes.pop() + folder
 
 
 def look_up(shards: list[Shard]) -> list[Shard | None]:
     """The same shards as they are in storage now, in the order given; None for one that is gone.
 
-    One whose bytes changed has another size or time, and has not been scanned. Folders are listed as a whole, because
-    a million look-ups take hours on an object store.
+    A shard that changed has its new size and time, and no number of items. Folders are listed as a whole, because a
+    million look-ups take hours on an object store.
 
     Raises:
         InputError: a folder cannot be listed.
@@ -148,7 +142,7 @@ def read_shards(home: Location) -> list[Shard]:
 
 
 def estimate_num_items(shards: list[Shard]) -> int:
-    """Items of the pool: counted where shards have been scanned, and by their bytes elsewhere."""
+    """Items of the pool: counted for shards that have been scanned, estimated by bytes for others."""
     scanned = [shard for shard in shards if shard.num_items is not None]
     counted = sum(shard.num_items or 0 for shard in scanned)
     if len(scanned) == len(shards):

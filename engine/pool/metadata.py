@@ -1,4 +1,4 @@
-"""What is known of shards besides their bytes: columns to stratify by, copied into the campaign at init."""
+"""Metadata of shards: columns to stratify by, copied into the campaign at init."""
 
 import pyarrow as pa
 
@@ -8,10 +8,10 @@ from engine.tables.rows import read_rows
 
 
 def import_metadata(home: Location, source: Location, shards: list[str]) -> None:
-    """Keep the table of a CSV, JSON-lines or Parquet file, a row a shard; values are kept as text.
+    """Copy the table of a CSV, JSON-lines or Parquet file with a row for each shard; values are kept as text.
 
     Raises:
-        InputError: a shard of the pool has no row, a row names none or one named before, or columns are missing.
+        InputError: a shard of the pool has no row, a shard has two, or a row names no shard of the pool.
     """
     found: dict[str, dict[str, str]] = {}
     known = set(shards)
@@ -31,7 +31,7 @@ def import_metadata(home: Location, source: Location, shards: list[str]) -> None
 
 
 def read_strata(home: Location, column: str) -> dict[str, str]:
-    """The value of a column for each shard. Raises ConfigError when there is no such column."""
+    """The value of a column for each shard. Raises ConfigError if there is no such column."""
     table = (home / "pool/metadata.parquet").read_table()
     if column not in table.column_names[1:]:
         have = ", ".join(table.column_names[1:]) or "none"

@@ -1,4 +1,4 @@
-"""A shard of the pool, and its bytes: those of the file that was listed, or an error that names it."""
+"""A shard of the pool and its bytes: those of the listed file, or an error that names it."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,12 +27,12 @@ class Shard(NamedTuple):
 
 
 def etag_or_mtime(info: fs.FileInfo) -> str:
-    """What changes when a file is written again."""
+    """A mark that changes when a file is written again."""
     return f"mtime:{info.mtime_ns}"
 
 
 def open_shard(shard: Shard) -> RetryingStream:
-    """The shard's bytes front to back. Its reads raise ShardError when it is not the file that was listed at init."""
+    """The shard's bytes front to back. Reads raise ShardError if it is not the file that was listed at init."""
     return RetryingStream(lambda position: _open(shard, position), shard.size_bytes)
 
 
@@ -40,7 +40,7 @@ def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
     """The bytes at each (offset, size) of a shard, in the order given.
 
     Raises:
-        ShardError: the shard is not the one listed at init, or was changed while it was read, or cannot be read.
+        ShardError: the shard changed since init or while it was read, or cannot be read.
     """
     with closing(RetryingStream(lambda _: _open(shard, 0, in_any_order=True), shard.size_bytes)) as stream:
         for offset, size in ranges:
@@ -55,7 +55,7 @@ def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
 
 
 def check_unchanged(shard: Shard) -> None:
-    """Raises ShardError when the shard is gone or differs in size or time from what was listed at init."""
+    """Raises ShardError if the shard is gone or its size or time changed since init."""
     try:
         retried(lambda: _check(shard))
     except (OSError, pa.ArrowException) as error:
@@ -66,7 +66,7 @@ def _open(shard: Shard, position: int, *, in_any_order: bool = False) -> Any:
     _check(shard)
     location = Location(shard.url)
     if not position and not in_any_order:
-        # The default would unpack a .gz behind our back, and offsets would not be those of the file.
+        # The default would unpack a .gz, and offsets would not be those of the file.
         return location.filesystem.open_input_stream(location.path, compression=None)
     file = location.filesystem.open_input_file(location.path)
     if position:

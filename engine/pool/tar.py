@@ -1,7 +1,7 @@
-"""A tar as a stream of members, in memory bounded by one of them: every member exactly, or a named failure.
+"""A tar as a stream of members, in memory bounded by one of them: every member exactly, or an error that names it.
 
-Reads USTAR, GNU long names and PAX headers. Truncation is invisible to most readers when the cut falls on a header, so
-the end mark is required, and nothing but zeros after it.
+Reads USTAR, GNU long names and PAX headers. Most readers do not notice a truncation in front of a header, so the end
+mark is required here, and only zeros may follow it.
 """
 
 import zlib
@@ -16,7 +16,7 @@ _FOLDER = b"5"
 _EXTENDED = (b"L", b"K", b"x", b"g")
 _LONGEST_EXTENDED_BYTES = 1 << 20
 _MOST_EXTENDED = 8
-"""Extended headers of one member; writers use four at most: a long name, a long link, local and global PAX records."""
+"""Most extended headers of a member. Writers use up to four: a long name, a long link, local and global PAX records."""
 _COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -26,11 +26,11 @@ _COMPRESSIONS = {
 
 
 class Archive:
-    """An open tar, read from its bytes in blocks of any size. Every method raises ShardError."""
+    """An open tar, read from blocks of any size. Every method raises ShardError."""
 
     def __init__(self, blocks: Iterator[bytes], name: str, total_bytes: int) -> None:
         self._blocks, self._name, self._total_bytes = blocks, name, total_bytes
-        # `_at` may lie beyond the block: what is skipped is dropped when the next bytes are asked for.
+        # `_at` may lie beyond the block: skipped bytes are dropped when the next bytes are read.
         self._block, self._at, self._block_position = next(blocks, b""), 0, 0
         self._start, self._member = self._block[:8], ""
 
@@ -39,16 +39,16 @@ class Archive:
         return self._block_position + self._at
 
     def error(self, position: int, fault: str) -> ShardError:
-        """A fault at a byte. At the first, that of a compressed archive is that it is compressed."""
+        """A fault at a byte. If the archive is compressed, a fault at its first byte says so."""
         packed = [packer for magic, packer in _COMPRESSIONS.items() if self._start.startswith(magic)]
         if position == 0 and packed:
-            fault = f"{packed[0]}-compressed; unpack it, for scores keep byte ranges of the tar"
+            fault = f"{packed[0]}-compressed; unpack it, because scores locate images by byte ranges of the tar"
         return ShardError(f"{self._name}: byte {position}: {fault}")
 
     def next_member(self) -> tuple[str, int] | None:
-        """Name and size in bytes of the next regular file, whose content is to be read or skipped now.
+        """Name and size in bytes of the next regular file, whose content must be read or skipped next.
 
-        None at the end, when the whole archive has been read.
+        None at the end of the whole archive.
         """
         name: str | None = None
         size: int | None = None
@@ -79,19 +79,19 @@ class Archive:
             name, size, num_extended = None, None, 0
 
     def read(self, size_bytes: int) -> bytes:
-        """The content of the member at hand."""
+        """The content of the current member."""
         content = self._take(size_bytes)
         self._at += -size_bytes % BLOCK
         return content
 
     def skip(self, size_bytes: int) -> None:
-        """Leave out the content of the member at hand."""
+        """Skip the content of the current member."""
         if size_bytes > self._total_bytes - self.position:
             raise self._cut_off(size_bytes)
         self._at += size_bytes + -size_bytes % BLOCK
 
     def _take(self, count: int, what: str = "") -> bytes:
-        """The next bytes; `what` they are, if not the content of the member at hand."""
+        """The next bytes; errors call them `what`, or else by the current member's name."""
         end = self._at + count
         if end > len(self._block):
             return self._gather(count, what)
@@ -100,7 +100,7 @@ class Archive:
         return content
 
     def _gather(self, count: int, what: str) -> bytes:
-        # A damaged header can claim any size: what the archive cannot hold is not asked for.
+        # A damaged header can claim any size: more than the archive holds is not requested.
         if count > self._total_bytes - self.position:
             raise self._cut_off(count, what)
         start, parts, missing = self.position, [], count
@@ -114,7 +114,7 @@ class Archive:
         return b"".join(parts)
 
     def _advance(self) -> bool:
-        """Go on to the next block, if there is one."""
+        """Move to the next block. Returns whether there is one."""
         self._at -= len(self._block)
         self._block_position += len(self._block)
         self._block = next(self._blocks, b"")
@@ -127,7 +127,7 @@ class Archive:
     def _read_extended(
         self, start: int, size_bytes: int, kind: bytes, name: str | None, size: int | None
     ) -> tuple[str | None, int | None]:
-        """Name and size as an extended header leaves them."""
+        """Name and size of the member, updated by an extended header."""
         if size_bytes > _LONGEST_EXTENDED_BYTES:
             raise self.error(start, f"an extended header of {size_bytes} bytes")
         content = self._take(size_bytes, "an extended header")
@@ -151,7 +151,7 @@ class Archive:
             raise self.error(start, "half an end mark; the archive is damaged")
         while True:
             if self._block[self._at :].strip(b"\0"):
-                raise self.error(self.position, "data after the end mark; archives joined by cat?")
+                raise self.error(self.position, "data after the end mark; join archives by tar -A, not by cat")
             self._at = len(self._block)
             if not self._advance():
                 break
@@ -160,9 +160,9 @@ class Archive:
 
 
 def _parse_header(header: bytes) -> tuple[str, int, bytes]:
-    """Name, size in bytes and type of a member. Raises ValueError when this is no header."""
+    """Name, size in bytes and type of a member. Raises ValueError if this is not a header."""
     # Adler-32's lower half is 1 + the sum of all bytes modulo 65521: the checksum, 10 times as fast as sum(). The
-    # field itself counts as 8 spaces.
+    # checksum's own field counts as 8 spaces.
     field = header[148:156]
     difference = (zlib.adler32(header) & 0xFFFF) - (zlib.adler32(field) & 0xFFFF) + 8 * 32 - _octal(field)
     if difference % 65521:
@@ -171,7 +171,7 @@ def _parse_header(header: bytes) -> tuple[str, int, bytes]:
     if header[345] and header[257:263] == b"ustar\0":
         name = header[345:500].partition(b"\0")[0] + b"/" + name
     if header[124] & 0x80:
-        # Base 256, of GNU: 0x80 and 11 bytes, or 0xff for a negative number.
+        # GNU's base 256: 0x80 and 11 bytes, or 0xff for a negative number.
         size = int.from_bytes(header[125:136], "big")
         if header[124] != 0x80 or size >= 1 << 63:
             raise ValueError("an impossible size")
@@ -182,17 +182,17 @@ def _parse_header(header: bytes) -> tuple[str, int, bytes]:
 
 def _octal(field: bytes) -> int:
     digits = field.strip(b"\0 ")
-    # int() would take signs, underscores and 0o as well.
+    # int() would accept signs, underscores and 0o as well.
     if not digits.isdigit():
         raise ValueError(f"{field!r} is not an octal number")
     return int(digits, 8)
 
 
 def _parse_pax(content: bytes, name: str | None, size: int | None) -> tuple[str | None, int | None]:
-    """Path and size from PAX records ("LENGTH KEY=VALUE\\n"), which count more than the header that follows.
+    """Path and size from PAX records ("LENGTH KEY=VALUE\\n"), which override the header that follows.
 
     Raises:
-        ValueError: a record is malformed, or tells of a sparse file.
+        ValueError: a record is malformed or describes a sparse file.
     """
     start = 0
     while start < len(content):

@@ -14,7 +14,7 @@ import pytest
 from engine.config.options import ImageConfig
 from engine.pool.items import Item, ShardError, read_items, read_shard
 from engine.pool.manifest import list_shards
-from engine.pool.tar import BLOCK
+from engine.pool.tar import BLOCK, Archive
 from tests.tars import END, FIXED, FORMATS, IMAGE, LONG_NAMES, VARIABLE, archive, header, read
 
 
@@ -53,7 +53,7 @@ def test_a_cut_inside_a_block_is_a_named_failure(size: int) -> None:
     with pytest.raises(ShardError, match="cut off"):
         read(content[: 4 * BLOCK + size])
     with pytest.raises(ShardError, match="cut off in the padding after the end mark"):
-        list(read_items(io.BytesIO(content), "shard.tar", len(content) + size, IMAGE))
+        list(read_items(Archive(iter([content]), "shard.tar", len(content) + size), IMAGE))
 
 
 def test_a_key_that_comes_back_is_refused_by_name() -> None:
@@ -145,7 +145,8 @@ def test_what_is_no_image_is_never_held(name: str) -> None:
     start = header("a.jpg", 0) * (name != "a.jpg") + header(name, size)
     stream = Zeros(start, size, header("b.jpg", 0) + END)
     tracemalloc.start()
-    items = list(read_items(stream, "shard.tar", len(start) + size + 3 * BLOCK, IMAGE))
+    blocks = iter(lambda: stream.read(1 << 20), b"")
+    items = list(read_items(Archive(blocks, "shard.tar", len(start) + size + 3 * BLOCK), IMAGE))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert [(item.key, item.error) for item in items] == [
