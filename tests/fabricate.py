@@ -1,6 +1,8 @@
 """Committed scores with logits of one's choice, through the code that commits real ones."""
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,9 +10,11 @@ from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import ScoresManifest, write_manifest
+from engine.config.options import ImageConfig
 from engine.models.weights import make_networks
 from engine.pool.items import read_shard
 from engine.pool.manifest import read_shards
+from engine.pool.shard import Shard
 from engine.scoring.chunks import Chunk
 from engine.scoring.drafts import Draft
 from engine.tables.scores import count_errors, pack, records_of, unpack
@@ -30,14 +34,7 @@ def fabricate_scores(
     entries = []
     num_latents = make_networks(campaign.config).num_latents
     for index, shard in enumerate(read_shards(campaign.home)):
-        chunk, listed = Chunk(shard.shard, 0, campaign.config.image, 1), 0
-        for item in read_shard(shard, campaign.config.image):
-            listed += 1
-            if quarantine_every and listed % quarantine_every == 0:
-                chunk.refuse(item, "Made", "made faulty")
-            else:
-                chunk.add(item)
-        row = chunk.row(shard.size_bytes, listed=listed).to_pylist()[0]
+        row = dict(_chunk_row(shard, campaign.config.image.model_dump_json(), quarantine_every))
         items = unpack(row["items"]).drop_columns(["fold"])
         keys = items["key"].to_pylist()
         latent = latents(shard.shard, keys) if latents else np.zeros((len(keys), num_latents))
@@ -56,3 +53,17 @@ def fabricate_scores(
         campaign, "scores", ScoresManifest, inputs={}, counts=counts, files={},
         device="cpu", errors=errors, shards=entries,
     )  # fmt: skip
+
+
+@cache
+def _chunk_row(shard: Shard, image: str, quarantine_every: int) -> dict[str, Any]:
+    """A whole shard as one chunk, decoded once for all tests: `image` are its options as JSON."""
+    options = ImageConfig.model_validate_json(image)
+    chunk, listed = Chunk(shard.shard, 0, options, 1), 0
+    for item in read_shard(shard, options):
+        listed += 1
+        if quarantine_every and listed % quarantine_every == 0:
+            chunk.refuse(item, "Made", "made faulty")
+        else:
+            chunk.add(item)
+    return dict(chunk.row(shard.size_bytes, listed=listed).to_pylist()[0])

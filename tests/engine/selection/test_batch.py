@@ -11,6 +11,7 @@ import pytest
 from engine.config.options import SelectConfig
 from engine.selection.batch import CONTROL_REASON, Batch, Pools, Rules, ShortageError, make_batch
 from engine.tables.selections import row_schema
+from vaal.diversity import mini_batches
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
 NUM_LATENTS = 4
@@ -147,7 +148,10 @@ def test_each_stratum_gets_its_quota_and_the_query_arm_what_is_left() -> None:
 
 
 @pytest.mark.parametrize("method", ["none", "gumbel", "clusters", "k_center", "facility", "mini_batches"])
-def test_every_method_picks_b_different_ones_and_pairs_what_it_displaced(method: str) -> None:
+def test_every_method_picks_b_different_ones_and_pairs_what_it_displaced(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mini_batches, "STEPS", 8)
     rng = np.random.default_rng(0)
     names = [f"s/{n:03d}" for n in range(200)]
     candidates = rows_of(names, angles=list(rng.uniform(0, 360, 200)))

@@ -27,7 +27,8 @@ def per_mode(picked: NDArray[np.intp], size: int = 150) -> list[int]:
 
 
 @pytest.mark.parametrize("num_taken", [0, 100])
-def test_all_modes_without_labels_are_covered(num_taken: int) -> None:
+def test_all_modes_without_labels_are_covered(num_taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mini_batches, "STEPS", 60)
     logit, latent, taken = pool(num_taken=num_taken)
     assert per_mode(np.argsort(logit)[:100]) == [100, 0, 0, 0]
     counts = per_mode(choose_in_mini_batches(logit, latent, taken, 100, 0))
