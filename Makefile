@@ -11,7 +11,7 @@ UV_VERSION := 0.13.8
 export UV_HTTP_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check fix bench constraints clean
+.PHONY: help setup demo test test-fast test-slow check fix bench constraints clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,8 +29,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Run a whole round on real images (POOL=digits, or POOL=cifar10).
 	$(BIN)/vaal demo --pool $(POOL)
 
-test: $(READY) ## Run the tests.
+test: $(READY) ## Run the tests, all but the slow ones: seven minutes on two cores.
 	$(BIN)/python -m pytest -m "not slow"
+
+test-fast: $(READY) ## Run the tests that start no Ray, no other process and no training: a minute.
+	$(BIN)/python -m pytest -m "not slow and not heavy"
 
 test-slow: $(READY) ## Run the tests that take minutes, or those of them that match ONLY.
 	$(BIN)/python -m pytest -m slow -k "$(ONLY)"
@@ -41,7 +44,7 @@ check: $(READY) ## Check format, lint, types and layers.
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layering.py
 
-fix: $(READY) ## Format the code, and mend what the linter can.
+fix: $(READY) ## Format the code, and fix what the linter can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, write_manifest
@@ -19,12 +21,30 @@ from engine.models.diagnosis import manifest_entries
 from engine.models.weights import make_classifier, make_networks, save_weights
 from engine.simulation.demo_pools import DemoPool, digits
 from engine.training.metrics import METRICS_SCHEMA
+from tests.heavy import is_heavy
 from vaal.signal import Diagnosis, Interval
 from vaal.step import StepLosses
 
 MakeCampaign = Callable[..., Campaign]
 # How often Ray Train's controller looks at its workers; every checkpoint waits for it. Its own default is 2 seconds.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_heavy(item):
+            item.add_marker(pytest.mark.heavy)
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_by_surprise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that starts Ray without the fixture `local_ray` would not be found to be heavy: it fails."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        pytest.fail("a test that needs Ray takes the fixture local_ray")
+
+    if not request.node.get_closest_marker("heavy"):
+        monkeypatch.setattr(ray, "init", refuse)
 
 
 @pytest.fixture(scope="session")
