@@ -67,7 +67,8 @@ def make_file(folder: str, number: int) -> dict[str, Any]:
     }
     file = Path(folder) / f"{number:06d}.parquet"
     table = pa.table([columns[name] for name in schema.names], schema=schema)
-    pq.write_table(table, file, row_group_size=ROW_GROUP_ITEMS, **WRITER_OPTIONS)
+    statistics_of = ["key", "logit"]
+    pq.write_table(table, file, row_group_size=ROW_GROUP_ITEMS, write_statistics=statistics_of, **WRITER_OPTIONS)
     content = file.read_bytes()
     return {
         "shard": shard, "file": file.name, "scored": rows, "sha256": hashlib.sha256(content).hexdigest(),
