@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+import torch
+from threadpoolctl import threadpool_limits
 
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, write_manifest
@@ -26,8 +28,15 @@ from vaal.signal import Diagnosis, Interval
 from vaal.step import StepLosses
 
 MakeCampaign = Callable[..., Campaign]
-# How often Ray Train's controller looks at its workers; every checkpoint waits for it. Its own default is 2 seconds.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+
+
+def pytest_configure() -> None:
+    # One thread a process: the tests' networks are small, and more threads than free cores wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    # How often Ray Train's controller looks at its workers; a checkpoint waits for it. Its own default is 2 seconds.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
