@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from engine.campaign import stages
 from engine.errors import VaalError
 from engine.handoff import VENDORS
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     VendorName: TypeAlias = str
 else:
     VendorName = Literal[tuple(VENDORS)]
-Update = Callable[[float, str], None]
-"""Takes the share that is done, 0 to 1, and a few words."""
 
 
 class Outcome(NamedTuple):
@@ -98,7 +97,7 @@ class Terminal:
             sys.stdout.write("\n")
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Update]:
+    def progress(self, title: str) -> Iterator[stages.Progress]:
         """Show a bar with the time left. The body calls the update that it is given."""
         if not self._log.is_terminal:
             yield self._plain_progress(title)
@@ -114,7 +113,7 @@ class Terminal:
             task = bar.add_task(title, total=1.0, words="starting")
             yield lambda share, words: bar.update(task, completed=share, words=words[:room])
 
-    def _plain_progress(self, title: str) -> Update:
+    def _plain_progress(self, title: str) -> stages.Progress:
         begin: tuple[float, float] | None = None
         shown = time.monotonic()
 

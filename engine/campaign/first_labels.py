@@ -28,47 +28,38 @@ def import_labels(home: Location, source: Location, shards: list[Shard], image: 
     by_name = {shard.shard: shard for shard in shards}
     wanted: dict[str, dict[str, Row]] = {}
     for row in rows:
-        shard, key = str(row["shard"]), str(row["key"])
+        where, shard, key = f"{source}: line {row['line']}", str(row["shard"]), str(row["key"])
         if shard not in by_name:
-            raise InputError(
-                f"{source}: line {row['line']}: shard {shard!r} is not in the pool; "
-                f"names are paths below the pool's root, for example {shards[0].shard!r}"
-            )
+            example = f"names are paths below the pool's root, for example {shards[0].shard!r}"
+            raise InputError(f"{where}: shard {shard!r} is not in the pool; {example}")
         if str(row["label"]).strip() == "":
-            raise InputError(f"{source}: line {row['line']}: item {shard}/{key} has an empty label; remove the row")
+            raise InputError(f"{where}: item {shard}/{key} has an empty label; remove the row")
         if key in wanted.setdefault(shard, {}):
-            raise InputError(f"{source}: line {row['line']}: item {shard}/{key} has two rows; keep one")
+            raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
         wanted[shard][key] = row
     log(f"{len(rows)} labels; looking them up in {len(wanted)} shards")
-    items, counts = _find(source, wanted, by_name, image)
+    names = sorted(wanted)
+    with ThreadPoolExecutor(SCAN_THREADS) as threads:
+        found = list(threads.map(lambda name: _scan(source, by_name[name], wanted[name], image), names))
+    items = [item for _, positions in found for item in positions]
     labels = [label_row(wanted[shard][key], shard, key, None, "init") for shard, key, *_ in items]
     append_labels(home, "initial", items, labels)
+    counts = {name: count for name, (count, _) in zip(names, found, strict=True)}
     return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards]
 
 
-def _find(
-    source: Location, wanted: dict[str, dict[str, Row]], by_name: dict[str, Shard], image: ImageConfig
-) -> tuple[list[tuple[str, str, int, int]], dict[str, int]]:
-    def scan(name: str) -> tuple[int, list[tuple[str, str, int, int]]]:
-        count, found = 0, []
-        for item in read_shard(by_name[name], image):
-            count += 1
-            if item.key in wanted[name]:
-                if item.fault:
-                    line = wanted[name][item.key]["line"]
-                    raise InputError(f"{source}: line {line}: item {name}/{item.key} has {item.fault}")
-                found.append((name, item.key, item.offset, item.size_bytes))
-        return count, found
-
-    items: list[tuple[str, str, int, int]] = []
-    counts: dict[str, int] = {}
-    names = sorted(wanted)
-    with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        for name, (count, found) in zip(names, pool.map(scan, names), strict=True):
-            unknown = set(wanted[name]) - {key for _, key, _, _ in found}
-            if unknown:
-                key = min(unknown, key=lambda k: wanted[name][k]["line"])
-                raise InputError(f"{source}: line {wanted[name][key]['line']}: no item {key!r} in shard {name!r}")
-            counts[name] = count
-            items.extend(found)
-    return items, counts
+def _scan(
+    source: Location, shard: Shard, wanted: dict[str, Row], image: ImageConfig
+) -> tuple[int, list[tuple[str, str, int, int]]]:
+    """The number of items in a shard, and the positions of the wanted ones."""
+    count, positions, missing = 0, [], dict(wanted)
+    for item in read_shard(shard, image):
+        count += 1
+        if row := missing.pop(item.key, None):
+            if item.fault:
+                raise InputError(f"{source}: line {row['line']}: item {shard.shard}/{item.key} has {item.fault}")
+            positions.append((shard.shard, item.key, item.offset, item.size_bytes))
+    if missing:
+        key = min(missing, key=lambda key: missing[key]["line"])
+        raise InputError(f"{source}: line {missing[key]['line']}: no item {key!r} in shard {shard.shard!r}")
+    return count, positions

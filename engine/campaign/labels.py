@@ -14,7 +14,7 @@ import pyarrow as pa
 from engine.errors import InputError
 from engine.storage.location import Location
 from engine.tables.rows import Row
-from engine.tables.scores import to_table
+from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -27,14 +27,8 @@ LABELS_SCHEMA = pa.schema(
         pa.field("labelled_at", pa.timestamp("us", tz="UTC")),
     ]
 )
-POSITIONS_SCHEMA = pa.schema(
-    [
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-    ]
-)
+POSITIONS_SCHEMA = pa.schema([SHARD_FIELD, *ITEM_FIELDS[:3]])
+"""shard, key, offset, size_bytes."""
 
 
 def read_labels(home: Location) -> pa.Table:

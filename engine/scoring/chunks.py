@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from engine.config.options import ImageConfig
 from engine.pool.identity import content_hash, fold_of
 from engine.pool.images import DecodeError, decode
 from engine.pool.items import Item
 from engine.tables.scores import BAD_SCHEMA, ITEM_FIELDS, pack, to_table
-from vaal.duplicates.perceptual_hash import HASH_BYTES, perceptual_hash
+from vaal.duplicates.perceptual_hash import perceptual_hash
 
 CHUNK_BYTES = 16 << 20
 """Decoded pixels in a chunk with more than one item, at most."""
 MOST_CHUNK_ITEMS = 2048
 ITEMS_SCHEMA = pa.schema([*ITEM_FIELDS, pa.field("fold", pa.int64(), nullable=False)])
-_HASH_COLUMN = ITEMS_SCHEMA.get_field_index("perceptual_hash")
 
 
 def chunk_items(image: ImageConfig) -> int:
@@ -67,8 +65,9 @@ class Chunk:
         """
         pixels = self._pixels[: len(self.items)]
         # All pictures are hashed at once: one by one takes many times longer.
-        items = to_table(self.items, ITEMS_SCHEMA.remove(_HASH_COLUMN))
-        items = items.add_column(_HASH_COLUMN, ITEMS_SCHEMA.field(_HASH_COLUMN), _hash_column(pixels))
+        hashes = zip(*perceptual_hash(pixels), strict=True)
+        rows = zip(self.items, hashes, strict=True)
+        items = [(*item, hash_B.tobytes() if has_hash else None, fold) for (*item, fold), (hash_B, has_hash) in rows]
         ends = pa.py_buffer(np.array([0, pixels.nbytes], np.int64))
         return pa.table(
             {
@@ -78,16 +77,7 @@ class Chunk:
                 "failure": [failure],
                 "read_bytes": [read_bytes],
                 "pixels": pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(pixels)]),
-                "items": [pack(items)],
+                "items": [pack(to_table(items, ITEMS_SCHEMA))],
                 "bad": [pack(to_table(self.bad, BAD_SCHEMA)) if self.bad else b""],
             }
         )
-
-
-def _hash_column(pixels_NHWC: NDArray[np.uint8]) -> pa.Array:
-    """The pictures' perceptual hashes, null where one has none."""
-    hashes = perceptual_hash(pixels_NHWC)
-    has_hash = pa.py_buffer(np.packbits(hashes.has_hash_N, bitorder="little"))
-    return pa.Array.from_buffers(
-        pa.binary(HASH_BYTES), len(pixels_NHWC), [has_hash, pa.py_buffer(np.ascontiguousarray(hashes.hash_NB))]
-    )

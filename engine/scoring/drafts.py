@@ -123,15 +123,11 @@ class Draft:
         self._bad = [to_table([("", 0, "read", "ShardFailed", self._failure)], BAD_SCHEMA)]
 
 
-def recall(folder: Location, file: str) -> ShardRecord:
-    """The record of a scores file that an earlier run committed.
-
-    Raises:
-        InputError: the file is missing, or is not one that was committed.
-    """
-    content = (folder / file).read_bytes()
+def recall(folder: Location, file: str) -> ShardRecord | None:
+    """The record of a scores file that an earlier run committed; None where it is damaged or cannot be read."""
     try:
+        content = (folder / file).read_bytes()
         entry = json.loads(pq.read_metadata(pa.BufferReader(content)).metadata[_RECORD_KEY])
-    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{folder / file}: not a file that was committed; delete it and score again") from error
+    except (InputError, OSError, KeyError, TypeError, ValueError, pa.ArrowException):
+        return None
     return ShardRecord(**{**entry, "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)})

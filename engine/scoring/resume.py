@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -19,7 +20,6 @@ import pyarrow as pa
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.campaign.stages import Log
-from engine.errors import InputError
 from engine.pool.manifest import look_up, read_shards, write_shards
 from engine.pool.shard import Shard
 from engine.scoring.drafts import recall
@@ -95,10 +95,13 @@ def _read_committed(campaign: Campaign, files: dict[str, str], log: Log) -> dict
         for record in read_ledger(campaign.stage("ledger"))
         if files.get(record.shard) == record.file and present.get(record.file) == record.size_bytes
     }
-    unknown = (present.keys() & expected) - {record.file for record in committed.values()}
+    unknown = sorted((present.keys() & expected) - {record.file for record in committed.values()})
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        found = threads.map(lambda name: _recall(scores, name, log), unknown)
-        committed |= {record.shard: record for record in found if record}
+        for name, record in zip(unknown, threads.map(partial(recall, scores), unknown), strict=True):
+            if record:
+                committed[record.shard] = record
+            else:
+                log(f"removing {scores / name}: it is damaged")
     # A shard that failed is tried again. Where that succeeds, no trace of the failure is left.
     committed = {shard: record for shard, record in committed.items() if not record.failure}
     kept = {record.file for record in committed.values()}
@@ -114,14 +117,6 @@ def _read_committed(campaign: Campaign, files: dict[str, str], log: Log) -> dict
 def _tables(folder: Location) -> dict[str, int]:
     """Size in bytes of each Parquet file in a folder, sorted by name."""
     return {name: size for name, size in folder.children().items() if name.endswith(".parquet")}
-
-
-def _recall(folder: Location, name: str, log: Log) -> ShardRecord | None:
-    try:
-        return recall(folder, name)
-    except InputError:
-        log(f"removing {folder / name}: it is damaged")
-        return None
 
 
 def _log_some(log: Log, lines: list[str]) -> None:

@@ -160,7 +160,9 @@ def _selection(
     cluster, displaced = np.full(size, -1, np.int32), np.full(size, -1, np.intp)
     cluster[~is_control] = cluster_M[picked]
     if rules.is_by_logit:
-        displaced[~is_control] = _displaced(left.rest[: len(picked)], picked)
+        # A pick that is not among the lowest displaces the next of the lowest that was not picked.
+        lowest = left.rest[: len(picked)]
+        displaced[np.flatnonzero(~is_control)[~np.isin(picked, lowest)]] = lowest[~np.isin(lowest, picked)]
     losers = pools.candidates.take(_or_null(displaced))
     names = zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True)
     columns = {
@@ -175,13 +177,6 @@ def _selection(
         "displaced_key": losers["key"],
     }
     return pa.table(columns, schema=SELECTION_SCHEMA)
-
-
-def _displaced(lowest: Places, picked: Places) -> Places:
-    """For each pick that is not among the lowest, the next of the lowest that was not picked; -1 for the others."""
-    found = np.full(len(picked), -1, np.intp)
-    found[~np.isin(picked, lowest)] = lowest[~np.isin(lowest, picked)]
-    return found
 
 
 def _candidates(pools: Pools, left: _Deduplicated, picked: Places, cluster_M: NDArray[np.int32]) -> pa.Table:

@@ -55,8 +55,8 @@ def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float) -> NDArr
 
 def _byte_leaders(content_hash: pa.ChunkedArray, num_fixed: int) -> NDArray[np.intp]:
     code_N = content_hash.combine_chunks().dictionary_encode().indices.to_numpy()
-    _, first, inverse = np.unique(code_N, return_index=True, return_inverse=True)
-    leader_N = first[inverse]
+    # Codes count up in the order in which hashes appear.
+    leader_N: NDArray[np.intp] = np.unique(code_N, return_index=True)[1][code_N]
     leader_N[:num_fixed] = np.arange(num_fixed)
     return leader_N
 
