@@ -1,0 +1,268 @@
+"""Law 10: an option without an effect does not exist. Each is changed, and what follows from it changes too."""
+
+import ast
+import dataclasses
+import shutil
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.opening import create
+from engine.config import options
+from engine.config.options import CampaignConfig
+from engine.config.texts import parse_settings
+from engine.config.toml import override
+from engine.errors import NotAcceptableError
+from engine.models.weights import make_networks
+from engine.pool.images import DecodeError, decode
+from engine.pool.manifest import read_shards
+from engine.pool.metadata import read_strata
+from engine.scoring import stream
+from engine.scoring.quarantine import require_acceptable
+from engine.scoring.scorer import Scorer
+from engine.selection.select import select
+from engine.simulation.demo_pools import DemoPool
+from engine.storage.location import Location
+from engine.tables.scores import ShardRecord
+from engine.training import train, zero
+from engine.training.plan import phase_of, plan
+from tests.conftest import pretend_trained
+from tests.fabricate import fabricate_scores
+from tests.rounds import encoded
+from tests.tars import archive, read
+
+ENGINE = Path(__file__).parents[3] / "engine"
+BASE = ("select.budget=40", "salt=00000000000000000000000000000001", "train.task=classification")
+Look = Callable[["Bench", CampaignConfig], Any]
+
+
+class Stopped(Exception):  # noqa: N818
+    """What was about to be started, instead of its start."""
+
+
+def stop(*positional: Any, **named: Any) -> None:
+    raise Stopped(*positional, named)
+
+
+class Bench:
+    """A pool with metadata and labels, and whatever a look at it needs."""
+
+    def __init__(self, folder: Path, pool: DemoPool, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.patch = folder, patch
+        self._labels, self._numbers, self._seen = pool.labels.read_text(), count(), dict[Any, Any]()
+        shutil.copytree(Path(pool.shards[0]).parent, folder / "pool")
+        (folder / "pool/more.tar").write_bytes(archive([("more.png", encoded(np.zeros((8, 8), np.uint8)))]))
+        rows = [f"digits-{n:05d}.tar,{'ab'[n % 2]}\n" for n in range(8)]
+        (folder / "sources.csv").write_text("shard,source\n" + "".join(rows))
+        settings = [f"pool.shards=['{folder}/pool/digits-*.tar']", *pool.settings, *BASE]
+        self.base = override(CampaignConfig(), parse_settings(settings), "test")
+
+    def campaign(self, config: CampaignConfig) -> Campaign:
+        """A new campaign on the digits. Its labels name the shards as the configuration has them named."""
+        home, prefix = self.folder / str(next(self._numbers)), "pool/" if config.pool.root else ""
+        labels = home.with_suffix(".csv")
+        labels.write_text(self._labels.replace("digits-", f"{prefix}digits-"))
+        return create(str(home), [], str(labels), config, lambda _: None)
+
+    def unchanged(self, look: Look, config: CampaignConfig) -> Any:
+        """What is seen with this configuration, every time anew."""
+        key = look, config.model_dump_json()
+        if key not in self._seen:
+            self._seen[key] = look(self, config)
+            assert look(self, config) == self._seen[key]
+        return self._seen[key]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, pool: DemoPool) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        yield Bench(tmp_path_factory.mktemp("effects"), pool, patch)
+
+
+def listed(bench: Bench, config: CampaignConfig) -> Any:
+    """Shards and strata of a campaign, as init finds them."""
+    home = bench.campaign(config).home
+    strata = read_strata(home, "source") if config.pool.metadata else {}
+    return [shard.shard for shard in read_shards(home)], strata
+
+
+def planned(bench: Bench, config: CampaignConfig) -> Any:
+    job = plan(dataclasses.replace(bench.campaign(bench.base), config=config))
+    return job.num_steps, job.weights, phase_of(job, 0, is_holding=False)
+
+
+def networks(bench: Bench, config: CampaignConfig) -> Any:
+    made = make_networks(config)
+    return [
+        {name: (tuple(value.shape), float(value.double().sum())) for name, value in module.state_dict().items()}
+        for module in (made.vae, made.discriminators)
+        if module is not None
+    ]
+
+
+def deepspeed(bench: Bench, config: CampaignConfig) -> Any:
+    return zero.settings(config.train, 1)
+
+
+def cluster(bench: Bench, config: CampaignConfig) -> Any:
+    """What Ray Train is asked for."""
+    bench.patch.setattr(train, "cpus_per_worker", lambda _: 1)
+    bench.patch.setattr(train, "TorchTrainer", stop)
+    job = plan(dataclasses.replace(bench.campaign(bench.base), config=config))
+    with pytest.raises(Stopped) as stopped:
+        train._fit(job._replace(device="cpu"), Location("/nowhere"), "name")
+    asked = stopped.value.args[-1]
+    return str(asked["scaling_config"].num_workers), asked["run_config"].checkpoint_config.num_to_keep
+
+
+def actors(bench: Bench, config: CampaignConfig) -> Any:
+    """The scorers on a cluster of four GPUs."""
+    bench.patch.setattr(stream, "choose_device", lambda device, *_: "cuda" if device == "auto" else device)
+    bench.patch.setattr(stream, "count_devices", lambda _: 4)
+    return stream.choose_actors(config, "local")
+
+
+def reading(bench: Bench, config: CampaignConfig) -> Any:
+    """How the tasks of scoring are told to read."""
+    bench.patch.setattr(stream, "Reading", stop)
+    with pytest.raises(Stopped) as stopped:
+        next(stream.scored_chunks(Campaign(Location("/nowhere"), config, 0), [], {}, ("cpu", 1)))
+    return stopped.value.args
+
+
+def images(bench: Bench, config: CampaignConfig) -> Any:
+    """An RGB image of 40 x 30 pixels and a TIFF, as they are read."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    content = archive([("a.png", encoded(pixels)), ("b.tif", encoded(pixels, "TIFF"))])
+    found: list[Any] = []
+    for item in read(content, config.image):
+        try:
+            found.append((item.error, item.data and decode(item.data, config.image).shape))
+        except DecodeError as error:
+            found.append(str(error))
+    return found
+
+
+def scorer(bench: Bench, config: CampaignConfig) -> Any:
+    campaign = bench.campaign(config)
+    pretend_trained(campaign)
+    made = Scorer(campaign.stage("train"), config, read_manifest(campaign, "train", TrainManifest)["files"], "cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
+    sizes: list[int] = []
+    forward = made._forward
+    made._forward = lambda pixels, fold: sizes.append(len(fold)) or forward(pixels, fold)  # type: ignore[func-returns-value, assignment]
+    columns = made(pixels, np.arange(6) % 2).columns
+    return sizes, {name: column.tolist() for name, column in columns.items()}
+
+
+def accepted(bench: Bench, config: CampaignConfig) -> Any:
+    record = ShardRecord("a.tar", "a.parquet", 100, 90, 10, "00", 99)
+    try:
+        require_acceptable(Campaign(Location("/nowhere"), config, 0), {"a.tar": record}, lambda _: None)
+    except NotAcceptableError:
+        return False
+    return True
+
+
+def picked(bench: Bench, config: CampaignConfig, signal: str = "present") -> Any:
+    """A selection from scores whose every second latent is nearly that of the item before it."""
+    campaign = bench.campaign(config)
+    pretend_trained(campaign, signal)
+    rng = np.random.default_rng(0)
+
+    def latents(_: str, keys: list[str]) -> Any:
+        found = rng.normal(size=(len(keys), 32))
+        found[1::2] = found[0::2][: len(found[1::2])] + 0.1 * rng.normal(size=(len(keys) // 2, 32))
+        return found
+
+    fabricate_scores(campaign, lambda _, keys: np.linspace(-2, 2, len(keys)), latents=latents)
+    select(campaign)
+    columns = ["rank", "shard", "key", "arm", "reason", "item_id"]
+    return (campaign.stage("selection") / "selection.parquet").read_table(columns).to_pylist()
+
+
+without_signal = partial(picked, signal="none")
+EFFECTS: dict[str, tuple[Any, Look]] = {
+    "salt": ("f" * 32, picked),
+    "device": ("cpu", actors),
+    "pool.shards": (lambda bench: [f"{bench.folder}/pool/*.tar"], listed),
+    "pool.root": (lambda bench: str(bench.folder), listed),
+    "pool.metadata": (lambda bench: f"{bench.folder}/sources.csv", listed),
+    "image.size": (16, images),
+    "image.channels": (3, images),
+    "image.max_pixels": (100, images),
+    "image.max_bytes": (1000, images),
+    "image.suffixes": (["tif"], images),
+    "train.preset": ("base", networks),
+    "train.method": ("pixels", networks),
+    "train.epochs": (3, planned),
+    "train.max_steps": (7, planned),
+    "train.batch_size": (32, planned),
+    "train.vae_steps": (2, planned),
+    "train.discriminator_steps": (3, planned),
+    "train.beta": (0.5, planned),
+    "train.transductive_weight": (0.5, planned),
+    "train.adversarial_weight": (0.5, planned),
+    "train.gradient_clipping": (1.0, deepspeed),
+    "train.folds": (3, networks),
+    "train.workers": (2, cluster),
+    "train.min_workers": ({"train.min_workers": 1, "train.workers": 2}, cluster),
+    "train.zero_stage": (2, deepspeed),
+    "train.offload": ({"train.offload": "optimizer", "train.zero_stage": 1}, deepspeed),
+    "train.gradient_accumulation": (2, deepspeed),
+    "train.precision": ("bf16", deepspeed),
+    "train.checkpoints_kept": (5, cluster),
+    "train.seed": (1, networks),
+    "score.workers": (3, actors),
+    "score.gpus_per_worker": (0.5, actors),
+    "score.batch_size": (4, scorer),
+    "score.acquisition": (["vaal", "margin"], scorer),
+    "score.precision": ("bf16", scorer),
+    "score.attempts": (5, reading),
+    "score.stall_seconds": (7.0, reading),
+    "score.max_bad_fraction": (0.5, accepted),
+    "select.budget": (30, picked),
+    "select.oversample": (9.0, picked),
+    "select.duplicates": ("off", picked),
+    "select.duplicate_cosine": (0.9999, picked),
+    "select.diversity": ("none", picked),
+    "select.control_fraction": (0.5, picked),
+    "select.stratify": (
+        lambda bench: {"pool.metadata": f"{bench.folder}/sources.csv", "select.stratify": "source"},
+        picked,
+    ),
+    "select.when_no_signal": ("random", without_signal),
+    "select.seed": (1, picked),
+}
+"""An option: another value than the default, or the settings that it takes, and where the change shows."""
+READ_IN_TRAINING = ("train.learning_rate", "train.task", "train.checkpoint_seconds", "train.checkpoint_steps")
+"""Options of a worker's loop: what they change is tested where it trains; here, that the loop reads them."""
+
+
+def test_every_option_has_its_place_here() -> None:
+    # A new option is a decision: with it comes the effect by which it is known.
+    assert sorted([*EFFECTS, *READ_IN_TRAINING]) == sorted(options.fields())
+
+
+@pytest.mark.parametrize("option", EFFECTS)
+def test_an_option_has_an_effect(option: str, bench: Bench) -> None:
+    value, look = EFFECTS[option]
+    value = value(bench) if callable(value) else value
+    settings = value if isinstance(value, dict) else {option: value}
+    others = {key: given for key, given in settings.items() if key != option}
+    before, after = (override(bench.base, given, "test") for given in (others, settings))
+    assert look(bench, after) != bench.unchanged(look, before)
+
+
+@pytest.mark.parametrize("option", READ_IN_TRAINING)
+def test_an_option_of_the_training_loop_is_read_there(option: str) -> None:
+    tree = ast.parse((ENGINE / "training/worker.py").read_text())
+    accesses = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert any(access == option or access.endswith(f".{option}") for access in accesses)
