@@ -1,4 +1,4 @@
-"""Ray jobs: the command line of a campaign, run on a cluster's head."""
+"""Ray jobs: a command of the campaign, run on a cluster's head."""
 
 import asyncio
 import shlex
@@ -12,7 +12,7 @@ from engine.storage.location import Location
 
 
 class EndedJob(NamedTuple):
-    """How a job ended. `exit_status` is that of the command, or 1 when it was stopped or never ran."""
+    """The end of a job. `exit_status` is that of the command, or 1 if it was stopped or never ran."""
 
     submission_id: str
     status: str
@@ -21,10 +21,9 @@ class EndedJob(NamedTuple):
 
 
 def entrypoint(command: list[str], commands_with_ray: Collection[str]) -> str:
-    """The shell line of a job: a local campaign path made absolute, and Ray joined by the commands that need it.
+    """The shell line of a job: a local campaign path is made absolute, and commands that need Ray connect to it.
 
-    Raises:
-        ConfigError: the command names another Ray address.
+    Raises ConfigError if the command has a Ray address of its own.
     """
     if any(word == "--address" or word.startswith("--address=") for word in command):
         raise ConfigError("--address: give it once, before the command; a job runs on the cluster it is submitted to")
@@ -38,8 +37,7 @@ def entrypoint(command: list[str], commands_with_ray: Collection[str]) -> str:
 def run_job(line: str, address: str, on_output: Callable[[str], None]) -> EndedJob:
     """Submit an `entrypoint`, pass on its output as it comes, and wait for its end.
 
-    Raises:
-        InputError: no job server answers at the address, or it does not take the job.
+    Raises InputError if no job server answers at the address, or it refuses the job.
     """
     try:
         client = JobSubmissionClient(address)

@@ -227,7 +227,7 @@ class CampaignConfig(_Section):
         if self.select.stratify and not self.pool.metadata:
             raise ValueError(f"select.stratify={self.select.stratify} needs pool.metadata, the file with that column")
         if "vaal" not in self.score.acquisition or len(set(self.score.acquisition)) < len(self.score.acquisition):
-            raise ValueError(f"score.acquisition={self.score.acquisition}: list vaal, and each acquisition once")
+            raise ValueError(f"score.acquisition={self.score.acquisition}: name vaal, and each acquisition once")
         needing = [name for name in self.score.acquisition if "task" in ACQUISITIONS[name].needs]
         if needing and self.train.task == "none":
             raise ValueError(f"score.acquisition={needing[0]} needs a task learner: --set train.task=classification")

@@ -1,4 +1,4 @@
-"""What the train manifest says of the signal, with the setting that fixes each fault, and that in one line."""
+"""The signal and the diagnosis in the train manifest, with the setting that fixes each fault, and as one line."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -45,15 +45,13 @@ def summary(manifest: TrainManifest) -> str:
 
 
 def _findings(diagnosis: "Diagnosis") -> list[str]:
-    """A line for each fault: what it is, and what fixes it."""
+    """A line for each fault, with its fix."""
     from vaal.signal import MIN_HELD_OUT, SATURATED_LOGIT
 
     found = []
     if diagnosis.is_collapsed:
-        found.append(
-            f"the posterior has collapsed, {diagnosis.active_units} of {len(diagnosis.kl_Z)} latent units are active: "
-            "lower train.beta"
-        )
+        active = f"{diagnosis.active_units} of {len(diagnosis.kl_Z)} latent units are active"
+        found.append(f"the posterior has collapsed, {active}: lower train.beta")
     if diagnosis.is_saturated:
         found.append(
             f"the discriminators are saturated, {diagnosis.saturation:.0%} of the held-out logits are beyond "
@@ -63,13 +61,13 @@ def _findings(diagnosis: "Diagnosis") -> list[str]:
         _, low, high = diagnosis.auc
         if min(diagnosis.num_labelled, diagnosis.num_unlabelled) < MIN_HELD_OUT:
             why = (
-                f"{diagnosis.num_labelled} labelled and {diagnosis.num_unlabelled} unlabelled images are held out, and "
-                f"fewer than {MIN_HELD_OUT} of either show nothing: label more"
+                f"{diagnosis.num_labelled} labelled and {diagnosis.num_unlabelled} unlabelled images are held out, at "
+                f"least {MIN_HELD_OUT} of each are needed: label more"
             )
         elif high < 0.5:
             why = (
-                f"the AUC's interval, {low:.2f} to {high:.2f}, is wholly below 0.5: what the discriminators learned "
-                "does not hold for images they did not train on"
+                f"the AUC's interval, {low:.2f} to {high:.2f}, is below 0.5: what the discriminators learned does not "
+                "hold for images that they did not train on"
             )
         else:
             why = (

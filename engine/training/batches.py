@@ -1,13 +1,11 @@
-"""The batches that training reads, and the images that are held out of it.
+"""The batches of training, and the images that are held out from it.
 
-A batch is defined over all streams and cut by worker and micro-batch: which images, folds and noise an update sees
-depends on the configuration and the update's number alone.
+A batch is defined over all streams and cut by worker and micro-batch. So the images, folds and noise of an update
+depend only on the configuration and the update's number.
 """
 
 import math
-import queue
-import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, pairwise
@@ -26,19 +24,19 @@ from engine.training.streams import READ_THREADS, Deal, Pool, UnlabelledStream
 
 T = TypeVar("T")
 FEW_LABELLED = 32
-"""With fewer labelled items a stream than this, every stream draws from all of them: parts would be too unequal."""
+"""With fewer labelled items per stream, every stream draws from all of them: the parts would be too unequal."""
 SAMPLED_SHARDS = 256
-"""From so many shards come the unlabelled images on which the networks of a large pool are judged."""
+"""Number of shards from which the unlabelled images come that judge the networks of a large pool."""
 PREFETCH = 4
-"""Batches that are worked out ahead."""
+"""Batches that are prepared ahead."""
 MOST_BAD = 10_000
-"""After so many images one after another that do not decode, it is no longer chance."""
+"""Training ends after so many consecutive images that do not decode."""
 Position = tuple[str, str, int, int]
 """shard, key, offset, size in bytes."""
 
 
 class Part(NamedTuple):
-    """Which worker this is: rank 0 to world - 1. It reads streams rank, rank + world, ..."""
+    """A worker's rank, 0 to world - 1. It reads streams rank, rank + world, ..."""
 
     rank: int
     world: int
@@ -53,9 +51,12 @@ class Images(NamedTuple):
     pixels_NHWC: NDArray[np.uint8]
     fold_N: NDArray[np.int64]
 
+    def at(self, rows: slice | NDArray[np.int64]) -> "Images":
+        return Images(self.pixels_NHWC[rows], self.fold_N[rows])
+
 
 class MicroBatch(NamedTuple):
-    """What one worker adds to an update in one go: see `vaal.step.Batch`."""
+    """One worker's micro-batch: see `vaal.step.Batch`."""
 
     labelled: Images
     unlabelled: Images
@@ -64,19 +65,19 @@ class MicroBatch(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """The labelled images of some streams, decoded: all of them, their number in the labels, and the rows by stream."""
+    """The decoded labelled images of some streams, their numbers in the list of labels, and the rows of each stream."""
 
     images: Images
     number_N: NDArray[np.int64]
     rows: dict[int, NDArray[np.int64]]
 
     def without(self, leaves_out_N: NDArray[np.bool_]) -> "Labelled":
-        """The same images, of which the streams draw those alone whose number is not left out; all, if none is left."""
+        """The same images, but streams draw none whose number is left out, unless a stream would have none."""
         rows = {stream: part[~leaves_out_N[self.number_N[part]]] for stream, part in self.rows.items()}
         return self._replace(rows=rows) if all(map(len, rows.values())) else self
 
     def draw(self, stream: int, seed: tuple[int, ...], begin: int, count: int) -> NDArray[np.int64]:
-        """Rows `begin` to `begin + count` of a stream's endless passes, each pass in another order."""
+        """Rows `begin` to `begin + count` of a stream's endless passes, each pass in a new order."""
         rows = self.rows[stream]
         drawn: list[NDArray[np.int64]] = []
         for number in range(begin // len(rows), (begin + count - 1) // len(rows) + 1):
@@ -86,7 +87,7 @@ class Labelled(NamedTuple):
 
 
 def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_streams: int, file: Path) -> Labelled:
-    """The labelled images of these streams that train, decoded into `file`; those that do not decode are left out.
+    """The labelled images of these streams that train, decoded into `file`, without those that do not decode.
 
     Raises:
         InputError: a shard changed, or no image of a stream decodes.
@@ -113,22 +114,20 @@ def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_st
 
 
 def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Number and pixels of the images at these places, shard by shard, without those that do not decode."""
+    """Number and pixels of the images at these positions, shard by shard, without those that do not decode."""
     by_shard: dict[str, list[int]] = defaultdict(list)
     for number, position in enumerate(positions):
         by_shard[position[0]].append(number)
     shards = {shard.shard: shard for shard in pool.shards}
 
     def read(name: str) -> list[tuple[int, NDArray[np.uint8]]]:
-        numbers = by_shard[name]
-        ranges = [positions[number][2:] for number in numbers]
-        contents = read_ranges(shards[name], ranges)
-        images = ((number, _decode(pool, content)) for number, content in zip(numbers, contents, strict=True))
+        contents = read_ranges(shards[name], [positions[number][2:] for number in by_shard[name]])
+        images = ((number, _decode(pool, content)) for number, content in zip(by_shard[name], contents, strict=True))
         return [(number, image) for number, image in images if image is not None]
 
     names = sorted(by_shard)
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        # In groups, so that no more than a few shards' images are held at a time.
+        # In groups, to hold only a few shards' images at a time.
         for begin in range(0, len(names), READ_THREADS):
             for images in threads.map(read, names[begin : begin + READ_THREADS]):
                 yield from images
@@ -141,10 +140,20 @@ def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
         return None
 
 
-def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
-    """About `most` unlabelled images to judge the networks on: of those held out, where any are.
+def to_images(pool: Pool, found: Iterable[tuple[str, str, NDArray[np.uint8]]]) -> Images:
+    """Decoded images of these shards and keys, with their folds."""
+    pixels, folds = [], []
+    for shard, key, image in found:
+        pixels.append(image)
+        folds.append(fold_of(shard, key, pool.num_folds))
+    shape = (-1, pool.image.size, pool.image.size, pool.image.channels)
+    return Images(np.array(pixels, np.uint8).reshape(shape), np.array(folds, np.int64))
 
-    Of a pool that was counted, a uniform sample. Of one too large for that, the first items of many shards.
+
+def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
+    """About `most` unlabelled images to judge the networks on: held-out ones, if any are held out.
+
+    For a counted pool this is a uniform sample. For a larger one it is the first items of many shards.
     """
     shards = np.random.default_rng((deal.seed, 1)).permutation(len(pool.shards))
     if deal.counts is not None:
@@ -152,31 +161,31 @@ def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
     else:
         shards = shards[:SAMPLED_SHARDS]
         per_shard, share = math.ceil(most / len(shards)), 1.0
-    side, channels = pool.image.size, pool.image.channels
-    pixels, folds = [], []
-    for shard in (pool.shards[index] for index in shards):
-        items = (
-            item
-            for item in read_shard(shard, pool.image)
-            if not item.fault
-            and not pool.is_labelled(shard.shard, item.key)
-            and pool.is_held_out(shard.shard, item.key) == (pool.held_out > 0)
-            and draw_of(shard.shard, item.key, deal.seed) < share * 2**64
-        )
-        for item in islice(items, per_shard):
-            image = _decode(pool, item.data)
-            if image is not None:
-                pixels.append(image)
-                folds.append(fold_of(shard.shard, item.key, pool.num_folds))
-    return Images(np.array(pixels, np.uint8).reshape(-1, side, side, channels), np.array(folds, np.int64))
+
+    def found() -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
+        for shard in (pool.shards[index] for index in shards):
+            items = (
+                item
+                for item in read_shard(shard, pool.image)
+                if not item.fault
+                and not pool.is_labelled(shard.shard, item.key)
+                and pool.is_held_out(shard.shard, item.key) == (pool.held_out > 0)
+                and draw_of(shard.shard, item.key, deal.seed) < share * 2**64
+            )
+            for item in islice(items, per_shard):
+                image = _decode(pool, item.data)
+                if image is not None:
+                    yield shard.shard, item.key, image
+
+    return to_images(pool, found())
 
 
 class Batches:
-    """One worker's endless batches, each with the state that brings back what follows it.
+    """One worker's endless batches, each with the state from which the next ones follow.
 
     Args:
-        sizes: images of each pool in a batch over all workers; micro-batches; latent units.
-        state: as it came with the last batch that was used, from any number of workers.
+        sizes: images of each pool in a batch, over all workers; micro-batches; latent units.
+        state: the state of the last batch that was used, from any number of workers.
     """
 
     def __init__(
@@ -192,31 +201,23 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[list[MicroBatch], dict[str, Any]]]:
         while True:
-            rows, images, folds, noise = [], [], [], []
+            rows, images, noise = [], [], []
             for stream, unlabelled in self._streams.items():
-                begin = _taken(self._number * self._size, stream, self._deal.num_streams)
-                end = _taken((self._number + 1) * self._size, stream, self._deal.num_streams)
+                # Place g in the sequence of all batches belongs to stream g mod num_streams.
+                ends = (number * self._size - stream for number in (self._number, self._number + 1))
+                begin, end = (-(-end // self._deal.num_streams) for end in ends)
                 rows.append(self._labelled.draw(stream, (self._deal.seed, 2), begin, end - begin))
-                pixels, numbers = self._decode(unlabelled, end - begin)
-                images.append(pixels)
-                folds.append(numbers)
+                images.append(self._decode(unlabelled, end - begin))
                 rng = np.random.default_rng((self._deal.seed, 3, self._number, stream))
                 noise.append(rng.standard_normal((2, end - begin, self._num_latents), np.float32))
             self._number += 1
-            everything = self._labelled.images
-            row_N = np.concatenate(rows)
+            labelled = self._labelled.images.at(np.concatenate(rows))
+            unlabelled_images = Images(*(np.concatenate(part) for part in zip(*images, strict=True)))
             state = {"batch": self._number, "streams": {str(s): u.state() for s, u in self._streams.items()}}
-            yield (
-                self._cut(
-                    Images(everything.pixels_NHWC[row_N], everything.fold_N[row_N]),
-                    Images(np.concatenate(images), np.concatenate(folds)),
-                    np.concatenate(noise, axis=1),
-                ),
-                state,
-            )
+            yield self._cut(labelled, unlabelled_images, np.concatenate(noise, axis=1)), state
 
-    def _decode(self, stream: UnlabelledStream, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """The stream's next images that decode; the others are left to scoring to quarantine."""
+    def _decode(self, stream: UnlabelledStream, count: int) -> Images:
+        """The stream's next images that decode. Scoring quarantines the others."""
         side, channels = self._pool.image.size, self._pool.image.channels
         pixels = np.empty((count, side, side, channels), np.uint8)
         folds: list[int] = []
@@ -230,62 +231,38 @@ class Batches:
                 pixels[len(folds)] = image
                 folds.append(fold_of(self._pool.shards[item.shard].shard, item.key, self._pool.num_folds))
             if num_bad > MOST_BAD and not folds:
-                raise InputError(f"{num_bad} unlabelled images one after another do not decode; see image.max_pixels")
-        return pixels, np.array(folds, np.int64)
+                raise InputError(f"{num_bad} consecutive unlabelled images do not decode; see image.max_pixels")
+        return Images(pixels, np.array(folds, np.int64))
 
     def _cut(self, labelled: Images, unlabelled: Images, noise: NDArray[np.float32]) -> list[MicroBatch]:
         count = len(labelled.fold_N)
         cuts = [count * micro // self._num_micro for micro in range(self._num_micro + 1)]
         return [
             MicroBatch(
-                Images(labelled.pixels_NHWC[begin:end], labelled.fold_N[begin:end]),
-                Images(unlabelled.pixels_NHWC[begin:end], unlabelled.fold_N[begin:end]),
-                np.concatenate([noise[0, begin:end], noise[1, begin:end]]),
+                labelled.at(slice(begin, end)),
+                unlabelled.at(slice(begin, end)),
+                np.concatenate(noise[:, begin:end]),
                 (end - begin) * self._num_micro * self._part.world / self._size,
             )
             for begin, end in pairwise(cuts)
         ]
 
 
-def _taken(items: int, stream: int, num_streams: int) -> int:
-    """How many of the first `items` places of all batches are the stream's: place g is that of stream g mod streams."""
-    return (items - stream + num_streams - 1) // num_streams
-
-
 class Prefetched(Generic[T]):
-    """What an iterable gives, worked out a little ahead in a thread of its own; an error comes out in its place."""
+    """The values of an iterable, computed a little ahead in a thread. An error is raised in its place."""
 
     def __init__(self, source: Iterable[T]) -> None:
-        self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(PREFETCH)
-        self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(source,), daemon=True)
-        self._thread.start()
+        self._source = iter(source)
+        self._thread = ThreadPoolExecutor(1)
+        self._ahead = deque(self._thread.submit(next, self._source) for _ in range(PREFETCH))
 
     def __iter__(self) -> Iterator[T]:
-        while True:
-            value, error = self._queue.get()
-            if error is not None:
-                raise error
-            assert value is not None
-            yield value
+        return self
+
+    def __next__(self) -> T:
+        self._ahead.append(self._thread.submit(next, self._source))
+        return self._ahead.popleft().result()
 
     def close(self) -> None:
-        """Stop working ahead."""
-        self._is_closed.set()
-
-    def _run(self, source: Iterable[T]) -> None:
-        try:
-            for value in source:
-                self._put((value, None))
-                if self._is_closed.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001  (whatever it is, it is the reader's)
-            self._put((None, error))
-
-    def _put(self, value: tuple[T | None, BaseException | None]) -> None:
-        while not self._is_closed.is_set():
-            try:
-                self._queue.put(value, timeout=0.5)
-                return
-            except queue.Full:
-                continue
+        """Stop the thread after its current value."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
-"""How training workers tell the driver how far they are and what they made: an actor between them, and its reader.
+"""An actor through which training workers report progress and results to the driver, and its reader.
 
-Ray Train keeps a worker's report only when a checkpoint comes with it, so results travel this way too.
+Ray Train keeps a worker's report only with a checkpoint, so results travel this way too.
 """
 
 import threading
@@ -16,8 +16,8 @@ POLL_SECONDS = 0.5
 
 
 class _Board:
-    """Holds the latest (steps done, losses), lines for a person, and at the end the result, or the error that no retry
-    will mend."""
+    """Holds the latest (steps done, losses), lines for the log, and at the end the result, or an error that retries
+    cannot fix."""
 
     def __init__(self) -> None:
         self._latest: tuple[int, dict[str, float]] | None = None
@@ -28,27 +28,22 @@ class _Board:
     def note(self, line: str) -> None:
         self._notes.append(line)
 
-    def notes(self) -> list[str]:
-        notes, self._notes = self._notes, []
-        return notes
-
     def show(self, step: int, losses: dict[str, float]) -> None:
         self._latest = (step, losses)
 
-    def read(self) -> tuple[int, dict[str, float]] | None:
-        return self._latest
+    def news(self) -> tuple[tuple[int, dict[str, float]] | None, list[str]]:
+        """The latest step, and the lines since the last call."""
+        notes, self._notes = self._notes, []
+        return self._latest, notes
 
     def finish(self, result: dict[str, Any]) -> None:
         self._result = result
 
-    def result(self) -> dict[str, Any]:
-        return self._result
-
     def fail(self, error: VaalError) -> None:
         self._failure = error
 
-    def failure(self) -> VaalError | None:
-        return self._failure
+    def outcome(self) -> tuple[dict[str, Any], VaalError | None]:
+        return self._result, self._failure
 
 
 Board: Any = ray.remote(num_cpus=0)(_Board)
@@ -58,7 +53,7 @@ Board: Any = ray.remote(num_cpus=0)(_Board)
 def following(
     board: Any, on_step: Callable[[int, dict[str, float]], None], on_note: Callable[[str], None]
 ) -> Iterator[None]:
-    """Call these with whatever is new on the board while the body runs, from a thread of its own."""
+    """Call these with news from the board while the body runs, from another thread."""
     done = threading.Event()
 
     def follow() -> None:
@@ -66,7 +61,7 @@ def following(
         while True:
             is_last = done.wait(POLL_SECONDS)
             try:
-                latest, notes = ray.get([board.read.remote(), board.notes.remote()])
+                latest, notes = ray.get(board.news.remote())
             except ray.exceptions.RayError:
                 return
             for note in notes:

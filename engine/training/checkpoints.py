@@ -1,7 +1,7 @@
-"""A checkpoint's files: written by one worker, read by any number, never trusted unless whole.
+"""A checkpoint's files: written by one worker, read by any number, and used only if whole.
 
-`checkpoint.json` names every other file by its SHA-256. A checkpoint without it was cut off while it was written; one
-whose files do not match was damaged since. Either is passed over for the one before.
+`checkpoint.json` has the SHA-256 of every other file. Without it, writing was interrupted; if a file does not match, it
+was damaged later. In both cases the checkpoint before is used.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ MANIFEST = "checkpoint.json"
 
 
 class Progress(NamedTuple):
-    """How far a run is: iterations done, metrics so far, and the state of the streams and of the guard."""
+    """Progress of a run: iterations done, metrics so far, and the state of the streams and of the guard."""
 
     step: int
     rows: list[dict[str, Any]]
@@ -27,23 +27,23 @@ class Progress(NamedTuple):
 
 
 def write_checkpoint(folder: Path, engines: dict[str, dict[str, Tensor]], progress: Progress) -> None:
-    """Write the engines' full states and the progress; the manifest last.
+    """Write the engines' full states and the progress, the manifest last.
 
     Raises:
-        VaalError: a tensor is not finite, and the checkpoint would not be a good one.
+        VaalError: a tensor is not finite; nothing is written.
     """
-    sha256 = {}
     for name, state in engines.items():
         require_finite(state, name, f"step {progress.step}: ")
     contents = {f"{name}.safetensors": safetensors.torch.save(state) for name, state in engines.items()}
-    for name, content in {**contents, "progress.json": json.dumps(progress._asdict()).encode()}.items():
+    contents["progress.json"] = json.dumps(progress._asdict()).encode()
+    for name, content in contents.items():
         (folder / name).write_bytes(content)
-        sha256[name] = hashlib.sha256(content).hexdigest()
+    sha256 = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     (folder / MANIFEST).write_text(json.dumps({"step": progress.step, "files": sha256}))
 
 
 def fault_of(folder: Path) -> str:
-    """Why a checkpoint is not to be used; empty when it is whole."""
+    """Why a checkpoint must not be used; empty if it is whole."""
     try:
         files = json.loads((folder / MANIFEST).read_bytes())["files"]
         for name, sha256 in files.items():
@@ -57,6 +57,6 @@ def fault_of(folder: Path) -> str:
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], Progress]:
-    """The engines' states by name and the progress of a checkpoint without fault."""
+    """The engines' states by name, and the progress, of a whole checkpoint."""
     engines = {file.stem: safetensors.torch.load(file.read_bytes()) for file in folder.glob("*.safetensors")}
     return engines, Progress(**json.loads((folder / "progress.json").read_bytes()))

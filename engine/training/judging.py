@@ -1,4 +1,4 @@
-"""The end of training, on one worker: the networks as scoring will see them, what they have learnt, and their files."""
+"""The end of training, on one worker: the networks are judged as scoring uses them, and written."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +11,7 @@ from engine.campaign.labels import labelled_values
 from engine.errors import VaalError
 from engine.models.diagnosis import manifest_entries
 from engine.models.weights import make_classifier, make_networks, save_weights, score_function, to_input
-from engine.pool.identity import fold_of
-from engine.training.batches import Images, Position, decoded, unlabelled_sample
+from engine.training.batches import Images, Position, decoded, to_images, unlabelled_sample
 from engine.training.metrics import StepLog
 from engine.training.plan import Job, judges_task
 from engine.training.streams import Pool
@@ -20,7 +19,7 @@ from vaal.assembly import Networks
 from vaal.signal import Diagnosis, Posterior, diagnose
 
 MOST_JUDGED = 5000
-"""Images of each pool on which the networks are judged."""
+"""Most images of each pool on which the networks are judged."""
 BATCH = 256
 
 
@@ -36,10 +35,11 @@ def finish(
     if classes:
         networks = networks._replace(task=make_classifier(job.config, len(classes)))
     for name, state in states.items():
-        _load(getattr(networks, name), state)
+        tensors = {key.partition("/")[2]: tensor for key, tensor in state.items()}
+        getattr(networks, name).load_state_dict(tensors)
     networks = networks.eval().to(device)
     fit_centroid(networks, job.pool, positions, device)
-    # Before anything is judged: a network that is not finite is reported here, by its weight.
+    # Before judging, so that a network that is not finite is reported by its weight.
     files = save_weights(job.folder, networks.files())
     entries = judge(job, networks, positions, device)
     if networks.task is not None:
@@ -50,44 +50,30 @@ def finish(
     return {"files": {**files, **log.save(job.folder)}, "details": details}
 
 
-def judged_labelled(job: Job, positions: list[Position]) -> list[Position]:
-    """The labelled images on which the networks are judged: a seeded choice, of those held out where any are."""
+def judge(job: Job, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
+    """The signal and the diagnosis of networks in eval mode, for the train manifest."""
+    # Held-out images, if any are held out.
     held_out = [p for p in positions if job.pool.is_held_out(p[0], p[1]) == (job.pool.held_out > 0)]
     chosen = np.random.default_rng((job.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
-    return [held_out[number] for number in chosen]
-
-
-def judge(job: Job, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
-    """What the train stage's manifest says of networks in eval mode: the signal and the diagnosis."""
-    labelled, _ = _images(job.pool, judged_labelled(job, positions))
+    labelled, _ = _images(job.pool, [held_out[number] for number in chosen])
     unlabelled = unlabelled_sample(job.pool, job.deal, MOST_JUDGED)
     diagnosis = _judge(networks, score_function(job.config), (labelled, unlabelled), device)
     if networks.discriminators is None:
-        # The score is then a distance: no size of it is beyond what a discriminator can learn from.
+        # The score is then a distance, for which saturation has no meaning.
         diagnosis = diagnosis._replace(saturation=0.0)
     return manifest_entries(diagnosis)
 
 
-def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
-    kinds = ("weight/", "buffer/")
-    module.load_state_dict({k.split("/", 1)[1]: tensor for k, tensor in state.items() if k.startswith(kinds)})
-
-
 def _images(pool: Pool, positions: list[Position]) -> tuple[Images, list[int]]:
-    """The images at these places that decode, and which of the places they are."""
-    numbers, pixels = [], []
-    for number, image in decoded(pool, positions):
-        numbers.append(number)
-        pixels.append(image)
-    side, channels = pool.image.size, pool.image.channels
-    folds = [fold_of(positions[n][0], positions[n][1], pool.num_folds) for n in numbers]
-    return Images(np.array(pixels, np.uint8).reshape(-1, side, side, channels), np.array(folds, np.int64)), numbers
+    """The images at these positions that decode, and the numbers of their positions."""
+    found = list(decoded(pool, positions))
+    return to_images(pool, ((*positions[n][:2], image) for n, image in found)), [number for number, _ in found]
 
 
 def _inputs(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     for begin in range(0, len(images.fold_N), BATCH):
-        part = slice(begin, begin + BATCH)
-        yield to_input(images.pixels_NHWC[part], device), torch.from_numpy(images.fold_N[part]).to(device)
+        pixels_NHWC, fold_N = images.at(slice(begin, begin + BATCH))
+        yield to_input(pixels_NHWC, device), torch.from_numpy(fold_N).to(device)
 
 
 @torch.inference_mode()
@@ -112,7 +98,7 @@ def _judge(networks: Networks, score: Any, pools: tuple[Images, Images], device:
 
 @torch.inference_mode()
 def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], device: torch.device) -> None:
-    """Give the centroid, where there is one, the labelled images that train."""
+    """Fit the centroid, if there is one, to the labelled images that train."""
     if networks.centroid is None:
         return
     assert networks.vae is not None

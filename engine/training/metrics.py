@@ -1,4 +1,4 @@
-"""The losses of a training run: averaged over the workers, to Parquet and TensorBoard, and to whoever follows it."""
+"""The losses of a training run: averaged over the workers, for Parquet, TensorBoard and the progress line."""
 
 import math
 import tempfile
@@ -16,49 +16,47 @@ from engine.training.batches import Part
 from vaal.step import StepLosses
 
 LOG_STEPS = 10
-"""Losses are fetched from the device, averaged over the workers and shown every so many steps."""
+"""Losses are fetched from the device, averaged over the workers and shown after every so many steps."""
 LOSSES = (*StepLosses._fields, "task")
 METRICS_SCHEMA = pa.schema([("step", pa.int32()), ("epoch", pa.int32())] + [(name, pa.float32()) for name in LOSSES])
 
 
 class StepLog:
-    """The losses of all steps so far. `rows` holds them, `board` is told the latest by rank 0.
+    """The losses of all steps so far, in `rows`; rank 0 sends the latest to `board`.
 
-    `waiting` is the share of the run's time in which this worker waited for images.
+    `waiting` is the share of time in which this worker waited for images.
     """
 
     def __init__(self, part: Part, board: Any) -> None:
         self.part, self.board = part, board
         self.rows: list[dict[str, Any]] = []
         self.waiting = 0.0
-        self._pending: list[tuple[int, int, dict[str, Tensor | None]]] = []
+        self._pending: list[tuple[int, int, dict[str, Tensor]]] = []
 
     @property
     def last(self) -> dict[str, float]:
-        """The latest losses of the networks that there are, by name."""
+        """The latest losses by name, without those that the method lacks."""
         return {name: self.rows[-1][name] for name in LOSSES if self.rows[-1][name] is not None}
 
     def add(self, step: int, epoch: int, losses: dict[str, Tensor | None], checkpoint: str) -> None:
-        """Take the losses of a step, None for what there is not; every rank must add the same."""
-        self._pending.append((step, epoch, losses))
+        """Add the losses of a step, None for those it lacks. Every rank must add the same names."""
+        self._pending.append((step, epoch, {name: loss for name, loss in losses.items() if loss is not None}))
         if len(self._pending) >= LOG_STEPS:
             self.flush(checkpoint)
 
     def flush(self, checkpoint: str) -> None:
-        """Bring the rows up to date. A collective. `checkpoint` is the last good one, for the error.
+        """Add all pending steps to the rows. A collective. `checkpoint` is the last good one, for the error.
 
         Raises:
             VaalError: a loss is not finite.
         """
         if not self._pending:
             return
-        names = [[name for name in LOSSES if losses[name] is not None] for _, _, losses in self._pending]
-        flat = [losses[name] for (_, _, losses), present in zip(self._pending, names, strict=True) for name in present]
-        stacked = torch.stack([loss.float() for loss in flat if loss is not None])
+        stacked = torch.stack([loss.float() for _, _, losses in self._pending for loss in losses.values()])
         torch.distributed.all_reduce(stacked)
         values = iter((stacked / self.part.world).tolist())
-        for (step, epoch, _), present in zip(self._pending, names, strict=True):
-            found = {name: next(values) for name in present}
+        for step, epoch, losses in self._pending:
+            found = {name: next(values) for name in losses}
             for name, value in found.items():
                 if not math.isfinite(value):
                     raise VaalError(

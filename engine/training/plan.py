@@ -1,4 +1,4 @@
-"""The plan of a round's training: what is trained on, what is held out, how much is read and who reads it."""
+"""The plan of a round's training: the items that train, the items held out, the iterations, and the streams."""
 
 import math
 from collections import defaultdict
@@ -17,11 +17,11 @@ from vaal.methods import METHODS
 from vaal.step import Updates
 
 HELD_OUT_SHARE = 0.2
-"""Of either pool, where there are no folds: nothing is trained on these items, so that they show what was learnt."""
+"""Share of each pool, without folds, that nothing trains on, so that the networks can be judged on it."""
 
 
 class Job(NamedTuple):
-    """What every worker needs to know."""
+    """What every worker needs to know. `labelled_share` is as in `vaal.losses.LossWeights`."""
 
     config: CampaignConfig
     home: Location
@@ -42,14 +42,14 @@ class Job(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """What an iteration moves, and whether the discriminators take part in it at all, as the VAE's adversaries too."""
+    """The updates of an iteration, and whether the discriminators take part in it, also as the VAE's adversaries."""
 
     updates: Updates
     has_discriminators: bool
 
 
 def phase_of(job: Job, step: int, *, is_holding: bool) -> Phase:
-    """What iteration `step` moves, by the method. `is_holding`: the discriminators are held still, and measured."""
+    """The phase of iteration `step`, by the method. With `is_holding` the discriminators are only measured."""
     train = job.config.train
     discriminators = 0 if is_holding else train.discriminator_steps
     if not METHODS[train.method].vae_first:
@@ -60,33 +60,38 @@ def phase_of(job: Job, step: int, *, is_holding: bool) -> Phase:
 
 
 def plan(campaign: Campaign) -> Job:
-    """What the workers need to know, except the device and the board."""
+    """The job of a round, without the device and the board.
+
+    Raises:
+        InputError: a shard cannot be read, or nothing is left to train on.
+        ConfigError: too few labelled images for the folds or for holding out.
+    """
     config, shards = campaign.config, read_shards(campaign.home)
     train, labelled = config.train, labelled_items(campaign.home)
     num_unlabelled = estimate_num_items(shards) - len(labelled)
     if num_unlabelled < 1:
-        raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; nothing is left to pick")
+        raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     by_shard: dict[str, set[str]] = defaultdict(set)
     for shard, key in labelled:
         by_shard[shard].add(key)
-    # With folds every item is held from one discriminator, and none needs to be held from all.
+    # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
     keys = {shard: frozenset(found) for shard, found in by_shard.items()}
     pool = Pool(shards, config.image, train.folds, keys, held_out)
     if all(pool.is_held_out(*item) for item in labelled):
         raise ConfigError(
-            f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out to "
-            f"judge by, which leaves none of the {len(labelled)} to train on; label more"
+            f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out for "
+            f"the diagnosis, which leaves none of the {len(labelled)} to train on; label more"
         )
     method = METHODS[train.method]
     images_per_step = train.batch_size * method.batches_per_step(train.vae_steps, train.discriminator_steps)
     counts = None
     if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
-        # Whole passes are asked for: then every item is read once in each, and to that end the pool is counted.
+        # There is at least one whole pass. Every item is read once per pass, for which the pool must be counted.
         counts = count_trainable(pool)
         num_unlabelled = int(counts.sum())
         if not num_unlabelled:
-            raise InputError(f"{campaign.home}: the pool has no unlabelled image to train on")
+            raise InputError(f"{campaign.home}: the pool has no unlabelled image to train on; use a larger pool")
     return Job(
         config=config,
         home=campaign.home,
@@ -103,7 +108,7 @@ def plan(campaign: Campaign) -> Job:
 
 
 def judges_task(shard: str, key: str) -> bool:
-    """Whether a labelled image is kept from the task learner, to measure its accuracy by."""
+    """Whether a labelled image is held out from the task learner, to measure its accuracy."""
     return held_out_of(shard, key, HELD_OUT_SHARE)
 
 
@@ -112,7 +117,7 @@ def _is_cross_fitted(train: TrainConfig) -> bool:
 
 
 def _labelled_share(train: TrainConfig, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
-    """Of the labelled items, the share that discriminator k trains on, for every k; empty without folds."""
+    """The share of the labelled items that discriminator k trains on, for every k; empty without folds."""
     if not _is_cross_fitted(train):
         return ()
     folds = [fold_of(*item, train.folds) for item in labelled]

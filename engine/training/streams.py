@@ -1,8 +1,8 @@
-"""How the unlabelled pool is dealt to training: streams that depend on neither workers nor interruptions.
+"""How training reads the unlabelled pool: in streams that do not depend on workers or interruptions.
 
-A pass over the pool is a seeded order of its shards, cut into as many streams as the configuration says. A worker
-reads one stream or several, so one worker and eight see the same batches, and a run goes on with another number of
-workers where it stopped. A stream's state is small: where it reads, and where the items in its shuffle buffer are.
+A pass over the pool is a seeded order of its shards, cut into a configured number of streams. A worker reads one or
+more streams, so any number of workers sees the same batches, and a run can resume with another number. A stream's
+state is small: its position, and the positions of the items in its shuffle buffer.
 """
 
 from collections.abc import Iterator
@@ -21,16 +21,16 @@ from engine.pool.shard import Shard, read_ranges
 
 SHUFFLE_ITEMS = 2000
 SHUFFLE_BYTES = 128 << 20
-"""Bounds on all streams' buffers together. A worker holds its share of them."""
+"""Bounds on the buffers of all streams together. A worker holds its share."""
 READ_THREADS = 8
 MOST_EMPTY_PASSES = 20
-"""A stream's shards may be labelled throughout; after so many passes in a row, all of the pool is taken to be."""
+"""All shards of a stream may be labelled. After this many such passes in a row, training ends with an error."""
 
 
 class Pool(NamedTuple):
-    """What training needs to know of the pool.
+    """The pool for training.
 
-    `labelled` maps a shard to its labelled keys. `held_out` is the share of the items that nothing is trained on.
+    `labelled` maps a shard to its labelled keys. `held_out` is the share of items that nothing trains on.
     """
 
     shards: list[Shard]
@@ -47,7 +47,7 @@ class Pool(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """An image file of the pool, and where it is: the index of its shard in the pool's list, and its byte range."""
+    """An image file of the pool: the index of its shard in the pool's list, its key, byte range and content."""
 
     shard: int
     key: str
@@ -57,7 +57,7 @@ class Encoded(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Of a shard's unlabelled items that train: `first`, `first + step` and so on below `last` (None: to its end)."""
+    """Some of a shard's trainable items: `first`, `first + step`, ... below `last` (None: to the end)."""
 
     shard: int
     first: int
@@ -66,13 +66,12 @@ class Slice(NamedTuple):
 
 
 class Deal(NamedTuple):
-    """Who reads what: a function of the seed, the same on every machine.
+    """Which stream reads which items: a function of the seed, the same on every machine.
 
-    With `counts`, the items of every shard that train, a stream's part of a pass is that part of the pool, to one item:
-    every item is read once a pass, whatever the sizes of the shards. (Items that are fewer than streams are read by
-    each.) Without, whole shards are dealt, none twice a
-    pass: that is for a pool of which training sees a sample, and which is not read to be counted. Shards that are fewer
-    than streams are then read by several, which take turns.
+    With `counts`, the trainable items of every shard, each stream reads an equal part of the pool, to one item, so that
+    every item is read once per pass. (If there are fewer items than streams, each stream reads all.) Without counts,
+    whole shards are dealt, none twice per pass: for a pool that is too large to count and of which training sees a
+    sample. If there are then fewer shards than streams, several streams read a shard in turns.
     """
 
     num_shards: int
@@ -81,7 +80,7 @@ class Deal(NamedTuple):
     counts: NDArray[np.int64] | None
 
     def slices(self, epoch: int, stream: int) -> list[Slice]:
-        """What a stream reads in a pass, in order."""
+        """The slices that a stream reads in a pass, in order."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_shards)
         if self.counts is None:
             if self.num_shards >= self.num_streams:
@@ -105,7 +104,7 @@ class Deal(NamedTuple):
 
 
 def count_trainable(pool: Pool) -> NDArray[np.int64]:
-    """How many unlabelled items of every shard are trained on, (shards,). Reads the whole pool, decodes nothing."""
+    """The number of trainable items of every shard, (shards,) int64. Reads the whole pool, decodes nothing."""
 
     def count(shard: Shard) -> int:
         return sum(1 for _ in _trainable(pool, shard))
@@ -124,8 +123,7 @@ def _trainable(pool: Pool, shard: Shard) -> Iterator[Any]:
 class UnlabelledStream:
     """Endless passes over one stream's part of the pool, shuffled in a buffer that is emptied at the end of a pass.
 
-    Raises:
-        InputError: from `next`: a shard cannot be read, or a whole pass finds nothing to train on.
+    `next` raises InputError if a shard cannot be read, or if passes find nothing to train on.
     """
 
     def __init__(self, pool: Pool, deal: Deal, number: int, state: dict[str, Any] | None = None) -> None:
@@ -148,7 +146,7 @@ class UnlabelledStream:
         return next(self._items)
 
     def state(self) -> dict[str, Any]:
-        """What brings the stream back to where it is, as plain values. Cheap: to be taken with every batch."""
+        """The stream's state, from which it can continue, as plain values. Cheap enough for every batch."""
         return {
             "position": (self._epoch, self._slice, self._read),
             "rng": self._rng.bit_generator.state,
@@ -188,7 +186,7 @@ class UnlabelledStream:
 
 
 def _read_again(pool: Pool, wanted: list[tuple[Any, ...]]) -> list[Encoded]:
-    """The items of a buffer, by byte range, in the order given."""
+    """The items of a buffer, read by byte range, in the order given."""
     found: dict[int, bytes] = {}
     for shard in {item[0] for item in wanted}:
         places = [place for place, item in enumerate(wanted) if item[0] == shard]

@@ -1,7 +1,7 @@
-"""Training: the driver's side. It plans the run, starts Ray Train's workers on it, and completes the stage.
+"""Training on the driver: it plans the run, starts Ray Train's workers, and completes the stage.
 
-A round's training is a function of its fingerprint (configuration, labels, pool); a checkpoint is only taken up by a
-run of the same fingerprint.
+A round's training is a function of its fingerprint (configuration, labels, pool). Only a run of the same fingerprint
+resumes from a checkpoint.
 """
 
 import signal
@@ -77,7 +77,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
 
 
 def describe(campaign: Campaign, manifest: TrainManifest) -> dict[str, Any]:
-    """What a person is shown of a complete stage."""
+    """The summary of a complete stage for the user."""
     findings = enumerate(manifest["diagnosis"]["findings"], 1)
     return {
         "steps": manifest["counts"]["steps"],
@@ -118,21 +118,21 @@ def _fit(job: Job, storage: Location, run_name: str) -> dict[str, Any]:
     try:
         trainer.fit()
     except SystemExit as error:
-        # Ray Train answers Ctrl-C by stopping its workers and leaving the process without a word.
+        # On Ctrl-C Ray Train stops its workers and exits the process silently.
         raise KeyboardInterrupt from error
     except ray.train.WorkerGroupError as error:
-        raise (ray.get(job.board.failure.remote()) or error) from error
+        raise (ray.get(job.board.outcome.remote())[1] or error) from error
     finally:
-        # Ray Train leaves its handler in place, and scoring would then end on Ctrl-C as if it were done.
+        # Ray Train leaves its handler in place, with which Ctrl-C would end scoring as if it were complete.
         signal.signal(signal.SIGINT, on_interrupt)
-    result: dict[str, Any] = ray.get(job.board.result.remote())
+    result: dict[str, Any] = ray.get(job.board.outcome.remote())[0]
     return result
 
 
 def _work(loop_config: dict[str, Any]) -> None:
-    """One worker's training. An error that a person must fix is noted, for Ray retries whatever is raised."""
+    """One worker's training. An error that a user must fix goes to the board, because Ray retries all errors."""
     job: Job = loop_config["job"]
-    if failure := ray.get(job.board.failure.remote()):
+    if failure := ray.get(job.board.outcome.remote())[1]:
         raise failure
     try:
         train_worker(job)

@@ -1,4 +1,4 @@
-"""One worker's training: VAAL's iterations over its part of the batches, from the last whole checkpoint on."""
+"""One worker's training: VAAL's iterations on its part of the batches, from the last whole checkpoint."""
 
 import os
 import tempfile
@@ -28,7 +28,7 @@ TASK_LEARNING_RATE = 1e-3
 
 
 def train_worker(job: Job) -> None:
-    """Train to the end, and on rank 0 write what was trained and tell the board.
+    """Train to the end. Rank 0 writes the networks and reports to the board.
 
     Raises:
         VaalError: a loss is not finite, or a shard cannot be read.
@@ -36,7 +36,7 @@ def train_worker(job: Job) -> None:
     context = ray.train.get_context()
     part = Part(context.get_world_rank(), context.get_world_size())
     if job.device == "cpu":
-        # Ray sets the variable to the worker's CPUs, after torch may have counted those of the machine.
+        # Ray sets the variable to the worker's CPUs, but torch may have counted the machine's before.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     zero.start(job.device)
     positions = [tuple(row.values()) for row in labelled_positions(job.home).to_pylist()]
@@ -51,7 +51,7 @@ def train_worker(job: Job) -> None:
 
 
 class _Feed:
-    """The batches as tensors on the device; `state` follows the last one that was used."""
+    """The batches as tensors on the device; `state` is that of the last batch used."""
 
     def __init__(self, source: Prefetched[Any], device: torch.device, state: dict[str, Any]) -> None:
         self._source, self._device, self.state, self.waited_s = iter(source), device, state, 0.0
@@ -74,7 +74,7 @@ class _Feed:
 
 
 class _Training:
-    """A run's engines, and where it is."""
+    """A run's engines and progress."""
 
     def __init__(self, job: Job, part: Part, positions: list[Position]) -> None:
         self.job, self.part, self.train = job, part, job.config.train
@@ -96,7 +96,7 @@ class _Training:
             self.class_N = torch.tensor([index[labels[p[0], p[1]]] for p in positions], device=self.device)
             self.judges_task_N = np.array([judges_task(*position[:2]) for position in positions])
             task = make_classifier(job.config, len(self.classes))
-            # AdamW, because ZeRO knows it: SGD would need its "untested optimizer" switch.
+            # AdamW, because ZeRO supports it: SGD would need its switch for untested optimizers.
             optimizer = torch.optim.AdamW(task.parameters(), lr=TASK_LEARNING_RATE)
             self.engines["task"] = zero.EngineUpdater(task, optimizer, settings)
         self.log, self.guard = StepLog(part, job.board), MemorisationGuard()
@@ -152,7 +152,7 @@ class _Training:
         return loss
 
     def _watch(self) -> None:
-        """Fetch the losses, and hold the discriminators still when they memorise."""
+        """Fetch the losses, and hold the discriminators if they memorise."""
         self.log.flush(self.checkpoint)
         rows = [row for row in self.log.rows[-LOG_STEPS:] if row["held_out"] is not None]
         if rows:
@@ -160,7 +160,7 @@ class _Training:
             self.guard.observe(trained, held_out, self.train.folds)
 
     def _agree(self, decision: bool) -> bool:
-        """Rank 0's decision, on every rank: clocks differ, and a checkpoint is made by all or none."""
+        """Rank 0's decision, on every rank: clocks differ, but all ranks must write a checkpoint together."""
         flag = torch.tensor([float(decision)], device=self.device)
         torch.distributed.broadcast(flag, src=0)
         return bool(flag.item())
@@ -179,23 +179,21 @@ class _Training:
                 write_checkpoint(Path(folder), states, progress)
                 written = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"step": step}, checkpoint=written)
-        # report returns before the controller has registered the checkpoint: a crash in between would lose it.
-        reported = _reported()
-        self.checkpoint = f"{reported[-1].path} (step {step})"
+        # report returns before the controller has registered the checkpoint, and a crash in between would lose it.
+        self.checkpoint = f"{_reported()[-1].path} (step {step})"
 
     def _restore(self) -> tuple[int, dict[str, Any] | None]:
-        """The iteration to begin with and the streams' state, from the newest checkpoint that is whole."""
+        """The first iteration and the streams' state, from the newest whole checkpoint."""
         candidates = _reported()
-        choice = [-1]
-        if self.part.rank == 0:
-            for number in reversed(range(len(candidates))):
-                with candidates[number].as_directory() as folder:
-                    fault = fault_of(Path(folder))
-                if not fault:
-                    choice = [number]
-                    break
-                line = f"checkpoint {candidates[number].path} is not whole ({fault}); going back to the one before"
-                self.job.board.note.remote(line)
+        choice = [len(candidates) - 1]
+        while self.part.rank == 0 and choice[0] >= 0:
+            with candidates[choice[0]].as_directory() as folder:
+                fault = fault_of(Path(folder))
+            if not fault:
+                break
+            line = f"checkpoint {candidates[choice[0]].path} is not whole ({fault}); going back to the one before"
+            self.job.board.note.remote(line)
+            choice[0] -= 1
         torch.distributed.broadcast_object_list(choice, src=0)
         if choice[0] < 0:
             return 0, None
@@ -206,7 +204,7 @@ class _Training:
             engine.load(states[name])
         self.log.rows, self.guard = progress.rows, MemorisationGuard(**progress.guard)
         self.checkpoint = f"{checkpoint.path} (step {progress.step})"
-        self.job.board.note.remote(f"going on from {self.checkpoint}")
+        self.job.board.note.remote(f"resuming from {self.checkpoint}")
         return progress.step, progress.batches
 
 

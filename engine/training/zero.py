@@ -1,7 +1,7 @@
-"""DeepSpeed ZeRO behind `vaal.step.Updater`, and checkpoints that know nothing of it. The only module with DeepSpeed.
+"""DeepSpeed ZeRO as a `vaal.step.Updater`, with checkpoints that do not depend on it. The only module with DeepSpeed.
 
-A checkpoint holds whole fp32 tensors: weights, buffers and Adam's moments. So a run goes on with another number of
-workers and another ZeRO stage than those it was saved with, which DeepSpeed's own checkpoints refuse.
+A checkpoint holds whole fp32 tensors: weights, buffers and Adam's moments. So a run can resume with another number of
+workers and another ZeRO stage, which DeepSpeed's own checkpoints refuse.
 """
 
 import logging
@@ -24,42 +24,42 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def settings(train: TrainConfig, world: int) -> dict[str, Any]:
-    """DeepSpeed's configuration, which follows from ours alone."""
-    # By default a bucket holds 5e8 elements and stage 3 keeps 1e9 gathered: more than these networks have, so that
-    # nothing would be partitioned while it counts.
+    """DeepSpeed's configuration for our options."""
+    # By default a bucket holds 5e8 elements and stage 3 keeps 1e9 gathered. That is more than these networks have, so
+    # nothing would be partitioned when memory matters.
     zero: dict[str, Any] = {"stage": train.zero_stage} | dict.fromkeys(_BOUNDED, BUCKET_ELEMENTS)
     if train.offload == "optimizer":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
-        # Bookkeeping only: the true number of images varies by one, and `Batch.weight` makes up for it.
+        # For bookkeeping only: the true number of images varies by one, and `Batch.weight` corrects for it.
         "train_micro_batch_size_per_gpu": max(1, train.batch_size // world // train.gradient_accumulation),
         "gradient_accumulation_steps": train.gradient_accumulation,
-        # DeepSpeed clips at 1.0 unless told otherwise.
+        # DeepSpeed's default clips at 1.0.
         "gradient_clipping": train.gradient_clipping,
         "zero_optimization": zero,
-        # With offload DeepSpeed would insist on an optimizer of its own, which is compiled at first use.
+        # With offload DeepSpeed would require its own optimizer, which is compiled at first use.
         "zero_force_ds_cpu_optimizer": False,
-        # bf16 is autocast over fp32 weights: one checkpoint format, and an optimizer that loses nothing.
+        # bf16 is autocast over fp32 weights: one checkpoint format, and no precision is lost in the optimizer.
         "torch_autocast": {"enabled": train.precision == "bf16", "dtype": "bfloat16"},
     }
 
 
 def start(device: str) -> None:
-    """Join DeepSpeed to the process group that there is. To be called before any engine is made."""
+    """Join DeepSpeed to the existing process group. Call it before any engine is made."""
     os.environ["DS_ACCELERATOR"] = device
     import deepspeed
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
-    # init_distributed would compile this operator: minutes and a C++ compiler, for inference on CPUs only; and a
-    # process killed meanwhile leaves a lock on which every later run hangs.
+    # init_distributed would compile this operator, which serves inference on CPUs only. That takes minutes and a C++
+    # compiler, and a process killed meanwhile leaves a lock on which every later run hangs.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if device == "cuda" else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
 
 
 class EngineUpdater:
-    """A DeepSpeed engine over a module and torch's Adam or AdamW, as `vaal.step` sees it."""
+    """A DeepSpeed engine of a module and torch's Adam or AdamW, as a `vaal.step.Updater`."""
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> None:
         import deepspeed
@@ -81,15 +81,12 @@ class EngineUpdater:
         self.engine.step()
 
     def full_state(self, *, keep: bool, moments: bool = True) -> dict[str, Tensor]:
-        """Whole tensors on the CPU: "weight/NAME", "buffer/NAME", and "exp_avg/NAME" and the like with "step".
+        """Whole tensors on the CPU: "weight/NAME", "buffer/NAME" and with `moments` "exp_avg/NAME" etc. and "step".
 
         A collective. Only a worker that keeps the result holds more than one tensor at a time.
         """
-        state: dict[str, Tensor] = {}
-        for name, tensor in self._tensors(moments):
-            if keep:
-                state[name] = tensor.detach().float().cpu().clone().contiguous()
-        return state
+        tensors = self._tensors(moments)
+        return {name: tensor.detach().float().cpu().clone().contiguous() for name, tensor in tensors if keep}
 
     def _tensors(self, moments: bool) -> Iterator[tuple[str, Tensor]]:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
@@ -112,7 +109,7 @@ class EngineUpdater:
             yield "step", torch.tensor(float(self._num_updates()))
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over what `full_state` gave, under any stage and number of workers. A collective."""
+        """Load a result of `full_state` from any stage and number of workers. A collective."""
         import deepspeed
 
         parameters = dict(self.module.named_parameters())
@@ -124,20 +121,15 @@ class EngineUpdater:
                 if self._stage < 3 or torch.distributed.get_rank() == 0:
                     for name, parameter in parameters.items():
                         parameter.copy_(state[f"weight/{name}"])
-            if self._stage == 0:
-                self._load_moments(parameters, state)
-            else:
+            if self._stage > 0:
                 self._load_partitioned(parameters, state)
-
-    def _load_moments(self, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
-        if not float(state["step"]):
-            return
-        for name, parameter in parameters.items():
-            moments = {key: state[f"{key}/{name}"].to(parameter.device, copy=True) for key in _MOMENTS}
-            self._adam().state[parameter] = {"step": state["step"].clone(), **moments}
+            elif float(state["step"]):
+                for name, parameter in parameters.items():
+                    moments = {key: state[f"{key}/{name}"].to(parameter.device, copy=True) for key in _MOMENTS}
+                    self._adam().state[parameter] = {"step": state["step"].clone(), **moments}
 
     def _load_partitioned(self, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
-        """The fp32 master weights and Adam's moments, of which each worker holds a part."""
+        """Load the fp32 master weights and Adam's moments, of which each worker holds a part."""
         from deepspeed.utils import (
             safe_set_full_fp32_param,
             safe_set_full_optimizer_state,
@@ -148,21 +140,17 @@ class EngineUpdater:
         optimizer = self.engine.optimizer
         steps = state["step"]
         if float(steps):
-            # ZeRO allocates the moments in its first step; to be filled they must be there before.
-            for flat in (
-                optimizer.fp32_partitioned_groups_flat
-                if self._stage == 3
-                else optimizer.single_partition_of_fp32_groups
-            ):
-                self._adam().state[flat] = {
-                    "step": steps.clone(), "exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat),
-                }  # fmt: skip
+            # ZeRO would allocate the moments in its first step, and the setters below need them.
+            name = "fp32_partitioned_groups_flat" if self._stage == 3 else "single_partition_of_fp32_groups"
+            for flat in getattr(optimizer, name):
+                zeros = {key: torch.zeros_like(flat) for key in _MOMENTS}
+                self._adam().state[flat] = {"step": steps.clone(), **zeros}
             if self._stage < 3:
                 optimizer._lazy_init_hp_params_optimizer_state()
         for name, parameter in parameters.items():
             values = {key: state[f"{key}/{name}"] for key in _MOMENTS} if float(steps) else {}
             if self._stage == 3:
-                # The setters for whole tensors fail at stage 3 on a size that the workers do not divide.
+                # At stage 3 the setters for whole tensors fail if the number of workers does not divide the size.
                 safe_set_local_fp32_param(parameter, _part(parameter, state[f"weight/{name}"]))
                 for key, value in values.items():
                     safe_set_local_optimizer_state(parameter, _part(parameter, value), key)

@@ -90,7 +90,7 @@ def test_a_killed_worker_changes_no_bit(make_campaign: MakeCampaign, local_ray: 
 
     disturbed = train(make_campaign(*SETTINGS, name="disturbed"), Run("local", kill_once, notes.append))
     assert killed
-    assert any("going on from" in note for note in notes)
+    assert any("resuming from" in note for note in notes)
     assert disturbed["files"] == undisturbed["files"]
     assert disturbed["diagnosis"] == undisturbed["diagnosis"]
 
@@ -151,7 +151,7 @@ def test_a_lost_shard_is_named_and_training_goes_on_from_the_last_whole_checkpoi
     elastic = make_again(campaign, {"train.workers": 4, "train.min_workers": 1, "train.zero_stage": 1})
     manifest = train(elastic, Run(on_progress=lambda _, words: steps.append(step_of(words)), log=notes.append))
     assert "is not whole (vae.safetensors is not what was written); going back to the one before" in notes[0]
-    assert f"going on from {checkpoints[-2]}" in notes[1]
+    assert f"resuming from {checkpoints[-2]}" in notes[1]
     assert steps[0] > 5
     assert_equals_plain_pytorch(campaign, manifest["files"])
     metrics = (campaign.stage("train") / "metrics.parquet").read_table()
