@@ -42,7 +42,7 @@ def import_labels(home: Location, source: Location, shards: list[Shard], image: 
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         found = list(threads.map(lambda name: _scan(source, by_name[name], wanted[name], image), names))
     items = [item for _, positions in found for item in positions]
-    labels = [label_row(wanted[shard][key], shard, key, None, "init") for shard, key, *_ in items]
+    labels = [label_row(wanted[shard][key], source, shard, key, None, "init") for shard, key, *_ in items]
     append_labels(home, "initial", items, labels)
     counts = {name: count for name, (count, _) in zip(names, found, strict=True)}
     return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards]
@@ -57,9 +57,11 @@ def _scan(
         count += 1
         if row := missing.pop(item.key, None):
             if item.fault:
-                raise InputError(f"{source}: line {row['line']}: item {shard.shard}/{item.key} has {item.fault}")
+                where = f"{source}: line {row['line']}: item {shard.shard}/{item.key}"
+                raise InputError(f"{where} has {item.fault}; remove the row, or repair the shard")
             positions.append((shard.shard, item.key, item.offset, item.size_bytes))
     if missing:
         key = min(missing, key=lambda key: missing[key]["line"])
-        raise InputError(f"{source}: line {missing[key]['line']}: no item {key!r} in shard {shard.shard!r}")
+        where = f"{source}: line {missing[key]['line']}"
+        raise InputError(f"{where}: no item {key!r} in shard {shard.shard!r}; correct the key, or remove the row")
     return count, positions

@@ -26,7 +26,7 @@ class Campaign:
         return self.round_home / name
 
     def completed(self, name: str) -> list[Location]:
-        """The complete folders of a stage of this round: at most one, but for the handoff one for each vendor."""
+        """The complete folders of a stage of this round: at most one; of the handoff one for each vendor."""
         folder = self.stage(name)
         folders = [folder / vendor for vendor in folder.folders()] if name == "handoff" else [folder]
         return [folder for folder in folders if is_complete(folder)]

@@ -44,7 +44,7 @@ class Beat(State):
 
 @contextmanager
 def beating(file: Location, state: Callable[[], State]) -> Iterator[None]:
-    """While it is entered, write the state into a file every `BEAT_SECONDS`; at its end, that the run has ended."""
+    """Write the state into a file every `BEAT_SECONDS` while the body runs. At its end the file says so."""
     run = {"host": socket.gethostname(), "pid": os.getpid(), "run": secrets.token_hex(8), "started_at": _now()}
     over = threading.Event()
 

@@ -13,16 +13,15 @@ import pyarrow as pa
 
 from engine.errors import InputError
 from engine.storage.location import Location
+from engine.tables.columns import required
 from engine.tables.rows import Row
 from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
 
 LABELS_SCHEMA = pa.schema(
     [
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),
+        *required(pa.string(), "shard", "key", "label"),
         pa.field("round", pa.int32()),
-        pa.field("source", pa.string(), nullable=False),
+        *required(pa.string(), "source"),
         pa.field("annotator", pa.string()),
         pa.field("labelled_at", pa.timestamp("us", tz="UTC")),
     ]
@@ -64,14 +63,15 @@ def _read_all(folder: Location, schema: pa.Schema) -> pa.Table:
     return pa.concat_tables([schema.empty_table(), *tables])
 
 
-def label_row(row: Row, shard: str, key: str, round_number: int | None, source: str) -> tuple[Any, ...]:
+def label_row(row: Row, file: Location, shard: str, key: str, round_number: int | None, source: str) -> tuple[Any, ...]:
     """A row of LABELS_SCHEMA from a row of a person's file. Raises InputError where `labelled_at` is not a time."""
     moment = row.get("labelled_at") or datetime.now(UTC)
     if isinstance(moment, str):
         try:
             moment = datetime.fromisoformat(moment)
         except ValueError as error:
-            raise InputError(f"line {row['line']}: labelled_at {moment!r} is not an ISO 8601 time") from error
+            why = f"labelled_at {moment!r} is not an ISO 8601 time, like 2026-01-31T12:00:00Z"
+            raise InputError(f"{file}: line {row['line']}: {why}") from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     annotator = row.get("annotator")

@@ -13,7 +13,7 @@ from engine.storage.documents import read_document
 from engine.storage.location import Location
 
 KINDS = {"train": TrainManifest, "scores": ScoresManifest}
-"""Stages of which more than the counts is shown."""
+"""The stages that show more than their counts."""
 
 
 def status(campaign: Campaign) -> dict[str, Any]:

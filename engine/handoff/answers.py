@@ -58,6 +58,6 @@ def ingest(home: Location, source: Location, vendor: str, picked: pa.Table) -> I
             home,
             f"ingest-{digest[:16]}",
             [(i["shard"], i["key"], i["offset"], i["size_bytes"]) for i in items],
-            [label_row(new[i["item_id"]], i["shard"], i["key"], i["round"], vendor) for i in items],
+            [label_row(new[i["item_id"]], source, i["shard"], i["key"], i["round"], vendor) for i in items],
         )
     return Ingested(len(new), repeated, blank)

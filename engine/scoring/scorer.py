@@ -57,7 +57,7 @@ class Scorer:
         self._batch_size = auto if config.score.batch_size == "auto" else config.score.batch_size
 
     def __call__(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> Scores:
-        """Score N images, uint8. A batch that does not fit the memory is halved, for later calls too, and noted.
+        """Score N images, uint8. A batch that does not fit the memory is halved, also for later calls, with a note.
 
         Raises:
             RuntimeError: one image alone does not fit the memory.

@@ -97,8 +97,8 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
 
 
 def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
-    """A uniform random sample of SAMPLE_SIZE items, or all, that could have been picked and were not. Has the columns
-    SAMPLE_COLUMNS; rows are in the order of drawing."""
+    """A uniform random sample of the items that could have been picked and were not: SAMPLE_SIZE of them, or all.
+    Columns are SAMPLE_COLUMNS, rows are in the order of drawing."""
     sources = without(eligible.sources, picks)
     num_picked = Counter(picks["shard"].to_pylist())
     rest_F = eligible.counts.eligible_F - np.array([num_picked[source.record.shard] for source in sources], np.int64)

@@ -51,7 +51,7 @@ class FirstPass(NamedTuple):
 
 
 class RowQuery(NamedTuple):
-    """The `size` lowest of the rows whose logit is at most `bound`, and, if `has_taken`, those that cannot be picked.
+    """The `size` lowest rows with a logit of at most `bound`, and, if `has_taken`, the rows that cannot be picked.
 
     `schema` has shard first, then columns of the files, key and logit among them."""
 

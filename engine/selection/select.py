@@ -149,8 +149,8 @@ def _without_signal(campaign: Campaign, trained: TrainManifest) -> str | None:
         return None
     if method == "refuse":
         raise NotAcceptableError(
-            f"{campaign.stage('train')}: no signal, {interval_of(trained)}: the labelled images cannot be told "
-            "from the rest; label other images, or pick without a signal: --set select.when_no_signal=diversity"
+            f"{campaign.stage('train')}: no signal, {interval_of(trained)}: the labelled images look like the "
+            "rest; label other images, or pick without a signal: --set select.when_no_signal=diversity"
         )
     return method
 

@@ -48,12 +48,8 @@ def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Tab
 def without(sources: Sequence[Source], picks: pa.Table) -> list[Source]:
     """The sources, where these items are taken too."""
     picked = _by_shard(zip(picks["shard"].to_pylist(), picks["key"].to_pylist(), strict=True))
-    return [
-        source._replace(taken=pa.concat_arrays([source.taken, picked[source.record.shard]]))
-        if source.record.shard in picked
-        else source
-        for source in sources
-    ]
+    none = pa.array([], pa.string())
+    return [s._replace(taken=pa.concat_arrays([s.taken, picked.get(s.record.shard, none)])) for s in sources]
 
 
 def _by_shard(items: Iterable[tuple[str, str]]) -> dict[str, pa.Array]:
