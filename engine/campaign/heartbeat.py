@@ -81,11 +81,10 @@ def read_heartbeat(file: Location) -> Beat | None:
         ConfigError: a field is missing, or is not of its type.
     """
     try:
-        return read_document(file, Beat) if file.exists() else None
+        return read_document(file, Beat)
     except InputError:
         if file.exists():
             raise
-        # It was removed before it could be read, because the run has just ended.
         return None
 
 

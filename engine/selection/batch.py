@@ -101,11 +101,8 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
         "control": len(control),
         "picked": rules.options.budget,
     }
-    selection, candidates = (
-        _selection(pools, left, picked, cluster_M, rules),
-        _candidates(pools, left, picked, cluster_M),
-    )
-    return Batch(selection, candidates, counts, choice.objective)
+    made = (pools, left, picked, cluster_M)
+    return Batch(_selection(*made, rules), _candidates(*made), counts, choice.objective)
 
 
 def _control(pools: Pools, rules: Rules) -> pa.Table:

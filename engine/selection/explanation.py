@@ -8,7 +8,7 @@ from engine.campaign.manifests import ScoresManifest, SelectionManifest, read_ma
 from engine.campaign.outstanding import picked_items
 from engine.errors import InputError
 from engine.tables.score_reader import read_scores
-from engine.tables.scores import records_of
+from engine.tables.scores import ShardRecord
 from engine.tables.selections import CANDIDATES_FILE, DUPLICATE, place_of, row_of
 
 Facts = dict[str, Any]
@@ -60,7 +60,7 @@ def _of_candidate(candidate: Facts, place: int, manifest: SelectionManifest) -> 
 
 def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionManifest) -> Facts:
     entries = read_manifest(campaign, "scores", ScoresManifest)["shards"]
-    record = next((record for record in records_of(entries) if record.shard == shard), None)
+    record = next((ShardRecord(**entry) for entry in entries if entry["shard"] == shard), None)
     if record is None:
         raise InputError(f"{shard}: no such shard in the pool; give one of its shards, like {entries[0]['shard']}")
     if row := row_of(read_scores(campaign.stage("scores"), record, ["shard", "key", "logit"]), shard, key):
