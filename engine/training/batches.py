@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.pool.identity import draw_of, fold_of
 from engine.pool.images import DecodeError, decode
-from engine.pool.items import read_shard
 from engine.pool.shard import read_ranges
-from engine.training.streams import READ_THREADS, Deal, Pool, UnlabelledStream
+from engine.training.streams import READ_THREADS, Deal, Pool, UnlabelledStream, unlabelled
 
 T = TypeVar("T")
 FEW_LABELLED = 32
@@ -33,6 +32,8 @@ MOST_BAD = 10_000
 """Training ends after so many consecutive images that do not decode."""
 Position = tuple[str, str, int, int]
 """shard, key, offset, size in bytes."""
+Decoded = tuple[str, str, NDArray[np.uint8]]
+"""shard, key, pixels."""
 
 
 class Part(NamedTuple):
@@ -92,25 +93,22 @@ def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_st
     Raises:
         InputError: a shard changed, or no image of a stream decodes.
     """
-    training = [n for n, p in enumerate(positions) if not pool.is_held_out(p[0], p[1])]
+    training = [n for n, position in enumerate(positions) if not pool.is_held_out(*position[:2])]
     shared = len(training) < FEW_LABELLED * num_streams
     wanted = {stream: training if shared else training[stream::num_streams] for stream in streams}
     numbers = sorted({number for part in wanted.values() for number in part})
-    side, channels = pool.image.size, pool.image.channels
-    shape = (max(1, len(numbers)), side, side, channels)
+    shape = (max(1, len(numbers)), *_shape_of(pool))
     pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
     rows: dict[int, int] = {}
-    folds: list[int] = []
     for number, image in decoded(pool, [positions[number] for number in numbers]):
-        pixels[len(folds)] = image
-        rows[numbers[number]] = len(folds)
-        shard, key, *_ = positions[numbers[number]]
-        folds.append(fold_of(shard, key, pool.num_folds))
+        pixels[len(rows)] = image
+        rows[numbers[number]] = len(rows)
     by_stream = {stream: np.array([rows[n] for n in part if n in rows], np.int64) for stream, part in wanted.items()}
     if any(not len(part) for part in by_stream.values()):
         raise InputError(f"none of {len(numbers)} labelled images decodes; see image.max_pixels and the shards")
-    images = Images(pixels[: len(folds)], np.array(folds, dtype=np.int64))
-    return Labelled(images, np.array(sorted(rows, key=rows.__getitem__), np.int64), by_stream)
+    folds = [fold_of(*positions[number][:2], pool.num_folds) for number in rows]
+    images = Images(pixels[: len(rows)], np.array(folds, np.int64))
+    return Labelled(images, np.array(list(rows), np.int64), by_stream)
 
 
 def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -140,14 +138,17 @@ def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
         return None
 
 
-def to_images(pool: Pool, found: Iterable[tuple[str, str, NDArray[np.uint8]]]) -> Images:
+def to_images(pool: Pool, found: Iterable[Decoded]) -> Images:
     """Decoded images of these shards and keys, with their folds."""
     pixels, folds = [], []
     for shard, key, image in found:
         pixels.append(image)
         folds.append(fold_of(shard, key, pool.num_folds))
-    shape = (-1, pool.image.size, pool.image.size, pool.image.channels)
-    return Images(np.array(pixels, np.uint8).reshape(shape), np.array(folds, np.int64))
+    return Images(np.array(pixels, np.uint8).reshape(-1, *_shape_of(pool)), np.array(folds, np.int64))
+
+
+def _shape_of(pool: Pool) -> tuple[int, int, int]:
+    return pool.image.size, pool.image.size, pool.image.channels
 
 
 def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
@@ -162,22 +163,13 @@ def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
         shards = shards[:SAMPLED_SHARDS]
         per_shard, share = math.ceil(most / len(shards)), 1.0
 
-    def found() -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
-        for shard in (pool.shards[index] for index in shards):
-            items = (
-                item
-                for item in read_shard(shard, pool.image)
-                if not item.fault
-                and not pool.is_labelled(shard.shard, item.key)
-                and pool.is_held_out(shard.shard, item.key) == (pool.held_out > 0)
-                and draw_of(shard.shard, item.key, deal.seed) < share * 2**64
-            )
-            for item in islice(items, per_shard):
-                image = _decode(pool, item.data)
-                if image is not None:
-                    yield shard.shard, item.key, image
-
-    return to_images(pool, found())
+    found: list[Decoded] = []
+    for shard in (pool.shards[index] for index in shards):
+        items = unlabelled(pool, shard, held_out=pool.held_out > 0)
+        drawn = (item for item in items if draw_of(shard.shard, item.key, deal.seed) < share * 2**64)
+        images = ((shard.shard, item.key, _decode(pool, item.data)) for item in islice(drawn, per_shard))
+        found += [(name, key, image) for name, key, image in images if image is not None]
+    return to_images(pool, found)
 
 
 class Batches:
@@ -201,38 +193,34 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[list[MicroBatch], dict[str, Any]]]:
         while True:
-            rows, images, noise = [], [], []
-            for stream, unlabelled in self._streams.items():
+            rows, noise = [], []
+            images: list[Decoded] = []
+            for stream, source in self._streams.items():
                 # Place g in the sequence of all batches belongs to stream g mod num_streams.
                 ends = (number * self._size - stream for number in (self._number, self._number + 1))
                 begin, end = (-(-end // self._deal.num_streams) for end in ends)
                 rows.append(self._labelled.draw(stream, (self._deal.seed, 2), begin, end - begin))
-                images.append(self._decode(unlabelled, end - begin))
+                images += self._decode(source, end - begin)
                 rng = np.random.default_rng((self._deal.seed, 3, self._number, stream))
                 noise.append(rng.standard_normal((2, end - begin, self._num_latents), np.float32))
             self._number += 1
             labelled = self._labelled.images.at(np.concatenate(rows))
-            unlabelled_images = Images(*(np.concatenate(part) for part in zip(*images, strict=True)))
             state = {"batch": self._number, "streams": {str(s): u.state() for s, u in self._streams.items()}}
-            yield self._cut(labelled, unlabelled_images, np.concatenate(noise, axis=1)), state
+            yield self._cut(labelled, to_images(self._pool, images), np.concatenate(noise, axis=1)), state
 
-    def _decode(self, stream: UnlabelledStream, count: int) -> Images:
+    def _decode(self, stream: UnlabelledStream, count: int) -> list[Decoded]:
         """The stream's next images that decode. Scoring quarantines the others."""
-        side, channels = self._pool.image.size, self._pool.image.channels
-        pixels = np.empty((count, side, side, channels), np.uint8)
-        folds: list[int] = []
-        num_bad = 0
-        while len(folds) < count:
-            items = list(islice(stream, count - len(folds)))
-            for item, image in zip(items, self._threads.map(lambda i: _decode(self._pool, i.data), items), strict=True):
-                if image is None:
-                    num_bad += 1
-                    continue
-                pixels[len(folds)] = image
-                folds.append(fold_of(self._pool.shards[item.shard].shard, item.key, self._pool.num_folds))
-            if num_bad > MOST_BAD and not folds:
-                raise InputError(f"{num_bad} consecutive unlabelled images do not decode; see image.max_pixels")
-        return Images(pixels, np.array(folds, np.int64))
+        found: list[Decoded] = []
+        num_read = 0
+        while len(found) < count:
+            items = list(islice(stream, count - len(found)))
+            num_read += len(items)
+            images = zip(items, self._threads.map(lambda item: _decode(self._pool, item.data), items), strict=True)
+            shards = self._pool.shards
+            found += [(shards[item.shard].shard, item.key, image) for item, image in images if image is not None]
+            if num_read > MOST_BAD and not found:
+                raise InputError(f"{num_read} consecutive unlabelled images do not decode; see image.max_pixels")
+        return found
 
     def _cut(self, labelled: Images, unlabelled: Images, noise: NDArray[np.float32]) -> list[MicroBatch]:
         count = len(labelled.fold_N)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.config.options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import held_out_of
-from engine.pool.items import read_shard
+from engine.pool.items import Item, read_shard
 from engine.pool.shard import Shard, read_ranges
 
 SHUFFLE_ITEMS = 2000
@@ -92,32 +92,27 @@ class Deal(NamedTuple):
         begin, end = (total * part // self.num_streams for part in (stream, stream + 1))
         if total < self.num_streams:
             begin, end = 0, total
-        found = []
-        for place in range(int(np.searchsorted(ends, begin, side="right")), self.num_shards):
-            start = int(ends[place] - self.counts[order[place]])
-            if start >= end:
-                break
-            if self.counts[order[place]]:
-                last = min(end, int(ends[place])) - start
-                found.append(Slice(int(order[place]), max(begin - start, 0), last, 1))
-        return found
+        starts = ends - self.counts[order]
+        first, last = np.maximum(starts, begin) - starts, np.minimum(ends, end) - starts
+        return [Slice(int(order[n]), int(first[n]), int(last[n]), 1) for n in np.flatnonzero(first < last)]
 
 
 def count_trainable(pool: Pool) -> NDArray[np.int64]:
     """The number of trainable items of every shard, (shards,) int64. Reads the whole pool, decodes nothing."""
 
     def count(shard: Shard) -> int:
-        return sum(1 for _ in _trainable(pool, shard))
+        return sum(1 for _ in unlabelled(pool, shard, held_out=False))
 
     with ThreadPoolExecutor(READ_THREADS) as threads:
         return np.fromiter(threads.map(count, pool.shards), np.int64, len(pool.shards))
 
 
-def _trainable(pool: Pool, shard: Shard) -> Iterator[Any]:
+def unlabelled(pool: Pool, shard: Shard, *, held_out: bool) -> Iterator[Item]:
+    """The unlabelled items without a fault of a shard: those that are held out, or those that are not."""
     for item in read_shard(shard, pool.image):
-        if item.fault or pool.is_labelled(shard.shard, item.key) or pool.is_held_out(shard.shard, item.key):
-            continue
-        yield item
+        place = shard.shard, item.key
+        if not item.fault and not pool.is_labelled(*place) and pool.is_held_out(*place) == held_out:
+            yield item
 
 
 class UnlabelledStream:
@@ -179,7 +174,8 @@ class UnlabelledStream:
         while self._slice < len(slices):
             shard, first, last, step = slices[self._slice]
             begin = first + self._read * step
-            for item in islice(_trainable(self._pool, self._pool.shards[shard]), begin, last, step):
+            items = unlabelled(self._pool, self._pool.shards[shard], held_out=False)
+            for item in islice(items, begin, last, step):
                 self._read += 1
                 yield Encoded(shard, item.key, item.offset, item.size_bytes, item.data)
             self._slice, self._read = self._slice + 1, 0
