@@ -18,7 +18,7 @@ from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.training.batches import Batches, Labelled, Part, Prefetched, cache_labelled
 from engine.training.judging import fit_centroid, judge
-from engine.training.plan import Job, phase_of, plan
+from engine.training.plan import TrainingPlan, phase_of, plan_training
 from tests.updater import OptimizerUpdater
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 
@@ -31,7 +31,7 @@ class Learnt(NamedTuple):
 
     networks: Networks
     entries: dict[str, Any]
-    job: Job
+    plan: TrainingPlan
 
 
 def leave() -> NoReturn:
@@ -49,15 +49,15 @@ def positions_of(campaign: Campaign) -> list[Any]:
 
 
 def batches_of(
-    job: Job, labelled: Labelled, part: Part, num_latents: int, state: dict[str, Any] | None = None
+    plan: TrainingPlan, labelled: Labelled, part: Part, num_latents: int, state: dict[str, Any] | None = None
 ) -> Batches:
-    sizes = (job.config.train.batch_size, job.config.train.gradient_accumulation, num_latents)
-    return Batches(job.pool, labelled, job.deal, part, sizes, state)
+    sizes = (plan.config.train.batch_size, plan.config.train.gradient_accumulation, num_latents)
+    return Batches(plan.pool, labelled, plan.deal, part, sizes, state)
 
 
-def labelled_of(job: Job, campaign: Campaign, part: Part, file: Path) -> Labelled:
-    num_streams = job.deal.num_streams
-    return cache_labelled(job.pool, positions_of(campaign), part.streams(num_streams), num_streams, file)
+def labelled_of(plan: TrainingPlan, campaign: Campaign, part: Part, file: Path) -> Labelled:
+    num_streams = plan.deal.num_streams
+    return cache_labelled(plan.pool, positions_of(campaign), part.streams(num_streams), num_streams, file)
 
 
 def to_batch(part: Any) -> Batch:
@@ -69,11 +69,11 @@ def to_batch(part: Any) -> Batch:
 
 
 def optimize(
-    job: Job, campaign: Campaign, networks: Networks, *, guarded: bool = True,
+    plan: TrainingPlan, campaign: Campaign, networks: Networks, *, guarded: bool = True,
     on_step: Callable[[int, Any], None] = lambda *_: None,
 ) -> None:  # fmt: skip
     """Train the networks in place as the engine does, with one worker."""
-    train = job.config.train
+    train = plan.config.train
     vae, discriminators = (
         module and OptimizerUpdater(
             module, torch.optim.Adam(module.parameters(), lr=train.learning_rate),
@@ -83,12 +83,12 @@ def optimize(
     )  # fmt: skip
     guard, seen = MemorisationGuard(), []
     with tempfile.TemporaryDirectory() as scratch:
-        labelled = labelled_of(job, campaign, Part(0, 1), Path(scratch) / "labelled")
-        source = Prefetched(batches_of(job, labelled, Part(0, 1), networks.num_latents))
+        labelled = labelled_of(plan, campaign, Part(0, 1), Path(scratch) / "labelled")
+        source = Prefetched(batches_of(plan, labelled, Part(0, 1), networks.num_latents))
         feed = ([to_batch(part) for part in parts] for parts, _ in source)
-        for step in range(job.num_steps):
-            updates, has_discriminators = phase_of(job, step, is_holding=guard.is_holding)
-            losses = vaal_step(vae, discriminators if has_discriminators else None, feed, job.weights, updates)
+        for step in range(plan.num_steps):
+            updates, has_discriminators = phase_of(plan, step, is_holding=guard.is_holding)
+            losses = vaal_step(vae, discriminators if has_discriminators else None, feed, plan.weights, updates)
             on_step(step, losses)
             if losses.discriminator is not None and losses.held_out is not None:
                 seen.append((float(losses.discriminator), float(losses.held_out)))
@@ -102,30 +102,30 @@ def learn(campaign: Campaign, *, guarded: bool = True, num_threads: int = 1) -> 
 
     For images of 8 px a second thread brings little, and on a machine that does something else it costs much.
     """
-    job, networks = plan(campaign), make_networks(campaign.config)
+    plan, networks = plan_training(campaign), make_networks(campaign.config)
     num_before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
-        optimize(job, campaign, networks, guarded=guarded)
+        optimize(plan, campaign, networks, guarded=guarded)
         networks, positions = networks.eval(), positions_of(campaign)
-        fit_centroid(networks, job.pool, positions, CPU)
-        return Learnt(networks, judge(job, networks, positions, CPU), job)
+        fit_centroid(networks, plan.pool, positions, CPU)
+        return Learnt(networks, judge(plan, networks, positions, CPU), plan)
     finally:
         torch.set_num_threads(num_before)
 
 
 def share_of_picks(learnt: Learnt, budget: int, is_wanted: Callable[[str, str], bool]) -> float:
     """Of the `budget` unlabelled items with the lowest scores, the share that is wanted."""
-    job = learnt.job
+    plan = learnt.plan
     scores, wanted = [], []
-    for shard in job.pool.shards:
-        items = [i for i in read_shard(shard, job.pool.image) if i.key not in job.pool.labelled.get(shard.shard, ())]
-        image = job.pool.image
+    for shard in plan.pool.shards:
+        items = [i for i in read_shard(shard, plan.pool.image) if i.key not in plan.pool.labelled.get(shard.shard, ())]
+        image = plan.pool.image
         pixels = np.stack([decode(i.data, image) for i in items])
-        folds = torch.tensor([fold_of(shard.shard, i.key, job.pool.num_folds) for i in items])
+        folds = torch.tensor([fold_of(shard.shard, i.key, plan.pool.num_folds) for i in items])
         parts = torch.arange(len(items)).split(256)
         inputs = ((to_input(pixels[part.numpy()], CPU), folds[part]) for part in parts)
-        scores += [score_function(job.config)(learnt.networks, *part)[0].numpy() for part in inputs]
+        scores += [score_function(plan.config)(learnt.networks, *part)[0].numpy() for part in inputs]
         wanted += [is_wanted(shard.shard, i.key) for i in items]
     order = np.argsort(np.concatenate(scores), kind="stable")[:budget]
     return float(np.array(wanted)[order].mean())

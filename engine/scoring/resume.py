@@ -38,7 +38,7 @@ LEDGER_SCHEMA = pa.schema(
 """A row a record; `errors` is JSON."""
 
 
-class Plan(NamedTuple):
+class ScoringPlan(NamedTuple):
     """All shards as they are now, the file of each, the records of the committed ones, and the others."""
 
     shards: list[Shard]
@@ -47,8 +47,8 @@ class Plan(NamedTuple):
     todo: list[Shard]
 
 
-def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> Plan:
-    """Plan scoring with these `inputs`. Files that do not belong to the plan are removed, and that is logged.
+def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> ScoringPlan:
+    """ScoringPlan scoring with these `inputs`. Files that do not belong to the plan are removed, and that is logged.
 
     A shard that failed in an earlier run is done again. The largest shards come first, so that all workers end at about
     the same time.
@@ -63,7 +63,7 @@ def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> Plan:
     todo = [shard for shard in shards if shard.shard not in committed]
     if len(todo) < len(shards):
         log(f"{len(shards) - len(todo):,} of {len(shards):,} shards are committed already")
-    return Plan(shards, files, committed, sorted(todo, key=lambda shard: -shard.size_bytes))
+    return ScoringPlan(shards, files, committed, sorted(todo, key=lambda shard: -shard.size_bytes))
 
 
 def refresh(campaign: Campaign, log: Log) -> tuple[list[Shard], int]:

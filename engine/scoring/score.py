@@ -21,7 +21,7 @@ from engine.config.options import CampaignConfig, result_values
 from engine.pool.manifest import write_shards
 from engine.scoring.drafts import Draft
 from engine.scoring.quarantine import require_acceptable
-from engine.scoring.resume import Ledger, Plan, make_plan, refresh
+from engine.scoring.resume import Ledger, ScoringPlan, make_plan, refresh
 from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
 from engine.tables.scores import ShardRecord, count_errors, records_of
@@ -122,7 +122,7 @@ def _is_outdated(campaign: Campaign, manifest: ScoresManifest, inputs: dict[str,
     return True
 
 
-def _complete(campaign: Campaign, plan: Plan, inputs: dict[str, str], device: str) -> ScoresManifest:
+def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], device: str) -> ScoresManifest:
     if is_complete(campaign.stage("scores")):
         # Another run that started at the same moment was faster; its files are the same.
         return read_manifest(campaign, "scores", ScoresManifest)
@@ -157,7 +157,7 @@ def _counted(chunks: Iterator[pa.Table], tally: Tally, run: Run) -> Iterator[dic
             run.log(note)
 
 
-def _commit(campaign: Campaign, plan: Plan, rows: Iterator[dict[str, Any]]) -> Iterator[ShardRecord]:
+def _commit(campaign: Campaign, plan: ScoringPlan, rows: Iterator[dict[str, Any]]) -> Iterator[ShardRecord]:
     """Commit each shard as its last chunk arrives. Yields its record."""
     left = {shard.shard for shard in plan.todo}
     drafts: dict[str, Draft] = {}

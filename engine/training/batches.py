@@ -90,8 +90,7 @@ class Labelled(NamedTuple):
 def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_streams: int, file: Path) -> Labelled:
     """The labelled images of these streams that train, decoded into `file`, without those that do not decode.
 
-    Raises:
-        InputError: a shard changed, or no image of a stream decodes.
+    Raises InputError if a shard changed, or no image of a stream decodes.
     """
     training = [n for n, position in enumerate(positions) if not pool.is_held_out(*position[:2])]
     shared = len(training) < FEW_LABELLED * num_streams

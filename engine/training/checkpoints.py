@@ -6,19 +6,22 @@ was damaged later. In both cases the checkpoint before is used.
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
+from engine.config.options import TrainConfig
 from engine.models.weights import require_finite
 
 MANIFEST = "checkpoint.json"
 
 
-class Progress(NamedTuple):
-    """Progress of a run: iterations done, metrics so far, and the state of the streams and of the guard."""
+class RunState(NamedTuple):
+    """RunState of a run: iterations done, metrics so far, and the state of the streams and of the guard."""
 
     step: int
     rows: list[dict[str, Any]]
@@ -26,7 +29,33 @@ class Progress(NamedTuple):
     guard: dict[str, Any]
 
 
-def write_checkpoint(folder: Path, engines: dict[str, dict[str, Tensor]], progress: Progress) -> None:
+class Schedule:
+    """When a checkpoint is due: every `train.checkpoint_steps` iterations, and by age, `train.checkpoint_seconds`."""
+
+    def __init__(self, train: TrainConfig, device: torch.device) -> None:
+        self._train, self._device = train, device
+        self._begin = time.monotonic()
+
+    def is_due(self, steps: int, *, by_age: bool) -> bool:
+        """Whether one is due after so many iterations. With `by_age` it is a collective, and rank 0's clock counts.
+
+        Clocks differ, but all ranks must write a checkpoint together.
+        """
+        if self._train.checkpoint_steps and steps % self._train.checkpoint_steps == 0:
+            return True
+        if not by_age:
+            return False
+        is_old = time.monotonic() - self._begin > self._train.checkpoint_seconds
+        flag = torch.tensor([float(is_old)], device=self._device)
+        torch.distributed.broadcast(flag, src=0)
+        return bool(flag.item())
+
+    def restart(self) -> None:
+        """A checkpoint was made now."""
+        self._begin = time.monotonic()
+
+
+def write_checkpoint(folder: Path, engines: dict[str, dict[str, Tensor]], progress: RunState) -> None:
     """Write the engines' full states and the progress, the manifest last.
 
     Raises:
@@ -56,7 +85,7 @@ def fault_of(folder: Path) -> str:
     return ""
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], Progress]:
+def read_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], RunState]:
     """The engines' states by name, and the progress, of a whole checkpoint."""
     engines = {file.stem: safetensors.torch.load(file.read_bytes()) for file in folder.glob("*.safetensors")}
-    return engines, Progress(**json.loads((folder / "progress.json").read_bytes()))
+    return engines, RunState(**json.loads((folder / "progress.json").read_bytes()))

@@ -13,7 +13,7 @@ from engine.models.diagnosis import manifest_entries
 from engine.models.weights import make_classifier, make_networks, save_weights, score_function, to_input
 from engine.training.batches import Images, Position, decoded, to_images, unlabelled_sample
 from engine.training.metrics import StepLog
-from engine.training.plan import Job, judges_task
+from engine.training.plan import TrainingPlan, judges_task
 from engine.training.streams import Pool
 from vaal.assembly import Networks
 from vaal.signal import Diagnosis, Posterior, diagnose
@@ -22,42 +22,49 @@ MOST_JUDGED = 5000
 """Most images of each pool on which the networks are judged."""
 BATCH = 256
 
+State = dict[str, Tensor]
+"""Of an engine: see `engine.training.zero.EngineUpdater.full_state`."""
+
 
 def finish(
-    job: Job, states: dict[str, dict[str, Tensor]], positions: list[Position], classes: list[str], log: StepLog
+    plan: TrainingPlan,
+    states: dict[str, dict[str, Tensor]],
+    positions: list[Position],
+    classes: list[str],
+    log: StepLog,
 ) -> dict[str, Any]:
     """Write weights and metrics, and judge the networks on the images held out. Returns `files` and `details`.
 
     Raises:
         VaalError: a weight is not finite.
     """
-    networks, device = make_networks(job.config), torch.device(job.device)
+    networks, device = make_networks(plan.config), torch.device(plan.device)
     if classes:
-        networks = networks._replace(task=make_classifier(job.config, len(classes)))
+        networks = networks._replace(task=make_classifier(plan.config, len(classes)))
     for name, state in states.items():
         tensors = {key.partition("/")[2]: tensor for key, tensor in state.items()}
         getattr(networks, name).load_state_dict(tensors)
     networks = networks.eval().to(device)
-    fit_centroid(networks, job.pool, positions, device)
+    fit_centroid(networks, plan.pool, positions, device)
     # Before judging, so that a network that is not finite is reported by its weight.
-    files = save_weights(job.folder, networks.files())
-    entries = judge(job, networks, positions, device)
+    files = save_weights(plan.folder, networks.files())
+    entries = judge(plan, networks, positions, device)
     if networks.task is not None:
         judging = [position for position in positions if judges_task(*position[:2])][:MOST_JUDGED]
-        accuracy = _accuracy(networks.task, classes, job, judging, device)
+        accuracy = _accuracy(networks.task, classes, plan, judging, device)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
-    return {"files": {**files, **log.save(job.folder)}, "details": details}
+    return {"files": {**files, **log.save(plan.folder)}, "details": details}
 
 
-def judge(job: Job, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
+def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
     """The signal and the diagnosis of networks in eval mode, for the train manifest."""
     # Held-out images, if any are held out.
-    held_out = [p for p in positions if job.pool.is_held_out(p[0], p[1]) == (job.pool.held_out > 0)]
-    chosen = np.random.default_rng((job.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
-    labelled, _ = _images(job.pool, [held_out[number] for number in chosen])
-    unlabelled = unlabelled_sample(job.pool, job.deal, MOST_JUDGED)
-    diagnosis = _judge(networks, score_function(job.config), (labelled, unlabelled), device)
+    held_out = [p for p in positions if plan.pool.is_held_out(p[0], p[1]) == (plan.pool.held_out > 0)]
+    chosen = np.random.default_rng((plan.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
+    labelled, _ = _images(plan.pool, [held_out[number] for number in chosen])
+    unlabelled = unlabelled_sample(plan.pool, plan.deal, MOST_JUDGED)
+    diagnosis = _judge(networks, score_function(plan.config), (labelled, unlabelled), device)
     if networks.discriminators is None:
         # The score is then a distance, for which saturation has no meaning.
         diagnosis = diagnosis._replace(saturation=0.0)
@@ -115,10 +122,10 @@ def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], devi
 
 @torch.inference_mode()
 def _accuracy(
-    task: nn.Module, classes: list[str], job: Job, positions: list[Position], device: torch.device
+    task: nn.Module, classes: list[str], plan: TrainingPlan, positions: list[Position], device: torch.device
 ) -> float | None:
-    images, numbers = _images(job.pool, positions)
-    values = labelled_values(job.home)
+    images, numbers = _images(plan.pool, positions)
+    values = labelled_values(plan.home)
     truth = torch.tensor([classes.index(values[positions[number][:2]]) for number in numbers])
     predicted = [task(x_BCHW).argmax(dim=1).cpu() for x_BCHW, _ in _inputs(images, device)]
     return float((torch.cat(predicted) == truth).float().mean()) if predicted else None

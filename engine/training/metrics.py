@@ -47,8 +47,7 @@ class StepLog:
     def flush(self, checkpoint: str) -> None:
         """Add all pending steps to the rows. A collective. `checkpoint` is the last good one, for the error.
 
-        Raises:
-            VaalError: a loss is not finite.
+        Raises VaalError if a loss is not finite.
         """
         if not self._pending:
             return

@@ -20,7 +20,7 @@ HELD_OUT_SHARE = 0.2
 """Share of each pool, without folds, that nothing trains on, so that the networks can be judged on it."""
 
 
-class Job(NamedTuple):
+class TrainingPlan(NamedTuple):
     """What every worker needs to know. `labelled_share` is as in `vaal.losses.LossWeights`."""
 
     config: CampaignConfig
@@ -48,19 +48,19 @@ class Phase(NamedTuple):
     has_discriminators: bool
 
 
-def phase_of(job: Job, step: int, *, is_holding: bool) -> Phase:
+def phase_of(plan: TrainingPlan, step: int, *, is_holding: bool) -> Phase:
     """The phase of iteration `step`, by the method. With `is_holding` the discriminators are only measured."""
-    train = job.config.train
+    train = plan.config.train
     discriminators = 0 if is_holding else train.discriminator_steps
     if not METHODS[train.method].vae_first:
         return Phase(Updates(train.vae_steps, discriminators), has_discriminators=True)
-    if 2 * step < job.num_steps:
+    if 2 * step < plan.num_steps:
         return Phase(Updates(train.vae_steps, 0), has_discriminators=False)
     return Phase(Updates(0, discriminators), has_discriminators=True)
 
 
-def plan(campaign: Campaign) -> Job:
-    """The job of a round, without the device and the board.
+def plan_training(campaign: Campaign) -> TrainingPlan:
+    """The plan of a round, without the device and the board.
 
     Raises:
         InputError: a shard cannot be read, or nothing is left to train on.
@@ -92,7 +92,7 @@ def plan(campaign: Campaign) -> Job:
         num_unlabelled = int(counts.sum())
         if not num_unlabelled:
             raise InputError(f"{campaign.home}: the pool has no unlabelled image to train on; use a larger pool")
-    return Job(
+    return TrainingPlan(
         config=config,
         home=campaign.home,
         folder=campaign.stage("train"),

@@ -24,7 +24,7 @@ from engine.errors import VaalError
 from engine.models.diagnosis import summary
 from engine.storage.location import Location
 from engine.training.board import Board, following
-from engine.training.plan import Job, plan
+from engine.training.plan import TrainingPlan, plan_training
 from engine.training.worker import train_worker
 
 MAX_FAILURES = 2
@@ -43,32 +43,32 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
         return read_manifest(campaign, "train", TrainManifest)
     check_budget(campaign)
     labels = labels_fingerprints(campaign.home)
-    job = plan(campaign)
+    plan = plan_training(campaign)
     config = campaign.config
-    pool_print = fingerprint(shards=[shard[:4] for shard in job.pool.shards])
+    pool_print = fingerprint(shards=[shard[:4] for shard in plan.pool.shards])
     run_name = fingerprint(
-        labels=labels, pool=pool_print, steps=job.num_steps,
+        labels=labels, pool=pool_print, steps=plan.num_steps,
         image=result_values(config.image), train=result_values(config.train),
     )[:16]  # fmt: skip
 
     def on_step(step: int, losses: dict[str, float]) -> None:
-        run.on_progress(step / job.num_steps, f"step {step} of {job.num_steps}, {_in_words(losses)}")
+        run.on_progress(step / plan.num_steps, f"step {step} of {plan.num_steps}, {_in_words(losses)}")
 
     with ray_session(run.address):
         board = Board.remote()
         device = choose_device(config.device, config.train.min_workers or config.train.workers, run.address)
-        job = job._replace(device=device, board=board)
+        plan = plan._replace(device=device, board=board)
         with following(board, on_step, run.log):
-            result = _fit(job, folder / "checkpoint", run_name)
+            result = _fit(plan, folder / "checkpoint", run_name)
     return write_manifest(
         campaign,
         "train",
         TrainManifest,
         inputs={**labels, "pool": pool_print},
         counts={
-            "labelled": sum(map(len, job.pool.labelled.values())),
-            "unlabelled_estimate": job.images_per_epoch,
-            "steps": job.num_steps,
+            "labelled": sum(map(len, plan.pool.labelled.values())),
+            "unlabelled_estimate": plan.images_per_epoch,
+            "steps": plan.num_steps,
         },
         files=result["files"],
         device=device,
@@ -92,14 +92,14 @@ def _in_words(losses: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
 
 
-def _fit(job: Job, storage: Location, run_name: str) -> dict[str, Any]:
-    train = job.config.train
-    on_gpu = job.device == "cuda"
+def _fit(plan: TrainingPlan, storage: Location, run_name: str) -> dict[str, Any]:
+    train = plan.config.train
+    on_gpu = plan.device == "cuda"
     num_cpus = 1 if on_gpu else cpus_per_worker(train.workers)
     num_workers = (train.min_workers, train.workers) if 0 < train.min_workers < train.workers else train.workers
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"job": job},
+        train_loop_config={"plan": plan},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=cast("int", num_workers),
@@ -121,21 +121,21 @@ def _fit(job: Job, storage: Location, run_name: str) -> dict[str, Any]:
         # On Ctrl-C Ray Train stops its workers and exits the process silently.
         raise KeyboardInterrupt from error
     except ray.train.WorkerGroupError as error:
-        raise (ray.get(job.board.outcome.remote())[1] or error) from error
+        raise (ray.get(plan.board.outcome.remote())[1] or error) from error
     finally:
         # Ray Train leaves its handler in place, with which Ctrl-C would end scoring as if it were complete.
         signal.signal(signal.SIGINT, on_interrupt)
-    result: dict[str, Any] = ray.get(job.board.outcome.remote())[0]
+    result: dict[str, Any] = ray.get(plan.board.outcome.remote())[0]
     return result
 
 
 def _work(loop_config: dict[str, Any]) -> None:
     """One worker's training. An error that a user must fix goes to the board, because Ray retries all errors."""
-    job: Job = loop_config["job"]
-    if failure := ray.get(job.board.outcome.remote())[1]:
+    plan: TrainingPlan = loop_config["plan"]
+    if failure := ray.get(plan.board.outcome.remote())[1]:
         raise failure
     try:
-        train_worker(job)
+        train_worker(plan)
     except VaalError as error:
-        ray.get(job.board.fail.remote(error))
+        ray.get(plan.board.fail.remote(error))
         raise

@@ -17,17 +17,17 @@ from engine.campaign.labels import labelled_positions, labelled_values
 from engine.models.weights import make_classifier, make_networks, to_input
 from engine.training import zero
 from engine.training.batches import Batches, Images, Labelled, MicroBatch, Part, Position, Prefetched, cache_labelled
-from engine.training.checkpoints import Progress, fault_of, read_checkpoint, write_checkpoint
+from engine.training.checkpoints import RunState, Schedule, fault_of, read_checkpoint, write_checkpoint
 from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
-from engine.training.plan import Job, judges_task, phase_of
+from engine.training.plan import TrainingPlan, judges_task, phase_of
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 from vaal.task import task_step
 
 TASK_LEARNING_RATE = 1e-3
 
 
-def train_worker(job: Job) -> None:
+def train_worker(plan: TrainingPlan) -> None:
     """Train to the end. Rank 0 writes the networks and reports to the board.
 
     Raises:
@@ -35,19 +35,19 @@ def train_worker(job: Job) -> None:
     """
     context = ray.train.get_context()
     part = Part(context.get_world_rank(), context.get_world_size())
-    if job.device == "cpu":
+    if plan.device == "cpu":
         # Ray sets the variable to the worker's CPUs, but torch may have counted the machine's before.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    zero.start(job.device)
-    positions = [tuple(row.values()) for row in labelled_positions(job.home).to_pylist()]
-    training = _Training(job, part, positions)
+    zero.start(plan.device)
+    positions = [tuple(row.values()) for row in labelled_positions(plan.home).to_pylist()]
+    training = _Training(plan, part, positions)
     with tempfile.TemporaryDirectory() as scratch:
-        streams = part.streams(job.deal.num_streams)
-        labelled = cache_labelled(job.pool, positions, streams, job.deal.num_streams, Path(scratch) / "labelled")
+        streams = part.streams(plan.deal.num_streams)
+        labelled = cache_labelled(plan.pool, positions, streams, plan.deal.num_streams, Path(scratch) / "labelled")
         training.run(labelled)
     states = {name: engine.full_state(keep=part.rank == 0, moments=False) for name, engine in training.engines.items()}
     if part.rank == 0:
-        ray.get(job.board.finish.remote(finish(job, states, positions, training.classes, training.log)))
+        ray.get(plan.board.finish.remote(finish(plan, states, positions, training.classes, training.log)))
 
 
 class _Feed:
@@ -76,10 +76,10 @@ class _Feed:
 class _Training:
     """A run's engines and progress."""
 
-    def __init__(self, job: Job, part: Part, positions: list[Position]) -> None:
-        self.job, self.part, self.train = job, part, job.config.train
-        self.device = torch.device(job.device)
-        networks = make_networks(job.config)
+    def __init__(self, plan: TrainingPlan, part: Part, positions: list[Position]) -> None:
+        self.plan, self.part, self.train = plan, part, plan.config.train
+        self.device = torch.device(plan.device)
+        networks = make_networks(plan.config)
         self.num_latents = networks.num_latents
         modules = {"vae": networks.vae, "discriminators": networks.discriminators}
         settings, learning_rate = zero.settings(self.train, part.world), self.train.learning_rate
@@ -90,46 +90,43 @@ class _Training:
         }
         self.classes: list[str] = []
         if self.train.task == "classification":
-            labels = labelled_values(job.home)
+            labels = labelled_values(plan.home)
             self.classes = sorted(set(labels.values()))
             index = {name: number for number, name in enumerate(self.classes)}
             self.class_N = torch.tensor([index[labels[p[0], p[1]]] for p in positions], device=self.device)
             self.judges_task_N = np.array([judges_task(*position[:2]) for position in positions])
-            task = make_classifier(job.config, len(self.classes))
+            task = make_classifier(plan.config, len(self.classes))
             # AdamW, because ZeRO supports it: SGD would need its switch for untested optimizers.
             optimizer = torch.optim.AdamW(task.parameters(), lr=TASK_LEARNING_RATE)
             self.engines["task"] = zero.EngineUpdater(task, optimizer, settings)
-        self.log, self.guard = StepLog(part, job.board), MemorisationGuard()
+        self.log, self.guard = StepLog(part, plan.board), MemorisationGuard()
         self.checkpoint = "none yet"
 
     def run(self, labelled: Labelled) -> None:
         """All iterations from the last checkpoint on."""
-        job, train = self.job, self.train
+        plan, train = self.plan, self.train
         first, state = self._restore()
         sizes = (train.batch_size, train.gradient_accumulation, self.num_latents)
-        prefetched = Prefetched(Batches(job.pool, labelled, job.deal, self.part, sizes, state))
+        prefetched = Prefetched(Batches(plan.pool, labelled, plan.deal, self.part, sizes, state))
         feed = _Feed(prefetched, self.device, state or {})
         vae, discriminators = self.engines.get("vae"), self.engines.get("discriminators")
         task_images = labelled.without(self.judges_task_N) if self.classes else labelled
-        begin = last_checkpoint = time.monotonic()
+        begin, schedule = time.monotonic(), Schedule(train, self.device)
         try:
-            for step in range(first, job.num_steps):
-                updates, has_discriminators = phase_of(job, step, is_holding=self.guard.is_holding)
+            for step in range(first, plan.num_steps):
+                updates, has_discriminators = phase_of(plan, step, is_holding=self.guard.is_holding)
                 adversary = discriminators if has_discriminators else None
-                with torch.autocast(job.device, torch.bfloat16, enabled=train.precision == "bf16"):
-                    losses = vaal_step(vae, adversary, feed, job.weights, updates)._asdict()
+                with torch.autocast(plan.device, torch.bfloat16, enabled=train.precision == "bf16"):
+                    losses = vaal_step(vae, adversary, feed, plan.weights, updates)._asdict()
                     losses["task"] = self._move_task(task_images, step) if self.classes else None
-                epoch = int(step * job.images_per_step / job.images_per_epoch)
+                epoch = int(step * plan.images_per_step / plan.images_per_epoch)
                 self.log.add(step, epoch, losses, self.checkpoint)
                 is_logged = (step + 1) % LOG_STEPS == 0
                 if is_logged:
                     self._watch()
-                is_due = train.checkpoint_steps and (step + 1) % train.checkpoint_steps == 0
-                if is_logged and not is_due:
-                    is_due = self._agree(time.monotonic() - last_checkpoint > train.checkpoint_seconds)
-                if is_due and step + 1 < job.num_steps:
+                if schedule.is_due(step + 1, by_age=is_logged) and step + 1 < plan.num_steps:
                     self._save(step + 1, feed.state)
-                    last_checkpoint = time.monotonic()
+                    schedule.restart()
             self.log.flush(self.checkpoint)
         finally:
             prefetched.close()
@@ -140,14 +137,14 @@ class _Training:
         train, engine = self.train, self.engines["task"]
         rows = []
         for stream in labelled.rows:
-            begin, end = (number * train.batch_size // self.job.deal.num_streams for number in (step, step + 1))
+            begin, end = (number * train.batch_size // self.plan.deal.num_streams for number in (step, step + 1))
             rows.append(labelled.draw(stream, (train.seed, 4), begin, max(1, end - begin)))
         row_N = np.concatenate(rows)
         loss = torch.zeros((), device=self.device)
         for row in np.array_split(row_N, train.gradient_accumulation):
             x_BCHW = to_input(labelled.images.pixels_NHWC[row], self.device)
             label_B = self.class_N[torch.from_numpy(labelled.number_N[row]).to(self.device)]
-            share = len(row) / len(row_N) * len(rows) * self.part.world / self.job.deal.num_streams
+            share = len(row) / len(row_N) * len(rows) * self.part.world / self.plan.deal.num_streams
             loss += share * task_step(engine, x_BCHW, label_B, share * train.gradient_accumulation)
         return loss
 
@@ -159,12 +156,6 @@ class _Training:
             trained, held_out = (float(np.mean([row[key] for row in rows])) for key in ("discriminator", "held_out"))
             self.guard.observe(trained, held_out, self.train.folds)
 
-    def _agree(self, decision: bool) -> bool:
-        """Rank 0's decision, on every rank: clocks differ, but all ranks must write a checkpoint together."""
-        flag = torch.tensor([float(decision)], device=self.device)
-        torch.distributed.broadcast(flag, src=0)
-        return bool(flag.item())
-
     def _save(self, step: int, state: dict[str, Any]) -> None:
         self.log.flush(self.checkpoint)
         parts: list[dict[str, Any]] = [{}] * self.part.world
@@ -175,7 +166,7 @@ class _Training:
             if self.part.rank == 0:
                 streams = {number: stream for part in parts for number, stream in part.items()}
                 guard = {"gap": self.guard.gap, "is_holding": self.guard.is_holding}
-                progress = Progress(step, self.log.rows, {"batch": state["batch"], "streams": streams}, guard)
+                progress = RunState(step, self.log.rows, {"batch": state["batch"], "streams": streams}, guard)
                 write_checkpoint(Path(folder), states, progress)
                 written = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"step": step}, checkpoint=written)
@@ -192,7 +183,7 @@ class _Training:
             if not fault:
                 break
             line = f"checkpoint {candidates[choice[0]].path} is not whole ({fault}); going back to the one before"
-            self.job.board.note.remote(line)
+            self.plan.board.note.remote(line)
             choice[0] -= 1
         torch.distributed.broadcast_object_list(choice, src=0)
         if choice[0] < 0:
@@ -204,7 +195,7 @@ class _Training:
             engine.load(states[name])
         self.log.rows, self.guard = progress.rows, MemorisationGuard(**progress.guard)
         self.checkpoint = f"{checkpoint.path} (step {progress.step})"
-        self.job.board.note.remote(f"resuming from {self.checkpoint}")
+        self.plan.board.note.remote(f"resuming from {self.checkpoint}")
         return progress.step, progress.batches
 
 

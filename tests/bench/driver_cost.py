@@ -32,7 +32,7 @@ from engine.pool.items import Item, read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.shard import Shard
 from engine.scoring.chunks import Chunk
-from engine.scoring.resume import Ledger, Plan
+from engine.scoring.resume import Ledger, ScoringPlan
 from engine.scoring.score import _commit, _counted
 from engine.scoring.scorer import Scorer
 from engine.scoring.tally import Tally
@@ -75,7 +75,7 @@ def renamed(rows: list[pa.Table], shards: list[Shard]) -> Iterator[pa.Table]:
 def take_in(campaign: Campaign, rows: list[pa.Table], shard_items: int, total: int, run: str) -> Cost:
     """The driver's part of scoring `total` items, as `engine.scoring.score.score` does it."""
     shards = [Shard(f"{run}-{n:06d}.tar", "", 1000 * shard_items, "", None) for n in range(total // shard_items)]
-    plan = Plan(shards, {shard.shard: f"{shard.shard}.parquet" for shard in shards}, {}, shards)
+    plan = ScoringPlan(shards, {shard.shard: f"{shard.shard}.parquet" for shard in shards}, {}, shards)
     tally = Tally(sum(shard.size_bytes for shard in shards), len(shards), {})
     ledger = Ledger(campaign.stage("ledger"))
     begin, cpu_begin = time.perf_counter(), time.process_time()

@@ -39,7 +39,7 @@ from engine.models.weights import make_networks
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.training.batches import PREFETCH, Part, Prefetched
-from engine.training.plan import plan
+from engine.training.plan import plan_training
 from tests.learn import batches_of, labelled_of, to_batch
 from tests.rounds import write_shard
 from tests.updater import OptimizerUpdater
@@ -83,15 +83,15 @@ class Training:
     """Networks, and a source of batches; `waited` are the seconds of each iteration's wait."""
 
     def __init__(self, campaign: Campaign, kind: str, scratch: Path) -> None:
-        self.job = plan(campaign)
+        self.plan = plan_training(campaign)
         networks = make_networks(campaign.config)
         self.vae, self.discriminators = (
             OptimizerUpdater(m, torch.optim.Adam(m.parameters(), lr=campaign.config.train.learning_rate))
             for m in networks[:2]
             if m is not None
         )
-        labelled = labelled_of(self.job, campaign, Part(0, 1), scratch / kind)
-        self.batches: Iterable[Any] = batches_of(self.job, labelled, Part(0, 1), networks.num_latents)
+        labelled = labelled_of(self.plan, campaign, Part(0, 1), scratch / kind)
+        self.batches: Iterable[Any] = batches_of(self.plan, labelled, Part(0, 1), networks.num_latents)
         if kind == "prefetched":
             self.batches = Prefetched(self.batches)
         elif kind == "one batch again":
@@ -108,7 +108,7 @@ class Training:
             yield [to_batch(part) for part in parts]
 
     def step(self) -> None:
-        vaal_step(self.vae, self.discriminators, self.feed, self.job.weights, Updates())
+        vaal_step(self.vae, self.discriminators, self.feed, self.plan.weights, Updates())
 
 
 def stall(campaign: Campaign, folder: Path, num_rounds: int, block: int) -> None:
@@ -142,10 +142,10 @@ def memory_main(home: str) -> None:
         for _ in range(WARM_UP):
             run.step()
         trained = resident_bytes(peak=True)
-        num_batches = int(run.job.images_per_epoch / campaign.config.train.batch_size)
+        num_batches = int(run.plan.images_per_epoch / campaign.config.train.batch_size)
         for _ in itertools.islice(run.batches, num_batches):
             pass
-    print(json.dumps({"trained": trained, "passed": resident_bytes(peak=True), "images": run.job.images_per_epoch}))
+    print(json.dumps({"trained": trained, "passed": resident_bytes(peak=True), "images": run.plan.images_per_epoch}))
 
 
 def memory(campaign: Campaign) -> float:

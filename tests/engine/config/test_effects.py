@@ -32,7 +32,7 @@ from engine.simulation.demo_pools import DemoPool
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
 from engine.training import train, zero
-from engine.training.plan import phase_of, plan
+from engine.training.plan import phase_of, plan_training
 from tests.conftest import pretend_trained
 from tests.fabricate import fabricate_scores
 from tests.rounds import encoded
@@ -94,8 +94,8 @@ def listed(bench: Bench, config: CampaignConfig) -> Any:
 
 
 def planned(bench: Bench, config: CampaignConfig) -> Any:
-    job = plan(dataclasses.replace(bench.campaign(bench.base), config=config))
-    return job.num_steps, job.weights, phase_of(job, 0, is_holding=False)
+    plan = plan_training(dataclasses.replace(bench.campaign(bench.base), config=config))
+    return plan.num_steps, plan.weights, phase_of(plan, 0, is_holding=False)
 
 
 def networks(bench: Bench, config: CampaignConfig) -> Any:
@@ -115,9 +115,9 @@ def cluster(bench: Bench, config: CampaignConfig) -> Any:
     """What Ray Train is asked for."""
     bench.patch.setattr(train, "cpus_per_worker", lambda _: 1)
     bench.patch.setattr(train, "TorchTrainer", stop)
-    job = plan(dataclasses.replace(bench.campaign(bench.base), config=config))
+    plan = plan_training(dataclasses.replace(bench.campaign(bench.base), config=config))
     with pytest.raises(Stopped) as stopped:
-        train._fit(job._replace(device="cpu"), Location("/nowhere"), "name")
+        train._fit(plan._replace(device="cpu"), Location("/nowhere"), "name")
     asked = stopped.value.args[-1]
     return str(asked["scaling_config"].num_workers), asked["run_config"].checkpoint_config.num_to_keep
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.models.weights import make_networks
-from engine.training.plan import phase_of, plan
+from engine.training.plan import phase_of, plan_training
 from tests.constructed import missing_mode
 from tests.learn import learn, optimize, share_of_picks
 from vaal.step import Updates
@@ -34,10 +34,10 @@ def test_an_ablation_finds_the_missing_mode(tmp_path: Path, method: str) -> None
 def test_a_frozen_vae_is_trained_alone_and_then_left_as_it_is(tmp_path: Path) -> None:
     settings = ("train.max_steps=5", "train.method=frozen_vae", "train.discriminator_steps=2", "train.vae_steps=3")
     made = missing_mode(tmp_path, 0, *settings)
-    job, networks = plan(made.campaign), make_networks(made.campaign.config)
-    phases = [phase_of(job, step, is_holding=False) for step in range(job.num_steps)]
+    plan, networks = plan_training(made.campaign), make_networks(made.campaign.config)
+    phases = [phase_of(plan, step, is_holding=False) for step in range(plan.num_steps)]
     assert phases == [(Updates(3, 0), False)] * 3 + [(Updates(0, 2), True)] * 2
-    assert phase_of(job, 4, is_holding=True).updates == Updates(0, 0)
+    assert phase_of(plan, 4, is_holding=True).updates == Updates(0, 0)
     assert networks.vae is not None
     assert networks.discriminators is not None
     states = []
@@ -46,8 +46,8 @@ def test_a_frozen_vae_is_trained_alone_and_then_left_as_it_is(tmp_path: Path) ->
         modules = (networks.vae, networks.discriminators)
         states.append([torch.cat([p.detach().flatten() for p in module.parameters()]) for module in modules if module])
 
-    optimize(job, made.campaign, networks, guarded=False, on_step=keep)
-    for step in range(1, job.num_steps):
+    optimize(plan, made.campaign, networks, guarded=False, on_step=keep)
+    for step in range(1, plan.num_steps):
         moved = [not torch.equal(now, before) for now, before in zip(states[step], states[step - 1], strict=True)]
         assert moved == ([True, False] if step < 3 else [False, True])
 

@@ -10,7 +10,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
-from engine.scoring.resume import Ledger, Plan, file_name, make_plan, read_ledger
+from engine.scoring.resume import Ledger, ScoringPlan, file_name, make_plan, read_ledger
 from engine.simulation.demo_pools import DemoPool
 from engine.tables.scores import records_of
 from tests.conftest import MakeCampaign, pretend_trained
@@ -26,12 +26,12 @@ def campaign(tmp_path: Path, make_campaign: MakeCampaign, pool: DemoPool) -> Cam
     return make_campaign(f"pool.root={root}", shards=[f"{root}/*.tar"])
 
 
-def plan(campaign: Campaign, **inputs: str) -> tuple[Plan, list[str]]:
+def plan(campaign: Campaign, **inputs: str) -> tuple[ScoringPlan, list[str]]:
     log: list[str] = []
     return make_plan(campaign, {**INPUTS, **inputs}, log.append), log
 
 
-def commit(campaign: Campaign, made: Plan, *numbers: int, ledger: bool = True) -> None:
+def commit(campaign: Campaign, made: ScoringPlan, *numbers: int, ledger: bool = True) -> None:
     book = Ledger(campaign.stage("ledger"))
     for number in numbers:
         shard = made.shards[number].shard
@@ -41,7 +41,7 @@ def commit(campaign: Campaign, made: Plan, *numbers: int, ledger: bool = True) -
     book.close()
 
 
-def left(made: Plan) -> list[int]:
+def left(made: ScoringPlan) -> list[int]:
     names = [shard.shard for shard in made.shards]
     return sorted(names.index(shard.shard) for shard in made.todo)
 

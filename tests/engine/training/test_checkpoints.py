@@ -12,11 +12,11 @@ from engine.errors import VaalError
 from engine.models.weights import make_networks, save_weights
 from engine.storage.location import Location
 from engine.training.batches import Part
-from engine.training.checkpoints import Progress, fault_of, read_checkpoint, write_checkpoint
+from engine.training.checkpoints import RunState, fault_of, read_checkpoint, write_checkpoint
 from engine.training.metrics import LOG_STEPS, LOSSES, StepLog
 from tests.conftest import MakeCampaign
 
-PROGRESS = Progress(7, [{"step": 6, "epoch": 0, "task": None}], {"batch": 7, "streams": {"0": {}}}, {"gap": 0.25})
+PROGRESS = RunState(7, [{"step": 6, "epoch": 0, "task": None}], {"batch": 7, "streams": {"0": {}}}, {"gap": 0.25})
 
 
 @pytest.fixture

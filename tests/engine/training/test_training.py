@@ -22,7 +22,7 @@ from engine.pool.identity import held_out_of
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.simulation.demo_pools import DemoPool
-from engine.training.plan import HELD_OUT_SHARE, plan
+from engine.training.plan import HELD_OUT_SHARE, plan_training
 from engine.training.train import train
 from tests.conftest import MakeCampaign
 from tests.learn import optimize
@@ -40,7 +40,7 @@ def quiet(_: str) -> None: ...
 
 def assert_equals_plain_pytorch(campaign: Campaign, files: dict[str, str]) -> None:
     expected = make_networks(campaign.config)
-    optimize(plan(campaign), campaign, expected)
+    optimize(plan_training(campaign), campaign, expected)
     found = load_networks(campaign.stage("train"), campaign.config, files)
     for network, plain in zip(found[:2], expected[:2], strict=True):
         assert network is not None and plain is not None  # noqa: PT018
@@ -186,9 +186,9 @@ def test_labels_that_cannot_train_are_refused_before_anything_starts(
     labels.write_text(f"shard,key,label\n{shard},{key},1\n")
     campaign = make_campaign(labels=labels, name="one")
     with pytest.raises(ConfigError, match="all 1 labelled images fall into one fold"):
-        plan(campaign)
+        plan_training(campaign)
     held_out = next(item for item in pool.oracle if held_out_of(*item, HELD_OUT_SHARE))
     labels.write_text(f"shard,key,label\n{held_out[0]},{held_out[1]},1\n")
     campaign = make_campaign("train.folds=1", labels=labels, name="held out")
     with pytest.raises(ConfigError, match="leaves none of the 1 to train on; label more"):
-        plan(campaign)
+        plan_training(campaign)

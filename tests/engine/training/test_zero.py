@@ -19,7 +19,7 @@ from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.simulation.demo_pools import DemoPool
-from engine.training.plan import plan
+from engine.training.plan import plan_training
 from tests.engine.training import zero_worker
 from tests.engine.training.zero_worker import STEPS, VARIANT
 from tests.learn import optimize
@@ -86,7 +86,7 @@ def plain_variant(runs: Runs) -> dict[str, Tensor]:
 
 def plain_weights(campaign: Campaign) -> dict[str, Tensor]:
     networks = make_networks(campaign.config)
-    optimize(plan(campaign), campaign, networks, guarded=False)
+    optimize(plan_training(campaign), campaign, networks, guarded=False)
     modules = {"vae": networks.vae, "discriminators": networks.discriminators}
     return {f"{m}/weight/{key}": p for m, module in modules.items() if module for key, p in module.named_parameters()}
 

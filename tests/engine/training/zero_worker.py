@@ -21,8 +21,8 @@ from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.training import zero
 from engine.training.batches import Part
-from engine.training.checkpoints import Progress, fault_of, read_checkpoint, write_checkpoint
-from engine.training.plan import Job, plan
+from engine.training.checkpoints import RunState, fault_of, read_checkpoint, write_checkpoint
+from engine.training.plan import TrainingPlan, plan_training
 from tests.learn import batches_of, labelled_of, leave, to_batch
 from vaal.losses import LossWeights
 from vaal.step import Updates, vaal_step
@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, campaign: Campaign, part: Part, scratch: Path) -> None:
         self.campaign, self.part, self.train = campaign, part, campaign.config.train
-        self.job: Job = plan(campaign)
+        self.plan: TrainingPlan = plan_training(campaign)
         networks = make_networks(campaign.config)
         self.num_latents = networks.num_latents
         settings = zero.settings(self.train, part.world)
@@ -45,11 +45,11 @@ class Run:
             for name, m in (("vae", networks.vae), ("discriminators", networks.discriminators))
             if m is not None
         }
-        self.labelled = labelled_of(self.job, campaign, part, scratch / f"labelled-{part.rank}")
+        self.labelled = labelled_of(self.plan, campaign, part, scratch / f"labelled-{part.rank}")
         self.state: dict[str, Any] | None = None
 
     def steps(self, first: int, last: int) -> None:
-        batches = iter(batches_of(self.job, self.labelled, self.part, self.num_latents, self.state))
+        batches = iter(batches_of(self.plan, self.labelled, self.part, self.num_latents, self.state))
 
         def feed() -> Any:
             for parts, state in batches:
@@ -58,7 +58,7 @@ class Run:
 
         source, train = feed(), self.train
         for _ in range(first, last):
-            weights = LossWeights(labelled_share=self.job.labelled_share)
+            weights = LossWeights(labelled_share=self.plan.labelled_share)
             updates = Updates(train.vae_steps, train.discriminator_steps)
             vaal_step(self.engines["vae"], self.engines["discriminators"], source, weights, updates)
 
@@ -70,7 +70,7 @@ class Run:
         if self.part.rank == 0:
             folder.mkdir()
             streams = {number: stream for part in parts for number, stream in part.items()}
-            write_checkpoint(folder, states, Progress(STEPS // 2, [], {**self.state, "streams": streams}, {}))
+            write_checkpoint(folder, states, RunState(STEPS // 2, [], {**self.state, "streams": streams}, {}))
         dist.barrier()
 
     def load(self, folder: Path) -> None:
