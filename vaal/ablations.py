@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaal.networks import NetworkShape, encoder_stages, feature_map_sizes, initialise, perceptron, stage_widths
@@ -48,18 +47,13 @@ class ImageDiscriminators(nn.Module):
         return torch.cat([fold.get_submodule("classifier")(features_BZ) for fold in self.folds], dim=1)
 
 
-class _Pixels(nn.Module):
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        side = min(PIXEL_SIDE, x_BCHW.shape[-1])
-        return F.adaptive_avg_pool2d(x_BCHW, side).flatten(1)
-
-
 class PixelDiscriminators(ImageDiscriminators):
     """Discriminators only: the paper's perceptron on the pixels, averaged by area to at most 16 x 16."""
 
     def __init__(self, num_folds: int, image_size: int, num_channels: int, shape: NetworkShape) -> None:
-        num_pixels = num_channels * min(PIXEL_SIDE, image_size) ** 2
-        super().__init__([_Pixels() for _ in range(num_folds)], num_pixels, shape)
+        side = min(PIXEL_SIDE, image_size)
+        pixels = [nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Flatten()) for _ in range(num_folds)]
+        super().__init__(pixels, num_channels * side**2, shape)
 
 
 class FeatureDiscriminators(ImageDiscriminators):

@@ -46,8 +46,7 @@ def shape_for(preset: str, image_size: int) -> NetworkShape:
     for Caltech-256 and ImageNet, 128 for BDD100K and Cityscapes). Above 64 px the first stage has half the channels:
     the maps nearest the image cost most and add least to a latent.
 
-    Raises:
-        ValueError: there is no such preset.
+    Raises ValueError if there is no such preset.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r} is none of {', '.join(PRESETS)}")
@@ -76,8 +75,7 @@ def initialise(module: nn.Module, linear: Sequence[nn.Module] = ()) -> None:
     The gain is sqrt(2) for a layer that a nonlinearity follows (He et al. 2015, arXiv 1502.01852, eq. 10), and 1 for
     the layers in `linear`, which none follows. fan_in is the number of terms in the sum of one output.
 
-    Raises:
-        TypeError: a layer has parameters and there is no rule for it.
+    Raises TypeError if a layer has parameters and there is no rule for it.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):

@@ -50,8 +50,7 @@ class PaperDecoder(nn.Module):
 class PaperVAE(Autoencoder):
     """The authors' VAE: 22,835,139 parameters at 32 px, RGB and 32 latent units.
 
-    Raises:
-        ValueError: `image_size` is below 32 or not a multiple of 16.
+    Raises ValueError if `image_size` is below 32 or not a multiple of 16.
     """
 
     def __init__(self, image_size: int, num_channels: int, num_latents: int = PAPER_SHAPE.num_latents) -> None:

@@ -21,8 +21,7 @@ def top_b(items: Scored, b: int) -> NDArray[np.intp]:
     their top b's, in any order and any tree. O(N + b log b) time if few logits are equal: names are compared among
     equal logits only.
 
-    Raises:
-        ValueError: b < 0, or a logit is NaN.
+    Raises ValueError if b < 0, or a logit is NaN.
     """
     if b < 0:
         raise ValueError(f"b must be at least 0, got {b}")

@@ -73,8 +73,7 @@ class Diagnosis(NamedTuple):
 def diagnose(labelled_logit_N: Tensor, unlabelled_logit_M: Tensor, posterior: Posterior | None) -> Diagnosis:
     """The diagnosis from logits of discriminators that did not train on the item, and of the VAE if there is one.
 
-    Raises:
-        ValueError: a logit is NaN, or the posterior has no items or is not finite.
+    Raises ValueError if a logit is NaN, or the posterior has no items or is not finite.
     """
     auc = auc_interval(labelled_logit_N, unlabelled_logit_M)
     logit = torch.cat([labelled_logit_N, unlabelled_logit_M])
@@ -102,8 +101,7 @@ def auc_interval(labelled_N: Tensor, unlabelled_M: Tensor) -> Interval:
     there but wrong for pools of unequal spread. With fewer than MIN_HELD_OUT items of either pool it is [0, 1]. The AUC
     of an empty pool is 0.5. O((N + M) log(N + M)).
 
-    Raises:
-        ValueError: a logit is NaN.
+    Raises ValueError if a logit is NaN.
     """
     num_labelled, num_unlabelled = len(labelled_N), len(unlabelled_M)
     num_nan = int(labelled_N.isnan().sum() + unlabelled_M.isnan().sum())

@@ -18,8 +18,7 @@ LAST_LINE = "# The end of campaign.toml."
 def parse_config(text: str, source: str) -> CampaignConfig:
     """The model of a TOML text.
 
-    Raises:
-        ConfigError: it is not TOML, its format is newer, or an option is unknown or wrong; names `source`.
+    Raises ConfigError if it is not TOML, its format is newer, or an option is unknown or wrong; names `source`.
     """
     try:
         tree = tomllib.loads(text)

@@ -58,8 +58,7 @@ def require_finite(state: dict[str, Tensor], name: str, when: str = "") -> None:
 def save_weights(folder: Location, modules: dict[str, nn.Module]) -> dict[str, str]:
     """Write a file for each module. Returns SHA-256 by file name.
 
-    Raises:
-        VaalError: a weight is not finite; nothing is written.
+    Raises VaalError if a weight is not finite; nothing is written.
     """
     contents = {}
     for name, module in modules.items():
@@ -76,8 +75,7 @@ def load_networks(
 
     `sha256` is by file name, as in the train manifest.
 
-    Raises:
-        InputError: a file is missing, or is not the one that training wrote.
+    Raises InputError if a file is missing, or is not the one that training wrote.
     """
     networks, advice = make_networks(config), f"delete {folder}/manifest.json and train again"
     names = [*networks.files(), *([TASK_FILE] if with_task else [])]

@@ -98,8 +98,7 @@ def open_upright(data: bytes, side: int, image: ImageConfig) -> Image.Image:
     A JPEG whose shorter side is at least 4 x, 8 x or 16 x `side` is decoded at a half, a quarter or an eighth of its
     size, so never below twice `side`; CMYK becomes RGB.
 
-    Raises:
-        DecodeError: as `decode`.
+    Raises DecodeError as `decode` does.
     """
     _check_bytes(data, image)
     if data.startswith(_JPEG):

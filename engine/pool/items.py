@@ -46,10 +46,9 @@ class Item(NamedTuple):
 def read_shard(shard: Shard, image: ImageConfig) -> Iterator[Item]:
     """The items of a shard in archive order. Transient storage errors are retried.
 
-    Raises:
-        ShardError: the shard changed since it was listed or while it was read, is cut off, damaged, not a tar, repeats
-            a key, or could not be read in any try. Items yielded before are exact if the shard is unchanged, but the
-            shard must not be used as a whole.
+    Raises ShardError if the shard changed since it was listed or while it was read, is cut off, damaged, not a tar,
+    repeats a key, or could not be read in any try. Items yielded before are exact if the shard is unchanged, but the
+    shard must not be used as a whole.
     """
     try:
         with closing(open_shard(shard)) as stream:

@@ -27,8 +27,7 @@ SHARDS_SCHEMA = pa.schema(
 def expand(patterns: list[str]) -> list[Location]:
     """Shard locations from paths, URLs, globs and brace ranges, sorted.
 
-    Raises:
-        InputError: a pattern matches nothing, or two patterns give the same shard.
+    Raises InputError if a pattern matches nothing, or two patterns give the same shard.
     """
     import braceexpand
 
@@ -103,8 +102,7 @@ def look_up(shards: list[Shard]) -> list[Shard | None]:
     A shard that changed has its new size and time, and no number of items. Folders are listed as a whole, because a
     million look-ups take hours on an object store.
 
-    Raises:
-        InputError: a folder cannot be listed.
+    Raises InputError if a folder cannot be listed.
     """
     folders = sorted({posixpath.dirname(shard.url) for shard in shards})
     with ThreadPoolExecutor(LIST_THREADS) as threads:
@@ -145,9 +143,8 @@ def estimate_num_items(shards: list[Shard]) -> int:
     """Items of the pool: counted for shards that have been scanned, estimated by bytes for others."""
     scanned = [shard for shard in shards if shard.num_items is not None]
     counted = sum(shard.num_items or 0 for shard in scanned)
-    if len(scanned) == len(shards):
-        return counted
-    scanned_bytes = sum(shard.size_bytes for shard in scanned)
-    if not counted or not scanned_bytes:
+    if not counted:
+        # At least one item in each other shard.
         return len(shards) - len(scanned)
-    return round(counted * sum(shard.size_bytes for shard in shards) / scanned_bytes)
+    scanned_bytes, all_bytes = (sum(shard.size_bytes for shard in some) for some in (scanned, shards))
+    return round(counted * all_bytes / scanned_bytes)

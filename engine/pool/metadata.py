@@ -10,8 +10,7 @@ from engine.tables.rows import read_rows
 def import_metadata(home: Location, source: Location, shards: list[str]) -> None:
     """Copy the table of a CSV, JSON-lines or Parquet file with a row for each shard; values are kept as text.
 
-    Raises:
-        InputError: a shard of the pool has no row, a shard has two, or a row names no shard of the pool.
+    Raises InputError if a shard of the pool has no row, a shard has two, or a row names no shard of the pool.
     """
     found: dict[str, dict[str, str]] = {}
     known = set(shards)

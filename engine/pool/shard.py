@@ -39,8 +39,7 @@ def open_shard(shard: Shard) -> RetryingStream:
 def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
     """The bytes at each (offset, size) of a shard, in the order given.
 
-    Raises:
-        ShardError: the shard changed since init or while it was read, or cannot be read.
+    Raises ShardError if the shard changed since init or while it was read, or cannot be read.
     """
     with closing(RetryingStream(lambda _: _open(shard, 0, in_any_order=True), shard.size_bytes)) as stream:
         for offset, size in ranges:

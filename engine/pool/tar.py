@@ -6,6 +6,7 @@ mark is required here, and only zeros may follow it.
 
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from engine.pool.shard import ShardError
 
@@ -50,8 +51,7 @@ class Archive:
 
         None at the end of the whole archive.
         """
-        name: str | None = None
-        size: int | None = None
+        extended: dict[str, Any] = {}
         num_extended = 0
         while True:
             start = self.position
@@ -67,16 +67,15 @@ class Archive:
                 num_extended += 1
                 if num_extended > _MOST_EXTENDED:
                     raise self.error(start, f"more than {_MOST_EXTENDED} extended headers of one file")
-                name, size = self._read_extended(start, plain_size, kind, name, size)
+                extended |= self._read_extended(start, plain_size, kind)
                 continue
-            if name is None:
-                name = plain_name
+            name = extended.get("path", plain_name)
             if kind in _REGULAR:
                 self._member = name
-                return name, plain_size if size is None else size
+                return name, extended.get("size", plain_size)
             if kind != _FOLDER:
                 raise self.error(start, f"{name!r} is not a regular file (type {kind!r})")
-            name, size, num_extended = None, None, 0
+            extended, num_extended = {}, 0
 
     def read(self, size_bytes: int) -> bytes:
         """The content of the current member."""
@@ -124,25 +123,22 @@ class Archive:
         has = max(0, self._total_bytes - self.position)
         return self.error(self.position, f"cut off in {what or repr(self._member)} ({has} of {count} bytes)")
 
-    def _read_extended(
-        self, start: int, size_bytes: int, kind: bytes, name: str | None, size: int | None
-    ) -> tuple[str | None, int | None]:
-        """Name and size of the member, updated by an extended header."""
+    def _read_extended(self, start: int, size_bytes: int, kind: bytes) -> dict[str, Any]:
+        """The "path" and "size" of the next member, if an extended header gives them."""
         if size_bytes > _LONGEST_EXTENDED_BYTES:
             raise self.error(start, f"an extended header of {size_bytes} bytes")
         content = self._take(size_bytes, "an extended header")
         self._at += -size_bytes % BLOCK
         try:
             if kind == b"L":
-                return content.partition(b"\0")[0].decode(), size
-            if kind == b"x":
-                return _parse_pax(content, name, size)
-            for_all = _parse_pax(content, None, None) if kind == b"g" else (None, None)
+                return {"path": content.partition(b"\0")[0].decode()}
+            # A long link, the other kind, names no member.
+            found = _parse_pax(content) if kind in (b"x", b"g") else {}
         except ValueError as error:
             raise self.error(start, f"a damaged extended header ({error})") from error
-        if for_all != (None, None):
+        if found and kind == b"g":
             raise self.error(start, "an extended header that gives all files one name or size")
-        return name, size
+        return found
 
     def _read_end(self, start: int, num_extended: int) -> None:
         if num_extended:
@@ -188,12 +184,12 @@ def _octal(field: bytes) -> int:
     return int(digits, 8)
 
 
-def _parse_pax(content: bytes, name: str | None, size: int | None) -> tuple[str | None, int | None]:
-    """Path and size from PAX records ("LENGTH KEY=VALUE\\n"), which override the header that follows.
+def _parse_pax(content: bytes) -> dict[str, Any]:
+    """The "path" and "size" in PAX records ("LENGTH KEY=VALUE\\n"), which override the header that follows.
 
-    Raises:
-        ValueError: a record is malformed or describes a sparse file.
+    Raises ValueError if a record is malformed or describes a sparse file.
     """
+    found: dict[str, Any] = {}
     start = 0
     while start < len(content):
         space = content.find(b" ", start, start + 20)
@@ -205,13 +201,13 @@ def _parse_pax(content: bytes, name: str | None, size: int | None) -> tuple[str 
         if not equals or not value.endswith(b"\n"):
             raise ValueError("record without value or end")
         if key == b"path":
-            name = value[:-1].decode()
+            found["path"] = value[:-1].decode()
         elif key == b"size":
-            size = _decimal(value[:-1])
+            found["size"] = _decimal(value[:-1])
         elif key.startswith(b"GNU.sparse"):
             raise ValueError("sparse files are not supported")
         start = end
-    return name, size
+    return found
 
 
 def _decimal(digits: bytes) -> int:

@@ -101,8 +101,7 @@ class Location:
     def read_verified(self, sha256: str | None, advice: str) -> bytes:
         """The content of a committed file.
 
-        Raises:
-            InputError: the file is missing, or its SHA-256 differs; the text ends with the advice.
+        Raises InputError if the file is missing, or its SHA-256 differs; the text ends with the advice.
         """
         content = self.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -132,8 +131,7 @@ class Location:
     def write_bytes(self, content: bytes) -> str:
         """Write the file whole or not at all, replacing an older one. Returns its SHA-256 as hex.
 
-        Raises:
-            StorageError: the storage refused (permission, full disk); an older file is still there.
+        Raises StorageError if the storage refused (permission, full disk); an older file is still there.
         """
         if self.is_local:
             return self.write_file(io.BytesIO(content))

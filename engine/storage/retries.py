@@ -93,8 +93,8 @@ class RetryingStream:
     def read(self, count: int) -> bytes:
         """The next `count` bytes, fewer only where the file ends.
 
-        Raises:
-            OSError: all tries failed, or an error is not transient; the text names the byte. All later reads fail too.
+        Raises OSError if all tries failed, or an error is not transient; the text names the byte. All later reads fail
+        too.
         """
         return self._read(count, lambda stream, _, count: stream.read(count))
 

@@ -14,8 +14,7 @@ Row = dict[str, Any]
 def read_rows(source: Location, required: tuple[str, ...]) -> list[Row]:
     """The rows of a CSV, JSON-lines or Parquet file, each with the key "line" added for error messages.
 
-    Raises:
-        InputError: the format is unknown, a line is malformed, or a required column is missing from a row.
+    Raises InputError if the format is unknown, a line is malformed, or a required column is missing from a row.
     """
     content = source.read_bytes()
     suffix = source.name.rpartition(".")[2].lower()

@@ -19,8 +19,7 @@ WHOLE_BYTES = 32 << 20
 def open_scores(folder: Location, record: ShardRecord, *, is_checked: bool) -> Iterator[pq.ParquetFile]:
     """A committed scores file whose size, and with `is_checked` SHA-256, are those of its record.
 
-    Raises:
-        InputError: the file is missing, or is not the one that was committed.
+    Raises InputError if the file is missing, or is not the one that was committed.
     """
     file = folder / record.file
     is_whole = not file.is_local and record.size_bytes <= WHOLE_BYTES

@@ -15,8 +15,7 @@ def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
     it, gives its score. `fold_B` is int64. Under autocast only the encoder runs in lower precision. The caller checks
     that logits are finite: a check here would make a GPU wait.
 
-    Raises:
-        ValueError: a network is in training mode.
+    Raises ValueError if a network is in training mode.
     """
     vae, discriminators = networks.vae, networks.discriminators
     assert vae is not None
@@ -31,8 +30,7 @@ def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
 def image_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
     """As `labelled_logit`, for discriminators on images: labelled-logits (B,) and features (B, Z), float32.
 
-    Raises:
-        ValueError: the discriminators are in training mode.
+    Raises ValueError if the discriminators are in training mode.
     """
     discriminators = networks.discriminators
     assert isinstance(discriminators, ImageDiscriminators)

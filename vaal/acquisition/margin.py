@@ -11,8 +11,7 @@ from vaal.assembly import Networks
 def margin(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, None]:  # noqa: ARG001 - no folds here
     """Probability of the most likely class minus that of the second (B,), float32, from 0 (undecided) to 1.
 
-    Raises:
-        ValueError: the task learner is in training mode.
+    Raises ValueError if the task learner is in training mode.
     """
     assert networks.task is not None
     require_eval_mode(networks.task)

@@ -15,8 +15,7 @@ def centroid_score(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
     diagonal Gaussians its square is |difference of means|^2 + |difference of standard deviations|^2 (Dowson and
     Landau 1982, Journal of Multivariate Analysis 12). It is NaN if the centroid was not fitted.
 
-    Raises:
-        ValueError: the VAE is in training mode.
+    Raises ValueError if the VAE is in training mode.
     """
     vae, centroid = networks.vae, networks.centroid
     assert vae is not None

@@ -12,8 +12,7 @@ def round_robin(cluster_M: NDArray[np.int32], b: int) -> NDArray[np.intp]:
     In every turn each cluster that is not yet empty gives its first candidate left, the smallest cluster first (by its
     number of candidates; ties go to the cluster whose first candidate comes first). O(M log M) time, O(M) memory.
 
-    Raises:
-        ValueError: b is not from 0 to M.
+    Raises ValueError if b is not from 0 to M.
     """
     require_between("b", b, 0, len(cluster_M))
     _, first_K, label_M, size_K = np.unique(cluster_M, return_index=True, return_inverse=True, return_counts=True)

@@ -52,8 +52,7 @@ def two_round_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int, num_pa
     some hundreds of candidates (G Z each) for every other; O(M Z + BLOCK_VALUES) memory. One core, 32 latents, one
     part: 1,000 of 10,000 in 2 s, 1,000 of 1,000,000 in 140 s.
 
-    Raises:
-        ValueError: b is not from 1 to M or is above MOST_PICKS, or a latent is not finite.
+    Raises ValueError if b is not from 1 to M or is above MOST_PICKS, or a latent is not finite.
     """
     task = _prepare(latent_MZ, taken_LZ, b, seed)
     num_parts = num_parts or -(-len(latent_MZ) // PART_ITEMS)

@@ -14,8 +14,7 @@ def gumbel_top_b(logit_M: NDArray[np.float32], draw_M: NDArray[np.uint64], b: in
     its `draw` alone, uniform on 64 bits, so the batch does not depend on how the items are sharded or ordered. Ties go
     to the lowest index. float64 inside; O(M log M) time, O(M) memory.
 
-    Raises:
-        ValueError: b is not from 0 to M, or a logit is not finite.
+    Raises ValueError if b is not from 0 to M, or a logit is not finite.
     """
     require_between("b", b, 0, len(logit_M))
     require_finite("logits", logit_M)

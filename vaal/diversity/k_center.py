@@ -34,8 +34,7 @@ def k_center_greedy(latent_MZ: NDArray[np.float32], centers_LZ: NDArray[np.float
     Without centers the first candidate is chosen first. O((L + b) M Z) time, O(M Z) memory. One core, 1,000,000
     candidates of 32 latents: 9 s for 1,000 choices, 4 s for 1,000 centers; some 10,000 are practical.
 
-    Raises:
-        ValueError: b is not from 1 to M, or a latent is not finite.
+    Raises ValueError if b is not from 1 to M, or a latent is not finite.
     """
     require_between("b", b, 1, len(latent_MZ))
     require_finite("candidate latents", latent_MZ)

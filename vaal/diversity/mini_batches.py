@@ -31,8 +31,7 @@ def choose_in_mini_batches(
     Deterministic for a seed, on one thread of a CPU; torch's global generator is left as it was. Ties go to the
     lowest index. O(M Z + M log M) time and O((M + L) Z) memory for each part, and a fit of STEPS updates.
 
-    Raises:
-        ValueError: b is not from 0 to M, or a logit or a latent is not finite.
+    Raises ValueError if b is not from 0 to M, or a logit or a latent is not finite.
     """
     require_between("b", b, 0, len(logit_M))
     require_finite("candidate logits", logit_M)

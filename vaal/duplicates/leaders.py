@@ -24,8 +24,7 @@ def cosine_leaders(latent_NZ: NDArray[np.float32], threshold: float, num_fixed: 
     a row of zeros is near none. O(N Z + BLOCK_PAIRS) memory; at most N^2 Z / 2 operations. Rows in one half are
     compared only with the kept rows of the other half in cells, of NUM_CELLS, that they can reach.
 
-    Raises:
-        ValueError: threshold is not above 0 and at most 1, num_fixed is not from 0 to N, or a latent is not finite.
+    Raises ValueError if threshold is not in (0, 1], num_fixed is not from 0 to N, or a latent is not finite.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
@@ -45,8 +44,7 @@ def hamming_leaders(
     least one of max_distance // 2 + 1 parts of two near hashes differs in at most one bit. O(N B + BLOCK_PAIRS) memory.
     Fast while a part, 8 B / (max_distance // 2 + 1) bits, has some 20 bits.
 
-    Raises:
-        ValueError: max_distance is not from 0 to 8 B - 1, B is not a multiple of 8, or num_fixed is not from 0 to N.
+    Raises ValueError if max_distance is not from 0 to 8 B - 1, num_fixed not from 0 to N, or B not a multiple of 8.
     """
     require_between("max_distance", max_distance, 0, 8 * hash_NB.shape[1] - 1)
     if hash_NB.shape[1] % 8:
