@@ -20,7 +20,7 @@ from engine.campaign.opening import open_campaign
 from engine.scoring.score import score
 from engine.selection.select import select
 from engine.simulation.demo_pools import DemoPool, write_answers
-from engine.training.plan import plan
+from engine.training.plan import plan_training
 from jobs.cli import app
 from tests.conftest import MakeCampaign, pretend_trained
 
@@ -105,7 +105,7 @@ def check_the_next_round(home: str, pool: DemoPool, first: Path) -> None:
 
     campaign: Campaign = open_campaign(home, [])
     assert campaign.round == 1
-    assert sum(map(len, plan(campaign).pool.labelled.values())) == 300
+    assert sum(map(len, plan_training(campaign).pool.labelled.values())) == 300
     pretend_trained(campaign)
     vaal("round", home, "--set", "select.budget=40", "--set", "score.batch_size=256")
     manifest = json.loads((campaign.stage("selection") / "manifest.json").read_bytes())
