@@ -83,7 +83,7 @@ def test_equal_candidates_go_by_index(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_a_function_of_the_seed_and_leaves_the_global_generator_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mini_batches, "STEPS", 10)
+    monkeypatch.setattr(mini_batches, "STEPS", 5)
     made = pool(per_mode=30)
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -95,7 +95,7 @@ def test_it_is_a_function_of_the_seed_and_leaves_the_global_generator_alone(monk
 
 
 def test_scale_and_shift_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mini_batches, "STEPS", 30)
+    monkeypatch.setattr(mini_batches, "STEPS", 10)
     logit, latent, taken = pool(per_mode=30)
     expected = choose_in_mini_batches(logit, latent, taken, 40, 0)
     moved = choose_in_mini_batches(logit, 1024 * latent, 1024 * taken, 40, 0)
