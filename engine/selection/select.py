@@ -66,7 +66,7 @@ def _make(
         # Four times as many as in the first try, because duplicates call for more candidates.
         size = 0 if fallback else 4 * num_candidates(campaign.config.select, fallback)
         counts = count(campaign.stage("scores"), sources, size, lambda share: run.on_progress(share / 2, "counting"))
-        run.log(f"{counted['scored']:,} scores are as committed, {counts.num_eligible:,} can be picked")
+        run.log(f"{counted['scored']:,} scores checked, {counts.num_eligible:,} can be picked")
         eligible = Eligible(campaign.stage("scores"), sources, counts, seed, fallback)
         batch = choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing"))
         tables = {
