@@ -57,7 +57,7 @@ def png(
 
 def pictures(pattern: str) -> list[bytes]:
     """The files in the shards that match, below VAAL_DATA, else ../shared/data; none where they are absent."""
-    data = Path(os.environ.get("VAAL_DATA", Path(__file__).parents[3] / "shared/data"))
+    data = Path(os.environ.get("VAAL_DATA", Path(__file__).parents[4] / "shared/data"))
     found = []
     for shard in sorted(data.glob(f"{pattern}.tar")):
         with tarfile.open(shard) as tar:

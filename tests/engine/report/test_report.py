@@ -284,10 +284,8 @@ def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> 
 )
 def test_a_stage_that_is_not_what_was_committed_is_refused(fresh: Made, file: str, message: str) -> None:
     path = Path(fresh.campaign.home.path) / file
-    if file.endswith("selection/manifest.json"):
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes() + b"\n")
+    is_kept = not file.endswith("selection/manifest.json")
+    path.write_bytes(path.read_bytes() + b"\n") if is_kept else path.unlink()
     with pytest.raises(InputError, match=re.escape(message)):
         report(fresh.campaign)
     assert not (fresh.campaign.stage("report") / "manifest.json").exists()
