@@ -1,5 +1,6 @@
-"""`vaal submit` on a real local Ray head with its dashboard: the same command, its log, its exit status."""
+"""`vaal submit` on a real local Ray head: the same command, its log, its exit status; pool and campaign on S3."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,39 +8,64 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 from ray.job_submission import JobSubmissionClient
+from typer.testing import CliRunner, Result
 
-from engine.campaign.folder import is_complete
 from engine.campaign.stages import COMMANDS_WITH_RAY
 from engine.cluster.submission import entrypoint, run_job
 from engine.errors import ConfigError, InputError
-from tests.conftest import MakeCampaign, pretend_trained
-from tests.servers import free_port
+from engine.simulation.demo_pools import DemoPool
+from jobs.cli import app
+from tests.servers import free_port, s3_server
 
 BIN = Path(sys.executable).parent
 
 
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the job server of a Ray head that was started by the command line."""
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[fs.FileSystem]:
+    """An S3 server with an empty bucket, and the variables that lead this process and what it starts there."""
+    with s3_server("bucket") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield fs.S3FileSystem(
+            endpoint_override=environment["AWS_ENDPOINT_URL"], access_key="key", secret_key="secret", region="us-east-1"
+        )
+
+
+class Head(NamedTuple):
+    """A Ray head that was started by the command line; `address` is that of its job server."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+    def wait(self) -> str:
+        """The address, once jobs are taken."""
+        deadline = time.monotonic() + 90
+        while not takes_jobs(self.address):
+            assert self.process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        return self.address
+
+
+@pytest.fixture
+def head(tmp_path: Path, s3: fs.FileSystem) -> Iterator[Head]:
+    """A head that has just been started. What it runs finds the S3 server."""
     port, dashboard, agent = free_port(), free_port(), free_port()
     # Whoever has a token in the home folder would start a head that asks for it.
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
     options = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
     options += ["--num-cpus=2", "--disable-usage-stats", "--block"]
-    log = (tmp_path_factory.mktemp("head") / "log").open("w")
     words = [BIN / "ray", "start", "--head", *options]
-    # In a session of its own, for `ray stop` would end every other Ray on this machine too.
-    process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
-    address = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 90
-    while not takes_jobs(address):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    yield address
+    with (tmp_path / "head.log").open("w") as log:
+        # In a session of its own, for `ray stop` would end every other Ray on this machine too.
+        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
+    yield Head(f"http://127.0.0.1:{dashboard}", process)
     # The whole group at once: on a signal to itself alone, `ray start --block` lingers.
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(30)
@@ -61,18 +87,48 @@ def takes_jobs(address: str) -> bool:
     return True
 
 
-@pytest.mark.timeout(300)
-def test_a_round_as_a_ray_job(head: str, make_campaign: MakeCampaign) -> None:
-    campaign = make_campaign()
-    pretend_trained(campaign)
-    words = [sys.executable, "-m", "jobs", "submit", "--address", head, "--", "round", str(campaign.home)]
-    done = subprocess.run([*words, "--set", "select.budget=30"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Round 000: scored" in done.stdout
-    assert is_complete(campaign.stage("report"))
-    assert (campaign.stage("selection") / "selection.parquet").read_table().num_rows == 30
+def vaal(*arguments: str) -> Result:
+    """A command in this process. It starts no Ray."""
+    return CliRunner().invoke(app, list(arguments))
 
-    failed = run_job(entrypoint(["select", str(campaign.home / "nowhere")], COMMANDS_WITH_RAY), head, lambda _: None)
+
+def fill(s3: fs.FileSystem, pool: DemoPool, labels: Path) -> str:
+    """Put three shards of the digits on S3, because a server in Python takes its time over a request.
+
+    Writes their labels, and returns the pattern of the shards.
+    """
+    files = sorted(Path(pool.shards[0]).parent.glob("*.tar"))[:3]
+    for file in files:
+        with s3.open_output_stream(f"bucket/pool/{file.name}") as stream:
+            stream.write(file.read_bytes())
+    with pool.labels.open() as rows:
+        labels.write_text("".join(row for row in rows if row.startswith(("shard,", *(file.name for file in files)))))
+    return "s3://bucket/pool/digits-{00000..00002}.tar"
+
+
+@pytest.mark.timeout(300)
+def test_a_round_on_s3_as_a_ray_job(s3: fs.FileSystem, head: Head, pool: DemoPool, tmp_path: Path) -> None:
+    campaign, labels = "s3://bucket/campaigns/one", str(tmp_path / "labels.csv")
+    shards = fill(s3, pool, Path(labels))
+    settings = [w for setting in (*pool.settings, "train.max_steps=12") for w in ("--set", setting)]
+    made = vaal("init", campaign, "--pool", shards, "--labels", labels, *settings, "--json")
+    assert json.loads(made.stdout)["config"]["pool"]["root"] == "s3://bucket/pool", made.output
+    assert "already holds a campaign" in vaal("init", campaign, "--pool", shards, "--labels", "x").stderr
+    missing = vaal("init", campaign + "2", "--pool", "s3://bucket/pool/no-*.tar", "--labels", labels)
+    assert (missing.exit_code, "no shard matches" in missing.stderr) == (4, True)
+
+    address = head.wait()
+    done = vaal("submit", "--address", address, "--", "round", campaign, "--set", "select.budget=30")
+    assert done.exit_code == 0, done.output
+    assert "Round 000: scored" in done.stdout
+    state = json.loads(vaal("status", campaign, "--json").stdout)
+    assert all(stage["complete"] for stage in state["rounds"][0]["stages"].values())
+    picks = pq.read_table("bucket/campaigns/one/rounds/000/selection/selection.parquet", filesystem=s3).to_pylist()
+    assert len(picks) == 30
+    images = s3.get_file_info(fs.FileSelector("bucket/campaigns/one/rounds/000/handoff/generic/images"))
+    assert {info.base_name for info in images} == {f"{pick['item_id']}.png" for pick in picks}
+
+    failed = run_job(entrypoint(["select", f"{tmp_path}/nowhere"], COMMANDS_WITH_RAY), address, lambda _: None)
     assert (failed.status, failed.exit_status) == ("FAILED", 4)
 
 
