@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,7 +119,11 @@ def test_a_round_on_s3_as_a_ray_job(s3: fs.FileSystem, head: Head, pool: DemoPoo
     assert (missing.exit_code, "no shard matches" in missing.stderr) == (4, True)
 
     address = head.wait()
-    done = vaal("submit", "--address", address, "--", "round", campaign, "--set", "select.budget=30")
+    with ThreadPoolExecutor() as threads:
+        line = entrypoint(["select", f"{tmp_path}/nowhere"], COMMANDS_WITH_RAY)
+        failed = threads.submit(run_job, line, address, lambda _: None)
+        done = vaal("submit", "--address", address, "--", "round", campaign, "--set", "select.budget=30")
+    assert (failed.result().status, failed.result().exit_status) == ("FAILED", 4)
     assert done.exit_code == 0, done.output
     assert "Round 000: scored" in done.stdout
     state = json.loads(vaal("status", campaign, "--json").stdout)
@@ -127,9 +132,6 @@ def test_a_round_on_s3_as_a_ray_job(s3: fs.FileSystem, head: Head, pool: DemoPoo
     assert len(picks) == 30
     images = s3.get_file_info(fs.FileSelector("bucket/campaigns/one/rounds/000/handoff/generic/images"))
     assert {info.base_name for info in images} == {f"{pick['item_id']}.png" for pick in picks}
-
-    failed = run_job(entrypoint(["select", f"{tmp_path}/nowhere"], COMMANDS_WITH_RAY), address, lambda _: None)
-    assert (failed.status, failed.exit_status) == ("FAILED", 4)
 
 
 def test_the_entrypoint_is_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
