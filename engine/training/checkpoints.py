@@ -21,7 +21,7 @@ MANIFEST = "checkpoint.json"
 
 
 class RunState(NamedTuple):
-    """RunState of a run: iterations done, metrics so far, and the state of the streams and of the guard."""
+    """State of a run: iterations done, metrics so far, and the state of the streams and of the guard."""
 
     step: int
     rows: list[dict[str, Any]]
@@ -30,36 +30,33 @@ class RunState(NamedTuple):
 
 
 class Schedule:
-    """When a checkpoint is due: every `train.checkpoint_steps` iterations, and by age, `train.checkpoint_seconds`."""
+    """Decides when a checkpoint is due: by `train.checkpoint_steps` and `train.checkpoint_seconds`."""
 
     def __init__(self, train: TrainConfig, device: torch.device) -> None:
         self._train, self._device = train, device
         self._begin = time.monotonic()
 
     def is_due(self, steps: int, *, by_age: bool) -> bool:
-        """Whether one is due after so many iterations. With `by_age` it is a collective, and rank 0's clock counts.
-
-        Clocks differ, but all ranks must write a checkpoint together.
-        """
+        """Whether one is due after so many iterations. With `by_age` it is a collective."""
         if self._train.checkpoint_steps and steps % self._train.checkpoint_steps == 0:
             return True
         if not by_age:
             return False
+        # Clocks differ, but all ranks must write a checkpoint together: rank 0 decides.
         is_old = time.monotonic() - self._begin > self._train.checkpoint_seconds
         flag = torch.tensor([float(is_old)], device=self._device)
         torch.distributed.broadcast(flag, src=0)
         return bool(flag.item())
 
     def restart(self) -> None:
-        """A checkpoint was made now."""
+        """Measure the age from now on."""
         self._begin = time.monotonic()
 
 
 def write_checkpoint(folder: Path, engines: dict[str, dict[str, Tensor]], progress: RunState) -> None:
     """Write the engines' full states and the progress, the manifest last.
 
-    Raises:
-        VaalError: a tensor is not finite; nothing is written.
+    Raises VaalError if a tensor is not finite; nothing is written.
     """
     for name, state in engines.items():
         require_finite(state, name, f"step {progress.step}: ")

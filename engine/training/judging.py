@@ -21,22 +21,16 @@ from vaal.signal import Diagnosis, Posterior, diagnose
 MOST_JUDGED = 5000
 """Most images of each pool on which the networks are judged."""
 BATCH = 256
-
 State = dict[str, Tensor]
-"""Of an engine: see `engine.training.zero.EngineUpdater.full_state`."""
+"""State of an engine: see `engine.training.zero.EngineUpdater.full_state`."""
 
 
 def finish(
-    plan: TrainingPlan,
-    states: dict[str, dict[str, Tensor]],
-    positions: list[Position],
-    classes: list[str],
-    log: StepLog,
+    plan: TrainingPlan, states: dict[str, State], positions: list[Position], classes: list[str], log: StepLog
 ) -> dict[str, Any]:
     """Write weights and metrics, and judge the networks on the images held out. Returns `files` and `details`.
 
-    Raises:
-        VaalError: a weight is not finite.
+    Raises VaalError if a weight is not finite.
     """
     networks, device = make_networks(plan.config), torch.device(plan.device)
     if classes:
@@ -60,7 +54,7 @@ def finish(
 def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
     """The signal and the diagnosis of networks in eval mode, for the train manifest."""
     # Held-out images, if any are held out.
-    held_out = [p for p in positions if plan.pool.is_held_out(p[0], p[1]) == (plan.pool.held_out > 0)]
+    held_out = [p for p in positions if plan.pool.is_held_out(*p[:2]) == (plan.pool.held_out > 0)]
     chosen = np.random.default_rng((plan.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
     labelled, _ = _images(plan.pool, [held_out[number] for number in chosen])
     unlabelled = unlabelled_sample(plan.pool, plan.deal, MOST_JUDGED)
@@ -109,7 +103,7 @@ def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], devi
     if networks.centroid is None:
         return
     assert networks.vae is not None
-    training = [p for p in positions if not pool.is_held_out(p[0], p[1])]
+    training = [position for position in positions if not pool.is_held_out(*position[:2])]
     means, logvars = [], []
     for begin in range(0, len(training), BATCH):
         images, _ = _images(pool, training[begin : begin + BATCH])

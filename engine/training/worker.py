@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.campaign.labels import labelled_positions, labelled_values
 from engine.models.weights import make_classifier, make_networks, to_input
 from engine.training import zero
-from engine.training.batches import Batches, Images, Labelled, MicroBatch, Part, Position, Prefetched, cache_labelled
+from engine.training.batches import Batches, Images, Labelled, Part, Position, Prefetched, cache_labelled
 from engine.training.checkpoints import RunState, Schedule, fault_of, read_checkpoint, write_checkpoint
 from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
@@ -30,8 +30,7 @@ TASK_LEARNING_RATE = 1e-3
 def train_worker(plan: TrainingPlan) -> None:
     """Train to the end. Rank 0 writes the networks and reports to the board.
 
-    Raises:
-        VaalError: a loss is not finite, or a shard cannot be read.
+    Raises VaalError if a loss is not finite, or a shard cannot be read.
     """
     context = ray.train.get_context()
     part = Part(context.get_world_rank(), context.get_world_size())
@@ -50,31 +49,8 @@ def train_worker(plan: TrainingPlan) -> None:
         ray.get(plan.board.finish.remote(finish(plan, states, positions, training.classes, training.log)))
 
 
-class _Feed:
-    """The batches as tensors on the device; `state` is that of the last batch used."""
-
-    def __init__(self, source: Prefetched[Any], device: torch.device, state: dict[str, Any]) -> None:
-        self._source, self._device, self.state, self.waited_s = iter(source), device, state, 0.0
-
-    def __iter__(self) -> Iterator[list[Batch]]:
-        return self
-
-    def __next__(self) -> list[Batch]:
-        begin = time.perf_counter()
-        parts, self.state = next(self._source)
-        self.waited_s += time.perf_counter() - begin
-        return [self._to_device(part) for part in parts]
-
-    def _to_device(self, part: MicroBatch) -> Batch:
-        noise_BZ = torch.from_numpy(part.noise_NZ).to(self._device)
-        return Batch(self._pool_batch(part.labelled), self._pool_batch(part.unlabelled), noise_BZ, part.weight)
-
-    def _pool_batch(self, images: Images) -> PoolBatch:
-        return PoolBatch(to_input(images.pixels_NHWC, self._device), torch.from_numpy(images.fold_N).to(self._device))
-
-
 class _Training:
-    """A run's engines and progress."""
+    """A run's engines and progress; `state` is that of the last batch used."""
 
     def __init__(self, plan: TrainingPlan, part: Part, positions: list[Position]) -> None:
         self.plan, self.part, self.train = plan, part, plan.config.train
@@ -101,14 +77,16 @@ class _Training:
             self.engines["task"] = zero.EngineUpdater(task, optimizer, settings)
         self.log, self.guard = StepLog(part, plan.board), MemorisationGuard()
         self.checkpoint = "none yet"
+        self.state: dict[str, Any] | None = None
+        self.waited_s = 0.0
 
     def run(self, labelled: Labelled) -> None:
         """All iterations from the last checkpoint on."""
         plan, train = self.plan, self.train
-        first, state = self._restore()
+        first = self._restore()
         sizes = (train.batch_size, train.gradient_accumulation, self.num_latents)
-        prefetched = Prefetched(Batches(plan.pool, labelled, plan.deal, self.part, sizes, state))
-        feed = _Feed(prefetched, self.device, state or {})
+        prefetched = Prefetched(Batches(plan.pool, labelled, plan.deal, self.part, sizes, self.state))
+        feed = self._on_device(prefetched)
         vae, discriminators = self.engines.get("vae"), self.engines.get("discriminators")
         task_images = labelled.without(self.judges_task_N) if self.classes else labelled
         begin, schedule = time.monotonic(), Schedule(train, self.device)
@@ -125,12 +103,28 @@ class _Training:
                 if is_logged:
                     self._watch()
                 if schedule.is_due(step + 1, by_age=is_logged) and step + 1 < plan.num_steps:
-                    self._save(step + 1, feed.state)
+                    self._save(step + 1)
                     schedule.restart()
             self.log.flush(self.checkpoint)
         finally:
             prefetched.close()
-        self.log.waiting = feed.waited_s / max(time.monotonic() - begin, 1e-9)
+        self.log.waiting = self.waited_s / max(time.monotonic() - begin, 1e-9)
+
+    def _on_device(self, source: Prefetched[Any]) -> Iterator[list[Batch]]:
+        """The batches as tensors on the device."""
+
+        def to_device(images: Images) -> PoolBatch:
+            return PoolBatch(to_input(images.pixels_NHWC, self.device), torch.from_numpy(images.fold_N).to(self.device))
+
+        while True:
+            begin = time.perf_counter()
+            parts, self.state = next(source)
+            self.waited_s += time.perf_counter() - begin
+            noises = (torch.from_numpy(part.noise_NZ).to(self.device) for part in parts)
+            yield [
+                Batch(to_device(part.labelled), to_device(part.unlabelled), noise_BZ, part.weight)
+                for part, noise_BZ in zip(parts, noises, strict=True)
+            ]
 
     def _move_task(self, labelled: Labelled, step: int) -> Tensor:
         """One update of the task learner, on its own draw of the labelled images."""
@@ -156,8 +150,9 @@ class _Training:
             trained, held_out = (float(np.mean([row[key] for row in rows])) for key in ("discriminator", "held_out"))
             self.guard.observe(trained, held_out, self.train.folds)
 
-    def _save(self, step: int, state: dict[str, Any]) -> None:
+    def _save(self, step: int) -> None:
         self.log.flush(self.checkpoint)
+        state = self.state or {}
         parts: list[dict[str, Any]] = [{}] * self.part.world
         torch.distributed.all_gather_object(parts, state["streams"])
         states = {name: engine.full_state(keep=self.part.rank == 0) for name, engine in self.engines.items()}
@@ -165,16 +160,15 @@ class _Training:
             written = None
             if self.part.rank == 0:
                 streams = {number: stream for part in parts for number, stream in part.items()}
-                guard = {"gap": self.guard.gap, "is_holding": self.guard.is_holding}
-                progress = RunState(step, self.log.rows, {"batch": state["batch"], "streams": streams}, guard)
+                progress = RunState(step, self.log.rows, {**state, "streams": streams}, vars(self.guard))
                 write_checkpoint(Path(folder), states, progress)
                 written = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"step": step}, checkpoint=written)
         # report returns before the controller has registered the checkpoint, and a crash in between would lose it.
         self.checkpoint = f"{_reported()[-1].path} (step {step})"
 
-    def _restore(self) -> tuple[int, dict[str, Any] | None]:
-        """The first iteration and the streams' state, from the newest whole checkpoint."""
+    def _restore(self) -> int:
+        """Load the newest whole checkpoint. Returns the first iteration."""
         candidates = _reported()
         choice = [len(candidates) - 1]
         while self.part.rank == 0 and choice[0] >= 0:
@@ -187,16 +181,16 @@ class _Training:
             choice[0] -= 1
         torch.distributed.broadcast_object_list(choice, src=0)
         if choice[0] < 0:
-            return 0, None
+            return 0
         checkpoint = candidates[choice[0]]
         with checkpoint.as_directory() as folder:
             states, progress = read_checkpoint(Path(folder))
         for name, engine in self.engines.items():
             engine.load(states[name])
-        self.log.rows, self.guard = progress.rows, MemorisationGuard(**progress.guard)
+        self.log.rows, self.guard, self.state = progress.rows, MemorisationGuard(**progress.guard), progress.batches
         self.checkpoint = f"{checkpoint.path} (step {progress.step})"
         self.plan.board.note.remote(f"resuming from {self.checkpoint}")
-        return progress.step, progress.batches
+        return progress.step
 
 
 def _reported() -> list[ray.train.Checkpoint]:
