@@ -27,10 +27,10 @@ class Reference(NamedTuple):
 
 @pytest.fixture(scope="session")
 def fault_pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """3,594 digits and 16 samples without an image, in 16 shards; for slow tests, which need longer runs, three times
-    as many."""
+    """5,391 digits and 24 samples without an image, in 24 shards; for slow tests, which need longer runs, twice as
+    many."""
     is_large = any(item.get_closest_marker("slow") for item in request.session.items)
-    return make_pool(tmp_path_factory.mktemp("faults") / "pool", copies=6 if is_large else 2)
+    return make_pool(tmp_path_factory.mktemp("faults") / "pool", copies=6 if is_large else 3)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """`python -m jobs score` as a process that can be killed, and everything that it has started."""
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 MARK = "VAAL_FAULT_TEST"
 SECONDS = 150
 """Longer than any run of these tests takes: what lasts longer hangs."""
+SCORER = "MapWorker"
+"""Part of what Ray Data calls the actors that it runs a class in."""
 WORKER = re.compile(r"ray::(?!IDLE|\w*Agent\b)")
 
 
@@ -152,3 +155,17 @@ def wait_until(condition: Callable[[], bool], driver: Driver, seconds: float = S
         assert driver.is_running, driver.wait()
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.02)
+
+
+def kill_one(driver: Driver, draw: random.Random, kind: str = "") -> str | None:
+    """Kill a random worker. Returns what it did; None where there is none."""
+    found = [process for process in driver.workers() if kind in command(process)]
+    if not found:
+        return None
+    victim = draw.choice(found)
+    name = command(victim)
+    try:
+        victim.kill()
+    except psutil.NoSuchProcess:
+        return None
+    return name

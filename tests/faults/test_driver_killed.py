@@ -13,7 +13,7 @@ import pytest
 from tests.faults import law
 from tests.faults.campaigns import finish
 from tests.faults.conftest import Reference, what_stays
-from tests.faults.driver import Driver, run, running, wait_until
+from tests.faults.driver import SCORER, Driver, kill_one, run, running, wait_until
 
 LOG = logging.getLogger(__name__)
 NUM_KILLS = 20
@@ -25,16 +25,14 @@ def modified(campaign: str) -> dict[str, int]:
     return {name: (folder / name).stat().st_mtime_ns for name in law.committed(campaign)}
 
 
-def finish_and_judge(campaign: str, reference: Reference) -> None:
-    """Run to the end and demand law 4. What was committed before must not be written again."""
-    kept, times = law.committed(campaign), modified(campaign)
-    finish(campaign)
+def judge(campaign: str, reference: Reference, kept: dict[str, str], times: dict[str, int]) -> None:
+    """Law 4, and what was committed before the last run was not written again by it."""
     law.assert_law_4(campaign, reference.rows, exactly=True)
     assert kept.items() <= law.committed(campaign).items()
     assert times.items() <= modified(campaign).items()
 
 
-def test_a_driver_killed_after_it_has_committed(
+def test_a_driver_killed_after_it_has_committed_and_a_scorer_of_the_run_that_follows(
     reference: Reference, start_to_kill: Callable[[str, str], Driver], tmp_path: Path
 ) -> None:
     campaign = reference.copy(tmp_path / "campaign")
@@ -43,7 +41,13 @@ def test_a_driver_killed_after_it_has_committed(
     driver.kill()
     assert not law.is_complete(campaign)
     law.assert_nothing_half_written(campaign)
-    finish_and_judge(campaign, reference)
+    kept, times = law.committed(campaign), modified(campaign)
+    with running("score", campaign) as second:
+        wait_until(lambda: law.num_committed(campaign) > len(kept), second)
+        assert kill_one(second, random.Random(0), SCORER)
+        ended = second.wait()
+    assert ended.status == 0, ended.errors
+    judge(campaign, reference, kept, times)
 
 
 @pytest.mark.slow
@@ -85,7 +89,9 @@ def kill_and_restart(reference: Reference, folder: Path, moment: Callable[[rando
             law.assert_law_4(campaign, reference.rows, exactly=True)
             number += 1
             campaign = reference.copy(folder / str(number))
-        finish_and_judge(campaign, reference)
+        kept, times = law.committed(campaign), modified(campaign)
+        finish(campaign)
+        judge(campaign, reference, kept, times)
         assert not [name for driver in killed for name in what_stays(driver)]
 
 

@@ -5,41 +5,14 @@ import random
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.faults import law
 from tests.faults.clusters import cluster
 from tests.faults.conftest import Reference
-from tests.faults.driver import Driver, command, running, wait_until
+from tests.faults.driver import SCORER, kill_one, running, wait_until
 
 LOG = logging.getLogger(__name__)
-SCORER = "MapWorker"
-"""Part of what Ray Data calls the actors that it runs a class in."""
-
-
-def kill_one(driver: Driver, draw: random.Random, kind: str = "") -> str | None:
-    """Kill a random worker. Returns what it did; None where there is none."""
-    found = [process for process in driver.workers() if kind in command(process)]
-    if not found:
-        return None
-    victim = draw.choice(found)
-    name = command(victim)
-    try:
-        victim.kill()
-    except psutil.NoSuchProcess:
-        return None
-    return name
-
-
-def test_a_scorer_killed_after_the_first_commit(reference: Reference, tmp_path: Path) -> None:
-    campaign = reference.copy(tmp_path / "campaign")
-    with running("score", campaign) as driver:
-        wait_until(lambda: law.num_committed(campaign) > 0, driver)
-        assert kill_one(driver, random.Random(0), SCORER)
-        ended = driver.wait()
-    assert ended.status == 0, ended.errors
-    law.assert_law_4(campaign, reference.rows, exactly=True)
 
 
 @pytest.mark.slow
