@@ -1,6 +1,6 @@
 """The networks of each training method, for an image size and a preset."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -37,6 +37,16 @@ class Networks(NamedTuple):
         encoder = self.discriminators if isinstance(self.discriminators, ImageDiscriminators) else self.vae
         assert encoder is not None
         return encoder.num_latents
+
+    def scoring(self, *names: str) -> list[Any]:
+        """The networks with these names, to score with.
+
+        Raises ValueError for one in training mode, where a score may depend on the rest of its batch.
+        """
+        networks = [getattr(self, name) for name in names]
+        if any(network.training for network in networks):
+            raise ValueError("scoring needs every network in eval mode")
+        return networks
 
     def eval(self) -> "Networks":
         """The same networks, in eval mode."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 BLOCKS = 2
 """Convolutions at each resolution, the second one residual."""
-GROWTH = 8
-"""The largest width of the network, in widths of its first stage."""
 
 
 class Classifier(nn.Module):
@@ -27,7 +25,7 @@ class Classifier(nn.Module):
 
     def __init__(self, image_size: int, num_channels: int, num_classes: int, width: int = 32) -> None:
         super().__init__()
-        widths = stage_widths(image_size, width, GROWTH * width)
+        widths = stage_widths(image_size, width, max_width=8 * width)
         # The first stage keeps the resolution: small images lose what separates classes when they are halved at once.
         self.stem = stage(num_channels, width, stride=1, blocks=BLOCKS)
         self.encoder = encoder_stages(width, widths, BLOCKS)

@@ -46,10 +46,8 @@ def run_job(line: str, address: str, on_output: Callable[[str], None]) -> EndedJ
         raise InputError(f"--address {address}: no Ray job server answers there: {one_line(error)}") from error
     asyncio.run(_follow(client, submission_id, on_output))
     info = client.get_job_info(submission_id)
-    succeeded = info.status == JobStatus.SUCCEEDED
-    return EndedJob(
-        submission_id, info.status.value, info.message or "", 0 if succeeded else info.driver_exit_code or 1
-    )
+    exit_status = 0 if info.status == JobStatus.SUCCEEDED else info.driver_exit_code or 1
+    return EndedJob(submission_id, info.status.value, info.message or "", exit_status)
 
 
 async def _follow(client: JobSubmissionClient, submission_id: str, on_output: Callable[[str], None]) -> None:

@@ -53,26 +53,17 @@ def _findings(diagnosis: "Diagnosis") -> list[str]:
         active = f"{diagnosis.active_units} of {len(diagnosis.kl_Z)} latent units are active"
         found.append(f"the posterior has collapsed, {active}: lower train.beta")
     if diagnosis.is_saturated:
-        found.append(
-            f"the discriminators are saturated, {diagnosis.saturation:.0%} of the held-out logits are beyond "
-            f"±{SATURATED_LOGIT:g}: raise train.adversarial_weight or lower train.discriminator_steps"
-        )
+        share = f"{diagnosis.saturation:.0%} of the held-out logits are beyond ±{SATURATED_LOGIT:g}"
+        fix = "raise train.adversarial_weight or lower train.discriminator_steps"
+        found.append(f"the discriminators are saturated, {share}: {fix}")
     if diagnosis.signal == "none":
-        _, low, high = diagnosis.auc
+        held_out = f"{diagnosis.num_labelled} labelled and {diagnosis.num_unlabelled} unlabelled images are held out"
+        interval = f"the AUC's interval, {diagnosis.auc.low:.2f} to {diagnosis.auc.high:.2f},"
         if min(diagnosis.num_labelled, diagnosis.num_unlabelled) < MIN_HELD_OUT:
-            why = (
-                f"{diagnosis.num_labelled} labelled and {diagnosis.num_unlabelled} unlabelled images are held out, at "
-                f"least {MIN_HELD_OUT} of each are needed: label more"
-            )
-        elif high < 0.5:
-            why = (
-                f"the AUC's interval, {low:.2f} to {high:.2f}, is below 0.5: what the discriminators learned does not "
-                "hold for images that they did not train on"
-            )
+            why = f"{held_out}, at least {MIN_HELD_OUT} of each are needed: label more"
+        elif diagnosis.auc.high < 0.5:
+            why = f"{interval} is below 0.5: what the discriminators learned does not hold for other images"
         else:
-            why = (
-                f"the AUC's interval, {low:.2f} to {high:.2f}, includes 0.5: the labelled images look like the rest "
-                "of the pool"
-            )
+            why = f"{interval} includes 0.5: the labelled images look like the rest of the pool"
         found.append(f"no signal, {why}; select.when_no_signal decides what is picked")
     return found

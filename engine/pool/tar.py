@@ -18,12 +18,7 @@ _EXTENDED = (b"L", b"K", b"x", b"g")
 _LONGEST_EXTENDED_BYTES = 1 << 20
 _MOST_EXTENDED = 8
 """Most extended headers of a member. Writers use up to four: a long name, a long link, local and global PAX records."""
-_COMPRESSIONS = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz",
-}
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 
 
 class Archive:

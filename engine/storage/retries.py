@@ -41,13 +41,9 @@ _TRANSIENT_TEXT = re.compile(
 )
 
 
-class _ShortReadError(OSError):
-    """The stream ended before the file does."""
-
-
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed later. Missing files and missing permissions are not transient."""
-    if isinstance(error, _ShortReadError | TimeoutError | ConnectionError):
+    if isinstance(error, TimeoutError | ConnectionError):
         return True
     if isinstance(error, OSError) and error.errno:
         return error.errno in _TRANSIENT_ERRNOS
@@ -133,11 +129,11 @@ class RetryingStream:
             self.close()
             if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
                 # Python's error for a file that the storage's client has closed by itself.
-                raise _ShortReadError(one_line(error)) from error
+                raise ConnectionError(one_line(error)) from error
             raise
         if not part:
             self.close()
-            raise _ShortReadError(f"the stream ends {self._total_bytes - self.position} bytes early")
+            raise ConnectionError(f"the stream ends {self._total_bytes - self.position} bytes early")
         return part
 
     def interrupt(self) -> None:

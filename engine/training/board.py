@@ -16,8 +16,7 @@ POLL_SECONDS = 0.5
 
 
 class _Board:
-    """Holds the latest (steps done, losses), lines for the log, and at the end the result, or an error that retries
-    cannot fix."""
+    """Holds the latest (steps done, losses), lines for the log, and the result or an error that retries cannot fix."""
 
     def __init__(self) -> None:
         self._latest: tuple[int, dict[str, float]] | None = None

@@ -16,7 +16,7 @@ from engine.training.metrics import StepLog
 from engine.training.plan import TrainingPlan, judges_task
 from engine.training.streams import Pool
 from vaal.assembly import Networks
-from vaal.signal import Diagnosis, Posterior, diagnose
+from vaal.signal import Posterior, diagnose
 
 MOST_JUDGED = 5000
 """Most images of each pool on which the networks are judged."""
@@ -51,6 +51,7 @@ def finish(
     return {"files": {**files, **log.save(plan.folder)}, "details": details}
 
 
+@torch.inference_mode()
 def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
     """The signal and the diagnosis of networks in eval mode, for the train manifest."""
     # Held-out images, if any are held out.
@@ -58,7 +59,22 @@ def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], dev
     chosen = np.random.default_rng((plan.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
     labelled, _ = _images(plan.pool, [held_out[number] for number in chosen])
     unlabelled = unlabelled_sample(plan.pool, plan.deal, MOST_JUDGED)
-    diagnosis = _judge(networks, score_function(plan.config), (labelled, unlabelled), device)
+    logits: list[Tensor] = []
+    posteriors: list[Posterior] = []
+    for images in (labelled, unlabelled):
+        scores = [torch.empty(0)]
+        for x_BCHW, fold_B in _inputs(images, device):
+            scores.append(score_function(plan.config)(networks, x_BCHW, fold_B)[0].cpu())
+            if networks.vae is not None:
+                mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
+                image_BCHW, *_ = networks.vae(x_BCHW, torch.zeros_like(mean_BZ))
+                error_B = (image_BCHW - x_BCHW).square().flatten(1).mean(dim=1)
+                posteriors.append(Posterior(mean_BZ.cpu(), logvar_BZ.cpu(), error_B.cpu()))
+        logits.append(torch.cat(scores))
+        if not torch.isfinite(logits[-1]).all():
+            raise VaalError("training: a held-out score is not finite; lower train.learning_rate and train again")
+    posterior = Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))) if posteriors else None
+    diagnosis = diagnose(logits[0], logits[1], posterior)
     if networks.discriminators is None:
         # The score is then a distance, for which saturation has no meaning.
         diagnosis = diagnosis._replace(saturation=0.0)
@@ -75,26 +91,6 @@ def _inputs(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tens
     for begin in range(0, len(images.fold_N), BATCH):
         pixels_NHWC, fold_N = images.at(slice(begin, begin + BATCH))
         yield to_input(pixels_NHWC, device), torch.from_numpy(fold_N).to(device)
-
-
-@torch.inference_mode()
-def _judge(networks: Networks, score: Any, pools: tuple[Images, Images], device: torch.device) -> Diagnosis:
-    logits: list[Tensor] = []
-    posteriors: list[Posterior] = []
-    for images in pools:
-        scores = [torch.empty(0)]
-        for x_BCHW, fold_B in _inputs(images, device):
-            scores.append(score(networks, x_BCHW, fold_B)[0].cpu())
-            if networks.vae is not None:
-                mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
-                image_BCHW, *_ = networks.vae(x_BCHW, torch.zeros_like(mean_BZ))
-                error_B = (image_BCHW - x_BCHW).square().flatten(1).mean(dim=1)
-                posteriors.append(Posterior(mean_BZ.cpu(), logvar_BZ.cpu(), error_B.cpu()))
-        logits.append(torch.cat(scores))
-        if not torch.isfinite(logits[-1]).all():
-            raise VaalError("training: a held-out score is not finite; lower train.learning_rate and train again")
-    posterior = Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))) if posteriors else None
-    return diagnose(logits[0], logits[1], posterior)
 
 
 @torch.inference_mode()

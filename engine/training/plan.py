@@ -41,22 +41,18 @@ class TrainingPlan(NamedTuple):
         return LossWeights(train.beta, train.transductive_weight, train.adversarial_weight, self.labelled_share)
 
 
-class Phase(NamedTuple):
-    """The updates of an iteration, and whether the discriminators take part in it, also as the VAE's adversaries."""
+def phase_of(plan: TrainingPlan, step: int, *, is_holding: bool) -> tuple[Updates, bool]:
+    """The updates of iteration `step`, and whether discriminators take part in it, also as the VAE's adversaries.
 
-    updates: Updates
-    has_discriminators: bool
-
-
-def phase_of(plan: TrainingPlan, step: int, *, is_holding: bool) -> Phase:
-    """The phase of iteration `step`, by the method. With `is_holding` the discriminators are only measured."""
+    With `is_holding` the discriminators are only measured.
+    """
     train = plan.config.train
     discriminators = 0 if is_holding else train.discriminator_steps
     if not METHODS[train.method].vae_first:
-        return Phase(Updates(train.vae_steps, discriminators), has_discriminators=True)
+        return Updates(train.vae_steps, discriminators), True
     if 2 * step < plan.num_steps:
-        return Phase(Updates(train.vae_steps, 0), has_discriminators=False)
-    return Phase(Updates(0, discriminators), has_discriminators=True)
+        return Updates(train.vae_steps, 0), False
+    return Updates(0, discriminators), True
 
 
 def plan_training(campaign: Campaign) -> TrainingPlan:

@@ -99,12 +99,9 @@ class Deal(NamedTuple):
 
 def count_trainable(pool: Pool) -> NDArray[np.int64]:
     """The number of trainable items of every shard, (shards,) int64. Reads the whole pool, decodes nothing."""
-
-    def count(shard: Shard) -> int:
-        return sum(1 for _ in unlabelled(pool, shard, held_out=False))
-
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        return np.fromiter(threads.map(count, pool.shards), np.int64, len(pool.shards))
+        counts = threads.map(lambda shard: sum(1 for _ in unlabelled(pool, shard, held_out=False)), pool.shards)
+        return np.fromiter(counts, np.int64, len(pool.shards))
 
 
 def unlabelled(pool: Pool, shard: Shard, *, held_out: bool) -> Iterator[Item]:

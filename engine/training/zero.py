@@ -130,12 +130,7 @@ class EngineUpdater:
 
     def _load_partitioned(self, parameters: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
         """Load the fp32 master weights and Adam's moments, of which each worker holds a part."""
-        from deepspeed.utils import (
-            safe_set_full_fp32_param,
-            safe_set_full_optimizer_state,
-            safe_set_local_fp32_param,
-            safe_set_local_optimizer_state,
-        )
+        from deepspeed import utils
 
         optimizer = self.engine.optimizer
         steps = state["step"]
@@ -151,13 +146,13 @@ class EngineUpdater:
             values = {key: state[f"{key}/{name}"] for key in _MOMENTS} if float(steps) else {}
             if self._stage == 3:
                 # At stage 3 the setters for whole tensors fail if the number of workers does not divide the size.
-                safe_set_local_fp32_param(parameter, _part(parameter, state[f"weight/{name}"]))
+                utils.safe_set_local_fp32_param(parameter, _part(parameter, state[f"weight/{name}"]))
                 for key, value in values.items():
-                    safe_set_local_optimizer_state(parameter, _part(parameter, value), key)
+                    utils.safe_set_local_optimizer_state(parameter, _part(parameter, value), key)
             else:
-                safe_set_full_fp32_param(parameter, state[f"weight/{name}"])
+                utils.safe_set_full_fp32_param(parameter, state[f"weight/{name}"])
                 for key, value in values.items():
-                    safe_set_full_optimizer_state(parameter, value, key)
+                    utils.safe_set_full_optimizer_state(parameter, value, key)
 
     def _adam(self) -> Any:
         return self.engine.optimizer if self._stage == 0 else self.engine.optimizer.optimizer

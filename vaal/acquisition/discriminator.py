@@ -1,9 +1,8 @@
 """VAAL's acquisition function: how strongly the discriminator takes an image for labelled (arXiv 1904.00370)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vaal.ablations import ImageDiscriminators
 from vaal.assembly import Networks
 
 
@@ -17,10 +16,7 @@ def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
 
     Raises ValueError if a network is in training mode.
     """
-    vae, discriminators = networks.vae, networks.discriminators
-    assert vae is not None
-    assert discriminators is not None
-    require_eval_mode(vae, discriminators)
+    vae, discriminators = networks.scoring("vae", "discriminators")
     mean_BZ = vae.encode(x_BCHW)[0].float()
     with torch.autocast(x_BCHW.device.type, enabled=False):
         return _own_fold(discriminators(mean_BZ), fold_B), mean_BZ
@@ -32,18 +28,10 @@ def image_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Ten
 
     Raises ValueError if the discriminators are in training mode.
     """
-    discriminators = networks.discriminators
-    assert isinstance(discriminators, ImageDiscriminators)
-    require_eval_mode(discriminators)
+    (discriminators,) = networks.scoring("discriminators")
     features_BZ = discriminators.features(x_BCHW, fold_B).float()
     with torch.autocast(x_BCHW.device.type, enabled=False):
         return _own_fold(discriminators.classify(features_BZ), fold_B), features_BZ
-
-
-def require_eval_mode(*networks: nn.Module) -> None:
-    """Raises ValueError for a network in training mode, where a score may depend on the rest of its batch."""
-    if any(network.training for network in networks):
-        raise ValueError("scoring needs every network in eval mode")
 
 
 def _own_fold(logit_BK: Tensor, fold_B: Tensor) -> Tensor:

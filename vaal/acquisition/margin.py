@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from vaal.acquisition.discriminator import require_eval_mode
 from vaal.assembly import Networks
 
 
@@ -13,7 +12,6 @@ def margin(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, 
 
     Raises ValueError if the task learner is in training mode.
     """
-    assert networks.task is not None
-    require_eval_mode(networks.task)
-    first_B, second_B = networks.task(x_BCHW).float().softmax(dim=1).topk(2, dim=1).values.unbind(dim=1)
+    (task,) = networks.scoring("task")
+    first_B, second_B = task(x_BCHW).float().softmax(dim=1).topk(2, dim=1).values.unbind(dim=1)
     return first_B - second_B, None

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from vaal.acquisition.discriminator import require_eval_mode
 from vaal.assembly import Networks
 
 
@@ -17,10 +16,8 @@ def centroid_score(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
 
     Raises ValueError if the VAE is in training mode.
     """
-    vae, centroid = networks.vae, networks.centroid
-    assert vae is not None
+    (vae,), centroid = networks.scoring("vae"), networks.centroid
     assert centroid is not None
-    require_eval_mode(vae)
     mean_BZ, logvar_BZ = vae.encode(x_BCHW)
     mean_BZ, std_BZ = mean_BZ.float(), (0.5 * logvar_BZ.float()).exp()
     difference = torch.cat([mean_BZ - centroid.mean_Z, std_BZ - centroid.std_Z], dim=1)

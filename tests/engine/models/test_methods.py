@@ -37,7 +37,7 @@ def test_a_frozen_vae_is_trained_alone_and_then_left_as_it_is(tmp_path: Path) ->
     plan, networks = plan_training(made.campaign), make_networks(made.campaign.config)
     phases = [phase_of(plan, step, is_holding=False) for step in range(plan.num_steps)]
     assert phases == [(Updates(3, 0), False)] * 3 + [(Updates(0, 2), True)] * 2
-    assert phase_of(plan, 4, is_holding=True).updates == Updates(0, 0)
+    assert phase_of(plan, 4, is_holding=True) == (Updates(0, 0), True)
     assert networks.vae is not None
     assert networks.discriminators is not None
     states = []
