@@ -3,6 +3,8 @@
 PYTHON ?= python3
 POOL ?= digits
 BENCH ?= large
+BENCHES ?= score_throughput score_memory driver_cost resume_planning decoding reduction duplicates diversifiers \
+	step_overhead input_stall zero_memory signal_auc
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -48,19 +50,10 @@ fix: $(READY) ## Format the code, and fix what the linter can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure; prints ratios. Parts need images below VAAL_DATA (BENCH=small for the quick ones).
-	$(BIN)/python tests/bench/score_throughput.py $(BENCH)
-	$(BIN)/python tests/bench/score_memory.py $(BENCH)
-	$(BIN)/python tests/bench/driver_cost.py $(BENCH)
-	$(BIN)/python tests/bench/resume_planning.py $(BENCH)
-	$(BIN)/python tests/bench/decoding.py $(BENCH)
-	$(BIN)/python tests/bench/reduction.py $(BENCH)
-	$(BIN)/python tests/bench/duplicates.py $(BENCH)
-	$(BIN)/python tests/bench/diversifiers.py $(BENCH)
-	$(BIN)/python tests/bench/step_overhead.py $(BENCH)
-	$(BIN)/python tests/bench/input_stall.py $(BENCH)
-	$(BIN)/python tests/bench/zero_memory.py $(BENCH)
-	$(BIN)/python tests/bench/signal_auc.py $(BENCH)
+bench: $(READY) ## Measure; prints ratios. Some parts need images below VAAL_DATA (BENCH=small: the quick parts; BENCHES: the names).
+	@for name in $(BENCHES); do \
+		echo "$$name"; $(BIN)/python tests/bench/$$name.py $(BENCH) || exit; \
+	done
 
 constraints: $(READY) ## Pin the newest versions that pyproject.toml admits.
 	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra dev --quiet \
