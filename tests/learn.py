@@ -119,7 +119,7 @@ def share_of_picks(learnt: Learnt, budget: int, is_wanted: Callable[[str, str], 
     plan = learnt.plan
     scores, wanted = [], []
     for shard in plan.pool.shards:
-        items = [i for i in read_shard(shard, plan.pool.image) if i.key not in plan.pool.labelled.get(shard.shard, ())]
+        items = [i for i in read_shard(shard, plan.pool.image) if not plan.pool.is_labelled(shard.shard, i.key)]
         image = plan.pool.image
         pixels = np.stack([decode(i.data, image) for i in items])
         folds = torch.tensor([fold_of(shard.shard, i.key, plan.pool.num_folds) for i in items])

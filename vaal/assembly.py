@@ -39,10 +39,7 @@ class Networks(NamedTuple):
         return encoder.num_latents
 
     def scoring(self, *names: str) -> list[Any]:
-        """The networks with these names, to score with.
-
-        Raises ValueError for one in training mode, where a score may depend on the rest of its batch.
-        """
+        """The networks with these names. Raises ValueError in training mode, where batch-mates may change a score."""
         networks = [getattr(self, name) for name in names]
         if any(network.training for network in networks):
             raise ValueError("scoring needs every network in eval mode")

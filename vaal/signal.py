@@ -124,10 +124,8 @@ def auc_interval(labelled_N: Tensor, unlabelled_M: Tensor) -> Interval:
 
 
 def _share_below(logit_N: Tensor, others_M: Tensor) -> Tensor:
-    """Share of the others below each logit, ties counted half: (N,) float64.
-
-    These are DeLong's structural components, by sorting as in Sun and Xu (2014).
-    """
+    """Share of the others below each logit, ties counted half (N,) float64: DeLong's structural components."""
+    # By sorting, as in Sun and Xu (2014).
     ordered_M = others_M.sort().values
     left_N = torch.searchsorted(ordered_M, logit_N.contiguous())
     right_N = torch.searchsorted(ordered_M, logit_N.contiguous(), right=True)

@@ -33,7 +33,7 @@ class _Section(BaseModel):
 
 
 class PoolConfig(_Section):
-    """What the pool is. Fixed at init."""
+    """The pool. Fixed at init."""
 
     shards: list[str] = []
     """WebDataset tar shards: paths or URLs, with globs (*.tar) or brace ranges (train-{00000..00049}.tar)."""
@@ -152,7 +152,7 @@ class TrainConfig(_Section):
 PRESET_SETTINGS: dict[str, dict[str, Any]] = {
     "paper": {"batch_size": 128, "vae_steps": 2, "discriminator_steps": 1, "folds": 1},
 }
-"""What a preset sets in addition to the networks, unless the user does. Others keep the defaults."""
+"""Options that a preset sets in addition to the networks, unless the user does. Others keep the defaults."""
 
 
 class ScoreConfig(_Section):
@@ -182,7 +182,7 @@ class ScoreConfig(_Section):
 
 
 class SelectConfig(_Section):
-    """What is picked."""
+    """How images are picked."""
 
     budget: int = Field(default=1000, ge=0)
     """b: exactly this many images are picked in a round."""

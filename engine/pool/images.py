@@ -132,10 +132,7 @@ _Segment = tuple[int, int, int]
 
 
 def _read_jpeg(data: bytes, side: int, colours: str | None, image: ImageConfig) -> tuple[NDArray[np.uint8], Any]:
-    """Pixels (H, W, 1, 3 or 4) as stored, those of CMYK as RGB, and the EXIF orientation.
-
-    `colours` None keeps the file's own.
-    """
+    """Pixels (H, W, 1, 3 or 4) as stored, CMYK as RGB, and the orientation. `colours` None keeps the file's own."""
     segments = _segments(data)
     height, width, space, _ = _ask(simplejpeg.decode_jpeg_header, data, strict=False)
     _check_pixels(width, height, image)

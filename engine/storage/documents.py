@@ -12,8 +12,6 @@ from engine.errors import ConfigError, InputError, one_line
 from engine.storage.location import Location
 
 T = TypeVar("T")
-
-
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 

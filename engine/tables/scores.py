@@ -59,7 +59,7 @@ class ShardRecord(NamedTuple):
     errors: dict[str, int] = {}  # noqa: RUF012 - never written to
 
     def entry(self) -> dict[str, Any]:
-        """The shard's entry in the manifest; what is empty is left out."""
+        """The shard's entry in the manifest, without empty values."""
         return {key: value for key, value in self._asdict().items() if value not in ("", {})}
 
 
@@ -91,7 +91,7 @@ def pack(table: pa.Table) -> bytes:
 
 
 def unpack(content: bytes) -> pa.Table:
-    """What `pack` packed."""
+    """The table of an Arrow stream."""
     return pa.ipc.open_stream(content).read_all()
 
 

@@ -1,7 +1,6 @@
 """The plan of a round's training: the items that train, the items held out, the iterations, and the streams."""
 
 import math
-from collections import defaultdict
 from typing import Any, NamedTuple
 
 from engine.campaign.folder import Campaign
@@ -21,7 +20,7 @@ HELD_OUT_SHARE = 0.2
 
 
 class TrainingPlan(NamedTuple):
-    """What every worker needs to know. `labelled_share` is as in `vaal.losses.LossWeights`."""
+    """The plan of a round's training, for every worker. `labelled_share` is as in `vaal.losses.LossWeights`."""
 
     config: CampaignConfig
     home: Location
@@ -42,10 +41,7 @@ class TrainingPlan(NamedTuple):
 
 
 def phase_of(plan: TrainingPlan, step: int, *, is_holding: bool) -> tuple[Updates, bool]:
-    """The updates of iteration `step`, and whether discriminators take part in it, also as the VAE's adversaries.
-
-    With `is_holding` the discriminators are only measured.
-    """
+    """The updates of iteration `step`, and whether discriminators take part; `is_holding`: they are only measured."""
     train = plan.config.train
     discriminators = 0 if is_holding else train.discriminator_steps
     if not METHODS[train.method].vae_first:
@@ -67,13 +63,9 @@ def plan_training(campaign: Campaign) -> TrainingPlan:
     num_unlabelled = estimate_num_items(shards) - len(labelled)
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
-    by_shard: dict[str, set[str]] = defaultdict(set)
-    for shard, key in labelled:
-        by_shard[shard].add(key)
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
-    keys = {shard: frozenset(found) for shard, found in by_shard.items()}
-    pool = Pool(shards, config.image, train.folds, keys, held_out)
+    pool = Pool(shards, config.image, train.folds, labelled, held_out)
     if all(pool.is_held_out(*item) for item in labelled):
         raise ConfigError(
             f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out for "

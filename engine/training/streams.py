@@ -28,19 +28,16 @@ MOST_EMPTY_PASSES = 20
 
 
 class Pool(NamedTuple):
-    """The pool for training.
-
-    `labelled` maps a shard to its labelled keys. `held_out` is the share of items that nothing trains on.
-    """
+    """The pool for training: `labelled` are (shard, key), `held_out` is the share of items that nothing trains on."""
 
     shards: list[Shard]
     image: ImageConfig
     num_folds: int
-    labelled: dict[str, frozenset[str]]
+    labelled: set[tuple[str, str]]
     held_out: float
 
     def is_labelled(self, shard: str, key: str) -> bool:
-        return key in self.labelled.get(shard, ())
+        return (shard, key) in self.labelled
 
     def is_held_out(self, shard: str, key: str) -> bool:
         return held_out_of(shard, key, self.held_out)

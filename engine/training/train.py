@@ -66,7 +66,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
         TrainManifest,
         inputs={**labels, "pool": pool_print},
         counts={
-            "labelled": sum(map(len, plan.pool.labelled.values())),
+            "labelled": len(plan.pool.labelled),
             "unlabelled_estimate": plan.images_per_epoch,
             "steps": plan.num_steps,
         },

@@ -158,8 +158,7 @@ class EngineUpdater:
         return self.engine.optimizer if self._stage == 0 else self.engine.optimizer.optimizer
 
     def _num_updates(self) -> int:
-        steps = [int(float(entry["step"])) for entry in self._adam().state.values() if "step" in entry]
-        return steps[0] if steps else 0
+        return next((int(float(entry["step"])) for entry in self._adam().state.values() if "step" in entry), 0)
 
 
 def _part(parameter: Any, whole: Tensor) -> Tensor:

@@ -33,8 +33,7 @@ def small(pool: DemoPool, tmp_path: Path) -> Pool:
         write_shard(tmp_path / name, {f"{item.key}.png": item.data for item in part})
     listed, _ = list_shards([f"{tmp_path}/*.tar"], "")
     items = [(shard.shard, item.key) for shard in listed for item in read_shard(shard, IMAGE)]
-    labelled = {s.shard: frozenset(key for shard, key in items[::7] if shard == s.shard) for s in listed}
-    return Pool(listed, IMAGE, 2, labelled, 0.0)
+    return Pool(listed, IMAGE, 2, set(items[::7]), 0.0)
 
 
 def identities(pool: Pool, *, labelled: bool) -> list[tuple[str, str]]:
@@ -250,7 +249,7 @@ def test_the_judged_sample_is_of_all_shards(small: Pool) -> None:
 
 
 def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(small: Pool, tmp_path: Path) -> None:
-    everything = {s.shard: frozenset(item.key for item in read_shard(s, IMAGE)) for s in small.shards}
+    everything = {(shard.shard, item.key) for shard in small.shards for item in read_shard(shard, IMAGE)}
     pool = small._replace(labelled=everything)
     with pytest.raises(InputError, match="no unlabelled image to train on"):
         next(UnlabelledStream(pool, Deal(3, 1, 0, None), 0))
@@ -267,7 +266,7 @@ def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Pat
     batches = Batches(pool, labelled, Deal(2, 8, 0, count_trainable(pool)), Part(0, 1), (16, 1, LATENTS))
     seen = {image.tobytes() for parts, _ in islice(batches, 30) for image in parts[0].unlabelled.pixels_NHWC}
     assert len(seen) > 140
-    alone = Pool(shards[1:], IMAGE, 2, {}, 0.0)
+    alone = Pool(shards[1:], IMAGE, 2, set(), 0.0)
     batches = Batches(alone, labelled, Deal(1, 8, 0, count_trainable(alone)), Part(0, 1), (16, 1, LATENTS))
     with pytest.raises(InputError, match="do not decode"):
         next(iter(batches))
