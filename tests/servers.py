@@ -10,6 +10,8 @@ import boto3
 from gcp_storage_emulator.server import create_server
 from moto.server import ThreadedMotoServer
 
+from engine.storage.location import _remote_filesystem
+
 
 def free_port() -> int:
     """A TCP port that nothing listens on now."""
@@ -21,6 +23,8 @@ def free_port() -> int:
 @contextmanager
 def s3_server(bucket: str) -> Iterator[dict[str, str]]:
     """An S3 server with one bucket. Yields the environment variables that lead a client there."""
+    # This process may know a bucket of the same name on a server that is no more.
+    _remote_filesystem.cache_clear()
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
