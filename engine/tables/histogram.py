@@ -35,7 +35,8 @@ class Histogram:
 
     def add(self, group: str, values: NDArray[np.float32]) -> None:
         """Count values of one of GROUPS. Values that are not finite are left out."""
-        values = values[np.isfinite(values)]
+        if not np.isfinite([values.min(initial=0), values.max(initial=0)]).all():
+            values = values[np.isfinite(values)]
         if not len(values):
             return
         self._widen(self._exponent, [float(values.min()), float(values.max())])
