@@ -1,8 +1,8 @@
 """Training under Ray Train and DeepSpeed: equal to plain PyTorch, to itself after a kill, and whole in its results."""
 
 import os
+import shutil
 import signal
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine.campaign.folder import Campaign
 from engine.campaign.stages import Run
-from engine.config.options import ImageConfig
 from engine.errors import ConfigError, InputError
 from engine.models.weights import load_networks, make_networks
 from engine.pool.identity import held_out_of
-from engine.pool.items import read_shard
-from engine.pool.manifest import list_shards
 from engine.simulation.demo_pools import DemoPool
 from engine.training.plan import HELD_OUT_SHARE, plan_training
 from engine.training.train import train
 from tests.conftest import MakeCampaign
 from tests.learn import optimize
-from tests.rounds import write_shard
 
-STEPS = 24
+STEPS = 60
 SETTINGS = (
     "train.batch_size=16", f"train.max_steps={STEPS}", "train.workers=2", "train.zero_stage=2",
-    "train.checkpoint_steps=7", "train.task=classification",
+    "train.checkpoint_steps=8", "train.task=classification",
 )  # fmt: skip
 
 
@@ -62,17 +58,42 @@ def step_of(words: str) -> int:
 
 
 @pytest.mark.timeout(480)
-def test_training_equals_plain_pytorch(make_campaign: MakeCampaign, local_ray: None) -> None:
-    campaign = make_campaign(*SETTINGS)
+def test_training_that_lost_its_shards_and_changed_its_workers_equals_plain_pytorch(
+    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.training.train.MAX_FAILURES", 0)
+    folder, away = tmp_path / "pool", tmp_path / "away"
+    shutil.copytree(Path(pool.shards[0]).parent, folder)
+    campaign = make_campaign(*SETTINGS, "train.workers=1", shards=[f"{folder}/*.tar"])
+
+    def lose_the_shards(share: float, words: str) -> None:
+        if step_of(words) >= 16 and folder.exists():
+            folder.rename(away)
+
+    with pytest.raises(InputError, match=r"digits-0000\d.tar: the shard is gone; restore it"):
+        train(campaign, Run(on_progress=lose_the_shards))
+    assert not (campaign.stage("train") / "manifest.json").exists()
+    away.rename(folder)
+    checkpoints = sorted(Path(campaign.stage("train").path).glob("checkpoint/*/checkpoint_*/"))
+    assert len(checkpoints) == campaign.config.train.checkpoints_kept
+    damaged = checkpoints[-1] / "vae.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+
+    notes: list[str] = []
     seen: list[tuple[float, str]] = []
     on_interrupt = signal.getsignal(signal.SIGINT)
-    manifest = train(campaign, Run(on_progress=lambda *progress: seen.append(progress)))
+    # As many workers as this machine has room for, and another ZeRO stage.
+    elastic = make_again(campaign, {"train.workers": 4, "train.min_workers": 1, "train.zero_stage": 1})
+    manifest = train(elastic, Run(on_progress=lambda *progress: seen.append(progress), log=notes.append))
     assert signal.getsignal(signal.SIGINT) is on_interrupt
+    assert "is not whole (vae.safetensors is not what was written); going back to the one before" in notes[0]
+    assert f"resuming from {checkpoints[-2]}" in notes[1]
+    assert step_of(seen[0][1]) > 8
+    losses = ", ".join(f"{name} {loss:.4g}" for name, loss in manifest["losses"].items())
+    assert seen[-1] == (1, f"step {STEPS} of {STEPS}, {losses}")
     # The task learner is trained beside, and plain_pytorch has none: it changes nothing.
     assert_equals_plain_pytorch(campaign, manifest["files"])
     check_results(campaign, manifest)
-    losses = ", ".join(f"{name} {loss:.4g}" for name, loss in manifest["losses"].items())
-    assert seen[-1] == (1, f"step {STEPS} of {STEPS}, {losses}")
     assert train(campaign) == manifest
 
 
@@ -116,56 +137,6 @@ def check_results(campaign: Campaign, manifest: dict[str, Any]) -> None:
     }  # fmt: skip
     header = safetensors.torch.load((folder / "discriminator-1.safetensors").read_bytes())
     assert {tensor.dtype for tensor in header.values()} == {torch.float32}
-
-
-@pytest.mark.timeout(480)
-def test_a_lost_shard_is_named_and_training_goes_on_from_the_last_whole_checkpoint_with_other_workers(
-    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.training.train.MAX_FAILURES", 0)
-    folder = tmp_path / "pool"
-    folder.mkdir()
-    names = write_small_shards(folder, pool)
-    labels = tmp_path / "labels.csv"
-    labels.write_text("shard,key,label\n" + "".join(f"0.tar,{name},1\n" for name in names[:20]))
-    settings = ("train.batch_size=16", "train.max_steps=60", "train.checkpoint_steps=5", "train.epochs=20")
-    campaign = make_campaign(*settings, shards=[f"{folder}/*.tar"], labels=labels)
-    lost, kept = folder / "1.tar", tmp_path / "kept.tar"
-
-    def lose_a_shard(share: float, words: str) -> None:
-        if step_of(words) >= 10 and lost.exists():
-            lost.rename(kept)
-
-    with pytest.raises(InputError, match=r"1.tar: the shard is gone; restore it"):
-        train(campaign, Run(on_progress=lose_a_shard))
-    assert not (campaign.stage("train") / "manifest.json").exists()
-    kept.rename(lost)
-    checkpoints = sorted(Path(campaign.stage("train").path).glob("checkpoint/*/checkpoint_*/"))
-    assert len(checkpoints) == campaign.config.train.checkpoints_kept
-    damaged = checkpoints[-1] / "vae.safetensors"
-    damaged.write_bytes(damaged.read_bytes()[:-100])
-
-    notes: list[str] = []
-    steps: list[int] = []
-    # As many workers as this machine has room for, and another ZeRO stage.
-    elastic = make_again(campaign, {"train.workers": 4, "train.min_workers": 1, "train.zero_stage": 1})
-    manifest = train(elastic, Run(on_progress=lambda _, words: steps.append(step_of(words)), log=notes.append))
-    assert "is not whole (vae.safetensors is not what was written); going back to the one before" in notes[0]
-    assert f"resuming from {checkpoints[-2]}" in notes[1]
-    assert steps[0] > 5
-    assert_equals_plain_pytorch(campaign, manifest["files"])
-    metrics = (campaign.stage("train") / "metrics.parquet").read_table()
-    assert metrics["step"].to_pylist() == list(range(60))
-
-
-def write_small_shards(folder: Path, pool: DemoPool) -> list[str]:
-    """Two shards of 60 digits, so that each is read again after a few steps. Returns the keys of the first."""
-    shards = sorted(Path(pool.shards[0]).parent.glob("*.tar"))[:2]
-    for number, shard in enumerate(list_shards([str(shard) for shard in shards], "")[0]):
-        items = list(islice(read_shard(shard, ImageConfig()), 60))
-        write_shard(folder / f"{number}.tar", {f"{number}-{item.key}.png": item.data for item in items})
-    (first, _), _ = list_shards([f"{folder}/*.tar"], "")
-    return [item.key for item in read_shard(first, ImageConfig())]
 
 
 def make_again(campaign: Campaign, settings: dict[str, Any]) -> Campaign:
