@@ -87,7 +87,10 @@ def complete_all(screen: Terminal, campaign: "Campaign", address: str) -> dict[s
     manifests: dict[str, Any] = {}
     with ray_session(address) if needs_ray else nullcontext():
         for stage in STAGES:
-            outcome = complete(stage.command, screen, campaign, address)
+            # What was handed out to one vendor is not sent to another as well.
+            vendors = campaign.completed(stage.name) if stage.name == "handoff" else []
+            options = {"vendor": vendors[0].name} if vendors else {}
+            outcome = complete(stage.command, screen, campaign, address, **options)
             screen.show(outcome)
             manifests[stage.name] = outcome.data
     return manifests

@@ -40,8 +40,9 @@ def parse_campaign(content: bytes, source: str) -> CampaignConfig:
     except ValueError as error:
         raise InputError(f"{source}: damaged, not valid TOML: {one_line(error)}; {advice}") from error
     # A file that is cut off at the end of a line is valid TOML, and the missing options would get their defaults.
-    if "format" in tree and not text.rstrip().endswith(LAST_LINE):
-        raise InputError(f"{source}: damaged, cut off: the last line is not '{LAST_LINE}'; {advice}")
+    is_whole = text.rstrip().endswith(LAST_LINE) if "format" in tree else "seed" in tree.get("select", {})
+    if not is_whole:
+        raise InputError(f"{source}: damaged, cut off: its end is missing; {advice}")
     return parse_config(text, source)
 
 

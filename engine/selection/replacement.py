@@ -1,11 +1,12 @@
 """A selection that was handed out and is made again: the old one is recorded first, and its picks stay out."""
 
-import json
 from contextlib import suppress
 
 from engine.campaign.folder import Campaign
+from engine.campaign.manifests import Manifest
 from engine.campaign.outstanding import replaced
 from engine.campaign.stages import STAGES
+from engine.storage.documents import read_document
 from engine.storage.location import Location
 
 
@@ -39,7 +40,7 @@ def _record(campaign: Campaign, folder: Location) -> None:
 
 def _copy(source: Location, target: Location) -> None:
     manifest = (source / "manifest.json").read_bytes()
-    for name, sha256 in json.loads(manifest)["files"].items():
+    for name, sha256 in read_document(source / "manifest.json", Manifest)["files"].items():
         content = (source / name).read_verified(
             sha256, "restore the files that were handed out before you replace them"
         )

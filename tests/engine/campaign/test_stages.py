@@ -18,6 +18,8 @@ from engine.handoff import VENDORS, Vendor
 from engine.handoff.export import export
 from engine.selection.select import select
 from jobs.cli import PAGES
+from jobs.stages import complete_all
+from jobs.terminal import Terminal
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from tests.rounds import make_round
@@ -59,6 +61,8 @@ def test_a_second_vendor_breaks_neither_status_nor_replacement(tmp_path: Path, m
     assert export(campaign, vendor="other")["stage"] == "handoff/other"
     found = status(campaign)["rounds"][0]["stages"]
     assert list(found) == ["train", "scores", "selection", "handoff/other", "report"]
+    # The rest of the round sends nothing to another vendor.
+    assert complete_all(Terminal(json=True), campaign, "local")["handoff"]["stage"] == "handoff/other"
     export(campaign)
     found = status(campaign)["rounds"][0]["stages"]
     assert list(found) == ["train", "scores", "selection", "handoff/generic", "handoff/other", "report"]
