@@ -1,5 +1,6 @@
 """Real small data: scikit-learn's digits as shards, a campaign on them, and one local Ray for the whole run."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_heavy(item):
             item.add_marker(pytest.mark.heavy)
+
+
+def pytest_collection_finish() -> None:
+    # The libraries and all tests are there now, and stay: the collector need not look at them again and again.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

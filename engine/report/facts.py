@@ -59,7 +59,7 @@ def strength(train: TrainManifest) -> str:
     """How strong the signal is, in words."""
     auc = train["diagnosis"]["auc"]
     if train["signal"] == "none":
-        return "not beyond chance"
+        return "not above chance"
     return "weak" if auc < WEAK else "moderate" if auc < STRONG else "strong"
 
 

@@ -55,7 +55,7 @@ def _of_candidate(candidate: Facts, place: int, manifest: SelectionManifest) -> 
         kind = {"bytes": "the same bytes as", "picture": "the same picture as", "latent": "nearly the same latent as"}
         why = f"{of}, with {kind[candidate['duplicate']]} {candidate['of_shard']} {candidate['of_key']}"
         return facts | {"outcome": "duplicate", "why": why}
-    return facts | {"why": f"{of}; others were picked first, because they are: {reason_of(manifest)}"}
+    return facts | {"why": f"{of}; others were picked first, as {reason_of(manifest)}"}
 
 
 def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionManifest) -> Facts:

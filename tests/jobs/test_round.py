@@ -38,19 +38,26 @@ def vaal(*arguments: str) -> dict[str, Any]:
 
 
 def interrupt_in_scoring(home: str) -> tuple[int, str]:
-    """Start a round, and interrupt its driver once it has committed a shard. Exit status and standard error."""
+    """Start a round, and interrupt its driver once it has committed a shard. Exit status and standard error.
+
+    On a busy machine a driver may have scored the rest before the signal reaches it: then it starts again.
+    """
     words = [sys.executable, "-m", "jobs", "round", home, "--set", ONE_BY_ONE]
-    driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     scores = Path(home) / "rounds/000/scores"
     deadline = time.monotonic() + WAIT_SECONDS
-    while not list(scores.glob("*.parquet")):
-        assert driver.poll() is None, driver.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(driver.pid, signal.SIGINT)
-    _, errors = driver.communicate(timeout=60)
-    assert not (scores / "manifest.json").exists()
-    return driver.returncode, errors
+    while True:
+        driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while not list(scores.glob("*.parquet")):
+            assert driver.poll() is None, driver.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(driver.pid, signal.SIGINT)
+        _, errors = driver.communicate(timeout=60)
+        if not (scores / "manifest.json").exists():
+            return driver.returncode, errors
+        for folder in scores.parent.iterdir():
+            if folder.is_dir() and folder.name != "train":
+                shutil.rmtree(folder)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -61,7 +68,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_round_survives_an_interrupt_and_is_followed_by_the_next(
     make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, local_ray: None
 ) -> None:
-    campaign = make_campaign()
+    campaign = make_campaign("image.size=32")
     pretend_trained(campaign)
     home = str(campaign.home)
     undisturbed = tmp_path / "undisturbed"
@@ -105,7 +112,7 @@ def check_the_next_round(home: str, pool: DemoPool, first: Path) -> None:
 
     campaign: Campaign = open_campaign(home, [])
     assert campaign.round == 1
-    assert sum(map(len, plan_training(campaign).pool.labelled.values())) == 300
+    assert len(plan_training(campaign).pool.labelled) == 300
     pretend_trained(campaign)
     vaal("round", home, "--set", "select.budget=40", "--set", "score.batch_size=256")
     manifest = json.loads((campaign.stage("selection") / "manifest.json").read_bytes())

@@ -179,7 +179,7 @@ def test_the_sample_for_the_report_is_uniform_over_what_was_not_picked(scored: C
     open_to_picks = {(row["shard"], row["key"]) for row in rows(scored, "scores")} - labelled_items(scored.home)
     drawn: Counter[tuple[object, object]] = Counter()
     first: Counter[tuple[object, object]] = Counter()
-    for seed in range(40):
+    for seed in range(20):
         config = scored.config.model_copy(update={"select": scored.config.select.model_copy(update={"seed": seed})})
         campaign = dataclasses.replace(scored, config=config)
         select(campaign)
@@ -188,11 +188,11 @@ def test_the_sample_for_the_report_is_uniform_over_what_was_not_picked(scored: C
         assert set(sample) <= open_to_picks - picks
         drawn.update(sample)
         first.update(sample[:6])
-    # 40 x 48 draws of some 1,460 items: 1.3 a piece. Any prefix of a sample is a sample too.
-    assert max(drawn.values()) <= 9
-    assert len(drawn) > 0.6 * len(open_to_picks - picks)
+    # 20 x 48 draws of some 1,460 items: 0.66 a piece. Any prefix of a sample is a sample too.
+    assert max(drawn.values()) <= 7
+    assert len(drawn) > 0.4 * len(open_to_picks - picks)
     by_shard = Counter(shard for shard, _ in first.elements())
-    assert all(10 <= by_shard[shard] <= 55 for shard in {shard for shard, _ in open_to_picks})
+    assert all(3 <= by_shard[shard] <= 30 for shard in {shard for shard, _ in open_to_picks})
     select(campaign, force=True)
     assert sample_of(campaign) == sample
 
