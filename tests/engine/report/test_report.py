@@ -180,7 +180,7 @@ def test_without_a_signal_the_page_has_no_cut_and_says_why_these_were_picked(mad
     report(blind.campaign)
     text = Page(blind.campaign).text
     assert "<strong>No signal was found.</strong>" in text
-    assert "<dt>signal (not beyond chance, AUC 0.52 of 1)</dt><dd>none</dd>" in text
+    assert "<dt>signal (not above chance, AUC 0.52 of 1)</dt><dd>none</dd>" in text
     assert '<p class="warning">no signal, the AUC&#39;s interval, 0.46 to 0.58, includes 0.5' in text
     for wrong in ("highest score picked", "shading", "thin line"):
         assert wrong not in text
