@@ -34,8 +34,8 @@ demo: $(READY) ## Run a whole round on real images (POOL=digits, or POOL=cifar10
 test: $(READY) ## Run the tests, all but the slow ones: seven minutes on two cores.
 	$(BIN)/python -m pytest -m "not slow"
 
-test-fast: $(READY) ## Run the tests that start no Ray, no other process and no training: a minute.
-	$(BIN)/python -m pytest -m "not slow and not heavy"
+test-fast: $(READY) ## Run the tests that start no Ray, no other process, no training and no report: a minute.
+	$(BIN)/python -m pytest -m "not slow and not heavy" --hypothesis-profile=few
 
 test-slow: $(READY) ## Run the tests that take minutes, or those of them that match ONLY.
 	$(BIN)/python -m pytest -m slow -k "$(ONLY)"

@@ -1,8 +1,12 @@
 """Real small data: scikit-learn's digits as shards, a campaign on them, and one local Ray for the whole run."""
 
+import atexit
 import gc
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,6 +15,7 @@ import pyarrow as pa
 import pytest
 import ray
 import torch
+from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from engine.campaign.folder import Campaign
@@ -23,12 +28,17 @@ from engine.config.toml import override
 from engine.models.diagnosis import manifest_entries
 from engine.models.weights import make_classifier, make_networks, save_weights
 from engine.simulation.demo_pools import DemoPool, digits
+from engine.storage.location import Location
 from engine.training.metrics import METRICS_SCHEMA
 from tests.heavy import is_heavy
 from vaal.signal import Diagnosis, Interval
 from vaal.step import StepLosses
 
 MakeCampaign = Callable[..., Campaign]
+
+
+# For a first look: random examples are a tenth of the fast tests' time.
+settings.register_profile("few", max_examples=25)
 
 
 def pytest_configure() -> None:
@@ -52,6 +62,8 @@ def pytest_collection_finish() -> None:
     # The libraries and all tests are there now, and stay: the collector need not look at them again and again.
     gc.collect()
     gc.freeze()
+    # At the very end libraries complain of what was not let go.
+    atexit.register(gc.unfreeze)
 
 
 @pytest.fixture(autouse=True)
@@ -71,15 +83,33 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> DemoPool:
     return digits(tmp_path_factory.mktemp("digits"))
 
 
+@pytest.fixture(scope="session")
+def created(pool: DemoPool, tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], Campaign]:
+    """A campaign on the digits with further settings, made once for all tests, which copy it."""
+
+    @cache
+    def make(settings: tuple[str, ...]) -> Campaign:
+        config = override(CampaignConfig(), parse_settings([*pool.settings, *settings]), "test")
+        home = tmp_path_factory.mktemp("created") / "campaign"
+        return create(str(home), pool.shards, str(pool.labels), config, lambda _: None)
+
+    return make
+
+
 @pytest.fixture
-def make_campaign(tmp_path: Path, pool: DemoPool) -> MakeCampaign:
+def make_campaign(tmp_path: Path, pool: DemoPool, created: Callable[[tuple[str, ...]], Campaign]) -> MakeCampaign:
     """Makes a campaign on the digits, with further settings, or with other shards or labels."""
 
     def make(
         *settings: str, name: str = "campaign", shards: list[str] | None = None, labels: Path | None = None
     ) -> Campaign:
+        home = Location.of(str(tmp_path / name))
+        if shards is None and labels is None and not (home / "campaign.toml").exists():
+            original = created(settings)
+            shutil.copytree(original.home.path, home.path)
+            return replace(original, home=home)
         config = override(CampaignConfig(), parse_settings([*pool.settings, *settings]), "test")
-        return create(str(tmp_path / name), shards or pool.shards, str(labels or pool.labels), config, lambda _: None)
+        return create(home.url, shards or pool.shards, str(labels or pool.labels), config, lambda _: None)
 
     return make
 

@@ -1,9 +1,10 @@
-"""Which tests start Ray, another process or a training: found in their code, so that nobody has to mark them."""
+"""Which tests start Ray, another process, a training or a report: found in their code, so that nobody marks them."""
 
 import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -11,18 +12,24 @@ from typing import Any
 import pytest
 
 from engine.cluster.ray_session import ray_session
+from engine.report.report import report
 from tests.learn import optimize
 
 TESTS = Path(__file__).parent
-STARTERS = (subprocess, ray_session, optimize)
+STARTERS = (subprocess, ray_session, optimize, report)
 """Whoever names one of these starts something heavy."""
 
 
 def is_heavy(item: pytest.Item) -> bool:
     """Whether the test, a fixture of it or a helper of theirs in tests/ names one of the starters."""
-    fixtures = [fixture.func for found in item._fixtureinfo.name2fixturedefs.values() for fixture in found]  # type: ignore[attr-defined]
+    found = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+    return _reach((item.function, *(fixture.func for fixtures in found for fixture in fixtures)))  # type: ignore[attr-defined]
+
+
+@cache
+def _reach(functions: tuple[Any, ...]) -> bool:
     seen: set[Any] = set()
-    return any(_reaches(function, seen) for function in (item.function, *fixtures))  # type: ignore[attr-defined]
+    return any(_reaches(function, seen) for function in functions)
 
 
 def _reaches(thing: Any, seen: set[Any]) -> bool:

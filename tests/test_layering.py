@@ -29,12 +29,12 @@ VAAL_MAY_IMPORT = {"torch", "numpy"}
 
 
 @cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
 
 
 def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -65,11 +65,10 @@ def test_imports_point_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "vaal")], ids=name_of)
 def test_the_mathematics_knows_nothing_but_torch_and_numpy(path: Path) -> None:
-    tree = tree_of(path)
     standard = {"collections", "contextlib", "dataclasses", "math", "pkgutil", "typing"}
     foreign = {module.split(".")[0] for module in imports(path)} - VAAL_MAY_IMPORT - standard - {"vaal"}
     assert not foreign
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in {"open", "print"}]
+    assert not [node for node in nodes_of(path) if isinstance(node, ast.Name) and node.id in {"open", "print"}]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_the_mathematics_knows_nothing_but_torch_and_numpy(path: Path) -> None:
 def test_fenced_library_is_touched_in_one_module(fenced: str, only: str) -> None:
     users = set()
     for path in SOURCES:
-        attributes = {ast.unparse(n) for n in ast.walk(tree_of(path)) if isinstance(n, ast.Attribute)}
+        attributes = {ast.unparse(n) for n in nodes_of(path) if isinstance(n, ast.Attribute)}
         if any(text == fenced or text.startswith(fenced + ".") for text in [*imports(path), *attributes]):
             users.add(name_of(path))
     assert users == {only}
@@ -88,7 +87,7 @@ def test_fenced_library_is_touched_in_one_module(fenced: str, only: str) -> None
 def test_rooms_stay_small(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= MAX_FILE_LINES
-    functions = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [n for n in nodes_of(path) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = [f.name for f in functions if (f.end_lineno or 0) - f.lineno + 1 > MAX_FUNCTION_LINES]
     assert not long
 

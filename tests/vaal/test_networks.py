@@ -45,7 +45,8 @@ def test_map_sizes_halve_and_round_up() -> None:
 @pytest.mark.parametrize(
     ("preset", "size", "channels"),
     [
-        *(("small", size, channels) for size in (16, 17, 32, 64, 100, 128, 224, 256) for channels in (1, 4)),
+        *(("small", size, channels) for size in (16, 17, 32, 100) for channels in (1, 4)),
+        *(("small", size, 1) for size in (64, 128, 224, 256)),
         ("base", 32, 3),
         ("base", 100, 3),
         ("large", 32, 3),

@@ -24,8 +24,10 @@ def test_init_writes_the_resolved_configuration(make_campaign: MakeCampaign, poo
     assert open_campaign(str(campaign.home), []) == campaign
 
 
-def test_two_campaigns_have_two_salts(make_campaign: MakeCampaign) -> None:
-    assert make_campaign(name="one").config.salt != make_campaign(name="two").config.salt
+def test_two_campaigns_have_two_salts(make_campaign: MakeCampaign, pool: DemoPool) -> None:
+    # With labels that are named, no copy is made of a campaign that there is.
+    one, two = (make_campaign(name=name, labels=pool.labels) for name in ("one", "two"))
+    assert one.config.salt != two.config.salt
 
 
 def test_init_refuses_a_folder_with_a_campaign(make_campaign: MakeCampaign) -> None:

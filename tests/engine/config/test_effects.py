@@ -5,7 +5,7 @@ import dataclasses
 import re
 import shutil
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,10 @@ class Bench:
         labels.write_text(self._labels.replace("digits-", f"{prefix}digits-"))
         return create(str(home), [], str(labels), config, lambda _: None)
 
+    @cached_property
+    def made(self) -> Campaign:
+        return self.campaign(self.base)
+
     def unchanged(self, look: Look, config: CampaignConfig) -> Any:
         """What is seen with this configuration, every time anew."""
         key = look, config.model_dump_json()
@@ -95,7 +99,7 @@ def listed(bench: Bench, config: CampaignConfig) -> Any:
 
 
 def planned(bench: Bench, config: CampaignConfig) -> Any:
-    plan = plan_training(dataclasses.replace(bench.campaign(bench.base), config=config))
+    plan = plan_training(dataclasses.replace(bench.made, config=config))
     return plan.num_steps, plan.weights, phase_of(plan, 0, is_holding=False)
 
 
@@ -116,7 +120,7 @@ def cluster(bench: Bench, config: CampaignConfig) -> Any:
     """What Ray Train is asked for."""
     bench.patch.setattr(train, "cpus_per_worker", lambda _: 1)
     bench.patch.setattr(train, "TorchTrainer", stop)
-    plan = plan_training(dataclasses.replace(bench.campaign(bench.base), config=config))
+    plan = plan_training(dataclasses.replace(bench.made, config=config))
     with pytest.raises(Stopped) as stopped:
         train._fit(plan._replace(device="cpu"), Location("/nowhere"), "name")
     asked = stopped.value.args[-1]

@@ -1,6 +1,7 @@
 """What training reads: every unlabelled item once a pass, no labelled one, and the same for any number of workers."""
 
 import json
+import shutil
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -24,14 +25,15 @@ IMAGE = ImageConfig(size=8, channels=1)
 LATENTS = 3
 
 
-@pytest.fixture
-def small(pool: DemoPool, tmp_path: Path) -> Pool:
+@pytest.fixture(scope="module")
+def small(pool: DemoPool, tmp_path_factory: pytest.TempPathFactory) -> Pool:
     """Three shards of very unequal sizes, every seventh item labelled: 210 items."""
     shards, _ = list_shards(pool.shards, "")
+    folder = tmp_path_factory.mktemp("small")
     contents = [item for shard in shards[:2] for item in read_shard(shard, IMAGE)]
     for name, part in (("a.tar", contents[:3]), ("b.tar", contents[3:180]), ("c.tar", contents[180:210])):
-        write_shard(tmp_path / name, {f"{item.key}.png": item.data for item in part})
-    listed, _ = list_shards([f"{tmp_path}/*.tar"], "")
+        write_shard(folder / name, {f"{item.key}.png": item.data for item in part})
+    listed, _ = list_shards([f"{folder}/*.tar"], "")
     items = [(shard.shard, item.key) for shard in listed for item in read_shard(shard, IMAGE)]
     return Pool(listed, IMAGE, 2, set(items[::7]), 0.0)
 
@@ -221,10 +223,10 @@ def test_what_is_left_out_is_never_drawn(small: Pool, tmp_path: Path) -> None:
 def test_noise_is_new_for_every_item_and_batch(small: Pool, tmp_path: Path) -> None:
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
     batches = Batches(small, labelled, Deal(3, 8, 0, count_trainable(small)), Part(0, 1), (16, 1, LATENTS))
-    noise = np.concatenate([parts[0].noise_NZ for parts, _ in islice(batches, 200)])
-    assert len(np.unique(noise, axis=0)) == len(noise) == 200 * 32
-    assert abs(noise.mean()) < 0.02
-    assert noise.std() == pytest.approx(1, abs=0.02)
+    noise = np.concatenate([parts[0].noise_NZ for parts, _ in islice(batches, 60)])
+    assert len(np.unique(noise, axis=0)) == len(noise) == 60 * 32
+    assert abs(noise.mean()) < 0.05
+    assert noise.std() == pytest.approx(1, abs=0.05)
 
 
 def test_what_is_held_out_is_read_by_neither_pool(small: Pool, tmp_path: Path) -> None:
@@ -260,6 +262,7 @@ def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(sma
 
 def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Path) -> None:
     write_shard(tmp_path / "d.tar", {f"{n}.png": b"no image" for n in range(50)})
+    shutil.copy(small.shards[1].url, tmp_path / "b.tar")
     shards, _ = list_shards([f"{tmp_path}/b.tar", f"{tmp_path}/d.tar"], "")
     pool = Pool(shards, IMAGE, 2, small.labelled, 0.0)
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")

@@ -134,7 +134,7 @@ COPIES: dict[str, tuple[Callable[[Image.Image], Image.Image], int]] = {
     ids=["photographs", "CIFAR-10"],
 )
 def test_copies_of_real_pictures_are_found(pattern: str, side: int, kinds: list[str], recall: float) -> None:
-    originals = pictures(pattern)[:250] or pytest.skip(f"no {pattern}.tar below VAAL_DATA or ../shared/data")
+    originals = pictures(pattern)[:100] or pytest.skip(f"no {pattern}.tar below VAAL_DATA or ../shared/data")
     image = ImageConfig(size=side)
     pixels = np.stack([decode(data, image) for data in originals])
     for kind in kinds:
