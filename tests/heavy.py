@@ -1,4 +1,4 @@
-"""Which tests start Ray, another process, a training or a report: found in their code, so that nobody marks them."""
+"""Which tests start Ray, another process, a training or a report: found in their code; nobody need mark them."""
 
 import inspect
 import subprocess
@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from engine.cluster.ray_session import ray_session
+from engine.report import charts
 from engine.report.report import report
 from tests.learn import optimize
 
 TESTS = Path(__file__).parent
-STARTERS = (subprocess, ray_session, optimize, report)
+STARTERS = (subprocess, ray_session, optimize, report, charts.map_chart, charts.kl_chart, charts.histogram_chart)
 """Whoever names one of these starts something heavy."""
 
 

@@ -18,6 +18,7 @@ def digits(number: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     return F.interpolate(x, size=(size, size), mode="bilinear"), torch.tensor(bunch.target[:number])
 
 
+@pytest.mark.heavy
 def test_it_learns_32_digits_by_heart() -> None:
     torch.manual_seed(0)
     x, label = digits(32, 32)

@@ -124,6 +124,7 @@ def test_a_run_that_was_killed_here_is_known_to_be_dead(file: Location, monkeypa
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.heavy
 def test_a_run_of_another_machine_is_dead_when_it_shows_no_sign_of_life(file: Location) -> None:
     with beating(file, Tally(1, 1, {}).state):
         left = read_heartbeat(file)

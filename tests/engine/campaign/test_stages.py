@@ -55,6 +55,7 @@ def test_a_stage_runs_by_its_command_and_its_manifest_is_returned(make_campaign:
     assert stage_of("select").describe(campaign, manifest)["picked"] == 100
 
 
+@pytest.mark.heavy
 def test_a_second_vendor_breaks_neither_status_nor_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(VENDORS, "other", Vendor("engine.handoff.generic", "the same files"))
     campaign = make_round(tmp_path).campaign

@@ -183,6 +183,7 @@ def test_a_large_jpeg_is_reduced_but_never_below_twice_the_side(side: int, expec
     assert difference.max() < 24
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shards", ["pool-00000", pytest.param("pool-*", marks=pytest.mark.slow)])
 def test_photographs_stay_within_the_stated_distance_of_full_decoding(shards: str) -> None:
     photos = pictures(f"photos/{shards}") or pytest.skip("no photos/pool-*.tar below VAAL_DATA or ../shared/data")

@@ -164,6 +164,7 @@ def test_a_method_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(seen) == {1}
 
 
+@pytest.mark.heavy
 def test_the_number_of_threads_does_not_matter() -> None:
     candidates, taken = table(5000), table(50, seed=1)
 

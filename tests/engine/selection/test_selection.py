@@ -175,6 +175,7 @@ def sample_of(campaign: Campaign) -> list[tuple[object, object]]:
     return list(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
 
 
+@pytest.mark.heavy
 def test_the_sample_for_the_report_is_uniform_over_what_was_not_picked(scored: Campaign) -> None:
     open_to_picks = {(row["shard"], row["key"]) for row in rows(scored, "scores")} - labelled_items(scored.home)
     drawn: Counter[tuple[object, object]] = Counter()

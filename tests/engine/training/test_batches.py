@@ -151,6 +151,7 @@ def rows(micro: MicroBatch) -> list[Any]:
     ]
 
 
+@pytest.mark.heavy
 def test_any_number_of_workers_reads_the_same_batches_and_goes_on_from_any_other(small: Pool, tmp_path: Path) -> None:
     expected, _ = gather(small, tmp_path, 1, 30)
     assert [len(rows) for rows in expected] == [26] * 30
@@ -260,6 +261,7 @@ def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(sma
         cache_labelled(small, [(shard.shard, "x", 0, 100)], range(1), 1, tmp_path / "cache")
 
 
+@pytest.mark.heavy
 def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Path) -> None:
     write_shard(tmp_path / "d.tar", {f"{n}.png": b"no image" for n in range(50)})
     shutil.copy(small.shards[1].url, tmp_path / "b.tar")

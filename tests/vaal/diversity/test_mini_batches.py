@@ -26,6 +26,7 @@ def per_mode(picked: NDArray[np.intp], size: int = 150) -> list[int]:
     return np.bincount(picked // size, minlength=4).tolist()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("num_taken", [0, 100])
 def test_all_modes_without_labels_are_covered(num_taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mini_batches, "STEPS", 60)

@@ -108,6 +108,7 @@ def test_among_many_latents_the_cells_miss_none(monkeypatch: pytest.MonkeyPatch)
     assert cosine_leaders(latent, 0.999, 300).tolist() == with_cells.tolist()
 
 
+@pytest.mark.heavy
 def test_all_but_one_point_takes_neither_time_nor_memory() -> None:
     num, begin = 100_000, time.process_time()
     rng = np.random.default_rng(0)

@@ -133,6 +133,7 @@ COPIES: dict[str, tuple[Callable[[Image.Image], Image.Image], int]] = {
     [("photos/pool-0000[01]", 64, [*COPIES], 0.97), ("cifar10/train-0000[0]", 32, [*COPIES][:3], 0.995)],
     ids=["photographs", "CIFAR-10"],
 )
+@pytest.mark.heavy
 def test_copies_of_real_pictures_are_found(pattern: str, side: int, kinds: list[str], recall: float) -> None:
     originals = pictures(pattern)[:100] or pytest.skip(f"no {pattern}.tar below VAAL_DATA or ../shared/data")
     image = ImageConfig(size=side)
