@@ -32,13 +32,9 @@ def init(
 
     base = CampaignConfig()
     if config:
-        from engine.errors import InputError
         from engine.storage.location import Location
 
-        try:
-            base = parse_config(Location.of(str(config)).read_bytes().decode(), str(config))
-        except UnicodeDecodeError as error:
-            raise InputError(f"--config {config}: not UTF-8 text; give a TOML file") from error
+        base = parse_config(Location.of(str(config)).read_bytes(), str(config))
     resolved = override(base, parse_settings(settings), "--set")
 
     from engine.campaign.opening import create

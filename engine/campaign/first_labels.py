@@ -19,8 +19,7 @@ def import_labels(home: Location, source: Location, shards: list[Shard], image: 
 
     Returns the shards, with `num_items` where one was scanned.
 
-    Raises:
-        InputError: no labels, an unknown shard or key, an empty label, or an item labelled twice.
+    Raises InputError for no labels, an unknown shard or key, an empty label, or an item labelled twice.
     """
     rows = read_rows(source, ("shard", "key", "label"))
     if not rows:

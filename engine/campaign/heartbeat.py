@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from typing import Annotated
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from engine.errors import InputError, StorageError, VaalError
-from engine.storage.documents import read_document
+from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
 
 BEAT_SECONDS = 5.0
@@ -27,7 +29,7 @@ class State(TypedDict):
     total_shards: int
     items: int
     items_per_second: float
-    seconds_left: int | None
+    seconds_left: Annotated[int, Field(ge=0, lt=10**10)] | None
     errors: dict[str, int]
 
 
@@ -35,10 +37,10 @@ class Beat(State):
     """A sign of life of a run, with where it runs."""
 
     host: str
-    pid: int
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
     run: str
-    started_at: str
-    at: str
+    started_at: Moment
+    at: Moment
     is_running: bool
 
 
@@ -81,7 +83,7 @@ def read_heartbeat(file: Location) -> Beat | None:
         ConfigError: a field is missing, or is not of its type.
     """
     try:
-        return read_document(file, Beat)
+        return read_document(file, Beat, "delete it")
     except InputError:
         if file.exists():
             raise
@@ -91,8 +93,7 @@ def read_heartbeat(file: Location) -> Beat | None:
 def require_alone(file: Location) -> None:
     """Return when no other run lives. Waits for a sign of life where that is not certain.
 
-    Raises:
-        VaalError: another run lives.
+    Raises VaalError if another run lives.
     """
     before = now = read_heartbeat(file)
     deadline = time.monotonic() + PATIENCE_SECONDS

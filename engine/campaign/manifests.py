@@ -2,20 +2,32 @@
 
 import importlib.metadata
 from datetime import UTC, datetime
-from typing import Any, Literal, NotRequired, TypeVar, cast
+from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast
 
-from pydantic import ConfigDict
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.stages import stage_of
-from engine.errors import InputError
-from engine.storage.documents import read_document
+from engine.errors import ConfigError, InputError
+from engine.storage.documents import Moment, read_document
+from engine.storage.location import Location
+from engine.tables.selections import KINDS
 from vaal.diversity import reason_for
 
 
+class Config(TypedDict):
+    """The configuration that a stage used, of which the options of the selection are compared later."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    select: dict[str, Any]
+
+
 class Manifest(TypedDict):
-    """The fields of every manifest. `inputs` and `files` map names to SHA-256; `config` is the configuration used."""
+    """The fields of every manifest. `inputs` and `files` map names to SHA-256."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -25,9 +37,9 @@ class Manifest(TypedDict):
     seed: int
     inputs: dict[str, str]
     files: dict[str, str]
-    config: dict[str, Any]
+    config: Config
     code_version: str
-    completed_at: str
+    completed_at: Moment
 
 
 class Findings(TypedDict):
@@ -76,7 +88,7 @@ class ScoresManifest(Manifest):
 
     device: str
     errors: dict[str, int]
-    shards: list[ShardEntry]
+    shards: Annotated[list[ShardEntry], Field(min_length=1)]
 
 
 class SelectionManifest(Manifest):
@@ -91,6 +103,17 @@ class SelectionManifest(Manifest):
 
 
 M = TypeVar("M", bound=Manifest)
+OWN_FIELDS: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
+"""The manifests of which a status shows more than the common fields."""
+COUNTS: dict[str, set[str]] = {
+    "train": {"steps"},
+    "scores": {"shards", "listed", "scored", "quarantined"},
+    "selection": {"scored", "eligible", "candidates", "control", "picked", "picked_before"}
+    | {f"duplicates_{kind}" for kind in KINDS},
+    "handoff": {"images"},
+    "report": set(),
+}
+"""The counts that a stage's manifest must hold."""
 
 
 def read_manifest(campaign: Campaign, name: str, kind: type[M]) -> M:
@@ -103,7 +126,23 @@ def read_manifest(campaign: Campaign, name: str, kind: type[M]) -> M:
     folder = campaign.stage(name)
     if not is_complete(folder):
         raise InputError(f"{folder}: not complete; run: vaal {stage_of(name).command} {campaign.home}")
-    return read_document(folder / "manifest.json", kind)
+    return read_complete(folder, name, kind)
+
+
+def read_complete(folder: Location, name: str, kind: type[M]) -> M:
+    """The manifest in the folder of a complete stage. Raises as `read_manifest` does."""
+    manifest = read_document(folder / "manifest.json", kind)
+    if missing := COUNTS[stage_of(name).name] - manifest["counts"].keys():
+        fix = "restore it from a copy, or use the version that wrote it"
+        raise ConfigError(f"{folder}/manifest.json: counts.{min(missing)}: missing; {fix}")
+    return manifest
+
+
+def read_committed(folder: Location, name: str) -> pa.Table:
+    """A Parquet file of a complete stage. Raises InputError if it is not the one that the manifest names."""
+    files = read_document(folder / "manifest.json", Manifest)["files"]
+    content = (folder / name).read_verified(files.get(name), "restore it from a copy")
+    return pq.read_table(pa.BufferReader(content))
 
 
 def write_manifest(
@@ -136,5 +175,9 @@ def write_manifest(
 
 
 def reason_of(selection: SelectionManifest) -> str:
-    """How the images of a selection were picked, in words."""
-    return reason_for(selection["when_no_signal"], selection["config"]["select"]["diversity"])
+    """How the images of a selection were picked, in words. Raises ConfigError for a method that is unknown here."""
+    try:
+        return reason_for(selection["when_no_signal"], selection["config"]["select"]["diversity"])
+    except (KeyError, TypeError) as error:
+        why = f"when_no_signal or config.select.diversity: {error}: unknown"
+        raise ConfigError(f"the manifest of the selection: {why}; use the version that wrote it") from error

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from engine.campaign.folder import is_complete, round_home
+from engine.campaign.manifests import read_committed
 from engine.storage.location import Location
 from engine.tables.selections import SELECTION_SCHEMA
 
@@ -27,6 +28,6 @@ def picked_items(home: Location, before: int) -> pa.Table:
     for number in range(before + 1):
         folders = [*replaced(home, number), *([round_home(home, number) / "selection"] if number < before else [])]
         for folder in filter(is_complete, folders):
-            table = (folder / "selection.parquet").read_table(columns)
+            table = read_committed(folder, "selection.parquet").select(columns)
             tables.append(table.append_column("round", pa.array([number] * len(table), pa.int32())))
     return pa.concat_tables(tables)

@@ -19,8 +19,7 @@ def explain(error: ValidationError, known: list[str]) -> str:
         key = ".".join(str(part) for part in fault["loc"][:2])
         message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
         if fault["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(key, known, n=1)
-            faults[key] = f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
+            faults[key] = unknown_key(key, known)
         elif fault["type"] == "missing":
             faults[key] = f"{key}: missing"
         elif fault["type"] == "value_error":
@@ -28,8 +27,14 @@ def explain(error: ValidationError, known: list[str]) -> str:
         elif key in faults:
             faults[key] += f", or {message}"
         else:
-            faults[key] = f"{key}={fault['input']!r}: {message}"
+            faults[key] = f"{key}={fault['input']!r}: {message}" if key else message
     return "; ".join(faults.values())
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The error for an option that does not exist, with the most similar one that does."""
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def describe_range(field: FieldInfo) -> str:

@@ -7,23 +7,20 @@ import tomlkit
 from pydantic import ValidationError
 
 from engine.config.options import PRESET_SETTINGS, CampaignConfig, TrainConfig, changes_results, fields
-from engine.config.texts import describe_range, explain
-from engine.errors import ConfigError, InputError, one_line
+from engine.config.texts import describe_range, explain, unknown_key
+from engine.errors import ConfigError, InputError, VaalError, one_line
 
 FORMAT = 1
 """Format of a campaign's folder. A newer one is refused."""
 LAST_LINE = "# The end of campaign.toml."
 
 
-def parse_config(text: str, source: str) -> CampaignConfig:
-    """The model of a TOML text.
+def parse_config(content: bytes, source: str) -> CampaignConfig:
+    """The model of a TOML file.
 
     Raises ConfigError if it is not TOML, its format is newer, or an option is unknown or wrong; names `source`.
     """
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML: {error}") from error
+    tree = _parse(content, source, ConfigError)
     written = tree.pop("format", FORMAT)
     if type(written) is not int or written > FORMAT:
         known = f"this version reads campaigns up to format {FORMAT}"
@@ -32,18 +29,20 @@ def parse_config(text: str, source: str) -> CampaignConfig:
 
 
 def parse_campaign(content: bytes, source: str) -> CampaignConfig:
-    """The model of a `campaign.toml`. As `parse_config`, but raises InputError if it is cut off or not UTF-8."""
-    advice = "restore it from a copy"
-    try:
-        text = content.decode()
-        tree = tomllib.loads(text)
-    except ValueError as error:
-        raise InputError(f"{source}: damaged, not valid TOML: {one_line(error)}; {advice}") from error
+    """The model of a `campaign.toml`. As `parse_config`, but raises InputError if it is cut off or not TOML."""
+    tree = _parse(content, source, InputError)
     # A file that is cut off at the end of a line is valid TOML, and the missing options would get their defaults.
-    is_whole = text.rstrip().endswith(LAST_LINE) if "format" in tree else "seed" in tree.get("select", {})
+    is_whole = content.rstrip().endswith(LAST_LINE.encode()) if "format" in tree else "seed" in tree.get("select", {})
     if not is_whole:
-        raise InputError(f"{source}: damaged, cut off: its end is missing; {advice}")
-    return parse_config(text, source)
+        raise InputError(f"{source}: damaged, cut off: its end is missing; restore it from a copy")
+    return parse_config(content, source)
+
+
+def _parse(content: bytes, source: str, kind: type[VaalError]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode())
+    except ValueError as error:
+        raise kind(f"{source}: damaged, not valid TOML: {one_line(error)}; correct or restore it") from error
 
 
 def _validated(tree: dict[str, Any], source: str) -> CampaignConfig:
@@ -55,15 +54,12 @@ def _validated(tree: dict[str, Any], source: str) -> CampaignConfig:
 
 def override(config: CampaignConfig, values: dict[str, Any], source: str) -> CampaignConfig:
     """A copy of `config` with dotted keys replaced. Raises ConfigError that names `source` and the key."""
-    tree = config.model_dump()
+    tree, known = config.model_dump(), fields()
     for key, value in {**_brought_by_preset(config, values), **values}.items():
-        *sections, name = key.split(".")
-        branch = tree
-        for section in sections:
-            if not isinstance(branch.setdefault(section, {}), dict):
-                raise ConfigError(f"{source}: {key}: {section} is not a section")
-            branch = branch[section]
-        branch[name] = value
+        if key not in known:
+            raise ConfigError(f"{source}: {unknown_key(key, known)}")
+        section, _, name = key.rpartition(".")
+        (tree[section] if section else tree)[name] = value
     return _validated(tree, source)
 
 

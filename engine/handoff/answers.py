@@ -27,8 +27,7 @@ def ingest(home: Location, source: Location, vendor: str, picked: pa.Table) -> I
     Args:
         picked: every item ever handed out: item_id, shard, key, round, offset, size_bytes.
 
-    Raises:
-        InputError: an item_id that was never handed out, or a label that contradicts another; nothing is written.
+    Raises InputError for an item_id that was never handed out, or a label that contradicts another; nothing is written.
     """
     by_id = {item["item_id"]: item for item in picked.to_pylist()}
     known = labelled_values(home)

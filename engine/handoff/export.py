@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import current_selection
-from engine.campaign.manifests import Manifest, read_manifest, write_manifest
+from engine.campaign.manifests import Manifest, read_committed, read_manifest, write_manifest
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.errors import InputError
 from engine.handoff import TASK_COLUMNS, VENDORS
@@ -31,7 +31,7 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
     folder, selection = campaign.stage(name), current_selection(campaign)
     if is_complete(folder):
         return read_manifest(campaign, name, Manifest)
-    picks = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()
+    picks = read_committed(campaign.stage("selection"), "selection.parquet").to_pylist()
     by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for pick in picks:
         by_shard[pick["shard"]].append(pick)
@@ -57,7 +57,7 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
     """The facts about a complete stage that a person sees."""
-    folder, tasks = campaign.stage(manifest["stage"]), next(iter(manifest["files"]))
+    folder, tasks = campaign.stage(manifest["stage"]), next(iter(manifest["files"]), "")
     return {"images": manifest["counts"]["images"], "handoff": folder, "tasks": folder / tasks}
 
 

@@ -33,7 +33,7 @@ def read_manifests(campaign: Campaign) -> Manifests:
     train = read_manifest(campaign, "train", TrainManifest)
     files = {name: campaign.stage(name) / "manifest.json" for name in ("selection", "scores", "train")}
     inputs = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
-    if selection["inputs"]["scores"] != inputs["scores"]:
+    if selection["inputs"].get("scores") != inputs["scores"]:
         raise InputError(f"{folder}: made from other scores than there are now; delete it, then run: vaal select")
     if not {HISTOGRAM_FILE, SAMPLE_FILE} <= selection["files"].keys():
         raise InputError(f"{folder}: handed out by an earlier version; this round gets no report; go on: vaal ingest")

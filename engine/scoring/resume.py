@@ -16,10 +16,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.campaign.stages import Log
+from engine.errors import ConfigError
 from engine.pool.manifest import look_up, read_shards, write_shards
 from engine.pool.shard import Shard
 from engine.scoring.drafts import recall
@@ -36,6 +38,7 @@ LEDGER_SCHEMA = pa.schema(
     for name, kind in ShardRecord.__annotations__.items()
 )
 """A row a record; `errors` is JSON."""
+_ERRORS = TypeAdapter(dict[str, int])
 
 
 class ScoringPlan(NamedTuple):
@@ -127,11 +130,22 @@ def _log_some(log: Log, lines: list[str]) -> None:
 
 
 def read_ledger(folder: Location) -> Iterator[ShardRecord]:
-    """The records of committed shards, older ones first. Raises ConfigError for a file with other columns."""
+    """The records of committed shards, older ones first.
+
+    Raises:
+        InputError: a file is damaged.
+        ConfigError: a file has other columns, or other values.
+    """
+    files = [folder / name for name in _tables(folder)]
+    advice = "delete it, and its shards are counted again"
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        for table in threads.map(lambda name: (folder / name).read_typed_table(LEDGER_SCHEMA), _tables(folder)):
-            for entry in table.to_pylist():
-                yield ShardRecord(**{**entry, "errors": json.loads(entry["errors"])})
+        tables = threads.map(lambda file: file.read_typed_table(LEDGER_SCHEMA, advice), files)
+        for file, table in zip(files, tables, strict=True):
+            try:
+                for entry in table.to_pylist():
+                    yield ShardRecord(**{**entry, "errors": _ERRORS.validate_json(entry["errors"], strict=True)})
+            except ValidationError as error:
+                raise ConfigError(f"{file}: not a ledger: errors={entry['errors']!r}; {advice}") from error
 
 
 class Ledger:

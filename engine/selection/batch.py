@@ -80,8 +80,7 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
     taken or of each other. Then candidates are dropped that duplicate what is taken, a control pick, or an earlier
     candidate.
 
-    Raises:
-        ShortageError: there are fewer candidates without duplicates than are to be picked.
+    Raises ShortageError if there are fewer candidates without duplicates than are to be picked.
     """
     control = _control(pools, rules)
     left = _deduplicate(pools, control, rules.options)

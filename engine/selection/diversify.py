@@ -68,8 +68,7 @@ def cluster(latent_MZ: NDArray[np.float32], seed: int) -> NDArray[np.int32]:
     for a seed and any number of threads. O(min(M, MOST_FITTED) k Z) time an iteration and O(M k Z) to assign, O(M)
     memory beside the fitted candidates.
 
-    Raises:
-        ValueError: a latent is not finite.
+    Raises ValueError if a latent is not finite.
     """
     from sklearn.cluster import MiniBatchKMeans
 

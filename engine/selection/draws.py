@@ -26,8 +26,7 @@ def draw(eligible_F: NDArray[np.int64], size: int, rng: np.random.Generator) -> 
     Args:
         eligible_F: (F,) int64, the number of items in each source.
 
-    Raises:
-        ValueError: size is more than there are.
+    Raises ValueError if size is more than there are.
     """
     ends_F = eligible_F.cumsum()
     place_N = distinct(int(eligible_F.sum()), size, rng)
@@ -40,8 +39,7 @@ def draw_control(
 ) -> ControlDraws:
     """Draws for `size` control picks: from each stratum in proportion to what can be picked in it.
 
-    Raises:
-        ValueError: size is more than there are.
+    Raises ValueError if size is more than there are.
     """
     found, number_F = np.unique(np.array(stratum_F, np.str_), return_inverse=True)
     names = found.tolist()
@@ -61,8 +59,7 @@ def draw_control(
 def distinct(total: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """`size` of the numbers 0 to total - 1 in random order, each such sequence equally likely. O(size) memory.
 
-    Raises:
-        ValueError: size is not from 0 to total.
+    Raises ValueError if size is not from 0 to total.
     """
     if not 0 <= size <= total:
         raise ValueError(f"size must be from 0 to {total}, got {size}")
@@ -81,8 +78,7 @@ def distinct(total: int, size: int, rng: np.random.Generator) -> NDArray[np.int6
 def proportional(totals: Sequence[int], size: int) -> list[int]:
     """`size` divided in proportion to the totals. The largest remainders are rounded up, the first of equal ones.
 
-    Raises:
-        ValueError: size is more than the totals' sum.
+    Raises ValueError if size is more than the totals' sum.
     """
     whole = sum(totals)
     if size > whole:

@@ -4,11 +4,11 @@ from typing import Any
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values
-from engine.campaign.manifests import ScoresManifest, SelectionManifest, read_manifest, reason_of
+from engine.campaign.manifests import ScoresManifest, SelectionManifest, read_committed, read_manifest, reason_of
 from engine.campaign.outstanding import picked_items
 from engine.errors import InputError
 from engine.tables.score_reader import read_scores
-from engine.tables.scores import ShardRecord
+from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord
 from engine.tables.selections import CANDIDATES_FILE, DUPLICATE, place_of, row_of
 
 Facts = dict[str, Any]
@@ -17,13 +17,12 @@ Facts = dict[str, Any]
 def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     """What happened to an item in the round's selection: `outcome`, the reason as the text `why`, and the facts.
 
-    Raises:
-        InputError: there is no selection, or the pool has no such item.
+    Raises InputError if there is no selection, or the pool has no such item.
     """
     folder = campaign.stage("selection")
     manifest = read_manifest(campaign, "selection", SelectionManifest)
     item: Facts = {"shard": shard, "key": key}
-    if pick := row_of((folder / "selection.parquet").read_table(), shard, key):
+    if pick := row_of(read_committed(folder, "selection.parquet"), shard, key):
         return item | _of_pick(pick, manifest)
     label = labelled_values(campaign.home).get((shard, key))
     if label is not None:
@@ -31,7 +30,7 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     if before := row_of(picked_items(campaign.home, campaign.round), shard, key):
         why = f"it was picked in round {before['round']:03d} and is out at a vendor"
         return item | {"outcome": "out at a vendor", "item_id": before["item_id"], "why": why}
-    candidates = (folder / CANDIDATES_FILE).read_table()
+    candidates = read_committed(folder, CANDIDATES_FILE)
     place = place_of(candidates, shard, key)
     if place >= 0:
         return item | _of_candidate(candidates.slice(place, 1).to_pylist()[0], place, manifest)
@@ -70,7 +69,7 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionMa
             why = f"its logit {row['logit']:.4f} is above {cut:.4f}, {of}"
         return {"outcome": "not a candidate", "logit": row["logit"], "why": why}
     if record.quarantined:
-        bad = (campaign.stage("quarantine") / record.file).read_table()
+        bad = (campaign.stage("quarantine") / record.file).read_typed_table(QUARANTINE_SCHEMA)
         if row := row_of(bad, shard, "" if record.failure else key):
             return {"outcome": "quarantined", "why": f"{row['stage']}: {row['error']}: {row['message']}"}
     raise InputError(f"{shard}: no item {key!r}, neither scored nor quarantined; give the name without its suffix")

@@ -73,8 +73,7 @@ class SecondPass(NamedTuple):
 def count(folder: Location, sources: list[Source], size: int, on_progress: Share) -> FirstPass:
     """Check all files, count what can be picked, and find the `size` lowest logits of that.
 
-    Raises:
-        InputError: a file is missing or is not the committed one, or a logit is missing or NaN.
+    Raises InputError if a file is missing or is not the committed one, or a logit is missing or NaN.
     """
     part, add = partial(_count_part, folder, size), partial(_add, _LowestLogits(size))
     found: FirstPass = map_reduce(part, add, parts_of(sources), on_progress)

@@ -141,8 +141,7 @@ def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: Sc
 def _without_signal(campaign: Campaign, trained: TrainManifest) -> str | None:
     """How to pick without a signal; None when there is one.
 
-    Raises:
-        NotAcceptableError: there is none, and select.when_no_signal is refuse.
+    Raises NotAcceptableError if there is none, and select.when_no_signal is refuse.
     """
     method = campaign.config.select.when_no_signal
     if trained["signal"] == "present":

@@ -115,18 +115,19 @@ class Location:
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{self}: not a readable Parquet file: {_reason(error)}") from error
 
-    def read_typed_table(self, schema: pa.Schema) -> pa.Table:
-        """A Parquet file with exactly these columns.
+    def read_typed_table(self, schema: pa.Schema, advice: str = "restore it from a copy") -> pa.Table:
+        """A Parquet file with exactly these columns. Errors end with the advice.
 
         Raises:
             InputError: the file is missing or is not Parquet.
             ConfigError: its columns or values do not fit.
         """
-        table = self.read_table()
         try:
-            return table.cast(schema)
+            return self.read_table().cast(schema)
+        except InputError as error:
+            raise InputError(f"{error}; {advice}") from error
         except (ValueError, pa.ArrowException) as error:
-            raise ConfigError(f"{self}: not a table of this kind: {_reason(error)}; restore it from a copy") from error
+            raise ConfigError(f"{self}: not a table of this kind: {_reason(error)}; {advice}") from error
 
     def write_bytes(self, content: bytes) -> str:
         """Write the file whole or not at all, replacing an older one. Returns its SHA-256 as hex.

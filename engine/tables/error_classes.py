@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from engine.storage.location import Location
-from engine.tables.scores import ShardRecord, count_errors
+from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord, count_errors
 
 
 class ErrorClass(NamedTuple):
@@ -21,7 +21,7 @@ def survey(folder: Location, records: Collection[ShardRecord], num_examples: int
     examples: dict[str, list[dict[str, Any]]] = {name: [] for name in totals}
     for record in sorted(records):
         if any(len(examples[name]) < num_examples for name in record.errors):
-            for row in (folder / record.file).read_table().to_pylist():
+            for row in (folder / record.file).read_typed_table(QUARANTINE_SCHEMA).to_pylist():
                 found = examples[f"{row['stage']}/{row['error']}"]
                 if len(found) < num_examples:
                     found.append(row)

@@ -78,7 +78,7 @@ def test_init_takes_a_file_of_options(tmp_path: Path, pool: DemoPool) -> None:
     assert f"{config}: train.epoch: unknown key" in refused(2, *init(tmp_path / "d", pool, "--config", str(config)))
     assert "absent.toml: cannot be read" in refused(4, *init(tmp_path / "d", pool, "--config", "absent.toml"))
     config.write_bytes(b"\xff\xfe")
-    assert f"--config {config}: not UTF-8" in refused(4, *init(tmp_path / "d", pool, "--config", str(config)))
+    assert f"{config}: damaged, not valid TOML" in refused(2, *init(tmp_path / "d", pool, "--config", str(config)))
 
 
 def test_mistakes_at_init(tmp_path: Path, pool: DemoPool) -> None:

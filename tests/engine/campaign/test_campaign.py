@@ -100,7 +100,9 @@ def test_a_stage_is_complete_by_its_manifest(make_campaign: MakeCampaign) -> Non
     assert not is_complete(stage)
     with pytest.raises(InputError, match="handoff/generic: not complete; run: vaal export"):
         read_manifest(campaign, "handoff/generic", Manifest)
-    written = write_manifest(campaign, "handoff/generic", Manifest, inputs={"a": "1"}, counts={"n": 2}, files={})
+    written = write_manifest(
+        campaign, "handoff/generic", Manifest, inputs={"a": "1"}, counts={"images": 2, "bytes": 9}, files={}
+    )
     assert is_complete(stage)
     assert read_manifest(campaign, "handoff/generic", Manifest) == written
     assert (written["stage"], written["round"], written["seed"]) == ("handoff/generic", 0, 0)

@@ -98,7 +98,7 @@ def test_a_run_whose_beats_come_late_or_are_lost_once_is_never_taken_for_dead(
         nonlocal now
         now += seconds
         if now >= next_beat:
-            file.write_json({**left, "at": f"{now}"})
+            file.write_json({**left, "at": f"{datetime.fromtimestamp(now, UTC).isoformat()}"})
 
     file.write_json(left)
     monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))

@@ -1,13 +1,15 @@
 """Files of state that are damaged, foreign or newer: one line that names the file and the field."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.campaign.folder import Campaign
 from engine.campaign.heartbeat import read_heartbeat
+from engine.campaign.labels import read_labels
 from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
@@ -16,8 +18,14 @@ from engine.campaign.manifests import (
     write_manifest,
 )
 from engine.campaign.opening import open_campaign
+from engine.campaign.outstanding import picked_items
+from engine.campaign.stages import run_stage, stage_of
 from engine.errors import ConfigError, InputError
-from tests.rounds import make_round
+from engine.report.facts import headline, read_manifests, round_facts, signal_facts
+from engine.selection.explanation import explain
+from jobs.status import status as show_status
+from jobs.terminal import Terminal
+from tests.rounds import SCRIPT, make_round
 
 FILES = {
     "campaign.toml": lambda campaign: open_campaign(str(campaign.home)),
@@ -27,9 +35,10 @@ FILES = {
     "rounds/000/selection/manifest.json": lambda campaign: read_manifest(campaign, "selection", SelectionManifest),
     "rounds/000/ledger/progress.json": lambda campaign: read_heartbeat(campaign.stage("ledger") / "progress.json"),
 }
+NOON = "2026-01-31T12:00:00Z"
 BEAT = {
-    "host": "h", "pid": 1, "run": "r", "started_at": "t", "at": "t", "is_running": True, "shards": 1, "total_shards": 1,
-    "items": 1, "items_per_second": 1.0, "seconds_left": None, "errors": {},
+    "host": "h", "pid": 1, "run": "r", "started_at": NOON, "at": NOON, "is_running": True, "shards": 1,
+    "total_shards": 1, "items": 1, "items_per_second": 1.0, "seconds_left": None, "errors": {},
 }  # fmt: skip
 
 
@@ -76,7 +85,16 @@ def test_a_damaged_file_is_one_line_with_exit_4(
         ("rounds/000/train/manifest.json", {"counts": {"steps": "many"}}, "counts.steps='many'"),
         ("rounds/000/scores/manifest.json", {"shards": None}, "shards: missing"),
         ("rounds/000/selection/manifest.json", {"files": None}, "files: missing"),
-        ("rounds/000/ledger/progress.json", {"pid": None}, "pid: missing"),
+        (
+            "rounds/000/train/manifest.json",
+            {"completed_at": "at noon"},
+            "completed_at=.*: input should be an ISO",
+        ),
+        ("rounds/000/ledger/progress.json", {"pid": None}, "pid: missing; delete it"),
+        ("rounds/000/ledger/progress.json", {"pid": 2**70}, "pid=.*: input should be less than"),
+        ("rounds/000/ledger/progress.json", {"seconds_left": 2**70}, "seconds_left=.*: input should be less than"),
+        ("rounds/000/ledger/progress.json", {"at": "yesterday"}, "at='yesterday': input should be an ISO 8601 time"),
+        ("rounds/000/ledger/progress.json", {"at": "2026-01-31T12:00:00"}, "at=.*: input should be an ISO 8601 time"),
         ("rounds/000/overrides.json", {"train.epochs": 0}, "train.epochs=0: input should be greater than"),
         ("rounds/000/overrides.json", {"train.epoch": 1}, "train.epoch: unknown key; did you mean train.epochs"),
     ],
@@ -126,3 +144,60 @@ def test_a_campaign_file_that_is_cut_off_anywhere_is_noticed(whole: Campaign) ->
                 open_campaign(str(whole.home))
     finally:
         path.write_bytes(content)
+
+
+def readers(campaign: Campaign) -> Iterator[Callable[[], object]]:
+    """What reads the manifests of complete stages: every command but the report's pictures."""
+    yield lambda: show_status(Terminal(json=True), str(campaign.home))
+    for name, command in (("train", "train"), ("scores", "score"), ("selection", "select"), ("handoff", "export")):
+        stage = stage_of(name)
+        yield lambda stage=stage, command=command: stage.describe(campaign, run_stage(command, campaign))
+    yield lambda: explain(campaign, *SCRIPT)
+    yield lambda: explain(campaign, "s-2.tar", "0149")
+    yield lambda: round_facts(campaign.config, read_manifests(campaign), read_labels(campaign.home), 0)
+    yield lambda: (signal_facts(read_manifests(campaign).train), headline(read_manifests(campaign), 0))
+    yield lambda: picked_items(campaign.home, 1)
+
+
+def is_refused(read: Callable[[], object]) -> bool:
+    """Whether it ends in one line; any other error is the test's."""
+    try:
+        read()
+    except (ConfigError, InputError) as error:
+        return len(str(error).splitlines()) == 1
+    return False
+
+
+def places_in(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every field of a manifest, down to those of its first shard, its diagnosis and its options of the selection."""
+    for key, value in list(tree.items()):
+        yield tree, key
+        if key == "config":
+            yield from ((value, "select"), (value["select"], "diversity"))
+        elif isinstance(value, dict):
+            yield from ((value, inner) for inner in list(value))
+        elif key == "shards":
+            yield from ((value[0], inner) for inner in list(value[0]))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["train", "scores", "selection", "handoff/generic"])
+def test_any_wrong_or_missing_field_of_a_manifest_ends_in_one_line(whole: Campaign, name: str) -> None:
+    run_stage("export", whole)
+    path = Path((whole.stage(name) / "manifest.json").path)
+    content = path.read_bytes()
+    refused = set()
+    try:
+        for number, (_, field) in enumerate(places_in(json.loads(content))):
+            for wrong in (None, [], {}, "x", 2**70, -1.5):
+                tree = json.loads(content)
+                place, key = list(places_in(tree))[number]
+                place[key] = wrong
+                if wrong is None:
+                    del place[key]
+                path.write_text(json.dumps(tree))
+                for read in readers(whole):
+                    refused |= {field} if is_refused(read) else set()
+    finally:
+        path.write_bytes(content)
+    assert {"counts", "files", "inputs", "config", "select", "completed_at"} <= refused

@@ -10,9 +10,9 @@ from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
-from engine.scoring.resume import Ledger, ScoringPlan, file_name, make_plan, read_ledger
+from engine.scoring.resume import LEDGER_SCHEMA, Ledger, ScoringPlan, file_name, make_plan, read_ledger
 from engine.simulation.demo_pools import DemoPool
-from engine.tables.scores import records_of
+from engine.tables.scores import records_of, to_table
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.scoring.test_score_files import ROWS, draft_of
 
@@ -158,5 +158,13 @@ def test_a_foreign_file_in_the_ledger_is_named(campaign: Campaign) -> None:
     with pytest.raises(ConfigError, match=r"ledger/0.parquet: not a table of this kind"):
         list(read_ledger(campaign.stage("ledger")))
     Path(file.path).write_bytes(b"cut")
-    with pytest.raises(InputError, match=r"ledger/0.parquet: not a readable Parquet file"):
+    with pytest.raises(InputError, match=r"ledger/0.parquet: not a readable Parquet file.*; delete it"):
+        list(read_ledger(campaign.stage("ledger")))
+
+
+@pytest.mark.parametrize("errors", ["no JSON", "[1]", '{"decode/Damaged": "many"}', "null"])
+def test_a_ledger_with_wrong_counts_of_errors_is_named(campaign: Campaign, errors: str) -> None:
+    file = campaign.stage("ledger") / "0.parquet"
+    file.write_table(to_table([("a.tar", "a.parquet", 1, 1, 0, "", 1, "", errors)], LEDGER_SCHEMA))
+    with pytest.raises(ConfigError, match=r"ledger/0.parquet: not a ledger: errors=.*; delete it"):
         list(read_ledger(campaign.stage("ledger")))

@@ -91,7 +91,7 @@ def test_a_selection_without_what_its_report_needs_is_made_again_until_it_is_han
 def test_a_train_manifest_that_was_written_again_changes_nothing(scored: Campaign) -> None:
     first = select(scored)
     manifest = scored.stage("train") / "manifest.json"
-    manifest.write_json({**json.loads(manifest.read_bytes()), "completed_at": "later"})
+    manifest.write_json({**json.loads(manifest.read_bytes()), "completed_at": "2027-01-31T12:00:00Z"})
     assert select(scored) == first
 
 
@@ -164,7 +164,7 @@ def test_nothing_is_replaced_that_cannot_be_recorded(scored: Campaign) -> None:
     export(scored)
     file = scored.stage("selection") / "selection.parquet"
     file.write_table(file.read_table().slice(1))
-    with pytest.raises(InputError, match=r"selection.parquet: not the file that was committed .*; restore the files"):
+    with pytest.raises(InputError, match=r"selection.parquet: not the file that was committed .*; restore it"):
         select(scored, force=True)
     assert (scored.stage("selection") / "manifest.json").exists()
 
