@@ -103,8 +103,6 @@ class SelectionManifest(Manifest):
 
 
 M = TypeVar("M", bound=Manifest)
-OWN_FIELDS: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
-"""The manifests of which a status shows more than the common fields."""
 COUNTS: dict[str, set[str]] = {
     "train": {"steps"},
     "scores": {"shards", "listed", "scored", "quarantined"},

@@ -6,7 +6,7 @@ from typing import Any
 from engine.campaign.folder import Campaign
 from engine.campaign.heartbeat import is_living, read_heartbeat
 from engine.campaign.labels import read_labels
-from engine.campaign.manifests import OWN_FIELDS, Manifest, read_complete
+from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest, read_complete
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
@@ -55,7 +55,8 @@ def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
 
 
 def _complete_state(folder: Location, name: str) -> dict[str, Any]:
-    manifest: Any = read_complete(folder, name, OWN_FIELDS.get(name, Manifest))
+    kinds: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
+    manifest: Any = read_complete(folder, name, kinds.get(name, Manifest))
     state: dict[str, Any] = {"complete": True, "at": manifest["completed_at"], **manifest["counts"]}
     if name == "train":
         state["signal"] = manifest["signal"]

@@ -47,18 +47,14 @@ def find_duplicates(
 def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float) -> NDArray[np.intp]:
     """The leader of each item by one kind. The first `num_fixed` items are never dropped, so they stay the first."""
     if kind == "bytes":
-        return _byte_leaders(items["content_hash"], num_fixed)
+        code_N = items["content_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
+        # Codes count up in the order in which hashes appear.
+        leader_N: NDArray[np.intp] = np.unique(code_N, return_index=True)[1][code_N]
+        leader_N[:num_fixed] = np.arange(num_fixed)
+        return leader_N
     if kind == "picture":
         return hamming_leaders(*_hashes(items["perceptual_hash"]), MAX_DISTANCE, num_fixed, MIRROR_MASK)
     return cosine_leaders(latents_of(items), cosine, num_fixed)
-
-
-def _byte_leaders(content_hash: pa.ChunkedArray, num_fixed: int) -> NDArray[np.intp]:
-    code_N = content_hash.combine_chunks().dictionary_encode().indices.to_numpy()
-    # Codes count up in the order in which hashes appear.
-    leader_N: NDArray[np.intp] = np.unique(code_N, return_index=True)[1][code_N]
-    leader_N[:num_fixed] = np.arange(num_fixed)
-    return leader_N
 
 
 def _hashes(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

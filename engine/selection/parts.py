@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 PART_ROWS = 4_000_000
 PART_FILES = 4096
@@ -51,8 +51,8 @@ def map_reduce(
         return map_([item for part in parts for item in part])
     import ray
 
-    # Typed as Any, because Ray's own types do not resolve references.
-    run, join = (ray.remote(function) for function in cast("tuple[Any, Any]", (_run, _join)))
+    run: Any = ray.remote(lambda map_, part: map_(part))
+    join: Any = ray.remote(lambda merge, *results: merge(results))
     mapping, merging = ray.put(map_), ray.put(merge)
     refs: list[Any] = [run.remote(mapping, part) for part in parts]
     left = list(refs)
@@ -64,14 +64,6 @@ def map_reduce(
         refs = [join.remote(merging, *group) for group in groups]
     result: Result = ray.get(refs[0])
     return result
-
-
-def _run(map_: Callable[[list[Item]], Result], part: list[Item]) -> Result:
-    return map_(part)
-
-
-def _join(merge: Callable[[Iterable[Result]], Result], *results: Result) -> Result:
-    return merge(results)
 
 
 def each(function: Callable[[Item], Result], items: Sequence[Item], num_threads: int) -> Iterator[Result]:

@@ -59,7 +59,9 @@ def _make(
     # What was handed out stays out, also when its selection is about to be replaced.
     is_out = is_again and bool(campaign.completed("handoff"))
     picked_before = picked_items(campaign.home, before=campaign.round + is_out)
-    inputs, seed = selection_inputs(campaign, picked_before), _round_seed(campaign)
+    inputs = selection_inputs(campaign, picked_before)
+    # 31 bits that differ between rounds.
+    seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
     sources = sources_of(campaign.home, records, picked_before)
     counted = {"scored": sum(record.scored for record in records)}
     with room_for(parts_of(sources), run.address):
@@ -152,8 +154,3 @@ def _without_signal(campaign: Campaign, trained: TrainManifest) -> str | None:
             "rest; label other images, or pick without a signal: --set select.when_no_signal=diversity"
         )
     return method
-
-
-def _round_seed(campaign: Campaign) -> int:
-    """A seed of 31 bits that differs between rounds."""
-    return int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
