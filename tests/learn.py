@@ -16,7 +16,7 @@ from engine.models.weights import Networks, make_networks, score_function, to_in
 from engine.pool.identity import fold_of
 from engine.pool.images import decode
 from engine.pool.items import read_shard
-from engine.training.batches import Batches, Labelled, Part, Prefetched, cache_labelled
+from engine.training.batches import Batches, Labelled, Part, cache_labelled, prefetched
 from engine.training.judging import fit_centroid, judge
 from engine.training.plan import TrainingPlan, phase_of, plan_training
 from tests.updater import OptimizerUpdater
@@ -84,7 +84,7 @@ def optimize(
     guard, seen = MemorisationGuard(), []
     with tempfile.TemporaryDirectory() as scratch:
         labelled = labelled_of(plan, campaign, Part(0, 1), Path(scratch) / "labelled")
-        source = Prefetched(batches_of(plan, labelled, Part(0, 1), networks.num_latents))
+        source = prefetched(batches_of(plan, labelled, Part(0, 1), networks.num_latents))
         feed = ([to_batch(part) for part in parts] for parts, _ in source)
         for step in range(plan.num_steps):
             updates, has_discriminators = phase_of(plan, step, is_holding=guard.is_holding)
@@ -119,7 +119,7 @@ def share_of_picks(learnt: Learnt, budget: int, is_wanted: Callable[[str, str], 
     plan = learnt.plan
     scores, wanted = [], []
     for shard in plan.pool.shards:
-        items = [i for i in read_shard(shard, plan.pool.image) if not plan.pool.is_labelled(shard.shard, i.key)]
+        items = [i for i in read_shard(shard, plan.pool.image) if (shard.shard, i.key) not in plan.pool.labelled]
         image = plan.pool.image
         pixels = np.stack([decode(i.data, image) for i in items])
         folds = torch.tensor([fold_of(shard.shard, i.key, plan.pool.num_folds) for i in items])

@@ -1,7 +1,7 @@
 """The round in numbers: what the page's header and tables hold, and the settings that decide the result."""
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -9,11 +9,11 @@ from engine.campaign.folder import Campaign
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.options import CampaignConfig, result_values
 from engine.errors import InputError
+from engine.tables.rows import Row
 from engine.tables.selections import HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 
 WEAK, STRONG = 0.7, 0.9
 """A signal is weak below the first AUC, and strong from the second on (Swets, Science 240, 1988)."""
-Row = dict[str, Any]
 
 
 class Manifests(NamedTuple):

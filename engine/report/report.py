@@ -16,7 +16,14 @@ from jinja2 import Environment, StrictUndefined
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import LABELS_SCHEMA
-from engine.campaign.manifests import Manifest, SelectionManifest, read_manifest, reason_of, write_manifest
+from engine.campaign.manifests import (
+    Manifest,
+    SelectionManifest,
+    read_committed,
+    read_manifest,
+    reason_of,
+    write_manifest,
+)
 from engine.campaign.stages import QUIET, Run
 from engine.report import charts, facts
 from engine.report.facts import Manifests, read_manifests
@@ -44,9 +51,8 @@ LOSSES = {
 def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
     """Complete the report stage: report.html and its pictures. Returns its manifest; a complete stage is left alone.
 
-    Raises:
-        InputError: training, scoring or selection is not complete, or is of an earlier version; a file of theirs is not
-            the one that its manifest names, or a shard has changed since init.
+    Raises InputError if training, scoring or selection is not complete, or is of an earlier version; a file of theirs
+    is not the one that its manifest names, or a shard has changed since init.
     """
     folder = campaign.stage("report")
     if is_complete(folder):
@@ -68,7 +74,7 @@ def _make(campaign: Campaign, manifests: Manifests) -> tuple[dict[str, bytes], d
     _, scores, selection, _ = manifests
     labels = _labels_at_selection(campaign.home, selection)
     picks, candidates, histogram, drawn = (
-        _read(campaign.stage("selection") / name, selection["files"][name])
+        read_committed(campaign.stage("selection"), name)
         for name in ("selection.parquet", selections.CANDIDATES_FILE, selections.HISTOGRAM_FILE, selections.SAMPLE_FILE)
     )
     labelled = set(zip(labels["shard"].to_pylist(), labels["key"].to_pylist(), strict=True))
@@ -113,14 +119,11 @@ def _make(campaign: Campaign, manifests: Manifests) -> tuple[dict[str, bytes], d
     return files, {**counts, "images": len(images)}
 
 
-def _read(file: Location, sha256: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(file.read_verified(sha256, "restore it, then run again: vaal report")))
-
-
 def _labels_at_selection(home: Location, selection: SelectionManifest) -> pa.Table:
     """LABELS_SCHEMA: the labels that the selection knew."""
     files = {name: sha256 for name, sha256 in selection["inputs"].items() if name.startswith("labels/")}
-    tables = [_read(home / name, sha256).cast(LABELS_SCHEMA) for name, sha256 in files.items()]
+    contents = [(home / name).read_verified(sha256, "restore it from a copy") for name, sha256 in files.items()]
+    tables = [pq.read_table(pa.BufferReader(content)).cast(LABELS_SCHEMA) for content in contents]
     return pa.concat_tables([LABELS_SCHEMA.empty_table(), *tables])
 
 
@@ -133,7 +136,7 @@ def _draw(campaign: Campaign, manifests: Manifests, bins: charts.Bins, latent_ma
         found["map"] = partial(charts.map_chart, latent_map)
     if kl_Z := train["diagnosis"]["kl_per_unit"]:
         found["kl"] = partial(charts.kl_chart, kl_Z)
-    metrics = _read(campaign.stage("train") / "metrics.parquet", train["files"]["metrics.parquet"])
+    metrics = read_committed(campaign.stage("train"), "metrics.parquet")
     references = charts.reference_losses(campaign.config.train.folds)
     for loss in (name for name in LOSSES if name in metrics.column_names):
         rows = metrics.select(["step", loss]).drop_null()

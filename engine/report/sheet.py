@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.report.thumbnails import Identity, Row
+from engine.report.thumbnails import Identity
+from engine.tables.rows import Row
 from engine.tables.selections import CONTROL, DUPLICATE, KINDS, PICKED, row_of
 
 FEW = 3

@@ -5,7 +5,6 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 from PIL import Image
 
@@ -14,10 +13,10 @@ from engine.config.options import ImageConfig
 from engine.pool.images import open_upright
 from engine.pool.manifest import read_shards
 from engine.pool.shard import read_ranges
+from engine.tables.rows import Row
 
 THUMBNAIL_SIDE = 128
 """Longest side of a thumbnail, pixels. Smaller images keep their pixels and are enlarged where they are shown."""
-Row = dict[str, Any]
 Identity = tuple[str, str]
 """(shard, key)."""
 
@@ -25,8 +24,7 @@ Identity = tuple[str, str]
 def read_thumbnails(campaign: Campaign, rows: Iterable[Row]) -> dict[Identity, Image.Image]:
     """A thumbnail of each item of these rows. A shard is opened once.
 
-    Raises:
-        ShardError: a shard is not the one listed at init, or cannot be read.
+    Raises ShardError if a shard is not the one listed at init, or cannot be read.
     """
     by_shard: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
     for row in rows:

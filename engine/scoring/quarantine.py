@@ -10,10 +10,9 @@ EXAMPLES = 3
 
 
 def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], log: Log) -> None:
-    """Return when `score.max_bad_fraction` holds for the pool and for every shard.
+    """Raises NotAcceptableError if `score.max_bad_fraction` does not hold for the pool and for every shard.
 
-    Raises:
-        NotAcceptableError: it does not hold. The quarantined items have been logged, by kind with examples.
+    The quarantined items have then been logged, by kind with examples.
     """
     most, folder = campaign.config.score.max_bad_fraction, campaign.stage("quarantine")
     listed = sum(record.listed for record in committed.values())

@@ -56,8 +56,7 @@ def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> ScoringPl
     A shard that failed in an earlier run is done again. The largest shards come first, so that all workers end at about
     the same time.
 
-    Raises:
-        InputError: the pool or the campaign's storage cannot be listed.
+    Raises InputError if the pool or the campaign's storage cannot be listed.
     """
     shards, _ = refresh(campaign, log)
     key = fingerprint(**inputs)

@@ -32,15 +32,10 @@ class Scores(NamedTuple):
 
 
 class Scorer:
-    """Scores images with the networks that a train stage wrote.
+    """Scores images with the networks in the folder of a train stage, on "cpu" or "cuda".
 
-    Args:
-        folder: the train stage.
-        weights: SHA-256 of each file of the networks.
-        device: "cpu" or "cuda".
-
-    Raises:
-        InputError: a file of weights is missing, or not the one that training wrote.
+    `weights` holds the SHA-256 of each file of the networks. Raises InputError if such a file is missing, or not the
+    one that training wrote.
     """
 
     def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
@@ -59,8 +54,7 @@ class Scorer:
     def __call__(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> Scores:
         """Score N images, uint8. A batch that does not fit the memory is halved, also for later calls, with a note.
 
-        Raises:
-            RuntimeError: one image alone does not fit the memory.
+        Raises RuntimeError if one image alone does not fit the memory.
         """
         none = torch.empty(0)
         parts = [[*(none for _ in self._functions), none.reshape(0, self.networks.num_latents)]]

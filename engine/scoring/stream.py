@@ -55,7 +55,9 @@ def scored_chunks(
     rows = [{"shard": shard._asdict()} for shard in todo]
     reading = Reading(config.image, config.train.folds, config.score.attempts, config.score.stall_seconds)
     attempts = _RemoteAttempts(_AttemptsActor.remote())
-    chunks = ray.data.from_items(rows, override_num_blocks=_num_tasks(todo, num_actors)).map_batches(
+    by_bytes = sum(shard.size_bytes for shard in todo) // TASK_BYTES
+    num_tasks = min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)
+    chunks = ray.data.from_items(rows, override_num_blocks=num_tasks).map_batches(
         cast("Any", _read), fn_args=(reading, attempts), batch_size=1, batch_format="pyarrow"
     )
     # On CPUs both stages ask for the same resources, so that Ray Data fuses them and a chunk stays in one process.
@@ -69,11 +71,6 @@ def scored_chunks(
         num_cpus=1,
     )
     yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
-
-
-def _num_tasks(todo: list[Shard], num_actors: int) -> int:
-    by_bytes = sum(shard.size_bytes for shard in todo) // TASK_BYTES
-    return min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)
 
 
 _OVERLAPPED: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}

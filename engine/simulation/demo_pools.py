@@ -52,8 +52,7 @@ def cifar10(folder: Path) -> DemoPool:
 
     The shards are those in $VAAL_DATA/cifar10 where that is set; else they are written from torchvision's download.
 
-    Raises:
-        InputError: neither is available.
+    Raises InputError if neither is available.
     """
     settings = ["train.max_steps=500", "select.budget=500"]
     data = os.environ.get("VAAL_DATA")

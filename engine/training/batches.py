@@ -6,11 +6,11 @@ depend only on the configuration and the update's number.
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,9 +174,8 @@ def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
 class Batches:
     """One worker's endless batches, each with the state from which the next ones follow.
 
-    Args:
-        sizes: images of each pool in a batch, over all workers; micro-batches; latent units.
-        state: the state of the last batch that was used, from any number of workers.
+    `sizes`: images of each pool in a batch, over all workers; micro-batches; latent units. `state` is that of the last
+    batch that was used, from any number of workers.
     """
 
     def __init__(
@@ -214,9 +213,9 @@ class Batches:
         while len(found) < count:
             items = list(islice(stream, count - len(found)))
             num_read += len(items)
-            images = zip(items, self._threads.map(lambda item: _decode(self._pool, item.data), items), strict=True)
-            shards = self._pool.shards
-            found += [(shards[item.shard].shard, item.key, image) for item, image in images if image is not None]
+            images = self._threads.map(lambda found: _decode(self._pool, found[1].data), items)
+            shards, pairs = self._pool.shards, zip(items, images, strict=True)
+            found += [(shards[n].shard, item.key, image) for (n, item), image in pairs if image is not None]
             if num_read > MOST_BAD and not found:
                 raise InputError(f"{num_read} consecutive unlabelled images do not decode; see image.max_pixels")
         return found
@@ -235,21 +234,14 @@ class Batches:
         ]
 
 
-class Prefetched(Generic[T]):
-    """The values of an iterable, computed a little ahead in a thread. An error is raised in its place."""
-
-    def __init__(self, source: Iterable[T]) -> None:
-        self._source = iter(source)
-        self._thread = ThreadPoolExecutor(1)
-        self._ahead = deque(self._thread.submit(next, self._source) for _ in range(PREFETCH))
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        self._ahead.append(self._thread.submit(next, self._source))
-        return self._ahead.popleft().result()
-
-    def close(self) -> None:
-        """Stop the thread after its current value."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+def prefetched(source: Iterable[T]) -> Generator[T]:
+    """The values of an endless iterable, computed a little ahead in a thread. An error is raised in its place."""
+    thread, values = ThreadPoolExecutor(1), iter(source)
+    try:
+        ahead = deque(thread.submit(next, values) for _ in range(PREFETCH))
+        while True:
+            ahead.append(thread.submit(next, values))
+            yield ahead.popleft().result()
+    finally:
+        # The thread stops after its current value.
+        thread.shutdown(wait=False, cancel_futures=True)

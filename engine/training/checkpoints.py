@@ -29,28 +29,19 @@ class RunState(NamedTuple):
     guard: dict[str, Any]
 
 
-class Schedule:
-    """Decides when a checkpoint is due: by `train.checkpoint_steps` and `train.checkpoint_seconds`."""
+def is_due(train: TrainConfig, steps: int, saved_at: float | None, device: torch.device) -> bool:
+    """Whether a checkpoint is due after so many iterations, or by age if the time of the last one is given.
 
-    def __init__(self, train: TrainConfig, device: torch.device) -> None:
-        self._train, self._device = train, device
-        self._begin = time.monotonic()
-
-    def is_due(self, steps: int, *, by_age: bool) -> bool:
-        """Whether one is due after so many iterations. With `by_age` it is a collective."""
-        if self._train.checkpoint_steps and steps % self._train.checkpoint_steps == 0:
-            return True
-        if not by_age:
-            return False
-        # Clocks differ, but all ranks must write a checkpoint together: rank 0 decides.
-        is_old = time.monotonic() - self._begin > self._train.checkpoint_seconds
-        flag = torch.tensor([float(is_old)], device=self._device)
-        torch.distributed.broadcast(flag, src=0)
-        return bool(flag.item())
-
-    def restart(self) -> None:
-        """Measure the age from now on."""
-        self._begin = time.monotonic()
+    With that time it is a collective.
+    """
+    if train.checkpoint_steps and steps % train.checkpoint_steps == 0:
+        return True
+    if saved_at is None:
+        return False
+    # Clocks differ, but all ranks must write a checkpoint together: rank 0 decides.
+    flag = torch.tensor([float(time.monotonic() - saved_at > train.checkpoint_seconds)], device=device)
+    torch.distributed.broadcast(flag, src=0)
+    return bool(flag.item())
 
 
 def write_checkpoint(folder: Path, engines: dict[str, dict[str, Tensor]], progress: RunState) -> None:

@@ -38,11 +38,9 @@ class StepLog:
         """The latest losses by name, without those that the method lacks."""
         return {name: self.rows[-1][name] for name in LOSSES if self.rows[-1][name] is not None}
 
-    def add(self, step: int, epoch: int, losses: dict[str, Tensor | None], checkpoint: str) -> None:
+    def add(self, step: int, epoch: int, losses: dict[str, Tensor | None]) -> None:
         """Add the losses of a step, None for those it lacks. Every rank must add the same names."""
         self._pending.append((step, epoch, {name: loss for name, loss in losses.items() if loss is not None}))
-        if len(self._pending) >= LOG_STEPS:
-            self.flush(checkpoint)
 
     def flush(self, checkpoint: str) -> None:
         """Add all pending steps to the rows. A collective. `checkpoint` is the last good one, for the error.

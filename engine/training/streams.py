@@ -36,21 +36,12 @@ class Pool(NamedTuple):
     labelled: set[tuple[str, str]]
     held_out: float
 
-    def is_labelled(self, shard: str, key: str) -> bool:
-        return (shard, key) in self.labelled
-
     def is_held_out(self, shard: str, key: str) -> bool:
         return held_out_of(shard, key, self.held_out)
 
 
-class Encoded(NamedTuple):
-    """An image file of the pool: the index of its shard in the pool's list, its key, byte range and content."""
-
-    shard: int
-    key: str
-    offset: int
-    size_bytes: int
-    data: bytes
+Found = tuple[int, Item]
+"""An item of the pool, and the index of its shard in the pool's list."""
 
 
 class Slice(NamedTuple):
@@ -105,7 +96,7 @@ def unlabelled(pool: Pool, shard: Shard, *, held_out: bool) -> Iterator[Item]:
     """The unlabelled items without a fault of a shard: those that are held out, or those that are not."""
     for item in read_shard(shard, pool.image):
         place = shard.shard, item.key
-        if not item.fault and not pool.is_labelled(*place) and pool.is_held_out(*place) == held_out:
+        if not item.fault and place not in pool.labelled and pool.is_held_out(*place) == held_out:
             yield item
 
 
@@ -121,17 +112,17 @@ class UnlabelledStream:
         self._capacity = max(1, min(SHUFFLE_ITEMS, SHUFFLE_BYTES // image_bytes) // deal.num_streams)
         self._rng = np.random.default_rng((deal.seed, number))
         self._epoch = self._slice = self._read = 0
-        self._buffer: list[Encoded] = []
+        self._buffer: list[Found] = []
         if state:
             self._epoch, self._slice, self._read = state["position"]
             self._rng.bit_generator.state = state["rng"]
             self._buffer = _read_again(pool, [tuple(item) for item in state["buffer"]])
         self._items = self._passes()
 
-    def __iter__(self) -> Iterator[Encoded]:
+    def __iter__(self) -> Iterator[Found]:
         return self
 
-    def __next__(self) -> Encoded:
+    def __next__(self) -> Found:
         return next(self._items)
 
     def state(self) -> dict[str, Any]:
@@ -139,10 +130,10 @@ class UnlabelledStream:
         return {
             "position": (self._epoch, self._slice, self._read),
             "rng": self._rng.bit_generator.state,
-            "buffer": [item[:4] for item in self._buffer],
+            "buffer": [(shard, item.key, item.offset, item.size_bytes) for shard, item in self._buffer],
         }
 
-    def _passes(self) -> Iterator[Encoded]:
+    def _passes(self) -> Iterator[Found]:
         num_empty = 0
         while True:
             num_yielded = len(self._buffer)
@@ -158,12 +149,12 @@ class UnlabelledStream:
                 raise InputError(f"the pool has no unlabelled image to train on (stream {self._number})")
             self._epoch, self._slice, self._read = self._epoch + 1, 0, 0
 
-    def _draw(self) -> Encoded:
+    def _draw(self) -> Found:
         place = int(self._rng.integers(len(self._buffer)))
         self._buffer[place], self._buffer[-1] = self._buffer[-1], self._buffer[place]
         return self._buffer.pop()
 
-    def _one_pass(self) -> Iterator[Encoded]:
+    def _one_pass(self) -> Iterator[Found]:
         slices = self._deal.slices(self._epoch, self._number)
         while self._slice < len(slices):
             shard, first, last, step = slices[self._slice]
@@ -171,15 +162,15 @@ class UnlabelledStream:
             items = unlabelled(self._pool, self._pool.shards[shard], held_out=False)
             for item in islice(items, begin, last, step):
                 self._read += 1
-                yield Encoded(shard, item.key, item.offset, item.size_bytes, item.data)
+                yield shard, item
             self._slice, self._read = self._slice + 1, 0
 
 
-def _read_again(pool: Pool, wanted: list[tuple[Any, ...]]) -> list[Encoded]:
+def _read_again(pool: Pool, wanted: list[tuple[Any, ...]]) -> list[Found]:
     """The items of a buffer, read by byte range, in the order given."""
     found: dict[int, bytes] = {}
     for shard in {item[0] for item in wanted}:
         places = [place for place, item in enumerate(wanted) if item[0] == shard]
         ranges = [(wanted[place][2], wanted[place][3]) for place in places]
         found.update(zip(places, read_ranges(pool.shards[shard], ranges), strict=True))
-    return [Encoded(shard, key, offset, size, found[n]) for n, (shard, key, offset, size) in enumerate(wanted)]
+    return [(shard, Item(key, offset, size, found[n], "")) for n, (shard, key, offset, size) in enumerate(wanted)]

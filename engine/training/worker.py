@@ -16,8 +16,8 @@ from torch import Tensor
 from engine.campaign.labels import labelled_positions, labelled_values
 from engine.models.weights import make_classifier, make_networks, to_input
 from engine.training import zero
-from engine.training.batches import Batches, Images, Labelled, Part, Position, Prefetched, cache_labelled
-from engine.training.checkpoints import RunState, Schedule, fault_of, read_checkpoint, write_checkpoint
+from engine.training.batches import Batches, Images, Labelled, Part, Position, cache_labelled, prefetched
+from engine.training.checkpoints import RunState, fault_of, is_due, read_checkpoint, write_checkpoint
 from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
 from engine.training.plan import TrainingPlan, judges_task, phase_of
@@ -85,11 +85,11 @@ class _Training:
         plan, train = self.plan, self.train
         first = self._restore()
         sizes = (train.batch_size, train.gradient_accumulation, self.num_latents)
-        prefetched = Prefetched(Batches(plan.pool, labelled, plan.deal, self.part, sizes, self.state))
-        feed = self._on_device(prefetched)
+        source = prefetched(Batches(plan.pool, labelled, plan.deal, self.part, sizes, self.state))
+        feed = self._on_device(source)
         vae, discriminators = self.engines.get("vae"), self.engines.get("discriminators")
         task_images = labelled.without(self.judges_task_N) if self.classes else labelled
-        begin, schedule = time.monotonic(), Schedule(train, self.device)
+        begin = self.saved_at = time.monotonic()
         try:
             for step in range(first, plan.num_steps):
                 updates, has_discriminators = phase_of(plan, step, is_holding=self.guard.is_holding)
@@ -98,19 +98,19 @@ class _Training:
                     losses = vaal_step(vae, adversary, feed, plan.weights, updates)._asdict()
                     losses["task"] = self._move_task(task_images, step) if self.classes else None
                 epoch = int(step * plan.images_per_step / plan.images_per_epoch)
-                self.log.add(step, epoch, losses, self.checkpoint)
+                self.log.add(step, epoch, losses)
                 is_logged = (step + 1) % LOG_STEPS == 0
                 if is_logged:
                     self._watch()
-                if schedule.is_due(step + 1, by_age=is_logged) and step + 1 < plan.num_steps:
+                saved_at = self.saved_at if is_logged else None
+                if is_due(train, step + 1, saved_at, self.device) and step + 1 < plan.num_steps:
                     self._save(step + 1)
-                    schedule.restart()
             self.log.flush(self.checkpoint)
         finally:
-            prefetched.close()
+            source.close()
         self.log.waiting = self.waited_s / max(time.monotonic() - begin, 1e-9)
 
-    def _on_device(self, source: Prefetched[Any]) -> Iterator[list[Batch]]:
+    def _on_device(self, source: Iterator[Any]) -> Iterator[list[Batch]]:
         """The batches as tensors on the device."""
 
         def to_device(images: Images) -> PoolBatch:
@@ -166,6 +166,7 @@ class _Training:
             ray.train.report({"step": step}, checkpoint=written)
         # report returns before the controller has registered the checkpoint, and a crash in between would lose it.
         self.checkpoint = f"{_reported()[-1].path} (step {step})"
+        self.saved_at = time.monotonic()
 
     def _restore(self) -> int:
         """Load the newest whole checkpoint. Returns the first iteration."""

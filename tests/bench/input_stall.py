@@ -38,7 +38,7 @@ from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
-from engine.training.batches import PREFETCH, Part, Prefetched
+from engine.training.batches import PREFETCH, Part, prefetched
 from engine.training.plan import plan_training
 from tests.learn import batches_of, labelled_of, to_batch
 from tests.rounds import write_shard
@@ -93,7 +93,7 @@ class Training:
         labelled = labelled_of(self.plan, campaign, Part(0, 1), scratch / kind)
         self.batches: Iterable[Any] = batches_of(self.plan, labelled, Part(0, 1), networks.num_latents)
         if kind == "prefetched":
-            self.batches = Prefetched(self.batches)
+            self.batches = prefetched(self.batches)
         elif kind == "one batch again":
             self.batches = itertools.repeat(next(iter(self.batches)))
         self.waited: list[float] = []

@@ -6,7 +6,7 @@ the first lead, and settles the rest. Items with many neighbours drop early, whi
 similar items.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,11 @@ def _leaders(values_NX: NDArray[np.float32] | NDArray[np.uint8], is_comparable_N
     near, leader = make(rows[base]), np.arange(len(base))
     base_split = int(np.searchsorted(base, split))
     free = leader[base_split:].copy()
-    for fixed in _growing(base_split):
-        free = _drop(near, free, fixed, leader)
+    # In growing parts: rows that the first ones lead are not compared with the others.
+    begin, size = 0, FEW_ROWS
+    while begin < base_split:
+        free = _drop(near, free, np.arange(begin, min(begin + size, base_split)), leader)
+        begin, size = begin + size, size * 8
     _settle(near, free, leader)
     leader_N = np.arange(len(values_NX))
     leader_N[rows[base]] = rows[base[leader]]
@@ -87,14 +90,6 @@ def _first_equal(values_NX: NDArray[np.float32] | NDArray[np.uint8]) -> Rows:
     first_N = first[inverse]
     # Digests of different rows may be equal.
     return np.where((words == words[first_N]).all(axis=1), first_N, np.arange(num))
-
-
-def _growing(count: int) -> Iterator[Rows]:
-    """Rows 0 to count - 1 in growing parts: rows that the first ones lead are not compared with the others."""
-    begin, size = 0, FEW_ROWS
-    while begin < count:
-        yield np.arange(begin, min(begin + size, count))
-        begin, size = begin + size, size * 8
 
 
 def _drop(near: Near, rows: Rows, kept: Rows, leader: Rows) -> Rows:

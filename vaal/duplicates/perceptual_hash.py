@@ -47,7 +47,9 @@ def perceptual_hash(pixels_NHWC: NDArray[np.uint8]) -> Hashes:
     num, side, _, channels = pixels_NHWC.shape
     if side < MIN_SIDE or num == 0:
         return Hashes(np.zeros((num, HASH_BYTES), np.uint8), np.zeros(num, np.bool_))
-    basis_HK = _cosines(side)
+    place_H, frequency_K = (np.arange(side) + 0.5) / side, np.arange(MIN_SIDE)
+    # The lowest frequencies, scaled so that a coefficient is in grey levels at any side.
+    basis_HK = np.cos(np.pi * np.outer(place_H, frequency_K)) * np.where(frequency_K == 0, 1, 2**0.5) / side
     colour_WCK = np.kron(basis_HK, np.array(_LUMA[channels])[:, None]).astype(np.float32)
     rows_KH = basis_HK.T.astype(np.float32)
     step = max(1, _BLOCK_BYTES // (side**2 * channels))
@@ -62,9 +64,3 @@ def perceptual_hash(pixels_NHWC: NDArray[np.uint8]) -> Hashes:
         hash_NB[~has_hash_N] = 0
         blocks.append((hash_NB, has_hash_N))
     return Hashes(*(np.concatenate(part) for part in zip(*blocks, strict=True)))
-
-
-def _cosines(side: int) -> NDArray[np.float64]:
-    """(side, MIN_SIDE): the lowest frequencies, scaled so that a coefficient is in grey levels at any side."""
-    place_H = (np.arange(side) + 0.5) / side
-    return np.cos(np.pi * np.outer(place_H, np.arange(MIN_SIDE))) * np.where(np.arange(MIN_SIDE) == 0, 1, 2**0.5) / side

@@ -17,7 +17,7 @@ from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.simulation.demo_pools import DemoPool
-from engine.training.batches import Batches, MicroBatch, Part, Prefetched, cache_labelled, unlabelled_sample
+from engine.training.batches import Batches, MicroBatch, Part, cache_labelled, prefetched, unlabelled_sample
 from engine.training.streams import Deal, Pool, UnlabelledStream, count_trainable
 from tests.rounds import write_shard
 
@@ -43,7 +43,7 @@ def identities(pool: Pool, *, labelled: bool) -> list[tuple[str, str]]:
         (shard.shard, item.key)
         for shard in pool.shards
         for item in read_shard(shard, IMAGE)
-        if pool.is_labelled(shard.shard, item.key) == labelled
+        if ((shard.shard, item.key) in pool.labelled) == labelled
     ]
 
 
@@ -52,13 +52,13 @@ def positions(pool: Pool) -> list[Any]:
         (shard.shard, item.key, item.offset, item.size_bytes)
         for shard in pool.shards
         for item in read_shard(shard, IMAGE)
-        if pool.is_labelled(shard.shard, item.key)
+        if (shard.shard, item.key) in pool.labelled
     ]
 
 
 def read(pool: Pool, deal: Deal, stream: int, count: int, state: Any = None) -> list[tuple[str, str]]:
     taken = islice(UnlabelledStream(pool, deal, stream, state), count)
-    return [(pool.shards[item.shard].shard, item.key) for item in taken]
+    return [(pool.shards[shard].shard, item.key) for shard, item in taken]
 
 
 @pytest.mark.parametrize("num_streams", [1, 3, 8])
@@ -89,7 +89,7 @@ def test_an_uncounted_pass_deals_every_item_to_one_stream(small: Pool, num_strea
     for stream in range(num_streams):
         for index, first, last, step in deal.slices(0, stream):
             shard = small.shards[index]
-            keys = [item.key for item in read_shard(shard, IMAGE) if not small.is_labelled(shard.shard, item.key)]
+            keys = [item.key for item in read_shard(shard, IMAGE) if (shard.shard, item.key) not in small.labelled]
             seen.update((shard.shard, key) for key in keys[first:last:step])
     assert seen == Counter(identities(small, labelled=False))
 
@@ -292,5 +292,5 @@ def test_an_error_ahead_comes_out_in_its_place() -> None:
 
     taken: list[int] = []
     with pytest.raises(InputError, match="broken"):
-        taken.extend(Prefetched(source()))
+        taken.extend(prefetched(source()))
     assert taken == [0, 1, 2]

@@ -99,8 +99,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_its_name_and_the_last_che
     single_process: None, value: float
 ) -> None:
     log = StepLog(Part(0, 1), Board())
-    log.add(3, 0, losses(transductive=1.0, discriminator=2.0), "none yet")
-    log.add(4, 0, losses(transductive=1.0, discriminator=value), "none yet")
+    log.add(3, 0, losses(transductive=1.0, discriminator=2.0))
+    log.add(4, 0, losses(transductive=1.0, discriminator=value))
     with pytest.raises(
         VaalError, match=rf"step 4: the discriminator loss is {value}; last good checkpoint: /c \(step 2\)"
     ):
@@ -112,7 +112,8 @@ def test_losses_are_logged_as_they_are_and_null_where_there_are_none(single_proc
     board = Board()
     log = StepLog(Part(0, 1), board)
     for step in range(LOG_STEPS):
-        log.add(step, step // 4, losses(**({"adversarial": 0.5} if step % 2 else {}), discriminator=float(step)), "")
+        log.add(step, step // 4, losses(**({"adversarial": 0.5} if step % 2 else {}), discriminator=float(step)))
+    log.flush("none yet")
     assert board.shown == [(LOG_STEPS, {"adversarial": 0.5, "discriminator": LOG_STEPS - 1.0})]
     log.save(Location(str(tmp_path / "train")))
     rows = Location(str(tmp_path / "train/metrics.parquet")).read_table().to_pylist()
