@@ -17,8 +17,8 @@ def ingest(
     source: Annotated[VendorName, typer.Option("--from", help="The vendor that made the file.")] = DEFAULT_VENDOR,
 ) -> Outcome:
     """Add finished labels; the next round begins with them. Ingesting a file twice changes nothing."""
+    from engine.campaign.handed_out import picked_items
     from engine.campaign.opening import current_round, open_campaign
-    from engine.campaign.outstanding import picked_items
     from engine.handoff.answers import ingest as append
     from engine.storage.location import Location
 

@@ -28,11 +28,19 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
     facts = {
         "pool": f"{pool['shards']:,} shards, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
+        **_out(state["rounds"]),
         "next": state["next"],
         **_scoring(state["rounds"][-1]["stages"]["scores"]),
     }
     title = f"{state['campaign']}: round {state['round']:03d}"
     return Outcome(title, facts, state, above=_table(state["rounds"]))
+
+
+def _out(rounds: list[dict[str, Any]]) -> dict[str, str]:
+    """What is out at a vendor and has no label yet, by batch."""
+    out = [f"{b['without_label']:,} of {b['images']:,} of {b['batch']}, round {r['round']:03d}"
+           for r in rounds for b in r["batches"] if b["without_label"]]  # fmt: skip
+    return {"no label yet": "; ".join(out)} if out else {}
 
 
 def _table(rounds: list[dict[str, Any]]) -> Table:

@@ -107,7 +107,7 @@ def learn(campaign: Campaign, *, guarded: bool = True, num_threads: int = 1) -> 
     torch.set_num_threads(num_threads)
     try:
         optimize(plan, campaign, networks, guarded=guarded)
-        networks, positions = networks.eval(), positions_of(campaign)
+        networks, positions = networks.ready(), positions_of(campaign)
         fit_centroid(networks, plan.pool, positions, CPU)
         return Learnt(networks, judge(plan, networks, positions, CPU), plan)
     finally:

@@ -60,16 +60,14 @@ class FeatureDiscriminators(ImageDiscriminators):
     """Discriminators only, on learned features: each has an encoder like the VAE's, trained end to end."""
 
     def __init__(self, num_folds: int, image_size: int, num_channels: int, shape: NetworkShape) -> None:
-        encoders = [_feature_encoder(image_size, num_channels, shape) for _ in range(num_folds)]
+        widths = stage_widths(image_size, shape.width, shape.max_width)
+        encoders: list[nn.Module] = []
+        for _ in range(num_folds):
+            to_features = nn.Linear(widths[-1] * feature_map_sizes(image_size)[-1] ** 2, shape.num_latents)
+            encoder = nn.Sequential(encoder_stages(num_channels, widths, shape.blocks), nn.Flatten(), to_features)
+            initialise(encoder, linear=[to_features])
+            encoders.append(encoder)
         super().__init__(encoders, shape.num_latents, shape)
-
-
-def _feature_encoder(image_size: int, num_channels: int, shape: NetworkShape) -> nn.Sequential:
-    widths = stage_widths(image_size, shape.width, shape.max_width)
-    to_features = nn.Linear(widths[-1] * feature_map_sizes(image_size)[-1] ** 2, shape.num_latents)
-    encoder = nn.Sequential(encoder_stages(num_channels, widths, shape.blocks), nn.Flatten(), to_features)
-    initialise(encoder, linear=[to_features])
-    return encoder
 
 
 class Centroid(nn.Module):

@@ -45,18 +45,11 @@ class Networks(NamedTuple):
             raise ValueError("scoring needs every network in eval mode")
         return networks
 
-    def eval(self) -> "Networks":
-        """The same networks, in eval mode."""
+    def ready(self, device: torch.device | str = "cpu") -> "Networks":
+        """The same networks, in eval mode on a device."""
         for network in self:
             if network is not None:
-                network.eval()
-        return self
-
-    def to(self, device: torch.device) -> "Networks":
-        """The same networks, on a device."""
-        for network in self:
-            if network is not None:
-                network.to(device)
+                network.eval().to(device)
         return self
 
     def files(self) -> dict[str, nn.Module]:

@@ -22,14 +22,8 @@ class Campaign:
         return round_home(self.home, self.round)
 
     def stage(self, name: str) -> Location:
-        """The folder of a stage of this round: train, scores, quarantine, selection, handoff/VENDOR, report."""
+        """The folder of a stage of this round: train, scores, quarantine, selection, handed_out/BATCH, report."""
         return self.round_home / name
-
-    def completed(self, name: str) -> list[Location]:
-        """The complete folders of a stage of this round: at most one; of the handoff one for each vendor."""
-        folder = self.stage(name)
-        folders = [folder / vendor for vendor in folder.folders()] if name == "handoff" else [folder]
-        return [folder for folder in folders if is_complete(folder)]
 
 
 def round_home(home: Location, number: int) -> Location:

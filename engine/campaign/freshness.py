@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labels_fingerprints
-from engine.campaign.manifests import SelectionManifest, read_manifest
-from engine.campaign.outstanding import picked_items
+from engine.campaign.manifests import Manifest, ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -73,30 +73,37 @@ def _all_imports(tree: ast.AST) -> Iterator[str]:
             yield from _all_imports(node)
 
 
+def content_of(manifest: Manifest) -> str:
+    """SHA-256 of what a stage made: the same whenever, by whichever code and under whatever names it was made."""
+    stage: dict[str, Any] = {**manifest}
+    shards = [{name: value for name, value in entry.items() if name != "file"} for entry in stage.get("shards", [])]
+    return fingerprint(files=stage["files"], signal=stage.get("signal"), shards=shards)
+
+
 def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, str]:
     """The inputs of a selection apart from its options: SHA-256 by name."""
-    stages = {name: (campaign.stage(name) / "manifest.json").read_bytes() for name in ("train", "scores")}
+    kinds: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
     before = picked_before["item_id"].to_pylist()
     return {
-        **{name: hashlib.sha256(content).hexdigest() for name, content in stages.items()},
+        **{name: content_of(read_manifest(campaign, name, kind)) for name, kind in kinds.items()},
         **labels_fingerprints(campaign.home),
         "picked_before": hashlib.sha256("\n".join(sorted(before)).encode()).hexdigest(),
     }
 
 
-def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> str:
-    """The options and inputs of a complete selection that changed since, as text; empty when none did."""
+def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[list[str], list[str]]:
+    """The options and the inputs of a complete selection that changed since, by name."""
     before, now = manifest["config"]["select"], campaign.config.select.model_dump()
     options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
     # New weights count when the pool is scored with them.
-    files = [name for name, sha256 in manifest["inputs"].items() if name != "train" and inputs.get(name) != sha256]
-    return ", ".join(options + files)
+    return options, [name for name, sha in manifest["inputs"].items() if name != "train" and inputs.get(name) != sha]
 
 
 def current_selection(campaign: Campaign) -> SelectionManifest:
     """The manifest of the selection. Raises ConfigError when its options or inputs changed since it was made."""
     manifest = read_manifest(campaign, "selection", SelectionManifest)
-    if changed := selection_changes(campaign, manifest):
+    options, inputs = selection_changes(campaign, manifest)
+    if changed := ", ".join(options + inputs):
         raise ConfigError(f"{campaign.stage('selection')}: made before {changed} changed; run: vaal select")
     return manifest

@@ -92,7 +92,9 @@ class ScoresManifest(Manifest):
 
 
 class SelectionManifest(Manifest):
-    """`when_no_signal` is what was done without a signal, null with one. Logits are null where they did not decide."""
+    """`when_no_signal` is what was done without a signal, null with one. Logits are null where they did not decide.
+    `picks` is a hash of the picked items: see `engine.campaign.handed_out`.
+    """
 
     signal: Literal["present", "none"]
     when_no_signal: str | None
@@ -100,6 +102,7 @@ class SelectionManifest(Manifest):
     highest_picked_logit: float | None
     highest_candidate_logit: float | None
     objective: float | None
+    picks: NotRequired[str]
 
 
 M = TypeVar("M", bound=Manifest)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from engine.campaign.first_labels import import_labels
 from engine.campaign.folder import Campaign, round_home
+from engine.campaign.handed_out import completed
 from engine.campaign.labels import read_labels
 from engine.campaign.stages import STAGES, Log
 from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results
@@ -96,7 +97,7 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
             continue
         if section in FIXED_AT_INIT:
             raise ConfigError(f"--set {key}: fixed at init; start a new campaign to change it")
-        frozen_by = [f for stage in STAGES if section in stage.freezes for f in campaign.completed(stage.name)]
+        frozen_by = [f for stage in STAGES if section in stage.freezes for f in completed(campaign, stage.name)]
         if changes_results(key) and frozen_by and not (force and section == "select"):
             raise ConfigError(
                 f"--set {key}: too late for round {campaign.round:03d}, {frozen_by[0]} is complete; "

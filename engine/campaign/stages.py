@@ -34,7 +34,8 @@ QUIET = Run()
 class Stage(NamedTuple):
     """A stage of a round.
 
-    `name` is its folder in the round; the handoff's has a folder for each vendor. `ray` says when it needs Ray.
+    `name` is its folder in the round; the handoff's has a folder for each vendor, and what was sent is recorded in
+    handed_out/. `ray` says when it needs Ray.
     `freezes` are the sections of the configuration that cannot change in a round once the stage is complete. Those of
     the selection freeze when it is handed out.
     """
@@ -66,8 +67,9 @@ COMMANDS_WITH_RAY = frozenset({"round", *(stage.command for stage in STAGES if s
 
 
 def stage_of(name: str) -> Stage:
-    """The row of a stage's folder, of a vendor's folder in it ("handoff/generic"), or of a command."""
-    return next(stage for stage in STAGES if name.partition("/")[0] in (stage.name, stage.command))
+    """The row of a stage's name, of a command, or of the folder of a batch that was handed out."""
+    first = name.partition("/")[0].replace("handed_out", "handoff")
+    return next(stage for stage in STAGES if first in (stage.name, stage.command))
 
 
 def run_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: Any) -> "Manifest":

@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import Batch, batches, completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
-from engine.campaign.labels import read_labels
+from engine.campaign.labels import labelled_items, read_labels
 from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest, read_complete
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 from engine.pool.manifest import read_shards
@@ -16,12 +17,16 @@ def status(campaign: Campaign) -> dict[str, Any]:
     """The state of every round up to the current one, as plain values."""
     home = campaign.home
     shards = read_shards(home)
-    labels = read_labels(home)["round"].to_pylist()
+    labels, labelled = read_labels(home)["round"].to_pylist(), labelled_items(home)
     rounds = [
-        {"round": number, "stages": _stages(replace(campaign, round=number), len(shards))}
+        {
+            "round": number,
+            "stages": _stages(replace(campaign, round=number), len(shards)),
+            "batches": [_batch_state(batch, labelled) for batch in batches(home, number)],
+        }
         for number in range(campaign.round + 1)
     ]
-    is_over = all(campaign.completed(stage.name) for stage in STAGES)
+    is_over = all(completed(campaign, stage.name) for stage in STAGES)
     return {
         "campaign": str(home),
         "round": campaign.round,
@@ -44,14 +49,22 @@ def status(campaign: Campaign) -> dict[str, Any]:
 def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     for stage in STAGES:
-        folders = campaign.completed(stage.name)
+        folders = completed(campaign, stage.name)
         for folder in folders:
-            stages[folder.url.removeprefix(f"{campaign.round_home}/")] = _complete_state(folder, stage.name)
+            name = f"handoff/{vendor_of(folder)}" if stage.name == "handoff" else stage.name
+            stages[name] = _complete_state(folder, stage.name)
         if not folders and stage.name == "scores":
             stages[stage.name] = _scoring_state(campaign, num_shards)
         elif not folders:
             stages[f"handoff/{DEFAULT_VENDOR}" if stage.name == "handoff" else stage.name] = {"complete": False}
     return stages
+
+
+def _batch_state(batch: Batch, labelled: set[tuple[str, str]]) -> dict[str, Any]:
+    """How many images of a batch are out, and how many of them have no label yet."""
+    images = batch.images()
+    items = zip(images["shard"].to_pylist(), images["key"].to_pylist(), strict=True)
+    return {"batch": batch.folder.name, "images": len(images), "without_label": len(set(items) - labelled)}
 
 
 def _complete_state(folder: Location, name: str) -> dict[str, Any]:

@@ -6,9 +6,20 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from engine.campaign.folder import Campaign, is_complete
+import pyarrow as pa
+
+from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
-from engine.campaign.manifests import Manifest, read_committed, read_manifest, write_manifest
+from engine.campaign.handed_out import (
+    IMAGES_FILE,
+    IMAGES_SCHEMA,
+    RECORDS,
+    batches,
+    current_batches,
+    picks_hash,
+    vendor_of,
+)
+from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_manifest, write_manifest
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.errors import InputError
 from engine.handoff import TASK_COLUMNS, VENDORS
@@ -16,28 +27,33 @@ from engine.pool.formats import format_of
 from engine.pool.manifest import read_shards
 from engine.pool.shard import check_unchanged, read_ranges
 from engine.storage.location import Location
+from engine.tables.rows import Row
 
 
 def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR) -> Manifest:
-    """Complete the handoff for a vendor. Returns its manifest; a complete handoff is left alone.
+    """Complete the handoff for a vendor. Returns the manifest of its record; a complete handoff is left alone.
 
-    Tasks are in order of priority, the most valuable image first.
+    The vendor's folder then holds exactly this batch: what was in it is deleted first. Tasks are in order of priority,
+    the most valuable image first.
 
     Raises:
         InputError: there is no selection, or a shard changed since init; then nothing is handed out.
         ConfigError: the options or inputs of the selection changed since it was made.
     """
-    name = f"handoff/{vendor}"
-    folder, selection = campaign.stage(name), current_selection(campaign)
-    if is_complete(folder):
-        return read_manifest(campaign, name, Manifest)
-    picks = read_committed(campaign.stage("selection"), "selection.parquet").to_pylist()
+    for batch in current_batches(campaign.home, campaign.round):
+        if batch.vendor == vendor:
+            return read_manifest(campaign, f"{RECORDS}/{batch.folder.name}", Manifest)
+    selection = current_selection(campaign)
+    table = read_committed(campaign.stage("selection"), "selection.parquet")
+    picks = table.to_pylist()
     by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for pick in picks:
         by_shard[pick["shard"]].append(pick)
     shards = {shard.shard: shard for shard in read_shards(campaign.home)}
     for shard in by_shard:
         check_unchanged(shards[shard])
+    folder = campaign.stage(f"handoff/{vendor}")
+    folder.clear()
     tasks = []
     for shard, wanted in sorted(by_shard.items()):
         contents = read_ranges(shards[shard], [(pick["offset"], pick["size_bytes"]) for pick in wanted])
@@ -45,20 +61,42 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
             tasks.append(task)
             run.on_progress(len(tasks) / len(picks), f"{len(tasks)} of {len(picks)} images")
     tasks.sort(key=lambda task: int(task["priority"]))
-    return write_manifest(
-        campaign,
-        name,
-        Manifest,
-        inputs={"selection": selection["files"]["selection.parquet"]},
-        counts={"images": len(tasks), "bytes": sum(task["bytes"] for task in tasks)},
-        files=pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(folder, tasks),
-    )
+    _write_tasks(vendor, folder, tasks)
+    return _record(campaign, vendor, selection, table, tasks)
 
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
     """The facts about a complete stage that a person sees."""
-    folder, tasks = campaign.stage(manifest["stage"]), next(iter(manifest["files"]), "")
+    folder = campaign.stage(f"handoff/{vendor_of(campaign.stage(manifest['stage']))}")
+    tasks = next(iter(manifest["files"]), "")
     return {"images": manifest["counts"]["images"], "handoff": folder, "tasks": folder / tasks}
+
+
+def _record(
+    campaign: Campaign, vendor: str, selection: SelectionManifest, picks: pa.Table, tasks: list[Row]
+) -> Manifest:
+    """Record the batch in handed_out/. From its manifest on, the images are out."""
+    name = f"{RECORDS}/{vendor}-{len(batches(campaign.home, campaign.round)):03d}"
+    record = campaign.stage(name)
+    rows = [pick | task for pick, task in zip(picks.to_pylist(), tasks, strict=True)]
+    images = pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
+    files = {**_write_tasks(vendor, record, tasks), IMAGES_FILE: (record / IMAGES_FILE).write_table(images)}
+    if current_selection(campaign) != selection:
+        raise InputError(f"{campaign.stage('selection')}: made again while it was exported; run: vaal export")
+    return write_manifest(
+        campaign,
+        name,
+        Manifest,
+        inputs={"selection": selection["files"]["selection.parquet"], "picks": picks_hash(picks)},
+        counts={"images": len(tasks), "bytes": sum(task["bytes"] for task in tasks)},
+        files=files,
+    )
+
+
+def _write_tasks(vendor: str, folder: Location, tasks: list[Row]) -> dict[str, str]:
+    """A vendor's task files. Returns their SHA-256 by name."""
+    files: dict[str, str] = pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(folder, tasks)
+    return files
 
 
 def _write_images(folder: Location, picks: list[dict[str, Any]], contents: Iterator[bytes]) -> Iterator[dict[str, Any]]:

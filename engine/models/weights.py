@@ -86,4 +86,4 @@ def load_networks(
         networks = networks._replace(task=make_classifier(config, num_classes))
     for name, module in networks.files().items():
         module.load_state_dict(states[name])
-    return networks.eval()
+    return networks.ready()

@@ -1,11 +1,12 @@
 """The round in numbers: what the page's header and tables hold, and the settings that decide the result."""
 
-import hashlib
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from engine.campaign.folder import Campaign
+from engine.campaign.freshness import content_of
+from engine.campaign.handed_out import completed
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.options import CampaignConfig, result_values
 from engine.errors import InputError
@@ -31,10 +32,9 @@ def read_manifests(campaign: Campaign) -> Manifests:
     selection = read_manifest(campaign, "selection", SelectionManifest)
     scores = read_manifest(campaign, "scores", ScoresManifest)
     train = read_manifest(campaign, "train", TrainManifest)
-    files = {name: campaign.stage(name) / "manifest.json" for name in ("selection", "scores", "train")}
-    inputs = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
-    if selection["inputs"].get("scores") != inputs["scores"]:
-        raise InputError(f"{folder}: made from other scores than there are now; delete it, then run: vaal select")
+    inputs = {"selection": content_of(selection), "scores": content_of(scores), "train": content_of(train)}
+    if selection["inputs"].get("scores") != inputs["scores"] and not completed(campaign, "handoff"):
+        raise InputError(f"{folder}: made from other scores than there are now; run: vaal select")
     if not {HISTOGRAM_FILE, SAMPLE_FILE} <= selection["files"].keys():
         raise InputError(f"{folder}: handed out by an earlier version; this round gets no report; go on: vaal ingest")
     return Manifests(train, scores, selection, inputs)

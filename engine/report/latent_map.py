@@ -49,6 +49,4 @@ def map_of(candidates: pa.Table) -> LatentMap:
 
 
 def _evenly(places: NDArray[np.intp], most: int) -> NDArray[np.intp]:
-    if len(places) <= most:
-        return places
-    return places[np.linspace(0, len(places) - 1, most).round().astype(np.intp)]
+    return places[np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(np.intp)]

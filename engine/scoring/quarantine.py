@@ -17,7 +17,9 @@ def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], lo
     most, folder = campaign.config.score.max_bad_fraction, campaign.stage("quarantine")
     listed = sum(record.listed for record in committed.values())
     quarantined = sum(record.quarantined for record in committed.values())
-    bad = sorted(shard for shard, record in committed.items() if _is_bad(record, most))
+    exceeding = {shard: record for shard, record in committed.items() if record.quarantined > most * record.listed}
+    # A single bad item is accepted even in a small shard.
+    bad = sorted(shard for shard, record in exceeding.items() if record.quarantined > 1 or record.failure)
     if quarantined <= most * listed and not bad:
         return
     for found in survey(folder, committed.values(), EXAMPLES):
@@ -32,8 +34,3 @@ def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], lo
         f"score.max_bad_fraction={most:g} is the limit for the pool and for each shard; see {folder}, fix the shards "
         "and run again, or accept the loss: --set score.max_bad_fraction=1"
     )
-
-
-def _is_bad(record: ShardRecord, most: float) -> bool:
-    # A single bad item is accepted even in a small shard.
-    return record.quarantined > most * record.listed and (record.quarantined > 1 or bool(record.failure))

@@ -50,7 +50,7 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     inputs = _inputs(campaign)
     if is_complete(campaign.stage("scores")):
         manifest = read_manifest(campaign, "scores", ScoresManifest)
-        if campaign.completed("selection") or not _is_outdated(campaign, manifest, inputs, run.log):
+        if is_complete(campaign.stage("selection")) or not _is_outdated(campaign, manifest, inputs, run.log):
             return manifest
     heartbeat = campaign.stage("ledger") / "progress.json"
     require_alone(heartbeat)

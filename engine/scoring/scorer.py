@@ -45,7 +45,7 @@ class Scorer:
         own = METHODS[config.train.method].score
         self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in rows}
         with_task = any("task" in row.needs for row in rows)
-        self.networks = load_networks(folder, config, weights, with_task=with_task).to(self.device)
+        self.networks = load_networks(folder, config, weights, with_task=with_task).ready(self.device)
         self._image, self._notes = config.image, list[str]()
         # A GPU takes a whole chunk at once, unless it does not fit.
         auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // config.image.size**2) if device == "cpu" else None

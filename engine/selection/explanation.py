@@ -3,9 +3,9 @@
 from typing import Any
 
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_values
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, read_committed, read_manifest, reason_of
-from engine.campaign.outstanding import picked_items
 from engine.errors import InputError
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord

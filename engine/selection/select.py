@@ -6,10 +6,12 @@ The candidates are the lowest logits, or, without a signal, a random sample; the
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import selection_changes, selection_inputs
+from engine.campaign.handed_out import Batch, batches, completed, picked_items, picks_hash
 from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
@@ -18,14 +20,12 @@ from engine.campaign.manifests import (
     reason_of,
     write_manifest,
 )
-from engine.campaign.outstanding import picked_items
 from engine.campaign.stages import QUIET, Log, Run
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.models.diagnosis import interval_of
 from engine.selection.candidates import Eligible, choose_batch, num_candidates, sample_of_the_rest
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
-from engine.selection.replacement import replace
 from engine.selection.sources import sources_of
 from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
@@ -34,31 +34,29 @@ from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, KINDS, SAM
 def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> SelectionManifest:
     """Pick the round's images and complete the selection stage. Returns its manifest.
 
-    A complete stage is left alone unless its options or inputs changed since; then it is made again. After a handoff
-    that needs `force`: its picks stay out at the vendor, and other images are picked.
+    A complete stage is left alone unless its options or inputs changed since; then it is made again. What was handed
+    out stays as it is, unless `force` is given: its picks stay out at the vendor, and other images are picked as well.
 
     Raises:
         InputError: training or scoring is not complete, or a scores file is not the committed one.
-        ConfigError: there are fewer items than the budget, or the selection was handed out.
+        ConfigError: there are fewer items than the budget, or the selection was handed out and would now be another.
         NotAcceptableError: there is no signal, and select.when_no_signal is refuse.
     """
     scores = read_manifest(campaign, "scores", ScoresManifest)
     trained = read_manifest(campaign, "train", TrainManifest)
-    is_again = is_complete(campaign.stage("selection"))
-    if is_again and not _is_due_again(campaign, run.log, force=force):
+    if is_complete(campaign.stage("selection")) and not _is_due_again(campaign, run.log, force=force):
         return read_manifest(campaign, "selection", SelectionManifest)
     _require_same_weights(campaign, trained, scores)
     fallback = _without_signal(campaign, trained)
-    return _make(campaign, run, records_of(scores["shards"]), fallback, is_again=is_again)
+    return _make(campaign, run, records_of(scores["shards"]), fallback, force=force)
 
 
 def _make(
-    campaign: Campaign, run: Run, records: list[ShardRecord], fallback: str | None, *, is_again: bool
+    campaign: Campaign, run: Run, records: list[ShardRecord], fallback: str | None, *, force: bool
 ) -> SelectionManifest:
-    """Make the selection, in place of an earlier one if `is_again`."""
-    # What was handed out stays out, also when its selection is about to be replaced.
-    is_out = is_again and bool(campaign.completed("handoff"))
-    picked_before = picked_items(campaign.home, before=campaign.round + is_out)
+    out = batches(campaign.home, campaign.round)
+    # What was handed out stays out when its selection is replaced.
+    picked_before = picked_items(campaign.home, before=campaign.round + (force and bool(out)))
     inputs = selection_inputs(campaign, picked_before)
     # 31 bits that differ between rounds.
     seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
@@ -77,8 +75,13 @@ def _make(
             SAMPLE_FILE: sample_of_the_rest(eligible, batch.selection),
             "selection.parquet": batch.selection,
         }
-    if is_again:
-        replace(campaign)
+    if out and not force and not is_complete(campaign.stage("selection")):
+        _require_same_images(campaign, out[-1], batch.selection)
+    if selection_inputs(campaign, picked_before) != inputs:
+        raise InputError(f"{campaign.home}: scores or labels changed while images were picked; run: vaal select")
+    # No stage may be complete that depends on another selection.
+    for folder in [folder for name in ("report", "selection") for folder in completed(campaign, name)]:
+        (folder / "manifest.json").delete()
     query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
     return write_manifest(
         campaign,
@@ -95,6 +98,7 @@ def _make(
         highest_picked_logit=None if fallback else pc.max(query).as_py(),
         highest_candidate_logit=None if fallback else pc.max(batch.candidates["logit"]).as_py(),
         objective=batch.objective,
+        picks=picks_hash(batch.selection),
     )
 
 
@@ -116,19 +120,34 @@ def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
 def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
     """Whether the complete selection is made again. Raises ConfigError where it must not be."""
     folder = campaign.stage("selection")
-    manifest, is_handed_out = read_manifest(campaign, "selection", SelectionManifest), campaign.completed("handoff")
-    changed = selection_changes(campaign, manifest)
-    if HISTOGRAM_FILE not in manifest["files"] and not is_handed_out:
-        changed = changed or "what a report needs of a selection"
-    if not changed and not force:
+    manifest = read_manifest(campaign, "selection", SelectionManifest)
+    options, inputs = selection_changes(campaign, manifest)
+    if force:
+        log("the selection is made again: --force")
+        return True
+    if completed(campaign, "handoff"):
+        if options:
+            raise ConfigError(
+                f"{folder}: {', '.join(options)} changed, but its images are handed out; to pick other images as well, "
+                "run: vaal select --force"
+            )
+        if inputs:
+            log(f"{', '.join(inputs)} changed since the images were picked; they are handed out, so they stay picked")
         return False
-    if is_handed_out and not force:
+    if HISTOGRAM_FILE not in manifest["files"]:
+        inputs.append("what a report needs of a selection")
+    if changed := ", ".join(options + inputs):
+        log(f"the selection is made again: {changed} changed")
+    return bool(changed)
+
+
+def _require_same_images(campaign: Campaign, batch: Batch, picks: pa.Table) -> None:
+    """Raises ConfigError if a selection that is gone would be made again with other images than were handed out."""
+    if batch.picks != picks_hash(picks):
         raise ConfigError(
-            f"{folder}: {changed} changed, but its images are handed out; to pick other images as well, run: "
-            "vaal select --force"
+            f"{campaign.stage('selection')}: it is gone, and now other images would be picked than were handed out in "
+            f"{batch.folder}; restore it, or to pick other images as well, run: vaal select --force"
         )
-    log(f"the selection is made again: {f'{changed} changed' if changed else '--force'}")
-    return True
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:

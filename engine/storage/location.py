@@ -162,6 +162,11 @@ class Location:
     def delete(self) -> None:
         self.filesystem.delete_file(self.path)
 
+    def clear(self) -> None:
+        """Delete everything in this folder. Raises StorageError if the storage refused."""
+        with self._reported("written"):
+            self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
+
     @contextmanager
     def _reported(self, done: str) -> Iterator[None]:
         """Turns an OSError into an error that names this place and what could not be `done`."""

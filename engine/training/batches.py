@@ -137,13 +137,10 @@ def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
         return None
 
 
-def to_images(pool: Pool, found: Iterable[Decoded]) -> Images:
+def to_images(pool: Pool, found: list[Decoded]) -> Images:
     """Decoded images of these shards and keys, with their folds."""
-    pixels, folds = [], []
-    for shard, key, image in found:
-        pixels.append(image)
-        folds.append(fold_of(shard, key, pool.num_folds))
-    return Images(np.array(pixels, np.uint8).reshape(-1, *_shape_of(pool)), np.array(folds, np.int64))
+    pixels_NHWC = np.array([image for _, _, image in found], np.uint8).reshape(-1, *_shape_of(pool))
+    return Images(pixels_NHWC, np.array([fold_of(shard, key, pool.num_folds) for shard, key, _ in found], np.int64))
 
 
 def _shape_of(pool: Pool) -> tuple[int, int, int]:

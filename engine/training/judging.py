@@ -38,7 +38,7 @@ def finish(
     for name, state in states.items():
         tensors = {key.partition("/")[2]: tensor for key, tensor in state.items()}
         getattr(networks, name).load_state_dict(tensors)
-    networks = networks.eval().to(device)
+    networks = networks.ready(device)
     fit_centroid(networks, plan.pool, positions, device)
     # Before judging, so that a network that is not finite is reported by its weight.
     files = save_weights(plan.folder, networks.files())
@@ -84,7 +84,7 @@ def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], dev
 def _images(pool: Pool, positions: list[Position]) -> tuple[Images, list[int]]:
     """The images at these positions that decode, and the numbers of their positions."""
     found = list(decoded(pool, positions))
-    return to_images(pool, ((*positions[n][:2], image) for n, image in found)), [number for number, _ in found]
+    return to_images(pool, [(*positions[n][:2], image) for n, image in found]), [number for number, _ in found]
 
 
 def _inputs(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -100,14 +100,12 @@ def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], devi
         return
     assert networks.vae is not None
     training = [position for position in positions if not pool.is_held_out(*position[:2])]
-    means, logvars = [], []
+    parts = []
     for begin in range(0, len(training), BATCH):
         images, _ = _images(pool, training[begin : begin + BATCH])
         for x_BCHW, _ in _inputs(images, device):
-            mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
-            means.append(mean_BZ)
-            logvars.append(logvar_BZ)
-    networks.centroid.fit(torch.cat(means), torch.cat(logvars))
+            parts.append(networks.vae.encode(x_BCHW))
+    networks.centroid.fit(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 @torch.inference_mode()

@@ -103,7 +103,7 @@ def unlabelled(pool: Pool, shard: Shard, *, held_out: bool) -> Iterator[Item]:
 class UnlabelledStream:
     """Endless passes over one stream's part of the pool, shuffled in a buffer that is emptied at the end of a pass.
 
-    `next` raises InputError if a shard cannot be read, or if passes find nothing to train on.
+    Iterating raises InputError if a shard cannot be read, or if passes find nothing to train on.
     """
 
     def __init__(self, pool: Pool, deal: Deal, number: int, state: dict[str, Any] | None = None) -> None:
@@ -120,10 +120,7 @@ class UnlabelledStream:
         self._items = self._passes()
 
     def __iter__(self) -> Iterator[Found]:
-        return self
-
-    def __next__(self) -> Found:
-        return next(self._items)
+        return self._items
 
     def state(self) -> dict[str, Any]:
         """The stream's state, from which it can continue, as plain values. Cheap enough for every batch."""

@@ -76,7 +76,7 @@ def networks_of(config: CampaignConfig, threads: int) -> Callable[[NDArray[np.ui
 
     torch.set_num_threads(threads)
     score = score_function(config)
-    networks, device = make_networks(config).eval(), torch.device("cpu")
+    networks, device = make_networks(config).ready(), torch.device("cpu")
     size = batch_items(config) * (1 if threads == 1 else 4 * threads)
 
     def run(pixels_NHWC: NDArray[np.uint8]) -> tuple[Any, Any]:

@@ -85,8 +85,7 @@ def _rescored(labelled_LZ: Tensor, unlabelled_NZ: Tensor, seed: list[int]) -> ND
         network = perceptron(labelled_LZ.shape[1], PRESETS["small"])
     _fit(network, labelled_LZ, unlabelled_NZ, torch.Generator().manual_seed(int(words[1])))
     with torch.inference_mode():
-        begins = range(0, len(unlabelled_NZ), BLOCK_ITEMS)
-        logits = [network(unlabelled_NZ[begin : begin + BLOCK_ITEMS])[:, 0] for begin in begins]
+        logits = [network(block_BZ)[:, 0] for block_BZ in torch.split(unlabelled_NZ, BLOCK_ITEMS)]
     scores: NDArray[np.float32] = torch.cat(logits).numpy()
     return scores
 

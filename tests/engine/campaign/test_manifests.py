@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import picked_items
 from engine.campaign.heartbeat import read_heartbeat
 from engine.campaign.labels import read_labels
 from engine.campaign.manifests import (
@@ -18,7 +19,6 @@ from engine.campaign.manifests import (
     write_manifest,
 )
 from engine.campaign.opening import open_campaign
-from engine.campaign.outstanding import picked_items
 from engine.campaign.stages import run_stage, stage_of
 from engine.errors import ConfigError, InputError
 from engine.report.facts import headline, read_manifests, round_facts, signal_facts
@@ -181,7 +181,7 @@ def places_in(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ["train", "scores", "selection", "handoff/generic"])
+@pytest.mark.parametrize("name", ["train", "scores", "selection", "handed_out/generic-000"])
 def test_any_wrong_or_missing_field_of_a_manifest_ends_in_one_line(whole: Campaign, name: str) -> None:
     run_stage("export", whole)
     path = Path((whole.stage(name) / "manifest.json").path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from engine.campaign import stages
+from engine.campaign.handed_out import batches, completed
 from engine.campaign.opening import open_campaign
 from engine.campaign.stages import COMMANDS_WITH_RAY, QUIET, STAGES, Run, run_stage, stage_of
 from engine.campaign.status import status
@@ -59,23 +60,22 @@ def test_a_stage_runs_by_its_command_and_its_manifest_is_returned(make_campaign:
 def test_a_second_vendor_breaks_neither_status_nor_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(VENDORS, "other", Vendor("engine.handoff.generic", "the same files"))
     campaign = make_round(tmp_path).campaign
-    assert export(campaign, vendor="other")["stage"] == "handoff/other"
+    assert export(campaign, vendor="other")["stage"] == "handed_out/other-000"
     found = status(campaign)["rounds"][0]["stages"]
     assert list(found) == ["train", "scores", "selection", "handoff/other", "report"]
     # The rest of the round sends nothing to another vendor.
-    assert complete_all(Terminal(json=True), campaign, "local")["handoff"]["stage"] == "handoff/other"
+    assert complete_all(Terminal(json=True), campaign, "local")["handoff"]["stage"] == "handed_out/other-000"
     export(campaign)
     found = status(campaign)["rounds"][0]["stages"]
-    assert list(found) == ["train", "scores", "selection", "handoff/generic", "handoff/other", "report"]
+    assert list(found) == ["train", "scores", "selection", "handoff/other", "handoff/generic", "report"]
     assert found["handoff/other"]["images"] == found["handoff/generic"]["images"] == 60
     # Handed out to either, the selection is replaced by force alone, and both batches are recorded.
     with pytest.raises(ConfigError, match="too late for round 000"):
         open_campaign(str(campaign.home), ["select.budget=5"])
     select(campaign, force=True)
-    assert not campaign.completed("handoff")
-    kept = campaign.stage("selection") / "replaced/000/handoff"
-    assert kept.folders() == ["generic", "other"]
-    assert all((kept / vendor / "tasks.csv").exists() for vendor in kept.folders())
+    assert not completed(campaign, "handoff")
+    assert [batch.folder.name for batch in batches(campaign.home, 0)] == ["other-000", "generic-001"]
+    assert all((batch.folder / "tasks.csv").exists() for batch in batches(campaign.home, 0))
 
 
 def test_the_documented_example_runs(make_campaign: MakeCampaign, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,18 +4,22 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import labelled_items
+from engine.campaign.handed_out import batches, completed, picked_items
+from engine.campaign.labels import append_labels, labelled_items
 from engine.campaign.opening import open_campaign
-from engine.campaign.outstanding import picked_items
 from engine.campaign.stages import Run
 from engine.config.toml import override
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.handoff.export import export
+from engine.selection.batch import Batch
+from engine.selection.candidates import choose_batch
 from engine.selection.select import select
 from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, SAMPLE_FILE
 from tests.conftest import MakeCampaign, pretend_trained
@@ -40,7 +44,10 @@ def scored(make_campaign: MakeCampaign) -> Campaign:
 
 
 def picks(campaign: Campaign) -> set[Identity]:
-    table = (campaign.stage("selection") / "selection.parquet").read_table(["shard", "key"])
+    return identities((campaign.stage("selection") / "selection.parquet").read_table())
+
+
+def identities(table: pa.Table) -> set[Identity]:
     return set(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
 
 
@@ -101,7 +108,7 @@ def test_a_setting_is_too_late_once_it_is_handed_out(scored: Campaign) -> None:
     assert open_campaign(home, ["select.budget=41"]).config.select.budget == 41
     select(open_campaign(home, []))
     export(open_campaign(home, []))
-    with pytest.raises(ConfigError, match=r"select.budget: too late .*handoff/generic is complete.*select --force"):
+    with pytest.raises(ConfigError, match=r"too late .*handed_out/generic-000 is complete.*select --force"):
         open_campaign(home, ["select.budget=42"])
     assert open_campaign(home, ["select.budget=42"], force=True).config.select.budget == 42
 
@@ -109,7 +116,7 @@ def test_a_setting_is_too_late_once_it_is_handed_out(scored: Campaign) -> None:
 def test_what_is_handed_out_is_replaced_by_force_alone_and_stays_out(scored: Campaign) -> None:
     select(scored)
     export(scored)
-    first, kept = picks(scored), files(scored)
+    first = picks(scored)
     tasks = (scored.stage("handoff/generic") / "tasks.csv").read_bytes()
     other = with_options(scored, seed=5)
     with pytest.raises(ConfigError, match=r"select.seed changed, but its images are handed out; .*select --force"):
@@ -120,33 +127,81 @@ def test_what_is_handed_out_is_replaced_by_force_alone_and_stays_out(scored: Cam
     second = picks(other)
     assert len(second) == 40
     assert not second & first
-    old = other.stage("selection") / "replaced/000"
-    assert {name: (old / name).read_bytes() for name in kept} == kept
-    assert (old / "handoff/generic/tasks.csv").read_bytes() == tasks
+    (old,) = batches(other.home, 0)
+    assert identities(old.images()) == first
+    assert (old.folder / "tasks.csv").read_bytes() == tasks
     assert picked_items(other.home, before=0).num_rows == 40
     assert picked_items(other.home, before=1).num_rows == 80
     export(other)
-    assert (other.stage("handoff/generic") / "tasks.csv").read_bytes() != tasks
+    assert [batch.folder.name for batch in batches(other.home, 0)] == ["generic-000", "generic-001"]
 
     select(other, force=True)
     assert not picks(other) & (first | second | labelled_items(other.home))
     assert picked_items(other.home, before=1).num_rows == 120
 
 
-def test_a_replacement_that_was_killed_is_recorded_once(scored: Campaign, tmp_path: Path) -> None:
+def test_the_vendors_folder_holds_the_newest_batch_and_nothing_else(scored: Campaign) -> None:
+    folder = Path(scored.stage("handoff/generic").path)
+    for leftover in ("images/of-a-killed-export.png", "manifest.json"):
+        (folder / leftover).parent.mkdir(parents=True, exist_ok=True)
+        (folder / leftover).write_bytes(b"left over")
+    for _ in range(2):
+        select(scored, force=True)
+        export(scored)
+        ids = set(batches(scored.home, 0)[-1].images()["item_id"].to_pylist())
+        assert {path.stem for path in (folder / "images").iterdir()} == ids
+        assert {path.name for path in folder.iterdir()} == {"images", "tasks.csv", "tasks.jsonl"}
+    text = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    for secret in (scored.config.salt, scored.config.pool.root, "digits-0"):
+        assert secret.encode() not in text
+
+
+def test_what_is_out_is_not_forgotten_with_the_selection(scored: Campaign) -> None:
+    select(scored)
+    sent = export(scored)
+    first = picks(scored)
+    shutil.rmtree(scored.stage("selection").path)
+    select(scored)
+    assert picks(scored) == first
+    assert export(scored) == sent
+    # Where other images would be picked now, that is refused; by force they are other ones than those that are out.
+    shutil.rmtree(scored.stage("selection").path)
+    other = with_options(scored, seed=5)
+    with pytest.raises(ConfigError, match=r"selection: it is gone, and now other images would be picked .*--force"):
+        select(other)
+    select(other, force=True)
+    assert not picks(other) & first
+
+
+def test_scores_that_are_made_again_change_nothing_that_is_handed_out(scored: Campaign) -> None:
+    first = select(scored)
+    manifest = scored.stage("scores") / "manifest.json"
+    content = json.loads(manifest.read_bytes())
+    manifest.write_json({**content, "completed_at": "2027-01-31T12:00:00Z", "code_version": "later"})
+    assert select(scored) == first
+    export(scored)
+    content["shards"][0]["sha256"] = "0" * 64
+    manifest.write_json(content)
+    lines: list[str] = []
+    assert select(scored, Run(log=lines.append)) == first
+    assert lines == ["scores changed since the images were picked; they are handed out, so they stay picked"]
+    assert len(batches(scored.home, 0)) == 1
+    export(scored)
+    assert len(batches(scored.home, 0)) == 1
+
+
+def test_a_replacement_that_was_killed_ends_with_the_same_picks(scored: Campaign) -> None:
     select(scored)
     export(scored)
+    first = picks(scored)
     select(scored, force=True)
-    calm = {path.name: path.read_bytes() for path in Path(scored.stage("selection").path).glob("*.parquet")}
-    # As if the run had died after it recorded the old selection, and before it opened the stage.
-    folder = Path(scored.stage("selection").path)
-    old = folder / "replaced/000"
-    for path in [*folder.glob("*.parquet"), folder / "manifest.json"]:
-        shutil.copy(old / path.name, path)
-    shutil.copytree(old / "handoff/generic", Path(scored.stage("handoff/generic").path), dirs_exist_ok=True)
+    calm = files(scored)
+    # As if the run had died after it opened the stage.
+    (scored.stage("selection") / "manifest.json").delete()
+    (scored.stage("selection") / "selection.parquet").delete()
     select(scored, force=True)
-    assert not (folder / "replaced/001").exists()
-    assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == calm
+    assert files(scored) == calm
+    assert not picks(scored) & first
 
 
 def test_a_replacement_that_fails_leaves_what_there_was(scored: Campaign) -> None:
@@ -155,18 +210,21 @@ def test_a_replacement_that_fails_leaves_what_there_was(scored: Campaign) -> Non
     with pytest.raises(ConfigError, match="only"):
         select(with_options(scored, budget=1550), force=True)
     assert json.loads((scored.stage("selection") / "manifest.json").read_bytes()) == manifest
-    assert (scored.stage("handoff/generic") / "manifest.json").exists()
+    assert completed(scored, "handoff")
     assert picked_items(scored.home, before=0).num_rows == 0
 
 
-def test_nothing_is_replaced_that_cannot_be_recorded(scored: Campaign) -> None:
-    select(scored)
-    export(scored)
-    file = scored.stage("selection") / "selection.parquet"
-    file.write_table(file.read_table().slice(1))
-    with pytest.raises(InputError, match=r"selection.parquet: not the file that was committed .*; restore it"):
-        select(scored, force=True)
-    assert (scored.stage("selection") / "manifest.json").exists()
+def test_inputs_that_change_while_images_are_picked_are_noticed(
+    scored: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose_late(*arguments: Any) -> Batch:
+        append_labels(scored.home, "late", [], [("digits-00000.tar", "000001", "1", 0, "generic", None, None)])
+        return choose_batch(*arguments)
+
+    monkeypatch.setattr("engine.selection.select.choose_batch", choose_late)
+    with pytest.raises(InputError, match=r"scores or labels changed while images were picked; run: vaal select"):
+        select(scored)
+    assert not (scored.stage("selection") / "manifest.json").exists()
 
 
 def test_scores_of_other_weights_are_refused(scored: Campaign) -> None:

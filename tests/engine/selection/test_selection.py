@@ -1,7 +1,6 @@
 """Laws 5 and 6: the selection equals its definition, and picks nothing labelled, quarantined or picked before."""
 
 import dataclasses
-import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import pyarrow as pa
 import pytest
 
 from engine.campaign.folder import Campaign
+from engine.campaign.freshness import content_of
+from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_items
+from engine.campaign.manifests import Manifest, read_manifest
 from engine.campaign.opening import create
-from engine.campaign.outstanding import picked_items
 from engine.campaign.stages import Run
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
@@ -62,8 +63,7 @@ def test_selection_is_sort_everything_and_take_b(scored: Campaign) -> None:
     assert {pick["reason"] for pick in picks} == {"least like the labelled images (lowest logit)"}
     assert (manifest["signal"], manifest["when_no_signal"]) == ("present", None)
     for stage in ("train", "scores"):
-        content = Path((scored.stage(stage) / "manifest.json").path).read_bytes()
-        assert manifest["inputs"][stage] == hashlib.sha256(content).hexdigest()
+        assert manifest["inputs"][stage] == content_of(read_manifest(scored, stage, Manifest))
 
 
 def test_tasks_of_a_cluster_pick_what_one_process_picks(

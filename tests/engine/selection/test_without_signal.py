@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_items
-from engine.campaign.outstanding import picked_items
 from engine.config.toml import override
 from engine.errors import NotAcceptableError
 from engine.pool.identity import draw_of

@@ -255,7 +255,7 @@ def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(sma
     everything = {(shard.shard, item.key) for shard in small.shards for item in read_shard(shard, IMAGE)}
     pool = small._replace(labelled=everything)
     with pytest.raises(InputError, match="no unlabelled image to train on"):
-        next(UnlabelledStream(pool, Deal(3, 1, 0, None), 0))
+        next(iter(UnlabelledStream(pool, Deal(3, 1, 0, None), 0)))
     shard = small.shards[0]
     with pytest.raises(InputError, match="none of 1 labelled images decodes"):
         cache_labelled(small, [(shard.shard, "x", 0, 100)], range(1), 1, tmp_path / "cache")

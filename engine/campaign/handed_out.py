@@ -1,0 +1,106 @@
+"""What was handed out: a record for each batch in a round's handed_out/, kept apart from the stages.
+
+A batch is out at its vendor exactly when its record has a manifest. Whatever becomes of the selection that it came
+from, the record stays, so that no image is handed out twice.
+"""
+
+import hashlib
+import re
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from engine.campaign.folder import Campaign, is_complete, round_home
+from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_complete
+from engine.storage.location import Location
+from engine.tables.columns import required
+from engine.tables.selections import SELECTION_SCHEMA
+
+RECORDS = "handed_out"
+IMAGES_FILE = "images.parquet"
+_PLACE = ("item_id", "shard", "key", "offset", "size_bytes")
+IMAGES_SCHEMA = pa.schema(
+    [SELECTION_SCHEMA.field("rank"), *map(SELECTION_SCHEMA.field, _PLACE), *required(pa.string(), "file", "sha256")]
+)
+"""A row an image of a batch. `file` is its name in the handoff's folder, `sha256` that of its content."""
+
+
+class Batch(NamedTuple):
+    """A batch that was handed out: the folder of its record, its vendor, and what it holds as `picks_hash` says it."""
+
+    folder: Location
+    vendor: str
+    picks: str
+
+    def images(self) -> pa.Table:
+        """IMAGES_SCHEMA, in the order of priority."""
+        return read_committed(self.folder, IMAGES_FILE)
+
+
+def vendor_of(record: Location) -> str:
+    """The vendor in the name of a batch's record."""
+    return record.name.rpartition("-")[0]
+
+
+def batches(home: Location, number: int) -> list[Batch]:
+    """The batches of a round that are out, oldest first."""
+    root = round_home(home, number) / RECORDS
+    found = []
+    for name in root.folders():
+        parts = re.fullmatch(r"(.+)-(\d+)", name)
+        if parts and is_complete(root / name):
+            manifest = read_complete(root / name, "handoff", Manifest)
+            found.append((int(parts[2]), Batch(root / name, parts[1], manifest["inputs"].get("picks", ""))))
+    return [batch for _, batch in sorted(found)]
+
+
+def current_batches(home: Location, number: int) -> list[Batch]:
+    """The batches of a round's selection as it is now, oldest first; none where there is no selection."""
+    picks = _picks_of(home, number)
+    return [batch for batch in batches(home, number) if batch.picks == picks]
+
+
+def picks_hash(picks: pa.Table) -> str:
+    """SHA-256 of the item_ids of a selection, in any order."""
+    return hashlib.sha256("\n".join(sorted(picks["item_id"].to_pylist())).encode()).hexdigest()
+
+
+def _picks_of(home: Location, number: int) -> str | None:
+    """`picks_hash` of a round's selection; None where there is none."""
+    folder = round_home(home, number) / "selection"
+    if not is_complete(folder):
+        return None
+    manifest = read_complete(folder, "selection", SelectionManifest)
+    return manifest.get("picks") or picks_hash(read_committed(folder, "selection.parquet"))
+
+
+def completed(campaign: Campaign, name: str) -> list[Location]:
+    """The complete folders of a stage of the round: at most one; of the handoff a record for each current batch."""
+    if name == "handoff":
+        return [batch.folder for batch in current_batches(campaign.home, campaign.round)]
+    return [folder for folder in [campaign.stage(name)] if is_complete(folder)]
+
+
+def picked_items(home: Location, before: int) -> pa.Table:
+    """Everything picked in the rounds before: item_id, shard, key, offset, size_bytes, round; each item once.
+
+    This includes what was handed out in round `before` itself and does not belong to its selection, which was made
+    again since. Where the selection is gone, its batches are taken to be the newest.
+    """
+    columns = pa.schema([*map(SELECTION_SCHEMA.field, _PLACE), ("round", pa.int32())])
+    tables = [columns.empty_table()]
+    for number in range(before + 1):
+        out, folder = batches(home, number), round_home(home, number) / "selection"
+        found = [read_committed(folder, "selection.parquet")] if number < before and is_complete(folder) else []
+        if number == before and out:
+            own = _picks_of(home, number) or out[-1].picks
+            out = [batch for batch in out if batch.picks != own]
+        found += [batch.images() for batch in out]
+        tables += [
+            table.select(list(_PLACE)).append_column("round", pa.array([number] * len(table), pa.int32()))
+            for table in found
+        ]
+    table = pa.concat_tables(tables)
+    _, first = np.unique(table["item_id"].to_numpy(), return_index=True)
+    return table.take(pa.array(np.sort(first)))
