@@ -1,6 +1,6 @@
 """`vaal train`, `score`, `select`, `export`, `report`: the stages of a round; and `vaal round`: all of them."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,14 +16,16 @@ def train(
     screen: Terminal, campaign: CampaignArgument, settings: SetOption = [], address: AddressOption = "local"
 ) -> Outcome:
     """Train the VAE and the discriminators on both pools."""
-    return complete("train", screen, _open(campaign, settings), address)
+    with _opened(campaign, settings) as opened:
+        return complete("train", screen, opened, address)
 
 
 def score(
     screen: Terminal, campaign: CampaignArgument, settings: SetOption = [], address: AddressOption = "local"
 ) -> Outcome:
     """Stream the whole pool through the networks."""
-    return complete("score", screen, _open(campaign, settings), address)
+    with _opened(campaign, settings) as opened:
+        return complete("score", screen, opened, address)
 
 
 def select(
@@ -41,11 +43,12 @@ def select(
 ) -> Outcome:
     """Pick exactly select.budget images: those least like the labelled ones, without duplicates, and a control arm."""
     if not explain:
-        return complete("select", screen, _open(campaign, settings, force=force), address, force=force)
+        with _opened(campaign, settings, force=force) as opened:
+            return complete("select", screen, opened, address, force=force)
     from engine.selection.explanation import explain as explain_item
 
-    opened = _open(campaign, [])
-    found = explain_item(opened, *explain)
+    with _opened(campaign, []) as opened:
+        found = explain_item(opened, *explain)
     facts = {name: value for name, value in found.items() if name not in ("shard", "key", "outcome")}
     return Outcome(f"Round {opened.round:03d}: {' '.join(explain)}: {found['outcome']}", facts, found)
 
@@ -57,7 +60,8 @@ def export(
     settings: SetOption = [],
 ) -> Outcome:
     """Write the picked images and their task list for a labelling vendor."""
-    return complete("export", screen, _open(campaign, settings), vendor=to)
+    with _opened(campaign, settings) as opened:
+        return complete("export", screen, opened, vendor=to)
 
 
 def report(
@@ -69,14 +73,16 @@ def report(
     settings: SetOption = [],
 ) -> Outcome:
     """Write one self-contained page: the picked images, the scores, the training."""
-    return complete("report", screen, _open(campaign, settings, round_number))
+    with _opened(campaign, settings, round_number) as opened:
+        return complete("report", screen, opened)
 
 
 def whole_round(
     screen: Terminal, campaign: CampaignArgument, settings: SetOption = [], address: AddressOption = "local"
 ) -> Outcome:
     """Train, score, select, export and report. After an interruption, run it again to continue."""
-    return Outcome("", {}, complete_all(screen, _open(campaign, settings), address))
+    with _opened(campaign, settings) as opened:
+        return Outcome("", {}, complete_all(screen, opened, address))
 
 
 def complete_all(screen: Terminal, campaign: "Campaign", address: str) -> dict[str, Any]:
@@ -105,7 +111,9 @@ def complete(command: str, screen: Terminal, campaign: "Campaign", address: str 
     return Outcome(f"Round {campaign.round:03d}: {stage.done}", stage.describe(campaign, manifest), dict(manifest))
 
 
-def _open(url: str, settings: list[str], round_number: int | None = None, *, force: bool = False) -> "Campaign":
-    from engine.campaign.opening import open_campaign
+def _opened(
+    url: str, settings: list[str], round_number: int | None = None, *, force: bool = False
+) -> "AbstractContextManager[Campaign]":
+    from engine.campaign.opening import opened
 
-    return open_campaign(url, settings, round_number, force=force)
+    return opened(url, settings, round_number, force=force)

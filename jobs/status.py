@@ -29,6 +29,7 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
         "pool": f"{pool['shards']:,} shards, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
         **_out(state["rounds"]),
+        **_settings(state["rounds"][-1]["settings"]),
         "next": state["next"],
         **_scoring(state["rounds"][-1]["stages"]["scores"]),
     }
@@ -41,6 +42,10 @@ def _out(rounds: list[dict[str, Any]]) -> dict[str, str]:
     out = [f"{b['without_label']:,} of {b['images']:,} of {b['batch']}, round {r['round']:03d}"
            for r in rounds for b in r["batches"] if b["without_label"]]  # fmt: skip
     return {"no label yet": "; ".join(out)} if out else {}
+
+
+def _settings(values: dict[str, Any]) -> dict[str, str]:
+    return {"set in this round": ", ".join(f"{key}={value}" for key, value in values.items())} if values else {}
 
 
 def _table(rounds: list[dict[str, Any]]) -> Table:

@@ -4,8 +4,10 @@ All state is in the folder. A stage is complete exactly when its manifest.json e
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from engine.config.options import CampaignConfig
+from engine.storage.documents import read_document
 from engine.storage.location import Location
 
 
@@ -29,6 +31,12 @@ class Campaign:
 def round_home(home: Location, number: int) -> Location:
     """The folder of a round."""
     return home / f"rounds/{number:03d}"
+
+
+def read_overrides(home: Location, number: int) -> dict[str, Any]:
+    """The options that `--set` changed from a round on."""
+    file = round_home(home, number) / "overrides.json"
+    return read_document(file, dict[str, Any]) if file.exists() else {}
 
 
 def is_complete(stage: Location) -> bool:

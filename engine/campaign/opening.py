@@ -1,24 +1,25 @@
 """Making a campaign, opening it at a round, and changing its configuration from a round on."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pyarrow.compute as pc
 
 from engine.campaign.first_labels import import_labels
-from engine.campaign.folder import Campaign, round_home
-from engine.campaign.handed_out import completed
-from engine.campaign.labels import read_labels
+from engine.campaign.folder import Campaign, read_overrides, round_home
+from engine.campaign.handed_out import completed, picked_items
+from engine.campaign.labels import labelled_items, read_labels
+from engine.campaign.manifests import Manifest, read_complete
 from engine.campaign.stages import STAGES, Log
-from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results
+from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results, fields
 from engine.config.texts import parse_settings
 from engine.config.toml import override, parse_campaign, to_toml
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import list_shards, read_shards, write_shards
 from engine.pool.metadata import import_metadata, read_strata
-from engine.storage.documents import read_document
 from engine.storage.location import Location
 
 
@@ -66,7 +67,8 @@ def open_campaign(
 
     Raises:
         InputError: there is no campaign, or no such round.
-        ConfigError: a setting is unknown, wrong, or too late for this round.
+        ConfigError: a setting is unknown, wrong, or too late for this round; or campaign.toml was edited since stages
+            were made with it.
     """
     home = Location.of(url)
     source = home / "campaign.toml"
@@ -77,15 +79,52 @@ def open_campaign(
     if round_number is not None and not 0 <= round_number <= current:
         raise InputError(f"--round {round_number}: the campaign is in round {current}; give 0 to {current}")
     number = current if round_number is None else round_number
+    if settings and number < current:
+        raise ConfigError(f"--set with --round {number}: an earlier round stays as it was made; leave out --set")
     for earlier in range(number + 1):
-        overrides = round_home(home, earlier) / "overrides.json"
-        config = override(config, _read_overrides(overrides), str(overrides))
+        config = override(config, read_overrides(home, earlier), f"{round_home(home, earlier)}/overrides.json")
+        if earlier >= number - 1:
+            _require_as_made(Campaign(home, config, earlier))
     campaign = Campaign(home, config, number)
     return _change(campaign, parse_settings(settings), force=force) if settings else campaign
 
 
-def _read_overrides(file: Location) -> dict[str, Any]:
-    return read_document(file, dict[str, Any]) if file.exists() else {}
+@contextmanager
+def opened(
+    url: str, settings: Sequence[str] = (), round_number: int | None = None, *, force: bool = False
+) -> Iterator[Campaign]:
+    """As `open_campaign`. The settings are not kept if the body is refused before it wrote anything."""
+    overrides = open_campaign(url, (), round_number).round_home / "overrides.json"
+    before = overrides.read_bytes() if overrides.exists() else None
+    campaign = open_campaign(url, settings, round_number, force=force)
+    was_there = _written(campaign) if settings else []
+    try:
+        yield campaign
+    except (ConfigError, InputError):
+        if settings and _written(campaign) == was_there:
+            overrides.delete() if before is None else overrides.write_bytes(before)
+        raise
+
+
+def _written(campaign: Campaign) -> list[Any]:
+    """What stages have written in the round, by name and size."""
+    names = ("train", "train/checkpoint", "ledger", "scores", "selection", "handed_out", "report")
+    return [(folder.children(), folder.folders()) for folder in map(campaign.stage, names)]
+
+
+def _require_as_made(campaign: Campaign) -> None:
+    """Raises ConfigError if a complete stage was made with other options than the campaign's now."""
+    for stage in STAGES:
+        sections = [section for section in stage.freezes if section != "select"]
+        for folder in completed(campaign, stage.name) if sections else []:
+            made: dict[str, Any] = {**read_complete(folder, stage.name, Manifest)["config"]}
+            for key in filter(changes_results, fields()):
+                section, _, name = key.rpartition(".")
+                if section in sections and name in made.get(section, {}):
+                    was, now = made[section][name], getattr(getattr(campaign.config, section), name)
+                    if was != now:
+                        why = f"{key}={now!r}, but {folder} was made with {was!r}"
+                        raise ConfigError(f"{campaign.home}/campaign.toml: {why}; restore that value in the file")
 
 
 def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campaign:
@@ -104,10 +143,9 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
                 "set it when the round's labels are ingested and the next round begins"
                 + ("; or select again: vaal select --force" if section == "select" else "")
             )
-    overrides = campaign.round_home / "overrides.json"
-    before = _read_overrides(overrides)
+    before = read_overrides(campaign.home, campaign.round)
     if {**before, **values} != before:
-        overrides.write_json({**before, **values})
+        (campaign.round_home / "overrides.json").write_json({**before, **values})
     return changed
 
 
@@ -118,11 +156,13 @@ def current_round(home: Location) -> int:
 
 
 def check_budget(campaign: Campaign) -> None:
-    """Raises ConfigError when every shard has been counted and the pool has fewer unlabelled items than the budget."""
+    """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
     budget, counts = campaign.config.select.budget, [shard.num_items for shard in read_shards(campaign.home)]
-    num_unlabelled = sum(count or 0 for count in counts) - read_labels(campaign.home).num_rows
-    if all(counts) and budget > num_unlabelled:
+    out = picked_items(campaign.home, campaign.round)
+    taken = labelled_items(campaign.home) | set(zip(out["shard"].to_pylist(), out["key"].to_pylist(), strict=True))
+    num_left = sum(count or 0 for count in counts) - len(taken)
+    if all(counts) and budget > num_left:
         raise ConfigError(
-            f"select.budget={budget} is more than the {num_unlabelled} unlabelled items of the pool; lower it: "
-            f"--set select.budget={max(1, num_unlabelled)}"
+            f"select.budget={budget} is more than the {num_left} items of the pool that are neither labelled nor out "
+            f"at a vendor; lower it: --set select.budget={max(1, num_left)}"
         )

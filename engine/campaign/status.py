@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from engine.campaign.folder import Campaign
+from engine.campaign.folder import Campaign, read_overrides
 from engine.campaign.handed_out import Batch, batches, completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
 from engine.campaign.labels import labelled_items, read_labels
@@ -22,6 +22,7 @@ def status(campaign: Campaign) -> dict[str, Any]:
         {
             "round": number,
             "stages": _stages(replace(campaign, round=number), len(shards)),
+            "settings": read_overrides(home, number),
             "batches": [_batch_state(batch, labelled) for batch in batches(home, number)],
         }
         for number in range(campaign.round + 1)

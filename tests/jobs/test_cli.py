@@ -105,7 +105,7 @@ def test_a_pool_of_one_image_leaves_nothing_to_pick(tmp_path: Path, pool: DemoPo
     labels = tmp_path / "one.csv"
     labels.write_text("shard,key,label\none-00000.tar,000000,0\n")
     line = refused(2, "init", str(tmp_path / "c"), "--pool", f"{tmp_path}/one/*.tar", "--labels", str(labels))
-    assert "select.budget=1000 is more than the 0 unlabelled items" in line
+    assert "select.budget=1000 is more than the 0 items of the pool that are neither labelled nor out" in line
 
 
 @pytest.mark.parametrize("command", ["train", "score", "select", "export", "report", "round", "status"])

@@ -43,13 +43,13 @@ def test_a_folder_without_a_campaign_is_named(tmp_path: Path) -> None:
 
 def test_a_budget_above_the_pool_is_refused(make_campaign: MakeCampaign) -> None:
     # Every shard holds a label, so that init has counted them all.
-    with pytest.raises(ConfigError, match=r"select.budget=1598 is more than the 1597 unlabelled .* select.budget=1597"):
+    with pytest.raises(ConfigError, match=r"select.budget=1598 is more than the 1597 items .* select.budget=1597"):
         make_campaign("select.budget=1598")
     campaign = make_campaign("select.budget=1597")
     check_budget(campaign)
     shards = read_shards(campaign.home)
     write_shards(campaign.home, [shards[0]._replace(num_items=1), *shards[1:]])
-    with pytest.raises(ConfigError, match="is more than the 1373 unlabelled"):
+    with pytest.raises(ConfigError, match="is more than the 1373 items"):
         check_budget(campaign)
 
 

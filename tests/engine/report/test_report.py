@@ -20,7 +20,6 @@ from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.config.toml import override
 from engine.errors import InputError
 from engine.handoff.answers import ingest
-from engine.handoff.export import export
 from engine.report.facts import strength
 from engine.report.report import MOST_IMAGES, describe, report
 from engine.storage.location import Location
@@ -290,19 +289,6 @@ def test_a_stage_that_is_not_what_was_committed_is_refused(fresh: Made, file: st
     with pytest.raises(InputError, match=re.escape(message)):
         report(fresh.campaign)
     assert not (fresh.campaign.stage("report") / "manifest.json").exists()
-
-
-def test_a_selection_from_other_scores_is_refused_until_it_is_handed_out(fresh: Made) -> None:
-    manifest = fresh.campaign.stage("scores") / "manifest.json"
-    content = json.loads(manifest.read_bytes())
-    content["shards"][0]["sha256"] = "0" * 64
-    export(fresh.campaign)
-    manifest.write_json(content)
-    report(fresh.campaign)
-    for folder in ("report/manifest.json", "handed_out/generic-000/manifest.json"):
-        fresh.campaign.stage(folder).delete()
-    with pytest.raises(InputError, match="selection: made from other scores than there are now; run: vaal select"):
-        report(fresh.campaign)
 
 
 def test_a_changed_shard_is_refused(tmp_path: Path) -> None:
