@@ -26,7 +26,7 @@ IMAGES_SCHEMA = pa.schema(
 """A row an image of a batch. `file` is its name in the handoff's folder, `sha256` that of its content."""
 
 
-class Batch(NamedTuple):
+class SentBatch(NamedTuple):
     """A batch that was handed out: the folder of its record, its vendor, and what it holds as `picks_hash` says it."""
 
     folder: Location
@@ -43,7 +43,7 @@ def vendor_of(record: Location) -> str:
     return record.name.rpartition("-")[0]
 
 
-def batches(home: Location, number: int) -> list[Batch]:
+def batches(home: Location, number: int) -> list[SentBatch]:
     """The batches of a round that are out, oldest first."""
     root = round_home(home, number) / RECORDS
     found = []
@@ -51,11 +51,11 @@ def batches(home: Location, number: int) -> list[Batch]:
         parts = re.fullmatch(r"(.+)-(\d+)", name)
         if parts and is_complete(root / name):
             manifest = read_complete(root / name, "handoff", Manifest)
-            found.append((int(parts[2]), Batch(root / name, parts[1], manifest["inputs"].get("picks", ""))))
+            found.append((int(parts[2]), SentBatch(root / name, parts[1], manifest["inputs"].get("picks", ""))))
     return [batch for _, batch in sorted(found)]
 
 
-def current_batches(home: Location, number: int) -> list[Batch]:
+def current_batches(home: Location, number: int) -> list[SentBatch]:
     """The batches of a round's selection as it is now, oldest first; none where there is no selection."""
     picks = _picks_of(home, number)
     return [batch for batch in batches(home, number) if batch.picks == picks]

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine.campaign.folder import Campaign, read_overrides
-from engine.campaign.handed_out import Batch, batches, completed, vendor_of
+from engine.campaign.handed_out import SentBatch, batches, completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
 from engine.campaign.labels import labelled_items, read_labels
 from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest, read_complete
@@ -61,7 +61,7 @@ def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     return stages
 
 
-def _batch_state(batch: Batch, labelled: set[tuple[str, str]]) -> dict[str, Any]:
+def _batch_state(batch: SentBatch, labelled: set[tuple[str, str]]) -> dict[str, Any]:
     """How many images of a batch are out, and how many of them have no label yet."""
     images = batch.images()
     items = zip(images["shard"].to_pylist(), images["key"].to_pylist(), strict=True)

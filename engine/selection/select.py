@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import selection_changes, selection_inputs
-from engine.campaign.handed_out import Batch, batches, completed, picked_items, picks_hash
+from engine.campaign.handed_out import SentBatch, batches, completed, picked_items, picks_hash
 from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
@@ -141,7 +141,7 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
     return bool(changed)
 
 
-def _require_same_images(campaign: Campaign, batch: Batch, picks: pa.Table) -> None:
+def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) -> None:
     """Raises ConfigError if a selection that is gone would be made again with other images than were handed out."""
     if batch.picks != picks_hash(picks):
         raise ConfigError(

@@ -151,7 +151,7 @@ def test_labels_that_cannot_train_are_refused_before_anything_starts(
     labels = tmp_path / "all.csv"
     rows = "".join(f"{shard},{key},{label}\n" for (shard, key), label in pool.oracle.items())
     labels.write_text("shard,key,label\n" + rows)
-    with pytest.raises(ConfigError, match="is more than the 0 unlabelled items"):
+    with pytest.raises(ConfigError, match="is more than the 0 items of the pool"):
         make_campaign(labels=labels)
     (shard, key), _ = next(iter(pool.oracle.items()))
     labels.write_text(f"shard,key,label\n{shard},{key},1\n")
