@@ -93,7 +93,8 @@ class ScoresManifest(Manifest):
 
 class SelectionManifest(Manifest):
     """`when_no_signal` is what was done without a signal, null with one. Logits are null where they did not decide.
-    `picks` is a hash of the picked items: see `engine.campaign.handed_out`.
+    `picks` is a hash of the picked items: see `engine.campaign.handed_out`. `likeness` says whether near latents count
+    as duplicates: see `vaal.duplicates.likeness`.
     """
 
     signal: Literal["present", "none"]
@@ -103,6 +104,7 @@ class SelectionManifest(Manifest):
     highest_candidate_logit: float | None
     objective: float | None
     picks: NotRequired[str]
+    likeness: NotRequired[dict[str, Any] | None]
 
 
 M = TypeVar("M", bound=Manifest)

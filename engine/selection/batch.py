@@ -14,6 +14,7 @@ from engine.selection.diversify import choose, cluster
 from engine.selection.duplicates import Duplicates, find_duplicates
 from engine.tables.scores import latents_of
 from engine.tables.selections import CONTROL, DUPLICATE, KINDS, PASSED_OVER, PICKED, SELECTION_SCHEMA, candidates_schema
+from vaal.duplicates.likeness import Likeness
 
 CONTROL_REASON = "uniform random sample"
 MOST_CENTERS = 10_000
@@ -32,17 +33,20 @@ class ShortageError(Exception):
 
 class Pools(NamedTuple):
     """The items that a batch is made from, tables of `row_schema`: the candidates in order; what is labelled or out at
-    a vendor; the draws for the control arm in order, and the stratum of each."""
+    a vendor; the draws for the control arm in order, and the stratum of each; a random sample of the pool, by which
+    latents are judged."""
 
     candidates: pa.Table
     taken: pa.Table
     draws: pa.Table
     strata: list[str]
+    sample: pa.Table
 
 
 class Rules(NamedTuple):
     """How a batch is made: the options; the method and its reason; whether candidates are in the order of their logits;
-    the number of control picks in each stratum; the seed of the round; the salt of the item_ids."""
+    the number of control picks in each stratum; the seed of the round; the salt of the item_ids; the least cosine of
+    duplicates, None where latents do not count."""
 
     options: SelectConfig
     method: str
@@ -51,15 +55,18 @@ class Rules(NamedTuple):
     quotas: dict[str, int]
     seed: int
     salt: str
+    cosine: float | None
 
 
 class Batch(NamedTuple):
-    """The tables of selection.parquet and CANDIDATES_FILE, and the counts and the objective for the manifest."""
+    """The tables of selection.parquet and CANDIDATES_FILE, and for the manifest the counts, the objective, and whether
+    latents count for duplicates, None where they were not asked for."""
 
     selection: pa.Table
     candidates: pa.Table
     counts: dict[str, int]
     objective: float | None
+    likeness: Likeness | None = None
 
 
 class _Deduplicated(NamedTuple):
@@ -83,7 +90,7 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
     Raises ShortageError if there are fewer candidates without duplicates than are to be picked.
     """
     control = _control(pools, rules)
-    left = _deduplicate(pools, control, rules.options)
+    left = _deduplicate(pools, control, rules)
     wanted = rules.options.budget - len(control)
     if len(left.kept) < wanted:
         raise ShortageError(len(left.kept) + len(control))
@@ -107,8 +114,8 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
 def _control(pools: Pools, rules: Rules) -> pa.Table:
     """The first draws of each stratum that are not duplicates, up to its quota."""
     items = pa.concat_tables([pools.taken, pools.draws])
-    options, first = rules.options, len(pools.taken)
-    found = find_duplicates(items, first, options.duplicates, options.duplicate_cosine)
+    first = len(pools.taken)
+    found = find_duplicates(items, first, rules.options.duplicates, rules.cosine)
     left, chosen = Counter(rules.quotas), []
     for place in np.flatnonzero(found.leader_N[first:] == np.arange(first, len(items))).tolist():
         if left[pools.strata[place]] > 0:
@@ -117,11 +124,11 @@ def _control(pools: Pools, rules: Rules) -> pa.Table:
     return pools.draws.take(pa.array(chosen, pa.int64()))
 
 
-def _deduplicate(pools: Pools, control: pa.Table, options: SelectConfig) -> _Deduplicated:
+def _deduplicate(pools: Pools, control: pa.Table, rules: Rules) -> _Deduplicated:
     rest = np.flatnonzero(~_is_among(pools.candidates, control))
     items = pa.concat_tables([pools.taken, control, pools.candidates.take(pa.array(rest))])
     num_fixed = len(pools.taken) + len(control)
-    found = find_duplicates(items, num_fixed, options.duplicates, options.duplicate_cosine)
+    found = find_duplicates(items, num_fixed, rules.options.duplicates, rules.cosine)
     is_kept = found.leader_N[num_fixed:] == np.arange(num_fixed, len(items))
     return _Deduplicated(items, num_fixed, rest, found, rest[is_kept])
 

@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 from engine.pool.metadata import read_strata
 from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batch
 from engine.selection.draws import ControlDraws, draw, draw_control
+from engine.selection.duplicates import likeness_of
 from engine.selection.parts import Share
 from engine.selection.reduction import FirstPass, RowQuery, gather
 from engine.selection.sources import Source, with_draws, without
@@ -20,6 +21,7 @@ from engine.storage.location import Location
 from engine.tables.score_reader import num_latents_of
 from engine.tables.selections import SAMPLE_COLUMNS, SAMPLE_SIZE, row_schema
 from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL, reason_for
+from vaal.duplicates.likeness import SAMPLE_SIZE as LIKENESS_SAMPLE
 
 LEAST_WITHOUT_SIGNAL = 10_000
 """Without a signal the batch is spread over a sample of the pool, with at least this many items where there are."""
@@ -52,13 +54,17 @@ def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> 
     method = WITHOUT_SIGNAL[eligible.fallback].diversity if eligible.fallback else options.diversity
     control = _draw_control(campaign, eligible)
     reason = reason_for(eligible.fallback, options.diversity)
-    rules = Rules(options, method, reason, not eligible.fallback, control.quotas, eligible.seed, campaign.config.salt)
+    salt, cosine = campaign.config.salt, options.duplicate_cosine
+    rules = Rules(options, method, reason, not eligible.fallback, control.quotas, eligible.seed, salt, cosine)
     size = num_candidates(options, eligible.fallback)
     while True:
         size = min(size, total)
         pools = _gather(eligible, control, size, rules, on_progress)
+        is_near = options.duplicates == "near"
+        likeness = likeness_of(pools.candidates, pools.sample, cosine, eligible.seed) if is_near else None
+        counted = cosine if likeness and likeness.counts else None
         try:
-            return make_batch(pools, rules)
+            return make_batch(pools, rules._replace(cosine=counted))._replace(likeness=likeness)
         except ShortageError as shortage:
             if size == total:
                 raise ConfigError(
@@ -88,12 +94,15 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
     has_taken = rules.options.duplicates != "off" or "taken_LZ" in DIVERSIFIERS[rules.method].needs
     num_lowest = size if rules.is_by_logit else 0
     query = RowQuery(eligible.counts.bound(num_lowest), num_lowest, schema, has_taken)
-    sample = draw(eligible.counts.eligible_F, size - num_lowest, np.random.default_rng([eligible.seed, 2]))
-    drawn_from = with_draws(eligible.sources, [control.draws, sample])
+    candidates = draw(eligible.counts.eligible_F, size - num_lowest, np.random.default_rng([eligible.seed, 2]))
+    num_judges = min(LIKENESS_SAMPLE, eligible.counts.num_eligible) if rules.options.duplicates == "near" else 0
+    judges = draw(eligible.counts.eligible_F, num_judges, np.random.default_rng([eligible.seed, 4]))
+    drawn_from = with_draws(eligible.sources, [control.draws, candidates, judges])
     found = gather(eligible.folder, drawn_from, eligible.counts, query, on_progress)
     drawn, num_control = found.drawn.drop_columns(["draw"]), len(control.strata)
-    candidates = found.lowest if rules.is_by_logit else drawn.slice(num_control)
-    return Pools(candidates, found.taken, drawn.slice(0, num_control), control.strata)
+    in_question = found.lowest if rules.is_by_logit else drawn.slice(num_control, size)
+    sample = drawn.slice(len(drawn) - num_judges)
+    return Pools(in_question, found.taken, drawn.slice(0, num_control), control.strata, sample)
 
 
 def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:

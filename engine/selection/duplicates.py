@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from engine.tables.scores import latents_of
 from engine.tables.selections import KINDS
 from vaal.duplicates.leaders import cosine_leaders, hamming_leaders
-from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK
+from vaal.duplicates.likeness import Likeness, Pictures, judge_likeness
+from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK, Hashes
 
 
 class Duplicates(NamedTuple):
@@ -20,21 +21,22 @@ class Duplicates(NamedTuple):
 
 
 def find_duplicates(
-    items: pa.Table, num_fixed: int, mode: Literal["off", "exact", "near"], cosine: float
+    items: pa.Table, num_fixed: int, mode: Literal["off", "exact", "near"], cosine: float | None
 ) -> Duplicates:
     """Keep only the first item of each group of duplicates.
 
     Items are in order of priority. The first `num_fixed` are always kept, because they are taken already. An item is
     dropped when it duplicates an earlier kept one: first by its bytes, then among what is left by its picture (not if
-    mode is "exact"), then by a cosine of the latents of at least `cosine`. When a later kind drops the leader of an
-    item, the new leader leads both; that one and the item need not be duplicates of each other by any kind alone.
+    mode is "exact"), then by a cosine of the latents of at least `cosine` (not if that is None). When a later kind
+    drops the leader of an item, the new leader leads both; that one and the item need not be duplicates of each other
+    by any kind alone.
 
     Args:
         items: content_hash (string), perceptual_hash (binary of HASH_BYTES, null: the picture has none) and latent
             (fixed-size list of float16).
     """
     leader_N, kind_N = np.arange(len(items)), np.full(len(items), None, np.object_)
-    for kind in KINDS[: {"off": 0, "exact": 1, "near": 3}[mode]]:
+    for kind in KINDS[: {"off": 0, "exact": 1, "near": 2 if cosine is None else 3}[mode]]:
         left = np.flatnonzero(leader_N == np.arange(len(items)))
         found = _leaders(kind, items if len(left) == len(items) else items.take(left), num_fixed, cosine)
         step = np.arange(len(items))
@@ -44,7 +46,7 @@ def find_duplicates(
     return Duplicates(leader_N, kind_N)
 
 
-def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float) -> NDArray[np.intp]:
+def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float | None) -> NDArray[np.intp]:
     """The leader of each item by one kind. The first `num_fixed` items are never dropped, so they stay the first."""
     if kind == "bytes":
         code_N = items["content_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
@@ -54,7 +56,17 @@ def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float) -> NDArr
         return leader_N
     if kind == "picture":
         return hamming_leaders(*_hashes(items["perceptual_hash"]), MAX_DISTANCE, num_fixed, MIRROR_MASK)
+    assert cosine is not None
     return cosine_leaders(latents_of(items), cosine, num_fixed)
+
+
+def likeness_of(candidates: pa.Table, pool: pa.Table, cosine: float, seed: int) -> Likeness:
+    """Whether near latents of candidates mean like pictures: columns perceptual_hash and latent; `pool` is a sample."""
+    return judge_likeness(_pictures(candidates), _pictures(pool), cosine, seed)
+
+
+def _pictures(items: pa.Table) -> Pictures:
+    return Pictures(latents_of(items), Hashes(*_hashes(items["perceptual_hash"])))
 
 
 def _hashes(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -29,6 +29,7 @@ from engine.selection.reduction import count, parts_of
 from engine.selection.sources import sources_of
 from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
+from vaal.duplicates.likeness import Likeness
 
 
 def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> SelectionManifest:
@@ -75,6 +76,8 @@ def _make(
             SAMPLE_FILE: sample_of_the_rest(eligible, batch.selection),
             "selection.parquet": batch.selection,
         }
+    if batch.likeness and not batch.likeness.counts:
+        run.log(_not_alike(batch.likeness))
     if out and not force and not is_complete(campaign.stage("selection")):
         _require_same_images(campaign, out[-1], batch.selection)
     if selection_inputs(campaign, picked_before) != inputs:
@@ -99,6 +102,7 @@ def _make(
         highest_candidate_logit=None if fallback else pc.max(batch.candidates["logit"]).as_py(),
         objective=batch.objective,
         picks=picks_hash(batch.selection),
+        likeness=batch.likeness and batch.likeness._asdict(),
     )
 
 
@@ -139,6 +143,14 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
     if changed := ", ".join(options + inputs):
         log(f"the selection is made again: {changed} changed")
     return bool(changed)
+
+
+def _not_alike(likeness: Likeness) -> str:
+    """Why nearness of latents does not count, in words."""
+    near = f"{likeness.by_chance:.1%} of random pairs are as near"
+    if likeness.alike is not None:
+        near = f"of {likeness.num_pairs:,} pairs with near latents {likeness.alike:.0%} look alike"
+    return f"near latents do not mean like pictures here ({near}): only bytes and pictures count as duplicates"
 
 
 def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) -> None:

@@ -53,8 +53,9 @@ def batch_of(
     config = SelectConfig(**values)
     none = candidates.slice(0, 0)
     drawn = none if draws is None else draws
-    pools = Pools(candidates, none if taken is None else taken, drawn, strata or [""] * len(drawn))
-    return make_batch(pools, Rules(config, config.diversity, "why", True, quotas or {}, 0, "0" * 32))
+    pools = Pools(candidates, none if taken is None else taken, drawn, strata or [""] * len(drawn), none)
+    cosine = config.duplicate_cosine
+    return make_batch(pools, Rules(config, config.diversity, "why", True, quotas or {}, 0, "0" * 32, cosine))
 
 
 ITEMS = [f"{'ab'[n % 2]}/{n:02d}" for n in range(12)]
