@@ -4,7 +4,8 @@ import io
 import tarfile
 
 from engine.config.options import ImageConfig
-from engine.pool.items import Item, read_items
+from engine.pool.items import read_items
+from engine.pool.samples import Item
 from engine.pool.tar import Archive
 
 IMAGE = ImageConfig()

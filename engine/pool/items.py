@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import NamedTuple
 
 import pyarrow as pa
 
 from engine.config.options import ImageConfig
 from engine.errors import one_line
+from engine.pool.formats import format_of
+from engine.pool.samples import Item, Keys, Sample, Unused, is_image_name
 from engine.pool.shard import Shard, ShardError, check_unchanged, open_shard
 from engine.pool.tar import Archive
 from engine.storage.location import Location
@@ -23,28 +24,11 @@ BLOCK_BYTES = 1 << 20
 LARGEST_BLOCK_BYTES = 4 << 20
 """Blocks of an object store double up to this, because a request takes tens of milliseconds."""
 BLOCKS_AHEAD = 2
-_MOST_NAMED = 10
-"""Most suffixes of a sample that an error names."""
+_MAGIC_BYTES = 16
 
 
-class Item(NamedTuple):
-    """One sample of a shard. `offset` and `size_bytes` locate its image in the archive, `data` is that range.
-
-    A faulty sample has no data; `error` is its class of error and `fault` describes it, both empty otherwise.
-    "NotOneImage": `offset` is that of the first member, `size_bytes` is 0. "TooManyBytes": the image is larger than
-    image.max_bytes.
-    """
-
-    key: str
-    offset: int
-    size_bytes: int
-    data: bytes
-    fault: str
-    error: str = ""
-
-
-def read_shard(shard: Shard, image: ImageConfig) -> Iterator[Item]:
-    """The items of a shard in archive order. Transient storage errors are retried.
+def read_shard(shard: Shard, image: ImageConfig, unused: Unused | None = None) -> Iterator[Item]:
+    """The items of a shard in archive order, see `read_items`. Transient storage errors are retried.
 
     Raises ShardError if the shard changed since it was listed or while it was read, is cut off, damaged, not a tar,
     repeats a key, or could not be read in any try. Items yielded before are exact if the shard is unchanged, but the
@@ -54,7 +38,7 @@ def read_shard(shard: Shard, image: ImageConfig) -> Iterator[Item]:
         with closing(open_shard(shard)) as stream:
             blocks = _blocks(stream) if Location(shard.url).is_local else _blocks_ahead(stream)
             with closing(blocks):
-                yield from read_items(Archive(blocks, shard.url, shard.size_bytes), image)
+                yield from read_items(Archive(blocks, shard.url, shard.size_bytes), image, unused)
     except (OSError, pa.ArrowException) as error:
         raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
     except ShardError:
@@ -89,65 +73,50 @@ def _blocks_ahead(stream: RetryingStream) -> Generator[bytes]:
             stream.interrupt()
 
 
-def read_items(archive: Archive, image: ImageConfig) -> Iterator[Item]:
-    """The items of an archive, in order. Raises ShardError if it is cut off, damaged, not a tar or repeats a key."""
+def read_items(archive: Archive, image: ImageConfig, unused: Unused | None = None) -> Iterator[Item]:
+    """The items of an archive, in order. What belongs to none is counted in `unused`.
+
+    Every file that looks like an image, by its suffix or where it has none by its content, is an item, the companion of
+    one, or listed with its fault. Raises ShardError if the archive is cut off, damaged, not a tar or repeats a key.
+    """
     suffixes = frozenset(suffix.lower().removeprefix(".") for suffix in image.suffixes)
-    seen: set[str] = set()
-    sample: _Sample | None = None
+    unused, keys = unused or Unused(), Keys(archive)
+    sample: Sample | None = None
     while (member := archive.next_member()) is not None:
-        name, size_bytes = member
+        name, size_bytes, oddity = member
         begin = name.rfind("/") + 1
         dot = name.find(".", begin)
-        if dot <= begin:
-            # Files without a dot and hidden files belong to no sample.
-            archive.skip(size_bytes)
+        if oddity or dot <= begin:
+            position, start = archive.position, archive.skip(size_bytes, _MAGIC_BYTES)
+            if fault := _lost(name[begin:], start, oddity):
+                yield Item(_key_of_lost(name), position, 0, b"", fault, "NotAnImageFile" if oddity else "NoSuffix")
+            elif not name[begin:].startswith("__"):
+                unused.add(name, size_bytes)
             continue
         key = name[:dot]
+        if key.startswith("__", begin) and key.endswith("__"):
+            archive.skip(size_bytes)
+            continue
         if sample is None or key != sample.key:
             if sample is not None:
-                yield sample.to_item(image.max_bytes)
-            if key in seen:
-                raise archive.error(archive.position, f"key {key!r} appears again; a sample's files must be adjacent")
-            seen.add(key)
-            sample = _Sample(key, archive.position)
+                yield from sample.to_items(image.max_bytes)
+            keys.add(key)
+            sample = Sample(key, archive.position)
         suffix = name[dot + 1 :].lower()
         sample.add(archive, suffix, size_bytes, image.max_bytes if suffix in suffixes else None)
     if sample is not None:
-        yield sample.to_item(image.max_bytes)
+        yield from sample.to_items(image.max_bytes)
+    keys.check()
 
 
-class _Sample:
-    """A sample while its members are read."""
+def _lost(name: str, start: bytes, oddity: str) -> str:
+    """Why a file that looks like an image is none; empty for a file that does not look like one."""
+    if oddity:
+        return f"{oddity}; put the image itself into the shard" if is_image_name(name) else ""
+    form = None if "." in name else format_of(start)
+    return f"a {form.name} file without a suffix; rename it to end in .{form.suffixes[0]}" if form else ""
 
-    __slots__ = ("data", "key", "num_images", "num_members", "offset", "size_bytes", "start", "suffixes")
 
-    def __init__(self, key: str, start: int) -> None:
-        self.key, self.start = key, start
-        self.num_members = self.num_images = self.offset = self.size_bytes = 0
-        self.suffixes: list[str] = []
-        self.data: bytes | None = None
-
-    def add(self, archive: Archive, suffix: str, size_bytes: int, max_bytes: int | None) -> None:
-        """Read the first image of up to `max_bytes`; skip all else. `max_bytes` is None for other files."""
-        self.num_members += 1
-        if len(self.suffixes) < _MOST_NAMED:
-            self.suffixes.append(suffix)
-        if max_bytes is not None:
-            self.num_images += 1
-            self.data = None
-            if self.num_images == 1:
-                self.offset, self.size_bytes = archive.position, size_bytes
-                if size_bytes <= max_bytes:
-                    self.data = archive.read(size_bytes)
-                    return
-        archive.skip(size_bytes)
-
-    def to_item(self, max_bytes: int) -> Item:
-        if self.data is not None:
-            return Item(self.key, self.offset, self.size_bytes, self.data, "")
-        if self.num_images == 1:
-            fault = f"an image of {self.size_bytes} bytes, more than image.max_bytes={max_bytes}"
-            return Item(self.key, self.offset, self.size_bytes, b"", fault, "TooManyBytes")
-        rest = ", ..." if self.num_members > _MOST_NAMED else ""
-        fault = f"{self.num_images} images in the sample, expected 1 ({', '.join(self.suffixes)}{rest})"
-        return Item(self.key, self.start, 0, b"", fault, "NotOneImage")
+def _key_of_lost(name: str) -> str:
+    """A key that no sample can have: a sample's key has no dot in its last part."""
+    return name if "." in name[name.rfind("/") + 1 :] else f"{name}."

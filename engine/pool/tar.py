@@ -14,6 +14,12 @@ BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _REGULAR = (b"0", b"\0", b"7")
 _FOLDER = b"5"
+_PARTIAL = (b"S", b"M")
+"""Sparse files, and the rest of a file that begins in another archive."""
+_WITHOUT_CONTENT = {
+    b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe",
+    b"V": "a volume label",
+}  # fmt: skip
 _EXTENDED = (b"L", b"K", b"x", b"g")
 _LONGEST_EXTENDED_BYTES = 1 << 20
 _MOST_EXTENDED = 8
@@ -41,10 +47,11 @@ class Archive:
             fault = f"{packed[0]}-compressed; unpack it, because scores locate images by byte ranges of the tar"
         return ShardError(f"{self._name}: byte {position}: {fault}")
 
-    def next_member(self) -> tuple[str, int] | None:
-        """Name and size in bytes of the next regular file, whose content must be read or skipped next.
+    def next_member(self) -> tuple[str, int, str] | None:
+        """Name, size in bytes and oddity of the next member, whose content must be read or skipped next.
 
-        None at the end of the whole archive.
+        The oddity is empty for a regular file with a name in UTF-8, and else says what the member is: it is no item,
+        but the archive can be read on. Folders are passed over. None at the end of the whole archive.
         """
         extended: dict[str, Any] = {}
         num_extended = 0
@@ -64,12 +71,16 @@ class Archive:
                     raise self.error(start, f"more than {_MOST_EXTENDED} extended headers of one file")
                 extended |= self._read_extended(start, plain_size, kind)
                 continue
-            name = extended.get("path", plain_name)
-            if kind in _REGULAR:
-                self._member = name
-                return name, extended.get("size", plain_size)
+            name, size = extended.get("path", plain_name), extended.get("size", plain_size)
+            if kind in _PARTIAL:
+                raise self.error(start, f"{name!r} is not a whole file (type {kind!r})")
             if kind != _FOLDER:
-                raise self.error(start, f"{name!r} is not a regular file (type {kind!r})")
+                self._member = readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                oddity = "" if readable == name else "a file whose name is not UTF-8"
+                if kind not in _REGULAR:
+                    size = 0 if kind in _WITHOUT_CONTENT else size
+                    oddity = _WITHOUT_CONTENT.get(kind, f"a member of type {kind!r}")
+                return readable, size, oddity
             extended, num_extended = {}, 0
 
     def read(self, size_bytes: int) -> bytes:
@@ -78,11 +89,13 @@ class Archive:
         self._at += -size_bytes % BLOCK
         return content
 
-    def skip(self, size_bytes: int) -> None:
-        """Skip the content of the current member."""
+    def skip(self, size_bytes: int, keep: int = 0) -> bytes:
+        """Skip the content of the current member. Returns its first `keep` bytes."""
         if size_bytes > self._total_bytes - self.position:
             raise self._cut_off(size_bytes)
-        self._at += size_bytes + -size_bytes % BLOCK
+        start = self._take(min(keep, size_bytes))
+        self._at += size_bytes - len(start) + -size_bytes % BLOCK
+        return start
 
     def _take(self, count: int, what: str = "") -> bytes:
         """The next bytes; errors call them `what`, or else by the current member's name."""
@@ -126,7 +139,7 @@ class Archive:
         self._at += -size_bytes % BLOCK
         try:
             if kind == b"L":
-                return {"path": content.partition(b"\0")[0].decode()}
+                return {"path": content.partition(b"\0")[0].decode("utf-8", "surrogateescape")}
             # A long link, the other kind, names no member.
             found = _parse_pax(content) if kind in (b"x", b"g") else {}
         except ValueError as error:
@@ -168,7 +181,7 @@ def _parse_header(header: bytes) -> tuple[str, int, bytes]:
             raise ValueError("an impossible size")
     else:
         size = _octal(header[124:136].strip(b"\0 ") or b"0")
-    return name.decode(), size, header[156:157]
+    return name.decode("utf-8", "surrogateescape"), size, header[156:157]
 
 
 def _octal(field: bytes) -> int:
@@ -196,7 +209,7 @@ def _parse_pax(content: bytes) -> dict[str, Any]:
         if not equals or not value.endswith(b"\n"):
             raise ValueError("record without value or end")
         if key == b"path":
-            found["path"] = value[:-1].decode()
+            found["path"] = value[:-1].decode("utf-8", "surrogateescape")
         elif key == b"size":
             found["size"] = _decimal(value[:-1])
         elif key.startswith(b"GNU.sparse"):

@@ -12,7 +12,7 @@ import pyarrow as pa
 from engine.config.options import ImageConfig
 from engine.pool.identity import content_hash, fold_of
 from engine.pool.images import DecodeError, decode
-from engine.pool.items import Item
+from engine.pool.samples import Item
 from engine.tables.scores import BAD_SCHEMA, ITEM_FIELDS, pack, to_table
 from vaal.duplicates.perceptual_hash import perceptual_hash
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from engine.config.options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import held_out_of
-from engine.pool.items import Item, read_shard
+from engine.pool.items import read_shard
+from engine.pool.samples import Item
 from engine.pool.shard import Shard, read_ranges
 
 SHUFFLE_ITEMS = 2000

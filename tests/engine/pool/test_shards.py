@@ -6,14 +6,20 @@ import io
 import lzma
 import tarfile
 import tracemalloc
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from engine.config.options import ImageConfig
-from engine.pool.items import Item, ShardError, read_items, read_shard
+from engine.pool.formats import FORMATS as POOL_FORMATS
+from engine.pool.formats import Format
+from engine.pool.items import read_items, read_shard
 from engine.pool.manifest import list_shards
+from engine.pool.samples import KEYS_AT_ONCE, Item, Unused
+from engine.pool.shard import ShardError
 from engine.pool.tar import BLOCK, Archive
 from tests.tars import END, FIXED, FORMATS, IMAGE, LONG_NAMES, VARIABLE, archive, header, read
 
@@ -65,7 +71,10 @@ def test_a_key_that_comes_back_is_refused_by_name() -> None:
     ("members", "fault"),
     [
         ([("a.json", b"{}"), ("a.txt", b"")], "0 images in the sample, expected 1 (json, txt)"),
-        ([("a.jpg", b"1"), ("a.png", b"2")], "2 images in the sample, expected 1 (jpg, png)"),
+        (
+            [("a.jpg", b"1"), ("a.png", b"2")],
+            "2 images in the sample, expected 1 (jpg, png); name the suffix of the image alone in image.suffixes",
+        ),
     ],
 )
 def test_a_sample_without_one_image_is_listed_with_its_fault(members: list[tuple[str, bytes]], fault: str) -> None:
@@ -159,6 +168,81 @@ def test_what_is_no_image_is_never_held(name: str) -> None:
 def test_the_suffixes_of_a_sample_without_end_are_not_all_kept() -> None:
     (item,) = read(archive([(f"a.{i}", b"") for i in range(1000)]))
     assert item.fault == "0 images in the sample, expected 1 (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...)"
+
+
+def faults(content: bytes, image: ImageConfig = IMAGE) -> list[tuple[str, str]]:
+    return [(item.key, item.error) for item in read(content, image)]
+
+
+def test_images_with_dots_in_their_names_are_all_listed_as_lost() -> None:
+    names = [f"2021.05.{day:02d}.png" for day in range(1, 31)]
+    items = read(archive([(name, b"x") for name in names]))
+    assert [item.key for item in items] == ["2021", *(name for name in names[1:])]
+    assert {item.error for item in items} == {"NotOneImage"}
+    assert "a suffix is all that follows the first dot of a name" in items[0].fault
+    # A sample that has its image may have others beside it: masks, depths.
+    assert faults(archive([("2021.jpg", b"1"), ("2021.05.png", b"2")])) == [("2021", "")]
+
+
+@pytest.mark.parametrize("form", POOL_FORMATS, ids=lambda form: form.name)
+def test_an_image_without_a_suffix_is_listed_as_lost(form: Format) -> None:
+    content = io.BytesIO()
+    Image.new("L", (4, 4)).save(content, form.name)
+    members = [("folder/scan", content.getvalue()), ("folder/README", b"about"), ("folder/scan.png", b"1")]
+    assert faults(archive(members)) == [("folder/scan.", "NoSuffix"), ("folder/scan", "")]
+
+
+KINDS = ("hard link", "symbolic link", "device", "device", "pipe")
+
+
+def test_an_odd_member_costs_itself() -> None:
+    links = [header("l.jpg", 7, kind) for kind in (b"1", b"2", b"3", b"4", b"6")]
+    odd = header(b"\xff\xfe.jpg", 3) + b"abc".ljust(BLOCK, b"\0")
+    label = header("volume", 0, b"V") + header("dump.jpg", 3, b"D") + b"abc".ljust(BLOCK, b"\0")
+    content = archive([("a.jpg", b"1")])[: 2 * BLOCK] + b"".join(links) + odd + label + archive([("b.jpg", b"2")])
+    unused = Unused()
+    items = list(read_items(Archive(iter([content]), "shard.tar", len(content)), IMAGE, unused))
+    assert [(item.key, item.data) for item in items if not item.fault] == [("a", b"1"), ("b", b"2")]
+    lost = [(item.key, item.error, item.fault.partition(";")[0]) for item in items if item.fault]
+    assert lost == [
+        *(("l.jpg", "NotAnImageFile", f"a {what}") for what in KINDS),
+        ("\\xff\\xfe.jpg", "NotAnImageFile", "a file whose name is not UTF-8"),
+        ("dump.jpg", "NotAnImageFile", "a member of type b'D'"),
+    ]  # fmt: skip
+    assert (unused.files, unused.bytes, unused.example) == (1, 0, "volume")
+
+
+def test_what_belongs_to_no_sample_is_counted() -> None:
+    members = [
+        ("README", b"12345"), (".hidden.png", b"123"), ("._a.jpg", b"1"), ("__index__", b"1"),
+        ("d/__meta__.json", b"1"), ("a.jpg", b"1"), ("a.json", b"22"), ("a.seg.png", b"333"),
+    ]  # fmt: skip
+    content, unused = archive(members), Unused()
+    assert [item.key for item in read_items(Archive(iter([content]), "s", len(content)), IMAGE, unused)] == ["a"]
+    assert (unused.files, unused.bytes, unused.example) == (3, 9, "README")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("place", [1, KEYS_AT_ONCE - 1, KEYS_AT_ONCE, 2 * KEYS_AT_ONCE + 5])
+def test_a_key_that_comes_back_is_found_wherever_it_is(place: int) -> None:
+    keys = [f"{n:07d}" for n in range(2 * KEYS_AT_ONCE + 10)]
+    keys[place] = keys[0] if place > 1 else keys[3]
+    content = b"".join(header(f"{key}.jpg", 0) for key in keys) + END
+    with pytest.raises(ShardError, match=f"key '{keys[max(place, 3)]}' appears again"):
+        read(content)
+
+
+@pytest.mark.slow
+def test_the_keys_of_a_million_items_take_little_memory() -> None:
+    blocks = (
+        b"".join(header(f"{n:07d}.jpg", 0) for n in range(begin, begin + 2000)) for begin in range(0, 10**6, 2000)
+    )
+    tracemalloc.start()
+    count = sum(1 for _ in read_items(Archive(chain(blocks, [END]), "s", 10**6 * BLOCK + len(END)), IMAGE))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 10**6
+    assert peak < 32 << 20
 
 
 def test_a_shard_that_changed_since_init_is_refused(tmp_path: Path) -> None:

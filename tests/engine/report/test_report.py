@@ -161,7 +161,7 @@ def test_quarantine_is_counted_and_shown(made: Made) -> None:
     text = Page(made.campaign).text
     assert '<th scope="row">decode/UnknownFormat</th><td>1</td>' in text
     assert '<th scope="row">read/NotOneImage</th><td>1</td>' in text
-    assert "NotOneImage: 2 images in the sample, expected 1 (png, jpg)" in text
+    assert "NotOneImage: 2 images in the sample, expected 1 (png, jpg); name the suffix" in text
 
 
 def test_a_signal_has_its_strength_its_interval_and_the_cut(made: Made) -> None:
