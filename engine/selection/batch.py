@@ -18,7 +18,7 @@ from engine.tables.selections import CONTROL, DUPLICATE, KINDS, PASSED_OVER, PIC
 CONTROL_REASON = "uniform random sample"
 MOST_CENTERS = 10_000
 """Taken items that a method keeps away from, at most; a random sample where there are more."""
-_PLACE = ("shard", "key", "offset", "size_bytes")
+_PLACE = ("shard", "key", "offset", "size_bytes", "content_hash")
 Places = NDArray[np.intp]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from engine.campaign.changes import outdated
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import selection_changes, selection_inputs
 from engine.campaign.manifests import (
@@ -22,6 +23,7 @@ from engine.campaign.outstanding import picked_items
 from engine.campaign.stages import QUIET, Log, Run
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.models.diagnosis import interval_of
+from engine.pool.manifest import read_shards
 from engine.selection.candidates import Eligible, choose_batch, num_candidates, sample_of_the_rest
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
@@ -49,7 +51,7 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
         return read_manifest(campaign, "selection", SelectionManifest)
     _require_same_weights(campaign, trained, scores)
     fallback = _without_signal(campaign, trained)
-    return _make(campaign, run, records_of(scores["shards"]), fallback, is_again=is_again)
+    return _make(campaign, run, _current_records(campaign, scores, run.log), fallback, is_again=is_again)
 
 
 def _make(
@@ -129,6 +131,20 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
         )
     log(f"the selection is made again: {f'{changed} changed' if changed else '--force'}")
     return True
+
+
+def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> list[ShardRecord]:
+    """The records of the shards that have the bytes that were scored.
+
+    Raises InputError if others can be scored again. Once images are handed out they cannot, and are left out.
+    """
+    changed, folder = outdated(read_shards(campaign.home), scores), campaign.stage("scores")
+    why = f"{folder}: {len(changed)} shards changed since they were scored ({', '.join(sorted(changed)[:3])})"
+    if changed and not campaign.completed("handoff"):
+        raise InputError(f"{why}; run: vaal score")
+    if changed:
+        log(f"{why}: nothing is picked from them in this round")
+    return [record for record in records_of(scores["shards"]) if record.shard not in changed]
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:

@@ -23,12 +23,13 @@ from typing import Any
 
 from measure import end_on_sigterm, is_small, machine, resident_bytes, result_of, start_fresh
 
+from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.config.options import CampaignConfig
 from engine.pool.manifest import look_up, read_shards, write_shards
 from engine.pool.shard import Shard
-from engine.scoring.resume import Ledger, file_name, make_plan, read_ledger
+from engine.scoring.resume import Ledger, make_plan, read_ledger
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
 
