@@ -289,12 +289,3 @@ def test_a_stage_that_is_not_what_was_committed_is_refused(fresh: Made, file: st
     with pytest.raises(InputError, match=re.escape(message)):
         report(fresh.campaign)
     assert not (fresh.campaign.stage("report") / "manifest.json").exists()
-
-
-def test_a_changed_shard_is_refused(tmp_path: Path) -> None:
-    made = make_round(tmp_path)
-    with (tmp_path / "s-1.tar").open("ab") as file:
-        file.write(bytes(512))
-    with pytest.raises(InputError, match=r"s-1\.tar: changed since init"):
-        report(made.campaign)
-    assert not (made.campaign.stage("report") / "manifest.json").exists()

@@ -12,7 +12,7 @@ import pytest
 
 from engine.config.options import ImageConfig
 from engine.errors import InputError
-from engine.pool.identity import fold_of
+from engine.pool.identity import content_hash, fold_of
 from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
@@ -49,7 +49,7 @@ def identities(pool: Pool, *, labelled: bool) -> list[tuple[str, str]]:
 
 def positions(pool: Pool) -> list[Any]:
     return [
-        (shard.shard, item.key, item.offset, item.size_bytes)
+        (shard.shard, item.key, item.offset, item.size_bytes, content_hash(item.data))
         for shard in pool.shards
         for item in read_shard(shard, IMAGE)
         if (shard.shard, item.key) in pool.labelled
