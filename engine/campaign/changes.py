@@ -206,13 +206,14 @@ def _look_at(before: Shard, places: list[Place], scored: str, image: ImageConfig
 def _moved_row(shard: str, place: Place, found: Place | None, fault: str = "") -> tuple[Any, ...]:
     """A row of MOVED_SCHEMA; empty for an image that is where it was."""
     known = (shard, place.key, place.content_hash)
-    is_known = place.content_hash is not None
-    if found and found[: 4 if is_known else 3] == place[: 4 if is_known else 3]:
+    if place.content_hash is None and found:
+        # An older campaign: where it was is all that is known of it.
+        found = found._replace(content_hash=None) if found[:3] == place[:3] else None
+    if found == place:
         return ()
-    if found and is_known and found.content_hash == place.content_hash:
+    if found and found.content_hash == place.content_hash:
         return (*known, found.offset, found.size_bytes, None)
-    fault = fault or ("has other bytes now" if found and is_known else "is not found in its shard any more")
-    return (*known, None, None, fault)
+    return (*known, None, None, fault or ("has other bytes now" if found else "is not found in its shard any more"))
 
 
 def _save_moved(home: Location, findings: list[_Finding]) -> None:

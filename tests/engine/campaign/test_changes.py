@@ -20,8 +20,10 @@ from engine.errors import InputError
 from engine.handoff.export import export
 from engine.pool.manifest import read_shards
 from engine.pool.shard import ChangedShardError, Place, read_images
+from engine.report.thumbnails import BLANK, read_thumbnails, thumbnail
 from engine.selection.select import select
 from engine.storage.location import Location
+from engine.tables.selections import SAMPLE_FILE
 from tests.rounds import DAMAGED, Made, make_round, write_shard
 
 Items = dict[str, bytes]
@@ -245,3 +247,21 @@ def test_a_campaign_of_an_older_version_goes_on(made: Made) -> None:
     remake(made, "s-0.tar", dict(reversed(members(made, "s-0.tar").items())))
     refreshed(made.campaign)
     assert {item for item in labelled_images(made.campaign)} < made.labelled
+
+
+def test_a_report_shows_an_image_or_grey_and_never_another(made: Made) -> None:
+    remake(made, "s-0.tar", dict(reversed(members(made, "s-0.tar").items())))
+    remake(made, "s-1.tar", {})
+    refreshed(made.campaign)
+    sample = (made.campaign.stage("selection") / SAMPLE_FILE).read_table().to_pylist()
+    found = read_thumbnails(made.campaign, [*picks(made), *sample])
+    assert {name for name, _ in found} == {"s-0.tar", "s-1.tar", "s-2.tar"}
+    for (name, key), image in found.items():
+        if image is not BLANK:
+            expected = thumbnail(made.images[name, key], made.campaign.config.image)
+            assert image.tobytes() == expected.tobytes()
+    assert {item for item, image in found.items() if image is BLANK and item[0] != "s-0.tar"} == {
+        item for item in found if item[0] == "s-1.tar"
+    }
+    assert not [row for row in picks(made, "s-0.tar") if found[row["shard"], row["key"]] is BLANK]
+    assert [row for row in sample if row["shard"] == "s-0.tar"]
