@@ -24,6 +24,8 @@ from engine.report.thumbnails import BLANK, read_thumbnails, thumbnail
 from engine.selection.select import select
 from engine.storage.location import Location
 from engine.tables.selections import SAMPLE_FILE
+from engine.training.batches import cache_labelled
+from engine.training.streams import Pool
 from tests.rounds import DAMAGED, Made, make_round, write_shard
 
 Items = dict[str, bytes]
@@ -265,3 +267,14 @@ def test_a_report_shows_an_image_or_grey_and_never_another(made: Made) -> None:
     }
     assert not [row for row in picks(made, "s-0.tar") if found[row["shard"], row["key"]] is BLANK]
     assert [row for row in sample if row["shard"] == "s-0.tar"]
+
+
+def test_other_bytes_are_never_trained_on_under_a_label(made: Made, tmp_path: Path) -> None:
+    """Two labelled images of one shard in each other's places."""
+    pool = Pool(read_shards(made.campaign.home), made.campaign.config.image, 1, made.labelled, 0.0)
+    right = [tuple(row.values()) for row in labelled_positions(made.campaign.home).to_pylist()]
+    assert len(cache_labelled(pool, right, range(1), 1, tmp_path / "cache").number_N) == len(right)
+    first, second, *others = right
+    swapped = [(*first[:2], *second[2:4], first[4]), (*second[:2], *first[2:4], second[4]), *others]
+    with pytest.raises(ChangedShardError, match=f"s-0.tar: item {first[1]} has other bytes"):
+        cache_labelled(pool, swapped, range(1), 1, tmp_path / "cache")

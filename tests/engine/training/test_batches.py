@@ -261,14 +261,6 @@ def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(sma
         cache_labelled(small, [(shard.shard, "x", 0, 100, None)], range(1), 1, tmp_path / "cache")
 
 
-def test_other_bytes_are_never_trained_on_under_a_label(small: Pool, tmp_path: Path) -> None:
-    """Two labelled images of one shard in each other's places."""
-    first, second, *others = (place for place in positions(small) if place[0] == "b.tar")
-    swapped = [(*first[:2], *second[2:4], first[4]), (*second[:2], *first[2:4], second[4]), *others]
-    with pytest.raises(InputError, match=f"b.tar: item {first[1]} has other bytes"):
-        cache_labelled(small, swapped, range(1), 1, tmp_path / "cache")
-
-
 @pytest.mark.heavy
 def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Path) -> None:
     write_shard(tmp_path / "d.tar", {f"{n}.png": b"no image" for n in range(50)})
