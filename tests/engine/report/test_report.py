@@ -252,7 +252,7 @@ def test_a_round_that_picks_everything_has_no_sample(fresh: Made) -> None:
 
 def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> None:
     kinds = [f"Fault{number:02d}" for number in range(12)]
-    rows = [(DAMAGED[0], "key", 0, "decode", kind, "why") for n, kind in enumerate(kinds) for _ in range(30 - n)]
+    rows = [(DAMAGED[0], "key", 0, "decode", kind, "why", None) for n, kind in enumerate(kinds) for _ in range(30 - n)]
     table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=QUARANTINE_SCHEMA)
     (fresh.campaign.stage("quarantine") / "000002.parquet").write_table(table)
     scores, selection = (fresh.campaign.stage(name) / "manifest.json" for name in ("scores", "selection"))
