@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
+from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import ScoresManifest, write_manifest
 from engine.config.options import ImageConfig
 from engine.models.weights import make_networks
@@ -33,7 +35,7 @@ def fabricate_scores(
     """
     entries = []
     num_latents = make_networks(campaign.config).num_latents
-    for index, shard in enumerate(read_shards(campaign.home)):
+    for shard in read_shards(campaign.home):
         row = dict(_chunk_row(shard, campaign.config.image.model_dump_json(), quarantine_every))
         items = unpack(row["items"]).drop_columns(["fold"])
         keys = items["key"].to_pylist()
@@ -43,7 +45,7 @@ def fabricate_scores(
         row["scored"] = pack(items.append_column("logit", logit).append_column("latent", latent))
         draft = Draft(shard.shard)
         draft.add(row)
-        entries.append(draft.commit(campaign, f"{index:06d}.parquet").entry())
+        entries.append(draft.commit(campaign, file_name(shard, fingerprint())).entry())
     counts = {
         "shards": len(entries),
         **{name: sum(entry[name] for entry in entries) for name in ("listed", "scored", "quarantined")},

@@ -6,6 +6,7 @@ from engine.campaign.labels import append_labels, label_row
 from engine.campaign.stages import Log
 from engine.config.options import ImageConfig
 from engine.errors import InputError
+from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
 from engine.pool.shard import Shard
 from engine.storage.location import Location
@@ -49,7 +50,7 @@ def import_labels(home: Location, source: Location, shards: list[Shard], image: 
 
 def _scan(
     source: Location, shard: Shard, wanted: dict[str, Row], image: ImageConfig
-) -> tuple[int, list[tuple[str, str, int, int]]]:
+) -> tuple[int, list[tuple[str, str, int, int, str]]]:
     """The number of items in a shard, and the positions of the wanted ones."""
     count, positions, missing = 0, [], dict(wanted)
     for item in read_shard(shard, image):
@@ -58,7 +59,7 @@ def _scan(
             if item.fault:
                 where = f"{source}: line {row['line']}: item {shard.shard}/{item.key}"
                 raise InputError(f"{where} has {item.fault}; remove the row, or repair the shard")
-            positions.append((shard.shard, item.key, item.offset, item.size_bytes))
+            positions.append((shard.shard, item.key, item.offset, item.size_bytes, content_hash(item.data)))
     if missing:
         key = min(missing, key=lambda key: missing[key]["line"])
         where = f"{source}: line {missing[key]['line']}"

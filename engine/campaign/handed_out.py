@@ -15,11 +15,11 @@ from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_complete
 from engine.storage.location import Location
 from engine.tables.columns import required
-from engine.tables.selections import SELECTION_SCHEMA
+from engine.tables.selections import SELECTION_SCHEMA, with_hash
 
 RECORDS = "handed_out"
 IMAGES_FILE = "images.parquet"
-_PLACE = ("item_id", "shard", "key", "offset", "size_bytes")
+_PLACE = ("item_id", "shard", "key", "offset", "size_bytes", "content_hash")
 IMAGES_SCHEMA = pa.schema(
     [SELECTION_SCHEMA.field("rank"), *map(SELECTION_SCHEMA.field, _PLACE), *required(pa.string(), "file", "sha256")]
 )
@@ -83,7 +83,8 @@ def completed(campaign: Campaign, name: str) -> list[Location]:
 
 
 def picked_items(home: Location, before: int) -> pa.Table:
-    """Everything picked in the rounds before: item_id, shard, key, offset, size_bytes, round; each item once.
+    """Everything picked in the rounds before: item_id, shard, key, offset, size_bytes, content_hash, round; each
+    item once.
 
     This includes what was handed out in round `before` itself and does not belong to its selection, which was made
     again since. Where the selection is gone, its batches are taken to be the newest.
@@ -92,7 +93,9 @@ def picked_items(home: Location, before: int) -> pa.Table:
     tables = [columns.empty_table()]
     for number in range(before + 1):
         out, folder = batches(home, number), round_home(home, number) / "selection"
-        found = [read_committed(folder, "selection.parquet")] if number < before and is_complete(folder) else []
+        found = (
+            [with_hash(read_committed(folder, "selection.parquet"))] if number < before and is_complete(folder) else []
+        )
         if number == before and out:
             own = _picks_of(home, number) or out[-1].picks
             out = [batch for batch in out if batch.picks != own]

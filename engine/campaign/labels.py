@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.campaign.places import placed
 from engine.errors import InputError
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -26,8 +27,8 @@ LABELS_SCHEMA = pa.schema(
         pa.field("labelled_at", pa.timestamp("us", tz="UTC")),
     ]
 )
-POSITIONS_SCHEMA = pa.schema([SHARD_FIELD, *ITEM_FIELDS[:3]])
-"""shard, key, offset, size_bytes."""
+POSITIONS_SCHEMA = pa.schema([SHARD_FIELD, *ITEM_FIELDS[:3], pa.field("content_hash", pa.string())])
+"""Where an image was when it was labelled. The hash is null where an older campaign did not keep it."""
 
 
 def read_labels(home: Location) -> pa.Table:
@@ -54,8 +55,15 @@ def labelled_values(home: Location) -> dict[tuple[str, str], str]:
 
 
 def labelled_positions(home: Location) -> pa.Table:
-    """Where the labelled images are: POSITIONS_SCHEMA, sorted by (shard, offset)."""
-    return _read_all(home / "pool/items", POSITIONS_SCHEMA).sort_by([("shard", "ascending"), ("offset", "ascending")])
+    """Where the labelled images are now: POSITIONS_SCHEMA, sorted by (shard, offset). Those that are in their shards no
+    more are left out."""
+    here, _ = placed(home, all_positions(home))
+    return here.sort_by([("shard", "ascending"), ("offset", "ascending")])
+
+
+def all_positions(home: Location) -> pa.Table:
+    """Where the labelled images were when they were labelled: POSITIONS_SCHEMA."""
+    return _read_all(home / "pool/items", POSITIONS_SCHEMA)
 
 
 def _read_all(folder: Location, schema: pa.Schema) -> pa.Table:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from engine.campaign.labels import append_labels, label_row, labelled_values
+from engine.campaign.labels import POSITIONS_SCHEMA, append_labels, label_row, labelled_values
 from engine.errors import InputError
 from engine.handoff import VENDORS
 from engine.storage.location import Location
@@ -25,7 +25,7 @@ def ingest(home: Location, source: Location, vendor: str, picked: pa.Table) -> I
     """Append the finished labels of a vendor's file, all or none. Repeated rows and files change nothing.
 
     Args:
-        picked: every item ever handed out: item_id, shard, key, round, offset, size_bytes.
+        picked: every item ever handed out: see `picked_items`.
 
     Raises InputError for an item_id that was never handed out, or a label that contradicts another; nothing is written.
     """
@@ -56,7 +56,7 @@ def ingest(home: Location, source: Location, vendor: str, picked: pa.Table) -> I
         append_labels(
             home,
             f"ingest-{digest[:16]}",
-            [(i["shard"], i["key"], i["offset"], i["size_bytes"]) for i in items],
+            [tuple(i[name] for name in POSITIONS_SCHEMA.names) for i in items],
             [label_row(new[i["item_id"]], source, i["shard"], i["key"], i["round"], vendor) for i in items],
         )
     return Ingested(len(new), repeated, blank)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
 from engine.campaign.handed_out import (
@@ -20,14 +21,15 @@ from engine.campaign.handed_out import (
     vendor_of,
 )
 from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_manifest, write_manifest
+from engine.campaign.places import placed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.errors import InputError
 from engine.handoff import TASK_COLUMNS, VENDORS
 from engine.pool.formats import format_of
-from engine.pool.manifest import read_shards
-from engine.pool.shard import check_unchanged, read_ranges
+from engine.pool.shard import Place, Shard, check_unchanged, read_images
 from engine.storage.location import Location
 from engine.tables.rows import Row
+from engine.tables.selections import with_hash
 
 
 def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR) -> Manifest:
@@ -37,32 +39,24 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
     the most valuable image first.
 
     Raises:
-        InputError: there is no selection, or a shard changed since init; then nothing is handed out.
+        InputError: there is no selection, or a shard changed meanwhile; then nothing is handed out.
         ConfigError: the options or inputs of the selection changed since it was made.
     """
     for batch in current_batches(campaign.home, campaign.round):
         if batch.vendor == vendor:
             return read_manifest(campaign, f"{RECORDS}/{batch.folder.name}", Manifest)
     selection = current_selection(campaign)
-    table = read_committed(campaign.stage("selection"), "selection.parquet")
-    picks = table.to_pylist()
-    by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for pick in picks:
-        by_shard[pick["shard"]].append(pick)
-    shards = {shard.shard: shard for shard in read_shards(campaign.home)}
-    for shard in by_shard:
-        check_unchanged(shards[shard])
+    picks = with_hash(read_committed(campaign.stage("selection"), "selection.parquet"))
     folder = campaign.stage(f"handoff/{vendor}")
-    folder.clear()
-    tasks = []
-    for shard, wanted in sorted(by_shard.items()):
-        contents = read_ranges(shards[shard], [(pick["offset"], pick["size_bytes"]) for pick in wanted])
-        for task in _write_images(folder, wanted, contents):
-            tasks.append(task)
-            run.on_progress(len(tasks) / len(picks), f"{len(tasks)} of {len(picks)} images")
+    with current_shards(campaign, run.log) as shards:
+        # Those that are in their shards no more have been named, and are left out.
+        here, _ = placed(campaign.home, picks)
+        if len(picks) and not len(here):
+            raise InputError(f"{campaign.stage('selection')}: none of its images is in its shard; restore the shards")
+        tasks = _write_all(folder, here, {shard.shard: shard for shard in shards}, run)
     tasks.sort(key=lambda task: int(task["priority"]))
     _write_tasks(vendor, folder, tasks)
-    return _record(campaign, vendor, selection, table, tasks)
+    return _record(campaign, vendor, selection, picks, tasks)
 
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
@@ -77,9 +71,8 @@ def _record(
 ) -> Manifest:
     """Record the batch in handed_out/. From its manifest on, the images are out."""
     name = f"{RECORDS}/{vendor}-{len(batches(campaign.home, campaign.round)):03d}"
-    record = campaign.stage(name)
-    rows = [pick | task for pick, task in zip(picks.to_pylist(), tasks, strict=True)]
-    images = pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
+    record, by_id = campaign.stage(name), {pick["item_id"]: pick for pick in picks.to_pylist()}
+    images = pa.Table.from_pylist([by_id[task["item_id"]] | task for task in tasks], schema=IMAGES_SCHEMA)
     files = {**_write_tasks(vendor, record, tasks), IMAGES_FILE: (record / IMAGES_FILE).write_table(images)}
     if current_selection(campaign) != selection:
         raise InputError(f"{campaign.stage('selection')}: made again while it was exported; run: vaal export")
@@ -97,6 +90,23 @@ def _write_tasks(vendor: str, folder: Location, tasks: list[Row]) -> dict[str, s
     """A vendor's task files. Returns their SHA-256 by name."""
     files: dict[str, str] = pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(folder, tasks)
     return files
+
+
+def _write_all(folder: Location, picks: pa.Table, shards: dict[str, Shard], run: Run) -> list[Row]:
+    """Write the images of the picks into an empty folder, and nothing where a shard changed."""
+    by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for pick in picks.to_pylist():
+        by_shard[pick["shard"]].append(pick)
+    for shard in by_shard:
+        check_unchanged(shards[shard])
+    folder.clear()
+    tasks: list[Row] = []
+    for shard, wanted in sorted(by_shard.items()):
+        contents = read_images(shards[shard], [Place(*(pick[name] for name in Place._fields)) for pick in wanted])
+        for task in _write_images(folder, wanted, contents):
+            tasks.append(task)
+            run.on_progress(len(tasks) / len(picks), f"{len(tasks)} of {len(picks)} images")
+    return tasks
 
 
 def _write_images(folder: Location, picks: list[dict[str, Any]], contents: Iterator[bytes]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from engine.errors import ConfigError, InputError, one_line
-from engine.pool.shard import Shard, etag_or_mtime
+from engine.pool.shard import Shard, mark_of
 from engine.storage.location import Location
 from engine.storage.retries import retried
 from engine.tables.columns import required
@@ -20,6 +20,8 @@ SHARDS_SCHEMA = pa.schema(
         *required(pa.int64(), "size_bytes"),
         *required(pa.string(), "etag_or_mtime"),
         pa.field("num_items", pa.int64()),
+        *required(pa.int64(), "mtime_ns"),
+        *required(pa.string(), "version"),
     ]
 )
 
@@ -75,16 +77,32 @@ def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
     except OSError as error:
         raise InputError(f"{locations[0]}: cannot be looked up: {one_line(error)}") from error
     shards = []
-    for location, info in zip(locations, infos, strict=True):
-        if info.type == fs.FileType.NotFound:
-            raise InputError(f"--pool {location}: no such file")
-        if info.type != fs.FileType.File:
-            raise InputError(f"--pool {location}: a folder; give the shards in it, for example '{location}/*.tar'")
-        if info.size == 0:
-            raise InputError(f"--pool {location}: the file is empty; even a shard without items has an end mark")
-        name = location.url.removeprefix(folder + "/")
-        shards.append(Shard(name, location.url, info.size, etag_or_mtime(info), None))
+    with ThreadPoolExecutor(LIST_THREADS) as threads:
+        marks = threads.map(_listed_mark, locations, infos)
+        for location, info, mark in zip(locations, infos, marks, strict=True):
+            _require_file(location, info)
+            name = location.url.removeprefix(folder + "/")
+            shards.append(new_version(Shard(name, location.url, info.size, mark, None, info.mtime_ns)))
     return sorted(shards), folder
+
+
+def _listed_mark(location: Location, info: fs.FileInfo) -> str:
+    return retried(lambda: mark_of(location, info)) if info.is_file else ""
+
+
+def new_version(shard: Shard) -> Shard:
+    """The shard with a version of its own for its present size and mark."""
+    # With this separator the names of scores files are those of older campaigns, and nothing is scored again.
+    return shard._replace(version=f"{shard.size_bytes}\0{shard.etag_or_mtime}")
+
+
+def _require_file(location: Location, info: fs.FileInfo) -> None:
+    if info.type == fs.FileType.NotFound:
+        raise InputError(f"--pool {location}: no such file")
+    if info.type != fs.FileType.File:
+        raise InputError(f"--pool {location}: a folder; give the shards in it, for example '{location}/*.tar'")
+    if info.size == 0:
+        raise InputError(f"--pool {location}: the file is empty; even a shard without items has an end mark")
 
 
 def _common_folder(locations: list[Location]) -> str:
@@ -99,8 +117,8 @@ def _common_folder(locations: list[Location]) -> str:
 def look_up(shards: list[Shard]) -> list[Shard | None]:
     """The same shards as they are in storage now, in the order given; None for one that is gone.
 
-    A shard that changed has its new size and time, and no number of items. Folders are listed as a whole, because a
-    million look-ups take hours on an object store.
+    A shard that may have changed has its new size and time, and all else as before. Folders are listed as a whole,
+    because a million look-ups take hours on an object store.
 
     Raises InputError if a folder cannot be listed.
     """
@@ -111,20 +129,19 @@ def look_up(shards: list[Shard]) -> list[Shard | None]:
     for shard in shards:
         folder, _, name = shard.url.rpartition("/")
         now = listings[folder].get(name)
-        is_same = now == (shard.size_bytes, shard.etag_or_mtime)
-        changed = now and shard._replace(size_bytes=now[0], etag_or_mtime=now[1], num_items=None)
-        found.append(shard if is_same else changed)
+        is_same = now == (shard.size_bytes, shard.mtime_ns)
+        found.append(shard if is_same else now and shard._replace(size_bytes=now[0], mtime_ns=now[1]))
     return found
 
 
-def _list_folder(url: str) -> dict[str, tuple[int, str]]:
+def _list_folder(url: str) -> dict[str, tuple[int, int]]:
     folder = Location(url)
     selector = fs.FileSelector(folder.path, allow_not_found=True)
     try:
         infos = retried(lambda: folder.filesystem.get_file_info(selector))
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{folder}: cannot be listed: {one_line(error)}") from error
-    return {info.base_name: (info.size, etag_or_mtime(info)) for info in infos if info.type == fs.FileType.File}
+    return {info.base_name: (info.size, info.mtime_ns) for info in infos if info.type == fs.FileType.File}
 
 
 def write_shards(home: Location, shards: list[Shard]) -> None:
@@ -135,8 +152,16 @@ def write_shards(home: Location, shards: list[Shard]) -> None:
 
 def read_shards(home: Location) -> list[Shard]:
     """The rows of pool/shards.parquet, sorted by shard name."""
-    table = (home / "pool/shards.parquet").read_table(SHARDS_SCHEMA.names)
-    return list(map(Shard, *(column.to_pylist() for column in table.columns)))
+    table = (home / "pool/shards.parquet").read_table()
+    names = [name for name in SHARDS_SCHEMA.names if name in table.column_names]
+    columns = (table[name].to_pylist() for name in names)
+    shards = [Shard(*row) for row in zip(*columns, strict=True)]
+    return shards if names == SHARDS_SCHEMA.names else list(map(_of_older_campaign, shards))
+
+
+def _of_older_campaign(shard: Shard) -> Shard:
+    """A row without the last two columns."""
+    return new_version(shard._replace(mtime_ns=int(shard.etag_or_mtime.removeprefix("mtime:"))))
 
 
 def estimate_num_items(shards: list[Shard]) -> int:

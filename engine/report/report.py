@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
 
+from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import LABELS_SCHEMA
 from engine.campaign.manifests import (
@@ -29,7 +30,7 @@ from engine.report import charts, facts
 from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
 from engine.report.sheet import KIND_TEXTS, groups_of, in_turns, pairs_of
-from engine.report.thumbnails import THUMBNAIL_SIDE, contact_sheet, data_uri, read_thumbnails, to_png
+from engine.report.thumbnails import BLANK, THUMBNAIL_SIDE, contact_sheet, data_uri, read_thumbnails, to_png
 from engine.storage.location import Location
 from engine.tables import selections
 from engine.tables.error_classes import survey
@@ -52,13 +53,14 @@ def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
     """Complete the report stage: report.html and its pictures. Returns its manifest; a complete stage is left alone.
 
     Raises InputError if training, scoring or selection is not complete, or is of an earlier version; a file of theirs
-    is not the one that its manifest names, or a shard has changed since init.
+    is not the one that its manifest names, or a shard changes meanwhile.
     """
     folder = campaign.stage("report")
     if is_complete(folder):
         return read_manifest(campaign, "report", Manifest)
     manifests = read_manifests(campaign)
-    files, counts = _make(campaign, manifests)
+    with current_shards(campaign, run.log):
+        files, counts = _make(campaign, manifests, run)
     run.log(f"the report shows {counts['images']:,} images")
     written = {name: (folder / name).write_bytes(content) for name, content in files.items()}
     return write_manifest(campaign, "report", Manifest, inputs=manifests.inputs, counts=counts, files=written)
@@ -69,7 +71,7 @@ def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
     return {"report": campaign.stage(manifest["stage"]) / "report.html"}
 
 
-def _make(campaign: Campaign, manifests: Manifests) -> tuple[dict[str, bytes], dict[str, int]]:
+def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str, bytes], dict[str, int]]:
     """The files of the report by name, and its counts."""
     _, scores, selection, _ = manifests
     labels = _labels_at_selection(campaign.home, selection)
@@ -84,6 +86,9 @@ def _make(campaign: Campaign, manifests: Manifests) -> tuple[dict[str, bytes], d
     shown["sample"].sort(key=lambda row: (row["logit"], row["shard"], row["key"]))
     images = [*picked, *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
     thumbnails = read_thumbnails(campaign, images)
+    num_blank = sum(image is BLANK for image in thumbnails.values())
+    if num_blank:
+        run.log(f"{num_blank:,} images are in their shards no more, and are shown grey")
     bins, latent_map = charts.bins_of(histogram, picks["logit"].to_numpy()), map_of(candidates)
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
     pictures = _draw(campaign, manifests, bins, latent_map)

@@ -95,6 +95,8 @@ def _of_different_items_first(rows: list[Row]) -> list[Row]:
 
 def _pair(row: Row, candidates: pa.Table, picks: pa.Table, labelled: set[Identity]) -> Pair:
     kept = {name: row[f"of_{name}"] for name in ("shard", "key", "offset", "size_bytes")}
+    # A selection of an older version has no hashes.
+    kept["content_hash"] = row.get("of_content_hash")
     of = kept["shard"], kept["key"]
     if of in labelled:
         found, role = {}, "labelled"

@@ -9,32 +9,40 @@ from collections.abc import Iterable
 from PIL import Image
 
 from engine.campaign.folder import Campaign
+from engine.campaign.places import known_of, read_moved
 from engine.config.options import ImageConfig
 from engine.pool.images import open_upright
 from engine.pool.manifest import read_shards
-from engine.pool.shard import read_ranges
+from engine.pool.shard import Place, read_what_is_left
 from engine.tables.rows import Row
 
 THUMBNAIL_SIDE = 128
 """Longest side of a thumbnail, pixels. Smaller images keep their pixels and are enlarged where they are shown."""
+BLANK = Image.new("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), 127)
+"""Stands for an image that is in its shard no more."""
 Identity = tuple[str, str]
 """(shard, key)."""
 
 
 def read_thumbnails(campaign: Campaign, rows: Iterable[Row]) -> dict[Identity, Image.Image]:
-    """A thumbnail of each item of these rows. A shard is opened once.
+    """A thumbnail of each item of these rows, BLANK for one that is in its shard no more. A shard is opened once.
 
-    Raises ShardError if a shard is not the one listed at init, or cannot be read.
+    Raises ShardError if a shard changes meanwhile, or cannot be read.
     """
-    by_shard: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+    moved = {known_of(row): row for row in read_moved(campaign.home)}
+    by_shard: dict[str, dict[str, Place | None]] = defaultdict(dict)
     for row in rows:
-        by_shard[row["shard"]][row["key"]] = row["offset"], row["size_bytes"]
+        known = {"content_hash": None, **row}
+        place = {**known, **moved.get(known_of(known), {"fault": None})}
+        by_shard[row["shard"]][row["key"]] = None if place["fault"] else Place(*(place[name] for name in Place._fields))
     shards = {shard.shard: shard for shard in read_shards(campaign.home)}
     found: dict[Identity, Image.Image] = {}
-    for name, ranges in by_shard.items():
-        contents = read_ranges(shards[name], list(ranges.values()))
-        images = (thumbnail(content, campaign.config.image) for content in contents)
-        found |= {(name, key): image for key, image in zip(ranges, images, strict=True)}
+    for name, places in by_shard.items():
+        left = {key: place for key, place in places.items() if place}
+        found |= {(name, key): BLANK for key in places}
+        for key, content in zip(left, read_what_is_left(shards[name], list(left.values())), strict=True):
+            if content is not None:
+                found[name, key] = thumbnail(content, campaign.config.image)
     return found
 
 

@@ -55,7 +55,8 @@ class Chunk:
 
     def refuse(self, item: Item, error: str, message: str, stage: str = "decode") -> None:
         """Record why the item has no pixels."""
-        self.bad.append((item.key, item.offset, stage, error, message))
+        hashed = content_hash(item.data) if item.data else None
+        self.bad.append((item.key, item.offset, stage, error, message, hashed))
 
     def row(self, read_bytes: int, listed: int = -1, failure: str = "") -> pa.Table:
         """The chunk as one row. `read_bytes` of the shard were read for it.

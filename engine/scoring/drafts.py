@@ -120,7 +120,7 @@ class Draft:
         self._file.seek(0)
         self._file.truncate()
         self._writer, self._num_held, self._num_scored, self._listed = None, 0, 0, 1
-        self._bad = [to_table([("", 0, "read", "ShardFailed", self._failure)], BAD_SCHEMA)]
+        self._bad = [to_table([("", 0, "read", "ShardFailed", self._failure, None)], BAD_SCHEMA)]
 
 
 def recall(folder: Location, file: str) -> ShardRecord | None:

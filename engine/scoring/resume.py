@@ -1,13 +1,11 @@
 """What scoring still has to do, from storage alone: which shards are committed, changed since, or left.
 
-The name of a scores file is a hash of its shard's state, the weights, the settings and the code. A file with the
+The name of a scores file is a hash of its shard's version, the weights, the settings and the code. A file with the
 expected name therefore has the right content, and new weights never mix with old scores. Ledger files hold the counts
 and checksums of committed files, because reading a million scores files to count them would take hours.
 """
 
-import hashlib
 import json
-import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -18,11 +16,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
+from engine.campaign.changes import file_name, log_some, refresh
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.campaign.stages import Log
 from engine.errors import ConfigError
-from engine.pool.manifest import look_up, read_shards, write_shards
 from engine.pool.shard import Shard
 from engine.scoring.drafts import recall
 from engine.storage.location import Location
@@ -31,8 +29,6 @@ from engine.tables.scores import ShardRecord, to_table
 FLUSH_SECONDS = 20.0
 """Seconds between ledger files. After a kill, later commits are counted from their scores files."""
 READ_THREADS = 16
-MOST_LINES = 10
-"""Logged lines of one kind, at most."""
 LEDGER_SCHEMA = pa.schema(
     pa.field(name, pa.int64() if kind is int else pa.string(), nullable=False)
     for name, kind in ShardRecord.__annotations__.items()
@@ -58,34 +54,14 @@ def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> ScoringPl
 
     Raises InputError if the pool or the campaign's storage cannot be listed.
     """
-    shards, _ = refresh(campaign, log)
     key = fingerprint(**inputs)
+    shards = refresh(campaign, log, key)
     files = {shard.shard: file_name(shard, key) for shard in shards}
     committed = _read_committed(campaign, files, log)
     todo = [shard for shard in shards if shard.shard not in committed]
     if len(todo) < len(shards):
         log(f"{len(shards) - len(todo):,} of {len(shards):,} shards are committed already")
     return ScoringPlan(shards, files, committed, sorted(todo, key=lambda shard: -shard.size_bytes))
-
-
-def refresh(campaign: Campaign, log: Log) -> tuple[list[Shard], int]:
-    """The pool's shards with their current size and time, and how many changed. Changes are logged and saved."""
-    listed = read_shards(campaign.home)
-    # A shard that is gone keeps its entry: reading it fails with its name, and the others are scored.
-    shards = [now or before for before, now in zip(listed, look_up(listed), strict=True)]
-    changed = [now for before, now in zip(listed, shards, strict=True) if now is not before]
-    if changed:
-        _log_some(log, [f"{shard.url}: its bytes changed since it was listed; it is scored again" for shard in changed])
-        write_shards(campaign.home, shards)
-    return shards, len(changed)
-
-
-def file_name(shard: Shard, inputs_key: str) -> str:
-    """The name of a shard's files: a readable part of the shard's name, and a hash of everything that decides its
-    scores."""
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", shard.shard.removesuffix(".tar"))[-40:].strip("-")
-    identity = "\0".join((shard.shard, str(shard.size_bytes), shard.etag_or_mtime, inputs_key))
-    return f"{readable}-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}.parquet"
 
 
 def _read_committed(campaign: Campaign, files: dict[str, str], log: Log) -> dict[str, ShardRecord]:
@@ -108,7 +84,7 @@ def _read_committed(campaign: Campaign, files: dict[str, str], log: Log) -> dict
     committed = {shard: record for shard, record in committed.items() if not record.failure}
     kept = {record.file for record in committed.values()}
     stale = "it was made of other bytes, weights, settings or code"
-    _log_some(log, [f"removing {scores / name}: {stale}" for name in present if name not in expected])
+    log_some(log, [f"removing {scores / name}: {stale}" for name in present if name not in expected])
     # A quarantine file without a scores file was left by a run that was killed.
     for folder, names in ((scores, present), (quarantine, _tables(quarantine))):
         for name in names.keys() - kept:
@@ -119,13 +95,6 @@ def _read_committed(campaign: Campaign, files: dict[str, str], log: Log) -> dict
 def _tables(folder: Location) -> dict[str, int]:
     """Size in bytes of each Parquet file in a folder, sorted by name."""
     return {name: size for name, size in folder.children().items() if name.endswith(".parquet")}
-
-
-def _log_some(log: Log, lines: list[str]) -> None:
-    for line in lines[:MOST_LINES]:
-        log(line)
-    if len(lines) > MOST_LINES:
-        log(f"... and {len(lines) - MOST_LINES:,} more")
 
 
 def read_ledger(folder: Location) -> Iterator[ShardRecord]:

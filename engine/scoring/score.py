@@ -11,17 +11,20 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.campaign.changes import look_again, outdated, refresh
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
+from engine.campaign.handed_out import completed
 from engine.campaign.heartbeat import beating, require_alone
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import QUIET, Log, Run
 from engine.cluster.ray_session import ray_session
 from engine.config.options import CampaignConfig, result_values
-from engine.pool.manifest import write_shards
+from engine.pool.manifest import read_shards, write_shards
+from engine.pool.shard import CHANGED
 from engine.scoring.drafts import Draft
 from engine.scoring.quarantine import require_acceptable
-from engine.scoring.resume import Ledger, ScoringPlan, make_plan, refresh
+from engine.scoring.resume import Ledger, ScoringPlan, make_plan
 from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
 from engine.tables.scores import ShardRecord, count_errors, records_of
@@ -40,7 +43,7 @@ MOST_WRITING = 4 * COMMIT_THREADS
 def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     """Score every shard that is not committed yet and complete the scores stage. Returns its manifest.
 
-    A complete stage is opened again when a shard or the weights changed since and nothing was selected yet.
+    A complete stage is opened again when a shard or the weights changed since and nothing was handed out yet.
 
     Raises:
         InputError: training is not complete, or storage cannot be read.
@@ -50,7 +53,7 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     inputs = _inputs(campaign)
     if is_complete(campaign.stage("scores")):
         manifest = read_manifest(campaign, "scores", ScoresManifest)
-        if is_complete(campaign.stage("selection")) or not _is_outdated(campaign, manifest, inputs, run.log):
+        if completed(campaign, "handoff") or not _is_outdated(campaign, manifest, inputs, run.log):
             return manifest
     heartbeat = campaign.stage("ledger") / "progress.json"
     require_alone(heartbeat)
@@ -69,6 +72,9 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
                     ledger.add(record)
                     tally.add_shard(record)
                     run.on_progress(*tally.in_words())
+    changed = {shard.url for shard in plan.shards if CHANGED in plan.committed[shard.shard].failure}
+    if changed:
+        look_again(campaign.home, changed)
     require_acceptable(campaign, plan.committed, run.log)
     return _complete(campaign, plan, inputs, device)
 
@@ -111,8 +117,8 @@ def _is_outdated(campaign: Campaign, manifest: ScoresManifest, inputs: dict[str,
     has_new_weights = not weights.items() <= manifest["inputs"].items()
     if has_new_weights:
         log("the networks were trained again since the pool was scored; the pool is scored again")
-    _, num_changed = refresh(campaign, log)
-    if not num_changed and not has_new_weights:
+    changed = outdated(refresh(campaign, log), manifest)
+    if not changed and not has_new_weights:
         return False
     # The ledger is written first: without it every file would be counted again once the manifest is deleted.
     with closing(Ledger(campaign.stage("ledger"))) as ledger:
@@ -129,7 +135,8 @@ def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], dev
     records = [plan.committed[shard.shard] for shard in plan.shards]
     counts = {name: sum(getattr(record, name) for record in records) for name in ("listed", "scored", "quarantined")}
     pairs = zip(plan.shards, records, strict=True)
-    write_shards(campaign.home, [s._replace(num_items=None if r.failure else r.listed) for s, r in pairs])
+    counted = {s.shard: None if r.failure else r.listed for s, r in pairs}
+    write_shards(campaign.home, [s._replace(num_items=counted[s.shard]) for s in read_shards(campaign.home)])
     manifest = write_manifest(
         campaign,
         "scores",

@@ -94,9 +94,9 @@ class Scorer:
         scored = scored.append_column("latent", pa.FixedSizeListArray.from_arrays(flat, num_latents))
         if not scores.is_finite_N.all():
             lost = items.filter(pa.array(~scores.is_finite_N))
-            rows = zip(lost["key"].to_pylist(), lost["offset"].to_pylist(), strict=True)
+            rows = zip(*(lost[name].to_pylist() for name in ("key", "offset", "content_hash")), strict=True)
             why = ("score", "NotFinite", "the networks give this image no finite score and latent")
-            bad = pa.concat_tables([bad, to_table([(*row, *why) for row in rows], BAD_SCHEMA)])
+            bad = pa.concat_tables([bad, to_table([(*row, *why, hashed) for *row, hashed in rows], BAD_SCHEMA)])
             scored = scored.filter(pa.array(scores.is_finite_N))
         notes, self._notes = self._notes, []
         return pa.table(

@@ -19,7 +19,7 @@ from vaal.duplicates.likeness import Likeness
 CONTROL_REASON = "uniform random sample"
 MOST_CENTERS = 10_000
 """Taken items that a method keeps away from, at most; a random sample where there are more."""
-_PLACE = ("shard", "key", "offset", "size_bytes")
+_PLACE = ("shard", "key", "offset", "size_bytes", "content_hash")
 Places = NDArray[np.intp]
 
 

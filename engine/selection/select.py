@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.campaign.changes import outdated
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import selection_changes, selection_inputs
 from engine.campaign.handed_out import SentBatch, batches, completed, picked_items, picks_hash
@@ -23,6 +24,7 @@ from engine.campaign.manifests import (
 from engine.campaign.stages import QUIET, Log, Run
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.models.diagnosis import interval_of
+from engine.pool.manifest import read_shards
 from engine.selection.candidates import Eligible, choose_batch, num_candidates, sample_of_the_rest
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
@@ -49,7 +51,7 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
         return read_manifest(campaign, "selection", SelectionManifest)
     _require_same_weights(campaign, trained, scores)
     fallback = _without_signal(campaign, trained)
-    return _make(campaign, run, records_of(scores["shards"]), fallback, force=force)
+    return _make(campaign, run, _current_records(campaign, scores, run.log), fallback, force=force)
 
 
 def _make(
@@ -160,6 +162,20 @@ def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) 
             f"{campaign.stage('selection')}: it is gone, and now other images would be picked than were handed out in "
             f"{batch.folder}; restore it, or to pick other images as well, run: vaal select --force"
         )
+
+
+def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> list[ShardRecord]:
+    """The records of the shards that have the bytes that were scored.
+
+    Raises InputError if others can be scored again. Once images are handed out they cannot, and are left out.
+    """
+    changed, folder = outdated(read_shards(campaign.home), scores), campaign.stage("scores")
+    why = f"{folder}: {len(changed)} shards changed since they were scored ({', '.join(sorted(changed)[:3])})"
+    if changed and not completed(campaign, "handoff"):
+        raise InputError(f"{why}; run: vaal score")
+    if changed:
+        log(f"{why}: nothing is picked from them in this round")
+    return [record for record in records_of(scores["shards"]) if record.shard not in changed]
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:

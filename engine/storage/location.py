@@ -116,14 +116,18 @@ class Location:
             raise InputError(f"{self}: not a readable Parquet file: {_reason(error)}") from error
 
     def read_typed_table(self, schema: pa.Schema, advice: str = "restore it from a copy") -> pa.Table:
-        """A Parquet file with exactly these columns. Errors end with the advice.
+        """A Parquet file with exactly these columns; a last one that may be null may be missing. Errors end with the
+        advice.
 
         Raises:
             InputError: the file is missing or is not Parquet.
             ConfigError: its columns or values do not fit.
         """
         try:
-            return self.read_table().cast(schema)
+            table, last = self.read_table(), schema.field(len(schema) - 1)
+            if last.nullable and last.name not in table.column_names:
+                table = table.append_column(last, pa.nulls(len(table), last.type))
+            return table.cast(schema)
         except InputError as error:
             raise InputError(f"{error}; {advice}") from error
         except (ValueError, pa.ArrowException) as error:

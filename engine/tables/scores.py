@@ -24,6 +24,7 @@ BAD_SCHEMA = pa.schema(
         *required(pa.string(), "key"),
         *required(pa.int64(), "offset"),
         *required(pa.string(), "stage", "error", "message"),
+        pa.field("content_hash", pa.string()),
     ]
 )
 QUARANTINE_SCHEMA = pa.schema([SHARD_FIELD, *BAD_SCHEMA])

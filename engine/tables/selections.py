@@ -19,6 +19,7 @@ SELECTION_SCHEMA = pa.schema(
         *required(pa.int32(), "group_size"),
         pa.field("displaced_shard", pa.string()),
         pa.field("displaced_key", pa.string()),
+        pa.field("content_hash", pa.string()),
     ]
 )
 """`group_size` counts the pick and its duplicates among the candidates. `displaced_` names the candidate with the next
@@ -29,7 +30,7 @@ HISTOGRAM_FILE = "candidates/histogram.parquet"
 SAMPLE_FILE = "candidates/sample.parquet"
 """A uniform random sample of the eligible items that were not picked, in the order of drawing."""
 SAMPLE_SIZE = 48
-SAMPLE_COLUMNS = ("shard", "key", "offset", "size_bytes", "logit")
+SAMPLE_COLUMNS = ("shard", "key", "offset", "size_bytes", "content_hash", "logit")
 KINDS = ("bytes", "picture", "latent")
 """Kinds of duplicates: equal files, the same picture (by its perceptual hash), nearly equal latents. The first that
 applies counts."""
@@ -54,7 +55,7 @@ def candidates_schema(num_latents: int) -> pa.Schema:
     return pa.schema(
         [
             SHARD_FIELD,
-            *(scores.field(name) for name in ("key", "offset", "size_bytes", "logit", "latent")),
+            *(scores.field(name) for name in ("key", "offset", "size_bytes", "content_hash", "logit", "latent")),
             pa.field("cluster", pa.int32()),
             *required(pa.string(), "fate"),
             pa.field("duplicate", pa.string()),
@@ -62,8 +63,16 @@ def candidates_schema(num_latents: int) -> pa.Schema:
             pa.field("of_key", pa.string()),
             pa.field("of_offset", pa.int64()),
             pa.field("of_size_bytes", pa.int64()),
+            pa.field("of_content_hash", pa.string()),
         ]
     )
+
+
+def with_hash(table: pa.Table) -> pa.Table:
+    """Rows of a selection, with a column content_hash of nulls where an older campaign did not keep it."""
+    if "content_hash" in table.column_names:
+        return table
+    return table.append_column("content_hash", pa.nulls(len(table), pa.string()))
 
 
 def place_of(table: pa.Table, shard: str, key: str) -> int:

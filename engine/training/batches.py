@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.pool.identity import draw_of, fold_of
 from engine.pool.images import DecodeError, decode
-from engine.pool.shard import read_ranges
+from engine.pool.shard import Place, read_images
 from engine.training.streams import READ_THREADS, Deal, Pool, UnlabelledStream, unlabelled
 
 T = TypeVar("T")
@@ -30,8 +30,8 @@ PREFETCH = 4
 """Batches that are prepared ahead."""
 MOST_BAD = 10_000
 """Training ends after so many consecutive images that do not decode."""
-Position = tuple[str, str, int, int]
-"""shard, key, offset, size in bytes."""
+Position = tuple[str, str, int, int, str | None]
+"""shard, key, offset, size in bytes, content hash; see `Place`."""
 Decoded = tuple[str, str, NDArray[np.uint8]]
 """shard, key, pixels."""
 
@@ -90,7 +90,7 @@ class Labelled(NamedTuple):
 def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_streams: int, file: Path) -> Labelled:
     """The labelled images of these streams that train, decoded into `file`, without those that do not decode.
 
-    Raises InputError if a shard changed, or no image of a stream decodes.
+    Raises InputError if a shard or an image in it changed, or no image of a stream decodes.
     """
     training = [n for n, position in enumerate(positions) if not pool.is_held_out(*position[:2])]
     shared = len(training) < FEW_LABELLED * num_streams
@@ -118,7 +118,7 @@ def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArra
     shards = {shard.shard: shard for shard in pool.shards}
 
     def read(name: str) -> list[tuple[int, NDArray[np.uint8]]]:
-        contents = read_ranges(shards[name], [positions[number][2:] for number in by_shard[name]])
+        contents = read_images(shards[name], [Place(*positions[number][1:]) for number in by_shard[name]])
         images = ((number, _decode(pool, content)) for number, content in zip(by_shard[name], contents, strict=True))
         return [(number, image) for number, image in images if image is not None]
 

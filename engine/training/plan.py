@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import labelled_items
+from engine.campaign.labels import labelled_items, labelled_positions
 from engine.config.options import CampaignConfig, TrainConfig
 from engine.errors import ConfigError, InputError
 from engine.pool.identity import fold_of, held_out_of
@@ -66,10 +66,17 @@ def plan_training(campaign: Campaign) -> TrainingPlan:
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
     pool = Pool(shards, config.image, train.folds, labelled, held_out)
-    if all(pool.is_held_out(*item) for item in labelled):
+    # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
+    there = labelled_positions(campaign.home)
+    usable = labelled & set(zip(there["shard"].to_pylist(), there["key"].to_pylist(), strict=True))
+    if not usable:
+        raise InputError(
+            f"{campaign.home}: none of {len(labelled)} labelled images is in its shard; restore the shards"
+        )
+    if all(pool.is_held_out(*item) for item in usable):
         raise ConfigError(
             f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out for "
-            f"the diagnosis, which leaves none of the {len(labelled)} to train on; label more"
+            f"the diagnosis, which leaves none of the {len(usable)} to train on; label more"
         )
     method = METHODS[train.method]
     images_per_step = train.batch_size * method.batches_per_step(train.vae_steps, train.discriminator_steps)
@@ -86,7 +93,7 @@ def plan_training(campaign: Campaign) -> TrainingPlan:
         folder=campaign.stage("train"),
         pool=pool,
         deal=Deal(len(shards), train.streams, train.seed, counts),
-        labelled_share=_labelled_share(train, labelled),
+        labelled_share=_labelled_share(train, usable),
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
         num_steps=min(train.max_steps, math.ceil(train.epochs * num_unlabelled / images_per_step)),

@@ -12,6 +12,7 @@ import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
 from engine.campaign.labels import labels_fingerprints
@@ -42,10 +43,15 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
     if is_complete(folder):
         return read_manifest(campaign, "train", TrainManifest)
     check_budget(campaign)
-    labels = labels_fingerprints(campaign.home)
+    with current_shards(campaign, run.log):
+        return _train(campaign, run)
+
+
+def _train(campaign: Campaign, run: Run) -> TrainManifest:
+    labels, folder = labels_fingerprints(campaign.home), campaign.stage("train")
     plan = plan_training(campaign)
     config = campaign.config
-    pool_print = fingerprint(shards=[shard[:4] for shard in plan.pool.shards])
+    pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(
         labels=labels, pool=pool_print, steps=plan.num_steps,
         image=result_values(config.image), train=result_values(config.train),

@@ -23,12 +23,13 @@ from typing import Any
 
 from measure import end_on_sigterm, is_small, machine, resident_bytes, result_of, start_fresh
 
+from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.config.options import CampaignConfig
-from engine.pool.manifest import look_up, read_shards, write_shards
+from engine.pool.manifest import look_up, new_version, read_shards, write_shards
 from engine.pool.shard import Shard
-from engine.scoring.resume import Ledger, file_name, make_plan, read_ledger
+from engine.scoring.resume import Ledger, make_plan, read_ledger
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
 
@@ -58,7 +59,8 @@ def make_pool(folder: str, num_shards: int) -> list[Shard]:
         file = f"{folder}/pool/{name}"
         if number % SHARDS_PER_FOLDER == 0:
             Path(file).parent.mkdir(parents=True)
-        shards.append(Shard(name, file, 0, f"mtime:{touch(file)}", None))
+        time_ns = touch(file)
+        shards.append(new_version(Shard(name, file, 0, f"mtime:{time_ns}", None, time_ns)))
     return shards
 
 

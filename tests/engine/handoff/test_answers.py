@@ -23,7 +23,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 def handed_out(make_campaign: MakeCampaign) -> tuple[Campaign, pa.Table]:
     """A campaign, and three items of it that were picked in round 0."""
     columns = {"item_id": ["aa", "bb", "cc"], "shard": ["digits-00001.tar"] * 3, "key": ["k1", "k2", "k3"]}
-    positions = {"offset": [1, 2, 3], "size_bytes": [1, 1, 1], "round": [0, 0, 0]}
+    positions = {"offset": [1, 2, 3], "size_bytes": [1, 1, 1], "content_hash": ["f"] * 3, "round": [0, 0, 0]}
     return make_campaign(), pa.table({**columns, **positions})
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
-from engine.scoring.resume import LEDGER_SCHEMA, Ledger, ScoringPlan, file_name, make_plan, read_ledger
+from engine.scoring.resume import LEDGER_SCHEMA, Ledger, ScoringPlan, make_plan, read_ledger
 from engine.simulation.demo_pools import DemoPool
 from engine.tables.scores import records_of, to_table
 from tests.conftest import MakeCampaign, pretend_trained
@@ -130,10 +131,10 @@ def test_a_name_follows_from_the_shard_and_not_from_its_place(campaign: Campaign
     assert len(names) == 8
     assert file_name(shards[0]._replace(shard="a/b ü.tar"), "key").startswith("a-b-")
     other = [
-        shards[0]._replace(shard="x.tar"), shards[0]._replace(size_bytes=1), shards[0]._replace(etag_or_mtime="m"),
+        shards[0]._replace(shard="x.tar"), shards[0]._replace(version="other"),
     ]  # fmt: skip
     assert not {file_name(shard, "key") for shard in other} & names
-    assert file_name(shards[0]._replace(num_items=5, url="/moved"), "key") in names
+    assert file_name(shards[0]._replace(num_items=5, url="/moved", mtime_ns=1, etag_or_mtime="m"), "key") in names
 
 
 def test_the_ledger_gives_back_what_was_written(campaign: Campaign) -> None:

@@ -35,7 +35,7 @@ def row(chunk: int, count: int, *, listed: int = -1, bad: int = 0, failure: str 
         "logit": pa.array(rng.normal(size=count).astype(np.float32)),
         "latent": pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=3 * count).astype(np.float16)), 3),
     }
-    lost = to_table([(f"{chunk}-bad-{n}", n, "decode", "CutOff", "cut") for n in range(bad)], BAD_SCHEMA)
+    lost = to_table([(f"{chunk}-bad-{n}", n, "decode", "CutOff", "cut", None) for n in range(bad)], BAD_SCHEMA)
     return {
         "chunk": chunk, "listed": listed, "failure": failure, "scored": pack(pa.table(items)),
         "bad": pack(lost) if bad else b"",
@@ -108,6 +108,7 @@ def test_of_a_shard_that_failed_nothing_is_used(campaign: Campaign, monkeypatch:
     (bad,) = pq.read_table(pa.BufferReader(made["quarantine/a.parquet"])).to_pylist()
     assert bad == {
         "shard": "folder/a.tar", "key": "", "offset": 0, "stage": "read", "error": "ShardFailed", "message": "cut off",
+        "content_hash": None,
     }  # fmt: skip
 
 

@@ -156,13 +156,13 @@ def test_a_shard_overwritten_while_it_is_read_is_a_named_failure(
     items = read_shard(shard, IMAGE)
     assert next(items).data == FIXED[0][1]
     rewrite(shard, more)
-    with pytest.raises(ShardError, match="changed since init"):
+    with pytest.raises(ShardError, match="changed since it was listed"):
         list(items)
     shard = place(archive(FIXED))
     ranges = read_ranges(shard, [(512, 512), (1536, 512)])
     next(ranges)
     rewrite(shard, more)
-    with pytest.raises(ShardError, match="changed since init"):
+    with pytest.raises(ShardError, match="changed since it was listed"):
         list(ranges)
 
 

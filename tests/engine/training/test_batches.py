@@ -12,7 +12,7 @@ import pytest
 
 from engine.config.options import ImageConfig
 from engine.errors import InputError
-from engine.pool.identity import fold_of
+from engine.pool.identity import content_hash, fold_of
 from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
@@ -49,7 +49,7 @@ def identities(pool: Pool, *, labelled: bool) -> list[tuple[str, str]]:
 
 def positions(pool: Pool) -> list[Any]:
     return [
-        (shard.shard, item.key, item.offset, item.size_bytes)
+        (shard.shard, item.key, item.offset, item.size_bytes, content_hash(item.data))
         for shard in pool.shards
         for item in read_shard(shard, IMAGE)
         if (shard.shard, item.key) in pool.labelled
@@ -258,7 +258,7 @@ def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(sma
         next(iter(UnlabelledStream(pool, Deal(3, 1, 0, None), 0)))
     shard = small.shards[0]
     with pytest.raises(InputError, match="none of 1 labelled images decodes"):
-        cache_labelled(small, [(shard.shard, "x", 0, 100)], range(1), 1, tmp_path / "cache")
+        cache_labelled(small, [(shard.shard, "x", 0, 100, None)], range(1), 1, tmp_path / "cache")
 
 
 @pytest.mark.heavy

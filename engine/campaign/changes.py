@@ -1,0 +1,249 @@
+"""Shards that changed since they were listed: each is read once, and all goes on with what is in it now.
+
+A shard that is only copied or touched keeps its version, and with it its scores. In one with other bytes the labelled
+and picked images are found again by their content; those that are gone are named, and are neither trained on nor handed
+out. Every stage that reads the pool begins here.
+"""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from engine.campaign.folder import Campaign, is_complete, round_home
+from engine.campaign.freshness import fingerprint
+from engine.campaign.handed_out import picked_items
+from engine.campaign.labels import all_positions, labelled_items
+from engine.campaign.manifests import Manifest, ScoresManifest
+from engine.campaign.places import known_of, read_moved, write_moved
+from engine.campaign.stages import Log
+from engine.config.options import ImageConfig
+from engine.errors import InputError
+from engine.pool.identity import content_hash
+from engine.pool.items import read_shard
+from engine.pool.manifest import look_up, new_version, read_shards, write_shards
+from engine.pool.shard import ChangedShardError, Place, Shard, ShardError, current
+from engine.storage.documents import read_document
+from engine.storage.location import Location
+
+SCAN_THREADS = 8
+MOST_LINES = 10
+"""Logged lines of one kind, at most."""
+_WHAT_NOW = "it is neither trained on nor handed out; restore the shard, or correct or retract the label"
+
+
+class _Scored(NamedTuple):
+    """A round's scores: its folder, the key in the names of its files, and the files that are there."""
+
+    home: Location
+    key: str
+    files: frozenset[str]
+
+
+class _Finding(NamedTuple):
+    """A shard's new row, whether its bytes are the same, and its rows of MOVED_SCHEMA; None: those that it had."""
+
+    shard: Shard
+    is_same: bool
+    moved: list[tuple[Any, ...]] | None
+    num_wanted: int
+
+
+@contextmanager
+def current_shards(campaign: Campaign, log: Log) -> Iterator[list[Shard]]:
+    """The pool's shards as they are now. One that the body finds changed all the same is read anew the next time."""
+    try:
+        yield refresh(campaign, log)
+    except ChangedShardError as error:
+        look_again(campaign.home, {error.url})
+        raise
+
+
+def look_again(home: Location, urls: set[str]) -> None:
+    """Let the next stage read these shards anew, also where their size and time stay the same."""
+    write_shards(home, [s._replace(mtime_ns=0) if s.url in urls else s for s in read_shards(home)])
+
+
+def refresh(campaign: Campaign, log: Log, scores_key: str = "") -> list[Shard]:
+    """The pool's shards as they are now; what changed is looked at, logged and saved.
+
+    Args:
+        scores_key: the key in the names of the scores files that are being made; see `file_name`.
+
+    Raises InputError if the pool or the campaign's storage cannot be listed or read.
+    """
+    listed = read_shards(campaign.home)
+    # A shard that is gone keeps its entry: reading it fails with its name, and the others go on.
+    now = [after or before for before, after in zip(listed, look_up(listed), strict=True)]
+    places = [place for place, (before, after) in enumerate(zip(listed, now, strict=True)) if after is not before]
+    if places:
+        wanted, scored = _wanted(campaign), _scored(campaign, scores_key)
+        image = campaign.config.image
+
+        def look(place: int) -> _Finding:
+            before = listed[place]
+            return _look_at(before, wanted.get(before.shard, []), _digest_of_scores(before, scored), image)
+
+        with ThreadPoolExecutor(SCAN_THREADS) as threads:
+            findings = list(threads.map(look, places))
+        for place, finding in zip(places, findings, strict=True):
+            now[place] = finding.shard
+        _save_moved(campaign.home, findings)
+        # The last: a run that was killed looks at the shards again.
+        write_shards(campaign.home, now)
+        _log_changes(findings, log)
+    _log_lost(campaign, log)
+    return now
+
+
+def outdated(shards: Iterable[Shard], manifest: ScoresManifest) -> set[str]:
+    """The names of the shards whose present bytes the scores of a round do not cover."""
+    key, files = fingerprint(**manifest["inputs"]), {entry["shard"]: entry["file"] for entry in manifest["shards"]}
+    return {shard.shard for shard in shards if files.get(shard.shard) != file_name(shard, key)}
+
+
+def file_name(shard: Shard, inputs_key: str) -> str:
+    """The name of a shard's files: a readable part of the shard's name, and a hash of everything that decides its
+    scores."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", shard.shard.removesuffix(".tar"))[-40:].strip("-")
+    identity = "\0".join((shard.shard, shard.version, inputs_key))
+    return f"{readable}-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}.parquet"
+
+
+def log_some(log: Log, lines: list[str]) -> None:
+    """Log the first lines, and how many more there are."""
+    for line in lines[:MOST_LINES]:
+        log(line)
+    if len(lines) > MOST_LINES:
+        log(f"... and {len(lines) - MOST_LINES:,} more")
+
+
+def _wanted(campaign: Campaign) -> dict[str, list[Place]]:
+    """Every labelled or picked image by shard, at the place where it was labelled or picked."""
+    found: dict[str, set[Place]] = defaultdict(set)
+    for table in (all_positions(campaign.home), picked_items(campaign.home, before=campaign.round + 1)):
+        for row in table.select(["shard", *Place._fields]).to_pylist():
+            found[row.pop("shard")].add(Place(**row))
+    return {shard: list(places) for shard, places in found.items()}
+
+
+def _scored(campaign: Campaign, scores_key: str) -> list[_Scored]:
+    """The rounds that were scored, newest first, and the one that is being scored."""
+    homes = [round_home(campaign.home, number) for number in range(campaign.round, -1, -1)]
+    keys = {home: _inputs_key(home) for home in homes} | ({campaign.round_home: scores_key} if scores_key else {})
+    return [_Scored(home, key, frozenset((home / "scores").children())) for home, key in keys.items() if key]
+
+
+def _inputs_key(home: Location) -> str:
+    folder = home / "scores"
+    return fingerprint(**read_document(folder / "manifest.json", Manifest)["inputs"]) if is_complete(folder) else ""
+
+
+def _digest_of_scores(shard: Shard, scored: list[_Scored]) -> str:
+    """The digest of a shard's items from its scores and quarantine files; empty where its bytes were never scored."""
+    for folder, key, files in scored:
+        if (name := file_name(shard, key)) in files:
+            try:
+                return _digest(sorted(_committed(folder, name)))
+            except InputError:
+                # Scoring names the damaged file and makes it again.
+                continue
+    return ""
+
+
+def _committed(folder: Location, name: str) -> Iterator[tuple[int, str, str]]:
+    quarantine = folder / "quarantine" / name
+    files = [folder / "scores" / name, *([quarantine] if quarantine.exists() else [])]
+    for table in (file.read_table(["offset", "key", "content_hash"]) for file in files):
+        for offset, key, found in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            yield offset, key, found or ""
+
+
+def _digest(items: Iterable[tuple[int, str, str]]) -> str:
+    """A hash of (offset, key, content hash) of every item in archive order; "" for one without an image."""
+    digest = hashlib.blake2b(digest_size=16)
+    for offset, key, found in items:
+        digest.update(f"{offset}\0{key}\0{found}\n".encode())
+    return digest.hexdigest()
+
+
+def _look_at(before: Shard, places: list[Place], scored: str, image: ImageConfig) -> _Finding:
+    """What a shard is now. It is read where something depends on its bytes, and the store has no mark to prove them."""
+    now = current(before)
+    if now.etag_or_mtime == before.etag_or_mtime and now.etag_or_mtime.startswith("etag:"):
+        return _Finding(now, True, None, 0)
+    if not places and not scored:
+        return _Finding(new_version(now._replace(num_items=None)), False, [], 0)
+    wanted = {place.key for place in places}
+    found: dict[str, Place] = {}
+    num_items = 0
+
+    def items() -> Iterator[tuple[int, str, str]]:
+        nonlocal num_items
+        for item in read_shard(now, image):
+            num_items += 1
+            hashed = content_hash(item.data) if item.data else ""
+            if item.key in wanted:
+                found[item.key] = Place(item.key, item.offset, item.size_bytes, hashed)
+            yield item.offset, item.key, hashed
+
+    try:
+        version = _digest(items())
+    except ShardError as error:
+        # Looked at again by every stage, because the storage may have been away.
+        unread = new_version(now._replace(num_items=None, mtime_ns=0))
+        lost = [_moved_row(before.shard, place, None, f"cannot be read: {error}") for place in places]
+        return _Finding(unread, False, lost, len(places))
+    is_same = version in (scored, before.version)
+    moved = [_moved_row(before.shard, place, found.get(place.key)) for place in places]
+    now = now._replace(num_items=num_items, version=before.version if is_same else version)
+    return _Finding(now, is_same, [row for row in moved if row], len(places))
+
+
+def _moved_row(shard: str, place: Place, found: Place | None, fault: str = "") -> tuple[Any, ...]:
+    """A row of MOVED_SCHEMA; empty for an image that is where it was."""
+    known = (shard, place.key, place.content_hash)
+    if place.content_hash is None and found:
+        # An older campaign: where it was is all that is known of it.
+        found = found._replace(content_hash=None) if found[:3] == place[:3] else None
+    if found == place:
+        return ()
+    if found and found.content_hash == place.content_hash:
+        return (*known, found.offset, found.size_bytes, None)
+    return (*known, None, None, fault or ("has other bytes now" if found else "is not found in its shard any more"))
+
+
+def _save_moved(home: Location, findings: list[_Finding]) -> None:
+    done = {finding.shard.shard for finding in findings if finding.moved is not None}
+    before = read_moved(home)
+    rows = [tuple(row.values()) for row in before if row["shard"] not in done]
+    rows += [row for finding in findings for row in finding.moved or []]
+    if rows or before:
+        write_moved(home, rows)
+
+
+def _log_changes(findings: list[_Finding], log: Log) -> None:
+    if num_same := sum(finding.is_same for finding in findings):
+        log(f"{num_same:,} of the pool's shards have another time and the same bytes: nothing changes")
+    lines = []
+    for shard, is_same, moved, num_wanted in findings:
+        num_lost = sum(bool(row[-1]) for row in moved or [])
+        again = f"; {num_wanted - num_lost:,} labelled or picked images are found again in it" if num_wanted else ""
+        if not is_same:
+            lines.append(f"{shard.url}: its bytes changed since it was listed; it is scored again{again}")
+    log_some(log, lines)
+
+
+def _log_lost(campaign: Campaign, log: Log) -> None:
+    """Name the images that are in their shards no more, and still have a label or wait for one."""
+    lost = {known_of(row): row["fault"] for row in read_moved(campaign.home) if row["fault"]}
+    if not lost:
+        return
+    labelled = labelled_items(campaign.home)
+    positions = filter(lambda row: (row["shard"], row["key"]) in labelled, all_positions(campaign.home).to_pylist())
+    waiting = picked_items(campaign.home, before=campaign.round + 1).to_pylist()
+    still = {known_of(row) for row in (*positions, *waiting)}
+    log_some(log, [f"{k[0]}: item {k[1]} {fault}: {_WHAT_NOW}" for k, fault in lost.items() if k in still])
