@@ -14,7 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
-from engine.campaign.labels import labels_fingerprints
+from engine.campaign.labels import read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
@@ -42,8 +42,9 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
     if is_complete(folder):
         return read_manifest(campaign, "train", TrainManifest)
     check_budget(campaign)
-    labels = labels_fingerprints(campaign.home)
-    plan = plan_training(campaign)
+    snapshot = read_snapshot(campaign.home)
+    labels = snapshot.files
+    plan = plan_training(campaign, snapshot, run.log)
     config = campaign.config
     pool_print = fingerprint(shards=[shard[:4] for shard in plan.pool.shards])
     run_name = fingerprint(
