@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR
-from jobs.terminal import CampaignArgument, Outcome, Terminal, VendorName
+from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, VendorName
 
 
 def ingest(
@@ -16,6 +16,7 @@ def ingest(
     ],
     source: Annotated[VendorName, typer.Option("--from", help="The vendor that made the file.")] = DEFAULT_VENDOR,
     replace: Annotated[bool, typer.Option(help="Labels that differ from earlier ones replace them.")] = False,
+    settings: SetOption = [],
 ) -> Outcome:
     """Add finished labels; the next round begins with them. Ingesting a file twice changes nothing."""
     from engine.campaign.opening import current_round, open_campaign
@@ -24,7 +25,7 @@ def ingest(
     from engine.handoff.answers import ingest as append
     from engine.storage.location import Location
 
-    opened = open_campaign(campaign)
+    opened = open_campaign(campaign, settings)
     picked, rules = picked_items(opened.home, opened.round + 1), Rules(opened.config.labels.classes, replace)
     counts = append(opened.home, Location.of(file), source, picked, rules, screen.log)
     is_any = counts.new + counts.repeated + counts.replaced

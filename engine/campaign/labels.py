@@ -166,4 +166,4 @@ def check_classes(classes: list[str] | str, initial: Iterable[str], label: str, 
     allowed = sorted(set(initial)) if classes == "from-init" else classes
     if allowed and label not in allowed:
         why = f"{where}: label {label!r} is not one of labels.classes, {', '.join(allowed)}"
-        raise InputError(f"{why}; correct it, or list it: vaal train CAMPAIGN --set labels.classes=[...]")
+        raise InputError(f"{why}; correct it, or list it: vaal ingest --set labels.classes=[...]")

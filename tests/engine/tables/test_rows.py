@@ -39,7 +39,7 @@ def test_a_moment_in_every_form() -> None:
     assert moment_of(date(2026, 1, 31), "here") == moment_of("20260131", "here") == noon.replace(hour=0)
     assert (datetime.now(UTC) - moment_of(None, "here")).total_seconds() < 60
     for value in ("yesterday", True, 1e30, [1], float("-inf")):
-        with pytest.raises(InputError, match="here .* is not an ISO 8601 time"):
+        with pytest.raises(InputError, match=r"here .* is not an ISO 8601 time"):
             moment_of(value, "here")
 
 
