@@ -77,7 +77,8 @@ def snapshot_of(contents: dict[str, bytes]) -> Snapshot:
 
 def _parse(name: str, content: bytes) -> pa.Table:
     try:
-        table = pq.read_table(pa.BufferReader(content))
+        # Without threads: files are small, and a thread that lives at the end of a short command can abort it.
+        table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
         # Other programs may add columns and order them as they like.
         columns = [table[field.name].cast(field.type) for field in LABELS_SCHEMA]
         found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
