@@ -8,6 +8,7 @@ import typer
 from jobs.demo import demo
 from jobs.ingest import ingest
 from jobs.init import init
+from jobs.labels import labels
 from jobs.stages import export, report, score, select, train, whole_round
 from jobs.status import status
 from jobs.submit import submit
@@ -30,6 +31,7 @@ PAGES: dict[str, Callable[..., Outcome]] = {
     "export": export,
     "report": report,
     "ingest": ingest,
+    "labels": labels,
     "status": status,
     "submit": submit,
 }

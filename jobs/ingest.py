@@ -5,31 +5,39 @@ from typing import Annotated
 import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR
-from jobs.terminal import CampaignArgument, Outcome, Terminal, VendorName
+from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, VendorName
 
 
 def ingest(
-    _: Terminal,
+    screen: Terminal,
     campaign: CampaignArgument,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="Finished labels by item_id: CSV, JSON lines or Parquet.")
     ],
     source: Annotated[VendorName, typer.Option("--from", help="The vendor that made the file.")] = DEFAULT_VENDOR,
+    replace: Annotated[bool, typer.Option(help="Labels that differ from earlier ones replace them.")] = False,
+    settings: SetOption = [],
 ) -> Outcome:
     """Add finished labels; the next round begins with them. Ingesting a file twice changes nothing."""
     from engine.campaign.handed_out import picked_items
     from engine.campaign.opening import current_round, open_campaign
+    from engine.handoff.answers import Rules
     from engine.handoff.answers import ingest as append
     from engine.storage.location import Location
 
-    opened = open_campaign(campaign)
-    counts = append(opened.home, Location.of(file), source, picked_items(opened.home, opened.round + 1))
+    opened = open_campaign(campaign, settings)
+    picked, rules = picked_items(opened.home, opened.round + 1), Rules(opened.config.labels.classes, replace)
+    counts = append(opened.home, Location.of(file), source, picked, rules, screen.log)
+    is_any = counts.new + counts.repeated + counts.replaced
     facts = {
         "new labels": counts.new,
         "known already": counts.repeated,
+        "replaced": counts.replaced,
         "still blank": counts.blank,
+        "new classes": ", ".join(counts.new_classes) or "none",
+        "picks still out": counts.out,
         "labels": opened.home / "labels",
-        "next": f"vaal round {opened.home}",
+        "next": f"vaal round {opened.home}" if is_any else f"vaal ingest {opened.home} FILE, when labels are there",
     }
     title = f"Ingested; the campaign is in round {current_round(opened.home):03d}"
     return Outcome(title, facts, counts._asdict())

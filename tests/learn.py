@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import labelled_positions
 from engine.models.weights import Networks, make_networks, score_function, to_input
 from engine.pool.identity import fold_of
 from engine.pool.images import decode
@@ -45,7 +44,7 @@ def leave() -> NoReturn:
 
 
 def positions_of(campaign: Campaign) -> list[Any]:
-    return [tuple(row.values()) for row in labelled_positions(campaign.home).to_pylist()]
+    return list(plan_training(campaign).positions)
 
 
 def batches_of(

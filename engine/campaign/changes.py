@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.freshness import fingerprint
 from engine.campaign.handed_out import picked_items
-from engine.campaign.labels import all_positions, labelled_items
+from engine.campaign.labels import labelled_items
 from engine.campaign.manifests import Manifest, ScoresManifest
 from engine.campaign.places import known_of, read_moved, write_moved
+from engine.campaign.positions import all_positions
 from engine.campaign.stages import Log
 from engine.config.options import ImageConfig
 from engine.errors import InputError

@@ -1,26 +1,30 @@
-"""What is labelled, and where the labelled images are.
+"""What is labelled: the newest row of an item counts, and a row without a label retracts it.
 
-Label files are append-only. There is one for each import, named by its content, so that writing one twice changes
-nothing. A file of the same name in pool/items/ says where the images are, so that training reads them by byte range.
+Label files are append-only, one for each change. A file is written whole or not at all, and is the commit: what is
+labelled is what `labels/` says. Where the images are follows from it (`engine.campaign.positions`).
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from engine.campaign.places import placed
-from engine.errors import InputError
+from engine.errors import InputError, one_line
 from engine.storage.location import Location
 from engine.tables.columns import required
 from engine.tables.rows import Row
 from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
+from engine.tables.values import moment_of, text_of
 
 LABELS_SCHEMA = pa.schema(
     [
-        *required(pa.string(), "shard", "key", "label"),
+        *required(pa.string(), "shard", "key"),
+        pa.field("label", pa.string()),
         pa.field("round", pa.int32()),
         *required(pa.string(), "source"),
         pa.field("annotator", pa.string()),
@@ -29,67 +33,138 @@ LABELS_SCHEMA = pa.schema(
 )
 POSITIONS_SCHEMA = pa.schema([SHARD_FIELD, *ITEM_FIELDS[:3], pa.field("content_hash", pa.string())])
 """Where an image was when it was labelled. The hash is null where an older campaign did not keep it."""
+INITIAL = "initial"
+AFTER = b"after"
+"""Metadata of a label file: the files of other programs that were there before it."""
+Identity = tuple[str, str]
+
+
+class Snapshot(NamedTuple):
+    """The label files at one moment: SHA-256 by name below the campaign, and their rows by name, oldest file first."""
+
+    files: dict[str, str]
+    tables: dict[str, pa.Table]
+
+    @property
+    def history(self) -> pa.Table:
+        """All rows, oldest first: LABELS_SCHEMA."""
+        return pa.concat_tables([LABELS_SCHEMA.empty_table(), *self.tables.values()])
+
+    @property
+    def labels(self) -> pa.Table:
+        """The row that counts of every labelled item: LABELS_SCHEMA."""
+        return newest(self.history)
+
+    @property
+    def values(self) -> dict[Identity, str]:
+        """The label of every (shard, key) that has one."""
+        labels = self.labels
+        return dict(zip(identities(labels), labels["label"].to_pylist(), strict=True))
+
+
+def read_snapshot(home: Location) -> Snapshot:
+    """The label files as they are now. Raises InputError for a file that is not a table of labels."""
+    folder = home / "labels"
+    return snapshot_of({f"labels/{name}": (folder / name).read_bytes() for name in folder.children()})
+
+
+def snapshot_of(contents: dict[str, bytes]) -> Snapshot:
+    """A snapshot from the bytes of label files by name below the campaign. Raises as `read_snapshot`."""
+    tables = {name: _parse(name, content) for name, content in contents.items()}
+    ordered = {name: tables[name].replace_schema_metadata() for name in _oldest_first(tables)}
+    return Snapshot({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}, ordered)
+
+
+def _parse(name: str, content: bytes) -> pa.Table:
+    try:
+        # Without threads: files are small, and a thread that lives at the end of a short command can abort it.
+        table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
+        # Other programs may add columns and order them as they like.
+        columns = [table[field.name].cast(field.type) for field in LABELS_SCHEMA]
+        found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
+    except (KeyError, ValueError, OSError, pa.ArrowException) as error:
+        why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names)}: {one_line(error)}"
+        raise InputError(f"{why}; restore it from a copy, or remove it") from error
+    return found.replace_schema_metadata(table.schema.metadata)
+
+
+def _oldest_first(tables: dict[str, pa.Table]) -> list[str]:
+    """The names in the order of writing. Another program's file is newer than all that were not written after it."""
+    own = sorted((name for name in tables if _is_own(name)), key=lambda name: (INITIAL not in name, name))
+    ordered: dict[str, None] = {}
+    for name in own:
+        before = json.loads((tables[name].schema.metadata or {}).get(AFTER, "[]"))
+        ordered |= dict.fromkeys([*(other for other in before if other in tables), name])
+    return list(ordered | dict.fromkeys(sorted(tables)))
+
+
+def _is_own(name: str) -> bool:
+    return name == f"labels/{INITIAL}.parquet" or re.match(r"labels/\d{6}-", name) is not None
+
+
+def identities(table: pa.Table) -> list[Identity]:
+    """(shard, key) of every row."""
+    return list(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
+
+
+def newest(history: pa.Table, *, retracted: bool = False) -> pa.Table:
+    """The last row of every item, without retractions unless they are asked for too."""
+    last = {item: number for number, item in enumerate(identities(history))}
+    rows = history.take(pa.array(sorted(last.values()), pa.int64()))
+    return rows if retracted else rows.filter(pc.is_valid(rows["label"]))
 
 
 def read_labels(home: Location) -> pa.Table:
-    """All labels of the campaign, LABELS_SCHEMA. `round` is null for those given at init."""
-    return _read_all(home / "labels", LABELS_SCHEMA)
+    """The labels that count, LABELS_SCHEMA. `round` is null for those given at init."""
+    return read_snapshot(home).labels
 
 
 def labels_fingerprints(home: Location) -> dict[str, str]:
     """SHA-256 of every label file by its name below the campaign."""
-    folder = home / "labels"
-    return {f"labels/{name}": hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in folder.children()}
+    return read_snapshot(home).files
 
 
-def labelled_items(home: Location) -> set[tuple[str, str]]:
+def labelled_items(home: Location) -> set[Identity]:
     """(shard, key) of everything that has a label."""
     return set(labelled_values(home))
 
 
-def labelled_values(home: Location) -> dict[tuple[str, str], str]:
+def labelled_values(home: Location) -> dict[Identity, str]:
     """The label of every (shard, key) that has one."""
-    labels = read_labels(home)
-    identities = zip(labels["shard"].to_pylist(), labels["key"].to_pylist(), strict=True)
-    return dict(zip(identities, labels["label"].to_pylist(), strict=True))
-
-
-def labelled_positions(home: Location) -> pa.Table:
-    """Where the labelled images are now: POSITIONS_SCHEMA, sorted by (shard, offset). Those that are in their shards no
-    more are left out."""
-    here, _ = placed(home, all_positions(home))
-    return here.sort_by([("shard", "ascending"), ("offset", "ascending")])
-
-
-def all_positions(home: Location) -> pa.Table:
-    """Where the labelled images were when they were labelled: POSITIONS_SCHEMA."""
-    return _read_all(home / "pool/items", POSITIONS_SCHEMA)
-
-
-def _read_all(folder: Location, schema: pa.Schema) -> pa.Table:
-    tables = ((folder / name).read_typed_table(schema) for name in folder.children())
-    return pa.concat_tables([schema.empty_table(), *tables])
+    return read_snapshot(home).values
 
 
 def label_row(row: Row, file: Location, shard: str, key: str, round_number: int | None, source: str) -> tuple[Any, ...]:
     """A row of LABELS_SCHEMA from a row of a person's file. Raises InputError where `labelled_at` is not a time."""
-    moment = row.get("labelled_at") or datetime.now(UTC)
-    if isinstance(moment, str):
-        try:
-            moment = datetime.fromisoformat(moment)
-        except ValueError as error:
-            why = f"labelled_at {moment!r} is not an ISO 8601 time, like 2026-01-31T12:00:00Z"
-            raise InputError(f"{file}: line {row['line']}: {why}") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    annotator = row.get("annotator")
-    return shard, key, str(row["label"]).strip(), round_number, source, str(annotator) if annotator else None, moment
+    where = f"{file}: line {row['line']}:"
+    moment = moment_of(row.get("labelled_at"), f"{where} labelled_at")
+    annotator = text_of(row.get("annotator"), f"{where} annotator")
+    return shard, key, text_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment
 
 
-def append_labels(
-    home: Location, name: str, positions: Iterable[tuple[Any, ...]], labels: Iterable[tuple[Any, ...]]
-) -> None:
-    """Write a file of labels, rows of LABELS_SCHEMA, and the positions of their images, rows of POSITIONS_SCHEMA."""
-    # The label file comes last: an item counts as labelled only when its position is known.
-    for folder, rows, schema in (("pool/items", positions, POSITIONS_SCHEMA), ("labels", labels, LABELS_SCHEMA)):
-        (home / f"{folder}/{name}.parquet").write_table(to_table(list(rows), schema))
+def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]]) -> str:
+    """Write a file of labels, rows of LABELS_SCHEMA; it is newer than all that are there. Returns its name.
+
+    Args:
+        kind: "initial" for the first file, else what happened, for its name.
+    """
+    rows = list(labels)
+    there = (home / "labels").children()
+    names = [f"labels/{name}" for name in there]
+    others = json.dumps([name for name in names if not _is_own(name)])
+    name = kind
+    if kind != INITIAL:
+        numbers = [int(name[:6]) for name in there if re.match(r"\d{6}-", name)]
+        digest = hashlib.sha256("\n".join(sorted("\t".join(map(str, row[:4])) for row in rows)).encode()).hexdigest()
+        name = f"{max(numbers, default=0) + 1:06d}-{kind}-{digest[:16]}"
+    table = to_table(rows, LABELS_SCHEMA).replace_schema_metadata({AFTER: others})
+    (home / f"labels/{name}.parquet").write_table(table)
+    return f"{name}.parquet"
+
+
+def check_classes(classes: list[str] | str, initial: Iterable[str], label: str, where: str) -> None:
+    """Raises InputError for a label that is not one of labels.classes; `initial` are the classes of init."""
+    allowed = sorted(set(initial)) if classes == "from-init" else classes
+    if allowed and label not in allowed:
+        why = f"{where}: label {label!r} is not one of labels.classes, {', '.join(allowed)}"
+        raise InputError(f"{why}; correct it, or list it: vaal ingest --set labels.classes=[...]")

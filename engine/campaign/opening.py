@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from engine.campaign.first_labels import import_labels
 from engine.campaign.folder import Campaign, read_overrides, round_home
 from engine.campaign.handed_out import completed, picked_items
-from engine.campaign.labels import labelled_items, read_labels
+from engine.campaign.labels import labelled_items, read_snapshot
 from engine.campaign.manifests import Manifest, read_complete
 from engine.campaign.stages import STAGES, Log
 from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results, fields
@@ -38,7 +38,7 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
     log(f"{len(shards)} shards, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
     # Written before the labels are looked up, so that a folder without write permission is reported at once.
     write_shards(home, shards)
-    write_shards(home, import_labels(home, Location.of(labels), shards, config.image, log))
+    write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
     check_budget(Campaign(home, config, 0))
     if config.pool.metadata:
         import_metadata(home, Location.of(config.pool.metadata), [shard.shard for shard in shards])
@@ -150,8 +150,11 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
 
 
 def current_round(home: Location) -> int:
-    """The round after the last one with ingested labels, all or some of them; 0 where there is none."""
-    last = pc.max(read_labels(home).column("round")).as_py()
+    """The round after the last one with ingested labels, all or some of them; 0 where there is none.
+
+    Labels that were retracted count too: a round does not come back.
+    """
+    last = pc.max(read_snapshot(home).history["round"]).as_py()
     return 0 if last is None else last + 1
 
 

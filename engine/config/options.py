@@ -155,6 +155,13 @@ PRESET_SETTINGS: dict[str, dict[str, Any]] = {
 """Options that a preset sets in addition to the networks, unless the user does. Others keep the defaults."""
 
 
+class LabelsConfig(_Section):
+    """What may be a label."""
+
+    classes: list[str] | Literal["from-init"] = []
+    """The only classes there are, or from-init for those of the first labels. Empty: any; new ones are reported."""
+
+
 class ScoreConfig(_Section):
     """How the pool is scored."""
 
@@ -216,6 +223,7 @@ class CampaignConfig(_Section):
     """Where the networks run; auto is cuda if the Ray cluster has GPUs for all workers."""
     pool: PoolConfig = PoolConfig()
     image: ImageConfig = ImageConfig()
+    labels: LabelsConfig = LabelsConfig()
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig = SelectConfig()

@@ -23,4 +23,4 @@ def write_tasks(folder: Location, tasks: list[dict[str, Any]]) -> dict[str, str]
 
 def read_answers(file: Location) -> list[Row]:
     """CSV, JSON lines or Parquet with item_id and label. Raises InputError when the file is not that."""
-    return read_rows(file, ("item_id",))
+    return read_rows(file, ("item_id",), ("label",))

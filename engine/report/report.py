@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
 
 from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import LABELS_SCHEMA
+from engine.campaign.labels import snapshot_of
 from engine.campaign.manifests import (
     Manifest,
     SelectionManifest,
@@ -127,9 +126,9 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
 def _labels_at_selection(home: Location, selection: SelectionManifest) -> pa.Table:
     """LABELS_SCHEMA: the labels that the selection knew."""
     files = {name: sha256 for name, sha256 in selection["inputs"].items() if name.startswith("labels/")}
-    contents = [(home / name).read_verified(sha256, "restore it from a copy") for name, sha256 in files.items()]
-    tables = [pq.read_table(pa.BufferReader(content)).cast(LABELS_SCHEMA) for content in contents]
-    return pa.concat_tables([LABELS_SCHEMA.empty_table(), *tables])
+    return snapshot_of(
+        {name: (home / name).read_verified(sha256, "restore it from a copy") for name, sha256 in files.items()}
+    ).labels
 
 
 def _draw(campaign: Campaign, manifests: Manifests, bins: charts.Bins, latent_map: LatentMap) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.campaign.positions import Position
 from engine.errors import InputError
 from engine.pool.identity import draw_of, fold_of
 from engine.pool.images import DecodeError, decode
@@ -30,8 +31,6 @@ PREFETCH = 4
 """Batches that are prepared ahead."""
 MOST_BAD = 10_000
 """Training ends after so many consecutive images that do not decode."""
-Position = tuple[str, str, int, int, str | None]
-"""shard, key, offset, size in bytes, content hash; see `Place`."""
 Decoded = tuple[str, str, NDArray[np.uint8]]
 """shard, key, pixels."""
 

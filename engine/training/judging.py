@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.campaign.labels import labelled_values
+from engine.campaign.positions import Position
 from engine.errors import VaalError
 from engine.models.diagnosis import manifest_entries
 from engine.models.weights import make_classifier, make_networks, save_weights, score_function, to_input
-from engine.training.batches import Images, Position, decoded, to_images, unlabelled_sample
+from engine.training.batches import Images, decoded, to_images, unlabelled_sample
 from engine.training.metrics import StepLog
 from engine.training.plan import TrainingPlan, judges_task
 from engine.training.streams import Pool
@@ -113,7 +113,6 @@ def _accuracy(
     task: nn.Module, classes: list[str], plan: TrainingPlan, positions: list[Position], device: torch.device
 ) -> float | None:
     images, numbers = _images(plan.pool, positions)
-    values = labelled_values(plan.home)
-    truth = torch.tensor([classes.index(values[positions[number][:2]]) for number in numbers])
+    truth = torch.tensor([classes.index(plan.labels[positions[number][:2]]) for number in numbers])
     predicted = [task(x_BCHW).argmax(dim=1).cpu() for x_BCHW, _ in _inputs(images, device)]
     return float((torch.cat(predicted) == truth).float().mean()) if predicted else None

@@ -4,7 +4,9 @@ import math
 from typing import Any, NamedTuple
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import labelled_items, labelled_positions
+from engine.campaign.labels import Identity, Snapshot, read_snapshot
+from engine.campaign.positions import Position, positions_of
+from engine.campaign.stages import QUIET, Log
 from engine.config.options import CampaignConfig, TrainConfig
 from engine.errors import ConfigError, InputError
 from engine.pool.identity import fold_of, held_out_of
@@ -20,10 +22,14 @@ HELD_OUT_SHARE = 0.2
 
 
 class TrainingPlan(NamedTuple):
-    """The plan of a round's training, for every worker. `labelled_share` is as in `vaal.losses.LossWeights`."""
+    """The plan of a round's training, for every worker. `labelled_share` is as in `vaal.losses.LossWeights`.
+
+    `labels` and `positions` are those of the labels at the time of planning: every worker uses the same.
+    """
 
     config: CampaignConfig
-    home: Location
+    labels: dict[Identity, str]
+    positions: list[Position]
     folder: Location
     pool: Pool
     deal: Deal
@@ -51,15 +57,16 @@ def phase_of(plan: TrainingPlan, step: int, *, is_holding: bool) -> tuple[Update
     return Updates(0, discriminators), True
 
 
-def plan_training(campaign: Campaign) -> TrainingPlan:
-    """The plan of a round, without the device and the board.
+def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log = QUIET.log) -> TrainingPlan:
+    """The plan of a round on these labels, or those there are now, without the device and the board.
 
     Raises:
         InputError: a shard cannot be read, or nothing is left to train on.
         ConfigError: too few labelled images for the folds or for holding out.
     """
     config, shards = campaign.config, read_shards(campaign.home)
-    train, labelled = config.train, labelled_items(campaign.home)
+    labels = (snapshot or read_snapshot(campaign.home)).values
+    train, labelled = config.train, set(labels)
     num_unlabelled = estimate_num_items(shards) - len(labelled)
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
@@ -67,8 +74,8 @@ def plan_training(campaign: Campaign) -> TrainingPlan:
     held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
     pool = Pool(shards, config.image, train.folds, labelled, held_out)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
-    there = labelled_positions(campaign.home)
-    usable = labelled & set(zip(there["shard"].to_pylist(), there["key"].to_pylist(), strict=True))
+    positions = positions_of(campaign.home, labelled, shards, config.image, log)
+    usable = {position[:2] for position in positions}
     if not usable:
         raise InputError(
             f"{campaign.home}: none of {len(labelled)} labelled images is in its shard; restore the shards"
@@ -89,7 +96,8 @@ def plan_training(campaign: Campaign) -> TrainingPlan:
             raise InputError(f"{campaign.home}: the pool has no unlabelled image to train on; use a larger pool")
     return TrainingPlan(
         config=config,
-        home=campaign.home,
+        labels=labels,
+        positions=positions,
         folder=campaign.stage("train"),
         pool=pool,
         deal=Deal(len(shards), train.streams, train.seed, counts),

@@ -15,7 +15,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
-from engine.campaign.labels import labels_fingerprints
+from engine.campaign.labels import read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
@@ -48,8 +48,9 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
 
 
 def _train(campaign: Campaign, run: Run) -> TrainManifest:
-    labels, folder = labels_fingerprints(campaign.home), campaign.stage("train")
-    plan = plan_training(campaign)
+    snapshot, folder = read_snapshot(campaign.home), campaign.stage("train")
+    labels = snapshot.files
+    plan = plan_training(campaign, snapshot, run.log)
     config = campaign.config
     pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(

@@ -13,10 +13,10 @@ import ray.train
 import torch
 from torch import Tensor
 
-from engine.campaign.labels import labelled_positions, labelled_values
+from engine.campaign.positions import Position
 from engine.models.weights import make_classifier, make_networks, to_input
 from engine.training import zero
-from engine.training.batches import Batches, Images, Labelled, Part, Position, cache_labelled, prefetched
+from engine.training.batches import Batches, Images, Labelled, Part, cache_labelled, prefetched
 from engine.training.checkpoints import RunState, fault_of, is_due, read_checkpoint, write_checkpoint
 from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
@@ -38,15 +38,14 @@ def train_worker(plan: TrainingPlan) -> None:
         # Ray sets the variable to the worker's CPUs, but torch may have counted the machine's before.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     zero.start(plan.device)
-    positions = [tuple(row.values()) for row in labelled_positions(plan.home).to_pylist()]
-    training = _Training(plan, part, positions)
+    training = _Training(plan, part, plan.positions)
     with tempfile.TemporaryDirectory() as scratch:
         streams = part.streams(plan.deal.num_streams)
-        labelled = cache_labelled(plan.pool, positions, streams, plan.deal.num_streams, Path(scratch) / "labelled")
+        labelled = cache_labelled(plan.pool, plan.positions, streams, plan.deal.num_streams, Path(scratch) / "labelled")
         training.run(labelled)
     states = {name: engine.full_state(keep=part.rank == 0, moments=False) for name, engine in training.engines.items()}
     if part.rank == 0:
-        ray.get(plan.board.finish.remote(finish(plan, states, positions, training.classes, training.log)))
+        ray.get(plan.board.finish.remote(finish(plan, states, plan.positions, training.classes, training.log)))
 
 
 class _Training:
@@ -66,7 +65,7 @@ class _Training:
         }
         self.classes: list[str] = []
         if self.train.task == "classification":
-            labels = labelled_values(plan.home)
+            labels = plan.labels
             self.classes = sorted(set(labels.values()))
             index = {name: number for number, name in enumerate(self.classes)}
             self.class_N = torch.tensor([index[labels[p[0], p[1]]] for p in positions], device=self.device)

@@ -13,8 +13,9 @@ import pytest
 from engine.campaign.changes import look_again, outdated, refresh
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import completed, picked_items
-from engine.campaign.labels import append_labels, labelled_items, labelled_positions
+from engine.campaign.labels import append_labels, labelled_items
 from engine.campaign.manifests import ScoresManifest, read_manifest
+from engine.campaign.positions import labelled_positions, write_positions
 from engine.campaign.stages import QUIET, Run
 from engine.errors import InputError
 from engine.handoff.export import export
@@ -149,7 +150,8 @@ def test_labels_that_come_back_after_the_change_are_under_their_images(made: Mad
     rows = picks(made, "s-0.tar")
     names = ("shard", "key", "offset", "size_bytes", "content_hash")
     labels = [(row["shard"], row["key"], "x", 0, "generic", None, None) for row in rows]
-    append_labels(made.campaign.home, "later", [tuple(row[name] for name in names) for row in rows], labels)
+    write_positions(made.campaign.home, [tuple(row[name] for name in names) for row in rows])
+    append_labels(made.campaign.home, "later", labels)
     assert len(rows) > 10
     found = labelled_images(made.campaign)
     assert found == {item: made.images[item] for item in labelled_items(made.campaign.home)}
@@ -235,8 +237,8 @@ def test_a_campaign_of_an_older_version_goes_on(made: Made) -> None:
     """Without hashes of labelled images, and without versions of shards."""
     home = Path(made.campaign.home.path)
     before = read_shards(made.campaign.home)
-    for name, columns in (("shards", ["mtime_ns", "version"]), ("items/initial", ["content_hash"])):
-        file = home / f"pool/{name}.parquet"
+    (items,) = (home / "pool/items").iterdir()
+    for file, columns in ((home / "pool/shards.parquet", ["mtime_ns", "version"]), (items, ["content_hash"])):
         pq.write_table(pq.read_table(file).drop_columns(columns), file)
     assert read_shards(made.campaign.home) == before
     assert not is_outdated(made.campaign)

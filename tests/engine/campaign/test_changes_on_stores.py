@@ -8,8 +8,8 @@ import pytest
 
 from engine.campaign.changes import look_again, refresh
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import labelled_positions
 from engine.campaign.opening import create
+from engine.campaign.positions import labelled_positions
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
 from engine.pool.items import read_shard

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.campaign.labels import labelled_items, labelled_positions, read_labels
+from engine.campaign.labels import labelled_items, read_labels
+from engine.campaign.positions import positions_of
 from engine.errors import InputError
+from engine.pool.manifest import read_shards
 from engine.simulation.demo_pools import DemoPool
 from tests.conftest import MakeCampaign
 
@@ -28,7 +30,15 @@ HEADER = "shard,key,label\n"
         (HEADER + "elsewhere.tar,000001,3\n", "line 2: shard 'elsewhere.tar' is not in the pool; .*'digits-00000.tar'"),
         (HEADER + "digits-00000.tar,000001,3\n" * 2, "line 3: item digits-00000.tar/000001 has two rows; keep one"),
         (HEADER + "digits-00000.tar,000001, \n", "line 2: item digits-00000.tar/000001 has an empty label"),
-        ("shard,label\ndigits-00000.tar,3\n", "line 2: no 'key'; every row needs shard, key, label"),
+        (
+            "shard,label\ndigits-00000.tar,3\n",
+            "no column 'key' among 'shard', 'label'; every row needs shard, key, label",
+        ),
+        (HEADER + "digits-00000.tar,1,3\n", "line 2: no item '1' in shard 'digits-00000.tar'; did you mean '0*1'"),
+        (HEADER + "digits-00000.tar,000001.png,3\n", "no item '000001.png' .* did you mean '000001'"),
+        (HEADER + "./digits-0.tar,000001,3\n", "'./digits-0.tar' is not in the pool; did you mean 'digits-00000.tar'"),
+        (HEADER.replace(",", ";") + "a;b;c\n", "no column 'shard' .*; save it with commas instead of ';'"),
+        (HEADER.title() + "a,b,c\n", "no column 'shard' .*; rename 'Shard' to 'shard'"),
         (HEADER, "no labels; training needs at least one"),
     ],
 )
@@ -65,9 +75,10 @@ def test_the_three_formats_say_the_same(make_campaign: MakeCampaign, tmp_path: P
 
 def test_positions_lead_to_the_labelled_images(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
-    positions = labelled_positions(campaign.home).to_pylist()
-    assert {(row["shard"], row["key"]) for row in positions} == labelled_items(campaign.home)
-    for row in positions[::40]:
-        with Path(campaign.config.pool.root, row["shard"]).open("rb") as file:
-            file.seek(row["offset"])
-            assert file.read(row["size_bytes"])[:4] == b"\x89PNG"
+    labelled = labelled_items(campaign.home)
+    positions = positions_of(campaign.home, labelled, read_shards(campaign.home), campaign.config.image, print)
+    assert {position[:2] for position in positions} == labelled
+    for shard, _, offset, size_bytes, _ in positions[::40]:
+        with Path(campaign.config.pool.root, shard).open("rb") as file:
+            file.seek(offset)
+            assert file.read(size_bytes)[:4] == b"\x89PNG"

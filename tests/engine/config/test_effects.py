@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from engine.campaign.folder import Campaign
+from engine.campaign.labels import check_classes
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.opening import create
 from engine.config import options
 from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
 from engine.config.toml import override
-from engine.errors import NotAcceptableError
+from engine.errors import InputError, NotAcceptableError
 from engine.models.weights import make_networks
 from engine.pool.images import DecodeError, decode
 from engine.pool.manifest import read_shards
@@ -112,6 +113,14 @@ def networks(bench: Bench, config: CampaignConfig) -> Any:
     ]
 
 
+def allowed(bench: Bench, config: CampaignConfig) -> Any:
+    try:
+        check_classes(config.labels.classes, ["0"], "1", "here")
+    except InputError:
+        return False
+    return True
+
+
 def deepspeed(bench: Bench, config: CampaignConfig) -> Any:
     return zero.settings(config.train, 1)
 
@@ -195,6 +204,7 @@ def picked(bench: Bench, config: CampaignConfig, signal: str = "present") -> Any
 
 without_signal = partial(picked, signal="none")
 EFFECTS: dict[str, tuple[Any, Look]] = {
+    "labels.classes": ("from-init", allowed),
     "salt": ("f" * 32, picked),
     "device": ("cpu", actors),
     "pool.shards": (lambda bench: [f"{bench.folder}/pool/*.tar"], listed),

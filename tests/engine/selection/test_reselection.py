@@ -218,7 +218,7 @@ def test_inputs_that_change_while_images_are_picked_are_noticed(
     scored: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def choose_late(*arguments: Any) -> Batch:
-        append_labels(scored.home, "late", [], [("digits-00000.tar", "000001", "1", 0, "generic", None, None)])
+        append_labels(scored.home, "late", [("digits-00000.tar", "000001", "1", 0, "generic", None, None)])
         return choose_batch(*arguments)
 
     monkeypatch.setattr("engine.selection.select.choose_batch", choose_late)

@@ -1,0 +1,130 @@
+"""Corrections of labels, all of them by appending: set one, retract one, undo an ingest."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import picked_items
+from engine.campaign.labels import (
+    INITIAL,
+    Identity,
+    Snapshot,
+    append_labels,
+    check_classes,
+    identities,
+    newest,
+    read_snapshot,
+)
+from engine.campaign.positions import positions_of
+from engine.campaign.stages import Log
+from engine.errors import InputError
+from engine.pool.identity import item_id_of
+from engine.pool.manifest import read_shards
+
+CORRECTION = "correction"
+"""`source` of a corrected label."""
+
+
+def identity_of(campaign: Campaign, names: list[str]) -> Identity:
+    """The (shard, key) that SHARD KEY or an ITEM_ID names. Raises InputError for an item_id that nothing has."""
+    if len(names) == 2:
+        return names[0], names[1]
+    picked = picked_items(campaign.home, campaign.round + 1)
+    items = [*identities(picked), *identities(read_snapshot(campaign.home).history)]
+    for shard, key in items:
+        if item_id_of(shard, key, campaign.config.salt) == names[0]:
+            return shard, key
+    raise InputError(f"{campaign.home}: item_id {names[0]!r} was never handed out or labelled; give SHARD KEY")
+
+
+def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
+    """Give an item of the pool this label. Returns the label before, or "".
+
+    Raises InputError for an item that is not in the pool, an empty label, or a class that is not allowed.
+    """
+    home, snapshot, label = campaign.home, read_snapshot(campaign.home), label.strip()
+    if not label:
+        raise InputError(f"{item[0]}/{item[1]}: the label is empty; to take it away: vaal labels {home} retract")
+    initial = snapshot.tables.get(f"labels/{INITIAL}.parquet", snapshot.history)["label"].drop_null().to_pylist()
+    check_classes(campaign.config.labels.classes, initial, label, f"{item[0]}/{item[1]}")
+    positions_of(home, {item}, read_shards(home), campaign.config.image, log, is_new=True)
+    before = snapshot.values.get(item, "")
+    if label not in snapshot.history["label"].to_pylist():
+        log(f"new class, never seen in this campaign before: {label}")
+    if label != before:
+        append_labels(home, "set", [_row(item, label, _round_of(campaign, snapshot, item))])
+    return before
+
+
+def retract(campaign: Campaign, item: Identity) -> str:
+    """Take an item's label away. Returns it. Raises InputError where there is none."""
+    snapshot = read_snapshot(campaign.home)
+    before = snapshot.values.get(item)
+    if before is None:
+        raise InputError(f"{campaign.home}: {item[0]}/{item[1]} has no label; see: vaal labels {campaign.home} list")
+    append_labels(campaign.home, "retract", [_row(item, None, _round_of(campaign, snapshot, item))])
+    return before
+
+
+def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
+    """Take back an ingest, the last one or the named label file: each item is what it was before it.
+
+    Items that were corrected since stay. Returns the name of the file, and the number of items.
+
+    Raises InputError where there is no such file, or nothing of it counts any more.
+    """
+    snapshot = read_snapshot(campaign.home)
+    counting = _counting(snapshot)
+    ingests = [file for file in snapshot.tables if "-ingest-" in file and counting[file]]
+    wanted = f"labels/{name.removesuffix('.parquet')}.parquet" if name else next(reversed(ingests), "")
+    if not counting.get(wanted):
+        there = ", ".join(file.removeprefix("labels/") for file in ingests) or "none"
+        raise InputError(f"{campaign.home}: no ingest {name!r} whose labels count; there are: {there}")
+    others = [table for file, table in snapshot.tables.items() if file != wanted]
+    rest = newest(pa.concat_tables(others), retracted=True) if others else snapshot.history.slice(0, 0)
+    before = dict(zip(identities(rest), rest.to_pylist(), strict=True))
+    rounds = {item: _round_of(campaign, snapshot, item) for item in counting[wanted]}
+    rows = [
+        tuple(before[item].values()) if item in before else _row(item, None, rounds[item])
+        for item in sorted(counting[wanted])
+    ]
+    append_labels(campaign.home, "undo", rows)
+    return wanted.removeprefix("labels/"), len(rows)
+
+
+def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
+    """Every label that counts: shard, key, item_id, label, num_votes."""
+    labels, salt = read_snapshot(campaign.home).values, campaign.config.salt
+    return [
+        {"shard": shard, "key": key, "item_id": item_id_of(shard, key, salt), "label": label, "num_votes": 1}
+        for (shard, key), label in sorted(labels.items())
+    ]
+
+
+def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
+    """By label file, the items whose newest row is in it and is a label."""
+    last: dict[Identity, str] = {}
+    for name, table in snapshot.tables.items():
+        last |= dict.fromkeys(identities(table), name)
+    labelled = snapshot.values
+    found: dict[str, set[Identity]] = {name: set() for name in snapshot.tables}
+    for item, name in last.items():
+        if item in labelled:
+            found[name].add(item)
+    return found
+
+
+def _round_of(campaign: Campaign, snapshot: Snapshot, item: Identity) -> int | None:
+    """The round of an item's labels so far, or the one that it was picked in."""
+    for table in (snapshot.history, picked_items(campaign.home, campaign.round + 1)):
+        rounds = dict(zip(identities(table), table["round"].to_pylist(), strict=True))
+        if item in rounds:
+            found: int | None = rounds[item]
+            return found
+    return None
+
+
+def _row(item: Identity, label: str | None, round_number: int | None) -> tuple[Any, ...]:
+    return (*item, label, round_number, CORRECTION, None, datetime.now(UTC))

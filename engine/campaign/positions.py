@@ -1,0 +1,94 @@
+"""Where the labelled images are, so that training reads them by byte range."""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from engine.campaign.labels import POSITIONS_SCHEMA, Identity, identities, labelled_items
+from engine.campaign.places import placed
+from engine.campaign.stages import Log
+from engine.config.options import ImageConfig
+from engine.errors import InputError
+from engine.pool.identity import content_hash
+from engine.pool.items import read_shard
+from engine.pool.shard import Shard
+from engine.storage.location import Location
+from engine.tables.scores import to_table
+
+SCAN_THREADS = 8
+Position = tuple[str, str, int, int, str | None]
+"""shard, key, offset, size_bytes, content_hash."""
+
+
+def write_positions(home: Location, positions: list[Any]) -> None:
+    """Remember positions, rows of POSITIONS_SCHEMA; they are newer than all that are there.
+
+    They matter once their items are labelled, so they are written before the labels.
+    """
+    digest = hashlib.sha256(repr(positions).encode()).hexdigest()[:16]
+    name = f"positions-{len((home / 'pool/items').children()):06d}-{digest}"
+    (home / f"pool/items/{name}.parquet").write_table(to_table(positions, POSITIONS_SCHEMA))
+
+
+def all_positions(home: Location) -> pa.Table:
+    """Where images were when they were labelled, each once: POSITIONS_SCHEMA."""
+    folder = home / "pool/items"
+    tables = ((folder / name).read_typed_table(POSITIONS_SCHEMA) for name in folder.children())
+    table = pa.concat_tables([POSITIONS_SCHEMA.empty_table(), *tables])
+    last = {item: number for number, item in enumerate(identities(table))}
+    return table.take(pa.array(sorted(last.values()), pa.int64()))
+
+
+def labelled_positions(home: Location) -> pa.Table:
+    """Where the labelled images are now: POSITIONS_SCHEMA, sorted by (shard, offset). Those that are in their shards no
+    more are left out, and so are those whose position is not known yet."""
+    labelled = labelled_items(home)
+    rows = [row for row in all_positions(home).to_pylist() if (row["shard"], row["key"]) in labelled]
+    here, _ = placed(home, pa.Table.from_pylist(rows, schema=POSITIONS_SCHEMA))
+    return here.sort_by([("shard", "ascending"), ("offset", "ascending")])
+
+
+def positions_of(
+    home: Location, labelled: set[Identity], shards: list[Shard], image: ImageConfig, log: Log, *, is_new: bool = False
+) -> list[Position]:
+    """Where these items are now, sorted by (shard, offset), without those that are in their shards no more.
+
+    Items without a position, with `is_new` all, are found by scanning their shards, and remembered.
+
+    Raises InputError for an item that is not in the pool, or without exactly one image.
+    """
+    known = {} if is_new else {row[:2]: row for row in _rows(all_positions(home)) if row[:2] in labelled}
+    missing = labelled - set(known)
+    by_name = {shard.shard: shard for shard in shards}
+    names = sorted({shard for shard, _ in missing})
+    if unknown := [name for name in names if name not in by_name]:
+        raise InputError(f"{home}/labels: shard {unknown[0]!r} is not in the pool; {_advice(home)}")
+    if names:
+        log(f"looking up {len(missing)} labelled items in {len(names)} shards")
+        with ThreadPoolExecutor(SCAN_THREADS) as threads:
+            found = [p for some in threads.map(lambda name: _scan(by_name[name], missing, image), names) for p in some]
+        if lost := missing - {position[:2] for position in found}:
+            shard, key = min(lost)
+            raise InputError(f"{home}/labels: no item {key!r} with one image in shard {shard!r}; {_advice(home)}")
+        write_positions(home, found)
+        known |= {position[:2]: position for position in found}
+    here, _ = placed(home, to_table(list(known.values()), POSITIONS_SCHEMA))
+    return sorted(_rows(here), key=lambda position: (position[0], position[2]))
+
+
+def _rows(table: pa.Table) -> list[Position]:
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+def _scan(shard: Shard, wanted: set[Identity], image: ImageConfig) -> list[Position]:
+    return [
+        (shard.shard, item.key, item.offset, item.size_bytes, content_hash(item.data))
+        for item in read_shard(shard, image)
+        if (shard.shard, item.key) in wanted and not item.fault
+    ]
+
+
+def _advice(home: Location) -> str:
+    return f"correct the label file, or retract the label: vaal labels {home} retract SHARD KEY"

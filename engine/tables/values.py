@@ -1,0 +1,73 @@
+"""What a cell of a user's table says: the same for CSV, JSON lines and Parquet."""
+
+import math
+import posixpath
+import re
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+from engine.errors import InputError
+
+MILLISECONDS_FROM = 1e11
+"""Epochs from here on are in milliseconds; as seconds they would be after the year 5000."""
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell is missing, null, NaN or without a character. Zero and false are values."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def text_of(value: Any, where: str) -> str:
+    """A cell as text: "true" or "false", an integral number without a point, text without space around it.
+
+    Blank is "". Raises InputError, with `where` in front, for what is not one value.
+    """
+    if is_blank(value):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, (float, Decimal)) and math.isfinite(value):
+        return str(int(value)) if value == int(value) else str(value)
+    if isinstance(value, (list, tuple, dict)):
+        raise InputError(f"{where} is several values, {value!r}; give one until several labels are supported")
+    raise InputError(f"{where} is {value!r}, which is not text, a number, true or false; write it as text")
+
+
+def moment_of(value: Any, where: str) -> datetime:
+    """A cell as a time: ISO 8601 text, a date, a timestamp, or seconds or milliseconds since 1970. Blank is now.
+
+    Raises InputError, with `where` in front, for anything else.
+    """
+    if is_blank(value):
+        return datetime.now(UTC)
+    if isinstance(value, str):
+        value = value.strip()
+        # Eight digits are a date, 20260131.
+        value = float(value) if re.fullmatch(r"\d{9,}(\.\d+)?", value) else value
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value / 1000 if value >= MILLISECONDS_FROM else value, UTC)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime.combine(value, time())
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise InputError(f"{where} {value!r} is not an ISO 8601 time, like 2026-01-31T12:00:00Z, or seconds since 1970")
+
+
+def skeleton(name: str, suffixes: Sequence[str] = ()) -> str:
+    """What is left of a name when it is written in other ways: case, Unicode form, ./, leading zeros, a suffix."""
+    plain = posixpath.normpath(unicodedata.normalize("NFC", name)).casefold()
+    for suffix in suffixes:
+        plain = plain.removesuffix(f".{suffix.casefold()}")
+    return re.sub(r"(?<!\d)0+(?=\d)", "", plain)

@@ -1,0 +1,137 @@
+"""Labels are append-only: the newest row of an item counts, and every reader sees the same."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engine.campaign import corrections
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import LABELS_SCHEMA, labelled_items, labelled_values, read_labels, read_snapshot
+from engine.campaign.opening import current_round
+from engine.campaign.status import status
+from engine.errors import InputError
+from engine.handoff.answers import ingest
+from engine.pool.identity import item_id_of
+from engine.simulation.demo_pools import DemoPool
+from engine.storage.location import Location
+from engine.training.plan import plan_training
+from tests.conftest import MakeCampaign
+
+
+def unlabelled(campaign: Campaign, pool: DemoPool, count: int) -> list[tuple[str, str]]:
+    return sorted(set(pool.oracle) - labelled_items(campaign.home))[:count]
+
+
+def foreign(campaign: Campaign, name: str, items: list[tuple[str, str]], label: str | None) -> None:
+    """A label file as another program writes it: other order of columns, one more, other types."""
+    rows = [(*item, label, 0, "other", None, None) for item in items]
+    table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=LABELS_SCHEMA)
+    table = table.select(list(reversed(LABELS_SCHEMA.names))).append_column("more", pa.array([1] * len(rows)))
+    at = table.schema.get_field_index("key")
+    table = table.set_column(at, "key", table["key"].cast(pa.large_string()))
+    pq.write_table(table, Path(campaign.home.path, "labels", name))
+
+
+def test_a_label_is_set_retracted_and_set_again(make_campaign: MakeCampaign, pool: DemoPool) -> None:
+    campaign = make_campaign()
+    (item,) = unlabelled(campaign, pool, 1)
+    first = min(labelled_items(campaign.home))
+    assert corrections.set_label(campaign, first, " owl ", print) == pool.oracle[first]
+    assert labelled_values(campaign.home)[first] == "owl"
+    assert corrections.retract(campaign, first) == "owl"
+    assert first not in labelled_items(campaign.home)
+    assert corrections.set_label(campaign, item, "owl", print) == ""
+    plan = plan_training(campaign)
+    assert plan.labels == labelled_values(campaign.home)
+    assert {position[:2] for position in plan.positions} == set(plan.labels) == plan.pool.labelled
+    assert read_labels(campaign.home).num_rows == status(campaign)["labels"]["total"] == 200
+    listed = corrections.list_labels(campaign)
+    name = item_id_of(*item, campaign.config.salt)
+    assert {"shard": item[0], "key": item[1], "item_id": name, "label": "owl", "num_votes": 1} in listed
+    assert corrections.identity_of(campaign, [name]) == item
+    with pytest.raises(InputError, match="has no label"):
+        corrections.retract(campaign, first)
+    with pytest.raises(InputError, match="no item 'nobody'"):
+        corrections.set_label(campaign, (item[0], "nobody"), "owl", print)
+
+
+def test_an_ingest_is_undone_apart_from_what_was_corrected_since(
+    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path
+) -> None:
+    campaign = make_campaign()
+    items = unlabelled(campaign, pool, 3)
+    ids = ["aa", "bb", "cc"]
+    shards, keys = (list(part) for part in zip(*items, strict=True))
+    picked = pa.table({
+        "item_id": ids, "shard": shards, "key": keys, "offset": [1, 2, 3], "size_bytes": [1] * 3,
+        "content_hash": ["0"] * 3, "round": [0] * 3
+    })  # fmt: skip
+    before = labelled_values(campaign.home)
+    file = tmp_path / "answers.csv"
+    file.write_text("item_id,label\n" + "".join(f"{name},9\n" for name in ids))
+    ingest(campaign.home, Location(str(file)), "generic", picked)
+    corrections.set_label(campaign, items[1], "8", print)
+    name, count = corrections.undo(campaign)
+    assert count == 2
+    assert labelled_values(campaign.home) == before | {items[1]: "8"}
+    assert current_round(campaign.home) == 1
+    with pytest.raises(InputError, match="no ingest"):
+        corrections.undo(campaign, name)
+    file.write_text("item_id,label\naa,9\ncc,9\n")
+    assert ingest(campaign.home, Location(str(file)), "generic", picked).new == 2
+    assert labelled_values(campaign.home) == before | {items[0]: "9", items[1]: "8", items[2]: "9"}
+
+
+def test_a_label_file_of_another_program_counts_like_the_own(make_campaign: MakeCampaign, pool: DemoPool) -> None:
+    campaign = make_campaign()
+    items = unlabelled(campaign, pool, 2)
+    first = min(labelled_items(campaign.home))
+    foreign(campaign, "a.parquet", [*items, first], "9")
+    assert [labelled_values(campaign.home)[item] for item in (*items, first)] == ["9"] * 3
+    # The positions are found, once.
+    lines: list[str] = []
+    plan = plan_training(campaign, log=lines.append)
+    assert {position[:2] for position in plan.positions} == set(plan.labels)
+    assert plan_training(campaign, log=lines.append).positions == plan.positions
+    assert len(lines) == 1
+    for _, _, offset, size_bytes, _ in [p for p in plan.positions if p[:2] == items[0]]:
+        content = Path(campaign.config.pool.root, items[0][0]).read_bytes()[offset : offset + size_bytes]
+        assert content.startswith(b"\x89PNG")
+    # The newest counts: a correction of it, and then another file of the other program.
+    corrections.set_label(campaign, items[0], "8", print)
+    assert labelled_values(campaign.home)[items[0]] == "8"
+    foreign(campaign, "0.parquet", [items[0]], None)
+    assert items[0] not in labelled_items(campaign.home)
+    assert current_round(campaign.home) == 1
+
+
+def test_labels_that_come_between_planning_and_training_are_not_seen(
+    make_campaign: MakeCampaign, pool: DemoPool
+) -> None:
+    campaign = make_campaign()
+    snapshot = read_snapshot(campaign.home)
+    foreign(campaign, "late.parquet", unlabelled(campaign, pool, 5), "9")
+    plan = plan_training(campaign, snapshot)
+    assert len(plan.labels) == len(plan.positions) == 200
+    assert list(snapshot.files) == ["labels/initial.parquet"]
+
+
+def test_positions_without_labels_are_not_labelled(make_campaign: MakeCampaign, pool: DemoPool) -> None:
+    """As after a kill between the two files of an ingest."""
+    campaign = make_campaign()
+    (item,) = unlabelled(campaign, pool, 1)
+    corrections.set_label(campaign, item, "9", print)
+    newest = max(Path(campaign.home.path, "labels").glob("0*"))
+    newest.unlink()
+    plan = plan_training(campaign)
+    assert item not in plan.labels
+    assert item not in {position[:2] for position in plan.positions}
+
+
+def test_a_damaged_label_file_is_named(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    pq.write_table(pa.table({"shard": ["a"]}), Path(campaign.home.path, "labels/x.parquet"))
+    with pytest.raises(InputError, match=r"labels/x.parquet: not a table with the columns shard, key, label"):
+        read_labels(campaign.home)
