@@ -17,13 +17,15 @@ def ingest(
     source: Annotated[VendorName, typer.Option("--from", help="The vendor that made the file.")] = DEFAULT_VENDOR,
 ) -> Outcome:
     """Add finished labels; the next round begins with them. Ingesting a file twice changes nothing."""
+    from engine.campaign.heartbeat import alone
     from engine.campaign.opening import current_round, open_campaign
     from engine.campaign.outstanding import picked_items
     from engine.handoff.answers import ingest as append
     from engine.storage.location import Location
 
     opened = open_campaign(campaign)
-    counts = append(opened.home, Location.of(file), source, picked_items(opened.home, opened.round + 1))
+    with alone(opened.home, "ingest"):
+        counts = append(opened.home, Location.of(file), source, picked_items(opened.home, opened.round + 1))
     facts = {
         "new labels": counts.new,
         "known already": counts.repeated,

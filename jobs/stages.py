@@ -81,11 +81,12 @@ def whole_round(
 
 def complete_all(screen: Terminal, campaign: "Campaign", address: str) -> dict[str, Any]:
     """Complete all stages of a round in order, leaving complete ones alone. Returns their manifests by stage."""
+    from engine.campaign.heartbeat import alone
     from engine.cluster.ray_session import ray_session
 
     needs_ray = any(stage.ray == "always" and not campaign.completed(stage.name) for stage in STAGES)
     manifests: dict[str, Any] = {}
-    with ray_session(address) if needs_ray else nullcontext():
+    with alone(campaign.home, "round"), ray_session(address) if needs_ray else nullcontext():
         for stage in STAGES:
             # What was handed out to one vendor is not sent to another as well.
             vendors = campaign.completed(stage.name) if stage.name == "handoff" else []

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from engine.campaign.first_labels import import_labels
 from engine.campaign.folder import Campaign, round_home
+from engine.campaign.heartbeat import alone
 from engine.campaign.labels import read_labels
 from engine.campaign.stages import STAGES, Log
 from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results
@@ -66,6 +67,7 @@ def open_campaign(
     Raises:
         InputError: there is no campaign, or no such round.
         ConfigError: a setting is unknown, wrong, or too late for this round.
+        BusyError: settings are given while another run is at work on the campaign.
     """
     home = Location.of(url)
     source = home / "campaign.toml"
@@ -106,7 +108,8 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
     overrides = campaign.round_home / "overrides.json"
     before = _read_overrides(overrides)
     if {**before, **values} != before:
-        overrides.write_json({**before, **values})
+        with alone(campaign.home, "--set"):
+            overrides.write_json({**before, **values})
     return changed
 
 
