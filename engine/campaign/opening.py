@@ -26,12 +26,14 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
     """Make a campaign. `campaign.toml` is written last: without it, init has not happened.
 
     Raises:
-        ConfigError: the folder already holds a campaign.
+        ConfigError: the folder already holds a campaign, or the rounds of one.
         InputError: a shard or the label file is not what it should be; nothing usable is left behind.
     """
     home = Location.of(url)
     if (home / "campaign.toml").exists():
         raise ConfigError(f"{home}: already holds a campaign; use another folder, or continue: vaal round {home}")
+    if (home / "rounds").folders():
+        raise ConfigError(f"{home}: has rounds of a campaign but no campaign.toml; restore that, or use another folder")
     patterns = patterns or config.pool.shards
     shards, root = list_shards(patterns, config.pool.root)
     log(f"{len(shards)} shards, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")

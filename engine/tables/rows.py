@@ -11,8 +11,8 @@ from engine.storage.location import Location
 Row = dict[str, Any]
 
 
-def read_rows(source: Location, required: tuple[str, ...]) -> list[Row]:
-    """The rows of a CSV, JSON-lines or Parquet file, each with the key "line" added for error messages.
+def read_rows(source: Location, required: tuple[str, ...], line_key: str = "line") -> list[Row]:
+    """The rows of a CSV, JSON-lines or Parquet file, each with its line added as `line_key`, for error messages.
 
     Raises InputError if the format is unknown, a line is malformed, or a required column is missing from a row.
     """
@@ -34,5 +34,5 @@ def read_rows(source: Location, required: tuple[str, ...]) -> list[Row]:
         missing = [column for column in required if not isinstance(row, dict) or row.get(column) is None]
         if missing:
             raise InputError(f"{source}: line {line}: no {missing[0]!r}; every row needs {', '.join(required)}")
-        row["line"] = line
+        row[line_key] = line
     return rows
