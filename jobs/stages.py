@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES, Run, run_stage, stage_of
+from engine.errors import ConfigError, InputError
 from jobs.terminal import AddressOption, CampaignArgument, Outcome, SetOption, Terminal, VendorName
 
 if TYPE_CHECKING:
@@ -34,20 +35,29 @@ def select(
     ] = False,
     explain: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="SHARD KEY", help="Select nothing; explain why this item was picked or not."),
+        typer.Option(metavar="SHARD KEY|ITEM_ID", help="Select nothing; explain why this item was picked or not."),
+    ] = None,
+    round_number: Annotated[
+        int | None, typer.Option("--round", help="With --explain: an earlier round; the default is the current one.")
     ] = None,
     settings: SetOption = [],
     address: AddressOption = "local",
 ) -> Outcome:
     """Pick exactly select.budget images: those least like the labelled ones, without duplicates, and a control arm."""
     if not explain:
+        if round_number is not None:
+            raise ConfigError("--round: only with --explain; images are picked in the current round alone")
         return complete("select", screen, _open(campaign, settings, force=force), address, force=force)
+    if settings or force:
+        raise ConfigError("--explain: explains what was picked, so it takes neither --set nor --force")
     from engine.selection.explanation import explain as explain_item
+    from engine.selection.explanation import named
 
-    opened = _open(campaign, [])
-    found = explain_item(opened, *explain)
+    opened = _open_selected(campaign, [], round_number)
+    item = explain if explain[1] else named(opened, explain[0])
+    found = explain_item(opened, *item)
     facts = {name: value for name, value in found.items() if name not in ("shard", "key", "outcome")}
-    return Outcome(f"Round {opened.round:03d}: {' '.join(explain)}: {found['outcome']}", facts, found)
+    return Outcome(f"Round {opened.round:03d}: {' '.join(item)}: {found['outcome']}", facts, found)
 
 
 def export(
@@ -69,14 +79,16 @@ def report(
     settings: SetOption = [],
 ) -> Outcome:
     """Write one self-contained page: the picked images, the scores, the training."""
-    return complete("report", screen, _open(campaign, settings, round_number))
+    return complete("report", screen, _open_selected(campaign, settings, round_number))
 
 
 def whole_round(
     screen: Terminal, campaign: CampaignArgument, settings: SetOption = [], address: AddressOption = "local"
 ) -> Outcome:
     """Train, score, select, export and report. After an interruption, run it again to continue."""
-    return Outcome("", {}, complete_all(screen, _open(campaign, settings), address))
+    opened = _open(campaign, settings)
+    manifests = complete_all(screen, opened, address)
+    return Outcome(f"Round {opened.round:03d}: complete", {"next": f"vaal ingest {opened.home} FILE"}, manifests)
 
 
 def complete_all(screen: Terminal, campaign: "Campaign", address: str) -> dict[str, Any]:
@@ -109,3 +121,14 @@ def _open(url: str, settings: list[str], round_number: int | None = None, *, for
     from engine.campaign.opening import open_campaign
 
     return open_campaign(url, settings, round_number, force=force)
+
+
+def _open_selected(url: str, settings: list[str], round_number: int | None) -> "Campaign":
+    """The campaign at a round to look back on. Raises InputError if a new round has only begun."""
+    opened = _open(url, settings, round_number)
+    if round_number is None and opened.round and not opened.completed("selection"):
+        raise InputError(
+            f"{opened.round_home}: nothing is selected yet; run: vaal round {opened.home}, or look back: "
+            f"--round {opened.round - 1}"
+        )
+    return opened

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from engine.campaign.labels import append_labels, label_row
 from engine.campaign.stages import Log
 from engine.config.options import ImageConfig
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.pool.items import read_shard
 from engine.pool.shard import Shard
@@ -36,7 +37,7 @@ def import_labels(home: Location, source: Location, shards: list[Shard], image: 
         if key in wanted.setdefault(shard, {}):
             raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
         wanted[shard][key] = row
-    log(f"{len(rows)} labels; looking them up in {len(wanted)} shards")
+    log(f"{plural(len(rows), 'label')}; looking up in {plural(len(wanted), 'shard')}")
     names = sorted(wanted)
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         found = list(threads.map(lambda name: _scan(source, by_name[name], wanted[name], image), names))

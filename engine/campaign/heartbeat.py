@@ -199,8 +199,8 @@ def _require_mine(file: Location, run: dict[str, Any]) -> None:
 
 def _busy(file: Location, lock: Lock) -> BusyError:
     return BusyError(
-        f"{file}: vaal {lock['command']} is at work on this campaign, process {lock['pid']} on {lock['host']} since "
-        f"{lock['started_at'][:19]} UTC; wait for it, or stop it and run again"
+        f"{file}: another run ({lock['command']}) is at work on this campaign, process {lock['pid']} on {lock['host']} "
+        f"since {lock['started_at'][:19]} UTC; wait for it, or stop it and run again"
     )
 
 

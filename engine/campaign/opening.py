@@ -13,7 +13,7 @@ from engine.campaign.heartbeat import alone
 from engine.campaign.labels import read_labels
 from engine.campaign.stages import STAGES, Log
 from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results
-from engine.config.texts import parse_settings
+from engine.config.texts import parse_settings, plural
 from engine.config.toml import override, parse_campaign, to_toml
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import list_shards, read_shards, write_shards
@@ -36,7 +36,7 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
         raise ConfigError(f"{home}: has rounds of a campaign but no campaign.toml; restore that, or use another folder")
     patterns = patterns or config.pool.shards
     shards, root = list_shards(patterns, config.pool.root)
-    log(f"{len(shards)} shards, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
+    log(f"{plural(len(shards), 'shard')}, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
     # Written before the labels are looked up, so that a folder without write permission is reported at once.
     write_shards(home, shards)
     write_shards(home, import_labels(home, Location.of(labels), shards, config.image, log))

@@ -95,7 +95,7 @@ def test_a_run_that_is_alone_starts_at_once_and_leaves_nothing(home: Location) -
 def test_a_second_run_is_refused_while_the_first_lives_also_in_a_stage_of_its_round(home: Location) -> None:
     with alone(home, "round"), alone(home, "train"), ThreadPoolExecutor(1) as other:
         second = other.submit(lambda: alone(home, "ingest").__enter__())
-        with pytest.raises(BusyError, match=rf"running.json: vaal round is at work .* process {os.getpid()} on "):
+        with pytest.raises(BusyError, match=rf"running.json: another run \(round\) is at work .* {os.getpid()} on "):
             second.result()
     assert BusyError.exit_status == 5
     assert home.children() == {}
@@ -198,7 +198,7 @@ def test_every_command_that_writes_is_refused_while_another_run_is_at_work(
             command, *options = words
             result = CliRunner().invoke(app, [command, home, *options])
             assert (result.exit_code, result.stderr.count("error: ")) == (5, 1), result.output
-            assert "vaal score is at work on this campaign" in result.stderr
+            assert "another run (score) is at work on this campaign" in result.stderr
         assert CliRunner().invoke(app, ["status", home]).exit_code == 0
     finally:
         over.set()
