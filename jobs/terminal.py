@@ -56,7 +56,7 @@ def as_called(text: str) -> str:
 @cache
 def _program(called: str) -> str:
     script = Path(called)
-    if script.name == "__main__.py":
+    if script.parts[-2:] == ("jobs", "__main__.py"):
         return "python -m jobs"
     found = shutil.which("vaal")
     if script.name != "vaal" or (not script.is_absolute() and "/" not in called) or (found and script.samefile(found)):
