@@ -61,7 +61,7 @@ class State(TypedDict):
     errors: dict[str, int]
 
 
-class Beat(Sign, State):
+class Beat(State, Sign):
     """A sign of life of scoring."""
 
 
@@ -170,12 +170,16 @@ def read_heartbeat(file: Location) -> Beat | None:
 
 
 def _read(file: Location, kind: type[SomeSign]) -> SomeSign | None:
-    try:
-        return read_document(file, kind, "delete it")
-    except InputError:
-        if file.exists():
-            raise
-        return None
+    for is_again in (False, True):
+        try:
+            return read_document(file, kind, "delete it")
+        except InputError:
+            if not file.exists():
+                return None
+            # It may have appeared only after the look at it.
+            if is_again:
+                raise
+    raise AssertionError
 
 
 def _require_free(file: Location) -> None:

@@ -218,9 +218,10 @@ def _write_local(path: Path, source: BinaryIO) -> str:
 
 def _reason(error: Exception) -> str:
     """The error in one line, without the path, which the caller names."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return one_line(error)
+    text = (isinstance(error, OSError) and error.strerror) or one_line(error)
+    # Arrow's own texts repeat the path.
+    found = re.search(r"Detail: \[errno \d+\] (.+)$|path '.*' (is a directory)$", text)
+    return next(filter(None, found.groups())) if found else text
 
 
 _local_filesystem = cache(fs.LocalFileSystem)

@@ -211,7 +211,7 @@ def test_a_sign_of_life_that_is_damaged_or_foreign_is_named(file: Location) -> N
     with pytest.raises(InputError, match=r"progress.json: damaged, not valid JSON"):
         read_heartbeat(file)
     Path(file.path).write_text(json.dumps({"pid": 1}))
-    with pytest.raises(ConfigError, match=r"progress.json: host: missing"):
+    with pytest.raises(ConfigError, match=r"progress.json: shards: missing"):
         read_heartbeat(file)
 
 
