@@ -14,7 +14,7 @@ import pytest
 
 from engine.cluster import ray_session as module
 from engine.cluster import submission
-from engine.cluster.ray_session import _require_answer
+from engine.cluster.ray_session import _require_answer, usable_cpus
 from engine.errors import ConfigError, InputError
 from tests.conftest import MakeCampaign
 from tests.jobs.test_cli import refused
@@ -97,6 +97,8 @@ def test_a_temporary_folder_with_too_long_a_path_is_named(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("local_ray")
 def test_more_workers_than_cpus_are_refused_and_not_waited_for(make_campaign: MakeCampaign) -> None:
-    line = refused(2, "train", str(make_campaign().home), "--set", "train.batch_size=512", "--set", "train.workers=64")
-    assert "train.workers=64 is more than the " in line
-    assert "--set train.workers=" in line
+    home, num_cpus = str(make_campaign().home), max(2, usable_cpus())
+    settings = ("--set", "train.batch_size=512", "--set", f"train.workers={num_cpus + 1}")
+    line = refused(2, "train", home, *settings)
+    assert f"train.workers={num_cpus + 1} is more than the {num_cpus} CPUs of this machine" in line
+    assert f"--set train.workers={num_cpus}" in line
