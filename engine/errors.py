@@ -25,6 +25,12 @@ class InputError(VaalError):
     exit_status = 4
 
 
+class BusyError(VaalError):
+    """Another run is at work on this campaign."""
+
+    exit_status = 5
+
+
 class StorageError(VaalError):
     """The campaign's storage refused a write."""
 

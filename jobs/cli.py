@@ -2,8 +2,11 @@
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from jobs.demo import demo
 from jobs.ingest import ingest
@@ -12,7 +15,7 @@ from jobs.labels import labels
 from jobs.stages import export, report, score, select, train, whole_round
 from jobs.status import status
 from jobs.submit import submit
-from jobs.terminal import Outcome, as_command
+from jobs.terminal import Outcome, Terminal, as_command
 
 app = typer.Typer(
     name="vaal",
@@ -21,6 +24,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"vaal {version('vaal')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, help="Print the version.", callback=_version),
+    ] = False,
+) -> None:
+    """Variational adversarial active learning at web scale."""
+
+
 PAGES: dict[str, Callable[..., Outcome]] = {
     "demo": demo,
     "init": init,
@@ -58,6 +80,24 @@ def spread_pool(arguments: list[str]) -> list[str]:
     return spread
 
 
+def complete_explain(arguments: list[str]) -> list[str]:
+    """Turn `--explain ITEM_ID` into what the option parser knows: two words, the second of which is empty."""
+    if "--explain" not in arguments:
+        return arguments
+    place = arguments.index("--explain") + 2
+    is_alone = len(arguments) == place or (arguments[place : place + 1] and arguments[place].startswith("--"))
+    return [*arguments[:place], "", *arguments[place:]] if is_alone else arguments
+
+
 def main() -> None:
-    """The console script."""
-    app(args=spread_pool(sys.argv[1:]))
+    """The command line of this process. A usage error is one line, as every other error is."""
+    try:
+        status = app(args=complete_explain(spread_pool(sys.argv[1:])), standalone_mode=False)
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    except TyperException as error:
+        text = " ".join(error.format_message().replace("Value error, ", "").split())
+        if text:
+            Terminal(json=False).error(f"{text.removesuffix('.')}; see --help")
+        sys.exit(2)
+    sys.exit(status)

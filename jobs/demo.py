@@ -1,6 +1,5 @@
 """`vaal demo`: one whole round on a laptop."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -52,14 +51,14 @@ def _outcome(campaign: "Campaign", made: "DemoPool", answers: Path) -> Outcome:
     num_unlabelled = len(made.oracle) - read_labels(campaign.home)["round"].null_count
     share = sum(label in made.missing for label in made.oracle.values()) / num_unlabelled
     report = campaign.stage("report") / "report.html"
-    home, vaal = _shown(campaign.home.url), _shown(sys.argv[0])
+    home = _shown(campaign.home.url)
     facts = {
         "classes without a label": ", ".join(sorted(made.missing)),
         "picks from them": f"{hits} of {len(picks)} ({hits / len(picks):.0%})",
         "random picking gets": f"{share:.0%}",
         "picked images": selection,
         "report": report,
-        "next": f"{vaal} ingest {home} {_shown(str(answers))} && {vaal} round {home}",
+        "next": f"vaal ingest {home} {_shown(str(answers))} && vaal round {home}",
     }
     data = {
         "missing_classes": sorted(made.missing),

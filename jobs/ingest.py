@@ -20,6 +20,7 @@ def ingest(
 ) -> Outcome:
     """Add finished labels; the next round begins with them. Ingesting a file twice changes nothing."""
     from engine.campaign.handed_out import picked_items
+    from engine.campaign.heartbeat import alone
     from engine.campaign.opening import current_round, open_campaign
     from engine.handoff.answers import Rules
     from engine.handoff.answers import ingest as append
@@ -27,7 +28,8 @@ def ingest(
 
     opened = open_campaign(campaign, settings)
     picked, rules = picked_items(opened.home, opened.round + 1), Rules(opened.config.labels.classes, replace)
-    counts = append(opened.home, Location.of(file), source, picked, rules, screen.log)
+    with alone(opened.home, "ingest"):
+        counts = append(opened.home, Location.of(file), source, picked, rules, screen.log)
     is_any = counts.new + counts.repeated + counts.replaced
     facts = {
         "new labels": counts.new,

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from engine.campaign.stages import STAGES, stage_of
+from engine.config.texts import plural
 from jobs.terminal import CampaignArgument, Outcome, Terminal
 
 WORDS = {
@@ -24,9 +25,9 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
 
     state = read_status(open_campaign(campaign))
     pool = state["pool"]
-    items = "items not counted yet" if pool["items"] is None else f"{pool['items']:,} items"
+    items = "items not counted yet" if pool["items"] is None else plural(pool["items"], "item")
     facts = {
-        "pool": f"{pool['shards']:,} shards, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
+        "pool": f"{plural(pool['shards'], 'shard')}, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
         **_out(state["rounds"]),
         **_settings(state["rounds"][-1]["settings"]),

@@ -2,12 +2,15 @@
 
 import inspect
 import json as json_format
+import re
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import typer
@@ -42,6 +45,26 @@ else:
     VendorName = Literal[tuple(VENDORS)]
 
 
+_COMMAND = re.compile(r"(?<![\w/.=-])vaal (?=[a-z]+ ?)")
+
+
+def as_called(text: str) -> str:
+    """A text for a person, whose `vaal ...` commands begin as this program was called, so that they can be copied."""
+    return _COMMAND.sub(lambda _: f"{_program(sys.argv[0])} ", text)
+
+
+@cache
+def _program(called: str) -> str:
+    script = Path(called)
+    if script.parts[-2:] == ("jobs", "__main__.py"):
+        return "python -m jobs"
+    found = shutil.which("vaal")
+    if script.name != "vaal" or (not script.is_absolute() and "/" not in called) or (found and script.samefile(found)):
+        return "vaal"
+    here = Path.cwd()
+    return str(script.relative_to(here)) if script.is_relative_to(here) else called
+
+
 class Outcome(NamedTuple):
     """What a command made and where: a title and facts for a person, data for a program, and the exit status.
 
@@ -65,10 +88,10 @@ class Terminal:
 
     def log(self, line: str) -> None:
         """Print a line about the work in progress."""
-        self._log.print(f"[dim]{escape(line)}[/dim]")
+        self._log.print(f"[dim]{escape(as_called(line))}[/dim]")
 
     def error(self, line: str) -> None:
-        self._log.print(f"[bold red]error:[/bold red] {escape(line)}")
+        self._log.print(f"[bold red]error:[/bold red] {escape(as_called(line))}")
 
     def write(self, text: str) -> None:
         """Pass on the output of another program."""
@@ -86,7 +109,7 @@ class Terminal:
         width = max(map(len, outcome.facts), default=0)
         # Printed as lines and not as a table: a path that is cut or wrapped cannot be copied.
         for name, value in outcome.facts.items():
-            text = f"{value:,}" if isinstance(value, int) else str(value)
+            text = f"{value:,}" if isinstance(value, int) else as_called(str(value))
             self._out.print(f"  [dim]{escape(name.ljust(width))}[/dim]  {escape(text)}")
 
     def result(self, outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ from engine.campaign.labels import INITIAL, append_labels, check_classes, label_
 from engine.campaign.positions import SCAN_THREADS, Position, write_positions
 from engine.campaign.stages import Log
 from engine.config.options import CampaignConfig, ImageConfig
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
@@ -46,7 +47,7 @@ def import_labels(
         if key in wanted.setdefault(shard, {}):
             raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
         wanted[shard][key] = row
-    log(f"{len(rows)} labels; looking them up in {len(wanted)} shards")
+    log(f"{plural(len(rows), 'label')}; looking up in {plural(len(wanted), 'shard')}")
     names = sorted(wanted)
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         found = list(threads.map(lambda name: _scan(source, by_name[name], wanted[name], config.image), names))

@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 from engine.campaign.first_labels import import_labels
 from engine.campaign.folder import Campaign, read_overrides, round_home
 from engine.campaign.handed_out import completed, picked_items
+from engine.campaign.heartbeat import alone
 from engine.campaign.labels import labelled_items, read_snapshot
 from engine.campaign.manifests import Manifest, read_complete
 from engine.campaign.stages import STAGES, Log
 from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results, fields
-from engine.config.texts import parse_settings
+from engine.config.texts import parse_settings, plural
 from engine.config.toml import override, parse_campaign, to_toml
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import list_shards, read_shards, write_shards
@@ -27,15 +28,17 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
     """Make a campaign. `campaign.toml` is written last: without it, init has not happened.
 
     Raises:
-        ConfigError: the folder already holds a campaign.
+        ConfigError: the folder already holds a campaign, or the rounds of one.
         InputError: a shard or the label file is not what it should be; nothing usable is left behind.
     """
     home = Location.of(url)
     if (home / "campaign.toml").exists():
         raise ConfigError(f"{home}: already holds a campaign; use another folder, or continue: vaal round {home}")
+    if (home / "rounds").folders():
+        raise ConfigError(f"{home}: has rounds of a campaign but no campaign.toml; restore that, or use another folder")
     patterns = patterns or config.pool.shards
     shards, root = list_shards(patterns, config.pool.root)
-    log(f"{len(shards)} shards, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
+    log(f"{plural(len(shards), 'shard')}, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
     # Written before the labels are looked up, so that a folder without write permission is reported at once.
     write_shards(home, shards)
     write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
@@ -69,6 +72,7 @@ def open_campaign(
         InputError: there is no campaign, or no such round.
         ConfigError: a setting is unknown, wrong, or too late for this round; or campaign.toml was edited since stages
             were made with it.
+        BusyError: settings are given while another run is at work on the campaign.
     """
     home = Location.of(url)
     source = home / "campaign.toml"
@@ -145,7 +149,8 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
             )
     before = read_overrides(campaign.home, campaign.round)
     if {**before, **values} != before:
-        (campaign.round_home / "overrides.json").write_json({**before, **values})
+        with alone(campaign.home, "--set"):
+            (campaign.round_home / "overrides.json").write_json({**before, **values})
     return changed
 
 

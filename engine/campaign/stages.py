@@ -75,7 +75,11 @@ def stage_of(name: str) -> Stage:
 def run_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: Any) -> "Manifest":
     """Complete a stage by its command, or leave it alone where it is complete. Returns its manifest.
 
-    `options` are the stage's own: `force` of select, `vendor` of export. Raises what the stage raises.
+    `options` are the stage's own: `force` of select, `vendor` of export. Raises BusyError if another run is at work on
+    the campaign, and what the stage raises.
     """
-    manifest: Manifest = pkgutil.resolve_name(f"{stage_of(command).module}:{command}")(campaign, run, **options)
+    from engine.campaign.heartbeat import alone
+
+    with alone(campaign.home, command):
+        manifest: Manifest = pkgutil.resolve_name(f"{stage_of(command).module}:{command}")(campaign, run, **options)
     return manifest

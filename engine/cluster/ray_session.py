@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ import ray
 from engine.errors import ConfigError, InputError, StorageError, VaalError, one_line
 
 LOCAL = "local"
+ANSWER_SECONDS = 10.0
+"""A cluster that does not answer for so long is not there. Ray itself would ask for minutes."""
 OBJECT_STORE_BYTES = 1 << 30
 
 
@@ -22,7 +26,9 @@ def ray_session(address: str) -> Iterator[None]:
 
     `address` is "local", "auto", or a cluster's host:port. The output of workers stays in Ray's log files.
 
-    Raises InputError if no cluster answers at the address.
+    Raises:
+        InputError: no cluster answers at the address.
+        ConfigError: the address is none, or Ray cannot work in this environment.
     """
     if ray.is_initialized():
         yield
@@ -30,22 +36,19 @@ def ray_session(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    local: dict[str, Any] = {
-        "num_cpus": max(2, os.cpu_count() or 1),
-        "object_store_memory": OBJECT_STORE_BYTES,
-        # Parts of it outlive a killed driver and keep a core busy.
-        "include_dashboard": False,
-    }
     try:
+        if address != LOCAL:
+            _require_answer(address)
         with _silent_standard_error():
             # Without an address Ray would join a cluster that runs on this machine, so "local" is passed on.
-            options = local if address == LOCAL else {}
+            options = _local_options() if address == LOCAL else {}
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except VaalError:
+        raise
     except ConnectionError as error:
         raise InputError(f"--address {address}: no Ray cluster answers there: {one_line(error)}") from error
     except Exception as error:
-        # Ray has no class for the usual cause: its processes did not start in time.
-        raise VaalError(f"Ray did not start: {one_line(error)}; is this machine overloaded? Run it again") from error
+        raise _not_started(error) from error
     try:
         yield
     except (KeyboardInterrupt, StorageError):
@@ -56,6 +59,55 @@ def ray_session(address: str) -> Iterator[None]:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+def _local_options() -> dict[str, Any]:
+    return {
+        "num_cpus": max(2, usable_cpus()),
+        "object_store_memory": OBJECT_STORE_BYTES,
+        # Parts of it outlive a killed driver and keep a core busy.
+        "include_dashboard": False,
+    }
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may use: a batch system gives a job some of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _require_answer(address: str) -> None:
+    """Raises InputError if nothing at the address speaks Ray's protocol, ConfigError if it is no address."""
+    place = address
+    if address == "auto":
+        from ray._private.services import canonicalize_bootstrap_address
+
+        # Where Ray is about to look, which may be what a cluster that is no more has left behind.
+        place = canonicalize_bootstrap_address(address) or ""
+    host, _, port = place.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:]+]?", host) or not port.isdecimal():
+        raise ConfigError(f"--address {place}: expected local, auto, or a cluster's host:port")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
+            # The beginning of HTTP/2, to which a server of gRPC answers with its own settings.
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+            answer = connection.recv(4)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InputError(f"--address {place}: no Ray cluster answers there: {one_line(error)}") from error
+    if os.environ.get("RAY_USE_TLS", "0") == "0" and answer[3:] != b"\4":
+        raise InputError(f"--address {place}: what answers there is no Ray cluster; its own port is often 6379")
+
+
+def _not_started(error: Exception) -> VaalError:
+    """Ray has no class for the usual causes."""
+    text = one_line(error)
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
+    folder = os.environ.get(name, "/tmp")
+    if "AF_UNIX path length" in text:
+        return ConfigError(f"{name}={folder}: too long a path for Ray's sockets below it; export {name}=/tmp")
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename or folder
+        return VaalError(f"Ray did not start: {place}: {error.strerror}; mend that, or export RAY_TMPDIR=FOLDER")
+    return VaalError(f"Ray did not start: {text}; is this machine overloaded? Run it again")
 
 
 @contextmanager
@@ -85,6 +137,18 @@ def choose_device(device: str, num_workers: int, address: str) -> str:
     if device == "auto":
         return "cuda" if num_gpus >= num_workers else "cpu"
     return device
+
+
+def require_cpus(option: str, num_workers: int, address: str) -> None:
+    """Raises ConfigError if this machine, which cannot grow, has fewer CPUs than workers: Ray would wait for ever."""
+    if address != LOCAL:
+        return
+    num_cpus = int(ray.cluster_resources().get("CPU", 0))
+    if num_workers > num_cpus:
+        raise ConfigError(
+            f"{option}={num_workers} is more than the {num_cpus} CPUs of this machine; --set {option}={num_cpus}, or "
+            "run it on a cluster: --address HOST:PORT"
+        )
 
 
 def count_devices(device: str) -> int:

@@ -31,6 +31,11 @@ def explain(error: ValidationError, known: list[str]) -> str:
     return "; ".join(faults.values())
 
 
+def plural(number: int, word: str) -> str:
+    """A number with its word: "1 shard", "1,000 shards"."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The error for an option that does not exist, with the most similar one that does."""
     close = difflib.get_close_matches(key, known, n=1)
@@ -57,6 +62,6 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {setting}: expected key=value, for example --set train.epochs=3")
         try:
             values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             values[key.strip()] = text.strip()
     return values

@@ -41,7 +41,7 @@ def parse_campaign(content: bytes, source: str) -> CampaignConfig:
 def _parse(content: bytes, source: str, kind: type[VaalError]) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise kind(f"{source}: damaged, not valid TOML: {one_line(error)}; correct or restore it") from error
 
 

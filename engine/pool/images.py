@@ -103,7 +103,7 @@ def open_upright(data: bytes, side: int, image: ImageConfig) -> Image.Image:
     _check_bytes(data, image)
     if data.startswith(_JPEG):
         pixels, orientation = _read_jpeg(data, side, None, image)
-        return _turn(Image.fromarray(pixels.squeeze()), orientation)
+        return _turn(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), orientation)
     return _read_other(data, image)
 
 

@@ -3,6 +3,7 @@
 import posixpath
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
@@ -29,19 +30,26 @@ SHARDS_SCHEMA = pa.schema(
 def expand(patterns: list[str]) -> list[Location]:
     """Shard locations from paths, URLs, globs and brace ranges, sorted.
 
-    Raises InputError if a pattern matches nothing, or two patterns give the same shard.
+    Raises:
+        InputError: a pattern matches nothing or something that is no tar, or gives a shard that was given before.
+        ConfigError: a pattern has a brace without its partner.
     """
     import braceexpand
 
     found: list[Location] = []
     for pattern in patterns:
-        matched = [match for plain in braceexpand.braceexpand(pattern) for match in _glob(Location.of(plain))]
+        try:
+            plain = [Location.of(text) for text in braceexpand.braceexpand(pattern)]
+        except ValueError as error:
+            raise ConfigError(f"--pool {pattern}: a brace without its partner; escape it: '\\{{' or '\\}}'") from error
+        matched = [match for location in plain for match in _glob(location)]
         if not matched:
             raise InputError(f"--pool {pattern}: no shard matches; check the path, or quote the pattern")
         found.extend(matched)
     for location, count in Counter(found).items():
         if count > 1:
             raise InputError(f"--pool: {location} is listed {count} times; list each shard once")
+    _require_different_files(found)
     return sorted(found, key=str)
 
 
@@ -51,11 +59,30 @@ def _glob(location: Location) -> list[Location]:
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     scheme = location.url.removesuffix(location.path)
+    filesystem = ArrowFSWrapper(location.filesystem)
     try:
-        matches = ArrowFSWrapper(location.filesystem).glob(location.path)
+        # A folder may have a bracket in its name, so that is looked for first.
+        matches = filesystem.glob(location.path.replace("[", "[[]")) or filesystem.glob(location.path)
     except OSError as error:
         raise InputError(f"{location}: cannot be listed: {one_line(error)}") from error
+    others = [str(match) for match in matches if not str(match).lower().endswith(".tar")]
+    if others:
+        raise InputError(
+            f"--pool {location}: {len(others)} of {len(matches)} matches are no .tar, first {scheme}{others[0]}; give "
+            f"'{posixpath.dirname(location.url)}/*.tar', or name the shards without * and ?"
+        )
     return [Location(scheme + str(match)) for match in matches]
+
+
+def _require_different_files(locations: list[Location]) -> None:
+    """Raises InputError if two local paths lead to one file, by a link: its images would be in the pool twice."""
+    found: dict[tuple[int, int], Location] = {}
+    for location in locations:
+        if location.is_local and Path(location.path).is_file():
+            status = Path(location.path).stat()
+            first = found.setdefault((status.st_dev, status.st_ino), location)
+            if first != location:
+                raise InputError(f"--pool: {first} and {location} are the same file, by a link; list it once")
 
 
 def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
@@ -70,7 +97,7 @@ def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
     locations = expand(patterns)
     folder = Location.of(root).url if root else _common_folder(locations)
     for location in locations:
-        if not location.url.startswith(folder + "/"):
+        if not location.url.startswith(folder.rstrip("/") + "/"):
             raise ConfigError(f"pool.root={folder}: shard {location} is not below it")
     try:
         infos = locations[0].filesystem.get_file_info([location.path for location in locations])
@@ -81,7 +108,7 @@ def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
         marks = threads.map(_listed_mark, locations, infos)
         for location, info, mark in zip(locations, infos, marks, strict=True):
             _require_file(location, info)
-            name = location.url.removeprefix(folder + "/")
+            name = location.url.removeprefix(folder.rstrip("/") + "/")
             shards.append(new_version(Shard(name, location.url, info.size, mark, None, info.mtime_ns)))
     return sorted(shards), folder
 

@@ -6,6 +6,9 @@ from engine.errors import ConfigError, InputError
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
 
+_LINE = "\0line"
+"""No column of a user has this name."""
+
 
 def import_metadata(home: Location, source: Location, shards: list[str]) -> None:
     """Copy the table of a CSV, JSON-lines or Parquet file with a row for each shard; values are kept as text.
@@ -14,8 +17,8 @@ def import_metadata(home: Location, source: Location, shards: list[str]) -> None
     """
     found: dict[str, dict[str, str]] = {}
     known = set(shards)
-    for row in read_rows(source, ("shard",)):
-        line, shard = row.pop("line"), str(row.pop("shard"))
+    for row in read_rows(source, ("shard",), line_key=_LINE):
+        line, shard = row.pop(_LINE), str(row.pop("shard"))
         if shard not in known:
             raise InputError(f"{source}: line {line}: shard {shard!r} is not in the pool, whose first is {shards[0]!r}")
         if shard in found:

@@ -15,7 +15,7 @@ from engine.campaign.changes import look_again, outdated, refresh
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
 from engine.campaign.handed_out import completed
-from engine.campaign.heartbeat import beating, require_alone
+from engine.campaign.heartbeat import beating
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import QUIET, Log, Run
 from engine.cluster.ray_session import ray_session
@@ -48,7 +48,6 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     Raises:
         InputError: training is not complete, or storage cannot be read.
         NotAcceptableError: too many items are quarantined; all shards are committed, the stage is not complete.
-        VaalError: another run is scoring this campaign.
     """
     inputs = _inputs(campaign)
     if is_complete(campaign.stage("scores")):
@@ -56,7 +55,6 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
         if completed(campaign, "handoff") or not _is_outdated(campaign, manifest, inputs, run.log):
             return manifest
     heartbeat = campaign.stage("ledger") / "progress.json"
-    require_alone(heartbeat)
     plan = make_plan(campaign, inputs, run.log)
     device = ""
     tally = Tally(sum(shard.size_bytes for shard in plan.todo), len(plan.shards), plan.committed)

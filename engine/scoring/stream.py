@@ -14,7 +14,7 @@ import ray
 import ray.data
 
 from engine.campaign.folder import Campaign
-from engine.cluster.ray_session import choose_device, count_devices
+from engine.cluster.ray_session import choose_device, count_devices, require_cpus
 from engine.config.options import CampaignConfig
 from engine.pool.shard import Shard
 from engine.scoring.reading import Reading, read_chunks
@@ -35,6 +35,7 @@ def choose_actors(config: CampaignConfig, address: str) -> tuple[str, int]:
     workers, share = config.score.workers, config.score.gpus_per_worker
     device = choose_device(config.device, 1 if workers == "auto" else math.ceil(workers * share), address)
     if workers != "auto":
+        require_cpus("score.workers", workers, address)
         return device, workers
     return device, int(count_devices(device) / (share if device == "cuda" else 1))
 

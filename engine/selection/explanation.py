@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import pyarrow.compute as pc
+
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_values
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, read_committed, read_manifest, reason_of
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord
@@ -37,11 +40,20 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     return item | _of_the_rest(campaign, shard, key, manifest)
 
 
+def named(campaign: Campaign, item_id: str) -> tuple[str, str]:
+    """Shard and key of an item that was picked up to the campaign's round. Raises InputError if there is none."""
+    picked = picked_items(campaign.home, campaign.round + 1)
+    rows = picked.filter(pc.equal(picked["item_id"], item_id)).to_pylist()
+    if not rows:
+        raise InputError(f"--explain {item_id}: picked in no round up to {campaign.round}; give SHARD KEY")
+    return rows[0]["shard"], rows[0]["key"]
+
+
 def _of_pick(pick: Facts, manifest: SelectionManifest) -> Facts:
     names = ("rank", "item_id", "arm", "reason", "logit", "cluster", "group_size")
     why = f"rank {pick['rank']} of {manifest['counts']['picked']}: {pick['reason']}"
     if pick["group_size"] > 1:
-        why += f"; it stands for {pick['group_size'] - 1} duplicates"
+        why += f"; it stands for {plural(pick['group_size'] - 1, 'duplicate')}"
     if pick["displaced_key"] is not None:
         why += f"; by the logits alone {pick['displaced_shard']} {pick['displaced_key']} would be here"
     return {"outcome": "picked", **{name: pick[name] for name in names}, "why": why}

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,13 @@ from pyarrow import fs
 
 from engine.errors import ConfigError, InputError, StorageError, one_line
 
+SCHEMES = ("s3", "gs", "gcs")
+
+
+def masked(url: str) -> str:
+    """A URL that can be printed: without its user and password."""
+    return re.sub(r"://[^/]*@", "://***@", url)
+
 
 @dataclass(frozen=True)
 class Location:
@@ -32,9 +40,19 @@ class Location:
 
     @staticmethod
     def of(url: str) -> "Location":
-        """The location of what a user typed. A local path may be relative, begin with ~, or be a file:// URI."""
+        """The location of what a user typed. A local path may be relative, begin with ~, or be a file:// URI.
+
+        Raises ConfigError for an empty text, a scheme that is not read, or a URL with a password.
+        """
         url = url.removeprefix("file://")
-        if "://" in url:
+        if not url.strip():
+            raise ConfigError("an empty path; give a folder or file, s3:// or gs://")
+        scheme, has_scheme, rest = url.partition("://")
+        if has_scheme:
+            if scheme not in SCHEMES:
+                raise ConfigError(f"{masked(url)}: {scheme}:// is not read; use a local path, s3:// or gs://")
+            if "@" in rest.partition("/")[0]:
+                raise ConfigError(f"{masked(url)}: has a password; set AWS_* variables instead")
             return Location(url.rstrip("/"))
         return Location(os.path.normpath(Path(url).expanduser().absolute()))
 
@@ -209,9 +227,10 @@ def _write_local(path: Path, source: BinaryIO) -> str:
 
 def _reason(error: Exception) -> str:
     """The error in one line, without the path, which the caller names."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return one_line(error)
+    text = (isinstance(error, OSError) and error.strerror) or one_line(error)
+    # Arrow's own texts repeat the path.
+    found = re.search(r"Detail: \[errno \d+\] (.+)$|path '.*' (is a directory)$", text)
+    return next(filter(None, found.groups())) if found else text
 
 
 _local_filesystem = cache(fs.LocalFileSystem)

@@ -14,11 +14,15 @@ from engine.storage.location import Location
 from engine.tables.values import is_blank
 
 Row = dict[str, Any]
+_LINE = "\0line"
+"""The key of a row's line while it is read: no column has this name."""
 INTEGRAL = re.compile(r"[+-]?\d+\.0")
 
 
-def read_rows(source: Location, filled: tuple[str, ...], columns: tuple[str, ...] = ()) -> list[Row]:
-    """The rows of a CSV, JSON-lines or Parquet file, each with the key "line" added for error messages.
+def read_rows(
+    source: Location, filled: tuple[str, ...], columns: tuple[str, ...] = (), *, line_key: str = "line"
+) -> list[Row]:
+    """The rows of a CSV, JSON-lines or Parquet file, each with its line added as `line_key`, for error messages.
 
     Args:
         filled: columns that have a value in every row.
@@ -36,20 +40,22 @@ def read_rows(source: Location, filled: tuple[str, ...], columns: tuple[str, ...
         elif suffix == "parquet":
             table = _in_microseconds(source.read_table())
             names, rows = table.column_names, table.to_pylist()
-            rows = [{**row, "line": line} for line, row in enumerate(rows, 1)]
+            rows = [{**row, _LINE: line} for line, row in enumerate(rows, 1)]
         else:
             raise InputError(f"{source}: unknown format .{suffix}; give .csv, .jsonl or .parquet")
     except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
         raise InputError(f"{source}: not valid {suffix}: {error}") from error
     needed = (*filled, *columns)
     if missing := [name for name in needed if name not in names] if rows or suffix != "jsonl" else []:
-        found = [name for name in names if name != "line"]
+        found = [name for name in names if name != _LINE]
         why = f"no column {missing[0]!r} among {', '.join(map(repr, found)) or 'none'}; {_advice(missing[0], found)}"
         raise InputError(f"{source}: {why}every row needs {', '.join(needed)}")
     for row in rows:
         for name in filled:
             if is_blank(row.get(name)):
-                raise InputError(f"{source}: line {row['line']}: no {name!r}; every row needs {', '.join(filled)}")
+                raise InputError(f"{source}: line {row[_LINE]}: no {name!r}; every row needs {', '.join(filled)}")
+    for row in rows:
+        row[line_key] = row.pop(_LINE)
     return rows
 
 
@@ -68,7 +74,7 @@ def _csv_rows(source: Location, text: str) -> tuple[list[str], list[Row]]:
             continue
         if any(cells[len(names) :]):
             raise InputError(f"{source}: line {line}: {len(cells)} values for {len(names)} columns; quote commas")
-        rows.append({**dict.fromkeys(names), **dict(zip(names, cells, strict=False)), "line": line})
+        rows.append({**dict.fromkeys(names), **dict(zip(names, cells, strict=False)), _LINE: line})
     for name in names:
         _drop_points(rows, name)
     return names, rows
@@ -89,7 +95,7 @@ def _json_rows(source: Location, text: str) -> Iterator[Row]:
             row = json.loads(content)
             if not isinstance(row, dict):
                 raise InputError(f"{source}: line {line}: not an object with the names of columns: {content[:60]}")
-            yield {**row, "line": line}
+            yield {**row, _LINE: line}
 
 
 def _in_microseconds(table: pa.Table) -> pa.Table:

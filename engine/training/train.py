@@ -19,7 +19,7 @@ from engine.campaign.labels import read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
-from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session
+from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session, require_cpus
 from engine.config.options import result_values
 from engine.errors import VaalError
 from engine.models.diagnosis import summary
@@ -63,7 +63,9 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
 
     with ray_session(run.address):
         board = Board.remote()
-        device = choose_device(config.device, config.train.min_workers or config.train.workers, run.address)
+        least = config.train.min_workers or config.train.workers
+        require_cpus("train.min_workers" if config.train.min_workers else "train.workers", least, run.address)
+        device = choose_device(config.device, least, run.address)
         plan = plan._replace(device=device, board=board)
         with following(board, on_step, run.log):
             result = _fit(plan, folder / "checkpoint", run_name)

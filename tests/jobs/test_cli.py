@@ -100,6 +100,16 @@ def test_mistakes_at_init(tmp_path: Path, pool: DemoPool) -> None:
     assert "already holds a campaign" in refused(2, *init(tmp_path / "c", pool))
 
 
+def test_a_campaign_has_a_name_and_does_not_take_over_old_rounds(tmp_path: Path, pool: DemoPool) -> None:
+    assert "an empty path" in refused(2, "init", "", "--pool", pool.shards[0], "--labels", str(pool.labels))
+    (tmp_path / "c/rounds/000").mkdir(parents=True)
+    assert f"{tmp_path}/c: has rounds of a campaign but no campaign.toml" in refused(2, *init(tmp_path / "c", pool))
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["rounds"]
+    nested = tmp_path / "nested.toml"
+    nested.write_text("a=" + "[" * 100_000)
+    assert f"{nested}: damaged, not valid TOML" in refused(2, *init(tmp_path / "d", pool, "--config", str(nested)))
+
+
 def test_a_pool_of_one_image_leaves_nothing_to_pick(tmp_path: Path, pool: DemoPool) -> None:
     write_shards(tmp_path / "one", "one", iter([(np.zeros((8, 8), np.uint8), "0")]), items_per_shard=1)
     labels = tmp_path / "one.csv"

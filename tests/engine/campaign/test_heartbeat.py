@@ -7,19 +7,23 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from engine.campaign import heartbeat
-from engine.campaign.heartbeat import beating, is_living, read_heartbeat, require_alone
+from engine.campaign.heartbeat import LOCK_FILE, alone, beating, is_living, read_heartbeat
 from engine.campaign.status import status
-from engine.errors import ConfigError, InputError, VaalError
+from engine.errors import BusyError, ConfigError, InputError
 from engine.scoring.tally import Tally
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
+from jobs.cli import app
 from tests.conftest import MakeCampaign
 
 LEDGER = ShardRecord("a", "a.parquet", 10, 8, 2, "00", 99, "", {"decode/CutOff": 2})
@@ -29,6 +33,11 @@ LEDGER = ShardRecord("a", "a.parquet", 10, 8, 2, "00", 99, "", {"decode/CutOff":
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 0.6)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Location:
+    return Location(str(tmp_path / "campaign"))
 
 
 @pytest.fixture
@@ -68,42 +77,67 @@ def test_a_run_shows_how_far_it_is_until_it_ends(file: Location) -> None:
     assert not thread.is_alive()
 
 
-def test_a_run_that_is_alone_starts_at_once(file: Location) -> None:
-    require_alone(file)
-    with beating(file, Tally(1, 1, {}).state):
-        pass
-    require_alone(file)
+def lock_of(home: Location) -> dict[str, Any]:
+    """The lock of a run that is at work now."""
+    with alone(home, "score"):
+        return dict(json.loads((home / LOCK_FILE).read_bytes()))
 
 
-def test_a_second_run_exits_while_the_first_lives(file: Location) -> None:
-    with (
-        beating(file, Tally(1, 7, {}).state),
-        pytest.raises(VaalError, match=r"process \d+ on .* is scoring this campaign, 0 of 7"),
-    ):
-        require_alone(file)
+def test_a_run_that_is_alone_starts_at_once_and_leaves_nothing(home: Location) -> None:
+    started = time.monotonic()
+    for _ in range(2):
+        with alone(home, "train"), alone(home, "score"):
+            assert (home / LOCK_FILE).exists()
+        assert home.children() == {}
+    assert time.monotonic() - started < 0.5
+
+
+def test_a_second_run_is_refused_while_the_first_lives_also_in_a_stage_of_its_round(home: Location) -> None:
+    with alone(home, "round"), alone(home, "train"), ThreadPoolExecutor(1) as other:
+        second = other.submit(lambda: alone(home, "ingest").__enter__())
+        with pytest.raises(BusyError, match=rf"running.json: another run \(round\) is at work .* {os.getpid()} on "):
+            second.result()
+    assert BusyError.exit_status == 5
+    assert home.children() == {}
+
+
+def test_of_runs_that_start_at_the_same_moment_one_goes_on(home: Location) -> None:
+    barrier = threading.Barrier(4)
+
+    def run(number: int) -> bool:
+        barrier.wait()
+        try:
+            with alone(home, f"{number}"):
+                time.sleep(0.3)
+        except BusyError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(run, range(4))) == 1
+    assert home.children() == {}
 
 
 @pytest.mark.parametrize("lateness", [0.0, 0.5, 1.0, 1.5])
 @pytest.mark.parametrize("phase", [0.0, 0.3, 0.99])
 def test_a_run_whose_beats_come_late_or_are_lost_once_is_never_taken_for_dead(
-    file: Location, monkeypatch: pytest.MonkeyPatch, phase: float, lateness: float
+    home: Location, monkeypatch: pytest.MonkeyPatch, phase: float, lateness: float
 ) -> None:
     """`phase` and `lateness` are in beats: where between two beats the second run starts, how late the next beat is."""
     monkeypatch.undo()
-    with beating(file, Tally(1, 7, {}).state):
-        left = {**read_heartbeat(file), "host": "elsewhere"}
+    left = {**lock_of(home), "host": "elsewhere"}
     now, next_beat = 0.0, (1 - phase + lateness) * heartbeat.BEAT_SECONDS
 
     def sleep(seconds: float) -> None:
         nonlocal now
         now += seconds
         if now >= next_beat:
-            file.write_json({**left, "at": f"{datetime.fromtimestamp(now, UTC).isoformat()}"})
+            (home / LOCK_FILE).write_json({**left, "at": f"{datetime.fromtimestamp(now, UTC).isoformat()}"})
 
-    file.write_json(left)
+    (home / LOCK_FILE).write_json(left)
     monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
-    with pytest.raises(VaalError, match="on elsewhere is scoring this campaign"):
-        require_alone(file)
+    with pytest.raises(BusyError, match="on elsewhere since"), alone(home, "score"):
+        pass
     age = timedelta(seconds=(1 + lateness) * heartbeat.BEAT_SECONDS)
     assert is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
     # A dead run is not waited for for ever.
@@ -111,29 +145,65 @@ def test_a_run_whose_beats_come_late_or_are_lost_once_is_never_taken_for_dead(
     assert not is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
 
 
-def test_a_run_that_was_killed_here_is_known_to_be_dead(file: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_killed_here_is_known_to_be_dead(home: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    with beating(file, Tally(1, 1, {}).state):
-        left = read_heartbeat(file)
-    file.write_json({**left, "is_running": True, "pid": ended.pid})
-    assert not is_living(read_heartbeat(file))
+    left = {**lock_of(home), "pid": ended.pid}
+    (home / LOCK_FILE).write_json(left)
+    assert not is_living(left)
     monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 60.0)
     started = time.monotonic()
-    require_alone(file)
-    assert time.monotonic() - started < 5
+    with alone(home, "score"):
+        assert time.monotonic() - started < 5
 
 
 @pytest.mark.heavy
-def test_a_run_of_another_machine_is_dead_when_it_shows_no_sign_of_life(file: Location) -> None:
-    with beating(file, Tally(1, 1, {}).state):
-        left = read_heartbeat(file)
-    file.write_json({**left, "is_running": True, "host": "elsewhere"})
-    assert is_living(read_heartbeat(file))
+@pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"machine": "the same boot, another container"}])
+def test_a_run_of_another_machine_or_container_is_dead_when_it_shows_no_sign_of_life(
+    home: Location, other: dict[str, str]
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = {**lock_of(home), "pid": ended.pid, **other}
+    (home / LOCK_FILE).write_json(left)
+    assert is_living(left)
     started = time.monotonic()
-    require_alone(file)
-    assert time.monotonic() - started >= 0.6
-    assert not is_living(read_heartbeat(file))
+    with alone(home, "score"):
+        assert time.monotonic() - started >= 0.6
+    assert not is_living(left)
+
+
+def test_every_command_that_writes_is_refused_while_another_run_is_at_work(
+    make_campaign: MakeCampaign, tmp_path: Path
+) -> None:
+    campaign = make_campaign()
+    answers, home = tmp_path / "answers.csv", str(campaign.home)
+    answers.write_text("item_id,label\n")
+    before = {path for path in Path(home).rglob("*") if path.is_file()}
+    lock = {**lock_of(campaign.home), "host": "elsewhere"}
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(0.05):
+            (campaign.home / LOCK_FILE).write_json({**lock, "at": datetime.now(UTC).isoformat()})
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        for words in (
+            *([command] for command in ("train", "score", "select", "export", "report", "round")),
+            ["train", "--set", "train.max_steps=7"],
+            ["ingest", str(answers)],
+        ):
+            command, *options = words
+            result = CliRunner().invoke(app, [command, home, *options])
+            assert (result.exit_code, result.stderr.count("error: ")) == (5, 1), result.output
+            assert "another run (score) is at work on this campaign" in result.stderr
+        assert CliRunner().invoke(app, ["status", home]).exit_code == 0
+    finally:
+        over.set()
+        thread.join()
+    assert {path for path in Path(home).rglob("*") if path.is_file()} - before == {Path(home) / LOCK_FILE}
 
 
 def test_a_sign_of_life_that_is_damaged_or_foreign_is_named(file: Location) -> None:

@@ -140,6 +140,7 @@ def actors(bench: Bench, config: CampaignConfig) -> Any:
     """The scorers on a cluster of four GPUs."""
     bench.patch.setattr(stream, "choose_device", lambda device, *_: "cuda" if device == "auto" else device)
     bench.patch.setattr(stream, "count_devices", lambda _: 4)
+    bench.patch.setattr(stream, "require_cpus", lambda *_: None)
     return stream.choose_actors(config, "local")
 
 

@@ -9,9 +9,10 @@ import pytest
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items
 from engine.errors import ConfigError, InputError
-from engine.pool.metadata import read_strata
+from engine.pool.metadata import import_metadata, read_strata
 from engine.selection.select import select
 from engine.simulation.demo_pools import DemoPool
+from engine.storage.location import Location
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 
@@ -81,3 +82,10 @@ def test_a_table_that_does_not_fit_the_pool_is_refused_by_line(
 ) -> None:
     with pytest.raises(InputError, match=rf"facts.csv: {message}"):
         make_campaign(f"pool.metadata={table(tmp_path, rows)}")
+
+
+def test_a_column_may_be_named_line(tmp_path: Path) -> None:
+    file = tmp_path / "facts.csv"
+    file.write_text("shard,line\na.tar,north\nb.tar,south\n")
+    import_metadata(Location(str(tmp_path)), Location(str(file)), ["a.tar", "b.tar"])
+    assert read_strata(Location(str(tmp_path)), "line") == {"a.tar": "north", "b.tar": "south"}

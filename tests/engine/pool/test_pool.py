@@ -1,6 +1,7 @@
 """The shard manifest: every way to name shards, and every way to name them wrongly."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,65 @@ def test_a_wrong_pool_is_refused_by_name(folder: Path, patterns: list[str], mess
     (folder / "empty.tar").touch()
     with pytest.raises(InputError, match=message):
         list_shards([f"{folder}/{pattern}" for pattern in patterns], "")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("a/x-{00..01.tar", r"--pool .*\.tar: a brace without its partner"),
+        ("s3://KEY:SECRET@bucket/{0..1}.tar", r"^s3://\*\*\*@bucket/0.tar: has a password"),
+        ("hf://datasets/a/b/{0..1}.tar", "^hf://datasets/a/b/0.tar: hf:// is not read"),
+        ("abfss://c@a.dfs.core.windows.net/x.tar", "abfss:// is not read"),
+        ("https://example.org/x.tar", "https:// is not read"),
+        ("pipe:aws s3 cp s3://b/x.tar -", "is not read"),
+        ("", "an empty path"),
+    ],
+)
+def test_a_pattern_that_no_storage_has_is_refused(pattern: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        list_shards([pattern], "")
+    assert "SECRET" not in str(error.value)
+
+
+def test_shards_of_two_storages_are_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="no folder in common"):
+        list_shards([f"{folder}/a/x-00.tar", "s3://bucket/x-01.tar"], "")
+
+
+def test_a_glob_takes_tars_alone(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"1 of 2 matches are no .tar, first .*/b/notes.txt; give '.*/b/\*\.tar'"):
+        list_shards([f"{folder}/b/*"], "")
+    with pytest.raises(InputError, match=r"2 of 2 matches are no \.tar"):
+        list_shards([f"{folder}/*"], "")
+    (folder / "b/odd name").write_bytes(b"0123456789")
+    assert [shard.shard for shard in list_shards([f"{folder}/b/odd name"], "")[0]] == ["odd name"]
+
+
+def test_a_folder_may_have_a_bracket_in_its_name(folder: Path) -> None:
+    (folder / "a").rename(folder / "a[1]")
+    for pattern in ("a[1]/*.tar", "a[1]/x-{00..01}.tar", "a[1]/x-0?.tar"):
+        assert [shard.shard for shard in list_shards([f"{folder}/{pattern}"], "")[0]] == ["x-00.tar", "x-01.tar"]
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_the_same_shard_by_a_link_is_refused(folder: Path, link: Callable[[Path, Path], None]) -> None:
+    link(folder / "a/x-00.tar", folder / "a/y.tar")
+    with pytest.raises(InputError, match=r"a/x-00.tar and .*/a/y.tar are the same file"):
+        list_shards([f"{folder}/a/*.tar"], "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into the root folder")
+def test_a_pool_may_lie_in_the_root_folder(folder: Path) -> None:
+    file = Path(f"/{folder.name}-{os.getpid()}.tar")
+    file.write_bytes(b"0123456789")
+    try:
+        shards, root = list_shards([str(file), f"{folder}/a/x-00.tar"], "")
+    finally:
+        file.unlink()
+    assert root == "/"
+    assert {shard.shard: shard.url for shard in shards} == {
+        url.removeprefix("/"): url for url in (str(file), f"{folder}/a/x-00.tar")
+    }
 
 
 def test_no_pool_is_refused() -> None:

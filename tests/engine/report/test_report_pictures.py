@@ -180,3 +180,18 @@ def test_bars_show_the_kl_of_the_units_on_a_scale_that_noise_does_not_fill() -> 
     assert full > 0.4
     assert half == pytest.approx(full / 2, abs=0.02)
     assert collapsed < 0.03
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (40, 30)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
+def test_an_image_of_any_format_and_size_has_a_thumbnail_of_its_shape(
+    kind: str, mode: str, size: tuple[int, int]
+) -> None:
+    content = io.BytesIO()
+    Image.new(mode, size, 99 if mode == "L" else (90,) * len(mode)).convert(
+        "RGB" if mode == "CMYK" and kind in ("PNG", "GIF", "BMP") else mode
+    ).save(content, kind)
+    found = thumbnail(content.getvalue(), ImageConfig(suffixes=["gif", "bmp", "tif"]))
+    assert found.size == size
+    to_png(contact_sheet([found]))

@@ -72,3 +72,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"file/x: cannot be written"):
         (Location.of(str(tmp_path / "file")) / "x").write_bytes(b"")
+
+
+def test_an_error_names_the_path_once_and_without_the_librarys_words(tmp_path: Path) -> None:
+    for name, reason in (("absent", "No such file or directory"), (".", "is a directory")):
+        place = Location.of(f"{tmp_path}/{name}")
+        with pytest.raises(InputError) as caught:
+            place.read_bytes()
+        assert str(caught.value) == f"{place}: cannot be read: {reason}"

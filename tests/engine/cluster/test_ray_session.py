@@ -1,0 +1,104 @@
+"""The connection to Ray: what cannot work is one line with the right advice, at once and never an endless wait."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from engine.cluster import ray_session as module
+from engine.cluster import submission
+from engine.cluster.ray_session import _require_answer, usable_cpus
+from engine.errors import ConfigError, InputError
+from tests.conftest import MakeCampaign
+from tests.jobs.test_cli import refused
+from tests.servers import free_port
+
+REPOSITORY = Path(__file__).parents[3]
+START = (
+    "import os; os.cpu_count = lambda: 16\n"
+    "from engine.cluster.ray_session import ray_session\n"
+    "import ray\n"
+    "with ray_session('local'): print('CPU', int(ray.cluster_resources()['CPU']))"
+)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(submission, "ANSWER_SECONDS", 0.3)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes connections and never says a word."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """A server of HTTP/1."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_address_where_no_cluster_answers_is_named_at_once(silent: str, web: str) -> None:
+    started = time.monotonic()
+    for address in (silent, f"127.0.0.1:{free_port()}", "nowhere.invalid:6379"):
+        with pytest.raises(InputError, match=f"--address {address}: no Ray cluster answers there"):
+            _require_answer(address)
+    with pytest.raises(InputError, match=f"--address {web}: what answers there is no Ray cluster"):
+        _require_answer(web)
+    for address in ("nonsense", "ray://127.0.0.1:10001", "127.0.0.1:", "a b:1"):
+        with pytest.raises(ConfigError, match=f"--address {address}: expected local, auto, or"):
+            _require_answer(address)
+    assert time.monotonic() - started < 2
+
+
+def test_a_job_server_that_never_answers_is_named_at_once(silent: str) -> None:
+    with pytest.raises(InputError, match=f"--address http://{silent}: no Ray job server answers there"):
+        submission.run_job("true", f"http://{silent}", lambda _: None)
+    for address in (silent, "nonsense", "http://[bad"):
+        with pytest.raises(ConfigError, match=r"--address \S+: "):
+            submission.run_job("true", address, lambda _: None)
+
+
+def started(prefix: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    words = [*prefix, sys.executable, "-c", START]
+    environment = {**os.environ, **environment}
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=REPOSITORY, env=environment)
+
+
+@pytest.mark.heavy
+def test_a_private_ray_has_the_cpus_that_may_be_used() -> None:
+    assert started(["taskset", "-c", "0"]).stdout == "CPU 2\n"
+
+
+@pytest.mark.heavy
+def test_a_temporary_folder_with_too_long_a_path_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    ended = started([], TMPDIR=str(folder))
+    assert (
+        f"ConfigError: TMPDIR={folder}: too long a path for Ray's sockets below it; export TMPDIR=/tmp" in ended.stderr
+    )
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_more_workers_than_cpus_are_refused_and_not_waited_for(make_campaign: MakeCampaign) -> None:
+    home, num_cpus = str(make_campaign().home), max(2, usable_cpus())
+    settings = ("--set", "train.batch_size=512", "--set", f"train.workers={num_cpus + 1}")
+    line = refused(2, "train", home, *settings)
+    assert f"train.workers={num_cpus + 1} is more than the {num_cpus} CPUs of this machine" in line
+    assert f"--set train.workers={num_cpus}" in line

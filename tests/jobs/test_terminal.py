@@ -1,0 +1,95 @@
+"""What a person reads: errors of one line, commands that can be copied, and how to look back at a round."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from engine.config.texts import plural
+from jobs.cli import complete_explain
+from tests.conftest import MakeCampaign, pretend_trained
+from tests.fabricate import fabricate_scores
+from tests.jobs.test_cli import refused, vaal
+
+
+def ended(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(words, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+def test_a_usage_error_is_one_line_and_the_version_is_printed() -> None:
+    program = (sys.executable, "-m", "jobs")
+    for words, text in (
+        (["export", "c", "--to", "nobody"], "Invalid value for '--to': 'nobody' is not one of "),
+        (["status"], "Missing argument 'CAMPAIGN'"),
+        (["nonsense"], "No such command 'nonsense'"),
+    ):
+        found = ended(*program, *words)
+        assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1), found.stderr
+        assert found.stderr.startswith(f"error: {text}")
+    found = ended(*program, "--version")
+    assert (found.returncode, found.stdout) == (0, f"vaal {version('vaal')}\n")
+
+
+def test_printed_commands_begin_as_the_program_was_called(tmp_path: Path) -> None:
+    script = tmp_path / "bin/vaal"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\nfrom jobs.__main__ import main\nmain()\n")
+    script.chmod(0o755)
+    for words, shown in (
+        ((str(script),), "bin/vaal"),
+        (("bin/vaal",), "bin/vaal"),
+        ((sys.executable, "-m", "jobs"), "python -m jobs"),
+    ):
+        found = ended(*words, "status", "c", cwd=tmp_path)
+        assert found.stderr == (
+            f"error: {tmp_path}/c: no campaign here; make one: {shown} init {tmp_path}/c --pool URL --labels FILE\n"
+        )
+
+
+def test_an_interrupt_while_modules_load_is_one_line(tmp_path: Path) -> None:
+    # What importing a module does when Ctrl-C comes in the middle of it.
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from jobs.__main__ import main; main()"
+    found = ended(sys.executable, "-c", code)
+    assert (found.returncode, found.stderr.count("\n")) == (1, 1), found.stderr
+    assert found.stderr.startswith("error: interrupted")
+
+
+def test_one_of_a_thing_is_not_many() -> None:
+    assert [plural(number, "shard") for number in (0, 1, 2000)] == ["0 shards", "1 shard", "2,000 shards"]
+
+
+def test_a_new_round_that_has_only_begun_offers_to_look_back(make_campaign: MakeCampaign, tmp_path: Path) -> None:
+    campaign = make_campaign()
+    pretend_trained(campaign)
+    fabricate_scores(campaign, lambda _, keys: np.arange(len(keys), dtype=np.float32))
+    home = str(campaign.home)
+    assert vaal("select", home).exit_code == 0
+    pick = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()[0]
+    answers = tmp_path / "answers.csv"
+    answers.write_text(f"item_id,label\n{pick['item_id']},7\n")
+    assert vaal("export", home).exit_code == 0
+    assert vaal("ingest", home, str(answers)).exit_code == 0
+    for words in (["report", home], ["select", home, "--explain", pick["item_id"], ""]):
+        assert "look back: --round 0" in refused(4, *words)
+    shown = f"{pick['shard']} {pick['key']}: picked"
+    assert shown in vaal("select", home, "--explain", pick["item_id"], "", "--round", "0").stdout
+    assert "--explain nobody: picked in no round up to 0" in refused(
+        4, "select", home, "--explain", "nobody", "", "--round", "0"
+    )
+    for extra in (["--set", "select.budget=5"], ["--force"]):
+        assert "--explain: explains what was picked" in refused(
+            2, "select", home, "--explain", pick["shard"], pick["key"], *extra
+        )
+    assert "--round: only with --explain" in refused(2, "select", home, "--round", "0")
+
+
+def test_an_item_is_explained_by_its_id_alone() -> None:
+    assert complete_explain(["select", "c", "--explain", "id"]) == ["select", "c", "--explain", "id", ""]
+    assert complete_explain(["select", "--explain", "id", "--json", "c"])[2:4] == ["id", ""]
+    for unchanged in (["select", "c"], ["select", "--explain", "a.tar", "k", "c"], ["select", "c", "--explain"]):
+        assert complete_explain(unchanged) == unchanged
