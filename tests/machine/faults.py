@@ -1,0 +1,40 @@
+"""The faults of the product that the machine meets and lets pass. A row goes when its fault is repaired."""
+
+import re
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """`pattern` matches the text of the broken law, as `Broken` writes it; `what` says it in words."""
+
+    pattern: str
+    what: str
+
+
+_DAMAGED = r".*after:.*(halve|flip|delete) "
+KNOWN_FAULTS: dict[str, Fault] = {
+    "leftovers": Fault(
+        r"^a handoff holds one batch", "images of a replaced batch, or of a killed export, stay in the handoff's folder"
+    ),
+    "forgotten": Fault(
+        rf"^(nothing that is out is picked|sent once){_DAMAGED}",
+        "what is out is forgotten when a stage's folder or manifest is deleted or damaged",
+    ),
+    "damaged handoff": Fault(
+        r"^(right bytes in a handoff: \S+ is not the file of its task|done means done: export)" + _DAMAGED,
+        "export calls a complete handoff done without looking at its files",
+    ),
+    "remade": Fault(
+        r"^right bytes (under a label|in a handoff).*after:.*(reorder|replace)",
+        "a labelled or picked image is found by its position alone, although its shard was written again",
+    ),
+}
+
+
+class Broken(AssertionError):
+    """A law of the product is broken: "law: what happened [after: the disturbances so far]"."""
+
+
+def known_fault(text: str) -> str | None:
+    """The name of the known fault that this text shows; None for a new one."""
+    return next((name for name, fault in KNOWN_FAULTS.items() if re.search(fault.pattern, text, re.DOTALL)), None)
