@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Fault(NamedTuple):
-    """`pattern` matches the text of the broken law, as `Broken` writes it; `what` says it in words."""
+    """`pattern` matches the text of the broken law, as `BrokenLawError` writes it; `what` says it in words."""
 
     pattern: str
     what: str
@@ -17,12 +17,15 @@ KNOWN_FAULTS: dict[str, Fault] = {
         r"^a handoff holds one batch", "images of a replaced batch, or of a killed export, stay in the handoff's folder"
     ),
     "forgotten": Fault(
-        rf"^(nothing that is out is picked|sent once){_DAMAGED}",
+        rf"^(nothing that is out is picked|sent once|labels are taken.*never handed out){_DAMAGED}",
         "what is out is forgotten when a stage's folder or manifest is deleted or damaged",
     ),
     "damaged handoff": Fault(
         r"^(right bytes in a handoff: \S+ is not the file of its task|done means done: export)" + _DAMAGED,
         "export calls a complete handoff done without looking at its files",
+    ),
+    "advice without a campaign": Fault(
+        r"^advice is whole", "errors say 'run: vaal select' without the campaign, and that command ends with exit 2"
     ),
     "remade": Fault(
         r"^right bytes (under a label|in a handoff).*after:.*(reorder|replace)",
@@ -31,7 +34,7 @@ KNOWN_FAULTS: dict[str, Fault] = {
 }
 
 
-class Broken(AssertionError):
+class BrokenLawError(AssertionError):
     """A law of the product is broken: "law: what happened [after: the disturbances so far]"."""
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.pool.identity import content_hash, item_id_of
-from tests.machine.faults import Broken
+from tests.machine.faults import BrokenLawError
 from tests.machine.product import Done, logit_of
 from tests.machine.tiny_pool import SIDE, Item, TinyPool
 
@@ -33,9 +33,9 @@ class Truth:
     batches: list[dict[str, str]] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
 
-    def broken(self, law: str, what: str) -> Broken:
+    def broken(self, law: str, what: str) -> BrokenLawError:
         text = what.replace(str(self.home.parent), "...")
-        return Broken(f"{law}: {text} [after: {', '.join(sorted(set(self.after))) or 'nothing'}]")
+        return BrokenLawError(f"{law}: {text} [after: {', '.join(sorted(set(self.after))) or 'nothing'}]")
 
     def item_of(self, item_id: str) -> Item:
         return next((item for item in self.pool.items() if item_id_of(*item, SALT) == item_id), ("unknown", item_id))
@@ -61,7 +61,7 @@ def label_of(content: str) -> str:
 def check_done(truth: Truth, arguments: tuple[str, ...], done: Done) -> None:
     """A command ends with a known status and, where that is not 0, with one line of error."""
     command = " ".join(arguments)
-    if isinstance(done.exception, Broken):
+    if isinstance(done.exception, BrokenLawError):
         raise done.exception
     if done.exception is not None:
         trace, place = done.exception.__traceback__, ""
@@ -186,6 +186,6 @@ def check_sent(truth: Truth, folder: Path, vendor: str) -> None:
         if twice := batch.keys() & earlier.keys():
             raise truth.broken("sent once", f"{[truth.item_of(batch[c]) for c in sorted(twice)]} in two batches")
     truth.batches.append(batch)
-    files = {path.name for path in (handoff / "images").iterdir()}
+    files = {path.name for path in (handoff / "images").glob("*")}
     if extra := files - {Path(task["file"]).name for task in tasks}:
         raise truth.broken("a handoff holds one batch", f"{len(extra)} images beside the {len(tasks)} of the tasks")

@@ -13,15 +13,24 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from engine.handoff import VENDORS
 from tests.machine import laws
-from tests.machine.faults import Broken, known_fault
+from tests.machine.faults import BrokenLawError, known_fault
 from tests.machine.laws import SALT, Truth, label_of
 from tests.machine.product import Done, Product
-from tests.machine.tiny_pool import NUM_SHARDS, SIDE, TinyPool
+from tests.machine.tiny_pool import NUM_ITEMS, NUM_SHARDS, SIDE, TinyPool
 
-BUDGET = 4
+BUDGET, MOST_IN_A_BATCH = 4, 5
 MOST_ADVICE = 12
 """Commands that may be needed to complete a round by following advice."""
-COMMANDS = [("round",), ("train",), ("score",), ("select",), ("select", "--force"), ("export",), ("report",), ("status",)]
+COMMANDS = [
+    ("round",),
+    ("train",),
+    ("score",),
+    ("select",),
+    ("select", "--force"),
+    ("export",),
+    ("report",),
+    ("status",),
+]
 SETTINGS = [
     "select.budget=3", "select.budget=4", "select.budget=5", "select.diversity=none", "select.diversity=k_center",
     "select.duplicates=off", "select.duplicates=near", "select.control_fraction=0", "select.control_fraction=0.5",
@@ -103,13 +112,21 @@ class Machine(RuleBasedStateMachine):
         Machine.steps += 1
         try:
             step()
-        except Broken as broken:
+        except BrokenLawError as broken:
             name = known_fault(str(broken))
             if name is None and self.survey is None:
                 raise
             found, key = (Machine.met, name) if name or self.survey is None else (self.survey, str(broken))
             found[key] = found.get(key, 0) + 1
             self.begin()
+
+    def note(self, law: str, what: str) -> None:
+        """Report a broken law that need not end the campaign."""
+        broken = self.truth.broken(law, what)
+        name = known_fault(str(broken))
+        if name is None:
+            raise broken
+        Machine.met[name] = Machine.met.get(name, 0) + 1
 
     # The rules.
 
@@ -137,6 +154,14 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def advice_is_followed(self) -> None:
         self.lawful(self.follow_advice)
+
+    @rule(seed=numbers)
+    def a_round_passes(self, seed: int) -> None:
+        def step() -> None:
+            self.follow_advice()
+            self.ingest(1.0, seed)
+
+        self.lawful(step)
 
     @rule(command=commands, at=st.integers(0, 40))
     def killed_at_a_write(self, command: tuple[str, ...], at: int) -> None:
@@ -166,7 +191,11 @@ class Machine(RuleBasedStateMachine):
 
         self.lawful(step)
 
-    @rule(shard=shards, how=st.sampled_from(["touch", "reorder", "replace", "replace unseen", "cut", "mend"]), seed=numbers)
+    @rule(
+        shard=shards,
+        how=st.sampled_from(["touch", "reorder", "replace", "replace unseen", "cut", "mend"]),
+        seed=numbers,
+    )
     def a_shard_changes(self, shard: str, how: str, seed: int) -> None:
         pool, key = self.truth.pool, f"{seed % 12:02d}"
         self.truth.after.append(f"{how} a shard")
@@ -257,6 +286,10 @@ class Machine(RuleBasedStateMachine):
 
     def follow_advice(self) -> None:
         """Do what status says next, and what errors say, until the round is complete."""
+        taken = {*self.truth.labels, *(self.truth.item_of(i) for batch in self.truth.batches for i in batch.values())}
+        if len(taken) + MOST_IN_A_BATCH > NUM_SHARDS * NUM_ITEMS:
+            # A pool in which nothing is left has no further rounds.
+            self.begin()
         extra: list[str] = []
         words = ["status"]
         history = []
@@ -288,6 +321,8 @@ class Machine(RuleBasedStateMachine):
     def mend(self, error: str, words: list[str], extra: list[str]) -> tuple[list[str], list[str]]:
         """The next command by the advice in an error, after doing by hand what it says; none without advice."""
         if command := re.search(r"vaal (\w+)((?: --?\w+)*)( /\S+)?", error):
+            if not command[3]:
+                self.note("advice is whole", error)
             return [command[1], *command[2].split()], []
         if setting := re.search(r"--set (\S+=\w+)", error):
             return words, ["--set", setting[1]]
