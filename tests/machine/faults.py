@@ -27,6 +27,10 @@ KNOWN_FAULTS: dict[str, Fault] = {
     "advice without a campaign": Fault(
         r"^advice is whole", "errors say 'run: vaal select' without the campaign, and that command ends with exit 2"
     ),
+    "missing file without advice": Fault(
+        r"^advice leads on:.*cannot be read:[^;]*No such file[^;]*\[after",
+        "a committed file that was deleted ends in an error that does not say what to do",
+    ),
     "remade": Fault(
         r"^right bytes (under a label|in a handoff).*after:.*(reorder|replace)",
         "a labelled or picked image is found by its position alone, although its shard was written again",

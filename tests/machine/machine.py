@@ -320,21 +320,18 @@ class Machine(RuleBasedStateMachine):
 
     def mend(self, error: str, words: list[str], extra: list[str]) -> tuple[list[str], list[str]]:
         """The next command by the advice in an error, after doing by hand what it says; none without advice."""
+        if to_delete := re.search(r"delete (it|/\S+)(?: and (/\S+))?", error):
+            first = str(self.named(error)) if to_delete[1] == "it" else to_delete[1]
+            for path in (first, to_delete[2] or first):
+                Path(path.rstrip(",;")).unlink(missing_ok=True)
         if command := re.search(r"vaal (\w+)((?: --?\w+)*)( /\S+)?", error):
             if not command[3]:
                 self.note("advice is whole", error)
             return [command[1], *command[2].split()], []
         if setting := re.search(r"--set (\S+=\w+)", error):
             return words, ["--set", setting[1]]
-        if file := re.search(r"delete (/\S+)", error):
-            Path(file[1].rstrip(",;")).unlink(missing_ok=True)
-            return words, extra
-        if "delete it" in error:
-            self.named(error).unlink(missing_ok=True)
-            return words, extra
-        if "restore" in error:
-            return (words, extra) if self.restore(error) else ([], [])
-        return ([], [])
+        is_mended = ("restore" in error and self.restore(error)) or to_delete or "run again" in error
+        return (words, extra) if is_mended else ([], [])
 
     def named(self, error: str) -> Path:
         """The file or folder that an error begins with."""
