@@ -28,7 +28,7 @@ KNOWN_FAULTS: dict[str, Fault] = {
         r"^advice is whole", "errors say 'run: vaal select' without the campaign, and that command ends with exit 2"
     ),
     "missing file without advice": Fault(
-        r"^advice leads on:.*cannot be read:[^;]*No such file[^;]*\[after",
+        r"^advice leads on:.*cannot be read:.*No such file.*\[after",
         "a committed file that was deleted ends in an error that does not say what to do",
     ),
     "remade": Fault(
