@@ -3,6 +3,7 @@
 PYTHON ?= python3
 POOL ?= digits
 BENCH ?= large
+STEPS ?= 10000
 BENCHES ?= score_throughput score_memory driver_cost resume_planning decoding reduction duplicates diversifiers \
 	step_overhead input_stall zero_memory signal_auc
 VENV := .venv
@@ -13,7 +14,7 @@ UV_VERSION := 0.13.8
 export UV_HTTP_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow check fix bench constraints clean
+.PHONY: help setup demo test test-fast test-slow machine check fix bench constraints clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +40,9 @@ test-fast: $(READY) ## Run the tests that start no Ray, no other process, no tra
 
 test-slow: $(READY) ## Run the tests that take minutes, or those of them that match ONLY.
 	$(BIN)/python -m pytest -m slow -k "$(ONLY)"
+
+machine: $(READY) ## Attack the product with random commands and disturbances; run again to continue (STEPS=10000).
+	$(BIN)/python -m tests.machine $(STEPS)
 
 check: $(READY) ## Check format, lint, types and layers.
 	$(BIN)/ruff format --check .

@@ -1,0 +1,183 @@
+"""The customer: a tiny campaign, the commands that are run on it, the answers that come back, the advice followed."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import ClassVar
+
+from tests.machine import laws
+from tests.machine.faults import known_fault
+from tests.machine.laws import SALT, Truth, label_of
+from tests.machine.product import Done, Product
+from tests.machine.tiny_pool import NUM_ITEMS, NUM_SHARDS, SIDE, TinyPool
+
+BUDGET, MOST_IN_A_BATCH = 4, 5
+MOST_ADVICE = 12
+"""Commands that may be needed to complete a round by following advice."""
+
+
+class Customer:
+    """Runs commands, and checks all laws after each one."""
+
+    met: ClassVar[dict[str, int]] = {}
+    """How often each known fault was met."""
+    product: Product
+    scratch: Path
+    num_begun = 0
+
+    def begin(self) -> None:
+        """A new campaign: two labels in each shard."""
+        self.num_begun += 1
+        folder = self.scratch / str(self.num_begun)
+        pool = TinyPool(folder / "pool")
+        self.truth = Truth(folder / "campaign", pool)
+        self.damaged: dict[Path, bytes] = {}
+        chosen = [item for item in pool.items() if item[1] in ("00", "05")]
+        self.truth.labels = {item: (label_of(pool.content(item)), pool.content(item)) for item in chosen}
+        with (folder / "labels.csv").open("w") as file:
+            csv.writer(file).writerows([("shard", "key", "label"), *((*i, v[0]) for i, v in self.truth.labels.items())])
+        settings = [f"image.size={SIDE}", f"select.budget={BUDGET}", f"salt={SALT}"]
+        extra = [word for setting in settings for word in ("--set", setting)]
+        labels, shards = str(folder / "labels.csv"), str(folder / "pool/*.tar")
+        done = self.product.run("init", str(self.truth.home), "--pool", shards, "--labels", labels, *extra)
+        assert done.status == 0, (done.err, done.exception)
+
+    def vaal(self, command: str, *rest: str) -> Done:
+        """Run a command on the campaign, and check all laws after it."""
+        arguments = (command, str(self.truth.home), *rest)
+        done = self.product.run(*arguments)
+        self.check(arguments, done)
+        return done
+
+    def check(self, arguments: tuple[str, ...], done: Done) -> None:
+        truth, command = self.truth, arguments[0]
+        laws.check_done(truth, arguments, done)
+        laws.check_files(truth)
+        if done.status or command in ("ingest", "status"):
+            return
+        folder = truth.rounds()[-1]
+        is_first = not any((folder / later / "manifest.json").exists() for later in ("selection",))
+        if command == "score" and is_first and not self.damaged and not truth.pool.cut_shards:
+            laws.check_scores(truth, folder)
+        if command == "select" and not list(folder.glob("handoff/*/manifest.json")):
+            laws.check_fresh_selection(truth, folder)
+        if command in ("export", "round"):
+            vendor = arguments[arguments.index("--to") + 1] if "--to" in arguments else "generic"
+            laws.check_sent(truth, folder, vendor)
+
+    def note(self, law: str, what: str) -> None:
+        """Report a broken law that need not end the campaign."""
+        broken = self.truth.broken(law, what)
+        name = known_fault(str(broken))
+        if name is None:
+            raise broken
+        Customer.met[name] = Customer.met.get(name, 0) + 1
+
+    def answers(self, rows: list[tuple[str, str]], head: tuple[str, ...] = ("item_id", "label")) -> str:
+        file = self.truth.home.parent / "answers.csv"
+        with file.open("w") as out:
+            csv.writer(out).writerows([head, *rows])
+        return str(file)
+
+    def ingest(self, share: float, seed: int) -> None:
+        truth = self.truth
+        sent = [(item_id, content) for batch in truth.batches for content, item_id in batch.items()]
+        sent = [pair for number, pair in enumerate(sent) if share == 1 or (number * 7 + seed) % 2]
+        if not sent:
+            return
+        file = self.answers([(item_id, label_of(content)) for item_id, content in sent])
+        before = dict(truth.labels)
+        given = {truth.item_of(item_id): (label_of(content), content) for item_id, content in sent}
+        truth.labels = given | truth.labels
+        done = self.product.run("ingest", str(truth.home), file)
+        if done.status:
+            truth.labels = before
+            self.check(("ingest",), done)
+            if not self.damaged:
+                raise truth.broken("labels are taken", done.err)
+            return
+        self.check(("ingest",), done)
+        self.ingest_again(file)
+
+    def ingest_again(self, file: str) -> None:
+        files = {path: path.read_bytes() for path in (self.truth.home / "labels").iterdir()}
+        again = json.loads(self.vaal("ingest", file, "--json").out)
+        if again["new"] or files != {path: path.read_bytes() for path in (self.truth.home / "labels").iterdir()}:
+            raise self.truth.broken("ingested twice is once", str(again))
+
+    def ingest_wrong(self, wrong: str) -> None:
+        known = [(i, content) for batch in self.truth.batches for content, i in batch.items()]
+        known = [(i, content) for i, content in known if self.truth.item_of(i) in self.truth.labels]
+        if wrong == "other label" and not known:
+            return
+        file = {
+            "unknown item": lambda: self.answers([("0" * 32, "class 1")]),
+            "other label": lambda: self.answers([(known[0][0], "another")]),
+            "no column": lambda: self.answers([("0" * 32, "x")], ("item", "label")),
+        }[wrong]()
+        if self.vaal("ingest", file).status == 0:
+            raise self.truth.broken("wrong answers are refused", wrong)
+
+    def follow_advice(self) -> None:
+        """Do what status says next, and what errors say, until the round is complete."""
+        taken = {*self.truth.labels, *(self.truth.item_of(i) for batch in self.truth.batches for i in batch.values())}
+        if len(taken) + MOST_IN_A_BATCH > NUM_SHARDS * NUM_ITEMS:
+            # A pool in which nothing is left has no further rounds.
+            self.begin()
+        extra: list[str] = []
+        words = ["status"]
+        history = []
+        for _ in range(MOST_ADVICE):
+            done = self.vaal(words[0], *words[1:], *extra)
+            history.append(f"{' '.join([*words, *extra])} -> {done.err.splitlines()[-1:] if done.status else 'done'}")
+            if done.status == 0:
+                advice = self.next_of(done)
+                if advice == ["ingest"]:
+                    return
+                words, extra = advice, []
+            else:
+                words, extra = self.mend(done.err.splitlines()[-1], words, extra)
+                if not words:
+                    break
+        raise self.truth.broken("advice leads on", "; ".join(history[-4:]))
+
+    def next_of(self, done: Done) -> list[str]:
+        """The command after "next"; without one, what status says."""
+        found = re.search(r"^\s*next\s+vaal (\w+) (.*)$", done.out, re.MULTILINE)
+        if not found:
+            return ["status"]
+        home = str(self.truth.home)
+        rest = found[2].split()
+        if not rest or rest[0] != home:
+            raise self.truth.broken("advice is whole", found[0])
+        return [found[1]] if found[1] == "ingest" else [found[1], *rest[1:]]
+
+    def mend(self, error: str, words: list[str], extra: list[str]) -> tuple[list[str], list[str]]:
+        """The next command by the advice in an error, after doing by hand what it says; none without advice."""
+        if to_delete := re.search(r"delete (it|/\S+)(?: and (/\S+))?", error):
+            first = str(self.named(error)) if to_delete[1] == "it" else to_delete[1]
+            for path in (first, to_delete[2] or first):
+                Path(path.rstrip(",;")).unlink(missing_ok=True)
+        if command := re.search(r"vaal (\w+)((?: --?\w+)*)( /\S+)?", error):
+            if not command[3]:
+                self.note("advice is whole", error)
+            return [command[1], *command[2].split()], []
+        if setting := re.search(r"--set (\S+=\w+)", error):
+            return words, ["--set", setting[1]]
+        is_mended = ("restore" in error and self.restore(error)) or to_delete or "run again" in error
+        return (words, extra) if is_mended else ([], [])
+
+    def named(self, error: str) -> Path:
+        """The file or folder that an error begins with."""
+        return Path(error.removeprefix("error:").split()[0].rstrip(":"))
+
+    def restore(self, error: str) -> bool:
+        """Put back from a copy what the error names: a file of the campaign, or a shard."""
+        path = self.named(error)
+        if path in self.damaged:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.damaged.pop(path))
+            return True
+        moment = re.search(r"mtime:(\d+)", error)
+        return path.parent == self.truth.pool.folder and bool(moment) and self.truth.pool.restore(path.name, moment[1])

@@ -1,0 +1,47 @@
+"""The faults of the product that the machine meets and lets pass. A row goes when its fault is repaired."""
+
+import re
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """`pattern` matches the text of the broken law, as `BrokenLawError` writes it; `what` says it in words."""
+
+    pattern: str
+    what: str
+
+
+_DAMAGED = r".*after:.*(halve|flip|delete) "
+KNOWN_FAULTS: dict[str, Fault] = {
+    "leftovers": Fault(
+        r"^a handoff holds one batch", "images of a replaced batch, or of a killed export, stay in the handoff's folder"
+    ),
+    "forgotten": Fault(
+        rf"^(nothing that is out is picked|sent once|labels are taken.*never handed out){_DAMAGED}",
+        "what is out is forgotten when a stage's folder or manifest is deleted or damaged",
+    ),
+    "damaged handoff": Fault(
+        r"^(right bytes in a handoff: \S+ is not the file of its task|done means done: export)" + _DAMAGED,
+        "export calls a complete handoff done without looking at its files",
+    ),
+    "advice without a campaign": Fault(
+        r"^advice is whole", "errors say 'run: vaal select' without the campaign, and that command ends with exit 2"
+    ),
+    "missing file without advice": Fault(
+        r"^advice leads on:.*cannot be read:.*No such file.*\[after",
+        "a committed file that was deleted ends in an error that does not say what to do",
+    ),
+    "remade": Fault(
+        r"^right bytes (under a label|in a handoff).*after:.*(reorder|replace)",
+        "a labelled or picked image is found by its position alone, although its shard was written again",
+    ),
+}
+
+
+class BrokenLawError(AssertionError):
+    """A law of the product is broken: "law: what happened [after: the disturbances so far]"."""
+
+
+def known_fault(text: str) -> str | None:
+    """The name of the known fault that this text shows; None for a new one."""
+    return next((name for name, fault in KNOWN_FAULTS.items() if re.search(fault.pattern, text, re.DOTALL)), None)

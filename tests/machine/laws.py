@@ -1,0 +1,191 @@
+"""The laws, checked on the files of a campaign after every step, against what the machine knows to be true."""
+
+import csv
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.pool.identity import content_hash, item_id_of
+from tests.machine.faults import BrokenLawError
+from tests.machine.product import Done, logit_of
+from tests.machine.tiny_pool import SIDE, Item, TinyPool
+
+SALT = "1f" * 16
+
+
+@dataclass
+class Truth:
+    """What happened so far, as the customer knows it. Images are named by the hash of their files.
+
+    `labels`: label and image of every labelled item. `batches`: for every batch that was sent, in order, the item_id
+    of each image. `after`: the disturbances so far.
+    """
+
+    home: Path
+    pool: TinyPool
+    labels: dict[Item, tuple[str, str]] = field(default_factory=dict)
+    batches: list[dict[str, str]] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+
+    def broken(self, law: str, what: str) -> BrokenLawError:
+        text = what.replace(str(self.home.parent), "...")
+        return BrokenLawError(f"{law}: {text} [after: {', '.join(sorted(set(self.after))) or 'nothing'}]")
+
+    def item_of(self, item_id: str) -> Item:
+        return next((item for item in self.pool.items() if item_id_of(*item, SALT) == item_id), ("unknown", item_id))
+
+    def rounds(self) -> list[Path]:
+        return sorted((self.home / "rounds").glob("*"))
+
+
+def rows_of(folder: Path, *columns: str) -> list[dict[str, Any]]:
+    """The rows of all Parquet files in a folder that are not damaged."""
+    rows = []
+    for file in sorted(folder.glob("[!.]*.parquet")):
+        with suppress(OSError, pa.ArrowException):
+            rows += pq.read_table(file, columns=list(columns) or None).to_pylist()
+    return rows
+
+
+def label_of(content: str) -> str:
+    """The right label of an image."""
+    return f"class {int(content[-2:], 16) % 3}"
+
+
+def check_done(truth: Truth, arguments: tuple[str, ...], done: Done) -> None:
+    """A command ends with a known status and, where that is not 0, with one line of error."""
+    command = " ".join(arguments)
+    if isinstance(done.exception, BrokenLawError):
+        raise done.exception
+    if done.exception is not None:
+        trace, place = done.exception.__traceback__, ""
+        while trace:
+            code = trace.tb_frame.f_code
+            place, trace = f"{Path(code.co_filename).name}:{code.co_name}", trace.tb_next
+        raise truth.broken("traceback", f"vaal {command}: {type(done.exception).__name__} in {place}: {done.exception}")
+    if done.status not in range(6):
+        raise truth.broken("exit status", f"vaal {command}: {done.status}")
+    errors = [line for line in done.err.splitlines() if line.startswith("error:")]
+    if done.status and (len(errors) != 1 or done.err.splitlines()[-1:] != errors):
+        raise truth.broken("one line", f"vaal {command}: exit {done.status}: {done.err!r}")
+
+
+def check_files(truth: Truth) -> None:
+    """What must be true of the campaign's files whatever happened."""
+    check_labels(truth)
+    for folder in truth.rounds():
+        check_selection(truth, folder)
+
+
+def check_labels(truth: Truth) -> None:
+    """No label is lost, and none is another one than was given."""
+    found = {}
+    for row in rows_of(truth.home / "labels"):
+        found[row["shard"], row["key"]] = row["label"]
+    for item, (label, _) in truth.labels.items():
+        if found.get(item) != label:
+            raise truth.broken("labels are kept", f"{item} was given {label!r}, found {found.get(item)!r}")
+    if extra := found.keys() - truth.labels.keys():
+        raise truth.broken("labels are kept", f"never given: {sorted(extra)}")
+
+
+def check_trained(truth: Truth, seen: list[tuple[str, str, Any]]) -> None:
+    """Training sees every labelled image under its label: (shard, key, pixels)."""
+    for shard, key, pixels in seen:
+        # Of another size than the files', an image cannot be recognised.
+        if pixels.shape[0] != SIDE:
+            continue
+        content = truth.pool.hash_of_pixels.get(pixels.tobytes(), "no image of the pool")
+        if content != truth.labels.get((shard, key), ("", ""))[1]:
+            raise truth.broken("right bytes under a label", f"training saw {content} as {shard}/{key}")
+
+
+def check_scores(truth: Truth, folder: Path) -> None:
+    """Straight after scoring: every item is scored by the bytes that it has now, or is in quarantine."""
+    manifest = json.loads((folder / "scores/manifest.json").read_bytes())
+    found = {}
+    for entry in manifest["shards"]:
+        if entry.get("failure"):
+            found.update({(entry["shard"], key): None for key in truth.pool.files[entry["shard"]]})
+        for row in pq.read_table(folder / "scores" / entry["file"]).to_pylist():
+            found[row["shard"], row["key"]] = (row["content_hash"], row["logit"])
+    for item in truth.pool.items():
+        content = truth.pool.content(item)
+        if item in truth.pool.unseen:
+            # Neither size nor time tells. Whoever hands it out must look.
+            continue
+        if item not in found:
+            raise truth.broken("nothing is lost", f"{item} is neither scored nor in quarantine")
+        if found[item] not in (None, (content, logit_of(content))):
+            raise truth.broken("scores are of the bytes", f"{item} is {content}, scored as {found[item]}")
+
+
+def check_selection(truth: Truth, folder: Path) -> None:
+    """What is picked is scored in its round, was not labelled before, and is picked once."""
+    try:
+        manifest = json.loads((folder / "selection/manifest.json").read_bytes())
+        content = (folder / "selection/selection.parquet").read_bytes()
+    except (FileNotFoundError, ValueError):
+        return
+    if hashlib.sha256(content).hexdigest() != manifest["files"]["selection.parquet"]:
+        return
+    picks = pq.read_table(folder / "selection/selection.parquet").to_pylist()
+    if len({(pick["shard"], pick["key"]) for pick in picks}) < len(picks):
+        raise truth.broken("picked once", f"{folder.name}: an item is picked twice")
+
+
+def check_fresh_selection(truth: Truth, folder: Path) -> None:
+    """Straight after a selection that is not out yet: nothing in it is labelled, in quarantine or out at a vendor."""
+    try:
+        picks = pq.read_table(folder / "selection/selection.parquet").to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise truth.broken("done means done", f"select left {error}") from error
+    quarantine = {(row["shard"], row["key"]) for row in rows_of(folder / "quarantine")}
+    out = {item_id for batch in truth.batches for item_id in batch.values()}
+    for pick in picks:
+        item = pick["shard"], pick["key"]
+        if item in truth.labels:
+            raise truth.broken("nothing labelled is picked", f"{folder.name}: {item}")
+        if item in quarantine or (item[0], "") in quarantine:
+            raise truth.broken("nothing in quarantine is picked", f"{folder.name}: {item}")
+        if pick["item_id"] in out:
+            raise truth.broken("nothing that is out is picked", f"{folder.name}: {item}")
+
+
+def check_sent(truth: Truth, folder: Path, vendor: str) -> None:
+    """Straight after an export: the folder holds exactly the tasks' images, of the bytes that were scored, and no image
+    was in another batch. The batch is entered in the ledger."""
+    handoff = folder / "handoff" / vendor
+    try:
+        with (handoff / "tasks.csv").open() as file:
+            tasks = list(csv.DictReader(file))
+        images = [(handoff / task["file"]).read_bytes() for task in tasks]
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, csv.Error) as error:
+        raise truth.broken("done means done", f"export left {type(error).__name__}: {error}") from error
+    scored = {
+        item_id_of(row["shard"], row["key"], SALT): row["content_hash"]
+        for row in rows_of(folder / "scores", "shard", "key", "content_hash")
+    }
+    batch = {}
+    for task, data in zip(tasks, images, strict=True):
+        content, item_id = content_hash(data), task["item_id"]
+        batch[content] = item_id
+        if hashlib.sha256(data).hexdigest() != task["sha256"]:
+            raise truth.broken("right bytes in a handoff", f"{task['file']} is not the file of its task")
+        if item_id in scored and scored[item_id] != content:
+            raise truth.broken("right bytes in a handoff", f"{truth.item_of(item_id)} was scored with other bytes")
+    if batch in truth.batches:
+        return
+    for earlier in truth.batches:
+        if twice := batch.keys() & earlier.keys():
+            raise truth.broken("sent once", f"{[truth.item_of(batch[c]) for c in sorted(twice)]} in two batches")
+    truth.batches.append(batch)
+    files = {path.name for path in (handoff / "images").glob("*")}
+    if extra := files - {Path(task["file"]).name for task in tasks}:
+        raise truth.broken("a handoff holds one batch", f"{len(extra)} images beside the {len(tasks)} of the tasks")
