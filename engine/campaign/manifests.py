@@ -59,11 +59,13 @@ class Findings(TypedDict):
 
 
 class TrainManifest(Manifest):
-    """`losses` are those of the last step, nats; `waiting_for_images` is a share of the time."""
+    """`losses` are those of the last step, nats; `waiting_for_images` is a share of the time; `left_out` are damaged
+    shards, with their faults."""
 
     device: str
     losses: dict[str, float]
     waiting_for_images: NotRequired[float]
+    left_out: NotRequired[dict[str, str]]
     signal: Literal["present", "none"]
     diagnosis: Findings
     task: NotRequired[dict[str, Any]]

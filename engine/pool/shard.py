@@ -17,6 +17,10 @@ class ShardError(InputError):
     """A shard that cannot be read exactly. The text names the shard, the byte and the fault."""
 
 
+class DamagedShardError(ShardError):
+    """The bytes of a shard are there, and are no whole archive. Trying again does not help."""
+
+
 class ChangedShardError(ShardError):
     """A shard whose bytes are not those that are known. `url` is the shard's."""
 

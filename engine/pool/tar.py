@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from engine.pool.shard import ShardError
+from engine.pool.shard import DamagedShardError
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -28,7 +28,7 @@ _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip
 
 
 class Archive:
-    """An open tar, read from blocks of any size. Every method raises ShardError."""
+    """An open tar, read from blocks of any size. Every method raises DamagedShardError."""
 
     def __init__(self, blocks: Iterator[bytes], name: str, total_bytes: int) -> None:
         self._blocks, self._name, self._total_bytes = blocks, name, total_bytes
@@ -40,12 +40,12 @@ class Archive:
     def position(self) -> int:
         return self._block_position + self._at
 
-    def error(self, position: int, fault: str) -> ShardError:
+    def error(self, position: int, fault: str) -> DamagedShardError:
         """A fault at a byte. If the archive is compressed, a fault at its first byte says so."""
         packed = [packer for magic, packer in _COMPRESSIONS.items() if self._start.startswith(magic)]
         if position == 0 and packed:
             fault = f"{packed[0]}-compressed; unpack it, because scores locate images by byte ranges of the tar"
-        return ShardError(f"{self._name}: byte {position}: {fault}")
+        return DamagedShardError(f"{self._name}: byte {position}: {fault}")
 
     def next_member(self) -> tuple[str, int, str] | None:
         """Name, size in bytes and oddity of the next member, whose content must be read or skipped next.
@@ -127,7 +127,7 @@ class Archive:
         self._block = next(self._blocks, b"")
         return bool(self._block)
 
-    def _cut_off(self, count: int, what: str = "") -> ShardError:
+    def _cut_off(self, count: int, what: str = "") -> DamagedShardError:
         has = max(0, self._total_bytes - self.position)
         return self.error(self.position, f"cut off in {what or repr(self._member)} ({has} of {count} bytes)")
 

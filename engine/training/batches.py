@@ -160,7 +160,7 @@ def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
 
     found: list[Decoded] = []
     for shard in (pool.shards[index] for index in shards):
-        items = unlabelled(pool, shard, held_out=pool.held_out > 0)
+        items = unlabelled(pool, shard, {}, held_out=pool.held_out > 0)
         drawn = (item for item in items if draw_of(shard.shard, item.key, deal.seed) < share * 2**64)
         images = ((shard.shard, item.key, _decode(pool, item.data)) for item in islice(drawn, per_shard))
         found += [(name, key, image) for name, key, image in images if image is not None]
@@ -184,6 +184,11 @@ class Batches:
         states = state["streams"] if state else {}
         self._streams = {s: UnlabelledStream(pool, deal, s, states.get(str(s))) for s in part.streams(deal.num_streams)}
         self._threads = ThreadPoolExecutor(READ_THREADS)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The damaged shards that were met, with their faults."""
+        return {shard: why for stream in self._streams.values() for shard, why in stream.left_out.items()}
 
     def __iter__(self) -> Iterator[tuple[list[MicroBatch], dict[str, Any]]]:
         while True:

@@ -23,6 +23,7 @@ class _Board:
         self._result: dict[str, Any] = {}
         self._failure: VaalError | None = None
         self._notes: list[str] = []
+        self._left_out: dict[str, str] = {}
 
     def note(self, line: str) -> None:
         self._notes.append(line)
@@ -34,6 +35,13 @@ class _Board:
         """The latest step, and the lines since the last call."""
         notes, self._notes = self._notes, []
         return self._latest, notes
+
+    def leave_out(self, shards: dict[str, str]) -> None:
+        """Damaged shards, with their faults."""
+        self._left_out |= shards
+
+    def left_out(self) -> dict[str, str]:
+        return self._left_out
 
     def finish(self, result: dict[str, Any]) -> None:
         self._result = result

@@ -8,9 +8,10 @@ from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.positions import Position, positions_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.options import CampaignConfig, TrainConfig
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.pool.identity import fold_of, held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards
+from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.training.streams import Deal, Pool, count_trainable
 from vaal.losses import LossWeights
@@ -24,7 +25,8 @@ HELD_OUT_SHARE = 0.2
 class TrainingPlan(NamedTuple):
     """The plan of a round's training, for every worker. `labelled_share` is as in `vaal.losses.LossWeights`.
 
-    `labels` and `positions` are those of the labels at the time of planning: every worker uses the same.
+    `labels` and `positions` are those of the labels at the time of planning: every worker uses the same. `left_out` are
+    damaged shards, with their faults.
     """
 
     config: CampaignConfig
@@ -34,6 +36,7 @@ class TrainingPlan(NamedTuple):
     pool: Pool
     deal: Deal
     labelled_share: tuple[float, ...]
+    left_out: dict[str, str]
     images_per_epoch: int
     images_per_step: float
     num_steps: int
@@ -87,10 +90,11 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         )
     method = METHODS[train.method]
     images_per_step = train.batch_size * method.batches_per_step(train.vae_steps, train.discriminator_steps)
-    counts = None
+    counts, left_out = None, dict[str, str]()
     if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
         # There is at least one whole pass. Every item is read once per pass, for which the pool must be counted.
-        counts = count_trainable(pool)
+        counts = count_trainable(pool, left_out)
+        require_few(config, shards, left_out)
         num_unlabelled = int(counts.sum())
         if not num_unlabelled:
             raise InputError(f"{campaign.home}: the pool has no unlabelled image to train on; use a larger pool")
@@ -102,12 +106,24 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         pool=pool,
         deal=Deal(len(shards), train.streams, train.seed, counts),
         labelled_share=_labelled_share(train, usable),
+        left_out=left_out,
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
         num_steps=min(train.max_steps, math.ceil(train.epochs * num_unlabelled / images_per_step)),
         device="",
         board=None,
     )
+
+
+def require_few(config: CampaignConfig, shards: list[Shard], left_out: dict[str, str]) -> None:
+    """Raises NotAcceptableError if damaged shards are more of the pool's bytes than score.max_bad_fraction."""
+    most, sizes = config.score.max_bad_fraction, {shard.shard: shard.size_bytes for shard in shards}
+    share = sum(sizes[shard] for shard in left_out) / sum(sizes.values())
+    if share > most:
+        raise NotAcceptableError(
+            f"{min(left_out.values())}; damaged shards are {share:.1%} of the pool, score.max_bad_fraction={most:g} is "
+            "the limit: restore them, or train without them: --set score.max_bad_fraction=1"
+        )
 
 
 def judges_task(shard: str, key: str) -> bool:

@@ -18,7 +18,7 @@ from engine.errors import InputError
 from engine.pool.identity import held_out_of
 from engine.pool.items import read_shard
 from engine.pool.samples import Item
-from engine.pool.shard import Shard, read_ranges
+from engine.pool.shard import DamagedShardError, Shard, read_ranges
 
 SHUFFLE_ITEMS = 2000
 SHUFFLE_BYTES = 128 << 20
@@ -86,25 +86,42 @@ class Deal(NamedTuple):
         return [Slice(int(order[n]), int(first[n]), int(last[n]), 1) for n in np.flatnonzero(first < last)]
 
 
-def count_trainable(pool: Pool) -> NDArray[np.int64]:
-    """The number of trainable items of every shard, (shards,) int64. Reads the whole pool, decodes nothing."""
+def count_trainable(pool: Pool, left_out: dict[str, str] | None = None) -> NDArray[np.int64]:
+    """The number of trainable items of every shard, (shards,) int64. Reads the whole pool, decodes nothing.
+
+    A damaged shard has none, and is entered in `left_out` with its fault.
+    """
+
+    def count(shard: Shard) -> int:
+        faults: dict[str, str] = {}
+        number = sum(1 for _ in unlabelled(pool, shard, faults, held_out=False))
+        if left_out is not None:
+            left_out.update(faults)
+        return 0 if faults else number
+
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        counts = threads.map(lambda shard: sum(1 for _ in unlabelled(pool, shard, held_out=False)), pool.shards)
-        return np.fromiter(counts, np.int64, len(pool.shards))
+        return np.fromiter(threads.map(count, pool.shards), np.int64, len(pool.shards))
 
 
-def unlabelled(pool: Pool, shard: Shard, *, held_out: bool) -> Iterator[Item]:
-    """The unlabelled items without a fault of a shard: those that are held out, or those that are not."""
-    for item in read_shard(shard, pool.image):
-        place = shard.shard, item.key
-        if not item.fault and place not in pool.labelled and pool.is_held_out(*place) == held_out:
-            yield item
+def unlabelled(pool: Pool, shard: Shard, left_out: dict[str, str], *, held_out: bool) -> Iterator[Item]:
+    """The unlabelled items without a fault of a shard: those that are held out, or those that are not.
+
+    A damaged shard ends where the damage is, and is entered in `left_out` with its fault.
+    """
+    try:
+        for item in read_shard(shard, pool.image):
+            place = shard.shard, item.key
+            if not item.fault and place not in pool.labelled and pool.is_held_out(*place) == held_out:
+                yield item
+    except DamagedShardError as error:
+        left_out[shard.shard] = str(error)
 
 
 class UnlabelledStream:
     """Endless passes over one stream's part of the pool, shuffled in a buffer that is emptied at the end of a pass.
 
-    Iterating raises InputError if a shard cannot be read, or if passes find nothing to train on.
+    `left_out` holds the damaged shards that were met, with their faults. Iterating raises InputError if a shard cannot
+    be read, or if passes find nothing to train on.
     """
 
     def __init__(self, pool: Pool, deal: Deal, number: int, state: dict[str, Any] | None = None) -> None:
@@ -114,6 +131,7 @@ class UnlabelledStream:
         self._rng = np.random.default_rng((deal.seed, number))
         self._epoch = self._slice = self._read = 0
         self._buffer: list[Found] = []
+        self.left_out: dict[str, str] = {}
         if state:
             self._epoch, self._slice, self._read = state["position"]
             self._rng.bit_generator.state = state["rng"]
@@ -157,7 +175,7 @@ class UnlabelledStream:
         while self._slice < len(slices):
             shard, first, last, step = slices[self._slice]
             begin = first + self._read * step
-            items = unlabelled(self._pool, self._pool.shards[shard], held_out=False)
+            items = unlabelled(self._pool, self._pool.shards[shard], self.left_out, held_out=False)
             for item in islice(items, begin, last, step):
                 self._read += 1
                 yield shard, item

@@ -25,7 +25,7 @@ from engine.errors import VaalError
 from engine.models.diagnosis import summary
 from engine.storage.location import Location
 from engine.training.board import Board, following
-from engine.training.plan import TrainingPlan, plan_training
+from engine.training.plan import TrainingPlan, plan_training, require_few
 from engine.training.worker import train_worker
 
 MAX_FAILURES = 2
@@ -36,6 +36,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
 
     Raises:
         InputError: a shard or label cannot be read, or nothing is left to train on.
+        NotAcceptableError: damaged shards are too much of the pool.
         ConfigError: the budget exceeds the pool, or the cluster lacks what the configuration asks for.
         VaalError: a loss is not finite.
     """
@@ -69,6 +70,10 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         plan = plan._replace(device=device, board=board)
         with following(board, on_step, run.log):
             result = _fit(plan, folder / "checkpoint", run_name)
+        left_out = plan.left_out | ray.get(board.left_out.remote())
+    for why in left_out.values():
+        run.log(f"{why}; the shard was left out of training")
+    require_few(config, plan.pool.shards, left_out)
     return write_manifest(
         campaign,
         "train",
@@ -81,6 +86,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         },
         files=result["files"],
         device=device,
+        left_out=left_out,
         **result["details"],
     )
 

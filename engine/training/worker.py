@@ -84,7 +84,8 @@ class _Training:
         plan, train = self.plan, self.train
         first = self._restore()
         sizes = (train.batch_size, train.gradient_accumulation, self.num_latents)
-        source = prefetched(Batches(plan.pool, labelled, plan.deal, self.part, sizes, self.state))
+        batches = Batches(plan.pool, labelled, plan.deal, self.part, sizes, self.state)
+        source = prefetched(batches)
         feed = self._on_device(source)
         vae, discriminators = self.engines.get("vae"), self.engines.get("discriminators")
         task_images = labelled.without(self.judges_task_N) if self.classes else labelled
@@ -107,6 +108,7 @@ class _Training:
             self.log.flush(self.checkpoint)
         finally:
             source.close()
+            ray.get(plan.board.leave_out.remote(batches.left_out))
         self.log.waiting = self.waited_s / max(time.monotonic() - begin, 1e-9)
 
     def _on_device(self, source: Iterator[Any]) -> Iterator[list[Batch]]:

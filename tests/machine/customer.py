@@ -60,7 +60,7 @@ class Customer:
         is_first = not any((folder / later / "manifest.json").exists() for later in ("selection",))
         if command == "score" and is_first and not self.damaged and not truth.pool.cut_shards:
             laws.check_scores(truth, folder)
-        if command == "select" and not list(folder.glob("handoff/*/manifest.json")):
+        if command == "select" and not list(folder.glob("handed_out/*/manifest.json")):
             laws.check_fresh_selection(truth, folder)
         if command in ("export", "round"):
             vendor = arguments[arguments.index("--to") + 1] if "--to" in arguments else "generic"

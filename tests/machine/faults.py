@@ -13,13 +13,6 @@ class Fault(NamedTuple):
 
 _DAMAGED = r".*after:.*(halve|flip|delete) "
 KNOWN_FAULTS: dict[str, Fault] = {
-    "leftovers": Fault(
-        r"^a handoff holds one batch", "images of a replaced batch, or of a killed export, stay in the handoff's folder"
-    ),
-    "forgotten": Fault(
-        rf"^(nothing that is out is picked|sent once|labels are taken.*never handed out){_DAMAGED}",
-        "what is out is forgotten when a stage's folder or manifest is deleted or damaged",
-    ),
     "damaged handoff": Fault(
         r"^(right bytes in a handoff: \S+ is not the file of its task|done means done: export)" + _DAMAGED,
         "export calls a complete handoff done without looking at its files",
@@ -30,10 +23,6 @@ KNOWN_FAULTS: dict[str, Fault] = {
     "missing file without advice": Fault(
         r"^advice leads on:.*cannot be read:.*No such file.*\[after",
         "a committed file that was deleted ends in an error that does not say what to do",
-    ),
-    "remade": Fault(
-        r"^right bytes (under a label|in a handoff).*after:.*(reorder|replace)",
-        "a labelled or picked image is found by its position alone, although its shard was written again",
     ),
 }
 

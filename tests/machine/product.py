@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, NamedTuple
@@ -27,8 +28,8 @@ import engine.cluster.ray_session
 import engine.report.report
 import engine.scoring.score
 import engine.training.train
+from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import labelled_positions
 from engine.campaign.manifests import Manifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
@@ -114,7 +115,8 @@ class Product:
             left -= 1
             if left == -1:
                 self.writes.on_write = None
-                inner()
+                # Another process holds nothing of what this one holds.
+                Context().run(inner)
 
         self.writes.on_write = on_write
         try:
@@ -137,6 +139,7 @@ class Product:
             patch.setattr(engine.training.train, "train", self._train)
             patch.setattr(engine.report.report, "report", _report)
             patch.setattr(engine.campaign.heartbeat, "BEAT_SECONDS", 0.02)
+            patch.setattr(engine.campaign.heartbeat, "SETTLING_SECONDS", 0.0)
             patch.setattr(engine.campaign.heartbeat, "PATIENCE_SECONDS", 0.2)
             patch.setattr(engine.campaign.manifests, "datetime", _Clock)
             patch.setattr(Location, "write_file", _hooked(self, Location.write_file))
@@ -146,9 +149,10 @@ class Product:
     def _train(self, campaign: Campaign, run: Run = QUIET) -> TrainManifest:
         if not is_complete(campaign.stage("train")):
             check_budget(campaign)
-            plan = plan_training(campaign)
-            positions = [tuple(row.values()) for row in labelled_positions(campaign.home).to_pylist()]
-            seen = [(*positions[number][:2], pixels) for number, pixels in decoded(plan.pool, positions)]
+            with current_shards(campaign, run.log):
+                plan = plan_training(campaign)
+                found = decoded(plan.pool, plan.positions)
+                seen = [(*plan.positions[number][:2], pixels) for number, pixels in found]
             self.on_trained(seen)
             pretend_trained(campaign)
         return read_manifest(campaign, "train", TrainManifest)
