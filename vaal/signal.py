@@ -1,7 +1,8 @@
 """Is there a signal: how the discriminators and the VAE do on items that they did not train on.
 
 The intervals are conditional on the trained networks: they cover how well these separate the pools, not how well
-another training run would.
+another training run would. With cross-fitted discriminators they are widened: the folds' AUCs share the half of the
+labelled items that they compare, and DeLong's variance knows nothing of that.
 
 Shape suffixes: N, M items, Z latent units.
 """
@@ -15,6 +16,10 @@ from torch import Tensor
 from vaal.losses import kl_per_unit
 
 CONFIDENCE = 0.95
+SHARED_VARIANCE = 2.0
+"""By how much the variance of the AUC of cross-fitted discriminators is larger than that of independent logits. With
+logistic discriminators on labels drawn at random the standard deviation is 1.3 to 1.5 times as large, for 20 to 1,000
+labelled items and 2 to 10 folds."""
 MIN_HELD_OUT = 10
 """With fewer held-out items of either pool the AUC's interval is [0, 1]."""
 SATURATED_LOGIT = 7.0
@@ -70,12 +75,20 @@ class Diagnosis(NamedTuple):
         return self.saturation > 0.5
 
 
-def diagnose(labelled_logit_N: Tensor, unlabelled_logit_M: Tensor, posterior: Posterior | None) -> Diagnosis:
+def diagnose(
+    labelled_logit_N: Tensor,
+    unlabelled_logit_M: Tensor,
+    posterior: Posterior | None,
+    *,
+    is_cross_fitted: bool = False,
+) -> Diagnosis:
     """The diagnosis from logits of discriminators that did not train on the item, and of the VAE if there is one.
+
+    `is_cross_fitted`: the logits are those of several discriminators, each trained on the items of the others.
 
     Raises ValueError if a logit is NaN, or the posterior has no items or is not finite.
     """
-    auc = auc_interval(labelled_logit_N, unlabelled_logit_M)
+    auc = auc_interval(labelled_logit_N, unlabelled_logit_M, SHARED_VARIANCE if is_cross_fitted else 1.0)
     logit = torch.cat([labelled_logit_N, unlabelled_logit_M])
     saturation = float((logit.abs() > SATURATED_LOGIT).double().mean()) if len(logit) else 0.0
     held_out = auc, len(labelled_logit_N), len(unlabelled_logit_M), saturation
@@ -92,14 +105,14 @@ def diagnose(labelled_logit_N: Tensor, unlabelled_logit_M: Tensor, posterior: Po
     )
 
 
-def auc_interval(labelled_N: Tensor, unlabelled_M: Tensor) -> Interval:
+def auc_interval(labelled_N: Tensor, unlabelled_M: Tensor, inflation: float = 1.0) -> Interval:
     """AUC = P(logit of a labelled item > logit of an unlabelled one) + P(they tie) / 2, with its CONFIDENCE interval.
 
     The interval is the hull of two. DeLong's (DeLong, DeLong, Clarke-Pearson 1988), on the logit scale, makes no
     assumption on the logits but is far too narrow near perfect separation, where it shrinks to a point. Newcombe's
     (2006, Statistics in Medicine 25, part 2, method 5: score interval on a modified Hanley-McNeil variance) is right
     there but wrong for pools of unequal spread. With fewer than MIN_HELD_OUT items of either pool it is [0, 1]. The AUC
-    of an empty pool is 0.5. O((N + M) log(N + M)).
+    of an empty pool is 0.5. Variances count `inflation` times. O((N + M) log(N + M)).
 
     Raises ValueError if a logit is NaN.
     """
@@ -113,7 +126,7 @@ def auc_interval(labelled_N: Tensor, unlabelled_M: Tensor) -> Interval:
     auc = float(below_N.mean())
     if min(num_labelled, num_unlabelled) < MIN_HELD_OUT:
         return Interval(auc, 0.0, 1.0)
-    z = float(torch.special.ndtri(torch.tensor((1 + CONFIDENCE) / 2, dtype=torch.float64)))
+    z = math.sqrt(inflation) * float(torch.special.ndtri(torch.tensor((1 + CONFIDENCE) / 2, dtype=torch.float64)))
     low, high = _newcombe(auc, num_labelled, num_unlabelled, z)
     error = math.sqrt(float(below_N.var() / num_labelled + below_M.var() / num_unlabelled))
     if error > 0:

@@ -62,7 +62,7 @@ def _findings(diagnosis: "Diagnosis") -> list[str]:
         if min(diagnosis.num_labelled, diagnosis.num_unlabelled) < MIN_HELD_OUT:
             why = f"{held_out}, at least {MIN_HELD_OUT} of each are needed: label more"
         elif diagnosis.auc.high < 0.5:
-            why = f"{interval} is below 0.5: what the discriminators learned does not hold for other images"
+            why = f"{interval} is below 0.5: the labels are spread more evenly over the pool than a random draw is"
         else:
             why = f"{interval} includes 0.5: the labelled images look like the rest of the pool"
         found.append(f"no signal, {why}; select.when_no_signal decides what is picked")

@@ -9,14 +9,19 @@ def _number(shard: str, key: str, *, secret: bytes = b"", person: bytes = b"") -
     return int.from_bytes(hashlib.blake2b(identity, digest_size=8, key=secret, person=person).digest(), "big")
 
 
-def fold_of(shard: str, key: str, num_folds: int) -> int:
-    """The fold of an item, 0 to num_folds - 1: the same in training and scoring, and on every machine."""
-    return _number(shard, key) % num_folds
+def fold_of(shard: str, key: str, num_folds: int, round_number: int = 0) -> int:
+    """The fold of an item, 0 to num_folds - 1: the same in training and scoring, and on every machine.
+
+    Folds are drawn anew in each round. Else a pick, the lowest under its fold's discriminator, would be judged in the
+    next round by one that differs little from the one that picked it.
+    """
+    return _number(shard, key, person=bytes(8) + round_number.to_bytes(8, "big")) % num_folds
 
 
-def held_out_of(shard: str, key: str, share: float) -> bool:
-    """Whether an item is among the `share` of all items, 0 to 1, that nothing trains on. Independent of its fold."""
-    return _number(shard, key, person=b"held out") < share * 2**64
+def held_out_of(shard: str, key: str, share: float, round_number: int = 0) -> bool:
+    """Whether an item is among the `share` of all items, 0 to 1, that nothing trains on in a round. Independent of its
+    fold."""
+    return _number(shard, key, person=b"held out" + round_number.to_bytes(8, "big")) < share * 2**64
 
 
 def draw_of(shard: str, key: str, seed: int) -> int:

@@ -30,8 +30,9 @@ def chunk_items(image: ImageConfig) -> int:
 class Chunk:
     """Consecutive items of one shard, while they are collected."""
 
-    def __init__(self, shard: str, number: int, image: ImageConfig, num_folds: int) -> None:
-        self.shard, self.number, self.image, self.num_folds = shard, number, image, num_folds
+    def __init__(self, shard: str, number: int, image: ImageConfig, num_folds: int, fold_round: int = 0) -> None:
+        self.shard, self.number, self.image = shard, number, image
+        self._folds = num_folds, fold_round
         self.items: list[tuple[Any, ...]] = []
         self.bad: list[tuple[Any, ...]] = []
         self._pixels = np.empty((chunk_items(image), image.size, image.size, image.channels), np.uint8)
@@ -50,7 +51,7 @@ class Chunk:
             message = "the image is within image.max_pixels, but does not fit the memory of this machine"
             self.refuse(item, "OutOfMemory", message)
             return
-        fold = fold_of(self.shard, item.key, self.num_folds)
+        fold = fold_of(self.shard, item.key, *self._folds)
         self.items.append((item.key, item.offset, item.size_bytes, content_hash(item.data), fold))
 
     def refuse(self, item: Item, error: str, message: str, stage: str = "decode") -> None:

@@ -24,6 +24,7 @@ class Reading(NamedTuple):
     num_folds: int
     attempts: int
     stall_seconds: float
+    fold_round: int = 0
 
 
 def read_chunks(shard: Shard, reading: Reading, attempts: Attempts) -> Iterator[pa.Table]:
@@ -45,7 +46,11 @@ def read_chunks(shard: Shard, reading: Reading, attempts: Attempts) -> Iterator[
                 attempts.done(shard.shard)
                 return
     attempts.done(shard.shard)
-    yield Chunk(shard.shard, made, reading.image, reading.num_folds).row(0, listed=0, failure=failure)
+    yield _chunk(shard, made, reading).row(0, listed=0, failure=failure)
+
+
+def _chunk(shard: Shard, number: int, reading: Reading) -> Chunk:
+    return Chunk(shard.shard, number, reading.image, reading.num_folds, reading.fold_round)
 
 
 def _give_up(past: ShardHistory, reading: Reading) -> str:
@@ -61,7 +66,7 @@ def _attempt(
     shard: Shard, reading: Reading, first: int, stalled: frozenset[str], watchdog: Watchdog
 ) -> Iterator[pa.Table]:
     """The chunks from number `first` on, as rows."""
-    chunk, listed, position = Chunk(shard.shard, 0, reading.image, reading.num_folds), 0, 0
+    chunk, listed, position = _chunk(shard, 0, reading), 0, 0
     size, items = chunk_items(reading.image), read_shard(shard, reading.image)
     watchdog.start("")
     for item in items:
@@ -76,7 +81,10 @@ def _attempt(
             end = item.offset + item.size_bytes
             if chunk.number >= first:
                 yield chunk.row(end - position)
-            chunk, position = Chunk(shard.shard, chunk.number + 1, reading.image, reading.num_folds), end
+            chunk, position = (
+                _chunk(shard, chunk.number + 1, reading),
+                end,
+            )
         watchdog.start("")
     watchdog.stop()
     yield chunk.row(shard.size_bytes - position, listed=listed)

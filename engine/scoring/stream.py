@@ -14,6 +14,7 @@ import ray
 import ray.data
 
 from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.cluster.ray_session import choose_device, count_devices, require_cpus
 from engine.config.options import CampaignConfig
 from engine.pool.shard import Shard
@@ -54,7 +55,10 @@ def scored_chunks(
     context.execution_no_progress_timeout_s = -1
     config = campaign.config
     rows = [{"shard": shard._asdict()} for shard in todo]
-    reading = Reading(config.image, config.train.folds, config.score.attempts, config.score.stall_seconds)
+    # The discriminator that scores an item is the one that did not train on it, by the folds of that training.
+    fold_round = read_manifest(campaign, "train", TrainManifest).get("fold_round", 0)
+    score = config.score
+    reading = Reading(config.image, config.train.folds, score.attempts, score.stall_seconds, fold_round)
     attempts = _RemoteAttempts(_AttemptsActor.remote())
     by_bytes = sum(shard.size_bytes for shard in todo) // TASK_BYTES
     num_tasks = min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)

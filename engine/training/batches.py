@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.positions import Position
 from engine.errors import InputError
-from engine.pool.identity import draw_of, fold_of
+from engine.pool.identity import draw_of
 from engine.pool.images import DecodeError, decode
 from engine.pool.shard import Place, read_images
 from engine.training.streams import READ_THREADS, Deal, Pool, UnlabelledStream, unlabelled
@@ -104,7 +104,7 @@ def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_st
     by_stream = {stream: np.array([rows[n] for n in part if n in rows], np.int64) for stream, part in wanted.items()}
     if any(not len(part) for part in by_stream.values()):
         raise InputError(f"none of {len(numbers)} labelled images decodes; see image.max_pixels and the shards")
-    folds = [fold_of(*positions[number][:2], pool.num_folds) for number in rows]
+    folds = [pool.fold_of(*positions[number][:2]) for number in rows]
     images = Images(pixels[: len(rows)], np.array(folds, np.int64))
     return Labelled(images, np.array(list(rows), np.int64), by_stream)
 
@@ -139,7 +139,7 @@ def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
 def to_images(pool: Pool, found: list[Decoded]) -> Images:
     """Decoded images of these shards and keys, with their folds."""
     pixels_NHWC = np.array([image for _, _, image in found], np.uint8).reshape(-1, *_shape_of(pool))
-    return Images(pixels_NHWC, np.array([fold_of(shard, key, pool.num_folds) for shard, key, _ in found], np.int64))
+    return Images(pixels_NHWC, np.array([pool.fold_of(shard, key) for shard, key, _ in found], np.int64))
 
 
 def _shape_of(pool: Pool) -> tuple[int, int, int]:

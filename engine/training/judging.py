@@ -74,7 +74,7 @@ def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], dev
         if not torch.isfinite(logits[-1]).all():
             raise VaalError("training: a held-out score is not finite; lower train.learning_rate and train again")
     posterior = Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))) if posteriors else None
-    diagnosis = diagnose(logits[0], logits[1], posterior)
+    diagnosis = diagnose(logits[0], logits[1], posterior, is_cross_fitted=bool(plan.labelled_share))
     if networks.discriminators is None:
         # The score is then a distance, for which saturation has no meaning.
         diagnosis = diagnosis._replace(saturation=0.0)

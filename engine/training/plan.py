@@ -9,7 +9,7 @@ from engine.campaign.positions import Position, positions_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.options import CampaignConfig, TrainConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.pool.identity import fold_of, held_out_of
+from engine.pool.identity import held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards
 from engine.pool.shard import Shard
 from engine.storage.location import Location
@@ -75,7 +75,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
-    pool = Pool(shards, config.image, train.folds, labelled, held_out)
+    pool = Pool(shards, config.image, train.folds, labelled, held_out, campaign.round)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, shards, config.image, log)
     usable = {position[:2] for position in positions}
@@ -104,8 +104,9 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         positions=positions,
         folder=campaign.stage("train"),
         pool=pool,
-        deal=Deal(len(shards), train.streams, train.seed, counts),
-        labelled_share=_labelled_share(train, usable),
+        # Another sample of the pool in each round.
+        deal=Deal(len(shards), train.streams, train.seed + (campaign.round << 32), counts),
+        labelled_share=_labelled_share(train, pool, usable),
         left_out=left_out,
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
@@ -135,11 +136,11 @@ def _is_cross_fitted(train: TrainConfig) -> bool:
     return train.folds > 1 and METHODS[train.method].has_discriminators
 
 
-def _labelled_share(train: TrainConfig, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
+def _labelled_share(train: TrainConfig, pool: Pool, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
     """The share of the labelled items that discriminator k trains on, for every k; empty without folds."""
     if not _is_cross_fitted(train):
         return ()
-    folds = [fold_of(*item, train.folds) for item in labelled]
+    folds = [pool.fold_of(*item) for item in labelled]
     share = tuple(1 - folds.count(fold) / len(folds) for fold in range(train.folds))
     if 0.0 in share:
         raise ConfigError(

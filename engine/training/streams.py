@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.config.options import ImageConfig
 from engine.errors import InputError
-from engine.pool.identity import held_out_of
+from engine.pool.identity import fold_of, held_out_of
 from engine.pool.items import read_shard
 from engine.pool.samples import Item
 from engine.pool.shard import DamagedShardError, Shard, read_ranges
@@ -29,16 +29,21 @@ MOST_EMPTY_PASSES = 20
 
 
 class Pool(NamedTuple):
-    """The pool for training: `labelled` are (shard, key), `held_out` is the share of items that nothing trains on."""
+    """The pool for training: `labelled` are (shard, key), `held_out` is the share of items that nothing trains on, and
+    `round` is that in which folds and held-out items are drawn."""
 
     shards: list[Shard]
     image: ImageConfig
     num_folds: int
     labelled: set[tuple[str, str]]
     held_out: float
+    round: int = 0
 
     def is_held_out(self, shard: str, key: str) -> bool:
-        return held_out_of(shard, key, self.held_out)
+        return held_out_of(shard, key, self.held_out, self.round)
+
+    def fold_of(self, shard: str, key: str) -> int:
+        return fold_of(shard, key, self.num_folds, self.round)
 
 
 Found = tuple[int, Item]

@@ -87,6 +87,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         files=result["files"],
         device=device,
         left_out=left_out,
+        fold_round=campaign.round,
         **result["details"],
     )
 

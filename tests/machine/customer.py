@@ -136,6 +136,10 @@ class Customer:
                 if advice == ["ingest"]:
                     return
                 words, extra = advice, []
+            elif "use a larger pool" in done.err:
+                # Nothing is left of this one.
+                self.begin()
+                return
             else:
                 words, extra = self.mend(done.err.splitlines()[-1], words, extra)
                 if not words:
