@@ -83,6 +83,9 @@ class ShardEntry(TypedDict):
     sha256: str
     size_bytes: int
     failure: NotRequired[str]
+    unused_files: NotRequired[int]
+    unused_bytes: NotRequired[int]
+    unused_example: NotRequired[str]
     errors: NotRequired[dict[str, int]]
 
 

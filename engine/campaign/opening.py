@@ -138,7 +138,7 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
         section, _, name = key.partition(".")
         if (old[section] == new[section]) if not name else (old[section][name] == new[section][name]):
             continue
-        if section in FIXED_AT_INIT:
+        if {section, key} & {*FIXED_AT_INIT}:
             raise ConfigError(f"--set {key}: fixed at init; start a new campaign to change it")
         frozen_by = [f for stage in STAGES if section in stage.freezes for f in completed(campaign, stage.name)]
         if changes_results(key) and frozen_by and not (force and section == "select"):

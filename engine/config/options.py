@@ -239,14 +239,22 @@ class CampaignConfig(_Section):
         needing = [name for name in self.score.acquisition if "task" in ACQUISITIONS[name].needs]
         if needing and self.train.task == "none":
             raise ValueError(f"score.acquisition={needing[0]} needs a task learner: --set train.task=classification")
+        if self.train.method == "features" and self.train.folds > 1:
+            needs = "taken_LZ" in DIVERSIFIERS[self.select.diversity].needs or self.select.diversity == "clusters"
+            if needs or self.select.duplicates == "near":
+                raise ValueError(
+                    "train.method=features: with train.folds the latents of two folds are different spaces, which "
+                    f"select.diversity={self.select.diversity} or select.duplicates={self.select.duplicates} would "
+                    "compare; set select.diversity=none and select.duplicates=exact, or train.folds=1"
+                )
         diversity, most = self.select.diversity, DIVERSIFIERS[self.select.diversity].most_picks
         if most is not None and self.select.budget > most:
             raise ValueError(f"select.diversity={diversity} is for select.budget up to {most}; use clusters")
         return self
 
 
-FIXED_AT_INIT = ("salt", "pool")
-"""Keys and sections that no later command can set."""
+FIXED_AT_INIT = ("salt", "pool", "image.suffixes")
+"""Keys and sections that no later command can set: what an item is, and where."""
 
 
 def fields() -> dict[str, FieldInfo]:

@@ -63,7 +63,8 @@ def decode(data: bytes, image: ImageConfig) -> NDArray[np.uint8]:
 
     Greyscale becomes three equal channels, colour becomes ITU-R 601 luma. CMYK and YCCK JPEGs are taken as inverted,
     Adobe's convention. With 1 or 3 channels alpha and transparent colours are dropped, not blended; an image without
-    alpha is opaque (255). 16-bit samples keep their high byte. An animation gives its first frame.
+    alpha is opaque (255). Grey samples of more than 8 bits keep the high byte of the depth that they use (8, 10, 12, 14
+    or 16 bits); floats and 32-bit integers are scaled, see `_to_bytes`. An animation gives its first frame.
 
     A JPEG with a libjpeg warning is refused, unless the warning is about its header or about fewer than 100 bytes
     between its last scan and its end. So missing data is never filled with grey. A JPEG or PNG without its end marker
@@ -237,9 +238,22 @@ def _read_other(data: bytes, image: ImageConfig) -> Image.Image:
         raise
     except Exception as error:
         raise _from_pillow(error) from error
-    if upright.mode.startswith("I"):
-        upright = Image.fromarray(np.clip(np.asarray(upright) >> 8, 0, 255).astype(np.uint8))
-    return upright
+    return Image.fromarray(_to_bytes(np.asarray(upright))) if upright.mode.startswith(("I", "F")) else upright
+
+
+def _to_bytes(samples_HW: NDArray[Any]) -> NDArray[np.uint8]:
+    """Wide grey samples as 8 bits. Integers keep the high byte of the least depth, of 8, 10, 12, 14 and 16 bits, that
+    holds them all; others are scaled from their least to their greatest value, or from 0 to 1 if they are within."""
+    low, high = samples_HW.min(), samples_HW.max()
+    if not np.isfinite([low, high]).all():
+        raise DecodeError("a sample is not a finite number")
+    if samples_HW.dtype.kind in "iu" and low >= 0 and high < 1 << 16:
+        depth = max(8, (int(high).bit_length() + 1) // 2 * 2)
+        return (samples_HW >> (depth - 8)).astype(np.uint8)
+    if low >= 0 and high <= 1:
+        low, high = 0, 1
+    scale = 255 / (float(high) - float(low)) if high > low else 0.0
+    return ((samples_HW.astype(np.float64) - float(low)) * scale).round().astype(np.uint8)
 
 
 def _open(data: bytes, image: ImageConfig) -> ImageFile:

@@ -12,13 +12,15 @@ import pyarrow as pa
 from engine.config.options import ImageConfig
 from engine.pool.identity import content_hash, fold_of
 from engine.pool.images import DecodeError, decode
-from engine.pool.samples import Item
+from engine.pool.samples import Item, Unused
 from engine.tables.scores import BAD_SCHEMA, ITEM_FIELDS, pack, to_table
 from vaal.duplicates.perceptual_hash import perceptual_hash
 
 CHUNK_BYTES = 16 << 20
 """Decoded pixels in a chunk with more than one item, at most."""
 MOST_CHUNK_ITEMS = 2048
+PASSED_ON = ("shard", "chunk", "listed", "failure", "unused_files", "unused_bytes", "unused_example", "read_bytes")
+"""Columns of a chunk's row that scoring leaves as they are."""
 ITEMS_SCHEMA = pa.schema([*ITEM_FIELDS, pa.field("fold", pa.int64(), nullable=False)])
 
 
@@ -59,11 +61,11 @@ class Chunk:
         hashed = content_hash(item.data) if item.data else None
         self.bad.append((item.key, item.offset, stage, error, message, hashed))
 
-    def row(self, read_bytes: int, listed: int = -1, failure: str = "") -> pa.Table:
+    def row(self, read_bytes: int, listed: int = -1, failure: str = "", unused: Unused | None = None) -> pa.Table:
         """The chunk as one row. `read_bytes` of the shard were read for it.
 
-        Only the last chunk of a shard has `listed` >= 0, the number of the shard's items, and a `failure` if reading
-        the shard failed.
+        Only the last chunk of a shard has `listed` >= 0, the number of the shard's items, what is `unused` in it, and a
+        `failure` if reading the shard failed.
         """
         pixels = self._pixels[: len(self.items)]
         # All pictures are hashed at once: one by one takes many times longer.
@@ -77,6 +79,9 @@ class Chunk:
                 "chunk": [self.number],
                 "listed": [listed],
                 "failure": [failure],
+                "unused_files": [unused.files if unused else 0],
+                "unused_bytes": [unused.bytes if unused else 0],
+                "unused_example": [unused.example if unused else ""],
                 "read_bytes": [read_bytes],
                 "pixels": pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(pixels)]),
                 "items": [pack(to_table(items, ITEMS_SCHEMA))],

@@ -40,6 +40,7 @@ class Draft:
         self.shard = shard
         self._waiting: dict[int, dict[str, Any]] = {}
         self._next, self._listed, self._failure = 0, -1, ""
+        self._unused: dict[str, Any] = {}
         self._tables, self._bad = list[pa.Table](), list[pa.Table]()
         self._num_held = self._num_scored = 0
         self._file = cast("BinaryIO", tempfile.SpooledTemporaryFile(DRAFT_BYTES))  # noqa: SIM115
@@ -61,6 +62,7 @@ class Draft:
 
     def _append(self, row: dict[str, Any]) -> None:
         self._listed, self._failure = row["listed"], row["failure"]
+        self._unused = {name: row[name] for name in ("unused_files", "unused_bytes", "unused_example") if name in row}
         scored = unpack(row["scored"])
         self._tables.append(scored)
         self._num_held += len(scored)
@@ -99,7 +101,8 @@ class Draft:
             )
         classes = zip(bad["stage"].to_pylist(), bad["error"].to_pylist(), strict=True)
         errors = dict(sorted(Counter(f"{stage}/{error}" for stage, error in classes).items()))
-        record = ShardRecord(self.shard, file, self._listed, self._num_scored, len(bad), "", 0, self._failure, errors)
+        counts = self._listed, self._num_scored, len(bad)
+        record = ShardRecord(self.shard, file, *counts, "", 0, self._failure, errors, **self._unused)
         if self._num_held or self._writer is None:
             self._write(self._num_held)
         assert self._writer is not None

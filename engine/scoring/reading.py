@@ -9,6 +9,7 @@ import pyarrow as pa
 from engine.config.options import ImageConfig
 from engine.errors import InputError
 from engine.pool.items import read_shard
+from engine.pool.samples import Unused
 from engine.pool.shard import Shard
 from engine.scoring.chunks import Chunk, chunk_items
 from engine.scoring.watchdog import Attempts, ShardHistory, Watchdog
@@ -67,7 +68,8 @@ def _attempt(
 ) -> Iterator[pa.Table]:
     """The chunks from number `first` on, as rows."""
     chunk, listed, position = _chunk(shard, 0, reading), 0, 0
-    size, items = chunk_items(reading.image), read_shard(shard, reading.image)
+    unused = Unused()
+    size, items = chunk_items(reading.image), read_shard(shard, reading.image, unused)
     watchdog.start("")
     for item in items:
         listed += 1
@@ -87,4 +89,4 @@ def _attempt(
             )
         watchdog.start("")
     watchdog.stop()
-    yield chunk.row(shard.size_bytes - position, listed=listed)
+    yield chunk.row(shard.size_bytes - position, listed=listed, unused=unused)

@@ -124,7 +124,7 @@ class Ledger:
         self._flushed_at = time.monotonic()
 
     def add(self, record: ShardRecord) -> None:
-        self._rows.append((*record[:-1], json.dumps(record.errors)))
+        self._rows.append(tuple({**record._asdict(), "errors": json.dumps(record.errors)}.values()))
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self.close()
 

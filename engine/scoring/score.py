@@ -62,7 +62,9 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
         with beating(heartbeat, tally.state), ray_session(run.address):
             device, num_actors = choose_actors(campaign.config, run.address)
             ledger = Ledger(campaign.stage("ledger"))
-            stream = scored_chunks(campaign, plan.todo, inputs, (device, num_actors))
+            # An item is scored by the discriminator that did not train on it, by the folds of that training.
+            fold_round = read_manifest(campaign, "train", TrainManifest).get("fold_round", 0)
+            stream = scored_chunks(campaign, plan.todo, inputs, (device, num_actors), fold_round)
             # Closed before Ray ends: after an interrupt, threads of Ray Data would log errors about the missing Ray.
             with closing(ledger), closing(stream) as chunks:
                 for record in _commit(campaign, plan, _counted(chunks, tally, run)):
@@ -81,6 +83,9 @@ def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
     """The facts about a complete stage that a person sees."""
     counts = manifest["counts"]
     facts = {"scored": counts["scored"], "quarantined": counts["quarantined"], "scores": campaign.stage("scores")}
+    if counts.get("unused_files"):
+        example = next(entry["unused_example"] for entry in manifest["shards"] if entry.get("unused_example"))
+        facts["unused"] = f"{counts['unused_files']:,} files of no image, for example {example}"
     if counts["quarantined"]:
         facts["of these"] = ", ".join(f"{count:,} x {name}" for name, count in manifest["errors"].items())
         facts["quarantine"] = campaign.stage("quarantine")
@@ -131,7 +136,8 @@ def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], dev
         # Another run that started at the same moment was faster; its files are the same.
         return read_manifest(campaign, "scores", ScoresManifest)
     records = [plan.committed[shard.shard] for shard in plan.shards]
-    counts = {name: sum(getattr(record, name) for record in records) for name in ("listed", "scored", "quarantined")}
+    names = ("listed", "scored", "quarantined", "unused_files", "unused_bytes")
+    counts = {name: sum(getattr(record, name) for record in records) for name in names}
     pairs = zip(plan.shards, records, strict=True)
     counted = {s.shard: None if r.failure else r.listed for s, r in pairs}
     write_shards(campaign.home, [s._replace(num_items=counted[s.shard]) for s in read_shards(campaign.home)])

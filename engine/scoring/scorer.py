@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.config.options import CampaignConfig
 from engine.models.weights import load_networks, to_input
+from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS
@@ -101,7 +102,7 @@ class Scorer:
         notes, self._notes = self._notes, []
         return pa.table(
             {
-                **{name: chunk[name] for name in ("shard", "chunk", "listed", "failure", "read_bytes")},
+                **{name: chunk[name] for name in PASSED_ON},
                 "num_items": [len(scored) + len(bad)],
                 "scored": [pack(scored)],
                 "bad": [pack(bad) if len(bad) else b""],

@@ -14,7 +14,6 @@ import ray
 import ray.data
 
 from engine.campaign.folder import Campaign
-from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.cluster.ray_session import choose_device, count_devices, require_cpus
 from engine.config.options import CampaignConfig
 from engine.pool.shard import Shard
@@ -42,9 +41,10 @@ def choose_actors(config: CampaignConfig, address: str) -> tuple[str, int]:
 
 
 def scored_chunks(
-    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int]
+    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int], fold_round: int = 0
 ) -> Generator[pa.Table]:
-    """Scored chunks in any order, one row each. `actors` are the device and the number of actors."""
+    """Scored chunks in any order, one row each. `actors` are the device and the number of actors, `fold_round` is the
+    round in the hash of the folds."""
     device, num_actors = actors
     # Errors are raised here. What Ray Data's threads also log, as after an interrupt, is about their own end.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -55,8 +55,6 @@ def scored_chunks(
     context.execution_no_progress_timeout_s = -1
     config = campaign.config
     rows = [{"shard": shard._asdict()} for shard in todo]
-    # The discriminator that scores an item is the one that did not train on it, by the folds of that training.
-    fold_round = read_manifest(campaign, "train", TrainManifest).get("fold_round", 0)
     score = config.score
     reading = Reading(config.image, config.train.folds, score.attempts, score.stall_seconds, fold_round)
     attempts = _RemoteAttempts(_AttemptsActor.remote())

@@ -50,7 +50,7 @@ class Tally:
         words = f"{self._items:,} items, {self._speed()[0]:,.0f} items/s, "
         words += f"{self._shards:,} of {self._total_shards:,} shards"
         num_bad = sum(self._errors.values())
-        return self._done_bytes / self._total_bytes, words + (f", {num_bad:,} bad" if num_bad else "")
+        return self._done_bytes / max(1, self._total_bytes), words + (f", {num_bad:,} bad" if num_bad else "")
 
     def _speed(self) -> tuple[float, float | None]:
         """Items a second, and the seconds left, estimated from bytes; None before the second chunk."""

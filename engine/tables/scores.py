@@ -46,6 +46,7 @@ class ShardRecord(NamedTuple):
     """The counts and the scores file of a committed shard: `listed = scored + quarantined`.
 
     A shard that could not be read has a `failure`, and one quarantine row without a key for the whole shard.
+    `unused_` counts the files that belong to no item, and names one.
     `errors` counts the quarantined items by "stage/error". `sha256` and `size_bytes` are those of the scores file.
     """
 
@@ -58,10 +59,13 @@ class ShardRecord(NamedTuple):
     size_bytes: int
     failure: str = ""
     errors: dict[str, int] = {}  # noqa: RUF012 - never written to
+    unused_files: int = 0
+    unused_bytes: int = 0
+    unused_example: str = ""
 
     def entry(self) -> dict[str, Any]:
-        """The shard's entry in the manifest, without empty values."""
-        return {key: value for key, value in self._asdict().items() if value not in ("", {})}
+        """The shard's entry in the manifest, without what is as by default."""
+        return {k: value for k, value in self._asdict().items() if value != self._field_defaults.get(k)}
 
 
 def records_of(entries: Iterable[Any]) -> list[ShardRecord]:

@@ -36,6 +36,7 @@ from engine.campaign.stages import QUIET, Run
 from engine.errors import StorageError
 from engine.models.weights import make_networks
 from engine.pool.shard import Shard
+from engine.scoring.chunks import PASSED_ON
 from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.watchdog import Attempts
 from engine.storage.location import Location
@@ -206,10 +207,10 @@ class _AtOnce:
 
 
 def _scored_chunks(
-    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int]
+    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int], fold_round: int
 ) -> Generator[pa.Table]:
     config = campaign.config
-    reading = Reading(config.image, config.train.folds, config.score.attempts, config.score.stall_seconds)
+    reading = Reading(config.image, config.train.folds, config.score.attempts, config.score.stall_seconds, fold_round)
     num_latents = make_networks(config).num_latents
     for shard in todo:
         for chunk in read_chunks(shard, reading, Attempts()):
@@ -229,7 +230,7 @@ def _score_chunk(chunk: pa.Table, num_latents: int) -> pa.Table:
     num_bad = len(unpack(content)) if content else len(BAD_SCHEMA.empty_table())
     return pa.table(
         {
-            **{name: chunk[name] for name in ("shard", "chunk", "listed", "failure", "read_bytes")},
+            **{name: chunk[name] for name in PASSED_ON},
             "num_items": [len(items) + num_bad],
             "scored": [pack(items.append_column("logit", logit).append_column("latent", latent))],
             "bad": [content],

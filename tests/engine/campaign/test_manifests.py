@@ -182,7 +182,11 @@ def places_in(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ["train", "scores", "selection", "handed_out/generic-000"])
-def test_any_wrong_or_missing_field_of_a_manifest_ends_in_one_line(whole: Campaign, name: str) -> None:
+def test_any_wrong_or_missing_field_of_a_manifest_ends_in_one_line(
+    whole: Campaign, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody else is here to wait for.
+    monkeypatch.setattr("engine.campaign.heartbeat.SETTLING_SECONDS", 0.0)
     run_stage("export", whole)
     path = Path((whole.stage(name) / "manifest.json").path)
     content = path.read_bytes()

@@ -39,6 +39,7 @@ def test_every_option_is_documented() -> None:
         ("select.stratify=source", "select.stratify=source needs pool.metadata, the file with that column"),
         ("select.diversity=magic", "select.diversity='magic': input should be 'none', 'gumbel', "),
         ("select.oversample=0.5", "select.oversample=0.5: input should be greater than or equal to 1"),
+        ("train.method=features", "train.method=features: with train.folds the latents of two folds"),
         ("train=3", "train: unknown key; did you mean train."),
         ("train={epochs=3}", "train: unknown key; did you mean train."),
         ("device.kind=1", "device.kind: unknown key"),
