@@ -19,7 +19,8 @@ def ingest(
     settings: SetOption = [],
 ) -> Outcome:
     """Add finished labels; the next round begins with them. Ingesting a file twice changes nothing."""
-    from engine.campaign.handed_out import picked_items
+    from engine.campaign.folder import is_complete
+    from engine.campaign.handed_out import picked_items, require_exported
     from engine.campaign.heartbeat import alone
     from engine.campaign.opening import current_round, open_campaign
     from engine.handoff.answers import Rules
@@ -29,6 +30,7 @@ def ingest(
     opened = open_campaign(campaign, settings)
     picked, rules = picked_items(opened.home, opened.round + 1), Rules(opened.config.labels.classes, replace)
     with alone(opened.home, "ingest"):
+        require_exported(opened)
         counts = append(opened.home, Location.of(file), source, picked, rules, screen.log)
     is_any = counts.new + counts.repeated + counts.replaced
     facts = {
@@ -41,5 +43,9 @@ def ingest(
         "labels": opened.home / "labels",
         "next": f"vaal round {opened.home}" if is_any else f"vaal ingest {opened.home} FILE, when labels are there",
     }
+    if is_any and current_round(opened.home) == opened.round and is_complete(opened.stage("train")):
+        screen.log(
+            f"these labels came after round {opened.round:03d} was trained; they count from the next training on"
+        )
     title = f"Ingested; the campaign is in round {current_round(opened.home):03d}"
     return Outcome(title, facts, counts._asdict())

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_complete
+from engine.errors import ConfigError
 from engine.storage.location import Location
 from engine.tables.columns import required
 from engine.tables.selections import SELECTION_SCHEMA, with_hash
@@ -80,6 +81,16 @@ def completed(campaign: Campaign, name: str) -> list[Location]:
     if name == "handoff":
         return [batch.folder for batch in current_batches(campaign.home, campaign.round)]
     return [folder for folder in [campaign.stage(name)] if is_complete(folder)]
+
+
+def require_exported(campaign: Campaign) -> None:
+    """Raises ConfigError where labels would end a round whose selection was made again and is not handed out yet."""
+    folder, out = campaign.stage("selection"), batches(campaign.home, campaign.round)
+    if out and is_complete(folder) and not current_batches(campaign.home, campaign.round):
+        raise ConfigError(
+            f"{folder}: made again since {out[-1].folder.name} was handed out, and not exported: labels would end the "
+            f"round without it; run: vaal export {campaign.home}, then ingest again"
+        )
 
 
 def picked_items(home: Location, before: int) -> pa.Table:
