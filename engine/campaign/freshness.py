@@ -105,5 +105,6 @@ def current_selection(campaign: Campaign) -> SelectionManifest:
     manifest = read_manifest(campaign, "selection", SelectionManifest)
     options, inputs = selection_changes(campaign, manifest)
     if changed := ", ".join(options + inputs):
-        raise ConfigError(f"{campaign.stage('selection')}: made before {changed} changed; run: vaal select")
+        fix = f"run: vaal select {campaign.home}"
+        raise ConfigError(f"{campaign.stage('selection')}: made before {changed} changed; {fix}")
     return manifest

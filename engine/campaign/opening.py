@@ -145,7 +145,7 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
             raise ConfigError(
                 f"--set {key}: too late for round {campaign.round:03d}, {frozen_by[0]} is complete; "
                 "set it when the round's labels are ingested and the next round begins"
-                + ("; or select again: vaal select --force" if section == "select" else "")
+                + (f"; or select again: vaal select --force {campaign.home}" if section == "select" else "")
             )
     before = read_overrides(campaign.home, campaign.round)
     if {**before, **values} != before:

@@ -75,7 +75,8 @@ def _record(
     images = pa.Table.from_pylist([by_id[task["item_id"]] | task for task in tasks], schema=IMAGES_SCHEMA)
     files = {**_write_tasks(vendor, record, tasks), IMAGES_FILE: (record / IMAGES_FILE).write_table(images)}
     if current_selection(campaign) != selection:
-        raise InputError(f"{campaign.stage('selection')}: made again while it was exported; run: vaal export")
+        fix = f"run: vaal export {campaign.home}"
+        raise InputError(f"{campaign.stage('selection')}: made again while it was exported; {fix}")
     return write_manifest(
         campaign,
         name,

@@ -34,9 +34,10 @@ def read_manifests(campaign: Campaign) -> Manifests:
     train = read_manifest(campaign, "train", TrainManifest)
     inputs = {"selection": content_of(selection), "scores": content_of(scores), "train": content_of(train)}
     if selection["inputs"].get("scores") != inputs["scores"] and not completed(campaign, "handoff"):
-        raise InputError(f"{folder}: made from other scores than there are now; run: vaal select")
+        raise InputError(f"{folder}: made from other scores than there are now; run: vaal select {campaign.home}")
     if not {HISTOGRAM_FILE, SAMPLE_FILE} <= selection["files"].keys():
-        raise InputError(f"{folder}: handed out by an earlier version; this round gets no report; go on: vaal ingest")
+        fix = f"this round gets no report; go on: vaal ingest {campaign.home} FILE"
+        raise InputError(f"{folder}: handed out by an earlier version; {fix}")
     return Manifests(train, scores, selection, inputs)
 
 

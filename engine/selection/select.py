@@ -83,7 +83,8 @@ def _make(
     if out and not force and not is_complete(campaign.stage("selection")):
         _require_same_images(campaign, out[-1], batch.selection)
     if selection_inputs(campaign, picked_before) != inputs:
-        raise InputError(f"{campaign.home}: scores or labels changed while images were picked; run: vaal select")
+        fix = f"run: vaal select {campaign.home}"
+        raise InputError(f"{campaign.home}: scores or labels changed while images were picked; {fix}")
     # No stage may be complete that depends on another selection.
     for folder in [folder for name in ("report", "selection") for folder in completed(campaign, name)]:
         (folder / "manifest.json").delete()
@@ -135,7 +136,7 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
         if options:
             raise ConfigError(
                 f"{folder}: {', '.join(options)} changed, but its images are handed out; to pick other images as well, "
-                "run: vaal select --force"
+                f"run: vaal select --force {campaign.home}"
             )
         if inputs:
             log(f"{', '.join(inputs)} changed since the images were picked; they are handed out, so they stay picked")
@@ -160,7 +161,7 @@ def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) 
     if batch.picks != picks_hash(picks):
         raise ConfigError(
             f"{campaign.stage('selection')}: it is gone, and now other images would be picked than were handed out in "
-            f"{batch.folder}; restore it, or to pick other images as well, run: vaal select --force"
+            f"{batch.folder}; restore it, or to pick other images as well, run: vaal select --force {campaign.home}"
         )
 
 
@@ -172,7 +173,7 @@ def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> li
     changed, folder = outdated(read_shards(campaign.home), scores), campaign.stage("scores")
     why = f"{folder}: {len(changed)} shards changed since they were scored ({', '.join(sorted(changed)[:3])})"
     if changed and not completed(campaign, "handoff"):
-        raise InputError(f"{why}; run: vaal score")
+        raise InputError(f"{why}; run: vaal score {campaign.home}")
     if changed:
         log(f"{why}: nothing is picked from them in this round")
     return [record for record in records_of(scores["shards"]) if record.shard not in changed]
@@ -183,7 +184,7 @@ def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: Sc
         if name.endswith(".safetensors") and trained["files"].get(name) != sha256:
             raise InputError(
                 f"{campaign.stage('scores')}: made with another {name} than the one in {campaign.stage('train')}; "
-                "run: vaal score"
+                f"run: vaal score {campaign.home}"
             )
 
 

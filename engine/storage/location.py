@@ -121,7 +121,10 @@ class Location:
 
         Raises InputError if the file is missing, or its SHA-256 differs; the text ends with the advice.
         """
-        content = self.read_bytes()
+        try:
+            content = self.read_bytes()
+        except InputError as error:
+            raise InputError(f"{error}; {advice}") from error
         if hashlib.sha256(content).hexdigest() != sha256:
             raise InputError(f"{self}: not the file that was committed (its SHA-256 differs); {advice}")
         return content

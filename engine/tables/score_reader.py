@@ -54,9 +54,9 @@ def num_latents_of(folder: Location, record: ShardRecord) -> int:
 def damaged(file: Location, why: str) -> InputError:
     """The error for an unusable scores file."""
     folder = file.url.rpartition("/")[0]
-    return InputError(
-        f"{file}: damaged since it was committed: {why}; delete it and {folder}/manifest.json, then run: vaal score"
-    )
+    home = folder.rpartition("/rounds/")[0]
+    fix = f"delete it and {folder}/manifest.json, then run: vaal score {home}"
+    return InputError(f"{file}: damaged since it was committed: {why}; {fix}")
 
 
 def _sha256(file: Location, content: bytes | None) -> str:

@@ -17,13 +17,6 @@ KNOWN_FAULTS: dict[str, Fault] = {
         r"^(right bytes in a handoff: \S+ is not the file of its task|done means done: export)" + _DAMAGED,
         "export calls a complete handoff done without looking at its files",
     ),
-    "advice without a campaign": Fault(
-        r"^advice is whole", "errors say 'run: vaal select' without the campaign, and that command ends with exit 2"
-    ),
-    "missing file without advice": Fault(
-        r"^advice leads on:.*cannot be read:.*No such file.*\[after",
-        "a committed file that was deleted ends in an error that does not say what to do",
-    ),
 }
 
 
