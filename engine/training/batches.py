@@ -153,7 +153,9 @@ def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
     """
     shards = np.random.default_rng((deal.seed, 1)).permutation(len(pool.shards))
     if deal.counts is not None:
-        per_shard, share = None, most / max(1, int(deal.counts.sum()))
+        # The counts are of the items that train; the judges are the others, where any are held out.
+        odds = pool.held_out / (1 - pool.held_out) if pool.held_out else 1.0
+        per_shard, share = None, most / max(1.0, odds * int(deal.counts.sum()))
     else:
         shards = shards[:SAMPLED_SHARDS]
         per_shard, share = math.ceil(most / len(shards)), 1.0
