@@ -15,6 +15,7 @@ from engine.campaign.handed_out import (
     IMAGES_FILE,
     IMAGES_SCHEMA,
     RECORDS,
+    SentBatch,
     batches,
     current_batches,
     picks_hash,
@@ -31,9 +32,13 @@ from engine.storage.location import Location
 from engine.tables.rows import Row
 from engine.tables.selections import with_hash
 
+MOST_VERIFIED_BYTES = 256 << 20
+"""Of a larger batch the images in the vendor's folder are checked by name and size."""
+
 
 def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR) -> Manifest:
-    """Complete the handoff for a vendor. Returns the manifest of its record; a complete handoff is left alone.
+    """Complete the handoff for a vendor. Returns the manifest of its record. A complete handoff is left alone, unless
+    its files are damaged: then they are written again, and are the same batch.
 
     The vendor's folder then holds exactly this batch: what was in it is deleted first. Tasks are in order of priority,
     the most valuable image first.
@@ -42,11 +47,20 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
         InputError: there is no selection, or a shard changed meanwhile; then nothing is handed out.
         ConfigError: the options or inputs of the selection changed since it was made.
     """
-    for batch in current_batches(campaign.home, campaign.round):
-        if batch.vendor == vendor:
-            return read_manifest(campaign, f"{RECORDS}/{batch.folder.name}", Manifest)
+    out = [batch for batch in current_batches(campaign.home, campaign.round) if batch.vendor == vendor]
+    if out:
+        manifest = read_manifest(campaign, f"{RECORDS}/{out[-1].folder.name}", Manifest)
+        if not _is_intact(campaign.stage(f"handoff/{vendor}"), out[-1], manifest):
+            run.log(f"{campaign.stage(f'handoff/{vendor}')}: not the files of {out[-1].folder.name}; written again")
+            _write(campaign, vendor, out[-1].images(), run)
+        return manifest
     selection = current_selection(campaign)
     picks = with_hash(read_committed(campaign.stage("selection"), "selection.parquet"))
+    return _record(campaign, vendor, selection, picks, _write(campaign, vendor, picks, run))
+
+
+def _write(campaign: Campaign, vendor: str, picks: pa.Table, run: Run) -> list[Row]:
+    """Write the vendor's folder. Returns the tasks, the most valuable image first."""
     folder = campaign.stage(f"handoff/{vendor}")
     with current_shards(campaign, run.log) as shards:
         # Those that are in their shards no more have been named, and are left out.
@@ -56,7 +70,23 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
         tasks = _write_all(folder, here, {shard.shard: shard for shard in shards}, run)
     tasks.sort(key=lambda task: int(task["priority"]))
     _write_tasks(vendor, folder, tasks)
-    return _record(campaign, vendor, selection, picks, tasks)
+    return tasks
+
+
+def _is_intact(folder: Location, batch: SentBatch, manifest: Manifest) -> bool:
+    """Whether the vendor's folder holds the batch: by names and sizes, and up to MOST_VERIFIED_BYTES by content."""
+    images = batch.images().select(["file", "size_bytes", "sha256"]).to_pylist()
+    if (folder / "images").children() != {row["file"].partition("/")[2]: row["size_bytes"] for row in images}:
+        return False
+    files = {name: sha256 for name, sha256 in manifest["files"].items() if name != IMAGES_FILE}
+    if manifest["counts"].get("bytes", 0) <= MOST_VERIFIED_BYTES:
+        files |= {row["file"]: row["sha256"] for row in images}
+    try:
+        for name, sha256 in files.items():
+            (folder / name).read_verified(sha256, "")
+    except InputError:
+        return False
+    return True
 
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:

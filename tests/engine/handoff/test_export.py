@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import batches
 from engine.campaign.stages import Run
 from engine.handoff.export import export
 from engine.pool.formats import FORMATS
@@ -73,3 +75,29 @@ def test_what_can_be_decoded_can_be_handed_out(make_campaign: MakeCampaign, tmp_
         tasks = list(csv.DictReader(file))
     handed_out = {Path(task["file"]).suffix[1:]: (folder / task["file"]).read_bytes() for task in tasks}
     assert handed_out == dict(zip((form.suffixes[0] for form in FORMATS), members.values(), strict=True))
+
+
+@pytest.mark.parametrize("damage", ["delete an image", "flip a byte", "cut the list", "add a file", "delete all"])
+def test_a_damaged_handoff_is_written_again_and_is_the_same_batch(scored: Campaign, damage: str) -> None:
+    select(scored)
+    manifest = export(scored)
+    folder = Path(scored.stage("handoff/generic").path)
+    whole = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    first, tasks = sorted((folder / "images").iterdir())[0], folder / "tasks.csv"
+    if damage == "delete all":
+        shutil.rmtree(folder)
+    elif damage == "delete an image":
+        first.unlink()
+    elif damage == "flip a byte":
+        first.write_bytes(whole[first][:-1] + bytes([whole[first][-1] ^ 1]))
+    elif damage == "cut the list":
+        tasks.write_bytes(whole[tasks][:99])
+    else:
+        (folder / "images/other.png").write_bytes(b"other")
+    lines: list[str] = []
+    assert export(scored, Run(log=lines.append)) == manifest
+    assert "not the files of generic-000; written again" in lines[0]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == whole
+    assert [batch.folder.name for batch in batches(scored.home, 0)] == ["generic-000"]
+    assert export(scored, Run(log=lines.append)) == manifest
+    assert len(lines) == 1
