@@ -11,7 +11,7 @@ from engine.pool.tar import Archive
 _MOST_NAMED = 10
 """Most suffixes of a sample that an error names."""
 _MOST_IMAGES = 65_536
-KEYS_AT_ONCE = 65_536
+KEYS_AT_ONCE = 8192
 IMAGE_SUFFIXES = frozenset(
     {*(suffix for form in FORMATS for suffix in form.suffixes)}
     | {"avif", "heic", "heif", "jfif", "jp2", "jpe", "jxl", "ppm", "pgm", "tga", "dng"}
@@ -72,13 +72,13 @@ class Keys:
     def check(self) -> None:
         """Raises ShardError if a key was added twice."""
         hashes = np.fromiter((hash(key) for key, _ in self._new), np.int64, len(self._new))
-        _, first = np.unique(hashes, return_index=True)
-        is_again = np.isin(hashes, self._seen, kind="sort")
-        is_again |= ~np.isin(np.arange(len(hashes)), first)
+        is_again = np.searchsorted(self._seen, hashes, "right") > np.searchsorted(self._seen, hashes, "left")
+        is_again[np.setdiff1d(np.arange(len(hashes)), np.unique(hashes, return_index=True)[1])] = True
         if is_again.any():
             key, position = self._new[int(np.argmax(is_again))]
             raise self._archive.error(position, f"key {key!r} appears again; a sample's files must be adjacent")
         self._seen, self._new = np.concatenate([self._seen, hashes]), []
+        self._seen.sort(kind="stable")
 
 
 class Sample:
