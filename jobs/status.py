@@ -40,8 +40,12 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
 
 def _out(rounds: list[dict[str, Any]]) -> dict[str, str]:
     """What is out at a vendor and has no label yet, by batch."""
-    out = [f"{b['without_label']:,} of {b['images']:,} of {b['batch']}, round {r['round']:03d}"
-           for r in rounds for b in r["batches"] if b["without_label"]]  # fmt: skip
+    out = [
+        f"{batch['without_label']:,} of {batch['images']:,} images of {batch['batch']} (round {entry['round']:03d})"
+        for entry in rounds
+        for batch in entry["batches"]
+        if batch["without_label"]
+    ]
     return {"no label yet": "; ".join(out)} if out else {}
 
 
