@@ -111,6 +111,12 @@ def picked_items(home: Location, before: int) -> pa.Table:
             own = _picks_of(home, number) or out[-1].picks
             out = [batch for batch in out if batch.picks != own]
         found += [batch.images() for batch in out]
+        # What an earlier version replaced after it was handed out.
+        found += [
+            with_hash((folder / f"replaced/{name}/selection.parquet").read_table())
+            for name in (folder / "replaced").folders()
+            if is_complete(folder / f"replaced/{name}")
+        ]
         tables += [
             table.select(list(_PLACE)).append_column("round", pa.array([number] * len(table), pa.int32()))
             for table in found

@@ -54,7 +54,9 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
             run.log(f"{campaign.stage(f'handoff/{vendor}')}: not the files of {out[-1].folder.name}; written again")
             _write(campaign, vendor, out[-1].images(), run)
         return manifest
-    selection = current_selection(campaign)
+    selection, folder = current_selection(campaign), campaign.stage(f"handoff/{vendor}")
+    if (folder / "manifest.json").exists():
+        run.log(f"{folder}: an earlier version handed it out; it is recorded now, so do not send it again")
     picks = with_hash(read_committed(campaign.stage("selection"), "selection.parquet"))
     return _record(campaign, vendor, selection, picks, _write(campaign, vendor, picks, run))
 

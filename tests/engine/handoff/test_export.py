@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import batches
+from engine.campaign.handed_out import batches, picked_items
 from engine.campaign.stages import Run
 from engine.handoff.export import export
 from engine.pool.formats import FORMATS
@@ -101,3 +101,18 @@ def test_a_damaged_handoff_is_written_again_and_is_the_same_batch(scored: Campai
     assert [batch.folder.name for batch in batches(scored.home, 0)] == ["generic-000"]
     assert export(scored, Run(log=lines.append)) == manifest
     assert len(lines) == 1
+
+
+def test_what_an_earlier_version_handed_out_is_recorded_and_stays_out(scored: Campaign) -> None:
+    select(scored)
+    folder, selection = scored.stage("handoff/generic"), scored.stage("selection")
+    (folder / "manifest.json").write_json({"stage": "handoff/generic"})
+    lines: list[str] = []
+    export(scored, Run(log=lines.append))
+    assert "an earlier version handed it out; it is recorded now, so do not send it again" in lines[0]
+    assert not (folder / "manifest.json").exists()
+    # One that it replaced by force.
+    before = picked_items(scored.home, 0).num_rows
+    for name in ("selection.parquet", "manifest.json"):
+        (selection / f"replaced/000/{name}").write_bytes((selection / name).read_bytes())
+    assert picked_items(scored.home, 0).num_rows == before + 100
