@@ -74,6 +74,9 @@ class Archive:
             name, size = extended.get("path", plain_name), extended.get("size", plain_size)
             if kind in _PARTIAL:
                 raise self.error(start, f"{name!r} is not a whole file (type {kind!r})")
+            if kind in _REGULAR and name.isascii():
+                self._member = name
+                return name, size, ""
             if kind != _FOLDER:
                 self._member = readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
                 oddity = "" if readable == name else "a file whose name is not UTF-8"
