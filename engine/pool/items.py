@@ -4,7 +4,7 @@ A shard is read front to back, in memory bounded by one image and a few blocks. 
 """
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
@@ -27,8 +27,8 @@ BLOCKS_AHEAD = 2
 _MAGIC_BYTES = 16
 
 
-def read_shard(shard: Shard, image: ImageConfig, unused: Unused | None = None) -> Iterator[Item]:
-    """The items of a shard in archive order, see `read_items`. Transient storage errors are retried.
+def read_shard(shard: Shard, image: ImageConfig) -> Generator[Item, None, Unused]:
+    """The items of a shard in archive order; returns what is in none, see `read_items`. Transient errors are retried.
 
     Raises ShardError if the shard changed since it was listed or while it was read, is cut off, damaged, not a tar,
     repeats a key, or could not be read in any try. Items yielded before are exact if the shard is unchanged, but the
@@ -38,7 +38,7 @@ def read_shard(shard: Shard, image: ImageConfig, unused: Unused | None = None) -
         with closing(open_shard(shard)) as stream:
             blocks = _blocks(stream) if Location(shard.url).is_local else _blocks_ahead(stream)
             with closing(blocks):
-                yield from read_items(Archive(blocks, shard.url, shard.size_bytes), image, unused)
+                unused = yield from read_items(Archive(blocks, shard.url, shard.size_bytes), image)
     except (OSError, pa.ArrowException) as error:
         raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
     except ShardError:
@@ -46,6 +46,7 @@ def read_shard(shard: Shard, image: ImageConfig, unused: Unused | None = None) -
         check_unchanged(shard)
         raise
     check_unchanged(shard)
+    return unused
 
 
 def _blocks(stream: RetryingStream) -> Generator[bytes]:
@@ -73,14 +74,14 @@ def _blocks_ahead(stream: RetryingStream) -> Generator[bytes]:
             stream.interrupt()
 
 
-def read_items(archive: Archive, image: ImageConfig, unused: Unused | None = None) -> Iterator[Item]:
-    """The items of an archive, in order. What belongs to none is counted in `unused`.
+def read_items(archive: Archive, image: ImageConfig) -> Generator[Item, None, Unused]:
+    """The items of an archive, in order. Returns what belongs to none.
 
     Every file that looks like an image, by its suffix or where it has none by its content, is an item, the companion of
     one, or listed with its fault. Raises ShardError if the archive is cut off, damaged, not a tar or repeats a key.
     """
     suffixes = frozenset(suffix.lower().removeprefix(".") for suffix in image.suffixes)
-    unused, keys = unused or Unused(), Keys(archive)
+    unused, keys = Unused(), Keys(archive)
     sample: Sample | None = None
     while (member := archive.next_member()) is not None:
         name, size_bytes, oddity = member
@@ -107,6 +108,7 @@ def read_items(archive: Archive, image: ImageConfig, unused: Unused | None = Non
     if sample is not None:
         yield from sample.to_items(image.max_bytes)
     keys.check()
+    return unused
 
 
 def _lost(name: str, start: bytes, oddity: str) -> str:

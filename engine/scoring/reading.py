@@ -1,6 +1,6 @@
 """Shards to chunks: read in several attempts under a watchdog, and quarantined whole where no attempt succeeds."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 from engine.config.options import ImageConfig
 from engine.errors import InputError
 from engine.pool.items import read_shard
-from engine.pool.samples import Unused
+from engine.pool.samples import Item, Unused
 from engine.pool.shard import Shard
 from engine.scoring.chunks import Chunk, chunk_items
 from engine.scoring.watchdog import Attempts, ShardHistory, Watchdog
@@ -50,6 +50,11 @@ def read_chunks(shard: Shard, reading: Reading, attempts: Attempts) -> Iterator[
     yield _chunk(shard, made, reading).row(0, listed=0, failure=failure)
 
 
+def _keeping(items: Generator[Item, None, Unused], unused: list[Unused]) -> Iterator[Item]:
+    """The items; what is in none is put into the list at their end."""
+    unused.append((yield from items))
+
+
 def _chunk(shard: Shard, number: int, reading: Reading) -> Chunk:
     return Chunk(shard.shard, number, reading.image, reading.num_folds, reading.fold_round)
 
@@ -68,8 +73,8 @@ def _attempt(
 ) -> Iterator[pa.Table]:
     """The chunks from number `first` on, as rows."""
     chunk, listed, position = _chunk(shard, 0, reading), 0, 0
-    unused = Unused()
-    size, items = chunk_items(reading.image), read_shard(shard, reading.image, unused)
+    unused: list[Unused] = []
+    size, items = chunk_items(reading.image), _keeping(read_shard(shard, reading.image), unused)
     watchdog.start("")
     for item in items:
         listed += 1
@@ -89,4 +94,4 @@ def _attempt(
             )
         watchdog.start("")
     watchdog.stop()
-    yield chunk.row(shard.size_bytes - position, listed=listed, unused=unused)
+    yield chunk.row(shard.size_bytes - position, listed=listed, unused=unused[0])

@@ -136,8 +136,8 @@ def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], dev
         # Another run that started at the same moment was faster; its files are the same.
         return read_manifest(campaign, "scores", ScoresManifest)
     records = [plan.committed[shard.shard] for shard in plan.shards]
-    names = ("listed", "scored", "quarantined", "unused_files", "unused_bytes")
-    counts = {name: sum(getattr(record, name) for record in records) for name in names}
+    counts = {name: sum(getattr(record, name) for record in records) for name in ("listed", "scored", "quarantined")}
+    unused = {name: sum(getattr(record, name) for record in records) for name in ("unused_files", "unused_bytes")}
     pairs = zip(plan.shards, records, strict=True)
     counted = {s.shard: None if r.failure else r.listed for s, r in pairs}
     write_shards(campaign.home, [s._replace(num_items=counted[s.shard]) for s in read_shards(campaign.home)])
@@ -146,7 +146,7 @@ def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], dev
         "scores",
         ScoresManifest,
         inputs=inputs,
-        counts={"shards": len(records), **counts},
+        counts={"shards": len(records), **counts, **(unused if unused["unused_files"] else {})},
         files={},
         device=device,
         errors=dict(sorted(count_errors(records).items())),

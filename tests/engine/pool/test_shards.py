@@ -6,6 +6,7 @@ import io
 import lzma
 import tarfile
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -191,6 +192,16 @@ def test_an_image_without_a_suffix_is_listed_as_lost(form: Format) -> None:
     assert faults(archive(members)) == [("folder/scan.", "NoSuffix"), ("folder/scan", "")]
 
 
+def all_of(content: bytes) -> tuple[list[Item], Unused]:
+    found: list[Unused] = []
+
+    def keeping() -> Iterator[Item]:
+        found.append((yield from read_items(Archive(iter([content]), "shard.tar", len(content)), IMAGE)))
+
+    items = list(keeping())
+    return items, found[0]
+
+
 KINDS = ("hard link", "symbolic link", "device", "device", "pipe")
 
 
@@ -199,8 +210,7 @@ def test_an_odd_member_costs_itself() -> None:
     odd = header(b"\xff\xfe.jpg", 3) + b"abc".ljust(BLOCK, b"\0")
     label = header("volume", 0, b"V") + header("dump.jpg", 3, b"D") + b"abc".ljust(BLOCK, b"\0")
     content = archive([("a.jpg", b"1")])[: 2 * BLOCK] + b"".join(links) + odd + label + archive([("b.jpg", b"2")])
-    unused = Unused()
-    items = list(read_items(Archive(iter([content]), "shard.tar", len(content)), IMAGE, unused))
+    items, unused = all_of(content)
     assert [(item.key, item.data) for item in items if not item.fault] == [("a", b"1"), ("b", b"2")]
     lost = [(item.key, item.error, item.fault.partition(";")[0]) for item in items if item.fault]
     assert lost == [
@@ -216,8 +226,8 @@ def test_what_belongs_to_no_sample_is_counted() -> None:
         ("README", b"12345"), (".hidden.png", b"123"), ("._a.jpg", b"1"), ("__index__", b"1"),
         ("d/__meta__.json", b"1"), ("a.jpg", b"1"), ("a.json", b"22"), ("a.seg.png", b"333"),
     ]  # fmt: skip
-    content, unused = archive(members), Unused()
-    assert [item.key for item in read_items(Archive(iter([content]), "s", len(content)), IMAGE, unused)] == ["a"]
+    items, unused = all_of(archive(members))
+    assert [item.key for item in items] == ["a"]
     assert (unused.files, unused.bytes, unused.example) == (3, 9, "README")
 
 

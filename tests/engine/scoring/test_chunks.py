@@ -100,7 +100,7 @@ def test_an_attempt_that_fails_is_followed_by_one_that_repeats_nothing(
     whole, real = rows(shard), reading.read_shard
     failures = [12, 3]
 
-    def read_and_fail(shard: Shard, image: ImageConfig, _: object) -> object:
+    def read_and_fail(shard: Shard, image: ImageConfig) -> object:
         fail_at = failures.pop() if failures else -1
         for number, item in enumerate(real(shard, image)):
             if number == fail_at:
