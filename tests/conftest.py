@@ -75,6 +75,8 @@ def _no_ray_by_surprise(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
     if not request.node.get_closest_marker("heavy"):
         monkeypatch.setattr(ray, "init", refuse)
+        # Nobody else begins at the same moment.
+        monkeypatch.setattr("engine.campaign.heartbeat.SETTLING_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")

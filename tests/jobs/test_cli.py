@@ -226,6 +226,7 @@ def test_an_expanded_glob_is_a_list_of_shards() -> None:
         assert spread_pool(unchanged) == unchanged
 
 
+@pytest.mark.heavy
 def test_select_explains_an_item_and_replaces_by_force_alone(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     pretend_trained(campaign)

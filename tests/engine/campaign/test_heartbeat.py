@@ -173,6 +173,7 @@ def test_a_run_of_another_machine_or_container_is_dead_when_it_shows_no_sign_of_
     assert not is_living(left)
 
 
+@pytest.mark.heavy
 def test_every_command_that_writes_is_refused_while_another_run_is_at_work(
     make_campaign: MakeCampaign, tmp_path: Path
 ) -> None:

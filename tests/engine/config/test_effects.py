@@ -40,6 +40,8 @@ from tests.fabricate import fabricate_scores
 from tests.rounds import encoded
 from tests.tars import archive, read
 
+pytestmark = pytest.mark.heavy
+
 ENGINE = Path(__file__).parents[3] / "engine"
 BASE = ("select.budget=40", "salt=00000000000000000000000000000001", "train.task=classification")
 Look = Callable[["Bench", CampaignConfig], Any]

@@ -124,6 +124,7 @@ def mutants(seed: int, count: int) -> None:
     assert 0.01 * count < num_exact < 0.9 * count
 
 
+@pytest.mark.heavy
 def test_mutated_headers_give_exact_items_or_a_named_failure() -> None:
     mutants(0, 20_000)
 

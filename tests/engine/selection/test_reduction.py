@@ -65,6 +65,7 @@ def names(table: pa.Table) -> list[tuple[str, str]]:
 
 @settings(max_examples=60, deadline=None)
 @given(items_of_shards, st.integers(0, 45), st.integers(1, 7), st.integers(0, 3))
+@pytest.mark.heavy
 def test_the_candidates_are_sort_everything_and_take_m(
     items: list[Item], size: int, group_rows: int, every: int
 ) -> None:

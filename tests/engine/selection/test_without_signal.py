@@ -23,6 +23,8 @@ from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from vaal.diversity.k_center import k_center_greedy
 
+pytestmark = pytest.mark.heavy
+
 Row = dict[str, Any]
 PLAIN = ("select.duplicates=off", "select.control_fraction=0", "select.diversity=none")
 Array = NDArray[np.float32]

@@ -62,6 +62,7 @@ def test_cosine_leaders_are_the_definitions(
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), max_distance=st.sampled_from([0, 1, 2, 5, 11, 20, 60, 127]),
        share=st.sampled_from([0.0, 0.02, 0.05]), num_sources=st.integers(1, 30))  # fmt: skip
+@pytest.mark.heavy
 def test_hamming_leaders_are_the_definitions(seed: int, max_distance: int, share: float, num_sources: int) -> None:
     rng = np.random.default_rng(seed)
     num = int(rng.integers(1, 130))
