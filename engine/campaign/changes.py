@@ -55,7 +55,7 @@ class _Finding(NamedTuple):
 
 @contextmanager
 def current_shards(campaign: Campaign, log: Log) -> Iterator[list[Shard]]:
-    """The pool's shards as they are now. One that the body finds changed all the same is read anew the next time."""
+    """The pool's shards as they are now. One that the body finds changed all the same is read again the next time."""
     try:
         yield refresh(campaign, log)
     except ChangedShardError as error:
@@ -64,7 +64,7 @@ def current_shards(campaign: Campaign, log: Log) -> Iterator[list[Shard]]:
 
 
 def look_again(home: Location, urls: set[str]) -> None:
-    """Let the next stage read these shards anew, also where their size and time stay the same."""
+    """Let the next stage read these shards again, also where their size and time stay the same."""
     write_shards(home, [s._replace(mtime_ns=0) if s.url in urls else s for s in read_shards(home)])
 
 

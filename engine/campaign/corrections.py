@@ -8,7 +8,6 @@ import pyarrow as pa
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import (
-    INITIAL,
     Identity,
     Snapshot,
     append_labels,
@@ -47,8 +46,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
     home, snapshot, label = campaign.home, read_snapshot(campaign.home), label.strip()
     if not label:
         raise InputError(f"{item[0]}/{item[1]}: the label is empty; to take it away: vaal labels {home} retract")
-    initial = snapshot.tables.get(f"labels/{INITIAL}.parquet", snapshot.history)["label"].drop_null().to_pylist()
-    check_classes(campaign.config.labels.classes, initial, label, f"{item[0]}/{item[1]}")
+    check_classes(campaign.config.labels.classes, snapshot.first_classes, label, f"{item[0]}/{item[1]}")
     positions_of(home, {item}, read_shards(home), campaign.config.image, log, is_new=True)
     before = snapshot.values.get(item, "")
     if label not in snapshot.history["label"].to_pylist():

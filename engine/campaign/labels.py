@@ -61,6 +61,13 @@ class Snapshot(NamedTuple):
         labels = self.labels
         return dict(zip(identities(labels), labels["label"].to_pylist(), strict=True))
 
+    @property
+    def first_classes(self) -> list[str]:
+        """The labels given at init; where that file is gone, all labels."""
+        table = self.tables.get(f"labels/{INITIAL}.parquet", self.history)
+        classes: list[str] = table["label"].drop_null().to_pylist()
+        return classes
+
 
 def read_snapshot(home: Location) -> Snapshot:
     """The label files as they are now. Raises InputError for a file that is not a table of labels."""
@@ -107,10 +114,15 @@ def identities(table: pa.Table) -> list[Identity]:
     return list(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
 
 
+def last_of_each(table: pa.Table) -> pa.Table:
+    """The last row of every (shard, key), in the order of the rows."""
+    last = {item: number for number, item in enumerate(identities(table))}
+    return table.take(pa.array(sorted(last.values()), pa.int64()))
+
+
 def newest(history: pa.Table, *, retracted: bool = False) -> pa.Table:
     """The last row of every item, without retractions unless they are asked for too."""
-    last = {item: number for number, item in enumerate(identities(history))}
-    rows = history.take(pa.array(sorted(last.values()), pa.int64()))
+    rows = last_of_each(history)
     return rows if retracted else rows.filter(pc.is_valid(rows["label"]))
 
 

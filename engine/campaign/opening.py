@@ -12,7 +12,7 @@ from engine.campaign.first_labels import import_labels
 from engine.campaign.folder import Campaign, read_overrides, round_home
 from engine.campaign.handed_out import completed, picked_items
 from engine.campaign.heartbeat import alone
-from engine.campaign.labels import labelled_items, read_snapshot
+from engine.campaign.labels import identities, labelled_items, read_snapshot
 from engine.campaign.manifests import Manifest, read_complete
 from engine.campaign.stages import STAGES, Log
 from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results, fields
@@ -167,7 +167,7 @@ def check_budget(campaign: Campaign) -> None:
     """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
     budget, counts = campaign.config.select.budget, [shard.num_items for shard in read_shards(campaign.home)]
     out = picked_items(campaign.home, campaign.round)
-    taken = labelled_items(campaign.home) | set(zip(out["shard"].to_pylist(), out["key"].to_pylist(), strict=True))
+    taken = labelled_items(campaign.home) | set(identities(out))
     num_left = sum(count or 0 for count in counts) - len(taken)
     if all(counts) and budget > num_left:
         raise ConfigError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.campaign.labels import POSITIONS_SCHEMA, Identity, identities, labelled_items
+from engine.campaign.labels import POSITIONS_SCHEMA, Identity, labelled_items, last_of_each
 from engine.campaign.places import placed
 from engine.campaign.stages import Log
 from engine.config.options import ImageConfig
@@ -36,9 +36,7 @@ def all_positions(home: Location) -> pa.Table:
     """Where images were when they were labelled, each once: POSITIONS_SCHEMA."""
     folder = home / "pool/items"
     tables = ((folder / name).read_typed_table(POSITIONS_SCHEMA) for name in folder.children())
-    table = pa.concat_tables([POSITIONS_SCHEMA.empty_table(), *tables])
-    last = {item: number for number, item in enumerate(identities(table))}
-    return table.take(pa.array(sorted(last.values()), pa.int64()))
+    return last_of_each(pa.concat_tables([POSITIONS_SCHEMA.empty_table(), *tables]))
 
 
 def labelled_positions(home: Location) -> pa.Table:

@@ -6,7 +6,7 @@ from typing import Any
 from engine.campaign.folder import Campaign, read_overrides
 from engine.campaign.handed_out import SentBatch, batches, completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
-from engine.campaign.labels import labelled_items, read_labels
+from engine.campaign.labels import identities, labelled_items, read_labels
 from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest, read_complete
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 from engine.pool.manifest import read_shards
@@ -64,8 +64,7 @@ def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
 def _batch_state(batch: SentBatch, labelled: set[tuple[str, str]]) -> dict[str, Any]:
     """How many images of a batch are out, and how many of them have no label yet."""
     images = batch.images()
-    items = zip(images["shard"].to_pylist(), images["key"].to_pylist(), strict=True)
-    return {"batch": batch.folder.name, "images": len(images), "without_label": len(set(items) - labelled)}
+    return {"batch": batch.folder.name, "images": len(images), "without_label": len(set(identities(images)) - labelled)}
 
 
 def _complete_state(folder: Location, name: str) -> dict[str, Any]:

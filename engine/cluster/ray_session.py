@@ -106,7 +106,7 @@ def _not_started(error: Exception) -> VaalError:
         return ConfigError(f"{name}={folder}: too long a path for Ray's sockets below it; export {name}=/tmp")
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or folder
-        return VaalError(f"Ray did not start: {place}: {error.strerror}; mend that, or export RAY_TMPDIR=FOLDER")
+        return VaalError(f"Ray did not start: {place}: {error.strerror}; fix that, or export RAY_TMPDIR=FOLDER")
     return VaalError(f"Ray did not start: {text}; is this machine overloaded? Run it again")
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from engine.campaign.labels import INITIAL, POSITIONS_SCHEMA, append_labels, check_classes, label_row, read_snapshot
+from engine.campaign.labels import POSITIONS_SCHEMA, append_labels, check_classes, label_row, read_snapshot
 from engine.campaign.positions import write_positions
 from engine.campaign.stages import QUIET, Log
 from engine.errors import InputError
@@ -57,7 +57,7 @@ def ingest(
     rows = pkgutil.resolve_name(f"{VENDORS[vendor].module}:read_answers")(source)
     if not rows:
         raise InputError(f"{source}: no rows; give the file that the vendor filled in")
-    initial = snapshot.tables.get(f"labels/{INITIAL}.parquet", snapshot.history)["label"].drop_null().to_pylist()
+    initial = snapshot.first_classes
     changed: dict[str, Row] = {}
     repeated = blank = replaced = 0
     for row in rows:

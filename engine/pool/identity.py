@@ -12,7 +12,7 @@ def _number(shard: str, key: str, *, secret: bytes = b"", person: bytes = b"") -
 def fold_of(shard: str, key: str, num_folds: int, round_number: int = 0) -> int:
     """The fold of an item, 0 to num_folds - 1: the same in training and scoring, and on every machine.
 
-    Folds are drawn anew in each round. Else a pick, the lowest under its fold's discriminator, would be judged in the
+    Every round draws its own folds. Else a pick, the lowest under its fold's discriminator, would be judged in the
     next round by one that differs little from the one that picked it.
     """
     return _number(shard, key, person=bytes(8) + round_number.to_bytes(8, "big")) % num_folds

@@ -122,7 +122,7 @@ def read_images(shard: Shard, places: list[Place]) -> Iterator[bytes]:
         if content is None:
             why = "has other bytes than those that are known, at the same size and time"
             raise ChangedShardError(
-                f"{shard.url}: item {place.key} {why}; run again: the shard is read anew", shard.url
+                f"{shard.url}: item {place.key} {why}; run again: the shard is read again then", shard.url
             )
         yield content
 
@@ -163,7 +163,7 @@ def _check(shard: Shard) -> None:
         raise ShardError(f"{shard.url}: the shard is gone; restore it, then run again") from error
     listed = shard.etag_or_mtime if now.startswith("etag:") else f"{shard.size_bytes} bytes, {shard.etag_or_mtime}"
     if now != listed:
-        why = f"{CHANGED} ({listed}; now {now}); run again: the shard is read anew"
+        why = f"{CHANGED} ({listed}; now {now}); run again: the shard is read again then"
         raise ChangedShardError(f"{shard.url}: {why}", shard.url)
 
 

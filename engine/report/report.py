@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import snapshot_of
+from engine.campaign.labels import identities, snapshot_of
 from engine.campaign.manifests import (
     Manifest,
     SelectionManifest,
@@ -78,7 +78,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         read_committed(campaign.stage("selection"), name)
         for name in ("selection.parquet", selections.CANDIDATES_FILE, selections.HISTOGRAM_FILE, selections.SAMPLE_FILE)
     )
-    labelled = set(zip(labels["shard"].to_pylist(), labels["key"].to_pylist(), strict=True))
+    labelled = set(identities(labels))
     groups, pairs = groups_of(picks, MOST_IMAGES), pairs_of(candidates, picks, labelled)
     picked = [row for group in groups for row in group.rows]
     shown = {"picked": picked, "sample": drawn.slice(0, len(picked)).to_pylist()}

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.campaign.labels import labelled_items
+from engine.campaign.labels import identities, labelled_items
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
 
@@ -39,15 +39,14 @@ class Draws(NamedTuple):
 
 def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Table) -> list[Source]:
     """A source for each record, sorted by shard. Labelled items and those picked before are taken."""
-    before = zip(picked_before["shard"].to_pylist(), picked_before["key"].to_pylist(), strict=True)
     items = labelled_items(home)
-    found, none = (_by_shard(items | set(before)), _by_shard(items)), pa.array([], pa.string())
+    found, none = (_by_shard(items | set(identities(picked_before))), _by_shard(items)), pa.array([], pa.string())
     return [Source(record, *(keys.get(record.shard, none) for keys in found)) for record in sorted(records)]
 
 
 def without(sources: Sequence[Source], picks: pa.Table) -> list[Source]:
     """The sources, where these items are taken too."""
-    picked = _by_shard(zip(picks["shard"].to_pylist(), picks["key"].to_pylist(), strict=True))
+    picked = _by_shard(identities(picks))
     none = pa.array([], pa.string())
     return [s._replace(taken=pa.concat_arrays([s.taken, picked.get(s.record.shard, none)])) for s in sources]
 

@@ -26,6 +26,9 @@ from engine.tables.scores import ShardRecord
 from jobs.cli import app
 from tests.conftest import MakeCampaign
 
+# Two runs that begin at the same moment differ by the time in which both look again, which fast tests skip.
+pytestmark = pytest.mark.heavy
+
 LEDGER = ShardRecord("a", "a.parquet", 10, 8, 2, "00", 99, "", {"decode/CutOff": 2})
 
 
