@@ -86,9 +86,9 @@ def _current(shard: Shard) -> Shard:
     return shard._replace(size_bytes=info.size, etag_or_mtime=mark_of(location, info), mtime_ns=info.mtime_ns)
 
 
-def open_shard(shard: Shard) -> RetryingStream:
-    """The shard's bytes front to back. Reads raise ShardError if it is not the file that was listed."""
-    return RetryingStream(lambda position: _open(shard, position), shard.size_bytes)
+def open_shard(shard: Shard, begin: int = 0) -> RetryingStream:
+    """The shard's bytes from `begin` on. Reads raise ShardError if it is not the file that was listed."""
+    return RetryingStream(lambda position: _open(shard, position), shard.size_bytes, begin)
 
 
 def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:

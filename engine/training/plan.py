@@ -3,6 +3,8 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.positions import Position, positions_of
@@ -13,7 +15,8 @@ from engine.pool.identity import held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards
 from engine.pool.shard import Shard
 from engine.storage.location import Location
-from engine.training.streams import Deal, Pool, count_trainable
+from engine.training.deal import Deal, run_bytes
+from engine.training.streams import Pool, count_trainable
 from vaal.losses import LossWeights
 from vaal.methods import METHODS
 from vaal.step import Updates
@@ -91,6 +94,8 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     method = METHODS[train.method]
     images_per_step = train.batch_size * method.batches_per_step(train.vae_steps, train.discriminator_steps)
     counts, left_out = None, dict[str, str]()
+    sizes = np.array([shard.size_bytes for shard in shards])
+    length = run_bytes(sizes, num_unlabelled, int(train.max_steps * images_per_step))
     if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
         # There is at least one whole pass. Every item is read once per pass, for which the pool must be counted.
         counts = count_trainable(pool, left_out)
@@ -105,7 +110,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         folder=campaign.stage("train"),
         pool=pool,
         # Another sample of the pool in each round.
-        deal=Deal(len(shards), train.streams, train.seed + (campaign.round << 32), counts),
+        deal=Deal(sizes, train.streams, train.seed + (campaign.round << 32), counts, length),
         labelled_share=_labelled_share(train, pool, usable),
         left_out=left_out,
         images_per_epoch=num_unlabelled,
