@@ -90,7 +90,10 @@ class TrainConfig(_Section):
     folds: int = Field(default=2, ge=1, le=16)
     """Discriminators. Each image is scored by one that did not train on it; 1, as in the paper, turns that off."""
     task: Literal["none", "classification"] = "none"
-    """The task learner T of Algorithm 1, trained on the labelled pool. It never influences what is picked."""
+    """The task learner T of Algorithm 1, trained on the labelled pool. Only margin scores by it."""
+    task_augmentation: Literal["flips_and_crops", "crops", "none"] = "flips_and_crops"
+    """What the task learner sees of an image: crops moves it by up to an eighth, flips also mirrors it left to right.
+    Choose crops or none where left and right or the place matter: digits, signs, X-rays."""
     workers: int = Field(default=1, ge=1, json_schema_extra=SPEED)
     """Ray Train workers, one process each, with a GPU each if device is cuda. Changes weights by rounding only."""
     min_workers: int = Field(default=0, ge=0, json_schema_extra=SPEED)

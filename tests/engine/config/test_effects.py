@@ -263,6 +263,7 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
 READ_IN_TRAINING = {
     "train.learning_rate": "worker.py",
     "train.task": "worker.py",
+    "train.task_augmentation": "worker.py",
     "train.checkpoint_seconds": "checkpoints.py",
     "train.checkpoint_steps": "checkpoints.py",
 }
