@@ -64,8 +64,9 @@ def augmented(pixels_NHWC: NDArray[np.uint8], rng: np.random.Generator, *, flips
 def _moved(num_images: int, side: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """The place in the image of each place in its crop, reflected at the edges, (N, side)."""
     most = side // CROP_SHARE
-    place_NS: NDArray[np.int64] = np.arange(side) + rng.integers(-most, most + 1, (num_images, 1))
-    return side - 1 - np.abs(side - 1 - np.abs(place_NS))
+    place_NS = np.arange(side) + rng.integers(-most, most + 1, (num_images, 1))
+    place_NS = np.where(place_NS < 0, -place_NS, place_NS)
+    return np.where(place_NS >= side, 2 * (side - 1) - place_NS, place_NS)
 
 
 def task_loss(logits_BN: Tensor, label_B: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What training reads of a pool that is too large to be read whole: runs of every shard, none twice in a pass."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 
 from engine.training.batches import JUDGING_PASS, unlabelled_sample
 from engine.training.deal import Deal, run_bytes
-from engine.training.streams import Pool, unlabelled_runs
+from engine.training.plan import plan_training
+from engine.training.streams import Pool, UnlabelledStream, unlabelled_runs
+from tests.conftest import MakeCampaign
 from tests.engine.training.test_batches import deal_of, identities, small  # noqa: F401
 
 SHARDS, SHARD_BYTES, ITEM_BYTES = 100, 1000 * 4096, 4096
@@ -75,3 +78,16 @@ def test_a_large_pool_is_judged_on_as_many_images_of_as_many_shards(small: Pool)
     deal = deal_of(small, 8, counted=False)
     assert 30 <= len(unlabelled_sample(small, deal, 30).fold_N) < 36
     assert len(unlabelled_sample(small, deal, 1000).fold_N) == 180
+
+
+@pytest.mark.heavy
+def test_few_steps_see_every_shard_and_other_images_in_each_round(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign("train.max_steps=5", "train.batch_size=16")
+    seen = []
+    for number in (0, 1):
+        plan = plan_training(replace(campaign, round=number))
+        assert plan.deal.counts is None
+        streams = (UnlabelledStream(plan.pool, plan.deal, stream) for stream in range(plan.deal.num_streams))
+        seen.append({(shard, item.key) for stream in streams for shard, item in islice(stream, 20)})
+        assert {shard for shard, _ in seen[-1]} == set(range(len(plan.pool.shards)))
+    assert len(seen[0] & seen[1]) < 0.5 * len(seen[0])
