@@ -10,7 +10,7 @@ from engine.config.options import ImageConfig
 from engine.errors import one_line
 from engine.pool.items import LARGEST_BLOCK_BYTES, read_items
 from engine.pool.samples import OUTSIDE_SAMPLES, Item
-from engine.pool.shard import DamagedShardError, Shard, ShardError, check_unchanged, open_shard
+from engine.pool.shard import DamagedShardError, Shard, ShardError, check_unchanged, open_in_any_order
 from engine.pool.tar import BLOCK, Archive, header_at
 from engine.storage.retries import RetryingStream
 
@@ -43,8 +43,8 @@ def read_run(shard: Shard, image: ImageConfig, begin: int, end: int) -> list[Ite
 def _read(shard: Shard, image: ImageConfig, begin: int, end: int) -> Generator[Item]:
     start = max(0, begin - BEFORE_BYTES)
     try:
-        with closing(open_shard(shard, start)) as stream:
-            blocks = _blocks(stream, end)
+        with closing(open_in_any_order(shard)) as stream:
+            blocks = _blocks(stream, start, end)
             first, blocks = _from_header(blocks, start, begin, end) if begin else (0, blocks)
             if first == end:
                 # Within one large file.
@@ -60,9 +60,10 @@ def _read(shard: Shard, image: ImageConfig, begin: int, end: int) -> Generator[I
         raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
 
 
-def _blocks(stream: RetryingStream, end: int) -> Iterator[bytes]:
-    while block := stream.read(min(max(0, end - stream.position) + BEHIND_BYTES, LARGEST_BLOCK_BYTES)):
+def _blocks(stream: RetryingStream, start: int, end: int) -> Iterator[bytes]:
+    while block := stream.read_at(start, min(max(0, end - start) + BEHIND_BYTES, LARGEST_BLOCK_BYTES)):
         yield block
+        start += len(block)
 
 
 def _from_header(blocks: Iterator[bytes], start: int, begin: int, end: int) -> tuple[int, Iterator[bytes]]:

@@ -86,9 +86,14 @@ def _current(shard: Shard) -> Shard:
     return shard._replace(size_bytes=info.size, etag_or_mtime=mark_of(location, info), mtime_ns=info.mtime_ns)
 
 
-def open_shard(shard: Shard, begin: int = 0) -> RetryingStream:
-    """The shard's bytes from `begin` on. Reads raise ShardError if it is not the file that was listed."""
-    return RetryingStream(lambda position: _open(shard, position), shard.size_bytes, begin)
+def open_shard(shard: Shard) -> RetryingStream:
+    """The shard's bytes front to back. Reads raise ShardError if it is not the file that was listed."""
+    return RetryingStream(lambda position: _open(shard, position), shard.size_bytes)
+
+
+def open_in_any_order(shard: Shard) -> RetryingStream:
+    """As `open_shard`, for `read_at` alone."""
+    return RetryingStream(lambda _: _open(shard, 0, in_any_order=True), shard.size_bytes)
 
 
 def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
@@ -104,7 +109,7 @@ def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
 
 def _read_parts(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
     """As `read_ranges`, but with fewer bytes where the shard ends before a range does."""
-    with closing(RetryingStream(lambda _: _open(shard, 0, in_any_order=True), shard.size_bytes)) as stream:
+    with closing(open_in_any_order(shard)) as stream:
         for offset, size in ranges:
             try:
                 yield stream.read_at(offset, size)

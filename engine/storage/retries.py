@@ -78,11 +78,10 @@ class RetryingStream:
         open_at: opens an Arrow file at a byte, for every attempt. It raises an error that is not transient if the file
             has changed.
         total_bytes: the file's size. A stream that ends earlier is a transient error.
-        position: the first byte to read.
     """
 
-    def __init__(self, open_at: Callable[[int], Any], total_bytes: int, position: int = 0) -> None:
-        self.position = position
+    def __init__(self, open_at: Callable[[int], Any], total_bytes: int) -> None:
+        self.position = 0
         self._open_at, self._total_bytes = open_at, total_bytes
         self._stream: Any = None
         self._is_interrupted = threading.Event()

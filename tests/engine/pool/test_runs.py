@@ -10,6 +10,8 @@ from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.runs import read_run
 from engine.pool.shard import ChangedShardError, DamagedShardError, Shard
+from engine.storage.location import Location
+from tests.servers import s3_server
 from tests.tars import FIXED, FORMATS, IMAGE, LONG_NAMES, VARIABLE, archive
 
 LARGE = [("a.jpg", b"a" * 700), ("b.jpg", b"b" * 40_000), ("c.json", b"{}"), ("c.jpg", b"c" * 900), ("d.jpg", b"d")]
@@ -52,8 +54,10 @@ def test_a_run_reads_a_little_more_than_itself(tmp_path: Path, monkeypatch: pyte
 
     shard = shard_of(tmp_path / "a.tar", archive([(f"{n:04}.jpg", bytes(20_000)) for n in range(500)]))
     asked = []
-    inner = RetryingStream.read
-    monkeypatch.setattr(RetryingStream, "read", lambda self, count: asked.append(count) or inner(self, count))
+    inner = RetryingStream.read_at
+    monkeypatch.setattr(
+        RetryingStream, "read_at", lambda self, at, count: asked.append(count) or inner(self, at, count)
+    )
     assert len(read_run(shard, IMAGE, 5_120_000, 6_144_000)) in (49, 50, 51)
     assert sum(asked) <= 1_024_000 + 2 * 65_536
 
@@ -90,3 +94,18 @@ def test_noise_is_never_taken_for_a_header(tmp_path: Path) -> None:
     members = [(f"{n}.jpg", rng.bytes(50_000)) for n in range(40)]
     shard = shard_of(tmp_path / "a.tar", archive(members))
     assert cut(shard, 8192) == [str(n) for n in range(40)]
+
+
+@pytest.mark.heavy
+def test_runs_of_an_object_store_are_those_of_a_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not on Google's emulator, which answers every range with the whole file.
+    members = [(f"{n:03}.{suffix}", bytes([n]) * 5000) for n in range(60) for suffix in ("cls", "jpg")]
+    with s3_server("bucket") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        Location("s3://bucket/pool/a.tar").write_bytes(archive(members))
+        (shard,) = list_shards(["s3://bucket/pool/a.tar"], "")[0]
+        whole = [item.key for item in read_shard(shard, IMAGE)]
+        assert cut(shard, 65_536) == whole == [f"{n:03}" for n in range(60)]
+        run = read_run(shard, IMAGE, 131_072, 262_144)
+        assert run == [item for item in read_shard(shard, IMAGE) if item in run]
