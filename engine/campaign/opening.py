@@ -124,7 +124,7 @@ def _require_as_made(campaign: Campaign) -> None:
             made: dict[str, Any] = {**read_complete(folder, stage.name, Manifest)["config"]}
             for key in filter(changes_results, fields()):
                 section, _, name = key.rpartition(".")
-                if section in sections and name in made.get(section, {}):
+                if {section, key} & {*sections} and name in made.get(section, {}):
                     was, now = made[section][name], getattr(getattr(campaign.config, section), name)
                     if was != now:
                         why = f"{key}={now!r}, but {folder} was made with {was!r}"

@@ -44,7 +44,7 @@ def finish(
     files = save_weights(plan.folder, networks.files())
     entries = judge(plan, networks, positions, device)
     if networks.task is not None:
-        judging = [position for position in positions if judges_task(*position[:2])][:MOST_JUDGED]
+        judging = [position for position in positions if judges_task(plan.pool.groups, *position[:2])][:MOST_JUDGED]
         accuracy = _accuracy(networks.task, classes, plan, judging, device)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
