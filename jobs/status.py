@@ -66,7 +66,8 @@ def _table(rounds: list[dict[str, Any]]) -> Table:
 
 def _cell(name: str, state: dict[str, Any]) -> str:
     if state["complete"]:
-        return WORDS.get(name, "done").format(**state)
+        lift = f", lift {state['lift']['value']:.2g}" if "lift" in state else ""
+        return WORDS.get(name, "done").format(**state) + lift
     return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
 
 

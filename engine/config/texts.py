@@ -11,7 +11,6 @@ from pydantic.fields import FieldInfo
 
 from engine.errors import ConfigError, one_line
 
-
 GROUP_COLUMN = "column:"
 """pool.group begins with it where it names a column of pool.metadata."""
 
