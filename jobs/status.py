@@ -65,9 +65,11 @@ def _table(rounds: list[dict[str, Any]]) -> Table:
 
 
 def _cell(name: str, state: dict[str, Any]) -> str:
+    from engine.models.diagnosis import lift_text
+
     if state["complete"]:
-        lift = f", lift {state['lift']['value']:.2g}" if "lift" in state else ""
-        return WORDS.get(name, "done").format(**state) + lift
+        found = WORDS.get(name, "done").format(**state)
+        return f"{found}\nlift {lift_text(lift)}" if (lift := state.get("lift")) else found
     return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
 
 

@@ -174,20 +174,31 @@ def lift_interval(
     or below t. Random picks have 1. If a share r of the pool is of a kind without labels, and a part a of it and a part
     b of all other items are at or below t, the lift is (r a + (1 - r) b) / b.
 
-    Half an item is added to each count, and the logarithm has the CONFIDENCE interval of Walter (1975, Biometrika 62),
-    in which the items of a group count for as many as vary independently. Variances count `inflation` times.
+    Half an item is added to each count, so that the estimate is finite. The CONFIDENCE interval joins Wilson's of the
+    two shares on the logarithm (Zou and Donner 2008, Statistics in Medicine 27); its end is infinite where no labelled
+    item is below t. The items of a group count for as many as vary independently. Variances count `inflation` times.
     """
     if min(_num_groups(labelled_N, unlabelled_M, groups)) < MIN_HELD_OUT:
         return None
     threshold = unlabelled_M.sort().values[max(1, math.ceil(share * len(unlabelled_M))) - 1]
-    logs, variance = [], 0.0
-    for logit, group in zip((unlabelled_M, labelled_N), groups[::-1] if groups else (None, None), strict=True):
-        is_below = (logit <= threshold).double()
-        num_below, num_items, effect = float(is_below.sum()), len(logit), _design_effect(is_below, group)
-        logs.append(math.log((num_below + 0.5) / (num_items + 0.5)))
-        variance += 1 / (num_below / effect + 0.5) - 1 / (num_items / effect + 0.5)
-    value, half = logs[0] - logs[1], _deviations(inflation) * math.sqrt(variance)
-    return Interval(math.exp(value), math.exp(value - half), math.exp(value + half))
+    group_N, group_M = groups or (None, None)
+    above = _log_share((unlabelled_M <= threshold).double(), group_M, inflation)
+    below = _log_share((labelled_N <= threshold).double(), group_N, inflation)
+    value = above.value - below.value
+    low = value - math.hypot(above.value - above.low, below.high - below.value)
+    high = value + math.hypot(above.high - above.value, below.value - below.low)
+    return Interval(math.exp(value), math.exp(low), math.exp(high))
+
+
+def _log_share(is_in_N: Tensor, group_N: Tensor | None, inflation: float) -> Interval:
+    """The logarithm of the share of the items that are in, with half an item added, and of Wilson's interval."""
+    num_items, share, z = len(is_in_N), float(is_in_N.mean()), _deviations(inflation)
+    effective = num_items / _design_effect(is_in_N, group_N)
+    centre = share + z**2 / (2 * effective)
+    half = z * math.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))
+    ends = ((centre + sign * half) / (1 + z**2 / effective) for sign in (-1, 1))
+    low, high = (math.log(end) if end > 1e-12 else -math.inf for end in ends)
+    return Interval(math.log((float(is_in_N.sum()) + 0.5) / (num_items + 0.5)), low, high)
 
 
 def _deviations(inflation: float) -> float:

@@ -43,11 +43,12 @@ class Manifest(TypedDict):
 
 
 class Lift(TypedDict):
-    """How many times too rare labels are in the `share` of the pool with the lowest logits: `vaal.signal`."""
+    """How many times rarer labels are in the `share` of the pool with the lowest logits: see
+    `vaal.signal.lift_interval`. `high` is null where it has no bound."""
 
     value: float
     low: float
-    high: float
+    high: float | None
     share: float
 
 

@@ -41,12 +41,12 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
     log(f"{plural(len(shards), 'shard')}, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
     # Written before the labels are looked up, so that a folder without write permission is reported at once.
     write_shards(home, shards)
-    write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
-    check_budget(Campaign(home, config, 0))
     if config.pool.metadata:
         import_metadata(home, Location.of(config.pool.metadata), [shard.shard for shard in shards])
         if config.select.stratify:
             read_strata(home, config.select.stratify)
+    write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
+    check_budget(Campaign(home, config, 0))
     resolved = override(
         config,
         {

@@ -74,7 +74,7 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
     if name == "train":
         state["signal"] = manifest["signal"]
         shown = ("auc", "auc_low", "auc_high", "findings", "lift")
-        state |= {key: value for key, value in manifest["diagnosis"].items() if key in shown}
+        state |= {key: manifest["diagnosis"].get(key) for key in shown}
     if name == "scores":
         state["errors"] = manifest["errors"]
     return state

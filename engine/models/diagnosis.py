@@ -1,8 +1,9 @@
 """The signal and the diagnosis in the train manifest, with the setting that fixes each fault, and as one line."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from engine.campaign.manifests import TrainManifest
+from engine.campaign.manifests import Lift, TrainManifest
 
 if TYPE_CHECKING:
     from vaal.signal import Diagnosis
@@ -15,7 +16,6 @@ def manifest_entries(diagnosis: "Diagnosis") -> dict[str, Any]:
     held_out = {"labelled": diagnosis.num_labelled, "unlabelled": diagnosis.num_unlabelled}
     if diagnosis.num_groups:
         held_out |= {"labelled_groups": diagnosis.num_groups[0], "unlabelled_groups": diagnosis.num_groups[1]}
-    lift = diagnosis.lift
     return {
         "signal": diagnosis.signal,
         "diagnosis": {
@@ -30,9 +30,17 @@ def manifest_entries(diagnosis: "Diagnosis") -> dict[str, Any]:
             "mean_squared_error": diagnosis.mean_squared_error,
             "saturation": diagnosis.saturation,
             "findings": _findings(diagnosis),
-            **({"lift": {**lift._asdict(), "share": diagnosis.lift_share}} if lift else {}),
+            **_lift_entry(diagnosis),
         },
     }
+
+
+def _lift_entry(diagnosis: "Diagnosis") -> dict[str, Any]:
+    if not (lift := diagnosis.lift):
+        return {}
+    # JSON has no infinity.
+    high = lift.high if math.isfinite(lift.high) else None
+    return {"lift": {"value": lift.value, "low": lift.low, "high": high, "share": diagnosis.lift_share}}
 
 
 def interval_of(manifest: TrainManifest) -> str:
@@ -41,10 +49,15 @@ def interval_of(manifest: TrainManifest) -> str:
     return f"AUC {found['auc']:.2f} ({found['auc_low']:.2f} to {found['auc_high']:.2f})"
 
 
-def lift_of(manifest: TrainManifest) -> str:
-    """The lift and its interval, as text; empty where there is none."""
-    lift = manifest["diagnosis"].get("lift")
-    return f"{lift['value']:.2g} ({lift['low']:.2g} to {lift['high']:.2g})" if lift else ""
+def lift_text(lift: Lift) -> str:
+    """The lift and its interval, as text."""
+    if lift["high"] is None:
+        return f"at least {_rounded(lift['low'])}"
+    return f"{_rounded(lift['value'])} ({_rounded(lift['low'])} to {_rounded(lift['high'])})"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 def summary(manifest: TrainManifest) -> str:
@@ -53,7 +66,7 @@ def summary(manifest: TrainManifest) -> str:
     verdict = "signal present" if manifest["signal"] == "present" else "no signal"
     units = f", {found['active_units']} of {found['latent_units']} latent units active" if found["latent_units"] else ""
     lift = found.get("lift")
-    picks = f", lift {lift_of(manifest)} among the lowest {100 * lift['share']:.2g}%" if lift else ""
+    picks = f", lift {lift_text(lift)} among the lowest {100 * lift['share']:.2g}%" if lift else ""
     return f"{verdict}: {interval_of(manifest)}{picks}{units}"
 
 

@@ -10,7 +10,7 @@ from engine.campaign.handed_out import completed
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.options import CampaignConfig, result_values
 from engine.errors import InputError
-from engine.models.diagnosis import lift_of
+from engine.models.diagnosis import lift_text
 from engine.tables.rows import Row
 from engine.tables.selections import HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 
@@ -70,17 +70,19 @@ def share_text(share: float) -> str:
     return f"{100 * share:.2g}%"
 
 
-def lift_text(train: TrainManifest) -> str:
+def lift_in_words(train: TrainManifest) -> str:
     """What the lift says, in words; empty where too few images were held out to tell it."""
     lift = train["diagnosis"].get("lift")
     if not lift:
         return ""
     where = f"Among the {share_text(lift['share'])} of images with the lowest scores, where a batch comes from,"
     if lift["low"] > 1:
-        return f"{where} labelled images are {lift_of(train)} times rarer than in the pool as a whole."
-    if lift["high"] < 1:
-        return f"{where} labelled images are no rarer than in the pool as a whole: lift {lift_of(train)}."
-    return f"{where} labelled images are about as common as in the pool as a whole: lift {lift_of(train)}; 1 is random."
+        return f"{where} labelled images are {lift_text(lift)} times rarer than in the pool as a whole."
+    if lift["high"] is not None and lift["high"] < 1:
+        return f"{where} labelled images are no rarer than in the pool as a whole: lift {lift_text(lift)}."
+    return (
+        f"{where} labelled images are about as common as in the pool as a whole: lift {lift_text(lift)}; 1 is random."
+    )
 
 
 def signal_facts(train: TrainManifest) -> Row:
@@ -93,7 +95,7 @@ def signal_facts(train: TrainManifest) -> Row:
     }
     if lift := found.get("lift"):
         name = f"how much rarer labels are among the lowest {share_text(lift['share'])} (lift; 1 is random)"
-        facts[name] = f"{lift_of(train)} times"
+        facts[name] = f"{lift_text(lift)} times"
     if found["latent_units"]:
         facts |= {
             "numbers of a description in use (active units)": f"{found['active_units']} of {found['latent_units']}",
