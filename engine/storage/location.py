@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from engine.errors import ConfigError, InputError, StorageError, one_line
+from engine.errors import ConfigError, InputError, StorageError, UnreadableError, one_line
+from engine.storage.retries import is_refusal
 
 SCHEMES = ("s3", "gs", "gcs")
 
@@ -119,10 +120,13 @@ class Location:
     def read_verified(self, sha256: str | None, advice: str) -> bytes:
         """The content of a committed file.
 
-        Raises InputError if the file is missing, or its SHA-256 differs; the text ends with the advice.
+        Raises InputError if the file is missing, or its SHA-256 differs; the text ends with the advice. Nobody is
+        advised on an UnreadableError: the file may be whole.
         """
         try:
             content = self.read_bytes()
+        except UnreadableError:
+            raise
         except InputError as error:
             raise InputError(f"{error}; {advice}") from error
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -130,10 +134,15 @@ class Location:
         return content
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file as a table. Raises InputError when it is missing or is not Parquet."""
+        """A Parquet file as a table. Raises InputError when it is missing or is not Parquet, UnreadableError when the
+        storage refused."""
         try:
             return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)
         except (OSError, pa.ArrowException) as error:
+            if is_refusal(error):
+                raise self.unreadable(error) from error
+            if isinstance(error, FileNotFoundError):
+                raise InputError(f"{self}: cannot be read: No such file or directory") from error
             raise InputError(f"{self}: not a readable Parquet file: {_reason(error)}") from error
 
     def read_typed_table(self, schema: pa.Schema, advice: str = "restore it from a copy") -> pa.Table:
@@ -149,6 +158,8 @@ class Location:
             if last.nullable and last.name not in table.column_names:
                 table = table.append_column(last, pa.nulls(len(table), last.type))
             return table.cast(schema)
+        except UnreadableError:
+            raise
         except InputError as error:
             raise InputError(f"{error}; {advice}") from error
         except (ValueError, pa.ArrowException) as error:
@@ -192,6 +203,10 @@ class Location:
         with self._reported("written"):
             self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
 
+    def unreadable(self, error: Exception, done: str = "read") -> UnreadableError:
+        """The error for what the storage refused. It says nothing of damage, and advises to delete nothing."""
+        return UnreadableError(f"{self}: cannot be {done}: {_reason(error)}; see to the access to it, then run again")
+
     @contextmanager
     def _reported(self, done: str) -> Iterator[None]:
         """Turns an OSError into an error that names this place and what could not be `done`."""
@@ -201,6 +216,8 @@ class Location:
             text = f"{self}: cannot be {done}: {_reason(error)}"
             if done == "written":
                 raise StorageError(f"{text}; fix that and run again") from error
+            if is_refusal(error):
+                raise self.unreadable(error, done) from error
             raise InputError(text) from error
 
 

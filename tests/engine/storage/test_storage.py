@@ -1,16 +1,21 @@
 """Files appear whole or not at all, on local disks and on object stores over HTTP."""
 
+import errno
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from engine.errors import ConfigError, InputError, StorageError
+from engine.errors import ConfigError, InputError, StorageError, UnreadableError
 from engine.storage.documents import read_document
 from engine.storage.location import Location
+from engine.storage.retries import is_refusal
+from tests.engine.storage.test_retries import LASTING, TRANSIENT
 from tests.servers import gcs_server, s3_server
 
 
@@ -80,3 +85,42 @@ def test_an_error_names_the_path_once_and_without_the_librarys_words(tmp_path: P
         with pytest.raises(InputError) as caught:
             place.read_bytes()
         assert str(caught.value) == f"{place}: cannot be read: {reason}"
+
+
+def test_what_is_refused_is_told_from_what_is_missing_or_damaged(tmp_path: Path) -> None:
+    assert [text for text in (*TRANSIENT, *LASTING[:-1]) if not is_refusal(OSError(text))] == []
+    assert all(is_refusal(OSError(number, "x")) for number in (errno.EACCES, errno.EIO, errno.ESTALE, errno.ETIMEDOUT))
+    assert not any(is_refusal(OSError(number, "x")) for number in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR))
+    file = Location.of(str(tmp_path / "t.parquet"))
+    file.write_table(pa.table({"x": range(1000)}))
+    content = file.read_bytes()
+    for damaged in (content[:-9] + bytes(9), content[:100], bytes(400) + content[400:], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match="not a readable Parquet file") as caught:
+            file.read_table()
+        assert not isinstance(caught.value, UnreadableError)
+
+
+def test_no_advice_is_given_on_what_the_storage_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Location.of(str(tmp_path / "t.parquet"))
+    schema = pa.schema([pa.field("x", pa.int64())])
+    readers: list[Callable[[], object]] = [
+        file.read_bytes,
+        file.read_table,
+        lambda: file.read_verified("", "delete it"),
+        lambda: file.read_typed_table(schema, "delete it"),
+        lambda: read_document(file, dict[str, str], "delete it"),
+    ]
+    for read in readers:
+        with pytest.raises(InputError, match="No such file"):
+            read()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(LASTING[0])
+
+    monkeypatch.setattr(pq, "read_table", refuse)
+    monkeypatch.setattr(Location, "filesystem", SimpleNamespace(open_input_stream=refuse))
+    for read in readers:
+        with pytest.raises(UnreadableError, match=r"cannot be read: .*ACCESS_DENIED.*; see to the access") as caught:
+            read()
+        assert "delete" not in str(caught.value)
