@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from engine.errors import ConfigError, InputError, StorageError, VaalError, one_line
+from engine.storage.location import masked
 
 LOCAL = "local"
 ANSWER_SECONDS = 10.0
@@ -85,7 +86,7 @@ def _require_answer(address: str) -> None:
         place = canonicalize_bootstrap_address(address) or ""
     host, _, port = place.rpartition(":")
     if not re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:]+]?", host) or not port.isdecimal():
-        raise ConfigError(f"--address {place}: expected local, auto, or a cluster's host:port")
+        raise ConfigError(f"--address {masked(place)}: expected local, auto, or a cluster's host:port")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
             # The beginning of HTTP/2, to which a server of gRPC answers with its own settings.

@@ -29,8 +29,8 @@ SCHEMES = ("s3", "gs", "gcs")
 
 
 def masked(url: str) -> str:
-    """A URL that can be printed: without its user and password."""
-    return re.sub(r"://[^/]*@", "://***@", url)
+    """A URL that can be printed: without its user and password, which may have slashes in it, and its signature."""
+    return re.sub(r"\?[^/]*=.*$", "?***", re.sub(r"://([^/@]*:.*|[^/]*)@", "://***@", url))
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Location:
     def of(url: str) -> "Location":
         """The location of what a user typed. A local path may be relative, begin with ~, or be a file:// URI.
 
-        Raises ConfigError for an empty text, a scheme that is not read, or a URL with a password.
+        Raises ConfigError for an empty text, a scheme that is not read, or a URL with a password or signature.
         """
         url = url.removeprefix("file://")
         if not url.strip():
@@ -52,8 +52,8 @@ class Location:
         if has_scheme:
             if scheme not in SCHEMES:
                 raise ConfigError(f"{masked(url)}: {scheme}:// is not read; use a local path, s3:// or gs://")
-            if "@" in rest.partition("/")[0]:
-                raise ConfigError(f"{masked(url)}: has a password; set AWS_* variables instead")
+            if masked(url) != url or ":" in rest.partition("/")[0]:
+                raise ConfigError(f"{masked(url)}: has a password or options; set AWS_* variables instead")
             return Location(url.rstrip("/"))
         return Location(os.path.normpath(Path(url).expanduser().absolute()))
 

@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import ConfigError, InputError, StorageError, UnreadableError
 from engine.storage.documents import read_document
-from engine.storage.location import Location
+from engine.storage.location import Location, masked
 from engine.storage.retries import is_refusal
 from tests.engine.storage.test_retries import LASTING, TRANSIENT
 from tests.servers import gcs_server, s3_server
@@ -57,6 +57,19 @@ def test_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Location.of("s3://bucket/a/").url == "s3://bucket/a"
     with pytest.raises(ConfigError, match=r"ftp://host.*use a local path, s3:// or gs://"):
         Location.of("ftp://host/file").exists()
+
+
+def test_a_url_with_a_secret_is_refused_and_never_printed() -> None:
+    for url in ("s3://key:SECRET@b/x", "s3://key:SE/CRET@b/x.tar", "gs://SECRET@b/x", "s3://b/x.tar?secret_key=SECRET"):
+        with pytest.raises(ConfigError, match="has a password or options; set AWS") as caught:
+            Location.of(url)
+        assert "RET" not in str(caught.value)
+    for url in ("https://user:SECRET@host/x", "https://host/x.tar?X-Amz-Signature=SECRET"):
+        with pytest.raises(ConfigError, match="https:// is not read") as caught:
+            Location.of(url)
+        assert "SECRET" not in str(caught.value)
+    for url in ("s3://b/user@host/x?.tar", "s3://b/day=1/x-?.tar", "s3://b/a:b@c/x", "gs://b.c-d_e/x"):
+        assert Location.of(url).url == masked(url) == url
 
 
 def test_a_write_that_fails_leaves_the_older_file_and_no_draft(tmp_path: Path) -> None:
