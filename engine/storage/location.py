@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from engine.errors import ConfigError, InputError, StorageError, UnreadableError, one_line
+from engine.storage.endpoints import google_filesystem, with_endpoint
 from engine.storage.retries import is_refusal
 
 SCHEMES = ("s3", "gs", "gcs")
@@ -260,21 +260,10 @@ _local_filesystem = cache(fs.LocalFileSystem)
 def _remote_filesystem(bucket_url: str) -> fs.FileSystem:
     try:
         if bucket_url.startswith(("gs://", "gcs://")):
-            return _google_filesystem()
-        filesystem, _ = fs.FileSystem.from_uri(bucket_url)
+            return google_filesystem()
+        filesystem, _ = fs.FileSystem.from_uri(with_endpoint(bucket_url))
     except (pa.ArrowInvalid, ValueError) as error:
         raise ConfigError(f"{bucket_url}: {_reason(error)}; use a local path, s3:// or gs://") from error
     except OSError as error:
         raise InputError(f"{bucket_url}: cannot be reached: {_reason(error)}") from error
     return filesystem
-
-
-def _google_filesystem() -> fs.FileSystem:
-    """Google Cloud Storage, or the emulator in STORAGE_EMULATOR_HOST, as for Google's own clients."""
-    # With Arrow's default, 15 minutes, a wrong bucket or a missing credential looks like a hang.
-    patience = timedelta(seconds=60)
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    if not emulator:
-        return fs.GcsFileSystem(retry_time_limit=patience)
-    scheme, _, host = emulator.rpartition("://")
-    return fs.GcsFileSystem(anonymous=True, scheme=scheme or "http", endpoint_override=host, retry_time_limit=patience)

@@ -13,6 +13,7 @@ import pytest
 
 from engine.errors import ConfigError, InputError, StorageError, UnreadableError
 from engine.storage.documents import read_document
+from engine.storage.endpoints import with_endpoint
 from engine.storage.location import Location, masked
 from engine.storage.retries import is_refusal
 from tests.engine.storage.test_retries import LASTING, TRANSIENT
@@ -137,3 +138,49 @@ def test_no_advice_is_given_on_what_the_storage_refuses(tmp_path: Path, monkeypa
         with pytest.raises(UnreadableError, match=r"cannot be read: .*ACCESS_DENIED.*; see to the access") as caught:
             read()
         assert "delete" not in str(caught.value)
+
+
+PROFILES = """[default]
+region = us-east-1
+[profile lab]
+endpoint_url = {url}
+[profile split]
+endpoint_url = http://127.0.0.1:1
+services = local
+[services local]
+dynamodb =
+  endpoint_url = http://127.0.0.1:2
+s3 =
+  endpoint_url = {url}/
+"""
+
+
+@pytest.mark.parametrize("profile", ["lab", "split"])
+def test_the_endpoint_of_an_aws_profile_is_used(profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server("bucket") as environment:
+        (tmp_path / "config").write_text(PROFILES.format(url=environment.pop("AWS_ENDPOINT_URL")))
+        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in (environment | {"AWS_CONFIG_FILE": f"{tmp_path}/config", "AWS_PROFILE": profile}).items():
+            monkeypatch.setenv(name, value)
+        file = Location.of("s3://bucket/a")
+        file.write_bytes(b"here")
+        assert file.read_bytes() == b"here"
+
+
+def test_without_a_profile_that_names_one_the_endpoint_is_the_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(PROFILES.format(url="http://there:9000"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", f"{tmp_path}/config")
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    assert with_endpoint("s3://b") == "s3://b"
+    monkeypatch.setenv("AWS_DEFAULT_PROFILE", "lab")
+    assert with_endpoint("s3://b") == "s3://b?scheme=http&endpoint_override=there%3A9000"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://elsewhere")
+    assert with_endpoint("s3://b") == "s3://b"
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    for content in (b"no section\n", b"\xff\xfe"):
+        (tmp_path / "config").write_bytes(content)
+        assert with_endpoint("s3://b") == "s3://b"
