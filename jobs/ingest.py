@@ -31,7 +31,7 @@ def ingest(
     picked, rules = picked_items(opened.home, opened.round + 1), Rules(opened.config.labels.classes, replace)
     with alone(opened.home, "ingest"):
         require_exported(opened)
-        counts = append(opened.home, Location.of(file), source, picked, rules, screen.log)
+        counts = append(opened, Location.of(file), source, picked, rules, screen.log)
     is_any = counts.new + counts.repeated + counts.replaced
     facts = {
         "new labels": counts.new,
@@ -39,6 +39,7 @@ def ingest(
         "replaced": counts.replaced,
         "still blank": counts.blank,
         "new classes": ", ".join(counts.new_classes) or "none",
+        **({"of images that changed": counts.changed} if counts.changed else {}),
         "picks still out": counts.out,
         "labels": opened.home / "labels",
         "next": f"vaal round {opened.home}" if is_any else f"vaal ingest {opened.home} FILE, when labels are there",

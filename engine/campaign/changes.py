@@ -8,7 +8,7 @@ out. Every stage that reads the pool begins here.
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.freshness import fingerprint
 from engine.campaign.handed_out import picked_items
-from engine.campaign.labels import labelled_items
+from engine.campaign.labels import identities, read_snapshot
 from engine.campaign.manifests import Manifest, ScoresManifest
 from engine.campaign.places import known_of, read_moved, write_moved
 from engine.campaign.positions import all_positions
@@ -25,7 +25,7 @@ from engine.config.options import ImageConfig
 from engine.errors import InputError, UnreadableError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
-from engine.pool.manifest import look_up, new_version, read_shards, write_shards
+from engine.pool.manifest import look_up, look_up_few, new_version, read_shards, write_shards
 from engine.pool.shard import ChangedShardError, Place, Shard, ShardError, current
 from engine.storage.documents import read_document
 from engine.storage.location import Location
@@ -68,18 +68,23 @@ def look_again(home: Location, urls: set[str]) -> None:
     write_shards(home, [s._replace(mtime_ns=0) if s.url in urls else s for s in read_shards(home)])
 
 
-def refresh(campaign: Campaign, log: Log, scores_key: str = "") -> list[Shard]:
+def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] | None = None) -> list[Shard]:
     """The pool's shards as they are now; what changed is looked at, logged and saved.
 
     Args:
         scores_key: the key in the names of the scores files that are being made; see `file_name`.
+        only: the names of the shards that matter: the others are neither listed nor looked at.
 
     Raises InputError if the pool or the campaign's storage cannot be listed or read.
     """
     listed = read_shards(campaign.home)
-    # A shard that is gone keeps its entry: reading it fails with its name, and the others go on.
-    now = [after or before for before, after in zip(listed, look_up(listed), strict=True)]
-    places = [place for place, (before, after) in enumerate(zip(listed, now, strict=True)) if after is not before]
+    now = list(listed)
+    matter = [place for place, shard in enumerate(listed) if only is None or shard.shard in only]
+    look_up_these = look_up if only is None else look_up_few
+    for place, after in zip(matter, look_up_these([listed[place] for place in matter]), strict=True):
+        # A shard that is gone keeps its entry: reading it fails with its name, and the others go on.
+        now[place] = after or listed[place]
+    places = [place for place in matter if now[place] is not listed[place]]
     if places:
         wanted, scored = _wanted(campaign), _scored(campaign, scores_key)
         image = campaign.config.image
@@ -96,7 +101,7 @@ def refresh(campaign: Campaign, log: Log, scores_key: str = "") -> list[Shard]:
         # The last: a run that was killed looks at the shards again.
         write_shards(campaign.home, now)
         _log_changes(findings, log)
-    _log_lost(campaign, log)
+    _log_lost(campaign, log, only)
     return now
 
 
@@ -240,13 +245,17 @@ def _log_changes(findings: list[_Finding], log: Log) -> None:
     log_some(log, lines)
 
 
-def _log_lost(campaign: Campaign, log: Log) -> None:
-    """Name the images that are in their shards no more, and still have a label or wait for one."""
-    lost = {known_of(row): row["fault"] for row in read_moved(campaign.home) if row["fault"]}
+def _log_lost(campaign: Campaign, log: Log, only: Set[str] | None) -> None:
+    """Name the images that are in their shards no more, and have a label or wait for their first one."""
+    rows = [row for row in read_moved(campaign.home) if row["fault"]]
+    lost = {known_of(row): row["fault"] for row in rows if only is None or row["shard"] in only}
     if not lost:
         return
-    labelled = labelled_items(campaign.home)
-    positions = filter(lambda row: (row["shard"], row["key"]) in labelled, all_positions(campaign.home).to_pylist())
-    waiting = picked_items(campaign.home, before=campaign.round + 1).to_pylist()
-    still = {known_of(row) for row in (*positions, *waiting)}
+    snapshot = read_snapshot(campaign.home)
+    labelled, decided = snapshot.values, set(identities(snapshot.history))
+    still = {
+        known_of(row) for row in all_positions(campaign.home).to_pylist() if (row["shard"], row["key"]) in labelled
+    }
+    picked = picked_items(campaign.home, before=campaign.round + 1).to_pylist()
+    still |= {known_of(row) for row in picked if (row["shard"], row["key"]) not in decided}
     log_some(log, [f"{k[0]}: item {k[1]} {fault}: {_WHAT_NOW}" for k, fault in lost.items() if k in still])

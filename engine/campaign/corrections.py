@@ -21,6 +21,7 @@ from engine.campaign.stages import Log
 from engine.errors import InputError
 from engine.pool.identity import item_id_of
 from engine.pool.manifest import read_shards
+from engine.pool.shard import current
 
 CORRECTION = "correction"
 """`source` of a corrected label."""
@@ -47,7 +48,9 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
     if not label:
         raise InputError(f"{item[0]}/{item[1]}: the label is empty; to take it away: vaal labels {home} retract")
     check_classes(campaign.config.labels.classes, snapshot.first_classes, label, f"{item[0]}/{item[1]}")
-    positions_of(home, {item}, read_shards(home), campaign.config.image, log, is_new=True)
+    # The label is for the bytes that are there now, also where the shard changed since it was listed.
+    shards = [current(shard) for shard in read_shards(home) if shard.shard == item[0]]
+    positions_of(home, {item}, shards, campaign.config.image, log, is_new=True)
     before = snapshot.values.get(item, "")
     if label not in snapshot.history["label"].to_pylist():
         log(f"new class, never seen in this campaign before: {label}")

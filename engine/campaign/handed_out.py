@@ -110,7 +110,8 @@ def picked_items(home: Location, before: int) -> pa.Table:
         if number == before and out:
             own = _picks_of(home, number) or out[-1].picks
             out = [batch for batch in out if batch.picks != own]
-        found += [batch.images() for batch in out]
+        # First what a vendor saw: an older selection does not have the hashes.
+        found = [*(batch.images() for batch in out), *found]
         # What an earlier version replaced after it was handed out.
         found += [
             with_hash((folder / f"replaced/{name}/selection.parquet").read_table())

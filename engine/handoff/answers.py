@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from engine.campaign.changes import refresh
+from engine.campaign.folder import Campaign
 from engine.campaign.labels import POSITIONS_SCHEMA, append_labels, check_classes, label_row, read_snapshot
+from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
 from engine.campaign.stages import QUIET, Log
 from engine.errors import InputError
@@ -19,7 +22,8 @@ class Ingested(NamedTuple):
     """What a file of finished labels brought.
 
     The numbers of its rows that are new, were known already, have no label yet, or replaced an earlier label; the
-    classes that the campaign's labels never had before; and how many items that were handed out have no label yet.
+    classes that the campaign's labels never had before; how many items that were handed out have no label yet; and how
+    many of the new labels are for images whose bytes are in the pool no more.
     """
 
     new: int
@@ -28,6 +32,7 @@ class Ingested(NamedTuple):
     replaced: int
     new_classes: list[str]
     out: int
+    changed: int = 0
 
 
 class Rules(NamedTuple):
@@ -41,9 +46,12 @@ ANY = Rules()
 
 
 def ingest(
-    home: Location, source: Location, vendor: str, picked: pa.Table, rules: Rules = ANY, log: Log = QUIET.log
+    campaign: Campaign, source: Location, vendor: str, picked: pa.Table, rules: Rules = ANY, log: Log = QUIET.log
 ) -> Ingested:
     """Append the finished labels of a vendor's file, all or none. Repeated rows and files change nothing.
+
+    A label is for the bytes that were handed out. Of the pool only the shards of new labels are looked at, and the
+    images that have other bytes now are named: their labels wait until the bytes are back.
 
     Args:
         picked: every item ever handed out: see `picked_items`.
@@ -51,7 +59,7 @@ def ingest(
     Raises InputError for a file without rows, an item_id that was never handed out, a class that is not allowed, or a
     label that contradicts another; nothing is written.
     """
-    by_id = {item["item_id"]: item for item in picked.to_pylist()}
+    home, by_id = campaign.home, {item["item_id"]: item for item in picked.to_pylist()}
     snapshot = read_snapshot(home)
     known = snapshot.values
     rows = pkgutil.resolve_name(f"{VENDORS[vendor].module}:read_answers")(source)
@@ -79,13 +87,26 @@ def ingest(
         else:
             replaced += before is not None
             changed[item_id] = {**row, "label": label}
-    _append(home, source, vendor, [by_id[item_id] for item_id in sorted(changed)], changed)
+    items = [by_id[item_id] for item_id in sorted(changed)]
+    _append(home, source, vendor, items, changed)
     new_classes = sorted({row["label"] for row in changed.values()} - set(snapshot.history["label"].to_pylist()))
     if new_classes:
         log(f"new classes, never seen in this campaign before: {', '.join(new_classes)}")
     labelled = set(known) | {(by_id[item_id]["shard"], by_id[item_id]["key"]) for item_id in changed}
     out = sum((item["shard"], item["key"]) not in labelled for item in by_id.values())
-    return Ingested(len(changed) - replaced, repeated, blank, replaced, new_classes, out)
+    num_changed = _num_changed(campaign, items, log)
+    return Ingested(len(changed) - replaced, repeated, blank, replaced, new_classes, out, num_changed)
+
+
+def _num_changed(campaign: Campaign, items: list[Row], log: Log) -> int:
+    """How many of these items are in their shards no more with the bytes that were handed out; they are logged."""
+    try:
+        refresh(campaign, log, only={item["shard"] for item in items})
+        return len(placed(campaign.home, pa.Table.from_pylist(items))[1]) if items else 0
+    except InputError as error:
+        # The labels are in, and belong to their bytes. Every stage that reads an image compares these.
+        log(f"{error}; the labels are taken, and the next training looks at their images")
+        return 0
 
 
 def _append(home: Location, source: Location, vendor: str, items: list[Row], rows: dict[str, Row]) -> None:

@@ -27,6 +27,7 @@ from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.errors import InputError, UnreadableError
 from engine.handoff import TASK_COLUMNS, VENDORS
 from engine.pool.formats import format_of
+from engine.pool.identity import content_hash
 from engine.pool.shard import Place, Shard, check_unchanged, read_images
 from engine.storage.location import Location
 from engine.tables.rows import Row
@@ -123,6 +124,7 @@ def _record(
 
 def _write_tasks(vendor: str, folder: Location, tasks: list[Row]) -> dict[str, str]:
     """A vendor's task files. Returns their SHA-256 by name."""
+    tasks = [{name: task[name] for name in TASK_COLUMNS} for task in tasks]
     files: dict[str, str] = pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(folder, tasks)
     return files
 
@@ -145,6 +147,7 @@ def _write_all(folder: Location, picks: pa.Table, shards: dict[str, Shard], run:
 
 
 def _write_images(folder: Location, picks: list[dict[str, Any]], contents: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """Yields the tasks, each with the hash of the bytes that the vendor sees."""
     for pick, content in zip(picks, contents, strict=True):
         form = format_of(content)
         if form is None:
@@ -152,4 +155,5 @@ def _write_images(folder: Location, picks: list[dict[str, Any]], contents: Itera
         file = f"images/{pick['item_id']}.{form.suffixes[0]}"
         (folder / file).write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
-        yield dict(zip(TASK_COLUMNS, (pick["item_id"], file, pick["rank"], len(content), sha256), strict=True))
+        task = dict(zip(TASK_COLUMNS, (pick["item_id"], file, pick["rank"], len(content), sha256), strict=True))
+        yield task | {"content_hash": content_hash(content)}

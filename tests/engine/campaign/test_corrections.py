@@ -71,7 +71,7 @@ def test_an_ingest_is_undone_apart_from_what_was_corrected_since(
     before = labelled_values(campaign.home)
     file = tmp_path / "answers.csv"
     file.write_text("item_id,label\n" + "".join(f"{name},9\n" for name in ids))
-    ingest(campaign.home, Location(str(file)), "generic", picked)
+    ingest(campaign, Location(str(file)), "generic", picked)
     corrections.set_label(campaign, items[1], "8", print)
     name, count = corrections.undo(campaign)
     assert count == 2
@@ -80,7 +80,7 @@ def test_an_ingest_is_undone_apart_from_what_was_corrected_since(
     with pytest.raises(InputError, match="no ingest"):
         corrections.undo(campaign, name)
     file.write_text("item_id,label\naa,9\ncc,9\n")
-    assert ingest(campaign.home, Location(str(file)), "generic", picked).new == 2
+    assert ingest(campaign, Location(str(file)), "generic", picked).new == 2
     assert labelled_values(campaign.home) == before | {items[0]: "9", items[1]: "8", items[2]: "9"}
 
 

@@ -33,12 +33,12 @@ def test_ingesting_twice_or_in_parts_changes_nothing(handed_out: tuple[Campaign,
     first = Location.of(str(write(tmp_path, "1.csv", "item_id,label,annotator\ncc,7,ann\naa,,\naa,8,bob\n")))
     second = Location.of(str(write(tmp_path, "2.jsonl", '{"item_id":"bb","label":9}\n{"item_id":"aa","label":"8"}\n')))
     assert current_round(campaign.home) == 0
-    assert ingest(campaign.home, first, "generic", picked) == (2, 0, 1, 0, ["7", "8"], 1)
+    assert ingest(campaign, first, "generic", picked) == (2, 0, 1, 0, ["7", "8"], 1, 0)
     assert current_round(campaign.home) == 1
     after = read_labels(campaign.home)
-    assert ingest(campaign.home, first, "generic", picked) == (0, 2, 1, 0, [], 1)
+    assert ingest(campaign, first, "generic", picked) == (0, 2, 1, 0, [], 1, 0)
     assert read_labels(campaign.home) == after
-    assert ingest(campaign.home, second, "generic", picked) == (1, 1, 0, 0, ["9"], 0)
+    assert ingest(campaign, second, "generic", picked) == (1, 1, 0, 0, ["9"], 0, 0)
     rows = [row for row in read_labels(campaign.home).to_pylist() if row["round"] == 0]
     assert {(row["key"], row["label"], row["annotator"]) for row in rows} == {
         ("k1", "8", "bob"), ("k2", "9", None), ("k3", "7", "ann"),
@@ -64,7 +64,7 @@ def test_answers_that_do_not_fit_are_refused_whole(
     campaign, picked = handed_out
     before = read_labels(campaign.home)
     with pytest.raises(InputError, match=message):
-        ingest(campaign.home, Location.of(str(write(tmp_path, "answers.csv", text))), "generic", picked)
+        ingest(campaign, Location.of(str(write(tmp_path, "answers.csv", text))), "generic", picked)
     assert read_labels(campaign.home) == before
 
 
@@ -73,10 +73,10 @@ def test_zero_and_false_are_labels_and_a_column_with_gaps_is_one_of_integers(
 ) -> None:
     campaign, picked = handed_out
     pq.write_table(pa.table({"item_id": ["aa", "bb", "cc"], "label": [0.0, None, 3.0]}), tmp_path / "1.parquet")
-    assert ingest(campaign.home, Location(str(tmp_path / "1.parquet")), "generic", picked)[:3] == (2, 0, 1)
+    assert ingest(campaign, Location(str(tmp_path / "1.parquet")), "generic", picked)[:3] == (2, 0, 1)
     text = '{"item_id": "bb", "label": false, "annotator": 0}\n\n{"item_id": "aa", "label": 0}\n{"item_id": "cc"}\n'
-    found = ingest(campaign.home, Location(str(write(tmp_path, "2.jsonl", text))), "generic", picked)
-    assert found == (1, 1, 1, 0, ["false"], 0)
+    found = ingest(campaign, Location(str(write(tmp_path, "2.jsonl", text))), "generic", picked)
+    assert found == (1, 1, 1, 0, ["false"], 0, 0)
     rows = {row["key"]: row for row in read_labels(campaign.home).to_pylist() if row["round"] == 0}
     assert [rows[key]["label"] for key in ("k1", "k2", "k3")] == ["0", "false", "3"]
     assert rows["k2"]["annotator"] == "0"
@@ -89,10 +89,10 @@ def test_a_class_that_is_not_allowed_is_refused_and_one_that_is_new_is_reported(
     campaign, picked = handed_out
     file = Location(str(write(tmp_path, "1.csv", "item_id,label\naa,6\nbb,dgo\n")))
     with pytest.raises(InputError, match=r"line 3: label 'dgo' is not one of labels.classes"):
-        ingest(campaign.home, file, "generic", picked, Rules(classes))
+        ingest(campaign, file, "generic", picked, Rules(classes))
     assert current_round(campaign.home) == 0
     lines: list[str] = []
-    assert ingest(campaign.home, file, "generic", picked, log=lines.append).new_classes == ["dgo"]
+    assert ingest(campaign, file, "generic", picked, log=lines.append).new_classes == ["dgo"]
     assert any("dgo" in line for line in lines)
 
 
@@ -100,9 +100,9 @@ def test_an_answer_that_contradicts_an_earlier_one_is_refused(
     handed_out: tuple[Campaign, pa.Table], tmp_path: Path
 ) -> None:
     campaign, picked = handed_out
-    ingest(campaign.home, Location.of(str(write(tmp_path, "1.csv", "item_id,label\naa,1\n"))), "generic", picked)
+    ingest(campaign, Location.of(str(write(tmp_path, "1.csv", "item_id,label\naa,1\n"))), "generic", picked)
     with pytest.raises(InputError, match="item_id 'aa' is '2' here but '1' before"):
-        ingest(campaign.home, Location.of(str(write(tmp_path, "2.csv", "item_id,label\naa,2\n"))), "generic", picked)
+        ingest(campaign, Location.of(str(write(tmp_path, "2.csv", "item_id,label\naa,2\n"))), "generic", picked)
     other = Location(str(tmp_path / "2.csv"))
-    assert ingest(campaign.home, other, "generic", picked, Rules(replace=True)).replaced == 1
+    assert ingest(campaign, other, "generic", picked, Rules(replace=True)).replaced == 1
     assert labelled_values(campaign.home)["digits-00001.tar", "k1"] == "2"

@@ -76,7 +76,7 @@ def take_back(campaign: Campaign, picks: pa.Table) -> None:
     """Ingest a label for each of these picks."""
     answers = Path(campaign.home.path).with_name("answers.csv")
     answers.write_text("item_id,label\n" + "".join(f"{item_id},x\n" for item_id in picks["item_id"].to_pylist()))
-    ingest(campaign.home, Location(str(answers)), "generic", picks)
+    ingest(campaign, Location(str(answers)), "generic", picks)
 
 
 def test_page_loads_nothing(made: Made) -> None:
