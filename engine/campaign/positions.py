@@ -1,6 +1,7 @@
 """Where the labelled images are, so that training reads them by byte range."""
 
 import hashlib
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +14,7 @@ from engine.config.options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
-from engine.pool.shard import Shard
+from engine.pool.shard import Place, Shard, read_images
 from engine.storage.location import Location
 from engine.tables.scores import to_table
 
@@ -53,7 +54,9 @@ def positions_of(
 ) -> list[Position]:
     """Where these items are now, sorted by (shard, offset), without those that are in their shards no more.
 
-    Items without a position, with `is_new` all, are found by scanning their shards, and remembered.
+    Items without a position, with `is_new` all, are found by scanning their shards, and remembered. Where an older
+    campaign kept no hash of an image, the bytes that are there now count, and their hash is remembered: the next change
+    is seen.
 
     Raises InputError for an item that is not in the pool, or without exactly one image.
     """
@@ -73,7 +76,26 @@ def positions_of(
         write_positions(home, found)
         known |= {position[:2]: position for position in found}
     here, _ = placed(home, to_table(list(known.values()), POSITIONS_SCHEMA))
-    return sorted(_rows(here), key=lambda position: (position[0], position[2]))
+    return sorted(_with_hashes(home, _rows(here), by_name), key=lambda position: (position[0], position[2]))
+
+
+def _with_hashes(home: Location, positions: list[Position], shards: dict[str, Shard]) -> list[Position]:
+    lacking: dict[str, list[Position]] = defaultdict(list)
+    for position in positions:
+        if position[4] is None:
+            lacking[position[0]].append(position)
+
+    def read(name: str) -> list[Position]:
+        contents = read_images(shards[name], [Place(*position[1:]) for position in lacking[name]])
+        return [(*p[:4], content_hash(content)) for p, content in zip(lacking[name], contents, strict=True)]
+
+    if not lacking:
+        return positions
+    with ThreadPoolExecutor(SCAN_THREADS) as threads:
+        found = [position for some in threads.map(read, lacking) for position in some]
+    write_positions(home, found)
+    known = {position[:2]: position for position in found}
+    return [known.get(position[:2], position) for position in positions]
 
 
 def _rows(table: pa.Table) -> list[Position]:

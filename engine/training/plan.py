@@ -134,6 +134,19 @@ def require_few(config: CampaignConfig, shards: list[Shard], left_out: dict[str,
         )
 
 
+def require_few_undecoded(plan: TrainingPlan, undecoded: dict[str, str]) -> None:
+    """Raises NotAcceptableError if more of the labelled images than score.max_bad_fraction do not decode."""
+    most, total = plan.config.score.max_bad_fraction, len(plan.positions)
+    if len(undecoded) > most * total:
+        name, why = min(undecoded.items())
+        home = plan.folder.url.rpartition("/rounds/")[0]
+        raise NotAcceptableError(
+            f"{name}: {why}; {len(undecoded)} of {total} labelled images do not decode, score.max_bad_fraction="
+            f"{most:g} is the limit: take their labels away with: vaal labels {home} retract SHARD KEY, or train "
+            "without them: --set score.max_bad_fraction=1"
+        )
+
+
 def judges_task(groups: Groups, shard: str, key: str) -> bool:
     """Whether a labelled image is held out from the task learner, to measure its accuracy."""
     return held_out_of(shard, key, HELD_OUT_SHARE, groups=groups)

@@ -199,7 +199,11 @@ class UnlabelledStream:
 
 
 def _read_again(pool: Pool, wanted: list[tuple[Any, ...]]) -> list[Found]:
-    """The items of a buffer, read by byte range, in the order given."""
+    """The items of a buffer, read by byte range, in the order given.
+
+    Their hashes are not kept, and do not matter: these images have no label that other bytes could come under. Where a
+    shard is known to have other bytes, a run does not resume.
+    """
     found: dict[int, bytes] = {}
     for shard in {item[0] for item in wanted}:
         places = [place for place, item in enumerate(wanted) if item[0] == shard]

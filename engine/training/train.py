@@ -36,7 +36,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
 
     Raises:
         InputError: a shard or label cannot be read, or nothing is left to train on.
-        NotAcceptableError: damaged shards are too much of the pool.
+        NotAcceptableError: damaged shards are too much of the pool, or too many labelled images do not decode.
         ConfigError: the budget exceeds the pool, or the cluster lacks what the configuration asks for.
         VaalError: a loss is not finite.
     """
@@ -71,8 +71,12 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         with following(board, on_step, run.log):
             result = _fit(plan, folder / "checkpoint", run_name)
         left_out = plan.left_out | ray.get(board.left_out.remote())
+        undecoded: dict[str, str] = ray.get(board.pass_over.remote({}))
     for why in left_out.values():
         run.log(f"{why}; the shard was left out of training")
+    if undecoded:
+        (name, why), share = min(undecoded.items()), f"{len(undecoded):,} of {len(plan.positions):,}"
+        run.log(f"{share} labelled images do not decode and were left out of training, first {name}: {why}")
     require_few(config, plan.pool.shards, left_out)
     return write_manifest(
         campaign,
@@ -81,6 +85,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         inputs={**labels, "pool": pool_print},
         counts={
             "labelled": len(plan.pool.labelled),
+            "labelled_undecoded": len(undecoded),
             "unlabelled_estimate": plan.images_per_epoch,
             "steps": plan.num_steps,
         },

@@ -103,6 +103,25 @@ def test_a_damaged_handoff_is_written_again_and_is_the_same_batch(scored: Campai
     assert len(lines) == 1
 
 
+def test_damage_all_over_a_batch_that_is_too_large_to_read_is_found(
+    scored: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a copy leaves it that was cut short and keeps the sizes."""
+    select(scored)
+    manifest = export(scored)
+    monkeypatch.setattr("engine.handoff.export.MOST_VERIFIED_BYTES", manifest["counts"]["bytes"] // 10)
+    lines: list[str] = []
+    assert export(scored, Run(log=lines.append)) == manifest
+    assert not lines
+    files = sorted(Path(scored.stage("handoff/generic/images").path).iterdir())
+    whole = {file: file.read_bytes() for file in files}
+    for file in files[: len(files) // 2]:
+        file.write_bytes(bytes(len(whole[file])))
+    assert export(scored, Run(log=lines.append)) == manifest
+    assert "not the files of generic-000; written again" in lines[0]
+    assert {file: file.read_bytes() for file in files} == whole
+
+
 def test_what_an_earlier_version_handed_out_is_recorded_and_stays_out(scored: Campaign) -> None:
     select(scored)
     folder, selection = scored.stage("handoff/generic"), scored.stage("selection")
