@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import secrets
 import socket
 import sys
 from collections.abc import Iterator
@@ -65,12 +66,25 @@ def ray_session(address: str) -> Iterator[None]:
 
 
 def _local_options() -> dict[str, Any]:
+    _require_token()
     return {
         "num_cpus": max(2, usable_cpus()),
         "object_store_memory": OBJECT_STORE_BYTES,
         # Parts of it outlive a killed driver and keep a core busy.
         "include_dashboard": False,
     }
+
+
+def _require_token() -> None:
+    """Ray keeps the token of a private cluster in the home folder. Where none can be kept, it is in the environment."""
+    file = Path(os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH111, without a home Path has an error
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        can_be_kept = os.access(file.parent, os.W_OK) or os.access(file, os.R_OK)
+    except OSError:
+        can_be_kept = False
+    if not can_be_kept:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def usable_cpus() -> int:

@@ -8,13 +8,15 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.campaign.folder import Campaign
-from engine.errors import InputError, UnreadableError
+from engine.errors import InputError, StorageError, UnreadableError, one_line
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, QUARANTINE_SCHEMA, ShardRecord, scores_schema, to_table, unpack
 
@@ -82,7 +84,9 @@ class Draft:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, schema, write_statistics=["key", *scores], **WRITER_OPTIONS)
         columns = [rows[name].combine_chunks() for name in schema.names[1:]]
-        self._writer.write_table(pa.table([pa.repeat(self.shard, len(rows)), *columns], schema=schema), ROW_GROUP_ITEMS)
+        table = pa.table([pa.repeat(self.shard, len(rows)), *columns], schema=schema)
+        with _on_scratch_disk():
+            self._writer.write_table(table, ROW_GROUP_ITEMS)
 
     def commit(self, campaign: Campaign, file: str) -> ShardRecord:
         """Write the shard's files under this name.
@@ -107,7 +111,9 @@ class Draft:
             self._write(self._num_held)
         assert self._writer is not None
         self._writer.add_key_value_metadata({_RECORD_KEY: json.dumps(record.entry()).encode()})
-        self._writer.close()
+        with _on_scratch_disk():
+            self._writer.close()
+            self._file.flush()
         size_bytes = self._file.tell()
         if len(bad):
             table = pa.table([pa.repeat(self.shard, len(bad)), *bad.columns], schema=QUARANTINE_SCHEMA)
@@ -124,6 +130,17 @@ class Draft:
         self._file.truncate()
         self._writer, self._num_held, self._num_scored, self._listed = None, 0, 0, 1
         self._bad = [to_table([("", 0, "read", "ShardFailed", self._failure, None)], BAD_SCHEMA)]
+
+
+@contextmanager
+def _on_scratch_disk() -> Iterator[None]:
+    """Names the folder of temporary files in an error of theirs."""
+    try:
+        yield
+    except OSError as error:
+        folder, why = tempfile.gettempdir(), error.strerror or one_line(error)
+        fix = "free space there, or export TMPDIR=FOLDER, and run again"
+        raise StorageError(f"{folder}: cannot be written: {why}; {fix}") from error
 
 
 def recall(folder: Location, file: str) -> ShardRecord | None:

@@ -109,6 +109,11 @@ def test_a_private_ray_has_the_cpus_that_may_be_used() -> None:
 
 
 @pytest.mark.heavy
+def test_ray_starts_without_a_home_that_can_be_written() -> None:
+    assert "CPU " in started([], HOME="/dev/null").stdout
+
+
+@pytest.mark.heavy
 def test_a_temporary_folder_with_too_long_a_path_is_named(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 90)
     folder.mkdir()
