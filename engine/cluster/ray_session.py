@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ LOCAL = "local"
 ANSWER_SECONDS = 10.0
 """A cluster that does not answer for so long is not there. Ray itself would ask for minutes."""
 OBJECT_STORE_BYTES = 1 << 30
+MIN_SCRATCH_BYTES = 16 << 20
+"""With less in its folder Ray may not start, and says that it took too long."""
 
 
 @contextmanager
@@ -139,6 +142,11 @@ def _not_started(error: Exception) -> VaalError:
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or folder
         return VaalError(f"Ray did not start: {place}: {error.strerror}; fix that, or export RAY_TMPDIR=FOLDER")
+    free = shutil.disk_usage(folder).free
+    if free < MIN_SCRATCH_BYTES:
+        return VaalError(
+            f"Ray did not start: {name}={folder}: {free / 1e6:.1f} MB are free; free some, or export RAY_TMPDIR=FOLDER"
+        )
     return VaalError(f"Ray did not start: {text}; is this machine overloaded? Run it again")
 
 

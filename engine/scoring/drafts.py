@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -85,7 +85,7 @@ class Draft:
             self._writer = pq.ParquetWriter(self._file, schema, write_statistics=["key", *scores], **WRITER_OPTIONS)
         columns = [rows[name].combine_chunks() for name in schema.names[1:]]
         table = pa.table([pa.repeat(self.shard, len(rows)), *columns], schema=schema)
-        with _on_scratch_disk():
+        with self._on_scratch_disk():
             self._writer.write_table(table, ROW_GROUP_ITEMS)
 
     def commit(self, campaign: Campaign, file: str) -> ShardRecord:
@@ -111,7 +111,7 @@ class Draft:
             self._write(self._num_held)
         assert self._writer is not None
         self._writer.add_key_value_metadata({_RECORD_KEY: json.dumps(record.entry()).encode()})
-        with _on_scratch_disk():
+        with self._on_scratch_disk():
             self._writer.close()
             self._file.flush()
         size_bytes = self._file.tell()
@@ -123,6 +123,19 @@ class Draft:
         self._file.close()
         return record._replace(sha256=sha256, size_bytes=size_bytes)
 
+    @contextmanager
+    def _on_scratch_disk(self) -> Iterator[None]:
+        """Names the folder of temporary files in an error of theirs."""
+        try:
+            yield
+        except OSError as error:
+            # Otherwise what is left in its buffer is reported once more when the file is let go.
+            with suppress(OSError):
+                self._file.close()
+            fix = "free space there, or export TMPDIR=FOLDER, and run again"
+            why = error.strerror or one_line(error)
+            raise StorageError(f"{tempfile.gettempdir()}: cannot be written: {why}; {fix}") from error
+
     def _fail(self) -> None:
         """Discard everything of a shard that could not be read to its end."""
         self._tables = [self._tables[-1].slice(0, 0)]
@@ -130,17 +143,6 @@ class Draft:
         self._file.truncate()
         self._writer, self._num_held, self._num_scored, self._listed = None, 0, 0, 1
         self._bad = [to_table([("", 0, "read", "ShardFailed", self._failure, None)], BAD_SCHEMA)]
-
-
-@contextmanager
-def _on_scratch_disk() -> Iterator[None]:
-    """Names the folder of temporary files in an error of theirs."""
-    try:
-        yield
-    except OSError as error:
-        folder, why = tempfile.gettempdir(), error.strerror or one_line(error)
-        fix = "free space there, or export TMPDIR=FOLDER, and run again"
-        raise StorageError(f"{folder}: cannot be written: {why}; {fix}") from error
 
 
 def recall(folder: Location, file: str) -> ShardRecord | None:

@@ -123,6 +123,15 @@ def test_a_temporary_folder_with_too_long_a_path_is_named(tmp_path: Path) -> Non
     )
 
 
+def test_a_full_temporary_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    late = RuntimeError("The current node timed out during startup.")
+    assert "timed out during startup.; is this machine overloaded?" in str(module._not_started(late))
+    monkeypatch.setattr(module, "MIN_SCRATCH_BYTES", 1 << 60)
+    assert f"RAY_TMPDIR={tmp_path}: " in str(module._not_started(late))
+    assert "MB are free; free some, or export RAY_TMPDIR" in str(module._not_started(late))
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_more_workers_than_cpus_are_refused_and_not_waited_for(make_campaign: MakeCampaign) -> None:
     home, num_cpus = str(make_campaign().home), max(2, usable_cpus())
