@@ -99,8 +99,11 @@ def test_a_new_round_that_has_only_begun_offers_to_look_back(make_campaign: Make
 def test_an_item_is_explained_by_its_id_alone() -> None:
     assert complete_explain(["select", "c", "--explain", "id"]) == ["select", "c", "--explain", "id", ""]
     assert complete_explain(["select", "--explain", "id", "--json", "c"])[2:4] == ["id", ""]
-    for unchanged in (["select", "c"], ["select", "--explain", "a.tar", "k", "c"], ["select", "c", "--explain"]):
+    for unchanged in (["select", "c"], ["select", "--explain", "a.tar", "k", "c"]):
         assert complete_explain(unchanged) == unchanged
+    for words in (["--explain"], ["--explain", "--json"]):
+        with pytest.raises(typer.BadParameter, match="give SHARD KEY, or the ITEM_ID of a pick"):
+            complete_explain(["select", "c", *words])
 
 
 @pytest.mark.heavy
