@@ -74,15 +74,17 @@ def _blocks_ahead(stream: RetryingStream) -> Generator[bytes]:
             stream.interrupt()
 
 
-def read_items(archive: Archive, image: ImageConfig) -> Generator[Item, None, Unused]:
+def read_items(archive: Archive, image: ImageConfig, end: int | None = None) -> Generator[Item, None, Unused]:
     """The items of an archive, in order. Returns what belongs to none.
 
     Every file that looks like an image, by its suffix or where it has none by its content, is an item, the companion of
-    one, or listed with its fault. Raises ShardError if the archive is cut off, damaged, not a tar or repeats a key.
+    one, or listed with its fault. With `end`, the first sample that has a file behind byte `end` is the last. Raises
+    ShardError if the archive is cut off, damaged, not a tar or repeats a key.
     """
     suffixes = frozenset(suffix.lower().removeprefix(".") for suffix in image.suffixes)
     unused, keys = Unused(), Keys(archive)
     sample: Sample | None = None
+    is_last = False
     while (member := archive.next_member()) is not None:
         name, size_bytes, oddity = member
         begin = name.rfind("/") + 1
@@ -101,8 +103,11 @@ def read_items(archive: Archive, image: ImageConfig) -> Generator[Item, None, Un
         if sample is None or key != sample.key:
             if sample is not None:
                 yield from sample.to_items(image.max_bytes)
+            if is_last:
+                return unused
             keys.add(key)
             sample = Sample(key, archive.position)
+        is_last = is_last or (end is not None and archive.position > end)
         suffix = name[dot + 1 :].lower()
         sample.add(archive, suffix, size_bytes, image.max_bytes if suffix in suffixes else None)
     if sample is not None:

@@ -17,6 +17,8 @@ IMAGE_SUFFIXES = frozenset(
     | {"avif", "heic", "heif", "jfif", "jp2", "jpe", "jxl", "ppm", "pgm", "tga", "dng"}
 )
 """Suffixes of files that look like images, whether they can be read or not."""
+OUTSIDE_SAMPLES = frozenset({"NoSuffix", "NotAnImageFile"})
+"""Classes of error of items that are in no sample."""
 
 
 class Item(NamedTuple):

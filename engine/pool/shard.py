@@ -91,6 +91,11 @@ def open_shard(shard: Shard) -> RetryingStream:
     return RetryingStream(lambda position: _open(shard, position), shard.size_bytes)
 
 
+def open_in_any_order(shard: Shard) -> RetryingStream:
+    """As `open_shard`, for `read_at` alone."""
+    return RetryingStream(lambda _: _open(shard, 0, in_any_order=True), shard.size_bytes)
+
+
 def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
     """The bytes at each (offset, size) of a shard, in the order given.
 
@@ -104,7 +109,7 @@ def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
 
 def _read_parts(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
     """As `read_ranges`, but with fewer bytes where the shard ends before a range does."""
-    with closing(RetryingStream(lambda _: _open(shard, 0, in_any_order=True), shard.size_bytes)) as stream:
+    with closing(open_in_any_order(shard)) as stream:
         for offset, size in ranges:
             try:
                 yield stream.read_at(offset, size)

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,16 +18,21 @@ from numpy.typing import NDArray
 
 from engine.campaign.positions import Position
 from engine.errors import InputError
-from engine.pool.identity import draw_of
+from engine.pool.identity import ALONE, draw_of, group_number_of
 from engine.pool.images import DecodeError, decode
-from engine.pool.shard import Place, read_images
-from engine.training.streams import READ_THREADS, Deal, Pool, UnlabelledStream, unlabelled
+from engine.pool.samples import Item
+from engine.pool.shard import Place, Shard, read_images
+from engine.training.deal import Deal
+from engine.training.streams import READ_THREADS, Pool, UnlabelledStream, unlabelled, unlabelled_runs
 
 T = TypeVar("T")
 FEW_LABELLED = 32
 """With fewer labelled items per stream, every stream draws from all of them: the parts would be too unequal."""
-SAMPLED_SHARDS = 256
-"""Number of shards from which the unlabelled images come that judge the networks of a large pool."""
+SAMPLED_RUNS = 256
+"""Least number of runs, where there are so many, from which the unlabelled images come that judge a large pool's
+networks."""
+JUDGING_PASS = 1 << 31
+"""The pass over a large pool that judges: training never comes so far."""
 PREFETCH = 4
 """Batches that are prepared ahead."""
 MOST_BAD = 10_000
@@ -46,10 +52,12 @@ class Part(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Decoded items of one pool: pixels (N, H, W, C) uint8, fold (N,) int64."""
+    """Decoded items of one pool: pixels (N, H, W, C) uint8, fold (N,) int64; for judging also the number of each item's
+    group (N,) int64, where the pool has groups."""
 
     pixels_NHWC: NDArray[np.uint8]
     fold_N: NDArray[np.int64]
+    group_N: NDArray[np.int64] | None = None
 
     def at(self, rows: slice | NDArray[np.int64]) -> "Images":
         return Images(self.pixels_NHWC[rows], self.fold_N[rows])
@@ -137,9 +145,13 @@ def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
 
 
 def to_images(pool: Pool, found: list[Decoded]) -> Images:
-    """Decoded images of these shards and keys, with their folds."""
+    """Decoded images of these shards and keys, with their folds and groups."""
     pixels_NHWC = np.array([image for _, _, image in found], np.uint8).reshape(-1, *_shape_of(pool))
-    return Images(pixels_NHWC, np.array([pool.fold_of(shard, key) for shard, key, _ in found], np.int64))
+    fold_N = np.array([pool.fold_of(shard, key) for shard, key, _ in found], np.int64)
+    if pool.groups == ALONE:
+        return Images(pixels_NHWC, fold_N)
+    numbers = [group_number_of(shard, key, pool.groups) for shard, key, _ in found]
+    return Images(pixels_NHWC, fold_N, np.array(numbers, np.uint64).view(np.int64))
 
 
 def _shape_of(pool: Pool) -> tuple[int, int, int]:
@@ -149,24 +161,31 @@ def _shape_of(pool: Pool) -> tuple[int, int, int]:
 def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
     """About `most` unlabelled images to judge the networks on: held-out ones, if any are held out.
 
-    For a counted pool this is a uniform sample. For a larger one it is the first items of many shards.
+    For a counted pool this is a uniform sample. For a larger one it is a few of each of many runs over all its shards.
     """
-    shards = np.random.default_rng((deal.seed, 1)).permutation(len(pool.shards))
-    if deal.counts is not None:
-        # The counts are of the items that train; the judges are the others, where any are held out.
-        odds = pool.held_out / (1 - pool.held_out) if pool.held_out else 1.0
-        per_shard, share = None, most / max(1.0, odds * int(deal.counts.sum()))
-    else:
-        shards = shards[:SAMPLED_SHARDS]
-        per_shard, share = math.ceil(most / len(shards)), 1.0
-
     found: list[Decoded] = []
-    for shard in (pool.shards[index] for index in shards):
-        items = unlabelled(pool, shard, {}, held_out=pool.held_out > 0)
-        drawn = (item for item in items if draw_of(shard.shard, item.key, deal.seed) < share * 2**64)
-        images = ((shard.shard, item.key, _decode(pool, item.data)) for item in islice(drawn, per_shard))
+    for shard, items in _judging(pool, deal, most):
+        images = ((shard.shard, item.key, _decode(pool, item.data)) for item in items)
         found += [(name, key, image) for name, key, image in images if image is not None]
+        if deal.counts is None and len(found) >= most:
+            break
     return to_images(pool, found)
+
+
+def _judging(pool: Pool, deal: Deal, most: int) -> Iterator[tuple[Shard, Iterable[Item]]]:
+    is_held_out = pool.held_out > 0
+    if deal.counts is None:
+        runs = list(islice(deal._replace(num_streams=1).runs(JUDGING_PASS, 0), most))
+        per_run = math.ceil(most / min(len(runs), SAMPLED_RUNS))
+        with closing(unlabelled_runs(pool, runs, {}, held_out=is_held_out)) as parts:
+            yield from ((pool.shards[index], items[:per_run]) for index, items in parts)
+        return
+    # The counts are of the items that train; the judges are the others, where any are held out.
+    odds = pool.held_out / (1 - pool.held_out) if is_held_out else 1.0
+    share = most / max(1.0, odds * int(deal.counts.sum()))
+    for shard in pool.shards:
+        items = unlabelled(pool, shard, {}, held_out=is_held_out)
+        yield shard, (item for item in items if draw_of(shard.shard, item.key, deal.seed) < share * 2**64)
 
 
 class Batches:

@@ -1,12 +1,13 @@
 """How training reads the unlabelled pool: in streams that do not depend on workers or interruptions.
 
-A pass over the pool is a seeded order of its shards, cut into a configured number of streams. A worker reads one or
-more streams, so any number of workers sees the same batches, and a run can resume with another number. A stream's
-state is small: its position, and the positions of the items in its shuffle buffer.
+A worker reads one or more streams, so any number of workers sees the same batches, and a run can resume with another
+number. A stream's state is small: its position, and the positions of the items in its shuffle buffer.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,22 +16,26 @@ from numpy.typing import NDArray
 
 from engine.config.options import ImageConfig
 from engine.errors import InputError
-from engine.pool.identity import fold_of, held_out_of
+from engine.pool.identity import ALONE, Groups, fold_of, held_out_of
 from engine.pool.items import read_shard
+from engine.pool.runs import read_run
 from engine.pool.samples import Item
 from engine.pool.shard import DamagedShardError, Shard, read_ranges
+from engine.training.deal import Deal, Run
 
 SHUFFLE_ITEMS = 2000
 SHUFFLE_BYTES = 128 << 20
 """Bounds on the buffers of all streams together. A worker holds its share."""
 READ_THREADS = 8
+RUNS_AHEAD = 2
+"""Runs that a stream reads ahead: opening a file of an object store takes tens of milliseconds."""
 MOST_EMPTY_PASSES = 20
 """All shards of a stream may be labelled. After this many such passes in a row, training ends with an error."""
 
 
 class Pool(NamedTuple):
     """The pool for training: `labelled` are (shard, key), `held_out` is the share of items that nothing trains on, and
-    `round` is that in which folds and held-out items are drawn."""
+    `round` is that in which folds and held-out items are drawn, by `groups`."""
 
     shards: list[Shard]
     image: ImageConfig
@@ -38,57 +43,17 @@ class Pool(NamedTuple):
     labelled: set[tuple[str, str]]
     held_out: float
     round: int = 0
+    groups: Groups = ALONE
 
     def is_held_out(self, shard: str, key: str) -> bool:
-        return held_out_of(shard, key, self.held_out, self.round)
+        return held_out_of(shard, key, self.held_out, self.round, self.groups)
 
     def fold_of(self, shard: str, key: str) -> int:
-        return fold_of(shard, key, self.num_folds, self.round)
+        return fold_of(shard, key, self.num_folds, self.round, self.groups)
 
 
 Found = tuple[int, Item]
 """An item of the pool, and the index of its shard in the pool's list."""
-
-
-class Slice(NamedTuple):
-    """Some of a shard's trainable items: `first`, `first + step`, ... below `last` (None: to the end)."""
-
-    shard: int
-    first: int
-    last: int | None
-    step: int
-
-
-class Deal(NamedTuple):
-    """Which stream reads which items: a function of the seed, the same on every machine.
-
-    With `counts`, the trainable items of every shard, each stream reads an equal part of the pool, to one item, so that
-    every item is read once per pass. (If there are fewer items than streams, each stream reads all.) Without counts,
-    whole shards are dealt, none twice per pass: for a pool that is too large to count and of which training sees a
-    sample. If there are then fewer shards than streams, several streams read a shard in turns.
-    """
-
-    num_shards: int
-    num_streams: int
-    seed: int
-    counts: NDArray[np.int64] | None
-
-    def slices(self, epoch: int, stream: int) -> list[Slice]:
-        """The slices that a stream reads in a pass, in order."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_shards)
-        if self.counts is None:
-            if self.num_shards >= self.num_streams:
-                return [Slice(int(shard), 0, None, 1) for shard in order[stream :: self.num_streams]]
-            shard, turn = stream % self.num_shards, stream // self.num_shards
-            return [Slice(int(order[shard]), turn, None, len(range(shard, self.num_streams, self.num_shards)))]
-        ends = np.cumsum(self.counts[order])
-        total = int(ends[-1])
-        begin, end = (total * part // self.num_streams for part in (stream, stream + 1))
-        if total < self.num_streams:
-            begin, end = 0, total
-        starts = ends - self.counts[order]
-        first, last = np.maximum(starts, begin) - starts, np.minimum(ends, end) - starts
-        return [Slice(int(order[n]), int(first[n]), int(last[n]), 1) for n in np.flatnonzero(first < last)]
 
 
 def count_trainable(pool: Pool, left_out: dict[str, str] | None = None) -> NDArray[np.int64]:
@@ -114,12 +79,46 @@ def unlabelled(pool: Pool, shard: Shard, left_out: dict[str, str], *, held_out: 
     A damaged shard ends where the damage is, and is entered in `left_out` with its fault.
     """
     try:
-        for item in read_shard(shard, pool.image):
-            place = shard.shard, item.key
-            if not item.fault and place not in pool.labelled and pool.is_held_out(*place) == held_out:
-                yield item
+        yield from _unlabelled(pool, shard, read_shard(shard, pool.image), held_out)
     except DamagedShardError as error:
         left_out[shard.shard] = str(error)
+
+
+def unlabelled_runs(
+    pool: Pool, runs: Iterable[Run], left_out: dict[str, str], *, held_out: bool
+) -> Generator[tuple[int, list[Item]]]:
+    """As `unlabelled`, for runs, read a little ahead by threads: the index of each run's shard, and its items.
+
+    A run with damage in it has none.
+    """
+
+    def read(run: Run) -> tuple[int, list[Item]]:
+        shard = pool.shards[run.shard]
+        try:
+            return run.shard, list(_unlabelled(pool, shard, read_run(shard, pool.image, run.begin, run.end), held_out))
+        except DamagedShardError as error:
+            left_out[shard.shard] = str(error)
+            return run.shard, []
+
+    pending: deque[Future[tuple[int, list[Item]]]] = deque()
+    with ThreadPoolExecutor(RUNS_AHEAD) as threads:
+        try:
+            for run in runs:
+                pending.append(threads.submit(read, run))
+                if len(pending) > RUNS_AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _unlabelled(pool: Pool, shard: Shard, items: Iterable[Item], held_out: bool) -> Iterator[Item]:
+    for item in items:
+        place = shard.shard, item.key
+        if not item.fault and place not in pool.labelled and pool.is_held_out(*place) == held_out:
+            yield item
 
 
 class UnlabelledStream:
@@ -131,8 +130,8 @@ class UnlabelledStream:
 
     def __init__(self, pool: Pool, deal: Deal, number: int, state: dict[str, Any] | None = None) -> None:
         self._pool, self._deal, self._number = pool, deal, number
-        image_bytes = pool.image.size**2 * pool.image.channels
-        self._capacity = max(1, min(SHUFFLE_ITEMS, SHUFFLE_BYTES // image_bytes) // deal.num_streams)
+        self._most_items = max(1, SHUFFLE_ITEMS // deal.num_streams)
+        self._most_bytes = SHUFFLE_BYTES // deal.num_streams
         self._rng = np.random.default_rng((deal.seed, number))
         self._epoch = self._slice = self._read = 0
         self._buffer: list[Found] = []
@@ -141,6 +140,7 @@ class UnlabelledStream:
             self._epoch, self._slice, self._read = state["position"]
             self._rng.bit_generator.state = state["rng"]
             self._buffer = _read_again(pool, [tuple(item) for item in state["buffer"]])
+        self._bytes = sum(item.size_bytes for _, item in self._buffer)
         self._items = self._passes()
 
     def __iter__(self) -> Iterator[Found]:
@@ -161,7 +161,8 @@ class UnlabelledStream:
             for item in self._one_pass():
                 self._buffer.append(item)
                 num_yielded += 1
-                if len(self._buffer) >= self._capacity:
+                self._bytes += item[1].size_bytes
+                while len(self._buffer) >= self._most_items or self._bytes > self._most_bytes:
                     yield self._draw()
             while self._buffer:
                 yield self._draw()
@@ -173,18 +174,28 @@ class UnlabelledStream:
     def _draw(self) -> Found:
         place = int(self._rng.integers(len(self._buffer)))
         self._buffer[place], self._buffer[-1] = self._buffer[-1], self._buffer[place]
-        return self._buffer.pop()
+        found = self._buffer.pop()
+        self._bytes -= found[1].size_bytes
+        return found
 
     def _one_pass(self) -> Iterator[Found]:
-        slices = self._deal.slices(self._epoch, self._number)
-        while self._slice < len(slices):
-            shard, first, last, step = slices[self._slice]
-            begin = first + self._read * step
+        with closing(self._counted() if self._deal.counts is not None else self._uncounted()) as parts:
+            for shard, items in parts:
+                for item in items:
+                    self._read += 1
+                    yield shard, item
+                self._slice, self._read = self._slice + 1, 0
+
+    def _counted(self) -> Generator[tuple[int, Iterable[Item]]]:
+        for shard, first, last in self._deal.slices(self._epoch, self._number)[self._slice :]:
             items = unlabelled(self._pool, self._pool.shards[shard], self.left_out, held_out=False)
-            for item in islice(items, begin, last, step):
-                self._read += 1
-                yield shard, item
-            self._slice, self._read = self._slice + 1, 0
+            yield shard, islice(items, first + self._read, last)
+
+    def _uncounted(self) -> Generator[tuple[int, Iterable[Item]]]:
+        runs = islice(self._deal.runs(self._epoch, self._number), self._slice, None)
+        with closing(unlabelled_runs(self._pool, runs, self.left_out, held_out=False)) as found:
+            for shard, items in found:
+                yield shard, items[self._read :]
 
 
 def _read_again(pool: Pool, wanted: list[tuple[Any, ...]]) -> list[Found]:

@@ -22,7 +22,7 @@ from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
 from engine.training.plan import TrainingPlan, judges_task, phase_of
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
-from vaal.task import task_step
+from vaal.task import augmented, task_step
 
 TASK_LEARNING_RATE = 1e-3
 
@@ -69,7 +69,7 @@ class _Training:
             self.classes = sorted(set(labels.values()))
             index = {name: number for number, name in enumerate(self.classes)}
             self.class_N = torch.tensor([index[labels[p[0], p[1]]] for p in positions], device=self.device)
-            self.judges_task_N = np.array([judges_task(*position[:2]) for position in positions])
+            self.judges_task_N = np.array([judges_task(plan.pool.groups, *place[:2]) for place in positions])
             task = make_classifier(plan.config, len(self.classes))
             # AdamW, because ZeRO supports it: SGD would need its switch for untested optimizers.
             optimizer = torch.optim.AdamW(task.parameters(), lr=TASK_LEARNING_RATE)
@@ -130,16 +130,20 @@ class _Training:
     def _move_task(self, labelled: Labelled, step: int) -> Tensor:
         """One update of the task learner, on its own draw of the labelled images."""
         train, engine = self.train, self.engines["task"]
-        rows = []
+        rows, pixels = [], []
         for stream in labelled.rows:
             begin, end = (number * train.batch_size // self.plan.deal.num_streams for number in (step, step + 1))
             rows.append(labelled.draw(stream, (train.seed, 4), begin, max(1, end - begin)))
-        row_N = np.concatenate(rows)
+            pixels.append(labelled.images.pixels_NHWC[rows[-1]])
+            if train.task_augmentation != "none":
+                rng = np.random.default_rng((train.seed, 6, step, stream))
+                pixels[-1] = augmented(pixels[-1], rng, flips=train.task_augmentation == "flips_and_crops")
+        row_N, pixels_NHWC = np.concatenate(rows), np.concatenate(pixels)
         loss = torch.zeros((), device=self.device)
-        for row in np.array_split(row_N, train.gradient_accumulation):
-            x_BCHW = to_input(labelled.images.pixels_NHWC[row], self.device)
-            label_B = self.class_N[torch.from_numpy(labelled.number_N[row]).to(self.device)]
-            share = len(row) / len(row_N) * len(rows) * self.part.world / self.plan.deal.num_streams
+        for part in np.array_split(np.arange(len(row_N)), train.gradient_accumulation):
+            x_BCHW = to_input(pixels_NHWC[part], self.device)
+            label_B = self.class_N[torch.from_numpy(labelled.number_N[row_N[part]]).to(self.device)]
+            share = len(part) / len(row_N) * len(rows) * self.part.world / self.plan.deal.num_streams
             loss += share * task_step(engine, x_BCHW, label_B, share * train.gradient_accumulation)
         return loss
 

@@ -3,13 +3,14 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from tests.updater import OptimizerUpdater
-from vaal.task import Classifier, task_loss, task_step
+from vaal.task import Classifier, augmented, task_loss, task_step
 
 
 def digits(number: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,3 +61,23 @@ def test_an_image_has_the_same_logits_whatever_its_batch_mates(size: int, channe
     assert together.shape == (3, 7)
     torch.testing.assert_close(network(x[1:2]), together[1:2], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(network.to_logits(network.features(x)), together)
+
+
+@pytest.mark.parametrize("flips", [True, False])
+def test_an_augmented_image_is_moved_by_an_eighth_at_most_and_mirrored_if_at_all(flips: bool) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (300, 16, 24, 3), np.uint8)
+    found = augmented(pixels, rng, flips=flips)
+    assert (found.shape, found.dtype) == (pixels.shape, np.uint8)
+    wide = np.pad(pixels, ((0, 0), (2, 2), (3, 3), (0, 0)), "reflect")
+    seen = set()
+    for number, image in enumerate(found):
+        crops = {
+            (row, column): wide[number, row : row + 16, column : column + 24] for row in range(5) for column in range(7)
+        }
+        seen |= {(place, False) for place, crop in crops.items() if np.array_equal(image, crop)}
+        seen |= {(place, True) for place, crop in crops.items() if np.array_equal(image, crop[:, ::-1])}
+    # Every crop comes with odds of 1 in 35, or in 70 with flips: all are seen among 300.
+    assert len(seen) > (60 if flips else 34)
+    assert {mirrored for _, mirrored in seen} == ({True, False} if flips else {False})
+    assert np.array_equal(augmented(pixels[:, :4, :4], rng, flips=False), pixels[:, :4, :4])

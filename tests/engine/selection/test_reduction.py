@@ -237,7 +237,7 @@ def test_scores_are_made_again_in_the_newest_round_alone(tmp_path: Path, content
     folder.mkdir(parents=True)
     entry = commit(folder, "a.tar", [("x", 1.0)])
     (folder / entry.file).unlink() if content is None else (folder / entry.file).write_bytes(content)
-    for fix in (f"delete it and {folder}/manifest.json, then run: vaal score {tmp_path}", "its round is over: restore"):
+    for fix in (f" delete {folder}/manifest.json, then run: vaal score {tmp_path}", "its round is over: restore"):
         with pytest.raises(InputError, match=fix):
             read_scores(Location(str(folder)), entry, ["logit"])
         (tmp_path / "rounds/001").mkdir(exist_ok=True)

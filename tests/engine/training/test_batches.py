@@ -18,7 +18,8 @@ from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.simulation.demo_pools import DemoPool
 from engine.training.batches import Batches, MicroBatch, Part, cache_labelled, prefetched, unlabelled_sample
-from engine.training.streams import Deal, Pool, UnlabelledStream, count_trainable
+from engine.training.deal import Deal
+from engine.training.streams import Pool, UnlabelledStream, count_trainable
 from tests.rounds import write_shard
 
 IMAGE = ImageConfig(size=8, channels=1)
@@ -56,6 +57,11 @@ def positions(pool: Pool) -> list[Any]:
     ]
 
 
+def deal_of(pool: Pool, num_streams: int, seed: int = 0, *, counted: bool = True) -> Deal:
+    sizes = np.array([shard.size_bytes for shard in pool.shards])
+    return Deal(sizes, num_streams, seed, count_trainable(pool) if counted else None, 8192)
+
+
 def read(pool: Pool, deal: Deal, stream: int, count: int, state: Any = None) -> list[tuple[str, str]]:
     taken = islice(UnlabelledStream(pool, deal, stream, state), count)
     return [(pool.shards[shard].shard, item.key) for shard, item in taken]
@@ -65,41 +71,23 @@ def read(pool: Pool, deal: Deal, stream: int, count: int, state: Any = None) -> 
 def test_a_counted_pass_holds_every_unlabelled_item_once_in_streams_of_equal_length(
     small: Pool, num_streams: int
 ) -> None:
-    deal = Deal(3, num_streams, 0, count_trainable(small))
+    deal = deal_of(small, num_streams)
     total = len(identities(small, labelled=False))
     for epoch in range(3):
-        lengths = [
-            sum(s.last - s.first for s in deal.slices(epoch, n) if s.last is not None) for n in range(num_streams)
-        ]
+        lengths = [sum(s.last - s.first for s in deal.slices(epoch, n)) for n in range(num_streams)]
         assert sum(lengths) == total
         assert max(lengths) - min(lengths) <= 1
         expected = Counter({item: epoch + 1 for item in identities(small, labelled=False)})
-        ends = [
-            sum(s.last - s.first for e in range(epoch + 1) for s in deal.slices(e, n) if s.last is not None)
-            for n in range(num_streams)
-        ]
+        ends = [sum(s.last - s.first for e in range(epoch + 1) for s in deal.slices(e, n)) for n in range(num_streams)]
         seen = Counter(item for n in range(num_streams) for item in read(small, deal, n, ends[n]))
         assert seen == expected
 
 
-@pytest.mark.parametrize("num_streams", [2, 3, 8])
-def test_an_uncounted_pass_deals_every_item_to_one_stream(small: Pool, num_streams: int) -> None:
-    deal = Deal(3, num_streams, 0, None)
-    seen: Counter[tuple[str, str]] = Counter()
-    for stream in range(num_streams):
-        for index, first, last, step in deal.slices(0, stream):
-            shard = small.shards[index]
-            keys = [item.key for item in read_shard(shard, IMAGE) if (shard.shard, item.key) not in small.labelled]
-            seen.update((shard.shard, key) for key in keys[first:last:step])
-    assert seen == Counter(identities(small, labelled=False))
-
-
 def test_an_order_follows_its_seed_and_changes_with_the_pass(small: Pool) -> None:
-    counts = count_trainable(small)
-    once = read(small, Deal(3, 1, 0, counts), 0, 180)
-    assert read(small, Deal(3, 1, 0, counts), 0, 180) == once
-    assert read(small, Deal(3, 1, 1, counts), 0, 180) != once
-    twice = read(small, Deal(3, 1, 0, counts), 0, 360)
+    once = read(small, deal_of(small, 1), 0, 180)
+    assert read(small, deal_of(small, 1), 0, 180) == once
+    assert read(small, deal_of(small, 1, 1), 0, 180) != once
+    twice = read(small, deal_of(small, 1), 0, 360)
     assert sorted(twice[180:]) == sorted(once)
     assert twice[180:] != once
     assert [key for _, key in once] != sorted(key for _, key in once)
@@ -113,7 +101,7 @@ def test_a_stream_goes_on_from_its_state(
 ) -> None:
     # A buffer that is smaller than a shard: the stream stops in the middle of one.
     monkeypatch.setattr("engine.training.streams.SHUFFLE_ITEMS", 10 * num_streams)
-    deal = Deal(3, num_streams, 0, count_trainable(small) if counted else None)
+    deal = deal_of(small, num_streams, counted=counted)
     stream = UnlabelledStream(small, deal, 0)
     before = list(islice(stream, taken))
     state = json.loads(json.dumps(stream.state()))
@@ -124,7 +112,7 @@ def test_a_stream_goes_on_from_its_state(
 
 def gather(pool: Pool, tmp_path: Path, world: int, count: int, states: Any = None) -> tuple[list[Any], Any]:
     """The first batches of all workers joined and put in one order, and the state after them."""
-    deal = Deal(3, 8, 0, count_trainable(pool))
+    deal = deal_of(pool, 8)
     joined: list[list[Any]] = [[] for _ in range(count)]
     streams: dict[str, Any] = {}
     number = 0
@@ -165,7 +153,7 @@ def test_any_number_of_workers_reads_the_same_batches_and_goes_on_from_any_other
 
 
 def test_micro_batches_cut_a_batch_and_weigh_what_they_hold(small: Pool, tmp_path: Path) -> None:
-    deal = Deal(3, 8, 0, count_trainable(small))
+    deal = deal_of(small, 8)
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
     whole, _ = next(iter(Batches(small, labelled, deal, Part(0, 1), (13, 1, LATENTS))))
     parts, _ = next(iter(Batches(small, labelled, deal, Part(0, 1), (13, 3, LATENTS))))
@@ -181,7 +169,7 @@ def test_items_come_with_their_folds_and_labelled_ones_are_drawn_evenly(small: P
         for item in read_shard(shard, IMAGE)
     }
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
-    batches = Batches(small, labelled, Deal(3, 8, 0, count_trainable(small)), Part(0, 1), (16, 1, LATENTS))
+    batches = Batches(small, labelled, deal_of(small, 8), Part(0, 1), (16, 1, LATENTS))
     drawn: Counter[tuple[str, str]] = Counter()
     for parts, _ in islice(batches, 15):
         for images in (parts[0].labelled, parts[0].unlabelled):
@@ -223,7 +211,7 @@ def test_what_is_left_out_is_never_drawn(small: Pool, tmp_path: Path) -> None:
 
 def test_noise_is_new_for_every_item_and_batch(small: Pool, tmp_path: Path) -> None:
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
-    batches = Batches(small, labelled, Deal(3, 8, 0, count_trainable(small)), Part(0, 1), (16, 1, LATENTS))
+    batches = Batches(small, labelled, deal_of(small, 8), Part(0, 1), (16, 1, LATENTS))
     noise = np.concatenate([parts[0].noise_NZ for parts, _ in islice(batches, 60)])
     assert len(np.unique(noise, axis=0)) == len(noise) == 60 * 32
     assert abs(noise.mean()) < 0.05
@@ -232,7 +220,7 @@ def test_noise_is_new_for_every_item_and_batch(small: Pool, tmp_path: Path) -> N
 
 def test_what_is_held_out_is_read_by_neither_pool(small: Pool, tmp_path: Path) -> None:
     pool = small._replace(held_out=0.3)
-    deal = Deal(3, 8, 0, count_trainable(pool))
+    deal = deal_of(pool, 8)
     held_out = {item for item in identities(pool, labelled=False) if pool.is_held_out(*item)}
     assert 20 < len(held_out) < 90
     assert deal.counts is not None
@@ -246,16 +234,15 @@ def test_what_is_held_out_is_read_by_neither_pool(small: Pool, tmp_path: Path) -
 
 
 def test_the_judged_sample_is_of_all_shards(small: Pool) -> None:
-    counted = unlabelled_sample(small, Deal(3, 8, 0, count_trainable(small)), 60)
+    counted = unlabelled_sample(small, deal_of(small, 8), 60)
     assert 40 < len(counted.fold_N) < 80
-    assert len(unlabelled_sample(small, Deal(3, 8, 0, None), 30).fold_N) == 2 + 10 + 10
 
 
 def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(small: Pool, tmp_path: Path) -> None:
     everything = {(shard.shard, item.key) for shard in small.shards for item in read_shard(shard, IMAGE)}
     pool = small._replace(labelled=everything)
     with pytest.raises(InputError, match="no unlabelled image to train on"):
-        next(iter(UnlabelledStream(pool, Deal(3, 1, 0, None), 0)))
+        next(iter(UnlabelledStream(pool, deal_of(pool, 1, counted=False), 0)))
     shard = small.shards[0]
     with pytest.raises(InputError, match="none of 1 labelled images decodes"):
         cache_labelled(small, [(shard.shard, "x", 0, 100, None)], range(1), 1, tmp_path / "cache")
@@ -268,18 +255,18 @@ def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Pat
     shards, _ = list_shards([f"{tmp_path}/b.tar", f"{tmp_path}/d.tar"], "")
     pool = Pool(shards, IMAGE, 2, small.labelled, 0.0)
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
-    batches = Batches(pool, labelled, Deal(2, 8, 0, count_trainable(pool)), Part(0, 1), (16, 1, LATENTS))
+    batches = Batches(pool, labelled, deal_of(pool, 8), Part(0, 1), (16, 1, LATENTS))
     seen = {image.tobytes() for parts, _ in islice(batches, 30) for image in parts[0].unlabelled.pixels_NHWC}
     assert len(seen) > 140
     alone = Pool(shards[1:], IMAGE, 2, set(), 0.0)
-    batches = Batches(alone, labelled, Deal(1, 8, 0, count_trainable(alone)), Part(0, 1), (16, 1, LATENTS))
+    batches = Batches(alone, labelled, deal_of(alone, 8), Part(0, 1), (16, 1, LATENTS))
     with pytest.raises(InputError, match="do not decode"):
         next(iter(batches))
 
 
 def test_fewer_items_than_streams_are_read_by_each(small: Pool, tmp_path: Path) -> None:
     pool = small._replace(shards=small.shards[:1])
-    deal = Deal(1, 8, 0, count_trainable(pool))
+    deal = deal_of(pool, 8)
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
     parts, _ = next(iter(Batches(pool, labelled, deal, Part(0, 1), (16, 1, LATENTS))))
     assert len(parts[0].unlabelled.fold_N) == 16

@@ -10,8 +10,8 @@ from engine.config.toml import override
 from engine.errors import NotAcceptableError
 from engine.pool.manifest import list_shards
 from engine.training.plan import require_few
-from engine.training.streams import Deal, Pool, UnlabelledStream, count_trainable
-from tests.engine.training.test_batches import read, small  # noqa: F401
+from engine.training.streams import Pool, UnlabelledStream, count_trainable
+from tests.engine.training.test_batches import deal_of, read, small  # noqa: F401
 
 
 def test_a_damaged_shard_is_left_out_and_named(small: Pool, tmp_path: Path) -> None:  # noqa: F811
@@ -26,10 +26,10 @@ def test_a_damaged_shard_is_left_out_and_named(small: Pool, tmp_path: Path) -> N
     assert counts.tolist() == [whole[0], 0, whole[2]]
     assert list(left_out) == [names[1]]
     assert "cut off" in left_out[names[1]]
-    taken = {item for stream in range(8) for item in read(pool, Deal(3, 8, 0, counts), stream, 40)}
+    taken = {item for stream in range(8) for item in read(pool, deal_of(pool, 8), stream, 40)}
     assert {shard for shard, _ in taken} == {names[0], names[2]}
     # A pool that is too large to be counted meets the damage on its way.
-    stream = UnlabelledStream(pool, Deal(3, 1, 0, None), 0)
+    stream = UnlabelledStream(pool, deal_of(pool, 1, counted=False), 0)
     assert len(list(islice(stream, 400))) == 400
     assert list(stream.left_out) == [names[1]]
     config = CampaignConfig()
