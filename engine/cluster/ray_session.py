@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any
 
 import ray
-from ray._raylet import GcsClient
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from engine.errors import ConfigError, InputError, StorageError, VaalError, one_line
 from engine.storage.location import masked

@@ -37,6 +37,8 @@ def open_scores(folder: Location, record: ShardRecord, *, is_checked: bool) -> I
             if parquet.metadata.num_rows != record.scored:
                 raise damaged(file, f"{parquet.metadata.num_rows} rows, the manifest says {record.scored}")
             yield parquet
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: cannot be read: No such file or directory; restore it, or {_again(file)}") from error
     except (OSError, pa.ArrowException) as error:
         if is_refusal(error):
             raise file.unreadable(error) from error
@@ -57,10 +59,12 @@ def num_latents_of(folder: Location, record: ShardRecord) -> int:
 
 def damaged(file: Location, why: str) -> InputError:
     """The error for an unusable scores file."""
+    return InputError(f"{file}: damaged since it was committed: {why}; delete it, and {_again(file)}")
+
+
+def _again(file: Location) -> str:
     folder = file.url.rpartition("/")[0]
-    home = folder.rpartition("/rounds/")[0]
-    fix = f"delete it and {folder}/manifest.json, then run: vaal score {home}"
-    return InputError(f"{file}: damaged since it was committed: {why}; {fix}")
+    return f"delete {folder}/manifest.json, then run: vaal score {folder.rpartition('/rounds/')[0]}"
 
 
 def _sha256(file: Location, content: bytes | None) -> str:
