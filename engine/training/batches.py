@@ -241,7 +241,7 @@ class Batches:
             shards, pairs = self._pool.shards, zip(items, images, strict=True)
             found += [(shards[n].shard, item.key, image) for (n, item), image in pairs if image is not None]
             if num_read > MOST_BAD and not found:
-                raise InputError(f"{num_read} consecutive unlabelled images do not decode; see image.max_pixels")
+                raise InputError(f"no unlabelled image decodes ({num_read:,} were read); see image.max_pixels")
         return found
 
     def _cut(self, labelled: Images, unlabelled: Images, noise: NDArray[np.float32]) -> list[MicroBatch]:
