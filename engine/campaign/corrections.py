@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import picked_items
+from engine.campaign.handed_out import current_batches, picked_items
 from engine.campaign.labels import (
     Identity,
     Snapshot,
@@ -82,7 +82,9 @@ def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
     wanted = f"labels/{name.removesuffix('.parquet')}.parquet" if name else next(reversed(ingests), "")
     if not counting.get(wanted):
         there = ", ".join(file.removeprefix("labels/") for file in ingests) or "none"
-        raise InputError(f"{campaign.home}: no ingest {name!r} whose labels count; there are: {there}")
+        raise InputError(
+            f"{campaign.home}: no ingest {f'{name!r} ' if name else ''}whose labels count; there are: {there}"
+        )
     others = [table for file, table in snapshot.tables.items() if file != wanted]
     rest = newest(pa.concat_tables(others), retracted=True) if others else snapshot.history.slice(0, 0)
     before = dict(zip(identities(rest), rest.to_pylist(), strict=True))
@@ -118,8 +120,10 @@ def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
 
 
 def _round_of(campaign: Campaign, snapshot: Snapshot, item: Identity) -> int | None:
-    """The round of an item's labels so far, or the one that it was picked in."""
-    for table in (snapshot.history, picked_items(campaign.home, campaign.round + 1)):
+    """The round of an item's labels so far, or the one that it was picked in. Until a selection is handed out, it can
+    be made again without what got a label: such a label ends no round."""
+    is_out = bool(current_batches(campaign.home, campaign.round))
+    for table in (snapshot.history, picked_items(campaign.home, campaign.round + is_out)):
         rounds = dict(zip(identities(table), table["round"].to_pylist(), strict=True))
         if item in rounds:
             found: int | None = rounds[item]

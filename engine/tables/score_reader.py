@@ -37,6 +37,10 @@ def open_scores(folder: Location, record: ShardRecord, *, is_checked: bool) -> I
             if parquet.metadata.num_rows != record.scored:
                 raise damaged(file, f"{parquet.metadata.num_rows} rows, the manifest says {record.scored}")
             yield parquet
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file}: cannot be read: No such file or directory; {_fix(file, 'restore it, or')}"
+        ) from error
     except (OSError, pa.ArrowException) as error:
         if is_refusal(error):
             raise file.unreadable(error) from error
@@ -57,10 +61,21 @@ def num_latents_of(folder: Location, record: ShardRecord) -> int:
 
 def damaged(file: Location, why: str) -> InputError:
     """The error for an unusable scores file."""
+    return InputError(f"{file}: damaged since it was committed: {why}; {_fix(file, 'delete it, and')}")
+
+
+def _fix(file: Location, first: str) -> str:
+    """What to do about a scores file: in the newest round it can be made again."""
     folder = file.url.rpartition("/")[0]
-    home = folder.rpartition("/rounds/")[0]
-    fix = f"delete it and {folder}/manifest.json, then run: vaal score {home}"
-    return InputError(f"{file}: damaged since it was committed: {why}; {fix}")
+    if not is_newest(Location(folder)):
+        return "its round is over: restore it from a copy"
+    return f"{first} delete {folder}/manifest.json, then run: vaal score {folder.rpartition('/rounds/')[0]}"
+
+
+def is_newest(folder: Location) -> bool:
+    """Whether the folder of a stage is in the newest round, the only one in which a command makes anything again."""
+    home, is_in_round, name = folder.url.rpartition("/rounds/")
+    return not is_in_round or name.partition("/")[0] == max((Location(home) / "rounds").folders(), default="")
 
 
 def _sha256(file: Location, content: bytes | None) -> str:

@@ -73,16 +73,13 @@ class MicroBatch(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """The decoded labelled images of some streams, their numbers in the list of labels, and the rows of each stream.
-
-    `undecoded` are images that do not decode, by "shard/key", with the reason: of those that train, and of the streams'
-    share of those that are held out.
-    """
+    """The decoded labelled images of some streams, their numbers in the list of labels, the rows of each stream, and
+    the numbers of those that do not decode."""
 
     images: Images
     number_N: NDArray[np.int64]
     rows: dict[int, NDArray[np.int64]]
-    undecoded: dict[str, str]
+    not_decoded: list[int]
 
     def without(self, leaves_out_N: NDArray[np.bool_]) -> "Labelled":
         """The same images, but streams draw none whose number is left out, unless a stream would have none."""
@@ -102,35 +99,28 @@ class Labelled(NamedTuple):
 def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_streams: int, file: Path) -> Labelled:
     """The labelled images of these streams that train, decoded into `file`, without those that do not decode.
 
-    Those that are held out are decoded too: what does not decode is known before anything trains.
-
     Raises InputError if a shard or an image in it changed, or no image of a stream decodes.
     """
-    is_held_out = [pool.is_held_out(*position[:2]) for position in positions]
-    training, held_out = ([n for n, is_out in enumerate(is_held_out) if is_out == which] for which in (False, True))
+    training = [n for n, position in enumerate(positions) if not pool.is_held_out(*position[:2])]
     shared = len(training) < FEW_LABELLED * num_streams
     wanted = {stream: training if shared else training[stream::num_streams] for stream in streams}
     numbers = sorted({number for part in wanted.values() for number in part})
-    pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=(max(1, len(numbers)), *_shape_of(pool)))
-    numbers += [number for stream in streams for number in held_out[stream::num_streams]]
-    rows, undecoded = dict[int, int](), dict[str, str]()
-    for place, image in decoded(pool, [positions[number] for number in numbers], undecoded):
-        if not is_held_out[number := numbers[place]]:
-            pixels[len(rows)] = image
-            rows[number] = len(rows)
+    shape = (max(1, len(numbers)), *_shape_of(pool))
+    pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+    rows: dict[int, int] = {}
+    for number, image in decoded(pool, [positions[number] for number in numbers]):
+        pixels[len(rows)] = image
+        rows[numbers[number]] = len(rows)
     by_stream = {stream: np.array([rows[n] for n in part if n in rows], np.int64) for stream, part in wanted.items()}
     if any(not len(part) for part in by_stream.values()):
-        raise InputError(f"none of {len(training)} labelled images decodes; see image.max_pixels and the shards")
+        raise InputError(f"none of {len(numbers)} labelled images decodes; see image.max_pixels and the shards")
     folds = [pool.fold_of(*positions[number][:2]) for number in rows]
     images = Images(pixels[: len(rows)], np.array(folds, np.int64))
-    return Labelled(images, np.array(list(rows), np.int64), by_stream, undecoded)
+    return Labelled(images, np.array(list(rows), np.int64), by_stream, [n for n in numbers if n not in rows])
 
 
-def decoded(
-    pool: Pool, positions: list[Position], undecoded: dict[str, str] | None = None
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Number and pixels of the images at these positions, shard by shard, without those that do not decode; these are
-    entered in `undecoded` by "shard/key", with the reason."""
+def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Number and pixels of the images at these positions, shard by shard, without those that do not decode."""
     by_shard: dict[str, list[int]] = defaultdict(list)
     for number, position in enumerate(positions):
         by_shard[position[0]].append(number)
@@ -138,14 +128,8 @@ def decoded(
 
     def read(name: str) -> list[tuple[int, NDArray[np.uint8]]]:
         contents = read_images(shards[name], [Place(*positions[number][1:]) for number in by_shard[name]])
-        images = []
-        for number, content in zip(by_shard[name], contents, strict=True):
-            try:
-                images.append((number, decode(content, pool.image)))
-            except DecodeError as error:
-                if undecoded is not None:
-                    undecoded["/".join(positions[number][:2])] = str(error)
-        return images
+        images = ((number, _decode(pool, content)) for number, content in zip(by_shard[name], contents, strict=True))
+        return [(number, image) for number, image in images if image is not None]
 
     names = sorted(by_shard)
     with ThreadPoolExecutor(READ_THREADS) as threads:
@@ -257,7 +241,7 @@ class Batches:
             shards, pairs = self._pool.shards, zip(items, images, strict=True)
             found += [(shards[n].shard, item.key, image) for (n, item), image in pairs if image is not None]
             if num_read > MOST_BAD and not found:
-                raise InputError(f"{num_read} consecutive unlabelled images do not decode; see image.max_pixels")
+                raise InputError(f"no unlabelled image decodes ({num_read:,} were read); see image.max_pixels")
         return found
 
     def _cut(self, labelled: Images, unlabelled: Images, noise: NDArray[np.float32]) -> list[MicroBatch]:

@@ -24,7 +24,6 @@ class _Board:
         self._failure: VaalError | None = None
         self._notes: list[str] = []
         self._left_out: dict[str, str] = {}
-        self._undecoded: dict[str, str] = {}
 
     def note(self, line: str) -> None:
         self._notes.append(line)
@@ -43,11 +42,6 @@ class _Board:
 
     def left_out(self) -> dict[str, str]:
         return self._left_out
-
-    def pass_over(self, images: dict[str, str]) -> dict[str, str]:
-        """Labelled images that do not decode, with the reasons. Returns all of them so far, of all workers."""
-        self._undecoded |= images
-        return self._undecoded
 
     def finish(self, result: dict[str, Any]) -> None:
         self._result = result

@@ -11,7 +11,7 @@ from engine.campaign.positions import Position, positions_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.options import CampaignConfig, TrainConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.pool.identity import Groups, held_out_of
+from engine.pool.identity import ALONE, Groups, held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards
 from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
@@ -134,17 +134,23 @@ def require_few(config: CampaignConfig, shards: list[Shard], left_out: dict[str,
         )
 
 
-def require_few_undecoded(plan: TrainingPlan, undecoded: dict[str, str]) -> None:
-    """Raises NotAcceptableError if more of the labelled images than score.max_bad_fraction do not decode."""
-    most, total = plan.config.score.max_bad_fraction, len(plan.positions)
-    if len(undecoded) > most * total:
-        name, why = min(undecoded.items())
-        home = plan.folder.url.rpartition("/rounds/")[0]
+def require_decoded(plan: TrainingPlan, not_decoded: set[int]) -> str:
+    """The line that reports labelled images that do not decode, by their numbers among the positions; "" for none.
+
+    Raises NotAcceptableError if more of those that train do not decode than score.max_bad_fraction.
+    """
+    if not not_decoded:
+        return ""
+    most = plan.config.score.max_bad_fraction
+    num_training = sum(not plan.pool.is_held_out(*position[:2]) for position in plan.positions)
+    shard, key, *_ = plan.positions[min(not_decoded)]
+    why = f"{len(not_decoded)} of {num_training} labelled images do not decode, the first is {shard}: item {key}"
+    if len(not_decoded) > most * num_training:
         raise NotAcceptableError(
-            f"{name}: {why}; {len(undecoded)} of {total} labelled images do not decode, score.max_bad_fraction="
-            f"{most:g} is the limit: take their labels away with: vaal labels {home} retract SHARD KEY, or train "
-            "without them: --set score.max_bad_fraction=1"
+            f"{plan.folder}: {why}; score.max_bad_fraction={most:g} is the limit: repair the shards, retract the "
+            "labels, or train without these images: --set score.max_bad_fraction=1"
         )
+    return f"{why}; nothing trains on them"
 
 
 def judges_task(groups: Groups, shard: str, key: str) -> bool:
@@ -163,8 +169,9 @@ def _labelled_share(train: TrainConfig, pool: Pool, labelled: set[tuple[str, str
     folds = [pool.fold_of(*item) for item in labelled]
     share = tuple(1 - folds.count(fold) / len(folds) for fold in range(train.folds))
     if 0.0 in share:
+        groups = "" if pool.groups == ALONE else ", in other groups (pool.group)"
         raise ConfigError(
             f"train.folds={train.folds}: all {len(folds)} labelled images fall into one fold, which leaves its "
-            "discriminator none to train on; label more, or --set train.folds=1"
+            f"discriminator none to train on; label more{groups}, or --set train.folds=1"
         )
     return share

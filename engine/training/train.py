@@ -71,12 +71,8 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         with following(board, on_step, run.log):
             result = _fit(plan, folder / "checkpoint", run_name)
         left_out = plan.left_out | ray.get(board.left_out.remote())
-        undecoded: dict[str, str] = ray.get(board.pass_over.remote({}))
     for why in left_out.values():
         run.log(f"{why}; the shard was left out of training")
-    if undecoded:
-        (name, why), share = min(undecoded.items()), f"{len(undecoded):,} of {len(plan.positions):,}"
-        run.log(f"{share} labelled images do not decode and were left out of training, first {name}: {why}")
     require_few(config, plan.pool.shards, left_out)
     return write_manifest(
         campaign,
@@ -85,7 +81,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         inputs={**labels, "pool": pool_print},
         counts={
             "labelled": len(plan.pool.labelled),
-            "labelled_undecoded": len(undecoded),
+            "labelled_not_decoded": result["not_decoded"],
             "unlabelled_estimate": plan.images_per_epoch,
             "steps": plan.num_steps,
         },

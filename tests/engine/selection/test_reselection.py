@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +12,14 @@ import pytest
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches, completed, picked_items, require_exported
-from engine.campaign.labels import labelled_items
+from engine.campaign.labels import append_labels, labelled_items
 from engine.campaign.opening import open_campaign
 from engine.campaign.stages import Run
 from engine.config.toml import override
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.handoff.export import export
+from engine.selection.batch import Batch
+from engine.selection.candidates import choose_batch
 from engine.selection.select import select
 from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, SAMPLE_FILE
 from tests.conftest import MakeCampaign, pretend_trained
@@ -221,6 +224,19 @@ def test_a_replacement_that_fails_leaves_what_there_was(scored: Campaign) -> Non
     assert json.loads((scored.stage("selection") / "manifest.json").read_bytes()) == manifest
     assert completed(scored, "handoff")
     assert picked_items(scored.home, before=0).num_rows == 0
+
+
+def test_inputs_that_change_while_images_are_picked_are_noticed(
+    scored: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose_late(*arguments: Any) -> Batch:
+        append_labels(scored.home, "late", [("digits-00000.tar", "000001", "1", 0, "generic", None, None)])
+        return choose_batch(*arguments)
+
+    monkeypatch.setattr("engine.selection.select.choose_batch", choose_late)
+    with pytest.raises(InputError, match=r"scores or labels changed while images were picked; run: vaal select"):
+        select(scored)
+    assert not (scored.stage("selection") / "manifest.json").exists()
 
 
 def test_scores_of_other_weights_are_refused(scored: Campaign) -> None:

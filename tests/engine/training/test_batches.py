@@ -260,7 +260,7 @@ def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Pat
     assert len(seen) > 140
     alone = Pool(shards[1:], IMAGE, 2, set(), 0.0)
     batches = Batches(alone, labelled, deal_of(alone, 8), Part(0, 1), (16, 1, LATENTS))
-    with pytest.raises(InputError, match="do not decode"):
+    with pytest.raises(InputError, match="no unlabelled image decodes"):
         next(iter(batches))
 
 
