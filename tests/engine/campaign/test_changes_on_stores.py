@@ -77,6 +77,23 @@ def test_what_is_only_written_again_is_not_read_again(
         assert sorted(requests) == ["GET", "HEAD", "HEAD"]
 
 
+def test_a_look_at_one_shard_lists_no_pool(pool: Location, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    campaign = make(pool, tmp_path)
+    before = read_shards(campaign.home)
+    caplog.clear()
+    with caplog.at_level("INFO", "werkzeug"):
+        assert refresh(campaign, lambda _: None, only={"a.tar"}) == before
+    if pool.url.startswith("s3"):
+        requests = [record.getMessage().split('"')[1] for record in caplog.records]
+        assert [request.split(" ")[:2] for request in requests] == [["HEAD", "/bucket/pool/a.tar"]]
+    (pool / "b.tar").write_bytes(archive(ITEMS[:3]))
+    (pool / "a.tar").write_bytes(archive([("new.png", b"new" * 5000), *ITEMS]))
+    after = refresh(campaign, lambda _: None, only={"a.tar"})
+    assert [now == then for now, then in zip(after, before, strict=True)] == [False, True]
+    (pool / "a.tar").delete()
+    assert refresh(campaign, lambda _: None, only={"a.tar"}) == after
+
+
 def test_in_a_shard_that_is_remade_the_labelled_images_are_found(pool: Location, tmp_path: Path) -> None:
     campaign = make(pool, tmp_path)
     before = labelled_positions(campaign.home).to_pylist()
