@@ -85,6 +85,8 @@ def complete_explain(arguments: list[str]) -> list[str]:
     if "--explain" not in arguments:
         return arguments
     place = arguments.index("--explain") + 2
+    if all(word.startswith("--") for word in arguments[place - 1 : place]):
+        raise typer.BadParameter("give SHARD KEY, or the ITEM_ID of a pick", param_hint="--explain")
     is_alone = len(arguments) == place or (arguments[place : place + 1] and arguments[place].startswith("--"))
     return [*arguments[:place], "", *arguments[place:]] if is_alone else arguments
 

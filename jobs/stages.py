@@ -1,5 +1,6 @@
 """`vaal train`, `score`, `select`, `export`, `report`: the stages of a round; and `vaal round`: all of them."""
 
+import shlex
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,7 @@ def select(
     from engine.selection.explanation import explain as explain_item
     from engine.selection.explanation import named
 
-    opened = _open_selected(campaign, round_number)
+    opened = _open_selected(campaign, round_number, "select", "--explain", *filter(None, explain))
     item = explain if explain[1] else named(opened, explain[0])
     found = explain_item(opened, *item)
     facts = {name: value for name, value in found.items() if name not in ("shard", "key", "outcome")}
@@ -84,7 +85,7 @@ def report(
 ) -> Outcome:
     """Write one self-contained page: the picked images, the scores, the training."""
     if not settings:
-        return complete("report", screen, _open_selected(campaign, round_number))
+        return complete("report", screen, _open_selected(campaign, round_number, "report"))
     with _opened(campaign, settings, round_number) as opened:
         return complete("report", screen, opened)
 
@@ -133,8 +134,11 @@ def _opened(
     return opened(url, settings, round_number, force=force)
 
 
-def _open_selected(url: str, round_number: int | None) -> "Campaign":
-    """The campaign at a round to look back on. Raises InputError if a new round has only begun."""
+def _open_selected(url: str, round_number: int | None, command: str, *options: str) -> "Campaign":
+    """The campaign at a round to look back on, by a command with these further options.
+
+    Raises InputError if a new round has only begun.
+    """
     from engine.campaign.folder import is_complete
     from engine.campaign.opening import open_campaign
 
@@ -142,6 +146,6 @@ def _open_selected(url: str, round_number: int | None) -> "Campaign":
     if round_number is None and opened.round and not is_complete(opened.stage("selection")):
         raise InputError(
             f"{opened.round_home}: nothing is selected yet; run: vaal round {opened.home}, or look back: "
-            f"--round {opened.round - 1}"
+            f"vaal {command} {opened.home} {shlex.join(['--round', str(opened.round - 1), *options])}"
         )
     return opened

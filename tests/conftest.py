@@ -119,8 +119,9 @@ def make_campaign(tmp_path: Path, pool: DemoPool, created: Callable[[tuple[str, 
 def found(signal: str) -> Diagnosis:
     """A diagnosis of healthy networks that did, or did not, find a signal."""
     auc = Interval(0.93, 0.88, 0.97) if signal == "present" else Interval(0.52, 0.46, 0.58)
+    lift = Interval(6.34, 2.51, 16.2) if signal == "present" else Interval(1.13, 0.72, 1.81)
     kl_Z = [3.0 / (1 + unit) for unit in range(32)]
-    return Diagnosis(auc, 40, 400, 0.01, kl_Z, 30, 0.06)
+    return Diagnosis(auc, 40, 400, 0.01, kl_Z, 30, 0.06, lift, 0.25)
 
 
 def pretend_trained(campaign: Campaign, signal: str = "present") -> None:

@@ -38,11 +38,11 @@ class Constructed(NamedTuple):
         return (shard, key) in self.wanted
 
 
-def no_difference(folder: Path, seed: int, *settings: str) -> Constructed:
-    """200 labels drawn at random from all 1,797 digits."""
+def no_difference(folder: Path, seed: int, *settings: str, num_labelled: int = NUM_LABELLED) -> Constructed:
+    """Labels, 200 by default, drawn at random from all 1,797 digits."""
     pixels = _digits(seed)
     kinds = np.full(len(pixels), "unlabelled")
-    kinds[:NUM_LABELLED] = "labelled"
+    kinds[:num_labelled] = "labelled"
     return _make(folder, seed, pixels, kinds, settings)
 
 

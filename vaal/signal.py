@@ -42,8 +42,8 @@ class Interval(NamedTuple):
 
 
 Groups = tuple[Tensor, Tensor]
-"""The number of the group of each labelled item (N,) and of each unlabelled one (M,), int64. The same number means the
-same group. Without it each item is a group of its own."""
+"""The number of the group of each labelled item (N,) and of each unlabelled one (M,), int64. Without it each item is a
+group of its own."""
 
 
 class Posterior(NamedTuple):
@@ -138,8 +138,9 @@ def auc_interval(
     assumption on the logits but is far too narrow near perfect separation, where it shrinks to a point. Newcombe's
     (2006, Statistics in Medicine 25, part 2, method 5: score interval on a modified Hanley-McNeil variance) is right
     there but wrong for pools of unequal spread. Items of a group are not independent: DeLong's variance is then that of
-    Obuchowski (1997, Biometrics 53), and Newcombe's counts groups. With fewer than MIN_HELD_OUT groups of either pool
-    the interval is [0, 1]. The AUC of an empty pool is 0.5. Variances count `inflation` times. O((N + M) log(N + M)).
+    Obuchowski (1997, Biometrics 53), without its covariance of a group's items in both pools, which is negative where
+    they are alike; and Newcombe's counts groups. With fewer than MIN_HELD_OUT groups of either pool the interval is
+    [0, 1]. The AUC of an empty pool is 0.5. Variances count `inflation` times. O((N + M) log(N + M)).
 
     Raises ValueError if a logit is NaN.
     """
@@ -156,7 +157,8 @@ def auc_interval(
         return Interval(auc, 0.0, 1.0)
     z = _deviations(inflation)
     low, high = _newcombe(auc, *num_groups, z)
-    error = math.sqrt(_variance_of_sum(above_N - auc, above_M - auc, groups))
+    group_N, group_M = groups or (None, None)
+    error = math.sqrt(_variance_of_mean(above_N - auc, group_N) + _variance_of_mean(above_M - auc, group_M))
     if error > 0:
         centre, half = math.log(auc / (1 - auc)), z * error / (auc * (1 - auc))
         delong_low, delong_high = (1 / (1 + math.exp(-end)) for end in (centre - half, centre + half))
@@ -206,20 +208,10 @@ def _deviations(inflation: float) -> float:
     return math.sqrt(inflation) * float(torch.special.ndtri(torch.tensor((1 + CONFIDENCE) / 2, dtype=torch.float64)))
 
 
-def _variance_of_sum(value_N: Tensor, value_M: Tensor, groups: Groups | None) -> float:
-    """Variance of mean(value_N) + mean(value_M), centred values, where groups are independent and not their items."""
-    group_N, group_M = groups or (None, None)
-    own, others = _sums(value_N, group_N) / len(value_N), _sums(value_M, group_M) / len(value_M)
-    variance = float((own**2).sum()) * len(own) / (len(own) - 1)
-    variance += float((others**2).sum()) * len(others) / (len(others) - 1)
-    if group_N is None or group_M is None:
-        return variance
-    # A group with items in both pools moves both means.
-    numbers, numbers_others = np.unique(group_N.numpy()), np.unique(group_M.numpy())
-    _, place, place_others = np.intersect1d(numbers, numbers_others, assume_unique=True, return_indices=True)
-    both = float((own[place] * others[place_others]).sum())
-    num_groups = len(own) + len(others) - len(place)
-    return max(0.0, variance + 2 * both * num_groups / (num_groups - 1))
+def _variance_of_mean(centred_N: Tensor, group_N: Tensor | None) -> float:
+    """Variance of the mean of centred values, where groups are independent and not their items."""
+    sums = _sums(centred_N, group_N) / len(centred_N)
+    return float((sums**2).sum()) * len(sums) / (len(sums) - 1)
 
 
 def _num_groups(labelled_N: Tensor, unlabelled_M: Tensor, groups: Groups | None) -> tuple[int, int]:

@@ -79,7 +79,9 @@ def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
     wanted = f"labels/{name.removesuffix('.parquet')}.parquet" if name else next(reversed(ingests), "")
     if not counting.get(wanted):
         there = ", ".join(file.removeprefix("labels/") for file in ingests) or "none"
-        raise InputError(f"{campaign.home}: no ingest {name!r} whose labels count; there are: {there}")
+        raise InputError(
+            f"{campaign.home}: no ingest {f'{name!r} ' if name else ''}whose labels count; there are: {there}"
+        )
     others = [table for file, table in snapshot.tables.items() if file != wanted]
     rest = newest(pa.concat_tables(others), retracted=True) if others else snapshot.history.slice(0, 0)
     before = dict(zip(identities(rest), rest.to_pylist(), strict=True))

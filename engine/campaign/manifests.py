@@ -14,6 +14,7 @@ from engine.campaign.stages import stage_of
 from engine.errors import ConfigError, InputError
 from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
+from engine.tables.score_reader import is_newest
 from engine.tables.selections import KINDS
 from vaal.diversity import reason_for
 
@@ -162,7 +163,7 @@ def read_complete(folder: Location, name: str, kind: type[M]) -> M:
 def read_committed(folder: Location, name: str) -> pa.Table:
     """A Parquet file of a complete stage. Raises InputError if it is not the one that the manifest names."""
     files, advice = read_document(folder / "manifest.json", Manifest)["files"], "restore it from a copy"
-    if folder.name == "selection":
+    if folder.name == "selection" and is_newest(folder):
         # What is handed out is recorded elsewhere: the same images are picked again, or it is refused.
         advice += f", or delete {folder}/manifest.json, then run: vaal select {folder.url.rpartition('/rounds/')[0]}"
     content = (folder / name).read_verified(files.get(name), advice)

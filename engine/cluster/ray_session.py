@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ LOCAL = "local"
 ANSWER_SECONDS = 10.0
 """A cluster that does not answer for so long is not there. Ray itself would ask for minutes."""
 OBJECT_STORE_BYTES = 1 << 30
+MIN_SCRATCH_BYTES = 16 << 20
+"""With less in its folder Ray may not start, and says that it took too long."""
 
 
 @contextmanager
@@ -65,12 +69,25 @@ def ray_session(address: str) -> Iterator[None]:
 
 
 def _local_options() -> dict[str, Any]:
+    _require_token()
     return {
         "num_cpus": max(2, usable_cpus()),
         "object_store_memory": OBJECT_STORE_BYTES,
         # Parts of it outlive a killed driver and keep a core busy.
         "include_dashboard": False,
     }
+
+
+def _require_token() -> None:
+    """Ray keeps the token of a private cluster in the home folder. Where none can be kept, it is in the environment."""
+    file = Path(os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH111, without a home Path has an error
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        can_be_kept = os.access(file.parent, os.W_OK) or os.access(file, os.R_OK)
+    except OSError:
+        can_be_kept = False
+    if not can_be_kept:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def usable_cpus() -> int:
@@ -125,6 +142,11 @@ def _not_started(error: Exception) -> VaalError:
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or folder
         return VaalError(f"Ray did not start: {place}: {error.strerror}; fix that, or export RAY_TMPDIR=FOLDER")
+    free = shutil.disk_usage(folder).free
+    if free < MIN_SCRATCH_BYTES:
+        return VaalError(
+            f"Ray did not start: {name}={folder}: {free / 1e6:.1f} MB are free; free some, or export RAY_TMPDIR=FOLDER"
+        )
     return VaalError(f"Ray did not start: {text}; is this machine overloaded? Run it again")
 
 

@@ -80,9 +80,7 @@ def lift_in_words(train: TrainManifest) -> str:
         return f"{where} labelled images are {lift_text(lift)} times rarer than in the pool as a whole."
     if lift["high"] is not None and lift["high"] < 1:
         return f"{where} labelled images are no rarer than in the pool as a whole: lift {lift_text(lift)}."
-    return (
-        f"{where} labelled images are about as common as in the pool as a whole: lift {lift_text(lift)}; 1 is random."
-    )
+    return f"{where} labelled images may be as common as in the pool as a whole: lift {lift_text(lift)}; 1 is random."
 
 
 def signal_facts(train: TrainManifest) -> Row:

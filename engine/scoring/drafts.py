@@ -8,13 +8,15 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.campaign.folder import Campaign
-from engine.errors import InputError, UnreadableError
+from engine.errors import InputError, StorageError, UnreadableError, one_line
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, QUARANTINE_SCHEMA, ShardRecord, scores_schema, to_table, unpack
 
@@ -82,7 +84,9 @@ class Draft:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, schema, write_statistics=["key", *scores], **WRITER_OPTIONS)
         columns = [rows[name].combine_chunks() for name in schema.names[1:]]
-        self._writer.write_table(pa.table([pa.repeat(self.shard, len(rows)), *columns], schema=schema), ROW_GROUP_ITEMS)
+        table = pa.table([pa.repeat(self.shard, len(rows)), *columns], schema=schema)
+        with self._on_scratch_disk():
+            self._writer.write_table(table, ROW_GROUP_ITEMS)
 
     def commit(self, campaign: Campaign, file: str) -> ShardRecord:
         """Write the shard's files under this name.
@@ -107,7 +111,9 @@ class Draft:
             self._write(self._num_held)
         assert self._writer is not None
         self._writer.add_key_value_metadata({_RECORD_KEY: json.dumps(record.entry()).encode()})
-        self._writer.close()
+        with self._on_scratch_disk():
+            self._writer.close()
+            self._file.flush()
         size_bytes = self._file.tell()
         if len(bad):
             table = pa.table([pa.repeat(self.shard, len(bad)), *bad.columns], schema=QUARANTINE_SCHEMA)
@@ -116,6 +122,19 @@ class Draft:
         sha256 = (campaign.stage("scores") / file).write_file(self._file)
         self._file.close()
         return record._replace(sha256=sha256, size_bytes=size_bytes)
+
+    @contextmanager
+    def _on_scratch_disk(self) -> Iterator[None]:
+        """Names the folder of temporary files in an error of theirs."""
+        try:
+            yield
+        except OSError as error:
+            # Otherwise what is left in its buffer is reported once more when the file is let go.
+            with suppress(OSError):
+                self._file.close()
+            fix = "free space there, or export TMPDIR=FOLDER, and run again"
+            why = error.strerror or one_line(error)
+            raise StorageError(f"{tempfile.gettempdir()}: cannot be written: {why}; {fix}") from error
 
     def _fail(self) -> None:
         """Discard everything of a shard that could not be read to its end."""

@@ -53,6 +53,8 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     if is_complete(campaign.stage("scores")):
         manifest = read_manifest(campaign, "scores", ScoresManifest)
         if completed(campaign, "handoff") or not _is_outdated(campaign, manifest, inputs, run.log):
+            if manifest["inputs"].get("code", inputs["code"]) != inputs["code"]:
+                run.log("scored by the code of another version; a complete stage is kept, the next round uses this one")
             return manifest
     heartbeat = campaign.stage("ledger") / "progress.json"
     plan = make_plan(campaign, inputs, run.log)

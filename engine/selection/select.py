@@ -50,7 +50,10 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
     if is_complete(campaign.stage("selection")) and not _is_due_again(campaign, run.log, force=force):
         return read_manifest(campaign, "selection", SelectionManifest)
     _require_same_weights(campaign, trained, scores)
-    fallback = _without_signal(campaign, trained)
+    fallback, diversity = _without_signal(campaign, trained), campaign.config.select.diversity
+    if fallback and diversity != "none":
+        how = f"select.when_no_signal={fallback} picks"
+        run.log(f"no signal, {interval_of(trained)}: {how}, and select.diversity={diversity} is not applied")
     return _make(campaign, run, _current_records(campaign, scores, run.log), fallback, force=force)
 
 

@@ -38,7 +38,7 @@ def open_scores(folder: Location, record: ShardRecord, *, is_checked: bool) -> I
                 raise damaged(file, f"{parquet.metadata.num_rows} rows, the manifest says {record.scored}")
             yield parquet
     except FileNotFoundError as error:
-        raise InputError(f"{file}: cannot be read: No such file or directory; restore it, or {_again(file)}") from error
+        raise InputError(f"{file}: cannot be read: No such file or directory; {_fix(file)}") from error
     except (OSError, pa.ArrowException) as error:
         if is_refusal(error):
             raise file.unreadable(error) from error
@@ -59,12 +59,20 @@ def num_latents_of(folder: Location, record: ShardRecord) -> int:
 
 def damaged(file: Location, why: str) -> InputError:
     """The error for an unusable scores file."""
-    return InputError(f"{file}: damaged since it was committed: {why}; delete it, and {_again(file)}")
+    return InputError(f"{file}: damaged since it was committed: {why}; {_fix(file)}")
 
 
-def _again(file: Location) -> str:
+def _fix(file: Location) -> str:
     folder = file.url.rpartition("/")[0]
-    return f"delete {folder}/manifest.json, then run: vaal score {folder.rpartition('/rounds/')[0]}"
+    if not is_newest(Location(folder)):
+        return "its round is over: restore it from a copy"
+    return f"delete it and {folder}/manifest.json, then run: vaal score {folder.rpartition('/rounds/')[0]}"
+
+
+def is_newest(folder: Location) -> bool:
+    """Whether the folder of a stage is in the newest round, the only one in which a command makes anything again."""
+    home, is_in_round, name = folder.url.rpartition("/rounds/")
+    return not is_in_round or name.partition("/")[0] == max((Location(home) / "rounds").folders(), default="")
 
 
 def _sha256(file: Location, content: bytes | None) -> str:

@@ -11,7 +11,7 @@ from engine.campaign.positions import Position, positions_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.options import CampaignConfig, TrainConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.pool.identity import Groups, held_out_of
+from engine.pool.identity import ALONE, Groups, held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards
 from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
@@ -169,8 +169,9 @@ def _labelled_share(train: TrainConfig, pool: Pool, labelled: set[tuple[str, str
     folds = [pool.fold_of(*item) for item in labelled]
     share = tuple(1 - folds.count(fold) / len(folds) for fold in range(train.folds))
     if 0.0 in share:
+        groups = "" if pool.groups == ALONE else ", in other groups (pool.group)"
         raise ConfigError(
             f"train.folds={train.folds}: all {len(folds)} labelled images fall into one fold, which leaves its "
-            "discriminator none to train on; label more, or --set train.folds=1"
+            f"discriminator none to train on; label more{groups}, or --set train.folds=1"
         )
     return share

@@ -161,18 +161,20 @@ def test_status_from_storage_alone(make_campaign: MakeCampaign) -> None:
     assert "0 of 8 shards" in vaal("status", str(campaign.home)).stdout
 
 
-@pytest.mark.parametrize(("signal", "shown"), [("present", "present, AUC 0.93"), ("none", "none, AUC 0.52")])
-def test_status_shows_the_signal_of_a_round(make_campaign: MakeCampaign, signal: str, shown: str) -> None:
+@pytest.mark.parametrize(
+    ("signal", "shown"),
+    [("present", ["present, AUC 0.93", "lift 6.3 (2.5 to 16)"]), ("none", ["none, AUC 0.52", "lift 1.1"])],
+)
+def test_status_shows_the_signal_of_a_round(make_campaign: MakeCampaign, signal: str, shown: list[str]) -> None:
     campaign = make_campaign()
     pretend_trained(campaign, signal)
     output = vaal("status", str(campaign.home)).stdout
     train = json.loads(vaal("status", str(campaign.home), "--json").stdout)["rounds"][0]["stages"]["train"]
-    assert shown in output
+    assert all(words in output for words in shown)
     found = json.loads((campaign.stage("train") / "manifest.json").read_bytes())["diagnosis"]
     assert train["signal"] == signal
-    assert {key: train[key] for key in ("auc", "auc_low", "auc_high", "findings")} == {
-        key: found[key] for key in ("auc", "auc_low", "auc_high", "findings")
-    }
+    shared = ("auc", "auc_low", "auc_high", "findings", "lift")
+    assert {key: train[key] for key in shared} == {key: found[key] for key in shared}
     assert bool(train["findings"]) == (signal == "none")
 
 
@@ -180,7 +182,7 @@ def test_a_trained_round_shows_its_signal_and_each_finding(make_campaign: MakeCa
     campaign = make_campaign()
     pretend_trained(campaign, "none")
     output = vaal("train", str(campaign.home)).stdout
-    assert "no signal: AUC 0.52 (0.46 to 0.58), 30 of 32 latent units active" in output
+    assert "no signal: AUC 0.52 (0.46 to 0.58), lift 1.1 (0.72 to 1.8) among the lowest 25%, 30 of 32" in output
     assert "finding 1" in output
     assert "select.when_no_signal decides what is picked" in output
 

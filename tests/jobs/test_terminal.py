@@ -81,8 +81,9 @@ def test_a_new_round_that_has_only_begun_offers_to_look_back(make_campaign: Make
     answers.write_text(f"item_id,label\n{pick['item_id']},7\n")
     assert vaal("export", home).exit_code == 0
     assert vaal("ingest", home, str(answers)).exit_code == 0
-    for words in (["report", home], ["select", home, "--explain", pick["item_id"], ""]):
-        assert "look back: --round 0" in refused(4, *words)
+    assert f"look back: vaal report {home} --round 0" in refused(4, "report", home)
+    look = f"look back: vaal select {home} --round 0 --explain {pick['item_id']}"
+    assert look in refused(4, "select", home, "--explain", pick["item_id"], "")
     shown = f"{pick['shard']} {pick['key']}: picked"
     assert shown in vaal("select", home, "--explain", pick["item_id"], "", "--round", "0").stdout
     assert "--explain nobody: picked in no round up to 0" in refused(
@@ -98,8 +99,11 @@ def test_a_new_round_that_has_only_begun_offers_to_look_back(make_campaign: Make
 def test_an_item_is_explained_by_its_id_alone() -> None:
     assert complete_explain(["select", "c", "--explain", "id"]) == ["select", "c", "--explain", "id", ""]
     assert complete_explain(["select", "--explain", "id", "--json", "c"])[2:4] == ["id", ""]
-    for unchanged in (["select", "c"], ["select", "--explain", "a.tar", "k", "c"], ["select", "c", "--explain"]):
+    for unchanged in (["select", "c"], ["select", "--explain", "a.tar", "k", "c"]):
         assert complete_explain(unchanged) == unchanged
+    for words in (["--explain"], ["--explain", "--json"]):
+        with pytest.raises(typer.BadParameter, match="give SHARD KEY, or the ITEM_ID of a pick"):
+            complete_explain(["select", "c", *words])
 
 
 @pytest.mark.heavy

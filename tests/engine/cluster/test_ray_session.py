@@ -109,6 +109,11 @@ def test_a_private_ray_has_the_cpus_that_may_be_used() -> None:
 
 
 @pytest.mark.heavy
+def test_ray_starts_without_a_home_that_can_be_written() -> None:
+    assert "CPU " in started([], HOME="/dev/null").stdout
+
+
+@pytest.mark.heavy
 def test_a_temporary_folder_with_too_long_a_path_is_named(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 90)
     folder.mkdir()
@@ -116,6 +121,15 @@ def test_a_temporary_folder_with_too_long_a_path_is_named(tmp_path: Path) -> Non
     assert (
         f"ConfigError: TMPDIR={folder}: too long a path for Ray's sockets below it; export TMPDIR=/tmp" in ended.stderr
     )
+
+
+def test_a_full_temporary_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    late = RuntimeError("The current node timed out during startup.")
+    assert "timed out during startup.; is this machine overloaded?" in str(module._not_started(late))
+    monkeypatch.setattr(module, "MIN_SCRATCH_BYTES", 1 << 60)
+    assert f"RAY_TMPDIR={tmp_path}: " in str(module._not_started(late))
+    assert "MB are free; free some, or export RAY_TMPDIR" in str(module._not_started(late))
 
 
 @pytest.mark.usefixtures("local_ray")

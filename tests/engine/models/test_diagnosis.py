@@ -1,6 +1,7 @@
 """A train manifest says what was found, and each finding names the setting that mends it."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ def test_the_manifest_holds_every_number() -> None:
             "held_out": {"labelled": 40, "unlabelled": 400},
             "active_units": 30, "latent_units": 32, "kl_per_unit": HEALTHY.kl_Z,
             "mean_squared_error": 0.06, "saturation": 0.01, "findings": [],
+            "lift": {"value": 6.34, "low": 2.51, "high": 16.2, "share": 0.25},
         },
     }  # fmt: skip
 
@@ -52,6 +54,19 @@ def test_a_fault_is_one_line_with_its_mend(change: dict[str, Any], says: list[st
     assert ("select.when_no_signal decides" in line) == (diagnosis.signal == "none") == ("auc" in change)
 
 
+def test_a_lift_without_a_bound_is_null_and_said_to_be_at_least_its_low_end() -> None:
+    endless = manifest_entries(HEALTHY._replace(lift=Interval(40.2, 12.7, math.inf), lift_share=0.002))
+    assert json.loads(json.dumps(endless, allow_nan=False))["diagnosis"]["lift"]["high"] is None
+    assert "lift at least 13 among the lowest 0.2%" in summary(endless)
+
+
+def test_groups_are_counted_and_too_few_of_them_are_said_to_be() -> None:
+    few = manifest_entries(HEALTHY._replace(auc=Interval(0.9, 0.0, 1.0), num_groups=(7, 90)))["diagnosis"]
+    assert few["held_out"] == {"labelled": 40, "unlabelled": 400, "labelled_groups": 7, "unlabelled_groups": 90}
+    (line,) = few["findings"]
+    assert "7 labelled and 90 unlabelled groups of images are held out, at least 10 of each are needed" in line
+
+
 def test_faults_are_told_together() -> None:
     worst = HEALTHY._replace(active_units=0, saturation=1.0, auc=Interval(0.5, 0.4, 0.6))
     assert [line.split(",")[0] for line in findings(worst)] == [
@@ -69,11 +84,12 @@ def test_a_setting_that_a_finding_names_exists() -> None:
 
 def test_one_line_says_it_all() -> None:
     assert summary(manifest_entries(HEALTHY)) == (
-        "signal present: AUC 0.93 (0.88 to 0.97), 30 of 32 latent units active"
+        "signal present: AUC 0.93 (0.88 to 0.97), lift 6.3 (2.5 to 16) among the lowest 25%, "
+        "30 of 32 latent units active"
     )
     assert summary(manifest_entries(found("none"))) == (
-        "no signal: AUC 0.52 (0.46 to 0.58), 30 of 32 latent units active"
+        "no signal: AUC 0.52 (0.46 to 0.58), lift 1.1 (0.72 to 1.8) among the lowest 25%, 30 of 32 latent units active"
     )
-    without_vae = HEALTHY._replace(kl_Z=[], active_units=0, mean_squared_error=None)
+    without_vae = HEALTHY._replace(kl_Z=[], active_units=0, mean_squared_error=None, lift=None)
     assert summary(manifest_entries(without_vae)) == "signal present: AUC 0.93 (0.88 to 0.97)"
     assert findings(without_vae) == []

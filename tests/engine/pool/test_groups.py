@@ -126,6 +126,14 @@ def test_without_folds_whole_groups_are_held_out_and_judged_as_groups(make_campa
     assert counts["labelled"] > counts["labelled_groups"]
 
 
+def test_labels_of_one_group_cannot_be_cross_fitted_and_it_is_said_what_is_missing(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign("pool.group=^0")
+    with pytest.raises(
+        ConfigError, match=r"all 200 .* into one fold, .*; label more, in other groups \(pool.group\), or"
+    ):
+        plan_training(campaign)
+
+
 def test_another_rule_is_refused_in_the_file_and_makes_other_scores(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign(HUNDREDS)
     pretend_trained(campaign)

@@ -1,21 +1,27 @@
 """What is left to do, from storage alone: only what is missing, changed or failed, and nothing that is not ours."""
 
 import errno
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
+from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.stages import Run
 from engine.errors import ConfigError, InputError, UnreadableError
 from engine.pool.manifest import read_shards
+from engine.scoring import score as scoring
 from engine.scoring.resume import LEDGER_SCHEMA, Ledger, ScoringPlan, make_plan, read_ledger
 from engine.simulation.demo_pools import DemoPool
 from engine.storage.location import Location
 from engine.tables.scores import records_of, to_table
+from tests import fabricate
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.scoring.test_score_files import ROWS, draft_of
 
@@ -91,6 +97,26 @@ def test_a_shard_that_is_gone_is_left_to_fail_by_name(campaign: Campaign) -> Non
     again, log = plan(campaign)
     assert again.shards == first.shards
     assert not log
+
+
+def test_a_complete_stage_of_another_versions_code_is_kept_and_that_is_said(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_trained(campaign)
+    monkeypatch.setattr(fabricate, "fingerprint", lambda: fingerprint(code="1.0"))
+    fabricate.fabricate_scores(campaign, lambda _, keys: np.arange(len(keys), dtype=np.float32))
+    file = campaign.stage("scores") / "manifest.json"
+    file.write_json(json.loads(file.read_bytes()) | {"inputs": {"code": "1.0"}})
+    for version, is_said in (("1.0", False), ("2.0", True)):
+        monkeypatch.setattr(scoring, "_inputs", lambda _, version=version: {"code": version})
+        log: list[str] = []
+        assert scoring.score(campaign, Run(log=log.append))["inputs"] == {"code": "1.0"}
+        assert (
+            log
+            == ["scored by the code of another version; a complete stage is kept, the next round uses this one"][
+                : int(is_said)
+            ]
+        )
 
 
 def test_a_file_that_the_storage_refuses_to_give_stays(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:

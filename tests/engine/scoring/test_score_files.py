@@ -1,6 +1,8 @@
 """Law 1: a shard is committed only if every listed item is scored or quarantined, whatever the order of its chunks."""
 
 import itertools
+import resource
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.campaign.folder import Campaign
+from engine.errors import StorageError
 from engine.scoring import drafts as score_files
 from engine.scoring.drafts import Draft, recall
 from engine.tables.scores import BAD_SCHEMA, pack, records_of, to_table
@@ -119,6 +122,24 @@ def test_rows_leave_the_memory_as_they_come(campaign: Campaign, monkeypatch: pyt
     draft.commit(campaign, "a.parquet")
     metadata = pq.read_metadata(campaign.stage("scores").path + "/a.parquet")
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [4, 4, 4]
+
+
+def test_a_full_scratch_disk_is_named_and_nothing_is_committed(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_files, "DRAFT_BYTES", 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for rows_in_memory in (4, 1000):
+        monkeypatch.setattr(score_files, "ROW_GROUP_ITEMS", rows_in_memory)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        try:
+            with pytest.raises(StorageError) as caught:
+                draft_of(ROWS).commit(campaign, "a.parquet")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert str(caught.value).startswith(f"{tempfile.gettempdir()}: cannot be written: File too large; free space")
+        assert not contents(campaign)
+    assert draft_of(ROWS).commit(campaign, "a.parquet").listed == 14
 
 
 def test_the_ledger_is_read_back_from_the_file(campaign: Campaign) -> None:

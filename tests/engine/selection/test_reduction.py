@@ -24,6 +24,8 @@ from engine.selection.reduction import (
     parts_of,
 )
 from engine.selection.sources import Draws, Source, with_draws
+from engine.storage.location import Location
+from engine.tables.score_reader import read_scores
 from engine.tables.scores import ShardRecord
 from engine.tables.selections import row_schema
 from tests.committed import NUM_LATENTS, Item, commit, commit_all, location
@@ -227,3 +229,15 @@ def test_a_file_that_is_not_the_manifests_is_refused(tmp_path: Path, change: dic
 def test_a_pool_without_files_or_items_has_no_candidates(tmp_path: Path) -> None:
     assert not len(reduce(tmp_path, [], 5).lowest)
     assert not len(reduce(tmp_path, sources_of([commit(tmp_path, "a.tar", [])], set()), 5).lowest)
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_scores_are_made_again_in_the_newest_round_alone(tmp_path: Path, content: bytes | None) -> None:
+    folder = tmp_path / "rounds/000/scores"
+    folder.mkdir(parents=True)
+    entry = commit(folder, "a.tar", [("x", 1.0)])
+    (folder / entry.file).unlink() if content is None else (folder / entry.file).write_bytes(content)
+    for fix in (f"delete it and {folder}/manifest.json, then run: vaal score {tmp_path}", "its round is over: restore"):
+        with pytest.raises(InputError, match=fix):
+            read_scores(Location(str(folder)), entry, ["logit"])
+        (tmp_path / "rounds/001").mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_items
+from engine.campaign.stages import Run
 from engine.config.toml import override
 from engine.errors import NotAcceptableError
 from engine.pool.identity import draw_of
@@ -90,6 +91,19 @@ def test_random_takes_the_first_draws(make_campaign: MakeCampaign, seed: int) ->
     assert (manifest["signal"], manifest["when_no_signal"], manifest["seed"]) == ("none", "random", seed)
     assert manifest["highest_picked_logit"] is manifest["highest_candidate_logit"] is None
     assert manifest["counts"]["eligible"] == len(eligible(campaign))
+
+
+@pytest.mark.parametrize("diversity", ["clusters", "none"])
+def test_that_no_diversity_method_is_applied_is_said(make_campaign: MakeCampaign, diversity: str) -> None:
+    log: list[str] = []
+    campaign = scored(make_campaign("select.when_no_signal=random", f"select.diversity={diversity}"))
+    select(campaign, Run(log=log.append))
+    line = (
+        "no signal, AUC 0.52 (0.46 to 0.58): select.when_no_signal=random picks, and select.diversity=clusters is not "
+        "applied"
+    )
+    assert (line in log) == (diversity != "none")
+    assert sum("is not applied" in said for said in log) == (diversity != "none")
 
 
 def test_diversity_is_k_center_on_a_random_sample_away_from_what_is_taken(
