@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import picked_items
+from engine.campaign.handed_out import completed, picked_items
 from engine.campaign.labels import labels_fingerprints
 from engine.campaign.manifests import Manifest, ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.errors import ConfigError
@@ -96,15 +96,22 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     before, now = manifest["config"]["select"], campaign.config.select.model_dump()
     options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
-    names = [*manifest["inputs"], *(name for name in inputs if name not in manifest["inputs"])]
+    # What an older version did not compare is in `inputs` alone, and so are label files that came since.
+    names = [*manifest["inputs"], *(name for name in inputs if name.startswith("labels/"))]
+    changed = [name for name in dict.fromkeys(names) if manifest["inputs"].get(name) != inputs.get(name)]
     # New weights count when the pool is scored with them.
-    return options, [name for name in names if name != "train" and inputs.get(name) != manifest["inputs"].get(name)]
+    return options, [name for name in changed if name != "train"]
 
 
 def current_selection(campaign: Campaign) -> SelectionManifest:
-    """The manifest of the selection. Raises ConfigError when its options or inputs changed since it was made."""
+    """The manifest of the selection. Raises ConfigError when its options or inputs changed since it was made.
+
+    Once it is handed out, its images stay picked whatever becomes of its inputs.
+    """
     manifest = read_manifest(campaign, "selection", SelectionManifest)
     options, inputs = selection_changes(campaign, manifest)
+    if completed(campaign, "handoff"):
+        inputs = []
     if changed := ", ".join(options + inputs):
         fix = f"run: vaal select {campaign.home}"
         raise ConfigError(f"{campaign.stage('selection')}: made before {changed} changed; {fix}")

@@ -11,6 +11,7 @@ from engine.campaign.labels import Identity, append_labels
 from engine.campaign.manifests import write_manifest
 from engine.campaign.opening import current_round
 from engine.errors import ConfigError, InputError
+from engine.handoff import VENDORS
 from engine.handoff.export import export
 from engine.selection.select import select
 from engine.selection.sources import sources_of
@@ -80,3 +81,16 @@ def test_before_they_are_sent(scored: Campaign) -> None:  # noqa: F811
     # One that is out belongs to the round.
     corrections.set_label(scored, min(picks(scored)), "1", print)
     assert current_round(scored.home) == 1
+
+
+def test_once_sent_the_images_stay_picked_for_every_vendor(
+    scored: Campaign,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(VENDORS, "other", VENDORS["generic"])
+    select(scored)
+    export(scored)
+    append_labels(scored.home, "set", [(*min(picks(scored)), "1", None, "correction", None, None)])
+    export(scored, vendor="other")
+    one, other = batches(scored.home, 0)
+    assert one.images()["item_id"].equals(other.images()["item_id"])
