@@ -96,9 +96,11 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     before, now = manifest["config"]["select"], campaign.config.select.model_dump()
     options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
-    names = [*manifest["inputs"], *(name for name in inputs if name not in manifest["inputs"])]
+    # What an older version did not compare is in `inputs` alone, and so are label files that came since.
+    names = [*manifest["inputs"], *(name for name in inputs if name.startswith("labels/"))]
+    changed = [name for name in dict.fromkeys(names) if manifest["inputs"].get(name) != inputs.get(name)]
     # New weights count when the pool is scored with them.
-    return options, [name for name in names if name != "train" and inputs.get(name) != manifest["inputs"].get(name)]
+    return options, [name for name in changed if name != "train"]
 
 
 def current_selection(campaign: Campaign) -> SelectionManifest:
