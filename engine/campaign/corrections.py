@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import picked_items
+from engine.campaign.handed_out import current_batches, picked_items
 from engine.campaign.labels import (
     Identity,
     Snapshot,
@@ -115,8 +115,10 @@ def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
 
 
 def _round_of(campaign: Campaign, snapshot: Snapshot, item: Identity) -> int | None:
-    """The round of an item's labels so far, or the one that it was picked in."""
-    for table in (snapshot.history, picked_items(campaign.home, campaign.round + 1)):
+    """The round of an item's labels so far, or the one that it was picked in. Until a selection is handed out, it can
+    be made again without what got a label: such a label ends no round."""
+    is_out = bool(current_batches(campaign.home, campaign.round))
+    for table in (snapshot.history, picked_items(campaign.home, campaign.round + is_out)):
         rounds = dict(zip(identities(table), table["round"].to_pylist(), strict=True))
         if item in rounds:
             found: int | None = rounds[item]

@@ -96,8 +96,9 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     before, now = manifest["config"]["select"], campaign.config.select.model_dump()
     options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
+    names = [*manifest["inputs"], *(name for name in inputs if name not in manifest["inputs"])]
     # New weights count when the pool is scored with them.
-    return options, [name for name, sha in manifest["inputs"].items() if name != "train" and inputs.get(name) != sha]
+    return options, [name for name in names if name != "train" and inputs.get(name) != manifest["inputs"].get(name)]
 
 
 def current_selection(campaign: Campaign) -> SelectionManifest:

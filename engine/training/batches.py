@@ -73,11 +73,13 @@ class MicroBatch(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """The decoded labelled images of some streams, their numbers in the list of labels, and the rows of each stream."""
+    """The decoded labelled images of some streams, their numbers in the list of labels, the rows of each stream, and
+    the numbers of those that do not decode."""
 
     images: Images
     number_N: NDArray[np.int64]
     rows: dict[int, NDArray[np.int64]]
+    not_decoded: list[int]
 
     def without(self, leaves_out_N: NDArray[np.bool_]) -> "Labelled":
         """The same images, but streams draw none whose number is left out, unless a stream would have none."""
@@ -114,7 +116,7 @@ def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_st
         raise InputError(f"none of {len(numbers)} labelled images decodes; see image.max_pixels and the shards")
     folds = [pool.fold_of(*positions[number][:2]) for number in rows]
     images = Images(pixels[: len(rows)], np.array(folds, np.int64))
-    return Labelled(images, np.array(list(rows), np.int64), by_stream)
+    return Labelled(images, np.array(list(rows), np.int64), by_stream, [n for n in numbers if n not in rows])
 
 
 def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArray[np.uint8]]]:

@@ -134,6 +134,25 @@ def require_few(config: CampaignConfig, shards: list[Shard], left_out: dict[str,
         )
 
 
+def require_decoded(plan: TrainingPlan, not_decoded: set[int]) -> str:
+    """The line that reports labelled images that do not decode, by their numbers among the positions; "" for none.
+
+    Raises NotAcceptableError if more of those that train do not decode than score.max_bad_fraction.
+    """
+    if not not_decoded:
+        return ""
+    most = plan.config.score.max_bad_fraction
+    num_training = sum(not plan.pool.is_held_out(*position[:2]) for position in plan.positions)
+    shard, key, *_ = plan.positions[min(not_decoded)]
+    why = f"{len(not_decoded)} of {num_training} labelled images do not decode, the first is {shard}: item {key}"
+    if len(not_decoded) > most * num_training:
+        raise NotAcceptableError(
+            f"{plan.folder}: {why}; score.max_bad_fraction={most:g} is the limit: repair the shards, retract the "
+            "labels, or train without these images: --set score.max_bad_fraction=1"
+        )
+    return f"{why}; nothing trains on them"
+
+
 def judges_task(groups: Groups, shard: str, key: str) -> bool:
     """Whether a labelled image is held out from the task learner, to measure its accuracy."""
     return held_out_of(shard, key, HELD_OUT_SHARE, groups=groups)

@@ -36,7 +36,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
 
     Raises:
         InputError: a shard or label cannot be read, or nothing is left to train on.
-        NotAcceptableError: damaged shards are too much of the pool.
+        NotAcceptableError: damaged shards are too much of the pool, or too many labelled images do not decode.
         ConfigError: the budget exceeds the pool, or the cluster lacks what the configuration asks for.
         VaalError: a loss is not finite.
     """
@@ -81,6 +81,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         inputs={**labels, "pool": pool_print},
         counts={
             "labelled": len(plan.pool.labelled),
+            "labelled_not_decoded": result["not_decoded"],
             "unlabelled_estimate": plan.images_per_epoch,
             "steps": plan.num_steps,
         },

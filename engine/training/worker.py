@@ -20,7 +20,7 @@ from engine.training.batches import Batches, Images, Labelled, Part, cache_label
 from engine.training.checkpoints import RunState, fault_of, is_due, read_checkpoint, write_checkpoint
 from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
-from engine.training.plan import TrainingPlan, judges_task, phase_of
+from engine.training.plan import TrainingPlan, judges_task, phase_of, require_decoded
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 from vaal.task import augmented, task_step
 
@@ -30,7 +30,7 @@ TASK_LEARNING_RATE = 1e-3
 def train_worker(plan: TrainingPlan) -> None:
     """Train to the end. Rank 0 writes the networks and reports to the board.
 
-    Raises VaalError if a loss is not finite, or a shard cannot be read.
+    Raises VaalError if a loss is not finite, a shard cannot be read, or too many labelled images do not decode.
     """
     context = ray.train.get_context()
     part = Part(context.get_world_rank(), context.get_world_size())
@@ -42,10 +42,22 @@ def train_worker(plan: TrainingPlan) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         streams = part.streams(plan.deal.num_streams)
         labelled = cache_labelled(plan.pool, plan.positions, streams, plan.deal.num_streams, Path(scratch) / "labelled")
+        # Before the first step: nobody waits for a training that is refused.
+        not_decoded = _of_all_workers(part, labelled.not_decoded)
+        line = require_decoded(plan, not_decoded)
+        if line and part.rank == 0:
+            plan.board.note.remote(line)
         training.run(labelled)
     states = {name: engine.full_state(keep=part.rank == 0, moments=False) for name, engine in training.engines.items()}
     if part.rank == 0:
-        ray.get(plan.board.finish.remote(finish(plan, states, plan.positions, training.classes, training.log)))
+        result = finish(plan, states, plan.positions, training.classes, training.log)
+        ray.get(plan.board.finish.remote({**result, "not_decoded": len(not_decoded)}))
+
+
+def _of_all_workers(part: Part, numbers: list[int]) -> set[int]:
+    parts: list[list[int]] = [[]] * part.world
+    torch.distributed.all_gather_object(parts, numbers)
+    return {number for part in parts for number in part}
 
 
 class _Training:

@@ -125,7 +125,8 @@ def check_results(campaign: Campaign, manifest: dict[str, Any]) -> None:
         scalars = [event.value for event in events.Scalars(f"loss/{name}")]
         assert scalars == pytest.approx([row[name] for row in metrics], rel=1e-6)
     assert metrics[-1]["task"] < 0.8 * metrics[0]["task"]
-    assert manifest["counts"] == {"labelled": 200, "unlabelled_estimate": 1597, "steps": STEPS}
+    counts = {"labelled": 200, "labelled_not_decoded": 0, "unlabelled_estimate": 1597, "steps": STEPS}
+    assert manifest["counts"] == counts
     assert manifest["task"]["classes"] == [str(digit) for digit in range(7)]
     assert 0.2 < manifest["task"]["held_out_accuracy"] <= 1
     assert 0 <= manifest["waiting_for_images"] < 1
