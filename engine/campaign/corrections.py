@@ -67,9 +67,10 @@ def retract(campaign: Campaign, item: Identity) -> str:
 
 
 def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
-    """Take back an ingest, the last one or the named label file: each item is what it was before it.
+    """Take back an ingest, the last one or the named label file: each item is what it is without it.
 
-    Items that were corrected since stay. Returns the name of the file, and the number of items.
+    Items that were corrected since stay, and what was undone before stays undone. Returns the name of the file, and the
+    number of items.
 
     Raises InputError where there is no such file, or nothing of it counts any more.
     """
@@ -80,7 +81,7 @@ def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
     if not counting.get(wanted):
         there = ", ".join(file.removeprefix("labels/") for file in ingests) or "none"
         raise InputError(f"{campaign.home}: no ingest {name!r} whose labels count; there are: {there}")
-    others = [table for file, table in snapshot.tables.items() if file != wanted]
+    others = [table for file, table in snapshot.tables.items() if file not in {wanted, *snapshot.undone}]
     rest = newest(pa.concat_tables(others), retracted=True) if others else snapshot.history.slice(0, 0)
     before = dict(zip(identities(rest), rest.to_pylist(), strict=True))
     rounds = {item: _round_of(campaign, snapshot, item) for item in counting[wanted]}
@@ -88,7 +89,7 @@ def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
         tuple(before[item].values()) if item in before else _row(item, None, rounds[item])
         for item in sorted(counting[wanted])
     ]
-    append_labels(campaign.home, "undo", rows)
+    append_labels(campaign.home, "undo", rows, wanted)
     return wanted.removeprefix("labels/"), len(rows)
 
 
@@ -102,10 +103,12 @@ def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
 
 
 def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
-    """By label file, the items whose newest row is in it and is a label."""
+    """By label file, the items whose label is its, without what was undone: what an undo brought back is of the file
+    that it was in before."""
     last: dict[Identity, str] = {}
     for name, table in snapshot.tables.items():
-        last |= dict.fromkeys(identities(table), name)
+        if name not in snapshot.undone:
+            last |= dict.fromkeys(identities(table), name)
     labelled = snapshot.values
     found: dict[str, set[Identity]] = {name: set() for name in snapshot.tables}
     for item, name in last.items():

@@ -34,16 +34,20 @@ LABELS_SCHEMA = pa.schema(
 POSITIONS_SCHEMA = pa.schema([SHARD_FIELD, *ITEM_FIELDS[:3], pa.field("content_hash", pa.string())])
 """Where an image was when it was labelled. The hash is null where an older campaign did not keep it."""
 INITIAL = "initial"
-AFTER = b"after"
-"""Metadata of a label file: the files of other programs that were there before it."""
+AFTER, UNDOES = b"after", b"undoes"
+"""Metadata of a label file: the files of other programs that were there before it; the file that it takes back."""
 Identity = tuple[str, str]
 
 
 class Snapshot(NamedTuple):
-    """The label files at one moment: SHA-256 by name below the campaign, and their rows by name, oldest file first."""
+    """The label files at one moment: SHA-256 by name below the campaign, and their rows by name, oldest file first.
+
+    `undone`: the names of the files that take back another one, and of those that are taken back.
+    """
 
     files: dict[str, str]
     tables: dict[str, pa.Table]
+    undone: frozenset[str]
 
     @property
     def history(self) -> pa.Table:
@@ -79,7 +83,9 @@ def snapshot_of(contents: dict[str, bytes]) -> Snapshot:
     """A snapshot from the bytes of label files by name below the campaign. Raises as `read_snapshot`."""
     tables = {name: _parse(name, content) for name, content in contents.items()}
     ordered = {name: tables[name].replace_schema_metadata() for name in _oldest_first(tables)}
-    return Snapshot({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}, ordered)
+    undoes = {name: (table.schema.metadata or {}).get(UNDOES, b"").decode() for name, table in tables.items()}
+    undone = frozenset(name for pair in undoes.items() if pair[1] for name in pair)
+    return Snapshot({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}, ordered, undone)
 
 
 def _parse(name: str, content: bytes) -> pa.Table:
@@ -154,11 +160,12 @@ def label_row(row: Row, file: Location, shard: str, key: str, round_number: int 
     return shard, key, text_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment
 
 
-def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]]) -> str:
+def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]], undoes: str = "") -> str:
     """Write a file of labels, rows of LABELS_SCHEMA; it is newer than all that are there. Returns its name.
 
     Args:
         kind: "initial" for the first file, else what happened, for its name.
+        undoes: the name of the file that this one takes back.
     """
     rows = list(labels)
     there = (home / "labels").children()
@@ -169,7 +176,8 @@ def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]]) 
         numbers = [int(name[:6]) for name in there if re.match(r"\d{6}-", name)]
         digest = hashlib.sha256("\n".join(sorted("\t".join(map(str, row[:4])) for row in rows)).encode()).hexdigest()
         name = f"{max(numbers, default=0) + 1:06d}-{kind}-{digest[:16]}"
-    table = to_table(rows, LABELS_SCHEMA).replace_schema_metadata({AFTER: others})
+    metadata = {AFTER: others} | ({UNDOES: undoes} if undoes else {})
+    table = to_table(rows, LABELS_SCHEMA).replace_schema_metadata(metadata)
     (home / f"labels/{name}.parquet").write_table(table)
     return f"{name}.parquet"
 

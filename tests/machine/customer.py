@@ -64,6 +64,8 @@ class Customer:
             laws.check_scores(truth, folder)
         if command == "select" and not list(folder.glob("handed_out/*/manifest.json")):
             laws.check_fresh_selection(truth, folder)
+            if not self.damaged and not truth.pool.cut_shards:
+                laws.check_nothing_lost(truth, folder)
         if command in ("export", "round"):
             vendor = arguments[arguments.index("--to") + 1] if "--to" in arguments else "generic"
             laws.check_sent(truth, folder, vendor)

@@ -212,6 +212,31 @@ def check_fresh_selection(truth: Truth, folder: Path) -> None:
             raise truth.broken("nothing that is out is picked", f"{folder.name}: {item}")
 
 
+def check_nothing_lost(truth: Truth, folder: Path) -> None:
+    """Straight after a selection: what is scored and neither labelled nor ever handed out can be picked.
+
+    What was picked and left out of its batch, because its bytes were gone, counts as handed out.
+    """
+    labelled = set(truth.labels)
+    out = {truth.item_of(item_id) for batch in truth.batches for item_id in batch.values()}
+    sent = {
+        json.loads(file.read_bytes())["inputs"]["picks"] for file in truth.home.glob("rounds/*/handed_out/*/m*.json")
+    }
+    for earlier in truth.rounds()[:-1]:
+        with suppress(FileNotFoundError, ValueError):
+            if json.loads((earlier / "selection/manifest.json").read_bytes())["picks"] in sent:
+                out |= {(row["shard"], row["key"]) for row in rows_of(earlier / "selection", "shard", "key")}
+    files = [entry["file"] for entry in json.loads((folder / "scores/manifest.json").read_bytes())["shards"]]
+    scored = {
+        (row["shard"], row["key"])
+        for file in files
+        for row in pq.read_table(folder / "scores" / file, columns=["shard", "key"]).to_pylist()
+    }
+    expected, counts = scored - labelled - out, json.loads((folder / "selection/manifest.json").read_bytes())["counts"]
+    if counts["eligible"] != len(expected):
+        raise truth.broken("nothing is lost", f"{folder.name}: {counts} but {len(expected)} can be picked")
+
+
 def check_sent(truth: Truth, folder: Path, vendor: str) -> None:
     """Straight after an export: the folder holds exactly the tasks' images, of the bytes that were scored, and no image
     was in another batch. The batch is entered in the ledger."""
