@@ -28,7 +28,7 @@ def deed_of(truth: Truth, kind: str, seed: int) -> Deed | None:
 
 def done(truth: Truth, deed: Deed) -> None:
     """What a deed that is done does to the truth, as it is now."""
-    new = {file.name for file in (truth.home / "labels").glob("[!.]*")} - truth.files
+    new = new_files(truth)
     truth.files |= new
     if deed.rows is None:
         name = (*deed.arguments[3:], "")[0]
@@ -43,6 +43,11 @@ def done(truth: Truth, deed: Deed) -> None:
     rows = {item: row for item, row in deed.rows.items() if (row or ())[:size] != labels.get(item, ())[:size]}
     if rows:
         truth.changes.append(Change(max(new, default=""), rows))
+
+
+def new_files(truth: Truth) -> set[str]:
+    """The files of labels/ that are not known yet."""
+    return {file.name for file in (truth.home / "labels").glob("[!.]*")} - truth.files
 
 
 def _undoable(truth: Truth, is_any: bool) -> list[Change]:

@@ -146,14 +146,18 @@ class Machine(Customer, RuleBasedStateMachine):
                 return
             self.truth.after.append(f"{kinds[1]} within {kinds[0]}")
             inner: list[Done] = []
+            left = [first]
 
             def change() -> None:
+                # At its last write a command may have done what it does.
+                if corrections.new_files(self.truth):
+                    corrections.done(self.truth, left.pop())
                 inner.append(self.product.run(*second.arguments))
                 if not inner[0].status:
                     corrections.done(self.truth, second)
 
             done = self.product.run_during(at, change, *first.arguments)
-            if not done.status:
+            if not done.status and left and (first.rows is None or corrections.new_files(self.truth)):
                 corrections.done(self.truth, first)
             for arguments, ended in (*((second.arguments, found) for found in inner), (first.arguments, done)):
                 self.check(arguments, ended)
