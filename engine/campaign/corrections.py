@@ -1,22 +1,24 @@
 """Corrections of labels, all of them by appending: set one, retract one, undo an ingest."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
+from engine.campaign.changes import look_again
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import current_batches, picked_items
+from engine.campaign.handed_out import current_batches, picked_items, require_exported
 from engine.campaign.labels import (
+    PLACES,
     Identity,
     Snapshot,
     append_labels,
     check_classes,
     identities,
-    newest,
     read_snapshot,
 )
-from engine.campaign.positions import positions_of
+from engine.campaign.positions import all_positions, earlier_positions, positions_of, write_positions
 from engine.campaign.stages import Log
 from engine.errors import InputError
 from engine.pool.identity import item_id_of
@@ -47,12 +49,15 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
     if not label:
         raise InputError(f"{item[0]}/{item[1]}: the label is empty; to take it away: vaal labels {home} retract")
     check_classes(campaign.config.labels.classes, snapshot.first_classes, label, f"{item[0]}/{item[1]}")
+    # Asked first: a refusal after the position is written would leave the earlier label with other bytes.
+    round_number = _round_of(campaign, snapshot, item)
+    there = all_positions(home)
     positions_of(home, {item}, read_shards(home), campaign.config.image, log, is_new=True)
-    before = snapshot.values.get(item, "")
+    before, is_moved = snapshot.values.get(item, ""), all_positions(home) != there
     if label not in snapshot.history["label"].to_pylist():
         log(f"new class, never seen in this campaign before: {label}")
-    if label != before:
-        append_labels(home, "set", [_row(item, label, _round_of(campaign, snapshot, item))])
+    if label != before or is_moved:
+        append_labels(home, "set", [_row(item, label, round_number)])
     return before
 
 
@@ -81,16 +86,25 @@ def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
     if not counting.get(wanted):
         there = ", ".join(file.removeprefix("labels/") for file in ingests) or "none"
         raise InputError(f"{campaign.home}: no ingest {name!r} whose labels count; there are: {there}")
-    others = [table for file, table in snapshot.tables.items() if file not in {wanted, *snapshot.undone}]
-    rest = newest(pa.concat_tables(others), retracted=True) if others else snapshot.history.slice(0, 0)
-    before = dict(zip(identities(rest), rest.to_pylist(), strict=True))
-    rounds = {item: _round_of(campaign, snapshot, item) for item in counting[wanted]}
+    live = {file: table for file, table in snapshot.tables.items() if file not in {wanted, *snapshot.undone}}
+    before = {item: (file, row) for file, table in live.items() for item, row in _by_identity(table)}
+    items = sorted(counting[wanted])
     rows = [
-        tuple(before[item].values()) if item in before else _row(item, None, rounds[item])
-        for item in sorted(counting[wanted])
+        tuple(before[item][1].values()) if item in before else _row(item, None, _round_of(campaign, snapshot, item))
+        for item in items
     ]
+    _restore_positions(campaign, {item: snapshot.marks[before[item][0]] for item in items if item in before})
     append_labels(campaign.home, "undo", rows, wanted)
     return wanted.removeprefix("labels/"), len(rows)
+
+
+def _restore_positions(campaign: Campaign, marks: dict[Identity, dict[bytes, bytes]]) -> None:
+    """A label that comes back is that of the bytes that it was given to: `marks` of the files that they are from."""
+    rows = earlier_positions(campaign.home, {item: int(found.get(PLACES, 0)) for item, found in marks.items()})
+    if rows:
+        write_positions(campaign.home, rows)
+        names = {row[0] for row in rows}
+        look_again(campaign.home, {shard.url for shard in read_shards(campaign.home) if shard.shard in names})
 
 
 def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
@@ -100,6 +114,10 @@ def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
         {"shard": shard, "key": key, "item_id": item_id_of(shard, key, salt), "label": label, "num_votes": 1}
         for (shard, key), label in sorted(labels.items())
     ]
+
+
+def _by_identity(table: pa.Table) -> Iterator[tuple[Identity, dict[str, Any]]]:
+    yield from zip(identities(table), table.to_pylist(), strict=True)
 
 
 def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
@@ -119,12 +137,14 @@ def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
 
 def _round_of(campaign: Campaign, snapshot: Snapshot, item: Identity) -> int | None:
     """The round of an item's labels so far, or the one that it was picked in. Until a selection is handed out, it can
-    be made again without what got a label: such a label ends no round."""
+    be made again without what got a label: such a label ends no round. Raises ConfigError as `require_exported`."""
     is_out = bool(current_batches(campaign.home, campaign.round))
     for table in (snapshot.history, picked_items(campaign.home, campaign.round + is_out)):
         rounds = dict(zip(identities(table), table["round"].to_pylist(), strict=True))
         if item in rounds:
             found: int | None = rounds[item]
+            if found == campaign.round:
+                require_exported(campaign)
             return found
     return None
 

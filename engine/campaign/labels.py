@@ -34,20 +34,27 @@ LABELS_SCHEMA = pa.schema(
 POSITIONS_SCHEMA = pa.schema([SHARD_FIELD, *ITEM_FIELDS[:3], pa.field("content_hash", pa.string())])
 """Where an image was when it was labelled. The hash is null where an older campaign did not keep it."""
 INITIAL = "initial"
-AFTER, UNDOES = b"after", b"undoes"
-"""Metadata of a label file: the files of other programs that were there before it; the file that it takes back."""
+AFTER, UNDOES, PLACES = b"after", b"undoes", b"places"
+"""Metadata of a label file: the files of other programs that were there before it; the file that it takes back; the
+number of files of positions that were there."""
 Identity = tuple[str, str]
 
 
 class Snapshot(NamedTuple):
     """The label files at one moment: SHA-256 by name below the campaign, and their rows by name, oldest file first.
 
-    `undone`: the names of the files that take back another one, and of those that are taken back.
+    `marks`: their metadata by name.
     """
 
     files: dict[str, str]
     tables: dict[str, pa.Table]
-    undone: frozenset[str]
+    marks: dict[str, dict[bytes, bytes]]
+
+    @property
+    def undone(self) -> set[str]:
+        """The names of the files that take back another one, and of those that are taken back."""
+        pairs = ((name, marks[UNDOES].decode()) for name, marks in self.marks.items() if UNDOES in marks)
+        return {name for pair in pairs for name in pair}
 
     @property
     def history(self) -> pa.Table:
@@ -83,9 +90,8 @@ def snapshot_of(contents: dict[str, bytes]) -> Snapshot:
     """A snapshot from the bytes of label files by name below the campaign. Raises as `read_snapshot`."""
     tables = {name: _parse(name, content) for name, content in contents.items()}
     ordered = {name: tables[name].replace_schema_metadata() for name in _oldest_first(tables)}
-    undoes = {name: (table.schema.metadata or {}).get(UNDOES, b"").decode() for name, table in tables.items()}
-    undone = frozenset(name for pair in undoes.items() if pair[1] for name in pair)
-    return Snapshot({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}, ordered, undone)
+    marks = {name: table.schema.metadata or {} for name, table in tables.items()}
+    return Snapshot({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}, ordered, marks)
 
 
 def _parse(name: str, content: bytes) -> pa.Table:
@@ -176,7 +182,8 @@ def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]], 
         numbers = [int(name[:6]) for name in there if re.match(r"\d{6}-", name)]
         digest = hashlib.sha256("\n".join(sorted("\t".join(map(str, row[:4])) for row in rows)).encode()).hexdigest()
         name = f"{max(numbers, default=0) + 1:06d}-{kind}-{digest[:16]}"
-    metadata = {AFTER: others} | ({UNDOES: undoes} if undoes else {})
+    num_places = str(len((home / "pool/items").children()))
+    metadata = {AFTER: others, PLACES: num_places} | ({UNDOES: undoes} if undoes else {})
     table = to_table(rows, LABELS_SCHEMA).replace_schema_metadata(metadata)
     (home / f"labels/{name}.parquet").write_table(table)
     return f"{name}.parquet"
