@@ -47,7 +47,8 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
     """
     home, snapshot, label = campaign.home, read_snapshot(campaign.home), label.strip()
     if not label:
-        raise InputError(f"{item[0]}/{item[1]}: the label is empty; to take it away: vaal labels {home} retract")
+        fix = f"to take it away: vaal labels {home} retract {item[0]} {item[1]}"
+        raise InputError(f"{item[0]}/{item[1]}: the label is empty; {fix}")
     check_classes(campaign.config.labels.classes, snapshot.first_classes, label, f"{item[0]}/{item[1]}")
     # Asked first: a refusal after the position is written would leave the earlier label with other bytes.
     round_number = _round_of(campaign, snapshot, item)

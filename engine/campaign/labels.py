@@ -103,7 +103,8 @@ def _parse(name: str, content: bytes) -> pa.Table:
         found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names)}: {one_line(error)}"
-        raise InputError(f"{why}; restore it from a copy, or remove it") from error
+        # Without one of its own files a campaign would send out what is labelled.
+        raise InputError(f"{why}; restore it from a copy" + ("" if _is_own(name) else ", or remove it")) from error
     return found.replace_schema_metadata(table.schema.metadata)
 
 
@@ -194,4 +195,4 @@ def check_classes(classes: list[str] | str, initial: Iterable[str], label: str, 
     allowed = sorted(set(initial)) if classes == "from-init" else classes
     if allowed and label not in allowed:
         why = f"{where}: label {label!r} is not one of labels.classes, {', '.join(allowed)}"
-        raise InputError(f"{why}; correct it, or list it: vaal ingest --set labels.classes=[...]")
+        raise InputError(f"{why}; correct it, or list it by --set labels.classes=[...] when you ingest or run a round")

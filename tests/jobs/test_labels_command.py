@@ -7,7 +7,6 @@ from typer.testing import CliRunner
 
 from engine.campaign import heartbeat
 from engine.campaign.labels import labelled_values, labels_fingerprints
-from engine.storage.location import Location
 from jobs.cli import app
 from tests.conftest import MakeCampaign
 
@@ -33,7 +32,7 @@ def test_labels_are_not_corrected_while_another_run_is_at_work(
 
 
 def test_what_a_refused_ingest_sets_is_not_kept(make_campaign: MakeCampaign, tmp_path: Path) -> None:
-    home: Location = make_campaign().home
+    home = make_campaign().home
     file = tmp_path / "answers.csv"
     file.write_text("item_id,label\nnobody,1\n")
     found = CliRunner().invoke(app, ["ingest", str(home), str(file), "--set", 'labels.classes=["1"]'])
