@@ -23,6 +23,7 @@ from engine.campaign.stages import Log
 from engine.errors import InputError
 from engine.pool.identity import item_id_of
 from engine.pool.manifest import read_shards
+from engine.storage.location import Location
 
 CORRECTION = "correction"
 """`source` of a corrected label."""
@@ -52,14 +53,21 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
     check_classes(campaign.config.labels.classes, snapshot.first_classes, label, f"{item[0]}/{item[1]}")
     # Asked first: a refusal after the position is written would leave the earlier label with other bytes.
     round_number = _round_of(campaign, snapshot, item)
-    there = all_positions(home)
+    bytes_before = _hash_of(home, item)
     positions_of(home, {item}, read_shards(home), campaign.config.image, log, is_new=True)
-    before, is_moved = snapshot.values.get(item, ""), all_positions(home) != there
+    before = snapshot.values.get(item, "")
     if label not in snapshot.history["label"].to_pylist():
         log(f"new class, never seen in this campaign before: {label}")
-    if label != before or is_moved:
+    if label != before or _hash_of(home, item) != bytes_before:
         append_labels(home, "set", [_row(item, label, round_number)])
     return before
+
+
+def _hash_of(home: Location, item: Identity) -> str | None:
+    """The content hash of the image that an item's label is for."""
+    positions = all_positions(home)
+    hashes: dict[Identity, str] = dict(zip(identities(positions), positions["content_hash"].to_pylist(), strict=True))
+    return hashes.get(item)
 
 
 def retract(campaign: Campaign, item: Identity) -> str:

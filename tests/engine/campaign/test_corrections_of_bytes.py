@@ -43,6 +43,11 @@ def test_a_label_for_other_bytes_is_written_although_it_is_the_same(made: Made) 
     assert item not in labelled_images(campaign)
     corrections.set_label(campaign, item, label, print)
     assert labelled_images(campaign)[item] == other
+    # In another place the bytes are the same.
+    remake(made, item[0], dict(reversed((items | {f"{item[1]}.png": other}).items())))
+    refreshed(campaign)
+    corrections.set_label(campaign, item, label, print)
+    assert labelled_images(campaign)[item] == other
     assert len(read_snapshot(campaign.home).tables) == 2
 
 
