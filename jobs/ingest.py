@@ -22,14 +22,14 @@ def ingest(
     from engine.campaign.folder import is_complete
     from engine.campaign.handed_out import picked_items, require_exported
     from engine.campaign.heartbeat import alone
-    from engine.campaign.opening import current_round, open_campaign
+    from engine.campaign.opening import current_round
+    from engine.campaign.opening import opened as opened_with
     from engine.handoff.answers import Rules
     from engine.handoff.answers import ingest as append
     from engine.storage.location import Location
 
-    opened = open_campaign(campaign, settings)
-    picked, rules = picked_items(opened.home, opened.round + 1), Rules(opened.config.labels.classes, replace)
-    with alone(opened.home, "ingest"):
+    with opened_with(campaign, settings) as opened, alone(opened.home, "ingest"):
+        picked, rules = picked_items(opened.home, opened.round + 1), Rules(opened.config.labels.classes, replace)
         require_exported(opened)
         counts = append(opened, Location.of(file), source, picked, rules, screen.log)
     is_any = counts.new + counts.repeated + counts.replaced

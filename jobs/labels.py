@@ -22,6 +22,7 @@ def labels(
 ) -> Outcome:
     """Correct labels. Nothing is erased: the newest row of an item counts."""
     from engine.campaign import corrections
+    from engine.campaign.heartbeat import alone
     from engine.campaign.opening import current_round, open_campaign
     from engine.errors import ConfigError
 
@@ -35,15 +36,17 @@ def labels(
         facts = {f"{row['shard']} {row['key']}": row["label"] for row in found}
         return Outcome(f"{len(found)} labels", facts, {"labels": found})
     data: dict[str, str | int]
-    if action == "undo":
-        file, count = corrections.undo(opened, *names)
-        data = {"file": file, "items": count}
-    else:
-        item = corrections.identity_of(opened, names[:-1] if action == "set" else names)
-        data = {"shard": item[0], "key": item[1]}
-        if action == "set":
-            data |= {"before": corrections.set_label(opened, item, names[-1], screen.log), "label": names[-1].strip()}
+    with alone(opened.home, f"labels {action}"):
+        if action == "undo":
+            file, count = corrections.undo(opened, *names)
+            data = {"file": file, "items": count}
         else:
-            data |= {"before": corrections.retract(opened, item)}
+            item = corrections.identity_of(opened, names[:-1] if action == "set" else names)
+            data = {"shard": item[0], "key": item[1]}
+            if action == "set":
+                before = corrections.set_label(opened, item, names[-1], screen.log)
+                data |= {"before": before, "label": names[-1].strip()}
+            else:
+                data |= {"before": corrections.retract(opened, item)}
     title = f"Done: {action}; the campaign is in round {current_round(opened.home):03d}"
     return Outcome(title, data | {"next": f"vaal status {opened.home}"}, data)

@@ -1,27 +1,30 @@
 """Corrections of labels, all of them by appending: set one, retract one, undo an ingest."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
+from engine.campaign.changes import look_again
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import current_batches, picked_items
+from engine.campaign.handed_out import current_batches, picked_items, require_exported
 from engine.campaign.labels import (
+    PLACES,
     Identity,
     Snapshot,
     append_labels,
     check_classes,
     identities,
-    newest,
     read_snapshot,
 )
-from engine.campaign.positions import positions_of
+from engine.campaign.positions import all_positions, earlier_positions, positions_of, write_positions
 from engine.campaign.stages import Log
 from engine.errors import InputError
 from engine.pool.identity import item_id_of
 from engine.pool.manifest import read_shards
 from engine.pool.shard import current
+from engine.storage.location import Location
 
 CORRECTION = "correction"
 """`source` of a corrected label."""
@@ -46,17 +49,28 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
     """
     home, snapshot, label = campaign.home, read_snapshot(campaign.home), label.strip()
     if not label:
-        raise InputError(f"{item[0]}/{item[1]}: the label is empty; to take it away: vaal labels {home} retract")
+        fix = f"to take it away: vaal labels {home} retract {item[0]} {item[1]}"
+        raise InputError(f"{item[0]}/{item[1]}: the label is empty; {fix}")
     check_classes(campaign.config.labels.classes, snapshot.first_classes, label, f"{item[0]}/{item[1]}")
+    # Asked first: a refusal after the position is written would leave the earlier label with other bytes.
+    round_number = _round_of(campaign, snapshot, item)
+    bytes_before = _hash_of(home, item)
     # The label is for the bytes that are there now, also where the shard changed since it was listed.
     shards = [current(shard) for shard in read_shards(home) if shard.shard == item[0]]
     positions_of(home, {item}, shards, campaign.config.image, log, is_new=True)
     before = snapshot.values.get(item, "")
     if label not in snapshot.history["label"].to_pylist():
         log(f"new class, never seen in this campaign before: {label}")
-    if label != before:
-        append_labels(home, "set", [_row(item, label, _round_of(campaign, snapshot, item))])
+    if label != before or _hash_of(home, item) != bytes_before:
+        append_labels(home, "set", [_row(item, label, round_number)])
     return before
+
+
+def _hash_of(home: Location, item: Identity) -> str | None:
+    """The content hash of the image that an item's label is for."""
+    positions = all_positions(home)
+    hashes: dict[Identity, str] = dict(zip(identities(positions), positions["content_hash"].to_pylist(), strict=True))
+    return hashes.get(item)
 
 
 def retract(campaign: Campaign, item: Identity) -> str:
@@ -70,9 +84,10 @@ def retract(campaign: Campaign, item: Identity) -> str:
 
 
 def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
-    """Take back an ingest, the last one or the named label file: each item is what it was before it.
+    """Take back an ingest, the last one or the named label file: each item is what it is without it.
 
-    Items that were corrected since stay. Returns the name of the file, and the number of items.
+    Items that were corrected since stay, and what was undone before stays undone. Returns the name of the file, and the
+    number of items.
 
     Raises InputError where there is no such file, or nothing of it counts any more.
     """
@@ -82,19 +97,27 @@ def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
     wanted = f"labels/{name.removesuffix('.parquet')}.parquet" if name else next(reversed(ingests), "")
     if not counting.get(wanted):
         there = ", ".join(file.removeprefix("labels/") for file in ingests) or "none"
-        raise InputError(
-            f"{campaign.home}: no ingest {f'{name!r} ' if name else ''}whose labels count; there are: {there}"
-        )
-    others = [table for file, table in snapshot.tables.items() if file != wanted]
-    rest = newest(pa.concat_tables(others), retracted=True) if others else snapshot.history.slice(0, 0)
-    before = dict(zip(identities(rest), rest.to_pylist(), strict=True))
-    rounds = {item: _round_of(campaign, snapshot, item) for item in counting[wanted]}
+        what = f"ingest {name!r}" if name else "ingest"
+        raise InputError(f"{campaign.home}: no {what} whose labels count; there are: {there}")
+    live = {file: table for file, table in snapshot.tables.items() if file not in {wanted, *snapshot.undone}}
+    before = {item: (file, row) for file, table in live.items() for item, row in _by_identity(table)}
+    items = sorted(counting[wanted])
     rows = [
-        tuple(before[item].values()) if item in before else _row(item, None, rounds[item])
-        for item in sorted(counting[wanted])
+        tuple(before[item][1].values()) if item in before else _row(item, None, _round_of(campaign, snapshot, item))
+        for item in items
     ]
-    append_labels(campaign.home, "undo", rows)
+    _restore_positions(campaign, {item: snapshot.marks[before[item][0]] for item in items if item in before})
+    append_labels(campaign.home, "undo", rows, wanted)
     return wanted.removeprefix("labels/"), len(rows)
+
+
+def _restore_positions(campaign: Campaign, marks: dict[Identity, dict[bytes, bytes]]) -> None:
+    """A label that comes back is that of the bytes that it was given to: `marks` of the files that they are from."""
+    rows = earlier_positions(campaign.home, {item: int(found.get(PLACES, 0)) for item, found in marks.items()})
+    if rows:
+        write_positions(campaign.home, rows)
+        names = {row[0] for row in rows}
+        look_again(campaign.home, {shard.url for shard in read_shards(campaign.home) if shard.shard in names})
 
 
 def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
@@ -106,11 +129,17 @@ def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
     ]
 
 
+def _by_identity(table: pa.Table) -> Iterator[tuple[Identity, dict[str, Any]]]:
+    yield from zip(identities(table), table.to_pylist(), strict=True)
+
+
 def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
-    """By label file, the items whose newest row is in it and is a label."""
+    """By label file, the items whose label is its, without what was undone: what an undo brought back is of the file
+    that it was in before."""
     last: dict[Identity, str] = {}
     for name, table in snapshot.tables.items():
-        last |= dict.fromkeys(identities(table), name)
+        if name not in snapshot.undone:
+            last |= dict.fromkeys(identities(table), name)
     labelled = snapshot.values
     found: dict[str, set[Identity]] = {name: set() for name in snapshot.tables}
     for item, name in last.items():
@@ -121,12 +150,14 @@ def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
 
 def _round_of(campaign: Campaign, snapshot: Snapshot, item: Identity) -> int | None:
     """The round of an item's labels so far, or the one that it was picked in. Until a selection is handed out, it can
-    be made again without what got a label: such a label ends no round."""
+    be made again without what got a label: such a label ends no round. Raises ConfigError as `require_exported`."""
     is_out = bool(current_batches(campaign.home, campaign.round))
     for table in (snapshot.history, picked_items(campaign.home, campaign.round + is_out)):
         rounds = dict(zip(identities(table), table["round"].to_pylist(), strict=True))
         if item in rounds:
             found: int | None = rounds[item]
+            if found == campaign.round:
+                require_exported(campaign)
             return found
     return None
 

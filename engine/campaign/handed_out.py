@@ -89,7 +89,7 @@ def require_exported(campaign: Campaign) -> None:
     if out and is_complete(folder) and not current_batches(campaign.home, campaign.round):
         raise ConfigError(
             f"{folder}: made again since {out[-1].folder.name} was handed out, and not exported: labels would end the "
-            f"round without it; run: vaal export {campaign.home}, then ingest again"
+            f"round without it; run: vaal export {campaign.home}, then the same again"
         )
 
 

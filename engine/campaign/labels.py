@@ -34,16 +34,27 @@ LABELS_SCHEMA = pa.schema(
 POSITIONS_SCHEMA = pa.schema([SHARD_FIELD, *ITEM_FIELDS[:3], pa.field("content_hash", pa.string())])
 """Where an image was when it was labelled. The hash is null where an older campaign did not keep it."""
 INITIAL = "initial"
-AFTER = b"after"
-"""Metadata of a label file: the files of other programs that were there before it."""
+AFTER, UNDOES, PLACES = b"after", b"undoes", b"places"
+"""Metadata of a label file: the files of other programs that were there before it; the file that it takes back; the
+number of files of positions that were there."""
 Identity = tuple[str, str]
 
 
 class Snapshot(NamedTuple):
-    """The label files at one moment: SHA-256 by name below the campaign, and their rows by name, oldest file first."""
+    """The label files at one moment: SHA-256 by name below the campaign, and their rows by name, oldest file first.
+
+    `marks`: their metadata by name.
+    """
 
     files: dict[str, str]
     tables: dict[str, pa.Table]
+    marks: dict[str, dict[bytes, bytes]]
+
+    @property
+    def undone(self) -> set[str]:
+        """The names of the files that take back another one, and of those that are taken back."""
+        pairs = ((name, marks[UNDOES].decode()) for name, marks in self.marks.items() if UNDOES in marks)
+        return {name for pair in pairs for name in pair}
 
     @property
     def history(self) -> pa.Table:
@@ -79,7 +90,8 @@ def snapshot_of(contents: dict[str, bytes]) -> Snapshot:
     """A snapshot from the bytes of label files by name below the campaign. Raises as `read_snapshot`."""
     tables = {name: _parse(name, content) for name, content in contents.items()}
     ordered = {name: tables[name].replace_schema_metadata() for name in _oldest_first(tables)}
-    return Snapshot({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}, ordered)
+    marks = {name: table.schema.metadata or {} for name, table in tables.items()}
+    return Snapshot({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}, ordered, marks)
 
 
 def _parse(name: str, content: bytes) -> pa.Table:
@@ -91,7 +103,8 @@ def _parse(name: str, content: bytes) -> pa.Table:
         found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names)}: {one_line(error)}"
-        raise InputError(f"{why}; restore it from a copy, or remove it") from error
+        # Without one of its own files a campaign would send out what is labelled.
+        raise InputError(f"{why}; restore it from a copy" + ("" if _is_own(name) else ", or remove it")) from error
     return found.replace_schema_metadata(table.schema.metadata)
 
 
@@ -154,11 +167,12 @@ def label_row(row: Row, file: Location, shard: str, key: str, round_number: int 
     return shard, key, text_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment
 
 
-def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]]) -> str:
+def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]], undoes: str = "") -> str:
     """Write a file of labels, rows of LABELS_SCHEMA; it is newer than all that are there. Returns its name.
 
     Args:
         kind: "initial" for the first file, else what happened, for its name.
+        undoes: the name of the file that this one takes back.
     """
     rows = list(labels)
     there = (home / "labels").children()
@@ -169,7 +183,9 @@ def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]]) 
         numbers = [int(name[:6]) for name in there if re.match(r"\d{6}-", name)]
         digest = hashlib.sha256("\n".join(sorted("\t".join(map(str, row[:4])) for row in rows)).encode()).hexdigest()
         name = f"{max(numbers, default=0) + 1:06d}-{kind}-{digest[:16]}"
-    table = to_table(rows, LABELS_SCHEMA).replace_schema_metadata({AFTER: others})
+    num_places = str(len((home / "pool/items").children()))
+    metadata = {AFTER: others, PLACES: num_places} | ({UNDOES: undoes} if undoes else {})
+    table = to_table(rows, LABELS_SCHEMA).replace_schema_metadata(metadata)
     (home / f"labels/{name}.parquet").write_table(table)
     return f"{name}.parquet"
 
@@ -179,4 +195,4 @@ def check_classes(classes: list[str] | str, initial: Iterable[str], label: str, 
     allowed = sorted(set(initial)) if classes == "from-init" else classes
     if allowed and label not in allowed:
         why = f"{where}: label {label!r} is not one of labels.classes, {', '.join(allowed)}"
-        raise InputError(f"{why}; correct it, or list it: vaal ingest --set labels.classes=[...]")
+        raise InputError(f"{why}; correct it, or list it by --set labels.classes=[...] when you ingest or run a round")

@@ -40,6 +40,16 @@ def all_positions(home: Location) -> pa.Table:
     return last_of_each(pa.concat_tables([POSITIONS_SCHEMA.empty_table(), *tables]))
 
 
+def earlier_positions(home: Location, numbers: dict[Identity, int]) -> list[Position]:
+    """Where items were when there were only so many files of positions, of those that have other positions now."""
+    folder, found = home / "pool/items", dict[Identity, Position]()
+    for number, name in enumerate(folder.children()):
+        rows = _rows((folder / name).read_typed_table(POSITIONS_SCHEMA))
+        found |= {row[:2]: row for row in rows if number < numbers.get(row[:2], 0)}
+    now = set(_rows(all_positions(home)))
+    return [row for row in found.values() if row not in now]
+
+
 def labelled_positions(home: Location) -> pa.Table:
     """Where the labelled images are now: POSITIONS_SCHEMA, sorted by (shard, offset). Those that are in their shards no
     more are left out, and so are those whose position is not known yet."""

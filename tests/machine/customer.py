@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-from tests.machine import laws
+from tests.machine import corrections, laws
+from tests.machine.corrections import Deed, write_answers
 from tests.machine.faults import known_fault
-from tests.machine.laws import SALT, Truth, label_of
+from tests.machine.laws import SALT, Change, Truth, label_of
 from tests.machine.product import Done, Product
 from tests.machine.tiny_pool import NUM_ITEMS, NUM_SHARDS, SIDE, TinyPool
 
@@ -34,9 +35,10 @@ class Customer:
         self.truth = Truth(folder / "campaign", pool)
         self.damaged: dict[Path, bytes] = {}
         chosen = [item for item in pool.items() if item[1] in ("00", "05")]
-        self.truth.labels = {item: (label_of(pool.content(item)), pool.content(item)) for item in chosen}
+        rows = {item: (label_of(pool.content(item)), pool.content(item)) for item in chosen}
+        self.truth.changes = [Change("initial.parquet", dict(rows))]
         with (folder / "labels.csv").open("w") as file:
-            csv.writer(file).writerows([("shard", "key", "label"), *((*i, v[0]) for i, v in self.truth.labels.items())])
+            csv.writer(file).writerows([("shard", "key", "label"), *((*i, v[0]) for i, v in rows.items())])
         settings = [f"image.size={SIDE}", f"select.budget={BUDGET}", f"salt={SALT}"]
         extra = [word for setting in settings for word in ("--set", setting)]
         labels, shards = str(folder / "labels.csv"), str(folder / "pool/*.tar")
@@ -53,8 +55,8 @@ class Customer:
     def check(self, arguments: tuple[str, ...], done: Done) -> None:
         truth, command = self.truth, arguments[0]
         laws.check_done(truth, arguments, done)
-        laws.check_files(truth)
-        if done.status or command in ("ingest", "status"):
+        laws.check_files(truth, self.damaged)
+        if done.status or command in ("ingest", "status", "labels"):
             return
         folder = truth.rounds()[-1]
         is_first = not any((folder / later / "manifest.json").exists() for later in ("selection",))
@@ -62,6 +64,8 @@ class Customer:
             laws.check_scores(truth, folder)
         if command == "select" and not list(folder.glob("handed_out/*/manifest.json")):
             laws.check_fresh_selection(truth, folder)
+            if not self.damaged and not truth.pool.cut_shards:
+                laws.check_nothing_lost(truth, folder)
         if command in ("export", "round"):
             vendor = arguments[arguments.index("--to") + 1] if "--to" in arguments else "generic"
             laws.check_sent(truth, folder, vendor)
@@ -74,37 +78,65 @@ class Customer:
             raise broken
         Customer.met[name] = Customer.met.get(name, 0) + 1
 
-    def answers(self, rows: list[tuple[str, str]], head: tuple[str, ...] = ("item_id", "label")) -> str:
-        file = self.truth.home.parent / "answers.csv"
-        with file.open("w") as out:
-            csv.writer(out).writerows([head, *rows])
-        return str(file)
-
     def ingest(self, share: float, seed: int) -> None:
-        truth = self.truth
-        sent = [(item_id, content) for batch in truth.batches for content, item_id in batch.items()]
-        sent = [pair for number, pair in enumerate(sent) if share == 1 or (number * 7 + seed) % 2]
-        if not sent:
+        """The vendor's labels come back, all or half of them."""
+        deed = corrections.deed_of(self.truth, "ingest" if share == 1 else "ingest half", seed)
+        if not deed:
             return
-        file = self.answers([(item_id, label_of(content)) for item_id, content in sent])
-        before = dict(truth.labels)
-        given = {truth.item_of(item_id): (label_of(content), content) for item_id, content in sent}
-        truth.labels = given | truth.labels
-        done = self.product.run("ingest", str(truth.home), file)
-        if done.status:
-            truth.labels = before
-            self.check(("ingest",), done)
-            # A selection that was made again goes out before its round ends.
-            if not self.damaged and "and not exported" not in done.err:
-                raise truth.broken("labels are taken", done.err)
-            return
-        self.check(("ingest",), done)
-        self.ingest_again(file)
+        done = self.do(deed)
+        # A selection that was made again goes out before its round ends.
+        if done.status and not self.damaged and "and not exported" not in done.err:
+            raise self.truth.broken("labels are taken", done.err)
+        if not done.status:
+            self.ingest_again(deed.arguments[2])
+
+    def do(self, deed: Deed) -> Done:
+        """Change labels, and check that every reader sees it."""
+        before = self.overrides()
+        done = self.product.run(*deed.arguments)
+        if not done.status:
+            corrections.done(self.truth, deed)
+        self.check(deed.arguments, done)
+        if done.status and self.overrides() != before:
+            raise self.truth.broken("what is refused is not kept", f"{deed.arguments}: {done.err}")
+        self.check_readers()
+        return done
+
+    def do_killed(self, at: int, deed: Deed) -> None:
+        """Change labels; the command dies at a write. The change is there whole, or not at all."""
+        files = self.label_files()
+        done = self.product.run_killed(at, *deed.arguments)
+        if done:
+            self.check(deed.arguments, done) if done.status else None
+        if (done and not done.status) or self.label_files() != files:
+            corrections.done(self.truth, deed)
+        laws.check_files(self.truth, self.damaged)
+
+    def label_files(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (self.truth.home / "labels").glob("[!.]*")}
+
+    def overrides(self) -> list[bytes]:
+        return [file.read_bytes() for file in sorted(self.truth.home.glob("rounds/*/overrides.json"))]
+
+    def check_readers(self) -> None:
+        """What labels/ says is what the product lists and counts."""
+        listed = self.product.run("labels", str(self.truth.home), "list", "--json")
+        laws.check_done(self.truth, ("labels", "list"), listed)
+        if not listed.status:
+            laws.check_list(self.truth, json.loads(listed.out)["labels"])
+
+    def refused(self, *arguments: str) -> None:
+        """A command that is refused: it changes neither labels nor settings."""
+        files, before = self.label_files(), self.overrides()
+        done = self.product.run(*arguments)
+        self.check(arguments, done)
+        if not done.status or self.label_files() != files or self.overrides() != before:
+            raise self.truth.broken("what is wrong is refused, and not kept", " ".join(arguments))
 
     def ingest_again(self, file: str) -> None:
-        files = {path: path.read_bytes() for path in (self.truth.home / "labels").iterdir()}
+        files = self.label_files()
         again = json.loads(self.vaal("ingest", file, "--json").out)
-        if again["new"] or files != {path: path.read_bytes() for path in (self.truth.home / "labels").iterdir()}:
+        if again["new"] or files != self.label_files():
             raise self.truth.broken("ingested twice is once", str(again))
 
     def ingest_wrong(self, wrong: str) -> None:
@@ -112,13 +144,13 @@ class Customer:
         known = [(i, content) for i, content in known if self.truth.item_of(i) in self.truth.labels]
         if wrong == "other label" and not known:
             return
+        known_id = known[0][0] if known else ""
         file = {
-            "unknown item": lambda: self.answers([("0" * 32, "class 1")]),
-            "other label": lambda: self.answers([(known[0][0], "another")]),
-            "no column": lambda: self.answers([("0" * 32, "x")], ("item", "label")),
+            "unknown item": lambda: write_answers(self.truth, [("0" * 32, "class 1")]),
+            "other label": lambda: write_answers(self.truth, [(known_id, "another")]),
+            "no column": lambda: write_answers(self.truth, [("0" * 32, "x")], ("item", "label")),
         }[wrong]()
-        if self.vaal("ingest", file).status == 0:
-            raise self.truth.broken("wrong answers are refused", wrong)
+        self.refused("ingest", str(self.truth.home), file)
 
     def follow_advice(self) -> None:
         """Do what status says next, and what errors say, until the round is complete."""

@@ -3,10 +3,12 @@
 import csv
 import hashlib
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,19 +21,39 @@ from tests.machine.tiny_pool import SIDE, Item, TinyPool
 SALT = "1f" * 16
 
 
+class Change(NamedTuple):
+    """A change of labels: the file of labels/ that it made, and the label and image of each item; None retracts it."""
+
+    file: str
+    rows: dict[Item, tuple[str, str] | None]
+
+
 @dataclass
 class Truth:
     """What happened so far, as the customer knows it. Images are named by the hash of their files.
 
-    `labels`: label and image of every labelled item. `batches`: for every batch that was sent, in order, the item_id
-    of each image. `after`: the disturbances so far.
+    `changes`: of labels, oldest first, without those that were undone. `files`: all of labels/ that are known.
+    `batches`: for every batch that was sent, in order, the item_id of each image. `after`: the disturbances so far.
     """
 
     home: Path
     pool: TinyPool
-    labels: dict[Item, tuple[str, str]] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    files: set[str] = field(default_factory=lambda: {"initial.parquet"})
     batches: list[dict[str, str]] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> dict[Item, tuple[str, str]]:
+        """Label and image of every labelled item."""
+        return {item: row for item, (row, _) in self._last().items() if row}
+
+    def counting(self, change: Change) -> set[Item]:
+        """The items whose label is of this change."""
+        return {item for item, (row, file) in self._last().items() if row and file == change.file}
+
+    def _last(self) -> dict[Item, tuple[tuple[str, str] | None, str]]:
+        return {item: (row, change.file) for change in self.changes for item, row in change.rows.items()}
 
     def broken(self, law: str, what: str) -> BrokenLawError:
         text = what.replace(str(self.home.parent), "...")
@@ -76,23 +98,55 @@ def check_done(truth: Truth, arguments: tuple[str, ...], done: Done) -> None:
         raise truth.broken("one line", f"vaal {command}: exit {done.status}: {done.err!r}")
 
 
-def check_files(truth: Truth) -> None:
+def check_files(truth: Truth, damaged: Iterable[Path] = ()) -> None:
     """What must be true of the campaign's files whatever happened."""
     check_labels(truth)
     for folder in truth.rounds():
         check_selection(truth, folder)
+    check_committed(truth, set(damaged))
+
+
+def check_committed(truth: Truth, damaged: set[Path]) -> None:
+    """Every file that a manifest names exists and has the bytes that it names, apart from what the machine damaged."""
+    for manifest in sorted(truth.home.glob("rounds/*/**/manifest.json")):
+        # A vendor's folder is what an earlier version wrote.
+        if manifest in damaged or manifest.parent.parent.name == "handoff":
+            continue
+        stage = json.loads(manifest.read_bytes())
+        named = dict(stage["files"]) | {entry["file"]: entry["sha256"] for entry in stage.get("shards", [])}
+        for name, sha256 in named.items():
+            file = manifest.parent / name
+            if file not in damaged and (not file.exists() or _sha256(file, file.stat().st_mtime_ns) != sha256):
+                where = file.relative_to(truth.home)
+                raise truth.broken("what is committed is there", f"{where} is not the file of its manifest")
+
+
+@lru_cache(1000)
+def _sha256(file: Path, _: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def check_labels(truth: Truth) -> None:
     """No label is lost, and none is another one than was given."""
-    found = {}
-    for row in rows_of(truth.home / "labels"):
-        found[row["shard"], row["key"]] = row["label"]
-    for item, (label, _) in truth.labels.items():
+    rows: dict[Item, str | None] = {}
+    for file in sorted((truth.home / "labels").iterdir(), key=lambda file: (file.stem != "initial", file.name)):
+        if file.name.startswith("."):
+            continue
+        rows |= {(row["shard"], row["key"]): row["label"] for row in pq.read_table(file).to_pylist()}
+    found = {item: label for item, label in rows.items() if label is not None}
+    labels = truth.labels
+    for item, (label, _) in labels.items():
         if found.get(item) != label:
             raise truth.broken("labels are kept", f"{item} was given {label!r}, found {found.get(item)!r}")
-    if extra := found.keys() - truth.labels.keys():
-        raise truth.broken("labels are kept", f"never given: {sorted(extra)}")
+    if extra := found.keys() - labels.keys():
+        raise truth.broken("labels are kept", f"never given, or taken back: {sorted(extra)}")
+
+
+def check_list(truth: Truth, listed: list[dict[str, Any]]) -> None:
+    """What the product lists is what labels/ says."""
+    found = {(row["shard"], row["key"]): row["label"] for row in listed}
+    if found != {item: label for item, (label, _) in truth.labels.items()} or len(found) < len(listed):
+        raise truth.broken("every reader sees the same labels", f"listed: {found}")
 
 
 def check_trained(truth: Truth, seen: list[tuple[str, str, Any]]) -> None:
@@ -156,6 +210,31 @@ def check_fresh_selection(truth: Truth, folder: Path) -> None:
             raise truth.broken("nothing in quarantine is picked", f"{folder.name}: {item}")
         if pick["item_id"] in out:
             raise truth.broken("nothing that is out is picked", f"{folder.name}: {item}")
+
+
+def check_nothing_lost(truth: Truth, folder: Path) -> None:
+    """Straight after a selection: what is scored and neither labelled nor ever handed out can be picked.
+
+    What was picked and left out of its batch, because its bytes were gone, counts as handed out.
+    """
+    labelled = set(truth.labels)
+    out = {truth.item_of(item_id) for batch in truth.batches for item_id in batch.values()}
+    sent = {
+        json.loads(file.read_bytes())["inputs"]["picks"] for file in truth.home.glob("rounds/*/handed_out/*/m*.json")
+    }
+    for earlier in truth.rounds()[:-1]:
+        with suppress(FileNotFoundError, ValueError):
+            if json.loads((earlier / "selection/manifest.json").read_bytes())["picks"] in sent:
+                out |= {(row["shard"], row["key"]) for row in rows_of(earlier / "selection", "shard", "key")}
+    files = [entry["file"] for entry in json.loads((folder / "scores/manifest.json").read_bytes())["shards"]]
+    scored = {
+        (row["shard"], row["key"])
+        for file in files
+        for row in pq.read_table(folder / "scores" / file, columns=["shard", "key"]).to_pylist()
+    }
+    expected, counts = scored - labelled - out, json.loads((folder / "selection/manifest.json").read_bytes())["counts"]
+    if counts["eligible"] != len(expected):
+        raise truth.broken("nothing is lost", f"{folder.name}: {counts} but {len(expected)} can be picked")
 
 
 def check_sent(truth: Truth, folder: Path, vendor: str) -> None:

@@ -10,7 +10,8 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from engine.handoff import VENDORS
-from tests.machine import laws
+from tests.machine import corrections, laws
+from tests.machine.corrections import Deed
 from tests.machine.customer import Customer
 from tests.machine.faults import BrokenLawError, known_fault
 from tests.machine.product import Done, Product
@@ -93,6 +94,81 @@ class Machine(Customer, RuleBasedStateMachine):
     def wrong_answers_come_back(self, wrong: str) -> None:
         self.lawful(lambda: self.ingest_wrong(wrong))
 
+    @rule(kind=st.sampled_from(corrections.KINDS), seed=numbers)
+    def labels_are_changed(self, kind: str, seed: int) -> None:
+        def step() -> None:
+            if deed := self.deed(kind, seed):
+                self.do(deed)
+
+        self.lawful(step)
+
+    @rule(number=numbers)
+    def labels_are_changed_wrongly(self, number: int) -> None:
+        wrong = corrections.wrong_deeds(self.truth)
+        self.lawful(lambda: self.refused(*wrong[number % len(wrong)]))
+
+    @rule(kind=st.sampled_from(corrections.KINDS), seed=numbers, at=st.integers(0, 12))
+    def killed_while_labels_are_changed(self, kind: str, seed: int, at: int) -> None:
+        def step() -> None:
+            if deed := self.deed(kind, seed):
+                self.truth.after.append(f"kill {kind} at {at}")
+                self.do_killed(at, deed)
+
+        self.lawful(step)
+
+    @rule(kind=st.sampled_from(corrections.KINDS), seed=numbers, command=commands, at=st.integers(0, 30))
+    def labels_are_changed_while_a_command_runs(self, kind: str, seed: int, command: tuple[str, ...], at: int) -> None:
+        def step() -> None:
+            deed = self.deed(kind, seed)
+            if not deed:
+                return
+            self.truth.after.append(f"{kind} within {command[0]}")
+            first, inner = (command[0], str(self.truth.home), *command[1:]), list[Done]()
+
+            def change() -> None:
+                inner.append(self.product.run(*deed.arguments))
+                if not inner[0].status:
+                    corrections.done(self.truth, deed)
+
+            done = self.product.run_during(at, change, *first)
+            for arguments, ended in (*((deed.arguments, found) for found in inner), (first, done)):
+                self.check(arguments, ended)
+            self.check_readers()
+
+        self.lawful(step)
+
+    @rule(kinds=st.tuples(*[st.sampled_from(corrections.KINDS)] * 2), seed=numbers, at=st.integers(0, 8))
+    def labels_are_changed_twice_at_once(self, kinds: tuple[str, str], seed: int, at: int) -> None:
+        def step() -> None:
+            first, second = self.deed(kinds[0], seed), self.deed(kinds[1], seed + 1)
+            if not first or not second or first.arguments[0] == second.arguments[0] == "ingest":
+                # The answers are in one file.
+                return
+            self.truth.after.append(f"{kinds[1]} within {kinds[0]}")
+            inner: list[Done] = []
+            left = [first]
+
+            def change() -> None:
+                # At its last write a command may have done what it does.
+                if corrections.new_files(self.truth):
+                    corrections.done(self.truth, left.pop())
+                inner.append(self.product.run(*second.arguments))
+                if not inner[0].status:
+                    corrections.done(self.truth, second)
+
+            done = self.product.run_during(at, change, *first.arguments)
+            if not done.status and left and (first.rows is None or corrections.new_files(self.truth)):
+                corrections.done(self.truth, first)
+            for arguments, ended in (*((second.arguments, found) for found in inner), (first.arguments, done)):
+                self.check(arguments, ended)
+            self.check_readers()
+
+        self.lawful(step)
+
+    def deed(self, kind: str, seed: int) -> Deed | None:
+        self.truth.after.append(kind)
+        return corrections.deed_of(self.truth, kind, seed)
+
     @rule()
     def advice_is_followed(self) -> None:
         self.lawful(self.follow_advice)
@@ -114,7 +190,7 @@ class Machine(Customer, RuleBasedStateMachine):
             if done:
                 self.check(arguments, done)
             else:
-                laws.check_files(self.truth)
+                laws.check_files(self.truth, self.damaged)
 
         self.lawful(step)
 

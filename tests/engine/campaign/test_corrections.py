@@ -8,7 +8,14 @@ import pytest
 
 from engine.campaign import corrections
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import LABELS_SCHEMA, labelled_items, labelled_values, read_labels, read_snapshot
+from engine.campaign.labels import (
+    LABELS_SCHEMA,
+    append_labels,
+    labelled_items,
+    labelled_values,
+    read_labels,
+    read_snapshot,
+)
 from engine.campaign.opening import current_round
 from engine.campaign.status import status
 from engine.errors import InputError
@@ -128,6 +135,27 @@ def test_positions_without_labels_are_not_labelled(make_campaign: MakeCampaign, 
     plan = plan_training(campaign)
     assert item not in plan.labels
     assert item not in {position[:2] for position in plan.positions}
+
+
+def test_what_an_undo_brought_back_goes_with_the_file_it_was_in(make_campaign: MakeCampaign, pool: DemoPool) -> None:
+    campaign = make_campaign()
+    before = labelled_values(campaign.home)
+    items = unlabelled(campaign, pool, 2)
+    row = (0, "generic", None, None)
+    first = append_labels(campaign.home, "ingest", [(*item, "1", *row) for item in items])
+    second = append_labels(campaign.home, "ingest", [(*items[0], "2", *row)])
+    assert corrections.undo(campaign) == (second, 1)
+    assert labelled_values(campaign.home) == before | dict.fromkeys(items, "1")
+    assert corrections.undo(campaign) == (first, 2)
+    assert labelled_values(campaign.home) == before
+    # What is undone is not undone again, and comes back with the same file.
+    for name in ("", first, second):
+        with pytest.raises(InputError, match="whose labels count; there are: none"):
+            corrections.undo(campaign, name)
+    again = append_labels(campaign.home, "ingest", [(*item, "1", *row) for item in items])
+    assert labelled_values(campaign.home) == before | dict.fromkeys(items, "1")
+    assert corrections.undo(campaign) == (again, 2)
+    assert labelled_values(campaign.home) == before
 
 
 def test_a_damaged_label_file_is_named(make_campaign: MakeCampaign) -> None:

@@ -196,7 +196,9 @@ def test_labels_do_not_end_a_round_whose_new_selection_is_not_out(scored: Campai
     export(scored)
     require_exported(scored)
     select(scored, force=True)
-    with pytest.raises(ConfigError, match=r"made again since generic-000 was handed out, .*vaal export .*then ingest"):
+    with pytest.raises(
+        ConfigError, match=r"made again since generic-000 was handed out, .*vaal export .*then the same again"
+    ):
         require_exported(scored)
     export(scored)
     require_exported(scored)
