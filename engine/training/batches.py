@@ -74,7 +74,7 @@ class MicroBatch(NamedTuple):
 
 class Labelled(NamedTuple):
     """The decoded labelled images of some streams, their numbers in the list of labels, the rows of each stream, and
-    the numbers of those that do not decode."""
+    the numbers of those that do not decode, held out or not."""
 
     images: Images
     number_N: NDArray[np.int64]
@@ -99,24 +99,31 @@ class Labelled(NamedTuple):
 def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_streams: int, file: Path) -> Labelled:
     """The labelled images of these streams that train, decoded into `file`, without those that do not decode.
 
+    The streams' share of those that are held out is decoded too: what does not is known before anything trains.
+
     Raises InputError if a shard or an image in it changed, or no image of a stream decodes.
     """
-    training = [n for n, position in enumerate(positions) if not pool.is_held_out(*position[:2])]
+    is_held_out = [pool.is_held_out(*position[:2]) for position in positions]
+    training, held_out = ([n for n, is_out in enumerate(is_held_out) if is_out == which] for which in (False, True))
     shared = len(training) < FEW_LABELLED * num_streams
     wanted = {stream: training if shared else training[stream::num_streams] for stream in streams}
     numbers = sorted({number for part in wanted.values() for number in part})
     shape = (max(1, len(numbers)), *_shape_of(pool))
     pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
-    rows: dict[int, int] = {}
-    for number, image in decoded(pool, [positions[number] for number in numbers]):
-        pixels[len(rows)] = image
-        rows[numbers[number]] = len(rows)
+    numbers += [number for stream in streams for number in held_out[stream::num_streams]]
+    rows, not_decoded = dict[int, int](), set(numbers)
+    for place, image in decoded(pool, [positions[number] for number in numbers]):
+        number = numbers[place]
+        not_decoded.remove(number)
+        if not is_held_out[number]:
+            pixels[len(rows)] = image
+            rows[number] = len(rows)
     by_stream = {stream: np.array([rows[n] for n in part if n in rows], np.int64) for stream, part in wanted.items()}
     if any(not len(part) for part in by_stream.values()):
-        raise InputError(f"none of {len(numbers)} labelled images decodes; see image.max_pixels and the shards")
+        raise InputError(f"none of {len(training)} labelled images decodes; see image.max_pixels and the shards")
     folds = [pool.fold_of(*positions[number][:2]) for number in rows]
     images = Images(pixels[: len(rows)], np.array(folds, np.int64))
-    return Labelled(images, np.array(list(rows), np.int64), by_stream, [n for n in numbers if n not in rows])
+    return Labelled(images, np.array(list(rows), np.int64), by_stream, sorted(not_decoded))
 
 
 def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArray[np.uint8]]]:

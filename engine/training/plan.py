@@ -137,15 +137,14 @@ def require_few(config: CampaignConfig, shards: list[Shard], left_out: dict[str,
 def require_decoded(plan: TrainingPlan, not_decoded: set[int]) -> str:
     """The line that reports labelled images that do not decode, by their numbers among the positions; "" for none.
 
-    Raises NotAcceptableError if more of those that train do not decode than score.max_bad_fraction.
+    Raises NotAcceptableError if more of them do not decode than score.max_bad_fraction.
     """
     if not not_decoded:
         return ""
-    most = plan.config.score.max_bad_fraction
-    num_training = sum(not plan.pool.is_held_out(*position[:2]) for position in plan.positions)
+    most, total = plan.config.score.max_bad_fraction, len(plan.positions)
     shard, key, *_ = plan.positions[min(not_decoded)]
-    why = f"{len(not_decoded)} of {num_training} labelled images do not decode, the first is {shard}: item {key}"
-    if len(not_decoded) > most * num_training:
+    why = f"{len(not_decoded)} of {total} labelled images do not decode, the first is {shard}: item {key}"
+    if len(not_decoded) > most * total:
         raise NotAcceptableError(
             f"{plan.folder}: {why}; score.max_bad_fraction={most:g} is the limit: repair the shards, retract the "
             "labels, or train without these images: --set score.max_bad_fraction=1"

@@ -47,6 +47,13 @@ def test_they_are_counted_and_the_first_is_named(make_campaign: MakeCampaign, po
     assert require_decoded(plan, bad) == (
         "3 of 80 labelled images do not decode, the first is a.tar: item 003; nothing trains on them"
     )
+    # Also those that are held out, on which networks are judged.
+    held_out = plan.pool._replace(held_out=0.6)
+    parts = [cache_labelled(held_out, plan.positions, range(n, 2, 2), 2, tmp_path / f"{n}") for n in range(2)]
+    assert {number for part in parts for number in part.not_decoded} == bad
+    assert {held_out.is_held_out(*plan.positions[number][:2]) for number in bad} == {True, False}
+    train_on = {plan.positions[n][:2] for part in parts for n in part.number_N}
+    assert not [item for item in train_on if held_out.is_held_out(*item)]
     assert not require_decoded(plan, set())
     with pytest.raises(NotAcceptableError, match=r"4 of 80 .*=0.0375 is the limit: repair .*retract .*=1$"):
         require_decoded(plan, {*bad, 79})
