@@ -122,6 +122,7 @@ def _turn(image: Image.Image, orientation: Any) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
+LEAST_HIGH_BYTE = 64
 _JPEG = b"\xff\xd8\xff"
 _SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _SEQUENTIAL = (0xC0, 0xC1)
@@ -231,6 +232,7 @@ def _read_other(data: bytes, image: ImageConfig) -> Image.Image:
     """A file of another format than JPEG, by Pillow, as `open_upright` returns it."""
     opened = _open(data, image)
     _check_pixels(*opened.size, image)
+    is_cut_to_bytes = any(";16" in str(tile.args) for tile in opened.tile) and not _is_wide(opened)
     try:
         opened.load()
         upright = _turn(opened, opened.getexif().get(Base.Orientation))
@@ -238,19 +240,29 @@ def _read_other(data: bytes, image: ImageConfig) -> Image.Image:
         raise
     except Exception as error:
         raise _from_pillow(error) from error
-    return Image.fromarray(_to_bytes(np.asarray(upright))) if upright.mode.startswith(("I", "F")) else upright
+    if is_cut_to_bytes and np.asarray(upright.convert("RGB")).max() < LEAST_HIGH_BYTE:
+        # Pillow keeps the high byte alone.
+        raise DecodeError(
+            "16-bit colours that use less than a quarter of their range; use all of it or 8 bits", "LowBits"
+        )
+    return Image.fromarray(_to_bytes(np.asarray(upright))) if _is_wide(upright) else upright
+
+
+def _is_wide(opened: Image.Image) -> bool:
+    return opened.mode.startswith(("I", "F"))
 
 
 def _to_bytes(samples_HW: NDArray[Any]) -> NDArray[np.uint8]:
     """Wide grey samples as 8 bits. Integers keep the high byte of the least depth, of 8, 10, 12, 14 and 16 bits, that
-    holds them all; others are scaled from their least to their greatest value, or from 0 to 1 if they are within."""
+    holds them all; others are scaled from their least to their greatest value, or from 0 to 1 if they are within and
+    not all below 1/16."""
     low, high = samples_HW.min(), samples_HW.max()
     if not np.isfinite([low, high]).all():
         raise DecodeError("a sample is not a finite number")
     if samples_HW.dtype.kind in "iu" and low >= 0 and high < 1 << 16:
         depth = max(8, (int(high).bit_length() + 1) // 2 * 2)
         return (samples_HW >> (depth - 8)).astype(np.uint8)
-    if low >= 0 and high <= 1:
+    if low >= 0 and 1 / 16 <= high <= 1:
         low, high = 0, 1
     scale = 255 / (float(high) - float(low)) if high > low else 0.0
     return ((samples_HW.astype(np.float64) - float(low)) * scale).round().astype(np.uint8)

@@ -8,13 +8,10 @@ from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
-import pyarrow as pa
-
 from engine.config.options import ImageConfig
-from engine.errors import one_line
 from engine.pool.formats import format_of
 from engine.pool.samples import Item, Keys, Sample, Unused, is_image_name
-from engine.pool.shard import Shard, ShardError, check_unchanged, open_shard
+from engine.pool.shard import Shard, check_unchanged, open_shard, reading
 from engine.pool.tar import Archive
 from engine.storage.location import Location
 from engine.storage.retries import RetryingStream
@@ -34,17 +31,10 @@ def read_shard(shard: Shard, image: ImageConfig) -> Generator[Item, None, Unused
     repeats a key, or could not be read in any try. Items yielded before are exact if the shard is unchanged, but the
     shard must not be used as a whole.
     """
-    try:
-        with closing(open_shard(shard)) as stream:
-            blocks = _blocks(stream) if Location(shard.url).is_local else _blocks_ahead(stream)
-            with closing(blocks):
-                unused = yield from read_items(Archive(blocks, shard.url, shard.size_bytes), image)
-    except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
-    except ShardError:
-        # If the shard was overwritten meanwhile, that is the error to report.
-        check_unchanged(shard)
-        raise
+    with reading(shard), closing(open_shard(shard)) as stream:
+        blocks = _blocks(stream) if Location(shard.url).is_local else _blocks_ahead(stream)
+        with closing(blocks):
+            unused = yield from read_items(Archive(blocks, shard.url, shard.size_bytes), image)
     check_unchanged(shard)
     return unused
 
@@ -74,54 +64,61 @@ def _blocks_ahead(stream: RetryingStream) -> Generator[bytes]:
             stream.interrupt()
 
 
-def read_items(archive: Archive, image: ImageConfig, end: int | None = None) -> Generator[Item, None, Unused]:
+def read_items(
+    archive: Archive, image: ImageConfig, begin: int = 0, end: int | None = None
+) -> Generator[Item, None, Unused]:
     """The items of an archive, in order. Returns what belongs to none.
 
     Every file that looks like an image, by its suffix or where it has none by its content, is an item, the companion of
-    one, or listed with its fault. With `end`, the first sample that has a file behind byte `end` is the last. Raises
-    ShardError if the archive is cut off, damaged, not a tar or repeats a key.
+    one, or listed with its fault. With `end`, the first sample that has a file behind byte `end` is the last; with
+    `begin`, those up to the first that has a file behind byte `begin` are left out. Raises ShardError if the archive is
+    cut off, damaged, not a tar or repeats a key.
     """
     suffixes = frozenset(suffix.lower().removeprefix(".") for suffix in image.suffixes)
     unused, keys = Unused(), Keys(archive)
     sample: Sample | None = None
-    is_last = False
+    is_wanted, is_behind_begin, is_last = not begin, False, False
     while (member := archive.next_member()) is not None:
         name, size_bytes, oddity = member
-        begin = name.rfind("/") + 1
-        dot = name.find(".", begin)
-        if oddity or dot <= begin:
-            position, start = archive.position, archive.skip(size_bytes, _MAGIC_BYTES)
-            if fault := _lost(name[begin:], start, oddity):
+        start = name.rfind("/") + 1
+        dot = name.find(".", start)
+        key = name[:dot]
+        if oddity or dot <= start or (key.startswith("__", start) and key.endswith("__")):
+            position, content = archive.position, archive.skip(size_bytes, _MAGIC_BYTES)
+            if fault := _lost(name[start:], content, oddity):
                 yield Item(_key_of_lost(name), position, 0, b"", fault, "NotAnImageFile" if oddity else "NoSuffix")
-            elif not name[begin:].startswith("__"):
+            elif not name.startswith("__", start):
                 unused.add(name, size_bytes)
             continue
-        key = name[:dot]
-        if key.startswith("__", begin) and key.endswith("__"):
-            archive.skip(size_bytes)
-            continue
         if sample is None or key != sample.key:
-            if sample is not None:
+            if sample is not None and is_wanted:
                 yield from sample.to_items(image.max_bytes)
             if is_last:
                 return unused
             keys.add(key)
             sample = Sample(key, archive.position)
+            is_wanted = is_wanted or is_behind_begin
+        is_behind_begin = is_behind_begin or archive.position > begin
         is_last = is_last or (end is not None and archive.position > end)
         suffix = name[dot + 1 :].lower()
         sample.add(archive, suffix, size_bytes, image.max_bytes if suffix in suffixes else None)
-    if sample is not None:
+    if sample is not None and is_wanted:
         yield from sample.to_items(image.max_bytes)
     keys.check()
     return unused
 
 
-def _lost(name: str, start: bytes, oddity: str) -> str:
+def _lost(name: str, content: bytes, oddity: str) -> str:
     """Why a file that looks like an image is none; empty for a file that does not look like one."""
     if oddity:
         return f"{oddity}; put the image itself into the shard" if is_image_name(name) else ""
-    form = None if "." in name else format_of(start)
-    return f"a {form.name} file without a suffix; rename it to end in .{form.suffixes[0]}" if form else ""
+    form = format_of(content)
+    if not form:
+        return ""
+    if "." not in name:
+        return f"a {form.name} file without a suffix; rename it to end in .{form.suffixes[0]}"
+    what = "whose name begins with a dot" if name.startswith(".") else "with the name of metadata (__NAME__)"
+    return f"a {form.name} file {what}; rename it"
 
 
 def _key_of_lost(name: str) -> str:

@@ -2,68 +2,75 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import chain as chain_of
 
-import pyarrow as pa
-
 from engine.config.options import ImageConfig
-from engine.errors import one_line
 from engine.pool.items import LARGEST_BLOCK_BYTES, read_items
 from engine.pool.samples import OUTSIDE_SAMPLES, Item
-from engine.pool.shard import DamagedShardError, Shard, ShardError, check_unchanged, open_in_any_order
+from engine.pool.shard import DamagedShardError, Shard, open_in_any_order, open_shard, reading
 from engine.pool.tar import BLOCK, Archive, header_at
 from engine.storage.retries import RetryingStream
 
 BEHIND_BYTES = 64 << 10
-"""What is read at once behind a run's end, where its last item ends."""
-BEFORE_BYTES = 8 * BLOCK
-"""What is looked at before a run's beginning: there may be the extended header of its first file."""
+"""What is read at once behind a run's end, where its last item ends; doubled with each block."""
+BEFORE_BYTES = 32 << 10
+"""What is looked at before a run's beginning: there may be the extended header of its first file, which holds a long
+name, and on a Mac the file's attributes too."""
 
 
 def read_run(shard: Shard, image: ImageConfig, begin: int, end: int) -> list[Item]:
     """The samples of bytes `begin` to `end`, multiples of 512. A shard that is cut into runs gives each of them once.
 
     A run begins behind the sample of the first header at or after `begin` (with it at byte 0), and ends with the sample
-    of the first header at or after `end`: so no sample is read in part.
+    of the first header at or after `end`: so no sample is read in part. Content that is an archive itself misleads a
+    run that begins in it: see `holds_archives`.
 
     Raises ShardError as `engine.pool.items.read_shard` does, but sees no damage in front of the run, and no change
     while it is read.
     """
     try:
-        return list(_read(shard, image, begin, end))
+        return list(_read(shard, image, begin, end, looks_for_header=begin > 0))
     except DamagedShardError:
-        check_unchanged(shard)
         if not begin:
             raise
-        # What looked like a header may be content: an archive in the archive, say. Only the way from the first byte
-        # tells.
-        return [item for item in _read(shard, image, 0, end) if begin < item.offset <= end]
+        # What looked like a header may be content. Only the way from the first byte tells.
+        return list(_read(shard, image, begin, end, looks_for_header=False))
 
 
-def _read(shard: Shard, image: ImageConfig, begin: int, end: int) -> Generator[Item]:
-    start = max(0, begin - BEFORE_BYTES)
-    try:
-        with closing(open_in_any_order(shard)) as stream:
-            blocks = _blocks(stream, start, end)
-            first, blocks = _from_header(blocks, start, begin, end) if begin else (0, blocks)
-            if first == end:
-                # Within one large file.
-                return
-            passed_over = "" if begin else None
-            for item in read_items(Archive(blocks, shard.url, shard.size_bytes, first), image, end):
-                if item.error in OUTSIDE_SAMPLES:
-                    continue
-                passed_over = item.key if passed_over == "" else passed_over
-                if item.key != passed_over:
-                    yield item
-    except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
+def holds_archives(shard: Shard) -> bool:
+    """Whether a file in the shard is a tar itself, not compressed. Reads the whole shard.
+
+    Raises ShardError as `engine.pool.items.read_shard` does.
+    """
+    with reading(shard), closing(open_shard(shard)) as stream:
+        archive = Archive(iter(partial(stream.read, LARGEST_BLOCK_BYTES), b""), shard.url, shard.size_bytes)
+        while (member := archive.next_member()) is not None:
+            if header_at(archive.skip(member[1], BLOCK), 0):
+                return True
+    return False
+
+
+def _read(shard: Shard, image: ImageConfig, begin: int, end: int, *, looks_for_header: bool) -> Generator[Item]:
+    """The samples of a run, read from the shard's first byte on, or from the header that is looked for."""
+    start = max(0, begin - BEFORE_BYTES) if looks_for_header else 0
+    with reading(shard), closing(open_in_any_order(shard)) as stream:
+        first, blocks = start, _blocks(stream, start, end)
+        if looks_for_header:
+            first, blocks = _from_header(blocks, start, begin, end)
+        # Else it is within one large file.
+        if first < end:
+            archive = Archive(blocks, shard.url, shard.size_bytes, first)
+            items = read_items(archive, image, begin, end)
+            yield from (item for item in items if item.error not in OUTSIDE_SAMPLES)
 
 
 def _blocks(stream: RetryingStream, start: int, end: int) -> Iterator[bytes]:
-    while block := stream.read_at(start, min(max(0, end - start) + BEHIND_BYTES, LARGEST_BLOCK_BYTES)):
+    behind = BEHIND_BYTES
+    while block := stream.read_at(start, min(max(0, end - start) + behind, LARGEST_BLOCK_BYTES)):
         yield block
         start += len(block)
+        behind *= 2 if start > end else 1
 
 
 def _from_header(blocks: Iterator[bytes], start: int, begin: int, end: int) -> tuple[int, Iterator[bytes]]:

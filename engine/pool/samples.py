@@ -27,8 +27,8 @@ class Item(NamedTuple):
     A faulty sample has no data; `error` is its class of error and `fault` describes it, both empty otherwise.
     "NotOneImage": `offset` is that of the first member, `size_bytes` is 0; where the sample has no image, further files
     that look like one follow as items of their own. "TooManyBytes": the image is larger than image.max_bytes.
-    "NoSuffix", "NotAnImageFile": a file outside every sample that is an image without a suffix, or a link or another
-    odd member with an image's name.
+    "NoSuffix", "NotAnImageFile": a file outside every sample that is an image whose name has no suffix, begins with a
+    dot or is that of metadata, or a link or another odd member with an image's name.
     """
 
     key: str

@@ -1,7 +1,7 @@
 """A shard of the pool and its bytes: those of the listed file, or an error that names it."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -84,6 +84,18 @@ def _current(shard: Shard) -> Shard:
     if info.type != fs.FileType.File:
         raise ShardError(f"{shard.url}: the shard is gone; restore it, then run again")
     return shard._replace(size_bytes=info.size, etag_or_mtime=mark_of(location, info), mtime_ns=info.mtime_ns)
+
+
+@contextmanager
+def reading(shard: Shard) -> Iterator[None]:
+    """Turns errors of a shard's reads into ShardErrors. If it was overwritten meanwhile, that is the error."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
+    except ShardError:
+        check_unchanged(shard)
+        raise
 
 
 def open_shard(shard: Shard) -> RetryingStream:

@@ -186,8 +186,8 @@ def _judging(pool: Pool, deal: Deal, most: int) -> Iterator[tuple[Shard, Iterabl
     if deal.counts is None:
         runs = list(islice(deal._replace(num_streams=1).runs(JUDGING_PASS, 0), most))
         per_run = math.ceil(most / min(len(runs), SAMPLED_RUNS))
-        with closing(unlabelled_runs(pool, runs, {}, held_out=is_held_out)) as parts:
-            yield from ((pool.shards[index], items[:per_run]) for index, items in parts)
+        with closing(unlabelled_runs(pool, deal, runs, {}, held_out=is_held_out)) as parts:
+            yield from ((pool.shards[index], islice(items, per_run)) for index, items in parts)
         return
     # The counts are of the items that train; the judges are the others, where any are held out.
     odds = pool.held_out / (1 - pool.held_out) if is_held_out else 1.0

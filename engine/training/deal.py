@@ -40,7 +40,7 @@ class Deal(NamedTuple):
 
     Without counts, runs of about `run_bytes` are dealt, none twice per pass: for a pool that is too large to count and
     of which training sees a sample. A shard's runs are spread evenly over the pass, in random order: so the beginning
-    of a pass has runs of all shards, or of as many as it is long.
+    of a pass has runs of all shards, or of as many as it is long. With `run_bytes` 0 a run is a whole shard.
     """
 
     sizes: NDArray[np.int64]
@@ -64,7 +64,7 @@ class Deal(NamedTuple):
 
     def runs(self, epoch: int, stream: int) -> Iterator[Run]:
         """The runs of an uncounted pool that a stream reads in a pass, in order."""
-        count_S = np.maximum(1, self.sizes // self.run_bytes)
+        count_S = np.maximum(1, self.sizes // (self.run_bytes or int(self.sizes.max()) + 1))
         turns = int(count_S.max())
         # A shard with c runs is due in c of the turns, at equal distances. Seeds differ in what is not zero.
         phase_S = np.random.default_rng((self.seed, epoch, 1)).random(len(count_S))

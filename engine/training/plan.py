@@ -14,7 +14,8 @@ from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.pool.identity import ALONE, Groups, held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards
 from engine.pool.metadata import read_groups
-from engine.pool.shard import Shard
+from engine.pool.runs import holds_archives
+from engine.pool.shard import DamagedShardError, Shard
 from engine.storage.location import Location
 from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, count_trainable
@@ -95,9 +96,8 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         )
     method = METHODS[train.method]
     images_per_step = train.batch_size * method.batches_per_step(train.vae_steps, train.discriminator_steps)
-    counts, left_out = None, dict[str, str]()
+    counts, length, left_out = None, 0, dict[str, str]()
     sizes = np.array([shard.size_bytes for shard in shards])
-    length = run_bytes(sizes, num_unlabelled, int(train.max_steps * images_per_step))
     if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
         # There is at least one whole pass. Every item is read once per pass, for which the pool must be counted.
         counts = count_trainable(pool, left_out)
@@ -105,6 +105,10 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         num_unlabelled = int(counts.sum())
         if not num_unlabelled:
             raise InputError(f"{campaign.home}: the pool has no unlabelled image to train on; use a larger pool")
+    elif _holds_archives(shards[0]):
+        log(f"{shards[0].shard} has a tar in it: training samples whole shards, instead of short runs of all")
+    else:
+        length = run_bytes(sizes, num_unlabelled, int(train.max_steps * images_per_step))
     return TrainingPlan(
         config=config,
         labels=labels,
@@ -121,6 +125,14 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         device="",
         board=None,
     )
+
+
+def _holds_archives(shard: Shard) -> bool:
+    """Whether runs of the pool could begin in an archive that is an item's companion, of which one shard tells."""
+    try:
+        return holds_archives(shard)
+    except DamagedShardError:
+        return False
 
 
 def require_few(config: CampaignConfig, shards: list[Shard], left_out: dict[str, str]) -> None:

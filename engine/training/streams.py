@@ -85,12 +85,15 @@ def unlabelled(pool: Pool, shard: Shard, left_out: dict[str, str], *, held_out: 
 
 
 def unlabelled_runs(
-    pool: Pool, runs: Iterable[Run], left_out: dict[str, str], *, held_out: bool
-) -> Generator[tuple[int, list[Item]]]:
-    """As `unlabelled`, for runs, read a little ahead by threads: the index of each run's shard, and its items.
+    pool: Pool, deal: Deal, runs: Iterable[Run], left_out: dict[str, str], *, held_out: bool
+) -> Generator[tuple[int, Iterable[Item]]]:
+    """As `unlabelled`, for runs: the index of each run's shard, and its items.
 
-    A run with damage in it has none.
+    Runs are read a little ahead by threads, whole shards item by item. A run with damage in it has no items.
     """
+    if not deal.run_bytes:
+        yield from ((run.shard, unlabelled(pool, pool.shards[run.shard], left_out, held_out=held_out)) for run in runs)
+        return
 
     def read(run: Run) -> tuple[int, list[Item]]:
         shard = pool.shards[run.shard]
@@ -193,9 +196,9 @@ class UnlabelledStream:
 
     def _uncounted(self) -> Generator[tuple[int, Iterable[Item]]]:
         runs = islice(self._deal.runs(self._epoch, self._number), self._slice, None)
-        with closing(unlabelled_runs(self._pool, runs, self.left_out, held_out=False)) as found:
+        with closing(unlabelled_runs(self._pool, self._deal, runs, self.left_out, held_out=False)) as found:
             for shard, items in found:
-                yield shard, items[self._read :]
+                yield shard, islice(items, self._read, None)
 
 
 def _read_again(pool: Pool, wanted: list[tuple[Any, ...]]) -> list[Found]:

@@ -53,7 +53,7 @@ def whole(pool: Pool, deal: Deal) -> Iterator[int]:
 
 
 def in_runs(pool: Pool, deal: Deal) -> Iterator[int]:
-    with closing(unlabelled_runs(pool, deal.runs(0, 0), {}, held_out=False)) as runs:
+    with closing(unlabelled_runs(pool, deal, deal.runs(0, 0), {}, held_out=False)) as runs:
         for index, items in runs:
             yield from (index for _ in items)
 

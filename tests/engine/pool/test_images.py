@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from engine.config.options import ImageConfig
-from engine.pool.images import decode, open_upright
+from engine.pool.images import DecodeError, decode, open_upright
 
 RNG = np.random.default_rng(0)
 SMALL = ImageConfig(size=8)
@@ -107,6 +107,24 @@ def test_sixteen_bits_keep_their_high_byte(colour: int, samples: int) -> None:
     deep = RNG.integers(0, 1 << 16, (8, 8, samples)).astype(">u2")
     data = png(8, 8, b"".join(b"\0" + row.tobytes() for row in deep), bits=16, colour=colour)
     np.testing.assert_array_equal(decode(data, ImageConfig(size=8, channels=samples)), deep >> 8)
+
+
+@pytest.mark.parametrize(("colour", "samples"), [(4, 2), (2, 3), (6, 4)])
+def test_colours_in_the_low_bits_of_sixteen_are_refused_by_name(colour: int, samples: int) -> None:
+    deep = RNG.integers(0, 1 << 14, (8, 8, samples)).astype(">u2")
+    if samples != 3:
+        deep[..., -1] = 65535
+    data = png(8, 8, b"".join(b"\0" + row.tobytes() for row in deep), bits=16, colour=colour)
+    with pytest.raises(DecodeError, match="less than a quarter of their range") as caught:
+        decode(data, ImageConfig(size=8))
+    assert caught.value.kind == "LowBits"
+
+
+@pytest.mark.parametrize("top", [1e-6, 0.01, 0.5, 1.0, 300.0])
+def test_floats_are_never_all_black(top: float) -> None:
+    values = np.linspace(0, top, 64, dtype=np.float32).reshape(8, 8)
+    found = decode(encode(Image.fromarray(values), "TIFF"), ImageConfig(size=8, channels=1, suffixes=["tiff"]))
+    assert found.max() == (255 if top != 0.5 else 128)
 
 
 def test_an_interlaced_png_is_decoded() -> None:

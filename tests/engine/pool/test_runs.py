@@ -8,11 +8,12 @@ import pytest
 
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
-from engine.pool.runs import read_run
+from engine.pool.runs import holds_archives, read_run
 from engine.pool.shard import ChangedShardError, DamagedShardError, Shard
 from engine.storage.location import Location
+from engine.storage.retries import RetryingStream
 from tests.servers import s3_server
-from tests.tars import FIXED, FORMATS, IMAGE, LONG_NAMES, VARIABLE, archive
+from tests.tars import END, FIXED, FORMATS, IMAGE, LONG_NAMES, VARIABLE, archive, header, pax, record
 
 LARGE = [("a.jpg", b"a" * 700), ("b.jpg", b"b" * 40_000), ("c.json", b"{}"), ("c.jpg", b"c" * 900), ("d.jpg", b"d")]
 ODD = [("__meta__", b"1"), ("plain", b"\xff\xd8\xff\xe0" * 50), *VARIABLE, ("folder/no-suffix", b"x" * 600), *FIXED]
@@ -50,8 +51,6 @@ def test_names_in_extended_headers_are_whole(name: str, tmp_path: Path) -> None:
 
 
 def test_a_run_reads_a_little_more_than_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.storage.retries import RetryingStream
-
     shard = shard_of(tmp_path / "a.tar", archive([(f"{n:04}.jpg", bytes(20_000)) for n in range(500)]))
     asked = []
     inner = RetryingStream.read_at
@@ -62,12 +61,37 @@ def test_a_run_reads_a_little_more_than_itself(tmp_path: Path, monkeypatch: pyte
     assert sum(asked) <= 1_024_000 + 2 * 65_536
 
 
-def test_an_archive_in_the_archive_is_no_damage(tmp_path: Path) -> None:
+def test_an_archive_in_the_archive_is_no_damage_and_is_known(tmp_path: Path) -> None:
     inner = archive([(f"inner{n}.jpg", b"i" * 600) for n in range(9)])
     members = [("a.jpg", b"a"), ("b.tar", inner), ("b.jpg", b"b" * 600), ("c.jpg", b"c" * 600), ("d.jpg", b"d")]
+    members += [(f"e{n}.{suffix}", b"e" * 700) for n in range(40) for suffix in ("cls", "jpg")]
     shard = shard_of(tmp_path / "a.tar", archive(members))
-    found = {key for key in cut(shard, 20_480) if not key.startswith("inner")}
-    assert found == {"a", "b", "c", "d"}
+    # The archive ends within a run, which therefore sees that it was misled.
+    assert cut(shard, 20_480) == [item.key for item in read_shard(shard, IMAGE)]
+    assert holds_archives(shard)
+    assert not holds_archives(shard_of(tmp_path / "b.tar", archive(ODD)))
+
+
+def test_long_extended_headers_are_not_cut(tmp_path: Path) -> None:
+    names = [f"{'folder/' * 30}{n:03}.jpg" for n in range(40)]
+    content = b"".join(
+        pax(record("path", name) + record("SCHILY.xattr.x", "y" * 6000)) + header("cut", 900) + bytes(1024)
+        for name in names
+    )
+    shard = shard_of(tmp_path / "a.tar", content + END)
+    assert cut(shard, 4096) == [name.removesuffix(".jpg") for name in names]
+
+
+def test_a_large_companion_at_the_end_is_passed_in_few_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [("a.jpg", b"a"), ("b.jpg", b"b"), ("b.mp4", bytes(60_000_000)), ("c.jpg", b"c")]
+    shard = shard_of(tmp_path / "a.tar", archive(members))
+    asked = []
+    inner = RetryingStream.read_at
+    monkeypatch.setattr(
+        RetryingStream, "read_at", lambda self, at, count: asked.append(count) or inner(self, at, count)
+    )
+    assert [item.key for item in read_run(shard, IMAGE, 0, 1024)] == ["a", "b"]
+    assert len(asked) < 25
 
 
 def test_damage_in_a_run_is_named_and_what_is_before_it_is_not_looked_at(tmp_path: Path) -> None:

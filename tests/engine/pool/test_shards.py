@@ -231,6 +231,19 @@ def test_what_belongs_to_no_sample_is_counted() -> None:
     assert (unused.files, unused.bytes, unused.example) == (3, 9, "README")
 
 
+def test_an_image_with_the_name_of_no_sample_is_lost_and_named() -> None:
+    png, jpg = b"\x89PNG\r\n\x1a\n" + bytes(8), b"\xff\xd8\xff\xe0" + bytes(12)
+    members = [(".h0.png", png), ("__i0__.jpg", jpg), ("d/__thumb__", png), ("a.jpg", jpg)]
+    items, unused = all_of(archive(members))
+    assert [(item.key, item.error, item.fault) for item in items] == [
+        (".h0.png", "NoSuffix", "a PNG file whose name begins with a dot; rename it"),
+        ("__i0__.jpg", "NoSuffix", "a JPEG file with the name of metadata (__NAME__); rename it"),
+        ("d/__thumb__.", "NoSuffix", "a PNG file without a suffix; rename it to end in .png"),
+        ("a", "", ""),
+    ]
+    assert unused.files == 0
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("place", [1, KEYS_AT_ONCE - 1, KEYS_AT_ONCE, 2 * KEYS_AT_ONCE + 5])
 def test_a_key_that_comes_back_is_found_wherever_it_is(place: int) -> None:

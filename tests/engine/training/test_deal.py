@@ -1,5 +1,6 @@
 """What training reads of a pool that is too large to be read whole: runs of every shard, none twice in a pass."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -29,7 +30,7 @@ def test_a_pass_deals_every_item_to_one_stream(small: Pool, num_streams: int) ->
     seen = Counter(
         (small.shards[shard].shard, item.key)
         for stream in streams
-        for shard, items in unlabelled_runs(small, deal.runs(0, stream), {}, held_out=False)
+        for shard, items in unlabelled_runs(small, deal, deal.runs(0, stream), {}, held_out=False)
         for item in items
     )
     assert seen == Counter(identities(small, labelled=False))
@@ -91,3 +92,30 @@ def test_few_steps_see_every_shard_and_other_images_in_each_round(make_campaign:
         seen.append({(shard, item.key) for stream in streams for shard, item in islice(stream, 20)})
         assert {shard for shard, _ in seen[-1]} == set(range(len(plan.pool.shards)))
     assert len(seen[0] & seen[1]) < 0.5 * len(seen[0])
+
+
+@pytest.mark.parametrize("taken", [0, 17, 181])
+def test_whole_shards_are_dealt_where_runs_could_begin_in_an_archive(small: Pool, taken: int) -> None:  # noqa: F811
+    deal = deal_of(small, 2, counted=False)._replace(run_bytes=0)
+    runs = [run for stream in range(2) for run in deal.runs(0, stream)]
+    assert sorted(runs) == [(number, 0, shard.size_bytes) for number, shard in enumerate(small.shards)]
+    stream = UnlabelledStream(small, deal, 0)
+    seen = list(islice(stream, taken))
+    expected = list(islice(stream, 100))
+    again = UnlabelledStream(small, deal, 0)
+    assert [*islice(again, taken)] == seen
+    state = json.loads(json.dumps(again.state()))
+    assert list(islice(UnlabelledStream(small, deal, 0, state), 100)) == expected
+    assert 30 <= len(unlabelled_sample(small, deal, 30).fold_N) < 41
+
+
+@pytest.mark.heavy
+def test_a_pool_with_tars_in_its_samples_is_sampled_by_whole_shards(
+    make_campaign: MakeCampaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = make_campaign("train.max_steps=3", "train.batch_size=16")
+    assert plan_training(campaign).deal.run_bytes >= 65_536
+    monkeypatch.setattr("engine.training.plan.holds_archives", lambda _: True)
+    lines: list[str] = []
+    assert plan_training(campaign, log=lines.append).deal.run_bytes == 0
+    assert "training samples whole shards" in lines[-1]
