@@ -16,9 +16,10 @@ from pyarrow import fs
 from engine.config.options import ImageConfig
 from engine.pool import items as shards
 from engine.pool import shard as pool
-from engine.pool.items import Item, ShardError, read_shard
+from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
-from engine.pool.shard import Shard, check_unchanged, read_ranges
+from engine.pool.samples import Item
+from engine.pool.shard import Shard, ShardError, check_unchanged, read_ranges
 from engine.pool.tar import BLOCK
 from engine.storage import location as storage
 from engine.storage import retries
