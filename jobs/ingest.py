@@ -42,7 +42,9 @@ def ingest(
         **({"of images that changed": counts.changed} if counts.changed else {}),
         "picks still out": counts.out,
         "labels": opened.home / "labels",
-        "next": f"vaal round {opened.home}" if is_any else f"vaal ingest {opened.home} FILE, when labels are there",
+        "next": f"vaal round {opened.home.quoted}"
+        if is_any
+        else f"vaal ingest {opened.home.quoted} FILE, when labels are there",
     }
     if is_any and current_round(opened.home) == opened.round and is_complete(opened.stage("train")):
         screen.log(

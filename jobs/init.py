@@ -40,6 +40,6 @@ def init(
     from engine.campaign.opening import create
 
     made = create(campaign, pool, labels, resolved, screen.log)
-    facts = {"configuration": made.home / "campaign.toml", "next": f"vaal round {made.home}"}
+    facts = {"configuration": made.home / "campaign.toml", "next": f"vaal round {made.home.quoted}"}
     data = {"campaign": str(made.home), "config": made.config.model_dump()}
     return Outcome(f"Campaign made: {made.home}", facts, data)

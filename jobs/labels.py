@@ -49,4 +49,4 @@ def labels(
             else:
                 data |= {"before": corrections.retract(opened, item)}
     title = f"Done: {action}; the campaign is in round {current_round(opened.home):03d}"
-    return Outcome(title, data | {"next": f"vaal status {opened.home}"}, data)
+    return Outcome(title, data | {"next": f"vaal status {opened.home.quoted}"}, data)

@@ -96,7 +96,9 @@ def whole_round(
     """Train, score, select, export and report. After an interruption, run it again to continue."""
     with _opened(campaign, settings) as opened:
         manifests = complete_all(screen, opened, address)
-        return Outcome(f"Round {opened.round:03d}: complete", {"next": f"vaal ingest {opened.home} FILE"}, manifests)
+        return Outcome(
+            f"Round {opened.round:03d}: complete", {"next": f"vaal ingest {opened.home.quoted} FILE"}, manifests
+        )
 
 
 def complete_all(screen: Terminal, campaign: "Campaign", address: str) -> dict[str, Any]:

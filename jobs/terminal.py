@@ -88,8 +88,9 @@ class Terminal:
 
     def __init__(self, *, json: bool) -> None:
         self._json = json
-        self._out = Console(highlight=False, soft_wrap=True)
-        self._log = Console(stderr=True, highlight=False, soft_wrap=True)
+        # Names may hold colons: `:cat:` is no picture of one.
+        self._out = Console(highlight=False, soft_wrap=True, emoji=False)
+        self._log = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
     def log(self, line: str) -> None:
         """Print a line about the work in progress."""

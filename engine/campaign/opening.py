@@ -97,17 +97,25 @@ def open_campaign(
 def opened(
     url: str, settings: Sequence[str] = (), round_number: int | None = None, *, force: bool = False
 ) -> Iterator[Campaign]:
-    """As `open_campaign`. The settings are not kept if the body is refused before it wrote anything."""
+    """As `open_campaign`. With settings the campaign is had to oneself while the body runs, so that no other run works
+    with them, or changes them; they are not kept if the body is refused before it wrote anything.
+
+    Raises BusyError if there are settings, and another run is at work on the campaign.
+    """
+    if not settings:
+        yield open_campaign(url, (), round_number, force=force)
+        return
     overrides = open_campaign(url, (), round_number).round_home / "overrides.json"
-    before = overrides.read_bytes() if overrides.exists() else None
-    campaign = open_campaign(url, settings, round_number, force=force)
-    was_there = _written(campaign) if settings else []
-    try:
-        yield campaign
-    except (ConfigError, InputError):
-        if settings and _written(campaign) == was_there:
-            overrides.delete() if before is None else overrides.write_bytes(before)
-        raise
+    with alone(Location.of(url), "--set"):
+        before = overrides.read_bytes() if overrides.exists() else None
+        campaign = open_campaign(url, settings, round_number, force=force)
+        was_there = _written(campaign)
+        try:
+            yield campaign
+        except (ConfigError, InputError):
+            if _written(campaign) == was_there:
+                overrides.delete() if before is None else overrides.write_bytes(before)
+            raise
 
 
 def _written(campaign: Campaign) -> list[Any]:

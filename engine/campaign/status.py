@@ -43,7 +43,7 @@ def status(campaign: Campaign) -> dict[str, Any]:
             "by_round": {str(number): labels.count(number) for number in range(campaign.round)},
         },
         "rounds": rounds,
-        "next": f"vaal ingest {home} FILE" if is_over else f"vaal round {home}",
+        "next": f"vaal ingest {home.quoted} FILE" if is_over else f"vaal round {home.quoted}",
     }
 
 

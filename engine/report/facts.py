@@ -1,6 +1,6 @@
 """The round in numbers: what the page's header and tables hold, and the settings that decide the result."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -127,6 +127,8 @@ def round_facts(config: CampaignConfig, manifests: Manifests, labels: pa.Table, 
             "training device": train["device"],
             "scoring device": scores["device"] or "scored by an earlier run",
             "seed": config.train.seed,
+            "groups (pool.group)": config.pool.group or "none",
+            "allowed classes (labels.classes)": _plain(config.labels.classes) or "any",
             "code version": ", ".join(sorted({manifest["code_version"] for manifest in manifests[:3]})),
         },
         **{f"Settings: {section}": _settings(config, section) for section in ("image", "train", "score", "select")},
@@ -138,7 +140,11 @@ def _settings(config: CampaignConfig, section: str) -> Row:
     options = getattr(config, section)
     default, values = result_values(type(options)()), result_values(options).items()
     shown = {key: f"{now} (default {default[key]})" if now != default[key] else now for key, now in values}
-    return {key: ", ".join(value) if isinstance(value, list) else value for key, value in shown.items()}
+    return {key: _plain(value) for key, value in shown.items()}
+
+
+def _plain(value: Any) -> Any:
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def logit_text(value: float) -> str:

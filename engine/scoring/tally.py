@@ -5,6 +5,9 @@ import time
 from engine.campaign.heartbeat import State
 from engine.tables.scores import ShardRecord, count_errors
 
+FIRST_SECONDS = 1.0
+"""Until then, no speed is told."""
+
 
 class Tally:
     """Counts chunks and shards. One thread writes, others may read.
@@ -47,16 +50,17 @@ class Tally:
 
     def in_words(self) -> tuple[float, str]:
         """The share of this run's bytes that is done, 0 to 1, and a few words for a person."""
-        words = f"{self._items:,} items, {self._speed()[0]:,.0f} items/s, "
+        rate = self._speed()[0]
+        words = f"{self._items:,} items, {f'{rate:,.0f} items/s, ' if rate else ''}"
         words += f"{self._shards:,} of {self._total_shards:,} shards"
         num_bad = sum(self._errors.values())
         return self._done_bytes / max(1, self._total_bytes), words + (f", {num_bad:,} bad" if num_bad else "")
 
     def _speed(self) -> tuple[float, float | None]:
-        """Items a second, and the seconds left, estimated from bytes; None before the second chunk."""
-        if self._first is None:
-            return 0.0, None
-        begin, items, done_bytes = self._first
+        """Items a second, 0 while too little is known; and the seconds left, estimated from bytes, or None."""
+        begin, items, done_bytes = self._first or (time.monotonic(), 0, 0)
         seconds, read_bytes = time.monotonic() - begin, self._done_bytes - done_bytes
-        left = seconds * (self._total_bytes - self._done_bytes) / read_bytes if read_bytes else None
-        return (self._items - items) / seconds if seconds else 0.0, left
+        # Chunks that waited for the first one come at once.
+        if seconds < FIRST_SECONDS or not read_bytes:
+            return 0.0, None
+        return (self._items - items) / seconds, seconds * (self._total_bytes - self._done_bytes) / read_bytes

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class Location:
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def quoted(self) -> str:
+        """The URL as a word of a command line."""
+        return shlex.quote(self.url)
 
     @property
     def is_local(self) -> bool:

@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from engine.config.texts import plural
+from engine.storage.location import Location
 from jobs.cli import complete_explain
 from jobs.terminal import Outcome, Terminal, as_command
 from tests.conftest import MakeCampaign, pretend_trained
@@ -145,3 +146,12 @@ def test_an_error_that_nobody_foresaw_is_one_line(
         with pytest.raises(typer.Exit):
             as_command(page)(json=False, debug=True)
         assert "Traceback" in capsys.readouterr().err
+
+
+def test_names_with_colons_and_spaces_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Terminal(json=False)
+    screen.show(Outcome("a:cat:b", {"next": f"vaal round {Location('/x/a:cat: b').quoted}"}, {}))
+    screen.error("no campaign at a:dog:b")
+    found = capsys.readouterr()
+    assert found.out.splitlines() == ["a:cat:b", "  next  vaal round '/x/a:cat: b'"]
+    assert "a:dog:b" in found.err

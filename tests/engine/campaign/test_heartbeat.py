@@ -48,14 +48,17 @@ def file(tmp_path: Path) -> Location:
     return Location(str(tmp_path / "progress.json"))
 
 
-def test_a_tally_counts_this_run_and_all_that_is_committed() -> None:
+def test_a_tally_counts_this_run_and_all_that_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     tally = Tally(1000, 5, {"a": LEDGER})
-    assert tally.in_words() == (0, "0 items, 0 items/s, 1 of 5 shards, 2 bad")
+    assert tally.in_words() == (0, "0 items, 1 of 5 shards, 2 bad")
     assert tally.state()["seconds_left"] is None
     tally.add_chunk(100, 10)
     time.sleep(0.05)
     tally.add_chunk(300, 30)
     tally.add_shard(LEDGER)
+    # Too soon for a speed.
+    assert tally.in_words()[1] == "40 items, 2 of 5 shards, 4 bad"
+    monkeypatch.setattr("engine.scoring.tally.FIRST_SECONDS", 0.0)
     share, words = tally.in_words()
     assert share == 0.4
     assert re.fullmatch(r"40 items, \d+ items/s, 2 of 5 shards, 4 bad", words)

@@ -1,5 +1,6 @@
 """A setting is kept when something was made with it, and what was made is never read with other options."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 
 from engine.campaign.folder import Campaign
+from engine.campaign.heartbeat import alone
 from engine.campaign.labels import labelled_items
 from engine.campaign.opening import check_budget, open_campaign, opened
 from engine.campaign.status import status
 from engine.config.toml import override
-from engine.errors import ConfigError, InputError
+from engine.errors import BusyError, ConfigError, InputError
 from engine.handoff.export import export
 from engine.pool.manifest import read_shards, write_shards
 from engine.selection.select import select
@@ -51,6 +53,22 @@ def test_a_setting_is_kept_when_its_command_wrote_something_before_it_was_refuse
     with pytest.raises(InputError), opened(str(campaign.home), ["train.epochs=7"]) as changed:  # noqa: PT012
         (changed.stage("train/checkpoint") / "000001/state").write_bytes(b"state")
         raise InputError("a shard cannot be read")
+    assert epochs_of(campaign) == 7
+
+
+def test_no_other_run_works_with_a_setting_that_may_not_be_kept(campaign: Campaign) -> None:
+    def other() -> None:
+        with alone(campaign.home, "train"):
+            raise AssertionError
+
+    def other_with_a_setting() -> None:
+        with opened(str(campaign.home), ["train.epochs=9"]):
+            raise AssertionError
+
+    with opened(str(campaign.home), ["train.epochs=7"]), ThreadPoolExecutor(1) as threads:
+        for run in (other, other_with_a_setting):
+            with pytest.raises(BusyError, match="another run"):
+                threads.submit(run).result()
     assert epochs_of(campaign) == 7
 
 
