@@ -57,6 +57,8 @@ class _Known:
     def __init__(self, snapshot: Snapshot) -> None:
         self._said: dict[tuple[Identity, str], int] = {}
         """The number of the last ingest that said it, undone or not."""
+        self._answered: dict[Identity, int] = {}
+        """The number of the last ingest that said anything of it."""
         self._counts: set[tuple[Identity, str]] = set()
         """What ingests said that are not undone."""
         self._last: dict[Identity, tuple[int, bool]] = {}
@@ -64,21 +66,29 @@ class _Known:
         for number, (name, table) in enumerate(snapshot.tables.items()):
             pairs = list(zip(identities(table), table["label"].to_pylist(), strict=True))
             is_ingest = "-ingest-" in name
-            self._said |= dict.fromkeys(pairs, number) if is_ingest else {}
+            items = dict(pairs)
+            if is_ingest:
+                self._said |= dict.fromkeys(pairs, number)
+                self._answered |= dict.fromkeys(items, number)
             if name not in snapshot.undone:
                 self._counts |= set(pairs) if is_ingest else set()
-                self._last |= dict.fromkeys((item for item, _ in pairs), (number, is_ingest))
+                self._last |= dict.fromkeys(items, (number, is_ingest))
 
     def __call__(self, item: Identity, label: str, *, replace: bool) -> bool:
         """Whether this answer changes nothing. With `replace` it replaces another answer, but no correction of it."""
         said = self._said.get((item, label))
         if said is None:
             return False
-        return self.is_corrected(item, said) or (not replace and (item, label) in self._counts)
+        return self._is_decided(item, said) or (not replace and (item, label) in self._counts)
 
-    def is_corrected(self, item: Identity, since: int = -1) -> bool:
-        """Whether the last word on an item, after this number, is not an ingest's but a person's or another
-        program's."""
+    def overrides(self, item: Identity, before: str | None) -> bool:
+        """Whether another answer overrides a decision: a label that no ingest gave, or that an answer was retracted."""
+        answered = self._answered.get(item)
+        is_decided = self._is_decided(item, -1 if answered is None else answered)
+        return is_decided and (before is not None or answered is not None)
+
+    def _is_decided(self, item: Identity, since: int) -> bool:
+        """Whether the last word on an item is not an ingest's, but that of a person or another program after this."""
         number, is_ingest = self._last.get(item, (-1, True))
         return not is_ingest and number > since
 
@@ -136,8 +146,9 @@ def ingest(
     if new_classes:
         log(f"new classes, never seen in this campaign before: {', '.join(new_classes)}")
     if sifted.overridden:
-        first = "; ".join(sifted.overridden[:MOST_LINES])
-        log(f"overrides {plural(len(sifted.overridden), 'label')} that no ingest gave or took away, first {first}")
+        more = ", ..." if len(sifted.overridden) > MOST_LINES else ""
+        named = ", ".join(sifted.overridden[:MOST_LINES])
+        log(f"overrides {plural(len(sifted.overridden), 'correction')}: {named}{more}")
     labelled = set(snapshot.values) | {_identity(by_id[item_id]) for item_id in changed}
     out = sum(_identity(item) not in labelled for item in by_id.values())
     num_changed = _num_changed(campaign, items, log)
@@ -175,8 +186,8 @@ def _sift(source: Location, rows: list[Row], by_id: dict[str, Row], snapshot: Sn
             check_classes(rules.classes, initial, label, where)
             if before and not rules.replace:
                 raise InputError(f"{why} {before!r} before; keep the right one, or correct it with --replace")
-            if known.is_corrected(item):
-                overridden.append(f"{item[0]}/{item[1]}: {before or 'no label'} is now {label}")
+            if known.overrides(item, before):
+                overridden.append(f"{item[0]}/{item[1]} was {before or 'retracted'} and is {label}")
             replaced += before is not None
             changed[item_id] = {**row, "label": label}
     return _Sifted(changed, overridden, repeated, blank, replaced, corrected)

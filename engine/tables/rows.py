@@ -15,6 +15,8 @@ from engine.tables.values import is_blank
 Row = dict[str, Any]
 _LINE = "\0line"
 """The key of a row's line while it is read: no column has this name."""
+_MOST_DIGITS = 100
+"""Of a whole number in JSON."""
 
 
 def read_rows(
@@ -81,7 +83,7 @@ def _json_rows(source: Location) -> tuple[list[str], list[Row]]:
         if content.strip():
             where = f"{source}: line {line}"
             try:
-                row = json.loads(content, object_pairs_hook=_object)
+                row = json.loads(content, object_pairs_hook=_object, parse_int=_whole)
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{where}: not valid JSON: {one_line(error)}; correct the line") from error
             if not isinstance(row, dict):
@@ -97,6 +99,13 @@ def _object(pairs: list[tuple[str, Any]]) -> Row:
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
     return found
+
+
+def _whole(digits: str) -> int:
+    """A whole number of JSON. Raises ValueError for one that nobody counts with."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
 
 
 def _parquet_rows(source: Location) -> tuple[list[str], list[Row]]:

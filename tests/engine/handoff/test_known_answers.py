@@ -93,10 +93,17 @@ def test_what_replace_overrides_is_said_in_one_line(sent: Sent) -> None:
     assert sent.ingest("aa=other bb=other cc=other", replace=True)[:4] == (1, 0, 0, 2)
     (line,) = (line for line in sent.log if "overrides" in line)
     (a, b), (c, d) = sent.items["aa"], sent.items["bb"]
-    assert line.endswith(
-        f"no ingest gave or took away, first {a}/{b}: right is now other; {c}/{d}: no label is now other"
-    )
-    assert line.startswith("overrides 2 labels")
+    assert line == f"overrides 2 corrections: {a}/{b} was right and is other, {c}/{d} was retracted and is other"
+
+
+def test_the_first_answer_for_an_image_overrides_a_label_but_no_retraction(sent: Sent) -> None:
+    """An image whose first label was retracted is picked as any other; one that is out can be labelled by hand."""
+    for item_id in ("aa", "bb"):
+        sent.set(item_id, "own")
+    sent.retract("aa")
+    assert sent.ingest("aa=cat bb=cat", replace=True)[:4] == (1, 0, 0, 1)
+    shard, key = sent.items["bb"]
+    assert f"overrides 1 correction: {shard}/{key} was own and is cat" in sent.log
 
 
 def test_after_an_undo_the_file_gives_its_labels_again_but_no_decision_is_overridden(sent: Sent) -> None:

@@ -97,7 +97,7 @@ def test_a_label_is_one_class_however_it_is_written(tmp_path: Path, cells: tuple
         (b"a\n\xff\n", "t.csv: not valid UTF-8"),
         ('{"a": 1}\n{"a": 1, "b": 2, "a": 3}\n', "t.jsonl: line 2: not valid JSON: 'a' is there twice"),
         ('{"a": 1}\n' + '{"a": ' * 100_000, "t.jsonl: line 2: not valid JSON: .*recursion"),
-        ('{"a": ' + "1" * 5000 + "}\n", "t.jsonl: line 1: not valid JSON: Exceeds the limit"),
+        ('{"a": ' + "1" * 5000 + "}\n", "t.jsonl: line 1: not valid JSON: a number of 5,000 digits; correct the line"),
         ("{", "t.jsonl: line 1: not valid JSON: "),
     ],
 )
