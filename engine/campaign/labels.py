@@ -92,11 +92,12 @@ def read_snapshot(home: Location) -> Snapshot:
 
 def _check_rounds(home: Location, snapshot: Snapshot) -> None:
     """Raises InputError for another program's file with a round that no round before it leads to."""
-    ended = set(snapshot.history["round"].to_pylist())
+    ended = set(pc.unique(snapshot.history["round"]).to_pylist())
     for name in filter(lambda name: not _is_own(name), snapshot.tables):
-        for row in snapshot.tables[name].to_pylist():
-            number = row["round"]
-            if number is not None and (number < 0 or (number and number - 1 not in ended)):
+        rounds = snapshot.tables[name]["round"]
+        for number in pc.unique(rounds).drop_null().to_pylist():
+            if number < 0 or (number and number - 1 not in ended):
+                row = snapshot.tables[name].slice(pc.index(rounds, number).as_py(), 1).to_pylist()[0]
                 present = next(number for number in count() if number not in ended)
                 why = f"{row['shard']}/{row['key']} has round {number}, and the campaign came to round {present}"
                 raise InputError(f"{home}/{name}: {why}; write the round that its image was picked in, or null")

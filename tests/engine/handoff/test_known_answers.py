@@ -149,3 +149,13 @@ def test_ingest_replace_and_two_undos_lead_back(sent: Sent) -> None:
     assert sent.labels == "aa=one bb=one"
     corrections.undo(sent.campaign)
     assert sent.labels == ""
+
+
+def test_a_label_from_before_an_undone_ingest_is_no_decision_on_it(sent: Sent) -> None:
+    sent.set("aa", "own")
+    for _ in range(2):
+        assert sent.ingest("aa=cat", replace=True).replaced == 1
+        corrections.undo(sent.campaign)
+        assert sent.labels == "aa=own"
+    with pytest.raises(InputError, match="'cat' here but 'own' before"):
+        sent.ingest("aa=cat")
