@@ -19,7 +19,7 @@ def ingest(
     settings: SetOption = [],
 ) -> Outcome:
     """Add finished labels; the next round begins with them. Ingesting a file twice changes nothing."""
-    from engine.campaign.folder import is_complete
+    from engine.campaign.corrections import note_on_training
     from engine.campaign.handed_out import picked_items, require_exported
     from engine.campaign.heartbeat import alone
     from engine.campaign.opening import current_round
@@ -35,7 +35,9 @@ def ingest(
     is_any = counts.new + counts.repeated + counts.replaced
     facts = {
         "new labels": counts.new,
-        "known already": counts.repeated,
+        "known already": f"{counts.repeated:,}, {counts.corrected:,} of them corrected since"
+        if counts.corrected
+        else counts.repeated,
         "replaced": counts.replaced,
         "still blank": counts.blank,
         "new classes": ", ".join(counts.new_classes) or "none",
@@ -46,9 +48,7 @@ def ingest(
         if is_any
         else f"vaal ingest {opened.home.quoted} FILE, when labels are there",
     }
-    if is_any and current_round(opened.home) == opened.round and is_complete(opened.stage("train")):
-        screen.log(
-            f"these labels came after round {opened.round:03d} was trained; they count from the next training on"
-        )
+    if counts.new + counts.replaced and (note := note_on_training(opened)):
+        screen.log(note)
     title = f"Ingested; the campaign is in round {current_round(opened.home):03d}"
     return Outcome(title, facts, counts._asdict())

@@ -1,4 +1,4 @@
-"""`vaal labels`: correct labels, undo an ingest, list what is labelled."""
+"""`vaal labels`: correct labels, undo an ingest or a correction, list what is labelled."""
 
 from typing import Annotated, Literal
 
@@ -16,13 +16,14 @@ def labels(
     campaign: CampaignArgument,
     action: Annotated[
         Literal["set", "retract", "undo", "list"],
-        typer.Argument(help="set a label, retract one, undo the last ingest or the named label file, or list all."),
+        typer.Argument(help="set a label, retract one, undo the last ingest or a named file of labels/, or list all."),
     ],
     names: Names = [],
 ) -> Outcome:
     """Correct labels. Nothing is erased: the newest row of an item counts."""
     from engine.campaign import corrections
     from engine.campaign.heartbeat import alone
+    from engine.campaign.labels import labelled_values
     from engine.campaign.opening import current_round, open_campaign
     from engine.errors import ConfigError
 
@@ -45,8 +46,10 @@ def labels(
             data = {"shard": item[0], "key": item[1]}
             if action == "set":
                 before = corrections.set_label(opened, item, names[-1], screen.log)
-                data |= {"before": before, "label": names[-1].strip()}
+                data |= {"before": before, "label": labelled_values(opened.home)[item]}
             else:
                 data |= {"before": corrections.retract(opened, item)}
+        if note := corrections.note_on_training(opened):
+            screen.log(note)
     title = f"Done: {action}; the campaign is in round {current_round(opened.home):03d}"
     return Outcome(title, data | {"next": f"vaal status {opened.home.quoted}"}, data)

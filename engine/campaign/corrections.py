@@ -1,4 +1,4 @@
-"""Corrections of labels, all of them by appending: set one, retract one, undo an ingest."""
+"""Corrections of labels, all of them by appending: set one, retract one, undo an ingest or a correction."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.changes import look_again
-from engine.campaign.folder import Campaign
+from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, picked_items, require_exported
 from engine.campaign.labels import (
     PLACES,
@@ -18,6 +18,7 @@ from engine.campaign.labels import (
     identities,
     read_snapshot,
 )
+from engine.campaign.opening import current_round
 from engine.campaign.positions import all_positions, earlier_positions, positions_of, write_positions
 from engine.campaign.stages import Log
 from engine.errors import InputError
@@ -25,13 +26,16 @@ from engine.pool.identity import item_id_of
 from engine.pool.manifest import read_shards
 from engine.pool.shard import current
 from engine.storage.location import Location
+from engine.tables.values import label_of, text_of
 
 CORRECTION = "correction"
 """`source` of a corrected label."""
 
 
 def identity_of(campaign: Campaign, names: list[str]) -> Identity:
-    """The (shard, key) that SHARD KEY or an ITEM_ID names. Raises InputError for an item_id that nothing has."""
+    """The (shard, key) that SHARD KEY or an ITEM_ID names. Raises InputError for an item_id that nothing has, or
+    what is not text."""
+    names = [text_of(name, "the name of the item") for name in names]
     if len(names) == 2:
         return names[0], names[1]
     picked = picked_items(campaign.home, campaign.round + 1)
@@ -47,7 +51,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
 
     Raises InputError for an item that is not in the pool, an empty label, or a class that is not allowed.
     """
-    home, snapshot, label = campaign.home, read_snapshot(campaign.home), label.strip()
+    home, snapshot, label = campaign.home, read_snapshot(campaign.home), label_of(label, f"{item[0]}/{item[1]}: label")
     if not label:
         fix = f"to take it away: vaal labels {home} retract {item[0]} {item[1]}"
         raise InputError(f"{item[0]}/{item[1]}: the label is empty; {fix}")
@@ -56,7 +60,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
     round_number = _round_of(campaign, snapshot, item)
     bytes_before = _hash_of(home, item)
     # The label is for the bytes that are there now, also where the shard changed since it was listed.
-    shards = [current(shard) for shard in read_shards(home) if shard.shard == item[0]]
+    shards = [current(shard) if shard.shard == item[0] else shard for shard in read_shards(home)]
     positions_of(home, {item}, shards, campaign.config.image, log, is_new=True)
     before = snapshot.values.get(item, "")
     if label not in snapshot.history["label"].to_pylist():
@@ -84,7 +88,7 @@ def retract(campaign: Campaign, item: Identity) -> str:
 
 
 def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
-    """Take back an ingest, the last one or the named label file: each item is what it is without it.
+    """Take back the last ingest, or the named file of an ingest or a correction: each item is what it is without it.
 
     Items that were corrected since stay, and what was undone before stays undone. Returns the name of the file, and the
     number of items.
@@ -93,12 +97,12 @@ def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
     """
     snapshot = read_snapshot(campaign.home)
     counting = _counting(snapshot)
-    ingests = [file for file in snapshot.tables if "-ingest-" in file and counting[file]]
-    wanted = f"labels/{name.removesuffix('.parquet')}.parquet" if name else next(reversed(ingests), "")
-    if not counting.get(wanted):
-        there = ", ".join(file.removeprefix("labels/") for file in ingests) or "none"
-        what = f"ingest {name!r}" if name else "ingest"
-        raise InputError(f"{campaign.home}: no {what} whose labels count; there are: {there}")
+    files = [file for file in snapshot.tables if counting[file] and (name or "-ingest-" in file)]
+    wanted = f"labels/{name.removesuffix('.parquet')}.parquet" if name else next(reversed(files), "")
+    if wanted not in files:
+        there = ", ".join(file.removeprefix("labels/") for file in files) or "none"
+        what = f"label file {name!r} whose rows count" if name else "ingest whose labels count"
+        raise InputError(f"{campaign.home}: no {what}; there are: {there}")
     live = {file: table for file, table in snapshot.tables.items() if file not in {wanted, *snapshot.undone}}
     before = {item: (file, row) for file, table in live.items() for item, row in _by_identity(table)}
     items = sorted(counting[wanted])
@@ -120,6 +124,13 @@ def _restore_positions(campaign: Campaign, marks: dict[Identity, dict[bytes, byt
         look_again(campaign.home, {shard.url for shard in read_shards(campaign.home) if shard.shard in names})
 
 
+def note_on_training(campaign: Campaign) -> str:
+    """When labels that came now are trained on, if not by the round's own training; "" where nobody needs to know."""
+    if current_round(campaign.home) > campaign.round or not is_complete(campaign.stage("train")):
+        return ""
+    return f"these labels came after round {campaign.round:03d} was trained; they count from the next training on"
+
+
 def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
     """Every label that counts: shard, key, item_id, label, num_votes."""
     labels, salt = read_snapshot(campaign.home).values, campaign.config.salt
@@ -134,17 +145,15 @@ def _by_identity(table: pa.Table) -> Iterator[tuple[Identity, dict[str, Any]]]:
 
 
 def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
-    """By label file, the items whose label is its, without what was undone: what an undo brought back is of the file
-    that it was in before."""
+    """By label file, the items whose label or retraction is its, without what was undone: what an undo brought back is
+    of the file that it was in before."""
     last: dict[Identity, str] = {}
     for name, table in snapshot.tables.items():
         if name not in snapshot.undone:
             last |= dict.fromkeys(identities(table), name)
-    labelled = snapshot.values
     found: dict[str, set[Identity]] = {name: set() for name in snapshot.tables}
     for item, name in last.items():
-        if item in labelled:
-            found[name].add(item)
+        found[name].add(item)
     return found
 
 

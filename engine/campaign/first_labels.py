@@ -16,7 +16,7 @@ from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.tables.rows import Row, read_rows
-from engine.tables.values import skeleton, text_of
+from engine.tables.values import label_of, skeleton, text_of
 
 SHARDS_WITH_KEYS, MOST_KEYS = 100, 1000
 """So many keys of each of so many shards are looked at for frames of clips."""
@@ -51,7 +51,8 @@ def import_labels(
     near = {skeleton(name): name for name in by_name}
     for row in rows:
         where = f"{source}: line {row['line']}"
-        shard, key, label = (text_of(row.get(name), f"{where}: {name}") for name in ("shard", "key", "label"))
+        shard, key = (text_of(row[name], f"{where}: {name}") for name in ("shard", "key"))
+        label = label_of(row.get("label"), f"{where}: label")
         if shard not in by_name and (other := near.get(skeleton(shard))):
             raise InputError(f"{where}: shard {shard!r} is not in the pool; did you mean {other!r}?")
         if shard not in by_name:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from itertools import count
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from engine.storage.location import Location
 from engine.tables.columns import required
 from engine.tables.rows import Row
 from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
-from engine.tables.values import moment_of, text_of
+from engine.tables.values import label_of, moment_of, plain, text_of
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -81,9 +82,25 @@ class Snapshot(NamedTuple):
 
 
 def read_snapshot(home: Location) -> Snapshot:
-    """The label files as they are now. Raises InputError for a file that is not a table of labels."""
+    """The label files as they are now. Raises InputError for a file that is not a table of labels, or has labels of a
+    round that the campaign has not come to."""
     folder = home / "labels"
-    return snapshot_of({f"labels/{name}": (folder / name).read_bytes() for name in folder.children()})
+    snapshot = snapshot_of({f"labels/{name}": (folder / name).read_bytes() for name in folder.children()})
+    _check_rounds(home, snapshot)
+    return snapshot
+
+
+def _check_rounds(home: Location, snapshot: Snapshot) -> None:
+    """Raises InputError for another program's file with a round that no round before it leads to."""
+    ended = set(pc.unique(snapshot.history["round"]).to_pylist())
+    for name in filter(lambda name: not _is_own(name), snapshot.tables):
+        rounds = snapshot.tables[name]["round"]
+        for number in pc.unique(rounds).drop_null().to_pylist():
+            if number < 0 or (number and number - 1 not in ended):
+                row = snapshot.tables[name].slice(pc.index(rounds, number).as_py(), 1).to_pylist()[0]
+                present = next(number for number in count() if number not in ended)
+                why = f"{row['shard']}/{row['key']} has round {number}, and the campaign came to round {present}"
+                raise InputError(f"{home}/{name}: {why}; write the round that its image was picked in, or null")
 
 
 def snapshot_of(contents: dict[str, bytes]) -> Snapshot:
@@ -101,11 +118,19 @@ def _parse(name: str, content: bytes) -> pa.Table:
         # Other programs may add columns and order them as they like.
         columns = [table[field.name].cast(field.type) for field in LABELS_SCHEMA]
         found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
+        found = found.set_column(2, LABELS_SCHEMA.field("label"), _as_written_here(found["label"]))
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names)}: {one_line(error)}"
         # Without one of its own files a campaign would send out what is labelled.
         raise InputError(f"{why}; restore it from a copy" + ("" if _is_own(name) else ", or remove it")) from error
     return found.replace_schema_metadata(table.schema.metadata)
+
+
+def _as_written_here(labels: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Labels as every other file's are read: 3.0 is 3, and blank is null."""
+    classes = pc.unique(labels)
+    here = pa.array([plain(name or "") or None for name in classes.to_pylist()], pa.string())
+    return labels if here.equals(classes) else here.take(pc.index_in(labels, classes))
 
 
 def _oldest_first(tables: dict[str, pa.Table]) -> list[str]:
@@ -163,8 +188,8 @@ def label_row(row: Row, file: Location, shard: str, key: str, round_number: int 
     """A row of LABELS_SCHEMA from a row of a person's file. Raises InputError where `labelled_at` is not a time."""
     where = f"{file}: line {row['line']}:"
     moment = moment_of(row.get("labelled_at"), f"{where} labelled_at")
-    annotator = text_of(row.get("annotator"), f"{where} annotator")
-    return shard, key, text_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment
+    annotator = plain(text_of(row.get("annotator"), f"{where} annotator"))
+    return shard, key, label_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment
 
 
 def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]], undoes: str = "") -> str:
@@ -192,7 +217,7 @@ def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]], 
 
 def check_classes(classes: list[str] | str, initial: Iterable[str], label: str, where: str) -> None:
     """Raises InputError for a label that is not one of labels.classes; `initial` are the classes of init."""
-    allowed = sorted(set(initial)) if classes == "from-init" else classes
+    allowed = sorted(set(initial)) if classes == "from-init" else [plain(name) for name in classes]
     if allowed and label not in allowed:
         why = f"{where}: label {label!r} is not one of labels.classes, {', '.join(allowed)}"
         raise InputError(f"{why}; correct it, or list it by --set labels.classes=[...] when you ingest or run a round")

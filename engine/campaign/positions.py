@@ -17,6 +17,7 @@ from engine.pool.items import read_shard
 from engine.pool.shard import Place, Shard, read_images
 from engine.storage.location import Location
 from engine.tables.scores import to_table
+from engine.tables.values import skeleton
 
 SCAN_THREADS = 8
 Position = tuple[str, str, int, int, str | None]
@@ -75,14 +76,16 @@ def positions_of(
     by_name = {shard.shard: shard for shard in shards}
     names = sorted({shard for shard, _ in missing})
     if unknown := [name for name in names if name not in by_name]:
-        raise InputError(f"{home}/labels: shard {unknown[0]!r} is not in the pool; {_advice(home)}")
+        other = {skeleton(name): name for name in by_name}.get(skeleton(unknown[0]), "")
+        raise InputError(f"{home}/labels: shard {unknown[0]!r} is not in the pool; {_advice(home, other, is_new)}")
     if names:
         log(f"looking up {len(missing)} labelled items in {len(names)} shards")
         with ThreadPoolExecutor(SCAN_THREADS) as threads:
             found = [p for some in threads.map(lambda name: _scan(by_name[name], missing, image), names) for p in some]
         if lost := missing - {position[:2] for position in found}:
             shard, key = min(lost)
-            raise InputError(f"{home}/labels: no item {key!r} with one image in shard {shard!r}; {_advice(home)}")
+            advice = _advice(home, _near(by_name[shard], key, image), is_new)
+            raise InputError(f"{home}/labels: no item {key!r} with one image in shard {shard!r}; {advice}")
         write_positions(home, found)
         known |= {position[:2]: position for position in found}
     here, _ = placed(home, to_table(list(known.values()), POSITIONS_SCHEMA))
@@ -120,5 +123,14 @@ def _scan(shard: Shard, wanted: set[Identity], image: ImageConfig) -> list[Posit
     ]
 
 
-def _advice(home: Location) -> str:
-    return f"correct the label file, or retract the label: vaal labels {home} retract SHARD KEY"
+def _near(shard: Shard, key: str, image: ImageConfig) -> str:
+    """The key of the shard that is this one written in another way, or ""."""
+    plain = skeleton(key, image.suffixes)
+    return next((item.key for item in read_shard(shard, image) if skeleton(item.key) == plain and item.key != key), "")
+
+
+def _advice(home: Location, other: str, is_new: bool) -> str:
+    if is_new:
+        return f"did you mean {other!r}?" if other else "give the shard and the key of an image of the pool"
+    did_you = f"did you mean {other!r}? " if other else ""
+    return f"{did_you}correct the label file, or retract the label: vaal labels {home} retract SHARD KEY"

@@ -7,6 +7,7 @@ from engine.errors import ConfigError, InputError
 from engine.pool.identity import Groups
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
+from engine.tables.values import plain
 
 _LINE = "\0line"
 """No column of a user has this name."""
@@ -26,7 +27,7 @@ def import_metadata(home: Location, source: Location, shards: list[str]) -> None
         if shard in found:
             rule = "; a row is for a whole shard, groups of its items are a pattern on the key" if "key" in row else ""
             raise InputError(f"{source}: line {line}: shard {shard!r} has two rows; keep one{rule}")
-        found[shard] = {name: "" if value is None else str(value) for name, value in row.items()}
+        found[shard] = {name: "" if value is None else plain(str(value)) for name, value in row.items()}
     missing = [shard for shard in shards if shard not in found]
     if missing:
         raise InputError(f"{source}: no row for {len(missing)} of {len(shards)} shards, first {missing[0]!r}; add them")

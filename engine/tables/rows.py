@@ -3,20 +3,20 @@
 import csv
 import io
 import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
-from engine.errors import InputError
+from engine.errors import InputError, one_line
 from engine.storage.location import Location
 from engine.tables.values import is_blank
 
 Row = dict[str, Any]
 _LINE = "\0line"
 """The key of a row's line while it is read: no column has this name."""
-INTEGRAL = re.compile(r"[+-]?\d+\.0")
+_MOST_DIGITS = 100
+"""Of a whole number in JSON."""
 
 
 def read_rows(
@@ -31,22 +31,16 @@ def read_rows(
     Raises InputError if the format is unknown, a line is malformed, or a column or its value is missing.
     """
     suffix = source.name.rpartition(".")[2].lower()
-    try:
-        if suffix == "csv":
-            names, rows = _csv_rows(source, source.read_bytes().decode("utf-8-sig"))
-        elif suffix in ("jsonl", "ndjson"):
-            rows = list(_json_rows(source, source.read_bytes().decode("utf-8-sig")))
-            names = list({name: None for row in rows for name in row})
-        elif suffix == "parquet":
-            table = _in_microseconds(source.read_table())
-            names, rows = table.column_names, table.to_pylist()
-            rows = [{**row, _LINE: line} for line, row in enumerate(rows, 1)]
-        else:
-            raise InputError(f"{source}: unknown format .{suffix}; give .csv, .jsonl or .parquet")
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise InputError(f"{source}: not valid {suffix}: {error}") from error
+    if suffix == "csv":
+        names, rows = _csv_rows(source)
+    elif suffix in ("jsonl", "ndjson"):
+        names, rows = _json_rows(source)
+    elif suffix == "parquet":
+        names, rows = _parquet_rows(source)
+    else:
+        raise InputError(f"{source}: unknown format .{suffix}; give .csv, .jsonl or .parquet")
     needed = (*filled, *columns)
-    if missing := [name for name in needed if name not in names] if rows or suffix != "jsonl" else []:
+    if missing := [name for name in needed if name not in names] if rows or suffix not in ("jsonl", "ndjson") else []:
         found = [name for name in names if name != _LINE]
         why = f"no column {missing[0]!r} among {', '.join(map(repr, found)) or 'none'}; {_advice(missing[0], found)}"
         raise InputError(f"{source}: {why}every row needs {', '.join(needed)}")
@@ -59,43 +53,94 @@ def read_rows(
     return rows
 
 
-def _csv_rows(source: Location, text: str) -> tuple[list[str], list[Row]]:
+def _csv_rows(source: Location) -> tuple[list[str], list[Row]]:
     """The names of the columns, and the rows. The line of a row is where it begins."""
-    reader = csv.reader(io.StringIO(text, newline=""))
+    # Strict: without it a quotation mark that is not closed makes one value of all lines after it.
+    reader = csv.reader(io.StringIO(_text(source), newline=""), strict=True)
     names: list[str] = []
     rows: list[Row] = []
-    last_line = 0
-    for cells in reader:
-        line, last_line = last_line + 1, reader.line_num
-        if not cells:
-            continue
-        if not names:
-            names = cells
-            continue
-        if any(cells[len(names) :]):
-            raise InputError(f"{source}: line {line}: {len(cells)} values for {len(names)} columns; quote commas")
-        rows.append({**dict.fromkeys(names), **dict(zip(names, cells, strict=False)), _LINE: line})
-    for name in names:
-        _drop_points(rows, name)
+    line = 1
+    try:
+        for cells in reader:
+            if not names:
+                names = cells
+                _require_once(source, names)
+            elif any(cells[len(names) :]):
+                raise InputError(f"{source}: line {line}: {len(cells)} values for {len(names)} columns; quote commas")
+            elif cells:
+                rows.append({**dict.fromkeys(names), **dict(zip(names, cells, strict=False)), _LINE: line})
+            line = reader.line_num + 1
+    except csv.Error as error:
+        why = f"{source}: line {line}: not valid CSV: {error}"
+        raise InputError(f'{why}; close each quotation mark ("), and double it inside of a value') from error
     return names, rows
 
 
-def _drop_points(rows: list[Row], name: str) -> None:
-    """Undo what a column of integers with gaps becomes where gaps make it one of floats: 3.0 is 3."""
-    values = [row[name] for row in rows if row[name]]
-    if 0 < len(values) < len(rows) and all(map(INTEGRAL.fullmatch, values)):
-        for row in rows:
-            row[name] = (row[name] or "").removesuffix(".0")
-
-
-def _json_rows(source: Location, text: str) -> Iterator[Row]:
+def _json_rows(source: Location) -> tuple[list[str], list[Row]]:
+    rows: list[Row] = []
     # Not splitlines: it also splits inside of texts.
-    for line, content in enumerate(text.split("\n"), 1):
+    for line, content in enumerate(_text(source).split("\n"), 1):
         if content.strip():
-            row = json.loads(content)
+            where = f"{source}: line {line}"
+            try:
+                row = json.loads(content, object_pairs_hook=_object, parse_int=_whole)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where}: not valid JSON: {one_line(error)}; correct the line") from error
             if not isinstance(row, dict):
-                raise InputError(f"{source}: line {line}: not an object with the names of columns: {content[:60]}")
-            yield {**row, _LINE: line}
+                raise InputError(f"{where}: not an object with the names of columns: {content[:60]}")
+            rows.append({**row, _LINE: line})
+    return list({name: None for row in rows for name in row}), rows
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    """A JSON object. Raises ValueError if it says a thing twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def _whole(digits: str) -> int:
+    """A whole number of JSON. Raises ValueError for one that nobody counts with."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
+
+
+def _parquet_rows(source: Location) -> tuple[list[str], list[Row]]:
+    table = _in_microseconds(source.read_table())
+    try:
+        rows = table.to_pylist()
+    except (ValueError, OverflowError):
+        # Python has no years after 9999, and no text that is not UTF-8.
+        rows = [_parquet_row(source, table, line) for line in range(1, len(table) + 1)]
+    return table.column_names, [{**row, _LINE: line} for line, row in enumerate(rows, 1)]
+
+
+def _parquet_row(source: Location, table: pa.Table, line: int) -> Row:
+    row: Row = {}
+    for name in table.column_names:
+        try:
+            row[name] = table[name][line - 1].as_py()
+        except (ValueError, OverflowError) as error:
+            raise InputError(
+                f"{source}: line {line}: {name!r} cannot be read: {one_line(error)}; correct it"
+            ) from error
+    return row
+
+
+def _require_once(source: Location, names: list[str]) -> None:
+    """Raises InputError for two columns of one name. Columns without a name may be many."""
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise InputError(f"{source}: two columns {twice[0]!r}; keep one")
+
+
+def _text(source: Location) -> str:
+    try:
+        return source.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not valid UTF-8: {error}; save it in UTF-8") from error
 
 
 def _in_microseconds(table: pa.Table) -> pa.Table:

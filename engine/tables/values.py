@@ -13,6 +13,9 @@ from engine.errors import InputError
 
 MILLISECONDS_FROM = 1e11
 """Epochs from here on are in milliseconds; as seconds they would be after the year 5000."""
+_INTEGRAL = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
+_MOST_SHOWN = 60
+"""Characters of a wrong value in an error."""
 
 
 def is_blank(value: Any) -> bool:
@@ -21,13 +24,17 @@ def is_blank(value: Any) -> bool:
 
 
 def text_of(value: Any, where: str) -> str:
-    """A cell as text: "true" or "false", an integral number without a point, text without space around it.
+    """A cell as the name of something: "true" or "false", an integral number without a point, text without space
+    around it. Text is kept as it is: `plain` is the reading of labels.
 
-    Blank is "". Raises InputError, with `where` in front, for what is not one value.
+    Blank is "". Raises InputError, with `where` in front, for what is not one value, or not Unicode text.
     """
     if is_blank(value):
         return ""
     if isinstance(value, str):
+        # Half of a pair of surrogates, or a byte of an argument that is not UTF-8.
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(f"{where} is {value[:_MOST_SHOWN]!r}, which is not Unicode text; write it in UTF-8")
         return value.strip()
     if isinstance(value, bool):
         return str(value).lower()
@@ -38,6 +45,26 @@ def text_of(value: Any, where: str) -> str:
     if isinstance(value, (list, tuple, dict)):
         raise InputError(f"{where} is several values, {value!r}; give one until several labels are supported")
     raise InputError(f"{where} is {value!r}, which is not text, a number, true or false; write it as text")
+
+
+def plain(text: str) -> str:
+    """What text says, where a format without types wrote it: 3.0 is 3, True is true, NaN is blank."""
+    text = text.strip()
+    if (lower := text.lower()) in ("true", "false"):
+        return lower
+    if lower == "nan":
+        return ""
+    found = _INTEGRAL.fullmatch(text)
+    return text if not found else "0" if found[1] == "-0" else found[1]
+
+
+def label_of(value: Any, where: str) -> str:
+    """A cell as a label: `plain`, on one line. Blank is "". Raises InputError as `text_of`."""
+    label = plain(text_of(value, where))
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in label):
+        why = f"{where} is {label[:_MOST_SHOWN]!r}, with a line break or another control character"
+        raise InputError(f"{why}; take it out, or close the quotation mark before it")
+    return label
 
 
 def moment_of(value: Any, where: str) -> datetime:

@@ -1,5 +1,7 @@
 """`vaal labels` and `vaal ingest` beside another run, and refused."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ from typer.testing import CliRunner
 
 from engine.campaign import heartbeat
 from engine.campaign.labels import labelled_values, labels_fingerprints
+from engine.simulation.demo_pools import DemoPool
 from jobs.cli import app
-from tests.conftest import MakeCampaign
+from tests.conftest import MakeCampaign, pretend_trained
 
 
 @pytest.mark.parametrize("words", [("set", "owl"), ("retract",)])
@@ -39,3 +42,48 @@ def test_what_a_refused_ingest_sets_is_not_kept(make_campaign: MakeCampaign, tmp
     assert found.exit_code == 4
     assert "'nobody' was never handed out" in found.stderr
     assert not (home / "rounds/000/overrides.json").exists()
+
+
+def test_a_wrong_item_is_refused_with_the_one_that_is_meant(make_campaign: MakeCampaign) -> None:
+    home = str(make_campaign().home)
+    for arguments, message in (
+        (("digits-00000.tar", "1.png", "owl"), "no item '1.png' .* in shard 'digits-00000.tar'; did you mean '0*1'"),
+        (("digits-0.tar", "000001", "owl"), "shard 'digits-0.tar' is not in the pool; did you mean 'digits-00000.tar'"),
+        (("digits-00000.tar", "nobody", "owl"), "no item 'nobody' .*; give the shard and the key of an image"),
+        (("nowhere.tar", "000001", "owl"), "'nowhere.tar' is not in the pool; give the shard and the key of an image"),
+        (("digits-00000.tar", "000001", "o\nwl"), r"label is 'o\\nwl', with a line break"),
+        # Bytes that are not UTF-8, as Python hands them over.
+        (("digits-00000.tar", "000001", "\udcff"), r"label is '\\udcff', which is not Unicode text"),
+        (("digits-00000.tar", "\udcff", "owl"), r"'\\udcff', which is not Unicode text"),
+        (("\udcff", "owl"), r"'\\udcff', which is not Unicode text"),
+    ):
+        found = CliRunner().invoke(app, ["labels", home, "set", *arguments])
+        (line,) = (line for line in found.stderr.splitlines() if line.startswith("error:"))
+        assert found.exit_code == 4
+        assert re.search(message, line)
+        assert "label file" not in line
+
+
+def test_a_label_after_training_says_when_it_counts(make_campaign: MakeCampaign, pool: DemoPool) -> None:
+    campaign = make_campaign()
+    items = sorted(set(pool.oracle) - set(labelled_values(campaign.home)))
+    words = "these labels came after round 000 was trained; they count from the next training on"
+    for item, is_late in zip(items, (False, True), strict=False):
+        found = CliRunner().invoke(app, ["labels", str(campaign.home), "set", *item, "3.0", "--json"])
+        assert (words in found.stderr) == is_late
+        assert json.loads(found.stdout)["label"] == "3"
+        pretend_trained(campaign)
+
+
+@pytest.mark.parametrize("suffix", ["", ".parquet"])
+def test_a_retraction_is_undone_by_the_name_of_its_file(make_campaign: MakeCampaign, suffix: str) -> None:
+    home = make_campaign().home
+    before = labelled_values(home)
+    item = min(before)
+    assert CliRunner().invoke(app, ["labels", str(home), "retract", *item]).exit_code == 0
+    (name,) = (name.removeprefix("labels/") for name in labels_fingerprints(home) if "-retract-" in name)
+    arguments = ["labels", str(home), "undo", name.removesuffix(".parquet") + suffix]
+    assert item not in labelled_values(home)
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert labelled_values(home) == before
+    assert "whose rows count" in CliRunner().invoke(app, arguments).stderr

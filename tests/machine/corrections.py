@@ -13,11 +13,14 @@ KINDS = [
 CLASSES = [f"class {number}" for number in range(4)]
 
 
+Rows = dict[Item, tuple[str, str] | None]
+
+
 class Deed(NamedTuple):
     """A command on labels, and the rows that it gives where they are not there yet; None: an undo."""
 
     arguments: tuple[str, ...]
-    rows: dict[Item, tuple[str, str] | None] | None
+    rows: Rows | None
 
 
 def deed_of(truth: Truth, kind: str, seed: int) -> Deed | None:
@@ -38,11 +41,20 @@ def done(truth: Truth, deed: Deed) -> None:
         truth.changes.remove(undone[0])
         return
     # An ingest says nothing of the image of a label that is known.
-    size = 1 if deed.arguments[0] == "ingest" else 2
+    is_ingest = deed.arguments[0] == "ingest"
+    size = 1 if is_ingest else 2
     labels = truth.labels
     rows = {item: row for item, row in deed.rows.items() if (row or ())[:size] != labels.get(item, ())[:size]}
+    if is_ingest:
+        rows = _not_known(truth, rows, replace="--replace" in deed.arguments)
     if rows:
-        truth.changes.append(Change(max(new, default=""), rows))
+        change = Change(max(new, default=""), rows)
+        truth.changes.append(change)
+        truth.ever.append(change)
+
+
+def _not_known(truth: Truth, rows: Rows, *, replace: bool) -> Rows:
+    return {item: row for item, row in rows.items() if row and not truth.is_known(item, row[0], replace=replace)}
 
 
 def new_files(truth: Truth) -> set[str]:
@@ -59,7 +71,7 @@ def _undoable(truth: Truth, is_any: bool) -> list[Change]:
 def wrong_deeds(truth: Truth) -> list[tuple[str, ...]]:
     """Commands on labels that are refused, and change nothing."""
     home, (shard, key) = str(truth.home), truth.pool.items()[0]
-    answers = [(item_id, "class 1") for item_id in _sent(truth)][:1]
+    answers = [(item_id, "never given") for item_id in _sent(truth)][:1]
     nobody = next((item for item in truth.pool.items() if item not in truth.labels), (shard, "nobody"))
     return [
         ("labels", home, "set", "no.tar", key, "class 1"),
@@ -130,9 +142,10 @@ def _ingest(truth: Truth, what: str, seed: int) -> Deed | None:
     if what == "replace":
         wrong = sorted(answers)[seed % len(answers)]
         answers[wrong] = CLASSES[seed % 4]
-    rows = {truth.item_of(item_id): (label, sent[item_id]) for item_id, label in answers.items()}
+    rows: Rows = {truth.item_of(item_id): (label, sent[item_id]) for item_id, label in answers.items()}
     labels = truth.labels
-    differing = {item: row for item, row in rows.items() if labels.get(item, ("",))[0] != row[0]}
+    differing = {item: row for item, row in rows.items() if labels.get(item, ("",))[0] != (row or ("",))[0]}
+    differing = _not_known(truth, differing, replace=False)
     words = ["--replace"] if differing.keys() & labels.keys() else []
     if what == "with classes":
         words += ["--set", f"labels.classes={CLASSES}".replace("'", '"')]

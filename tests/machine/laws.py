@@ -32,13 +32,15 @@ class Change(NamedTuple):
 class Truth:
     """What happened so far, as the customer knows it. Images are named by the hash of their files.
 
-    `changes`: of labels, oldest first, without those that were undone. `files`: all of labels/ that are known.
+    `changes`: of labels, oldest first, without those that were undone; `ever`: with them. `files`: all of labels/ that
+    are known.
     `batches`: for every batch that was sent, in order, the item_id of each image. `after`: the disturbances so far.
     """
 
     home: Path
     pool: TinyPool
     changes: list[Change] = field(default_factory=list)
+    ever: list[Change] = field(default_factory=list)
     files: set[str] = field(default_factory=lambda: {"initial.parquet"})
     batches: list[dict[str, str]] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
@@ -49,8 +51,16 @@ class Truth:
         return {item: row for item, (row, _) in self._last().items() if row}
 
     def counting(self, change: Change) -> set[Item]:
-        """The items whose label is of this change."""
-        return {item for item, (row, file) in self._last().items() if row and file == change.file}
+        """The items whose label or retraction is of this change."""
+        return {item for item, (_, file) in self._last().items() if file == change.file}
+
+    def is_known(self, item: Item, label: str, *, replace: bool) -> bool:
+        """Whether a vendor's answer changes nothing: a person decided since an ingest said it, or an ingest said it
+        that is not undone."""
+        said = [n for n, c in enumerate(self.ever) if "-ingest-" in c.file and (c.rows.get(item) or ("",))[0] == label]
+        last = [n for n, c in enumerate(self.ever) if item in c.rows and c in self.changes][-1:]
+        is_decided = bool(said and last and last > said[-1:] and "-ingest-" not in self.ever[last[0]].file)
+        return is_decided or (not replace and any(self.ever[n] in self.changes for n in said))
 
     def _last(self) -> dict[Item, tuple[tuple[str, str] | None, str]]:
         return {item: (row, change.file) for change in self.changes for item, row in change.rows.items()}

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.campaign.labels import labelled_items, read_labels
+from engine.campaign.corrections import set_label
+from engine.campaign.labels import labelled_items, labelled_values, read_labels, read_snapshot
 from engine.campaign.positions import positions_of
 from engine.errors import InputError
 from engine.pool.manifest import read_shards
@@ -52,7 +53,7 @@ def test_wrong_labels_are_refused_by_line_and_name(
 
 @pytest.mark.parametrize(("name", "text"), [("l.txt", ""), ("l.jsonl", "{"), ("l.parquet", "x")])
 def test_an_unreadable_label_file_is_refused(make_campaign: MakeCampaign, tmp_path: Path, name: str, text: str) -> None:
-    with pytest.raises(InputError, match=f"{name}: (unknown format|not valid|not a readable)"):
+    with pytest.raises(InputError, match=f"{name}: (unknown format|line 1: not valid|not a readable)"):
         make_campaign(labels=write(tmp_path, name, text))
 
 
@@ -71,6 +72,32 @@ def test_the_three_formats_say_the_same(make_campaign: MakeCampaign, tmp_path: P
     ]
     assert tables[0] == tables[1] == tables[2]
     assert tables[0].num_rows == len(rows)
+
+
+def test_every_format_gives_the_same_classes_whatever_reads_them(
+    make_campaign: MakeCampaign, tmp_path: Path, pool: DemoPool
+) -> None:
+    items = sorted(pool.oracle)[:4]
+    cells = [3.0, True, False, 0]
+    classes = {"3", "true", "false", "0"}
+    rows = [{"shard": s, "key": k, "label": cell} for (s, k), cell in zip(items, cells, strict=True)]
+    as_csv = HEADER + "".join(f"{r['shard']},{r['key']},{r['label']}\n" for r in rows)
+    as_text = [{**row, "label": str(row["label"])} for row in rows]
+    write(tmp_path, "a.csv", as_csv)
+    for name, said in (("b.jsonl", rows), ("c.jsonl", as_text)):
+        write(tmp_path, name, "".join(json.dumps(row) + "\n" for row in said))
+    pq.write_table(pa.Table.from_pylist(as_text), tmp_path / "d.parquet")
+    for name in ("a.csv", "b.jsonl", "c.jsonl", "d.parquet"):
+        campaign = make_campaign(
+            'labels.classes=["3.0", "True", "false", "0"]', name=f"of-{name}", labels=tmp_path / name
+        )
+        assert set(labelled_values(campaign.home).values()) == classes
+        assert {set_label(campaign, items[0], word, print) for word in ("3.0", "3", " 3 ")} == {"3"}
+        assert set_label(campaign, items[1], "TRUE", print) == "true"
+        assert read_labels(campaign.home).num_rows == 4
+        with pytest.raises(InputError, match="the label is empty"):
+            set_label(campaign, items[0], "NaN", print)
+        assert len(read_snapshot(campaign.home).files) == 1
 
 
 def test_positions_lead_to_the_labelled_images(make_campaign: MakeCampaign) -> None:

@@ -33,12 +33,12 @@ def test_ingesting_twice_or_in_parts_changes_nothing(handed_out: tuple[Campaign,
     first = Location.of(str(write(tmp_path, "1.csv", "item_id,label,annotator\ncc,7,ann\naa,,\naa,8,bob\n")))
     second = Location.of(str(write(tmp_path, "2.jsonl", '{"item_id":"bb","label":9}\n{"item_id":"aa","label":"8"}\n')))
     assert current_round(campaign.home) == 0
-    assert ingest(campaign, first, "generic", picked) == (2, 0, 1, 0, ["7", "8"], 1, 0)
+    assert ingest(campaign, first, "generic", picked) == (2, 0, 1, 0, ["7", "8"], 1, 0, 0)
     assert current_round(campaign.home) == 1
     after = read_labels(campaign.home)
-    assert ingest(campaign, first, "generic", picked) == (0, 2, 1, 0, [], 1, 0)
+    assert ingest(campaign, first, "generic", picked) == (0, 2, 1, 0, [], 1, 0, 0)
     assert read_labels(campaign.home) == after
-    assert ingest(campaign, second, "generic", picked) == (1, 1, 0, 0, ["9"], 0, 0)
+    assert ingest(campaign, second, "generic", picked) == (1, 1, 0, 0, ["9"], 0, 0, 0)
     rows = [row for row in read_labels(campaign.home).to_pylist() if row["round"] == 0]
     assert {(row["key"], row["label"], row["annotator"]) for row in rows} == {
         ("k1", "8", "bob"), ("k2", "9", None), ("k3", "7", "ann"),
@@ -76,7 +76,7 @@ def test_zero_and_false_are_labels_and_a_column_with_gaps_is_one_of_integers(
     assert ingest(campaign, Location(str(tmp_path / "1.parquet")), "generic", picked)[:3] == (2, 0, 1)
     text = '{"item_id": "bb", "label": false, "annotator": 0}\n\n{"item_id": "aa", "label": 0}\n{"item_id": "cc"}\n'
     found = ingest(campaign, Location(str(write(tmp_path, "2.jsonl", text))), "generic", picked)
-    assert found == (1, 1, 1, 0, ["false"], 0, 0)
+    assert found == (1, 1, 1, 0, ["false"], 0, 0, 0)
     rows = {row["key"]: row for row in read_labels(campaign.home).to_pylist() if row["round"] == 0}
     assert [rows[key]["label"] for key in ("k1", "k2", "k3")] == ["0", "false", "3"]
     assert rows["k2"]["annotator"] == "0"

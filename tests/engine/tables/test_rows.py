@@ -1,5 +1,6 @@
 """A cell says the same in every format, and an error names its line."""
 
+import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from engine.errors import InputError
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
-from engine.tables.values import is_blank, moment_of, text_of
+from engine.tables.values import is_blank, label_of, moment_of, text_of
+
+FORMATS = ("csv", "jsonl", "parquet")
 
 
 @pytest.mark.parametrize(
@@ -60,17 +63,63 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
     assert lines == [[2, 4, 6], [1, 3, 4]]
 
 
-def test_a_column_of_integers_with_gaps_in_csv(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,b,c,d\n1,3.0,3.0,3.0\n2,,,1.0\n3,0.0,1.5,2.0\n")
-    rows = read_rows(Location(str(tmp_path / "t.csv")), ("a",))
-    assert [[row[name] for row in rows] for name in "bcd"] == [
-        ["3", "", "0"],
-        ["3.0", "", "1.5"],
-        ["3.0", "1.0", "2.0"],
-    ]
+@pytest.mark.parametrize(
+    ("cells", "label"),
+    [
+        ((3, 3.0, "3", "3.0", "3.00", " 3.0 "), "3"),
+        ((0, 0.0, -0.0, "0.0", "-0.0"), "0"),
+        ((True, "true", "True", "TRUE"), "true"),
+        ((False, "false", "False"), "false"),
+        ((None, "", " ", float("nan"), "nan", "NaN", "NAN"), ""),
+        ((" cat ", "cat"), "cat"),
+        # These are not how a program writes a whole number.
+        (("007",), "007"), (("007.0",), "007.0"), (("1e3",), "1e3"), (("3.10",), "3.10"), (("null",), "null"),
+    ],
+)  # fmt: skip
+def test_a_label_is_one_class_however_it_is_written(tmp_path: Path, cells: tuple[Any, ...], label: str) -> None:
+    assert [label_of(cell, "here") for cell in cells] == [label] * len(cells)
+    for number, cell in enumerate(cells):
+        # As CSV a cell is what print says; every cell is in a column with gaps, and in one without.
+        (tmp_path / "t.csv").write_text(f"a,label,other\n1,{'' if cell is None else cell},\n2,,\n")
+        (tmp_path / "t.jsonl").write_text(json.dumps({"a": 1, "label": cell}) + "\n")
+        pq.write_table(pa.table({"a": [1], "label": [cell]}), tmp_path / "t.parquet")
+        rows = [read_rows(Location(str(tmp_path / f"t.{name}")), ("a",), ("label",))[0] for name in FORMATS]
+        assert [label_of(row["label"], "here") for row in rows] == [label] * 3, number
 
 
-def test_too_many_values_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,b\n1,x,y\n")
-    with pytest.raises(InputError, match="line 2: 3 values for 2 columns"):
-        read_rows(Location(str(tmp_path / "t.csv")), ("a",))
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('a,b\n1,x\n2,"y\n3,z\n', "t.csv: line 3: not valid CSV: .*close each quotation mark"),
+        ('a,b\n1,"x"y\n', "t.csv: line 2: not valid CSV: "),
+        ("a,b,b\n1,2,3\n", "t.csv: two columns 'b'; keep one"),
+        ("a,b\n1,x,y\n", "t.csv: line 2: 3 values for 2 columns"),
+        (b"a\n\xff\n", "t.csv: not valid UTF-8"),
+        ('{"a": 1}\n{"a": 1, "b": 2, "a": 3}\n', "t.jsonl: line 2: not valid JSON: 'a' is there twice"),
+        ('{"a": 1}\n' + '{"a": ' * 100_000, "t.jsonl: line 2: not valid JSON: .*recursion"),
+        ('{"a": ' + "1" * 5000 + "}\n", "t.jsonl: line 1: not valid JSON: a number of 5,000 digits; correct the line"),
+        ("{", "t.jsonl: line 1: not valid JSON: "),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    file = tmp_path / ("t.jsonl" if "jsonl" in message else "t.csv")
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(InputError, match=message):
+        read_rows(Location(str(file)), ("a",))
+
+
+def test_a_cell_of_parquet_that_python_does_not_know_is_named(tmp_path: Path) -> None:
+    times = pa.array([0, 2**60], pa.timestamp("us"))
+    pq.write_table(pa.table({"a": ["x", "y"], "labelled_at": times}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"t.parquet: line 2: 'labelled_at' cannot be read"):
+        read_rows(Location(str(tmp_path / "t.parquet")), ("a",))
+    twice = pa.table([["x"], ["y"]], names=["a", "a"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"t.parquet: not a readable Parquet file: Multiple matches"):
+        read_rows(Location(str(tmp_path / "t.parquet")), ("a",))
+
+
+@pytest.mark.parametrize("label", ["cat\nid2,dog", "a\tb", "a\x00b", "a\u2028b", "\ud800", "cat\udcff"])
+def test_a_label_is_unicode_text_on_one_line(label: str) -> None:
+    with pytest.raises(InputError, match=r"here is .*(take it out, or close the quotation mark|write it in UTF-8)"):
+        label_of(label, "here")

@@ -1,0 +1,161 @@
+"""A vendor's file that comes again changes nothing, whatever became of its labels since."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from engine.campaign import corrections
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import labelled_values, labels_fingerprints, read_labels
+from engine.errors import InputError
+from engine.handoff.answers import Ingested, Rules, ingest
+from engine.simulation.demo_pools import DemoPool
+from engine.storage.location import Location
+from tests.conftest import MakeCampaign
+
+
+class Sent:
+    """A campaign whose images aa, bb and cc were handed out, and what its vendor and its owner do."""
+
+    def __init__(self, campaign: Campaign, pool: DemoPool) -> None:
+        self.campaign = campaign
+        self.items = dict(
+            zip(("aa", "bb", "cc"), sorted(set(pool.oracle) - set(labelled_values(campaign.home))), strict=False)
+        )
+        shards, keys = zip(*self.items.values(), strict=True)
+        columns = {"item_id": list(self.items), "shard": shards, "key": keys}
+        positions = {"offset": [1, 2, 3], "size_bytes": [1, 1, 1], "content_hash": ["f"] * 3, "round": [0, 0, 0]}
+        self.picked = pa.table({**columns, **positions})
+        self.log: list[str] = []
+
+    def ingest(self, answers: str, *, replace: bool = False, classes: tuple[str, ...] = ()) -> Ingested:
+        """`answers`: "aa=cat bb=dog"."""
+        file = Path(self.campaign.home.path).parent / "answers.csv"
+        file.write_text("item_id,label\n" + "".join(word.replace("=", ",") + "\n" for word in answers.split()))
+        rules = Rules(list(classes), replace)
+        return ingest(self.campaign, Location(str(file)), "generic", self.picked, rules, self.log.append)
+
+    def set(self, item_id: str, label: str) -> None:
+        corrections.set_label(self.campaign, self.items[item_id], label, print)
+
+    def retract(self, item_id: str) -> None:
+        corrections.retract(self.campaign, self.items[item_id])
+
+    @property
+    def labels(self) -> str:
+        """What is labelled, as "aa=cat bb=dog"."""
+        values = labelled_values(self.campaign.home)
+        return " ".join(f"{name}={values[item]}" for name, item in self.items.items() if item in values)
+
+    def changes_nothing(self, answers: str, *, replace: bool = False) -> Ingested:
+        before = labels_fingerprints(self.campaign.home)
+        found = self.ingest(answers, replace=replace)
+        assert labels_fingerprints(self.campaign.home) == before
+        return found
+
+
+@pytest.fixture
+def sent(make_campaign: MakeCampaign, pool: DemoPool) -> Sent:
+    return Sent(make_campaign(), pool)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_corrected_and_retracted_labels_stay_when_the_file_comes_again(sent: Sent, replace: bool) -> None:
+    sent.ingest("aa=wrong bb=wrong")
+    sent.set("aa", "right")
+    sent.retract("bb")
+    found = sent.changes_nothing("aa=wrong bb=wrong", replace=replace)
+    assert (found.new, found.replaced, found.repeated, found.corrected) == (0, 0, 2, 2)
+    # The vendor's file grew.
+    found = sent.ingest("aa=wrong bb=wrong cc=cat", replace=replace)
+    assert (found.new, found.repeated, found.corrected) == (1, 2, 2)
+    assert sent.labels == "aa=right cc=cat"
+    assert sent.changes_nothing("aa=right", replace=replace)[:4] == (0, 1, 0, 0)
+    assert not [line for line in sent.log if "overrides" in line]
+
+
+def test_an_answer_that_was_replaced_is_known_and_replaces_again_only_when_asked(sent: Sent) -> None:
+    sent.ingest("aa=one bb=one")
+    sent.ingest("aa=two", replace=True)
+    assert sent.changes_nothing("aa=one bb=one").corrected == 1
+    assert sent.labels == "aa=two bb=one"
+    assert sent.ingest("aa=one bb=one", replace=True)[:4] == (0, 1, 0, 1)
+    assert sent.labels == "aa=one bb=one"
+
+
+def test_what_replace_overrides_is_said_in_one_line(sent: Sent) -> None:
+    sent.ingest("aa=wrong bb=wrong cc=wrong")
+    sent.set("aa", "right")
+    sent.retract("bb")
+    with pytest.raises(InputError, match=r"'other' here but 'right' before; .* --replace"):
+        sent.ingest("aa=other")
+    assert sent.ingest("aa=other bb=other cc=other", replace=True)[:4] == (1, 0, 0, 2)
+    (line,) = (line for line in sent.log if "overrides" in line)
+    (a, b), (c, d) = sent.items["aa"], sent.items["bb"]
+    assert line == f"overrides 2 corrections: {a}/{b} was right and is other, {c}/{d} was retracted and is other"
+
+
+def test_the_first_answer_for_an_image_overrides_a_label_but_no_retraction(sent: Sent) -> None:
+    """An image whose first label was retracted is picked as any other; one that is out can be labelled by hand."""
+    for item_id in ("aa", "bb"):
+        sent.set(item_id, "own")
+    sent.retract("aa")
+    assert sent.ingest("aa=cat bb=cat", replace=True)[:4] == (1, 0, 0, 1)
+    shard, key = sent.items["bb"]
+    assert f"overrides 1 correction: {shard}/{key} was own and is cat" in sent.log
+
+
+def test_after_an_undo_the_file_gives_its_labels_again_but_no_decision_is_overridden(sent: Sent) -> None:
+    sent.ingest("aa=cat bb=cat cc=cat")
+    sent.set("aa", "dog")
+    sent.retract("bb")
+    corrections.undo(sent.campaign)
+    assert sent.labels == "aa=dog"
+    found = sent.ingest("aa=cat bb=cat cc=cat")
+    assert (found.new, found.corrected, sent.labels) == (1, 2, "aa=dog cc=cat")
+    # A correction that is taken back is none.
+    names = [name.removeprefix("labels/") for name in labels_fingerprints(sent.campaign.home)]
+    for kind in ("-set-", "-retract-"):
+        corrections.undo(sent.campaign, next(name for name in names if kind in name))
+    assert sent.labels == "cc=cat"
+    assert sent.ingest("aa=cat bb=cat cc=cat").new == 2
+    assert sent.labels == "aa=cat bb=cat cc=cat"
+
+
+def test_a_file_that_contradicts_itself_is_refused_whatever_is_known(sent: Sent) -> None:
+    sent.ingest("aa=one")
+    for replace in (False, True):
+        with pytest.raises(
+            InputError, match=r"line 3: item_id 'aa' is 'two' here but 'one' before; keep the right one$"
+        ):
+            sent.ingest("aa=one aa=two", replace=replace)
+
+
+def test_a_known_class_is_not_asked_for_again(sent: Sent) -> None:
+    sent.ingest("aa=dgo bb=dog")
+    sent.set("aa", "dog")
+    before = read_labels(sent.campaign.home)
+    assert sent.ingest("aa=dgo bb=dog", classes=("dog",)).repeated == 2
+    with pytest.raises(InputError, match=r"'dgo' is not one of labels.classes"):
+        sent.ingest("cc=dgo", classes=("dog",))
+    assert read_labels(sent.campaign.home) == before
+
+
+def test_ingest_replace_and_two_undos_lead_back(sent: Sent) -> None:
+    sent.ingest("aa=one bb=one")
+    sent.ingest("aa=two", replace=True)
+    corrections.undo(sent.campaign)
+    assert sent.labels == "aa=one bb=one"
+    corrections.undo(sent.campaign)
+    assert sent.labels == ""
+
+
+def test_a_label_from_before_an_undone_ingest_is_no_decision_on_it(sent: Sent) -> None:
+    sent.set("aa", "own")
+    for _ in range(2):
+        assert sent.ingest("aa=cat", replace=True).replaced == 1
+        corrections.undo(sent.campaign)
+        assert sent.labels == "aa=own"
+    with pytest.raises(InputError, match="'cat' here but 'own' before"):
+        sent.ingest("aa=cat")
