@@ -1,0 +1,98 @@
+"""A picture is sent once: an image is its bytes, whatever key and shard they have by now."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.machine.product import Done, Product, logit_of
+from tests.machine.tiny_pool import TinyPool
+
+PAPER = ("select.control_fraction=0", "select.diversity=none")
+
+
+class Customer:
+    """A campaign on the tiny pool, and the commands of the one who works with it."""
+
+    def __init__(self, folder: Path, product: Product) -> None:
+        self.folder, self.pool, self.product, self.home = folder, TinyPool(folder / "pool"), product, folder / "c"
+
+    def vaal(self, command: str, *arguments: str, status: int = 0) -> Done:
+        done = self.product.run(command, str(self.home), *arguments)
+        assert done.status == status, done
+        return done
+
+    def init(self, *settings: str, status: int = 0) -> Done:
+        labels = self.folder / "labels.csv"
+        rows = [f"{shard},{key},a" for shard, key in self.pool.items() if key in ("00", "05")]
+        labels.write_text("\n".join(["shard,key,label", *rows]))
+        options = [word for text in ("image.size=8", "select.budget=4", *settings) for word in ("--set", text)]
+        shards = str(self.folder / "pool/*.tar")
+        return self.vaal("init", "--pool", shards, "--labels", str(labels), *options, status=status)
+
+    def sent(self, number: int | str = "*") -> list[dict[str, Any]]:
+        files = sorted(self.home.glob(f"rounds/{number}/handed_out/*/images.parquet"))
+        return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+    def answer(self, rows: list[dict[str, Any]]) -> None:
+        file = self.folder / "answers.csv"
+        file.write_text("\n".join(["item_id,label", *(f"{row['item_id']},b" for row in rows)]))
+        self.vaal("ingest", str(file))
+
+    def rename(self, shard: str, key: str, to: str) -> None:
+        files = self.pool.files[shard]
+        self.pool.files[shard] = {(to if name == key else name): data for name, data in files.items()}
+        self.pool.write(shard)
+
+    def sent_twice(self) -> list[str]:
+        return [content for content, count in Counter(row["content_hash"] for row in self.sent()).items() if count > 1]
+
+
+@pytest.fixture
+def customer(tmp_path: Path) -> Iterator[Customer]:
+    product = Product()
+    with product.in_place():
+        yield Customer(tmp_path, product)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("mode", ["exact", "off"])
+def test_an_image_that_is_out_and_renamed_is_not_sent_again(customer: Customer, mode: str) -> None:
+    customer.init(*PAPER, f"select.duplicates={mode}")
+    customer.vaal("round")
+    first, *rest = customer.sent()
+    customer.rename(first["shard"], first["key"], "zz")
+    customer.answer(rest)
+    customer.vaal("round")
+    assert len(customer.sent()) == 8
+    assert not customer.sent_twice()
+    fate = customer.vaal("select", "--explain", first["shard"], "zz").out
+    assert f"the same bytes as {first['shard']} {first['key']}" in fate
+
+
+def test_a_copy_of_what_is_out_is_not_sent_when_the_first_is_cut_off(customer: Customer) -> None:
+    lowest = min(customer.pool.items(), key=lambda item: logit_of(customer.pool.content(item)))
+    copied_to = "1.tar" if lowest[0] == "0.tar" else "0.tar"
+    customer.pool.files[copied_to]["07"] = customer.pool.files[lowest[0]][lowest[1]]
+    customer.pool.write(copied_to)
+    customer.init(*PAPER)
+    customer.vaal("round")
+    first, *rest = customer.sent()
+    customer.pool.cut(first["shard"], 0.0)
+    customer.answer(rest)
+    customer.vaal("round", "--set", "score.max_bad_fraction=1")
+    assert len(customer.sent()) == 8
+    assert not customer.sent_twice()
+
+
+def test_a_labelled_image_that_is_renamed_is_not_sent(customer: Customer) -> None:
+    customer.init("select.control_fraction=0.5")
+    shard, key = min(customer.pool.items(), key=lambda item: logit_of(customer.pool.content(item)))
+    customer.vaal("labels", "set", shard, key, "b")
+    content = customer.pool.content((shard, key))
+    customer.rename(shard, key, "zz")
+    customer.vaal("round", "--set", "select.budget=20")
+    assert content not in {row["content_hash"] for row in customer.sent()}
