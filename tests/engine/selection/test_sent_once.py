@@ -96,3 +96,26 @@ def test_a_labelled_image_that_is_renamed_is_not_sent(customer: Customer) -> Non
     customer.rename(shard, key, "zz")
     customer.vaal("round", "--set", "select.budget=20")
     assert content not in {row["content_hash"] for row in customer.sent()}
+
+
+@pytest.mark.heavy
+def test_a_pick_that_was_left_out_of_its_batch_is_picked_again_once_it_is_back(customer: Customer) -> None:
+    customer.init(*PAPER)
+    for command in ("train", "score", "select"):
+        customer.vaal(command)
+    first = pq.read_table(customer.home / "rounds/000/selection/selection.parquet").to_pylist()[0]
+    shard, key = first["shard"], first["key"]
+    whole = customer.pool.files[shard][key]
+    customer.pool.replace(shard, key, is_later=True)
+    assert "1 of 4 picks are left out of the batch" in customer.vaal("export").err
+    customer.pool.files[shard][key] = whole
+    customer.pool.write(shard)
+    customer.vaal("round")
+    assert len(customer.sent()) == 3
+    for name in ((shard, key), (first["item_id"], "")):
+        assert "left out of the batch" in customer.vaal("select", "--explain", *name).out
+    customer.answer(customer.sent())
+    customer.vaal("round")
+    assert (shard, key) in {(row["shard"], row["key"]) for row in customer.sent("001")}
+    assert len(customer.sent("001")) == 4
+    assert not customer.sent_twice()
