@@ -143,6 +143,13 @@ def _common_folder(locations: list[Location]) -> str:
     return schemes.pop() + folder
 
 
+def at_root(shards: list[Shard], root: str) -> list[Shard]:
+    """The shards below the root of the pool, which may have moved: one that was elsewhere has its bytes looked at."""
+    folder = Location.of(root).url.rstrip("/") if root else ""
+    here = ((shard, f"{folder}/{shard.shard}") for shard in shards)
+    return [s if not root or s.url == url else s._replace(url=url, mtime_ns=0) for s, url in here]
+
+
 def look_up(shards: list[Shard]) -> list[Shard | None]:
     """The same shards as they are in storage now, in the order given; None for one that is gone.
 
