@@ -216,7 +216,8 @@ def check_budget(campaign: Campaign) -> None:
     taken = labelled_items(campaign.home) | set(identities(out))
     num_left = sum(count or 0 for count in counts) - len(taken)
     if all(counts) and budget > num_left:
+        fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"
         raise ConfigError(
-            f"select.budget={budget} is more than the {num_left} items of the pool that are neither labelled nor out "
-            f"at a vendor; lower it: --set select.budget={max(1, num_left)}"
+            f"select.budget={budget} is more than the {max(0, num_left)} items of the pool that are neither labelled "
+            f"nor out at a vendor; {fix}"
         )

@@ -119,3 +119,34 @@ def test_a_pick_that_was_left_out_of_its_batch_is_picked_again_once_it_is_back(c
     assert (shard, key) in {(row["shard"], row["key"]) for row in customer.sent("001")}
     assert len(customer.sent("001")) == 4
     assert not customer.sent_twice()
+
+
+def test_a_setting_of_a_refused_export_is_repeated_in_its_advice(customer: Customer) -> None:
+    customer.init(*PAPER)
+    for command in ("train", "score", "select"):
+        customer.vaal(command)
+    told = customer.vaal("export", "--set", "select.budget=3", "--set", "select.diversity=k_center", status=2).err
+    assert f"run: vaal select {customer.home} --set select.budget=3 --set select.diversity=k_center" in told
+    customer.vaal("select", "--set", "select.budget=3", "--set", "select.diversity=k_center")
+    customer.vaal("export")
+    assert len(customer.sent()) == 3
+
+
+@pytest.mark.heavy
+def test_words_when_nothing_is_left_an_image_is_lost_or_the_list_is_damaged(customer: Customer) -> None:
+    customer.init(*PAPER)
+    customer.vaal("round")
+    first, second, *_ = customer.sent()
+    customer.pool.replace(first["shard"], first["key"], is_later=True)
+    customer.pool.replace("0.tar", "00", is_later=True)
+    customer.answer([second])
+    lines = customer.vaal("train").err.splitlines()
+    (out,) = (line for line in lines if f"{first['shard']}: item {first['key']} has other bytes" in line)
+    assert out.endswith("restore the shard")
+    (labelled,) = (line for line in lines if "0.tar: item 00 has other bytes" in line)
+    assert labelled.endswith("restore the shard, or correct or retract the label")
+    left = customer.vaal("round", "--set", "select.budget=100", status=2).err
+    assert "lower it: --set select.budget=" in left
+    (customer.home / "pool/shards.parquet").write_bytes(b"x")
+    assert "shards.parquet" in (told := customer.vaal("status", status=4).err)
+    assert "restore it from a copy" in told
