@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.freshness import fingerprint
-from engine.campaign.handed_out import picked_items
+from engine.campaign.handed_out import left_out, picked_items
 from engine.campaign.labels import identities, read_snapshot
 from engine.campaign.manifests import Manifest, ScoresManifest
 from engine.campaign.places import known_of, read_moved, write_moved
@@ -25,7 +27,7 @@ from engine.config.options import ImageConfig
 from engine.errors import InputError, UnreadableError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
-from engine.pool.manifest import look_up, look_up_few, new_version, read_shards, write_shards
+from engine.pool.manifest import at_root, look_up, look_up_few, new_version, read_shards, write_shards
 from engine.pool.shard import ChangedShardError, Place, Shard, ShardError, current
 from engine.storage.documents import read_document
 from engine.storage.location import Location
@@ -33,7 +35,6 @@ from engine.storage.location import Location
 SCAN_THREADS = 8
 MOST_LINES = 10
 """Logged lines of one kind, at most."""
-_WHAT_NOW = "it is neither trained on nor handed out; restore the shard, or correct or retract the label"
 
 
 class _Scored(NamedTuple):
@@ -75,13 +76,16 @@ def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] |
         scores_key: the key in the names of the scores files that are being made; see `file_name`.
         only: the names of the shards that matter: the others are neither listed nor looked at.
 
-    Raises InputError if the pool or the campaign's storage cannot be listed or read.
+    Raises InputError if the pool or the campaign's storage cannot be listed or read, or all of the pool is gone.
     """
-    listed = read_shards(campaign.home)
+    listed = at_root(read_shards(campaign.home), campaign.config.pool.root)
     now = list(listed)
     matter = [place for place, shard in enumerate(listed) if only is None or shard.shard in only]
     look_up_these = look_up if only is None else look_up_few
-    for place, after in zip(matter, look_up_these([listed[place] for place in matter]), strict=True):
+    found = look_up_these([listed[place] for place in matter])
+    if only is None:
+        require_some(listed, found)
+    for place, after in zip(matter, found, strict=True):
         # A shard that is gone keeps its entry: reading it fails with its name, and the others go on.
         now[place] = after or listed[place]
     places = [place for place in matter if now[place] is not listed[place]]
@@ -103,6 +107,15 @@ def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] |
         _log_changes(findings, log)
     _log_lost(campaign, log, only)
     return now
+
+
+def require_some(listed: list[Shard], found: list[Shard | None]) -> None:
+    """Raises InputError if no shard of the pool is found: it has moved, or its storage is away."""
+    if listed and not any(found):
+        raise InputError(
+            f"{listed[0].url}: gone, and so are all {len(listed):,} shards of the pool; restore them, or if the pool "
+            "moved, repeat the command with --set pool.root=FOLDER"
+        )
 
 
 def outdated(shards: Iterable[Shard], manifest: ScoresManifest) -> set[str]:
@@ -130,10 +143,15 @@ def log_some(log: Log, lines: list[str]) -> None:
 def _wanted(campaign: Campaign) -> dict[str, list[Place]]:
     """Every labelled or picked image by shard, at the place where it was labelled or picked."""
     found: dict[str, set[Place]] = defaultdict(set)
-    for table in (all_positions(campaign.home), picked_items(campaign.home, before=campaign.round + 1)):
+    for table in (all_positions(campaign.home), *_picked(campaign)):
         for row in table.select(["shard", *Place._fields]).to_pylist():
             found[row.pop("shard")].add(Place(**row))
     return {shard: list(places) for shard, places in found.items()}
+
+
+def _picked(campaign: Campaign) -> list[pa.Table]:
+    """Everything picked so far, also what its batch does not hold: another batch of the selection may."""
+    return [picked_items(campaign.home, before=campaign.round + 1), left_out(campaign.home, campaign.round)]
 
 
 def _scored(campaign: Campaign, scores_key: str) -> list[_Scored]:
@@ -241,7 +259,7 @@ def _log_changes(findings: list[_Finding], log: Log) -> None:
         num_lost = sum(bool(row[-1]) for row in moved or [])
         again = f"; {num_wanted - num_lost:,} labelled or picked images are found again in it" if num_wanted else ""
         if not is_same:
-            lines.append(f"{shard.url}: its bytes changed since it was listed; it is scored again{again}")
+            lines.append(f"{shard.url}: its bytes changed since it was listed; the next scoring scores it again{again}")
     log_some(log, lines)
 
 
@@ -256,6 +274,10 @@ def _log_lost(campaign: Campaign, log: Log, only: Set[str] | None) -> None:
     still = {
         known_of(row) for row in all_positions(campaign.home).to_pylist() if (row["shard"], row["key"]) in labelled
     }
-    picked = picked_items(campaign.home, before=campaign.round + 1).to_pylist()
+    picked = [row for table in _picked(campaign) for row in table.to_pylist()]
     still |= {known_of(row) for row in picked if (row["shard"], row["key"]) not in decided}
-    log_some(log, [f"{k[0]}: item {k[1]} {fault}: {_WHAT_NOW}" for k, fault in lost.items() if k in still])
+    lines = []
+    for known, fault in lost.items():
+        fix = "restore the shard" + (", or correct or retract the label" if known[:2] in labelled else "")
+        lines.append(f"{known[0]}: item {known[1]} {fault}: it is neither trained on nor handed out; {fix}")
+    log_some(log, [line for line, known in zip(lines, lost, strict=True) if known in still])

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -103,6 +104,11 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     return options, [name for name in changed if name != "train"]
 
 
+def _typed(value: Any) -> str:
+    """A value as it is typed after --set."""
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
 def current_selection(campaign: Campaign) -> SelectionManifest:
     """The manifest of the selection. Raises ConfigError when its options or inputs changed since it was made.
 
@@ -113,6 +119,9 @@ def current_selection(campaign: Campaign) -> SelectionManifest:
     if completed(campaign, "handoff"):
         inputs = []
     if changed := ", ".join(options + inputs):
-        fix = f"run: vaal select {campaign.home}"
+        # A setting that came with the refused command is not kept, so it is given again.
+        values = campaign.config.model_dump()
+        given = [f"{key}={_typed(values['select'][key.partition('.')[2]])}" for key in options]
+        fix = f"run: vaal select {campaign.home}" + "".join(f" --set {shlex.quote(text)}" for text in given)
         raise ConfigError(f"{campaign.stage('selection')}: made before {changed} changed; {fix}")
     return manifest

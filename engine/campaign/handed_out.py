@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_complete
@@ -93,20 +94,32 @@ def require_exported(campaign: Campaign) -> None:
         )
 
 
+def left_out(home: Location, number: int) -> pa.Table:
+    """The picks of a round's selection that none of its batches holds: SELECTION_SCHEMA. None before it is handed out,
+    because then all of them may be."""
+    out, folder = current_batches(home, number), round_home(home, number) / "selection"
+    if not out:
+        return SELECTION_SCHEMA.empty_table()
+    picks = with_hash(read_committed(folder, "selection.parquet"))
+    sent = pa.concat_arrays([chunk for batch in out for chunk in batch.images()["item_id"].chunks])
+    return picks.filter(pc.invert(pc.is_in(picks["item_id"], value_set=sent)))
+
+
 def picked_items(home: Location, before: int) -> pa.Table:
     """Everything picked in the rounds before: item_id, shard, key, offset, size_bytes, content_hash, round; each
     item once.
 
-    This includes what was handed out in round `before` itself and does not belong to its selection, which was made
-    again since. Where the selection is gone, its batches are taken to be the newest.
+    Of a selection that was handed out, this is what its batches hold: a pick that was left out of them, because its
+    shard had changed, may be picked again. This includes what was handed out in round `before` itself and does not
+    belong to its selection, which was made again since. Where the selection is gone, its batches are taken to be the
+    newest.
     """
     columns = pa.schema([*map(SELECTION_SCHEMA.field, _PLACE), ("round", pa.int32())])
     tables = [columns.empty_table()]
     for number in range(before + 1):
         out, folder = batches(home, number), round_home(home, number) / "selection"
-        found = (
-            [with_hash(read_committed(folder, "selection.parquet"))] if number < before and is_complete(folder) else []
-        )
+        is_selected = number < before and is_complete(folder) and not current_batches(home, number)
+        found = [with_hash(read_committed(folder, "selection.parquet"))] if is_selected else []
         if number == before and out:
             own = _picks_of(home, number) or out[-1].picks
             out = [batch for batch in out if batch.picks != own]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from engine.campaign.changes import require_some
 from engine.campaign.first_labels import import_labels
 from engine.campaign.folder import Campaign, read_overrides, round_home
 from engine.campaign.handed_out import completed, picked_items
@@ -19,9 +20,13 @@ from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results
 from engine.config.texts import parse_settings, plural
 from engine.config.toml import override, parse_campaign, to_toml
 from engine.errors import ConfigError, InputError
-from engine.pool.manifest import list_shards, read_shards, write_shards
+from engine.pool.manifest import at_root, list_shards, look_up, read_shards, write_shards
 from engine.pool.metadata import import_metadata, read_strata
+from engine.storage.documents import read_document
 from engine.storage.location import Location
+
+FIXED_FILE = "pool/fixed_at_init.json"
+"""The options that are fixed at init, as init wrote them, by key."""
 
 
 def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, log: Log) -> Campaign:
@@ -30,16 +35,27 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
     Raises:
         ConfigError: the folder already holds a campaign, or the rounds of one.
         InputError: a shard or the label file is not what it should be; nothing usable is left behind.
+        BusyError: another run is at work in the folder.
     """
     home = Location.of(url)
+    _require_new(home)
+    with alone(home, "init"):
+        # Another one may have been made meanwhile.
+        _require_new(home)
+        return _create(home, patterns, labels, config, log)
+
+
+def _require_new(home: Location) -> None:
     if (home / "campaign.toml").exists():
         raise ConfigError(f"{home}: already holds a campaign; use another folder, or continue: vaal round {home}")
     if (home / "rounds").folders():
         raise ConfigError(f"{home}: has rounds of a campaign but no campaign.toml; restore that, or use another folder")
+
+
+def _create(home: Location, patterns: list[str], labels: str, config: CampaignConfig, log: Log) -> Campaign:
     patterns = patterns or config.pool.shards
     shards, root = list_shards(patterns, config.pool.root)
     log(f"{plural(len(shards), 'shard')}, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
-    # Written before the labels are looked up, so that a folder without write permission is reported at once.
     write_shards(home, shards)
     if config.pool.metadata:
         import_metadata(home, Location.of(config.pool.metadata), [shard.shard for shard in shards])
@@ -56,6 +72,7 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
         },
         "init",
     )
+    (home / FIXED_FILE).write_json(_fixed_values(resolved))
     (home / "campaign.toml").write_bytes(to_toml(resolved).encode())
     return Campaign(home, resolved, 0)
 
@@ -89,6 +106,7 @@ def open_campaign(
         config = override(config, read_overrides(home, earlier), f"{round_home(home, earlier)}/overrides.json")
         if earlier >= number - 1:
             _require_as_made(Campaign(home, config, earlier))
+    _require_fixed(home, config)
     campaign = Campaign(home, config, number)
     return _change(campaign, parse_settings(settings), force=force) if settings else campaign
 
@@ -124,6 +142,30 @@ def _written(campaign: Campaign) -> list[Any]:
     return [(folder.children(), folder.folders()) for folder in map(campaign.stage, names)]
 
 
+def _fixed_values(config: CampaignConfig) -> dict[str, Any]:
+    """The options that are fixed at init, by dotted key; those that may change later all the same are left out."""
+    values = config.model_dump()
+    found = {}
+    for key in filter(changes_results, fields()):
+        section, _, name = key.partition(".")
+        if {section, key} & {*FIXED_AT_INIT}:
+            found[key] = values[section][name] if name else values[section]
+    return found
+
+
+def _require_fixed(home: Location, config: CampaignConfig) -> None:
+    """Raises ConfigError if an option that is fixed at init has another value than init wrote, by hand."""
+    # An older campaign does not have the file.
+    made = read_document(home / FIXED_FILE, dict[str, Any]) if (home / FIXED_FILE).exists() else {}
+    for key, now in _fixed_values(config).items():
+        if made.get(key, now) != now:
+            # The salt is a secret.
+            values = "" if key == "salt" else f"={now!r}, but init wrote {made[key]!r}"
+            raise ConfigError(
+                f"{home}/campaign.toml: {key}{values}: fixed at init; restore its value, see {FIXED_FILE}"
+            )
+
+
 def _require_as_made(campaign: Campaign) -> None:
     """Raises ConfigError if a complete stage was made with other options than the campaign's now."""
     for stage in STAGES:
@@ -146,7 +188,7 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
         section, _, name = key.partition(".")
         if (old[section] == new[section]) if not name else (old[section][name] == new[section][name]):
             continue
-        if {section, key} & {*FIXED_AT_INIT}:
+        if {section, key} & {*FIXED_AT_INIT} and (key not in fields() or changes_results(key)):
             raise ConfigError(f"--set {key}: fixed at init; start a new campaign to change it")
         frozen_by = [f for stage in STAGES if section in stage.freezes for f in completed(campaign, stage.name)]
         if changes_results(key) and frozen_by and not (force and section == "select"):
@@ -155,6 +197,10 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
                 "set it when the round's labels are ingested and the next round begins"
                 + (f"; or select again: vaal select --force {campaign.home}" if section == "select" else "")
             )
+    if old["pool"]["root"] != new["pool"]["root"]:
+        moved = at_root(read_shards(campaign.home), new["pool"]["root"])
+        require_some(moved, look_up(moved))
+        values = {**values, "pool.root": Location.of(new["pool"]["root"]).url}
     before = read_overrides(campaign.home, campaign.round)
     if {**before, **values} != before:
         with alone(campaign.home, "--set"):
@@ -178,7 +224,8 @@ def check_budget(campaign: Campaign) -> None:
     taken = labelled_items(campaign.home) | set(identities(out))
     num_left = sum(count or 0 for count in counts) - len(taken)
     if all(counts) and budget > num_left:
+        fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"
         raise ConfigError(
-            f"select.budget={budget} is more than the {num_left} items of the pool that are neither labelled nor out "
-            f"at a vendor; lower it: --set select.budget={max(1, num_left)}"
+            f"select.budget={budget} is more than the {max(0, num_left)} items of the pool that are neither labelled "
+            f"nor out at a vendor; {fix}"
         )

@@ -34,12 +34,13 @@ class _Section(BaseModel):
 
 
 class PoolConfig(_Section):
-    """The pool. Fixed at init."""
+    """The pool. Fixed at init, but for `root`."""
 
     shards: list[str] = []
     """WebDataset tar shards: paths or URLs, with globs (*.tar) or brace ranges (train-{00000..00049}.tar)."""
-    root: str = ""
-    """Path or URL of the folder that shard names are relative to. Empty: the deepest folder common to all shards."""
+    root: str = Field(default="", json_schema_extra=SPEED)
+    """Path or URL of the folder that shard names are relative to. Empty: the deepest folder common to all shards. Can
+    be set when the pool has moved: the shards are looked for there, and their hashes show that they are the same."""
     metadata: str = ""
     """CSV, JSON-lines or Parquet file with a row for every shard: a column `shard`, and columns to stratify or group
     by."""

@@ -63,7 +63,11 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
     if (folder / "manifest.json").exists():
         run.log(f"{folder}: an earlier version handed it out; it is recorded now, so do not send it again")
     picks = with_hash(read_committed(campaign.stage("selection"), "selection.parquet"))
-    return _record(campaign, vendor, selection, picks, _write(campaign, vendor, picks, run))
+    tasks = _write(campaign, vendor, picks, run)
+    if num_left := len(picks) - len(tasks):
+        why = "are left out of the batch, because their shards do not hold them any more; a later round may pick them"
+        run.log(f"{num_left} of {len(picks)} picks {why}")
+    return _record(campaign, vendor, selection, picks, tasks)
 
 
 def _write(campaign: Campaign, vendor: str, picks: pa.Table, run: Run) -> list[Row]:

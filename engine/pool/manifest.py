@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from engine.errors import ConfigError, InputError, one_line
+from engine.errors import ConfigError, InputError, UnreadableError, one_line
 from engine.pool.shard import Shard, mark_of
 from engine.storage.location import Location, masked
 from engine.storage.retries import retried
@@ -143,6 +143,13 @@ def _common_folder(locations: list[Location]) -> str:
     return schemes.pop() + folder
 
 
+def at_root(shards: list[Shard], root: str) -> list[Shard]:
+    """The shards below the root of the pool, which may have moved: one that was elsewhere has its bytes looked at."""
+    folder = Location.of(root).url.rstrip("/") if root else ""
+    here = ((shard, f"{folder}/{shard.shard}") for shard in shards)
+    return [s if not root or s.url == url else s._replace(url=url, mtime_ns=0) for s, url in here]
+
+
 def look_up(shards: list[Shard]) -> list[Shard | None]:
     """The same shards as they are in storage now, in the order given; None for one that is gone.
 
@@ -200,7 +207,12 @@ def write_shards(home: Location, shards: list[Shard]) -> None:
 
 def read_shards(home: Location) -> list[Shard]:
     """The rows of pool/shards.parquet, sorted by shard name."""
-    table = (home / "pool/shards.parquet").read_table()
+    try:
+        table = (home / "pool/shards.parquet").read_table()
+    except UnreadableError:
+        raise
+    except InputError as error:
+        raise InputError(f"{error}; restore it from a copy") from error
     names = [name for name in SHARDS_SCHEMA.names if name in table.column_names]
     columns = (table[name].to_pylist() for name in names)
     shards = [Shard(*row) for row in zip(*columns, strict=True)]

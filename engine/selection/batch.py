@@ -34,13 +34,14 @@ class ShortageError(Exception):
 class Pools(NamedTuple):
     """The items that a batch is made from, tables of `row_schema`: the candidates in order; what is labelled or out at
     a vendor; the draws for the control arm in order, and the stratum of each; a random sample of the pool, by which
-    latents are judged."""
+    latents are judged; the places of everything labelled or out as they were then: see `known_images`."""
 
     candidates: pa.Table
     taken: pa.Table
     draws: pa.Table
     strata: list[str]
     sample: pa.Table
+    known: pa.Table
 
 
 class Rules(NamedTuple):
@@ -115,7 +116,7 @@ def _control(pools: Pools, rules: Rules) -> pa.Table:
     """The first draws of each stratum that are not duplicates, up to its quota."""
     items = pa.concat_tables([pools.taken, pools.draws])
     first = len(pools.taken)
-    found = find_duplicates(items, first, rules.options.duplicates, rules.cosine)
+    found = find_duplicates(items, first, rules.options.duplicates, rules.cosine, pools.known["content_hash"])
     left, chosen = Counter(rules.quotas), []
     for place in np.flatnonzero(found.leader_N[first:] == np.arange(first, len(items))).tolist():
         if left[pools.strata[place]] > 0:
@@ -128,7 +129,8 @@ def _deduplicate(pools: Pools, control: pa.Table, rules: Rules) -> _Deduplicated
     rest = np.flatnonzero(~_is_among(pools.candidates, control))
     items = pa.concat_tables([pools.taken, control, pools.candidates.take(pa.array(rest))])
     num_fixed = len(pools.taken) + len(control)
-    found = find_duplicates(items, num_fixed, rules.options.duplicates, rules.cosine)
+    known = pools.known["content_hash"]
+    found = find_duplicates(items, num_fixed, rules.options.duplicates, rules.cosine, known)
     is_kept = found.leader_N[num_fixed:] == np.arange(num_fixed, len(items))
     return _Deduplicated(items, num_fixed, rest, found, rest[is_kept])
 
@@ -191,7 +193,8 @@ def _candidates(pools: Pools, left: _Deduplicated, picked: Places, cluster_M: ND
     fate = np.full(len(table), CONTROL, object)
     for places, what in ((left.rest, DUPLICATE), (left.kept, PASSED_OVER), (picked, PICKED)):
         fate[places] = what
-    of = left.items.take(_or_null(leader))
+    leaders = left.items.select(list(_PLACE))
+    of = pa.concat_tables([leaders, pools.known.cast(leaders.schema)]).take(_or_null(leader))
     columns = {
         **{name: table[name] for name in (*_PLACE, "logit", "latent")},
         "cluster": _or_null(cluster_M),

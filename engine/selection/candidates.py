@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign
 from engine.config.options import SelectConfig
@@ -29,13 +30,14 @@ LEAST_WITHOUT_SIGNAL = 10_000
 
 class Eligible(NamedTuple):
     """The items to choose from: the folder of the scores and its files, what can be picked in each, the seed of the
-    round, and the fallback without a signal, None where there is one."""
+    round, the fallback without a signal, None where there is one, and the images that are known: see `known_images`."""
 
     folder: Location
     sources: list[Source]
     counts: FirstPass
     seed: int
     fallback: str | None
+    known: pa.Table
 
 
 def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> Batch:
@@ -102,12 +104,12 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
     drawn, num_control = found.drawn.drop_columns(["draw"]), len(control.strata)
     in_question = found.lowest if rules.is_by_logit else drawn.slice(num_control, size)
     sample = drawn.slice(len(drawn) - num_judges)
-    return Pools(in_question, found.taken, drawn.slice(0, num_control), control.strata, sample)
+    return Pools(in_question, found.taken, drawn.slice(0, num_control), control.strata, sample, eligible.known)
 
 
 def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
-    """A uniform random sample of the items that could have been picked and were not: SAMPLE_SIZE of them, or all.
-    Columns are SAMPLE_COLUMNS, rows are in the order of drawing."""
+    """A uniform random sample of the items that could have been picked and were not: SAMPLE_SIZE of them, or all,
+    without the known ones. Columns are SAMPLE_COLUMNS, rows are in the order of drawing."""
     sources = without(eligible.sources, picks)
     num_picked = Counter(picks["shard"].to_pylist())
     rest_F = eligible.counts.eligible_F - np.array([num_picked[source.record.shard] for source in sources], np.int64)
@@ -115,4 +117,5 @@ def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
     columns = pa.schema([row_schema(1).field(name) for name in SAMPLE_COLUMNS])
     query = RowQuery(-np.inf, 0, columns, has_taken=False)
     found = gather(eligible.folder, with_draws(sources, [drawn]), eligible.counts, query, lambda _: None)
-    return found.drawn.drop_columns(["draw"])
+    is_known = pc.is_in(found.drawn["content_hash"], value_set=eligible.known["content_hash"].combine_chunks())
+    return found.drawn.drop_columns(["draw"]).filter(pc.invert(is_known))

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.tables.scores import latents_of
@@ -14,14 +15,19 @@ from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MAS
 
 
 class Duplicates(NamedTuple):
-    """N items: leader (N,), the kept item that stands for each, itself where it is kept; kind (N,), None where kept."""
+    """N items: leader (N,), the kept item that stands for each, itself where it is kept, and from N on a row of what is
+    known by its bytes alone; kind (N,), None where kept."""
 
     leader_N: NDArray[np.intp]
     kind_N: NDArray[np.object_]
 
 
 def find_duplicates(
-    items: pa.Table, num_fixed: int, mode: Literal["off", "exact", "near"], cosine: float | None
+    items: pa.Table,
+    num_fixed: int,
+    mode: Literal["off", "exact", "near"],
+    cosine: float | None,
+    known: pa.ChunkedArray | None = None,
 ) -> Duplicates:
     """Keep only the first item of each group of duplicates.
 
@@ -31,9 +37,13 @@ def find_duplicates(
     drops the leader of an item, the new leader leads both; that one and the item need not be duplicates of each other
     by any kind alone.
 
+    Whatever the mode, an item with the bytes of a known image is dropped, and so is what it leads: an image is its
+    bytes, also where it has another key by now, or is gone from its shard.
+
     Args:
         items: content_hash (string), perceptual_hash (binary of HASH_BYTES, null: the picture has none) and latent
             (fixed-size list of float16).
+        known: the content hashes of everything that is labelled or out, also of what has no scores.
     """
     leader_N, kind_N = np.arange(len(items)), np.full(len(items), None, np.object_)
     for kind in KINDS[: {"off": 0, "exact": 1, "near": 2 if cosine is None else 3}[mode]]:
@@ -42,6 +52,14 @@ def find_duplicates(
         step = np.arange(len(items))
         step[left] = left[found]
         kind_N[left[found != np.arange(len(left))]] = kind
+        leader_N = step[leader_N]
+    if known is not None:
+        # The last: what an item with known bytes leads is a duplicate of the known image.
+        step = np.arange(len(items))
+        place_N = pc.index_in(items["content_hash"], known.combine_chunks()).fill_null(-1).to_numpy()
+        is_known = (place_N >= 0) & (leader_N == step) & (step >= num_fixed)
+        step[is_known] = len(items) + place_N[is_known]
+        kind_N[is_known] = "bytes"
         leader_N = step[leader_N]
     return Duplicates(leader_N, kind_N)
 

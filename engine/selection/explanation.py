@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import picked_items
+from engine.campaign.handed_out import left_out, picked_items
 from engine.campaign.labels import labelled_values
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, read_committed, read_manifest, reason_of
 from engine.config.texts import plural
@@ -26,7 +27,12 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     manifest = read_manifest(campaign, "selection", SelectionManifest)
     item: Facts = {"shard": shard, "key": key}
     if pick := row_of(read_committed(folder, "selection.parquet"), shard, key):
-        return item | _of_pick(pick, manifest)
+        found = item | _of_pick(pick, manifest)
+        if row_of(left_out(campaign.home, campaign.round), shard, key):
+            found["why"] += (
+                "; it was left out of the batch, because its shard did not hold it: a later round may pick it"
+            )
+        return found
     label = labelled_values(campaign.home).get((shard, key))
     if label is not None:
         return item | {"outcome": "labelled", "label": label, "why": "it has a label already"}
@@ -42,7 +48,8 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
 
 def named(campaign: Campaign, item_id: str) -> tuple[str, str]:
     """Shard and key of an item that was picked up to the campaign's round. Raises InputError if there is none."""
-    picked = picked_items(campaign.home, campaign.round + 1)
+    tables = [picked_items(campaign.home, campaign.round + 1), left_out(campaign.home, campaign.round)]
+    picked = pa.concat_tables(table.select(["item_id", "shard", "key"]) for table in tables)
     rows = picked.filter(pc.equal(picked["item_id"], item_id)).to_pylist()
     if not rows:
         raise InputError(f"--explain {item_id}: picked in no round up to {campaign.round}; give SHARD KEY")

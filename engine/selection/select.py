@@ -28,7 +28,7 @@ from engine.pool.manifest import read_shards
 from engine.selection.candidates import Eligible, choose_batch, num_candidates, sample_of_the_rest
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
-from engine.selection.sources import sources_of
+from engine.selection.sources import known_images, sources_of
 from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 from vaal.duplicates.likeness import Likeness
@@ -73,7 +73,9 @@ def _make(
         size = 0 if fallback else 4 * num_candidates(campaign.config.select, fallback)
         counts = count(campaign.stage("scores"), sources, size, lambda share: run.on_progress(share / 2, "counting"))
         run.log(f"{counted['scored']:,} scores checked, {counts.num_eligible:,} can be picked")
-        eligible = Eligible(campaign.stage("scores"), sources, counts, seed, fallback)
+        eligible = Eligible(
+            campaign.stage("scores"), sources, counts, seed, fallback, known_images(campaign.home, picked_before)
+        )
         batch = choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing"))
         tables = {
             CANDIDATES_FILE: batch.candidates,

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.campaign.labels import identities, labelled_items
+from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_items
+from engine.campaign.positions import all_positions
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
 
@@ -42,6 +43,19 @@ def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Tab
     items = labelled_items(home)
     found, none = (_by_shard(items | set(identities(picked_before))), _by_shard(items)), pa.array([], pa.string())
     return [Source(record, *(keys.get(record.shard, none) for keys in found)) for record in sorted(records)]
+
+
+def known_images(home: Location, picked_before: pa.Table) -> pa.Table:
+    """Everything labelled or picked before whose bytes are known: POSITIONS_SCHEMA, as it was then.
+
+    An image is its bytes: under another key or in another shard it is the same one, whether or not it still is where it
+    was. Memory depends on what is labelled and picked, and not on the pool.
+    """
+    labelled = labelled_items(home)
+    rows = [row for row in all_positions(home).to_pylist() if (row["shard"], row["key"]) in labelled]
+    names = POSITIONS_SCHEMA.names
+    known = pa.concat_tables([pa.Table.from_pylist(rows, POSITIONS_SCHEMA), picked_before.select(names)])
+    return known.filter(known["content_hash"].is_valid())
 
 
 def without(sources: Sequence[Source], picks: pa.Table) -> list[Source]:

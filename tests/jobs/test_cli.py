@@ -212,7 +212,7 @@ def test_a_folder_without_write_permission(tmp_path: Path, pool: DemoPool, make_
         line = refused(1, *init(closed / "c", pool))
     finally:
         os.seteuid(0)
-    assert "closed/c/pool/shards.parquet: cannot be written: Permission denied" in line
+    assert "closed/c/running.json: cannot be written: Permission denied" in line
     assert list(closed.iterdir()) == []
 
 

@@ -223,19 +223,9 @@ def check_fresh_selection(truth: Truth, folder: Path) -> None:
 
 
 def check_nothing_lost(truth: Truth, folder: Path) -> None:
-    """Straight after a selection: what is scored and neither labelled nor ever handed out can be picked.
-
-    What was picked and left out of its batch, because its bytes were gone, counts as handed out.
-    """
+    """Straight after a selection: what is scored and neither labelled nor ever handed out can be picked."""
     labelled = set(truth.labels)
     out = {truth.item_of(item_id) for batch in truth.batches for item_id in batch.values()}
-    sent = {
-        json.loads(file.read_bytes())["inputs"]["picks"] for file in truth.home.glob("rounds/*/handed_out/*/m*.json")
-    }
-    for earlier in truth.rounds()[:-1]:
-        with suppress(FileNotFoundError, ValueError):
-            if json.loads((earlier / "selection/manifest.json").read_bytes())["picks"] in sent:
-                out |= {(row["shard"], row["key"]) for row in rows_of(earlier / "selection", "shard", "key")}
     files = [entry["file"] for entry in json.loads((folder / "scores/manifest.json").read_bytes())["shards"]]
     scored = {
         (row["shard"], row["key"])

@@ -63,7 +63,7 @@ def test_a_setting_holds_from_its_round_on(make_campaign: MakeCampaign) -> None:
     assert (Path(home) / "campaign.toml").read_text() == before
 
 
-@pytest.mark.parametrize("setting", ["salt=" + "a" * 32, "pool.root=/elsewhere", "pool.shards=['x.tar']"])
+@pytest.mark.parametrize("setting", ["salt=" + "a" * 32, "pool.group=a", "pool.shards=['x.tar']"])
 def test_what_is_fixed_at_init_cannot_be_set(make_campaign: MakeCampaign, setting: str) -> None:
     home = str(make_campaign().home)
     with pytest.raises(ConfigError, match="fixed at init"):

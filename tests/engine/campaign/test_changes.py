@@ -17,6 +17,7 @@ from engine.campaign.labels import append_labels, labelled_items
 from engine.campaign.manifests import ScoresManifest, read_manifest
 from engine.campaign.positions import labelled_positions, write_positions
 from engine.campaign.stages import QUIET, Run
+from engine.config.toml import override, to_toml
 from engine.errors import InputError
 from engine.handoff.export import export
 from engine.pool.manifest import read_shards
@@ -49,7 +50,9 @@ def made(original: Made, tmp_path: Path) -> Made:
         shutil.copy2(url, tmp_path)
     urls = pa.array([f"{tmp_path}/{Path(url).name}" for url in table["url"].to_pylist()])
     pq.write_table(table.set_column(1, table.schema.field(1), urls), tmp_path / "campaign/pool/shards.parquet")
-    return original._replace(campaign=replace(original.campaign, home=Location(f"{tmp_path}/campaign")))
+    config = override(original.campaign.config, {"pool.root": str(tmp_path)}, "test")
+    (tmp_path / "campaign/campaign.toml").write_text(to_toml(config))
+    return original._replace(campaign=replace(original.campaign, home=Location(f"{tmp_path}/campaign"), config=config))
 
 
 def members(made: Made, shard: str) -> Items:
@@ -137,7 +140,7 @@ def test_in_a_shard_that_is_remade_every_image_is_found_again(made: Made) -> Non
     count = len(
         {row["key"] for row in picks(made, "s-0.tar")} | {key for name, key in made.labelled if name == "s-0.tar"}
     )
-    assert "s-0.tar: its bytes changed since it was listed; it is scored again; " in line
+    assert "s-0.tar: its bytes changed since it was listed; the next scoring scores it again; " in line
     assert line.endswith(f"; {count} labelled or picked images are found again in it")
     assert is_outdated(made.campaign) == {"s-0.tar"}
     assert labelled_images(made.campaign) == {item: made.images[item] for item in made.labelled}

@@ -61,7 +61,9 @@ def test_what_can_be_decoded_can_be_handed_out(make_campaign: MakeCampaign, tmp_
         pixels = np.random.default_rng(number).integers(0, 256, (16, 16), np.uint8)
         Image.fromarray(pixels).save(content, form.name)
         members[f"{number}.{form.suffixes[-1].upper()}"] = content.getvalue()
-    write_shard(tmp_path / "a.tar", {"labelled.png": members["1.PNG"], **members})
+    content = io.BytesIO()
+    Image.new("L", (16, 16)).save(content, "png")
+    write_shard(tmp_path / "a.tar", {"labelled.png": content.getvalue(), **members})
     labels = tmp_path / "labels.csv"
     labels.write_text("shard,key,label\na.tar,labelled,x\n")
     suffixes = [suffix for form in FORMATS for suffix in form.suffixes]

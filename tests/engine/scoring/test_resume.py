@@ -85,7 +85,7 @@ def test_a_shard_whose_bytes_changed_is_done_again(campaign: Campaign) -> None:
     Path(first.shards[3].url).write_bytes(Path(first.shards[4].url).read_bytes())
     again, log = plan(campaign)
     assert left(again) == [3]
-    assert "digits-00003.tar: its bytes changed since it was listed; it is scored again" in log[0]
+    assert "digits-00003.tar: its bytes changed since it was listed; the next scoring scores it again" in log[0]
     assert read_shards(campaign.home)[3] == again.shards[3] != first.shards[3]
     assert len(campaign.stage("scores").children()) == 7
     assert left(plan(campaign)[0]) == [3]

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from engine.campaign.labels import POSITIONS_SCHEMA
 from engine.config.options import SelectConfig
 from engine.selection.batch import CONTROL_REASON, Batch, Pools, Rules, ShortageError, make_batch
 from engine.tables.selections import row_schema
@@ -47,13 +48,15 @@ def batch_of(
     draws: pa.Table | None = None,
     strata: list[str] | None = None,
     quotas: dict[str, int] | None = None,
+    known: pa.Table | None = None,
     **options: Any,
 ) -> Batch:
     values = {"budget": budget, "diversity": "none", "duplicates": "off", "duplicate_cosine": 0.999} | options
     config = SelectConfig(**values)
     none = candidates.slice(0, 0)
     drawn = none if draws is None else draws
-    pools = Pools(candidates, none if taken is None else taken, drawn, strata or [""] * len(drawn), none)
+    taken, known = none if taken is None else taken, (none if known is None else known).select(POSITIONS_SCHEMA.names)
+    pools = Pools(candidates, taken, drawn, strata or [""] * len(drawn), none, known)
     cosine = config.duplicate_cosine
     return make_batch(pools, Rules(config, config.diversity, "why", True, quotas or {}, 0, "0" * 32, cosine))
 
@@ -68,6 +71,21 @@ def test_the_papers_batch_is_the_first_b() -> None:
     assert set(batch.selection["displaced_key"].to_pylist()) == {None}
     assert batch.candidates["fate"].to_pylist() == ["picked"] * 5 + ["passed over"] * 7
     assert batch.selection["group_size"].to_pylist() == [1] * 5
+
+
+@pytest.mark.parametrize("mode", ["off", "exact", "near"])
+def test_known_bytes_are_never_picked_and_lead_what_is_like_them(mode: str) -> None:
+    # a/00 has the bytes of an image that has no scores any more; b/01 is near to a/00, and a/02 to nothing.
+    candidates = rows_of(ITEMS, [0, 0, *(37.0 * n for n in range(1, 11))], bytes_of={"a/00": "sent"})
+    known = rows_of(["gone/key"], bytes_of={"gone/key": "sent"})
+    draws = rows_of(["a/00", "a/10"], [0, 333], bytes_of={"a/00": "sent"})
+    batch = batch_of(candidates, 3, draws=draws, quotas={"": 1}, known=known, duplicates=mode)
+    picked = names_of(batch.selection)
+    assert "a/00" not in picked
+    assert "a/10" in picked
+    assert ("b/01" in picked) == (mode != "near")
+    assert names_of(batch.candidates, "of_")[:2] == ["gone/key", "gone/key" if mode == "near" else None]
+    assert batch.candidates["duplicate"].to_pylist()[:2] == ["bytes", "latent" if mode == "near" else None]
 
 
 def test_the_same_bytes_are_picked_once_and_say_whose_they_are() -> None:
