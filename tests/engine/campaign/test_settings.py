@@ -56,6 +56,7 @@ def test_a_setting_is_kept_when_its_command_wrote_something_before_it_was_refuse
     assert epochs_of(campaign) == 7
 
 
+@pytest.mark.heavy
 def test_no_other_run_works_with_a_setting_that_may_not_be_kept(campaign: Campaign) -> None:
     def other() -> None:
         with alone(campaign.home, "train"):
