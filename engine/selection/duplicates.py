@@ -37,7 +37,7 @@ def find_duplicates(
     drops the leader of an item, the new leader leads both; that one and the item need not be duplicates of each other
     by any kind alone.
 
-    Whatever the mode, an item with the bytes of a known image is dropped, and so is what it leads: an image is its
+    If mode is not "off", an item with the bytes of a known image is dropped, and so is what it leads: an image is its
     bytes, also where it has another key by now, or is gone from its shard.
 
     Args:
@@ -53,7 +53,7 @@ def find_duplicates(
         step[left] = left[found]
         kind_N[left[found != np.arange(len(left))]] = kind
         leader_N = step[leader_N]
-    if known is not None:
+    if known is not None and mode != "off":
         # The last: what an item with known bytes leads is a duplicate of the known image.
         step = np.arange(len(items))
         place_N = pc.index_in(items["content_hash"], known.combine_chunks()).fill_null(-1).to_numpy()

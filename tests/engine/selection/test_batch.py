@@ -74,14 +74,17 @@ def test_the_papers_batch_is_the_first_b() -> None:
 
 
 @pytest.mark.parametrize("mode", ["off", "exact", "near"])
-def test_known_bytes_are_never_picked_and_lead_what_is_like_them(mode: str) -> None:
+def test_known_bytes_are_not_picked_and_lead_what_is_like_them(mode: str) -> None:
     # a/00 has the bytes of an image that has no scores any more; b/01 is near to a/00, and a/02 to nothing.
     candidates = rows_of(ITEMS, [0, 0, *(37.0 * n for n in range(1, 11))], bytes_of={"a/00": "sent"})
     known = rows_of(["gone/key"], bytes_of={"gone/key": "sent"})
     draws = rows_of(["a/00", "a/10"], [0, 333], bytes_of={"a/00": "sent"})
     batch = batch_of(candidates, 3, draws=draws, quotas={"": 1}, known=known, duplicates=mode)
     picked = names_of(batch.selection)
-    assert "a/00" not in picked
+    # Without duplicates the batch is the paper's, whatever the bytes.
+    assert ("a/00" in picked) == (mode == "off")
+    if mode == "off":
+        return
     assert "a/10" in picked
     assert ("b/01" in picked) == (mode != "near")
     assert names_of(batch.candidates, "of_")[:2] == ["gone/key", "gone/key" if mode == "near" else None]

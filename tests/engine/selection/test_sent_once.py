@@ -59,7 +59,7 @@ def customer(tmp_path: Path) -> Iterator[Customer]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("mode", ["exact", "off"])
+@pytest.mark.parametrize("mode", ["exact", "near"])
 def test_an_image_that_is_out_and_renamed_is_not_sent_again(customer: Customer, mode: str) -> None:
     customer.init(*PAPER, f"select.duplicates={mode}")
     customer.vaal("round")
