@@ -105,7 +105,7 @@ def check_the_next_round(home: str, pool: DemoPool, first: Path) -> None:
     picks = pq.read_table(first / "selection/selection.parquet").to_pylist()
     answers = first / "answers.csv"
     write_answers(picks, pool.oracle, answers)
-    rest = {"blank": 0, "replaced": 0, "new_classes": [], "out": 0}
+    rest = {"blank": 0, "replaced": 0, "new_classes": [], "out": 0, "changed": 0, "corrected": 0}
     assert vaal("ingest", home, str(answers)) | {"new_classes": []} == {"new": 100, "repeated": 0, **rest}
     assert vaal("ingest", home, str(answers)) == {"new": 0, "repeated": 100, **rest}
     state = vaal("status", home)
