@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.campaign import heartbeat
 from engine.campaign.folder import Campaign
 from engine.campaign.heartbeat import alone
 from engine.campaign.labels import labelled_items
@@ -56,8 +57,11 @@ def test_a_setting_is_kept_when_its_command_wrote_something_before_it_was_refuse
     assert epochs_of(campaign) == 7
 
 
-@pytest.mark.heavy
-def test_no_other_run_works_with_a_setting_that_may_not_be_kept(campaign: Campaign) -> None:
+def test_no_other_run_works_with_a_setting_that_may_not_be_kept(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.02)
+
     def other() -> None:
         with alone(campaign.home, "train"):
             raise AssertionError

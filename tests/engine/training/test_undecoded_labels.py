@@ -59,7 +59,8 @@ def test_they_are_counted_and_the_first_is_named(make_campaign: MakeCampaign, po
         require_decoded(plan, {*bad, 79})
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
+@pytest.mark.timeout(480)
 def test_training_says_so_or_refuses(
     make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, local_ray: None
 ) -> None:
