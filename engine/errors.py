@@ -1,5 +1,8 @@
 """The errors that a person can fix, each with its exit status. Their text is one line: file, value and fix."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VaalError(Exception):
     """Something outside the program is wrong."""
@@ -37,6 +40,17 @@ class BusyError(VaalError):
 
 class StorageError(VaalError):
     """The campaign's storage refused a write."""
+
+
+@contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """Ends the text of an InputError with the advice; not that of an UnreadableError: the file may be whole."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except InputError as error:
+        raise InputError(f"{error}; {advice}") from error
 
 
 def one_line(error: Exception) -> str:

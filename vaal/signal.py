@@ -24,7 +24,7 @@ labelled items and 2 to 10 folds."""
 MIN_HELD_OUT = 10
 """With fewer held-out items, or groups of items, of either pool the AUC's interval is [0, 1], and there is no lift."""
 MIN_IN_LIFT = 10
-"""Of a random sample, at least so many items of either pool are expected in the part of which the lift is told."""
+"""Of a random sample, at least so many items of either pool are expected in the part whose lift is reported."""
 MOST_IN_LIFT = 0.5
 """Largest such part of the pool: the lift of the whole pool is always 1."""
 SATURATED_LOGIT = 7.0

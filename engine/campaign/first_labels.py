@@ -88,7 +88,7 @@ def _log_groups(found: list[_Scanned], groups: Groups, log: Log) -> None:
     if groups == ALONE:
         if example := example_of_frames(key for scanned in found for key in scanned.keys):
             why = f"keys look like frames of clips, for example {example!r}, and pool.group is not set"
-            log(f"{why}; to judge no frame by its neighbours, init anew with: --set 'pool.group={FRAMES}'")
+            log(f"{why}; to judge no frame by its neighbours, init again with: --set 'pool.group={FRAMES}'")
         return
     named = {name for scanned in found for place in scanned.positions if (name := groups.of(*place[:2]))}
     lone = [example for scanned in found if (example := scanned.first_alone)]

@@ -142,15 +142,16 @@ def _written(campaign: Campaign) -> list[Any]:
     return [(folder.children(), folder.folders()) for folder in map(campaign.stage, names)]
 
 
+def _is_fixed(key: str) -> bool:
+    """Whether an option is fixed at init. What does not change results may change, though its section is fixed."""
+    return bool({key, key.partition(".")[0]} & {*FIXED_AT_INIT}) and (key not in fields() or changes_results(key))
+
+
 def _fixed_values(config: CampaignConfig) -> dict[str, Any]:
-    """The options that are fixed at init, by dotted key; those that may change later all the same are left out."""
+    """The options that are fixed at init, by dotted key."""
     values = config.model_dump()
-    found = {}
-    for key in filter(changes_results, fields()):
-        section, _, name = key.partition(".")
-        if {section, key} & {*FIXED_AT_INIT}:
-            found[key] = values[section][name] if name else values[section]
-    return found
+    keys = ((key, *key.partition(".")[::2]) for key in filter(_is_fixed, fields()))
+    return {key: values[section][name] if name else values[section] for key, section, name in keys}
 
 
 def _require_fixed(home: Location, config: CampaignConfig) -> None:
@@ -188,7 +189,7 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
         section, _, name = key.partition(".")
         if (old[section] == new[section]) if not name else (old[section][name] == new[section][name]):
             continue
-        if {section, key} & {*FIXED_AT_INIT} and (key not in fields() or changes_results(key)):
+        if _is_fixed(key):
             raise ConfigError(f"--set {key}: fixed at init; start a new campaign to change it")
         frozen_by = [f for stage in STAGES if section in stage.freezes for f in completed(campaign, stage.name)]
         if changes_results(key) and frozen_by and not (force and section == "select"):

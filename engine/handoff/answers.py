@@ -130,11 +130,8 @@ def ingest(
     Raises InputError for a file without rows, an item_id that was never handed out, a class that is not allowed, or a
     label that contradicts another; nothing is written.
     """
-    home, by_id, snapshot = (
-        campaign.home,
-        {item["item_id"]: item for item in picked.to_pylist()},
-        read_snapshot(campaign.home),
-    )
+    home, snapshot = campaign.home, read_snapshot(campaign.home)
+    by_id = {item["item_id"]: item for item in picked.to_pylist()}
     answers = pkgutil.resolve_name(f"{VENDORS[vendor].module}:read_answers")(source)
     if not answers:
         raise InputError(f"{source}: no rows; give the file that the vendor filled in")

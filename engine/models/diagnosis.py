@@ -56,6 +56,11 @@ def lift_text(lift: Lift) -> str:
     return f"{_rounded(lift['value'])} ({_rounded(lift['low'])} to {_rounded(lift['high'])})"
 
 
+def share_text(share: float) -> str:
+    """A share of the pool, in percent."""
+    return f"{100 * share:.2g}%"
+
+
 def _rounded(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
@@ -66,7 +71,7 @@ def summary(manifest: TrainManifest) -> str:
     verdict = "signal present" if manifest["signal"] == "present" else "no signal"
     units = f", {found['active_units']} of {found['latent_units']} latent units active" if found["latent_units"] else ""
     lift = found.get("lift")
-    picks = f", lift {lift_text(lift)} among the lowest {100 * lift['share']:.2g}%" if lift else ""
+    picks = f", lift {lift_text(lift)} among the lowest {share_text(lift['share'])}" if lift else ""
     return f"{verdict}: {interval_of(manifest)}{picks}{units}"
 
 

@@ -1,4 +1,4 @@
-"""Keys that look like frames of clips, of which a user should be told before the round that they spoil."""
+"""Keys that look like frames of clips, which init reports before a round is spoilt by them."""
 
 import re
 from collections import Counter, defaultdict

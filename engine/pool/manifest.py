@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from engine.errors import ConfigError, InputError, UnreadableError, one_line
+from engine.errors import ConfigError, InputError, advised, one_line
 from engine.pool.shard import Shard, mark_of
 from engine.storage.location import Location, masked
 from engine.storage.retries import retried
@@ -207,12 +207,8 @@ def write_shards(home: Location, shards: list[Shard]) -> None:
 
 def read_shards(home: Location) -> list[Shard]:
     """The rows of pool/shards.parquet, sorted by shard name."""
-    try:
+    with advised("restore it from a copy"):
         table = (home / "pool/shards.parquet").read_table()
-    except UnreadableError:
-        raise
-    except InputError as error:
-        raise InputError(f"{error}; restore it from a copy") from error
     names = [name for name in SHARDS_SCHEMA.names if name in table.column_names]
     columns = (table[name].to_pylist() for name in names)
     shards = [Shard(*row) for row in zip(*columns, strict=True)]

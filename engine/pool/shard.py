@@ -121,12 +121,9 @@ def read_ranges(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
 
 def _read_parts(shard: Shard, ranges: list[tuple[int, int]]) -> Iterator[bytes]:
     """As `read_ranges`, but with fewer bytes where the shard ends before a range does."""
-    with closing(open_in_any_order(shard)) as stream:
+    with reading(shard), closing(open_in_any_order(shard)) as stream:
         for offset, size in ranges:
-            try:
-                yield stream.read_at(offset, size)
-            except (OSError, pa.ArrowException) as error:
-                raise ShardError(f"{shard.url}: cannot be read: {one_line(error)}") from error
+            yield stream.read_at(offset, size)
     check_unchanged(shard)
 
 

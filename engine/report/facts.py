@@ -10,7 +10,7 @@ from engine.campaign.handed_out import completed
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.options import CampaignConfig, result_values
 from engine.errors import InputError
-from engine.models.diagnosis import lift_text
+from engine.models.diagnosis import lift_text, share_text
 from engine.tables.rows import Row
 from engine.tables.selections import HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 
@@ -63,11 +63,6 @@ def strength(train: TrainManifest) -> str:
     if train["signal"] == "none":
         return "not above chance"
     return "weak" if auc < WEAK else "moderate" if auc < STRONG else "strong"
-
-
-def share_text(share: float) -> str:
-    """A share as the page writes it, in percent."""
-    return f"{100 * share:.2g}%"
 
 
 def lift_in_words(train: TrainManifest) -> str:

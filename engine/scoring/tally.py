@@ -6,7 +6,7 @@ from engine.campaign.heartbeat import State
 from engine.tables.scores import ShardRecord, count_errors
 
 FIRST_SECONDS = 1.0
-"""Until then, no speed is told."""
+"""Until then, no speed is reported."""
 
 
 class Tally:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from engine.errors import ConfigError, InputError, StorageError, UnreadableError, one_line
+from engine.errors import ConfigError, InputError, StorageError, UnreadableError, advised, one_line
 from engine.storage.endpoints import google_filesystem, with_endpoint
 from engine.storage.retries import is_refusal
 
@@ -129,12 +129,8 @@ class Location:
         Raises InputError if the file is missing, or its SHA-256 differs; the text ends with the advice. Nobody is
         advised on an UnreadableError: the file may be whole.
         """
-        try:
+        with advised(advice):
             content = self.read_bytes()
-        except UnreadableError:
-            raise
-        except InputError as error:
-            raise InputError(f"{error}; {advice}") from error
         if hashlib.sha256(content).hexdigest() != sha256:
             raise InputError(f"{self}: not the file that was committed (its SHA-256 differs); {advice}")
         return content
@@ -160,14 +156,11 @@ class Location:
             ConfigError: its columns or values do not fit.
         """
         try:
-            table, last = self.read_table(), schema.field(len(schema) - 1)
+            with advised(advice):
+                table, last = self.read_table(), schema.field(len(schema) - 1)
             if last.nullable and last.name not in table.column_names:
                 table = table.append_column(last, pa.nulls(len(table), last.type))
             return table.cast(schema)
-        except UnreadableError:
-            raise
-        except InputError as error:
-            raise InputError(f"{error}; {advice}") from error
         except (ValueError, pa.ArrowException) as error:
             raise ConfigError(f"{self}: not a table of this kind: {_reason(error)}; {advice}") from error
 

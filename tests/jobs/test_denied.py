@@ -1,4 +1,4 @@
-"""What the storage refuses to give is no damage: it is named and left alone, and nobody is told to delete it."""
+"""What the storage refuses to give is no damage: it is named and left alone, and nobody is advised to delete it."""
 
 import os
 import re
