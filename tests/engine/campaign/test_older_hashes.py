@@ -46,6 +46,7 @@ def test_the_hashes_are_those_of_the_images_and_are_read_once(older: Made) -> No
     assert not all_positions(older.campaign.home)["content_hash"].null_count
 
 
+@pytest.mark.heavy
 def test_the_next_change_is_seen(older: Made) -> None:
     before = plan(older.campaign)
     items = members(older, "s-0.tar")

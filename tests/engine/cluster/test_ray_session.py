@@ -75,6 +75,7 @@ def gateway() -> Iterator[str]:
         connection.close()
 
 
+@pytest.mark.heavy
 def test_an_address_where_no_cluster_answers_is_named_at_once(silent: str, web: str, gateway: str) -> None:
     started = time.monotonic()
     for address in (silent, f"127.0.0.1:{free_port()}", "nowhere.invalid:6379"):

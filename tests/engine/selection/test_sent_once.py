@@ -73,6 +73,7 @@ def test_an_image_that_is_out_and_renamed_is_not_sent_again(customer: Customer, 
     assert f"the same bytes as {first['shard']} {first['key']}" in fate
 
 
+@pytest.mark.heavy
 def test_a_copy_of_what_is_out_is_not_sent_when_the_first_is_cut_off(customer: Customer) -> None:
     lowest = min(customer.pool.items(), key=lambda item: logit_of(customer.pool.content(item)))
     copied_to = "1.tar" if lowest[0] == "0.tar" else "0.tar"

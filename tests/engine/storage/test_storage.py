@@ -155,6 +155,7 @@ s3 =
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("profile", ["lab", "split"])
 def test_the_endpoint_of_an_aws_profile_is_used(profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server("bucket") as environment:
