@@ -61,7 +61,7 @@ def labelled_of(plan: TrainingPlan, campaign: Campaign, part: Part, file: Path) 
 
 def to_batch(part: Any) -> Batch:
     pools = [
-        PoolBatch(to_input(images.pixels_NHWC, CPU), torch.from_numpy(images.fold_N))
+        PoolBatch(to_input(images.seen_N, CPU), torch.from_numpy(images.fold_N))
         for images in (part.labelled, part.unlabelled)
     ]
     return Batch(pools[0], pools[1], torch.from_numpy(part.noise_NZ), part.weight)

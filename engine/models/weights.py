@@ -17,10 +17,11 @@ from vaal.methods import METHODS, TASK_FILE
 from vaal.task import Classifier
 
 
-def make_networks(config: CampaignConfig) -> Networks:
-    """The networks of a configuration's method with the initial weights of `train.seed`."""
+def make_networks(config: CampaignConfig, vector_length: int = 0) -> Networks:
+    """The networks of a configuration's method with the initial weights of `train.seed`, for pixels, or for embeddings
+    of a length."""
     train, image = config.train, config.image
-    sizes = Sizes(train.preset, image.size, image.channels, train.folds)
+    sizes = Sizes(train.preset, image.size, image.channels, train.folds, vector_length)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)
         networks: Networks = pkgutil.resolve_name(METHODS[train.method].networks)(sizes)

@@ -22,6 +22,7 @@ from engine.cluster.ray_session import ray_session
 from engine.config.options import CampaignConfig, result_values
 from engine.pool.manifest import read_shards, write_shards
 from engine.pool.shard import CHANGED
+from engine.pool.sight import embedding_inputs
 from engine.scoring.drafts import Draft
 from engine.scoring.quarantine import require_acceptable
 from engine.scoring.resume import Ledger, ScoringPlan, make_plan
@@ -64,9 +65,8 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
         with beating(heartbeat, tally.state), ray_session(run.address):
             device, num_actors = choose_actors(campaign.config, run.address)
             ledger = Ledger(campaign.stage("ledger"))
-            # An item is scored by the discriminator that did not train on it, by the folds of that training.
-            fold_round = read_manifest(campaign, "train", TrainManifest).get("fold_round", 0)
-            stream = scored_chunks(campaign, plan.todo, inputs, (device, num_actors), fold_round)
+            trained = read_manifest(campaign, "train", TrainManifest)
+            stream = scored_chunks(campaign, plan.todo, inputs, (device, num_actors), trained)
             # Closed before Ray ends: after an interrupt, threads of Ray Data would log errors about the missing Ray.
             with closing(ledger), closing(stream) as chunks:
                 for record in _commit(campaign, plan, _counted(chunks, tally, run)):
@@ -106,7 +106,8 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
     return {
         **weights,
         "settings": fingerprint(
-            image=result_values(config.image), score=result_values(config.score), group=config.pool.group
+            image=result_values(config.image), score=result_values(config.score), group=config.pool.group,
+            **embedding_inputs(config),
         ),
         "code": code_fingerprint(config),
     }
