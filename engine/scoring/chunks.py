@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.identity import ALONE, Groups, content_hash, fold_of
 from engine.pool.images import DecodeError, decode
 from engine.pool.samples import Item, Unused

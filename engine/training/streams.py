@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import ALONE, Groups, fold_of, held_out_of
 from engine.pool.items import read_shard
