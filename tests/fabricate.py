@@ -12,7 +12,7 @@ from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import ScoresManifest, write_manifest
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.models.weights import make_networks
 from engine.pool.items import read_shard
 from engine.pool.manifest import read_shards

@@ -3,7 +3,7 @@
 import io
 import tarfile
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.items import read_items
 from engine.pool.samples import Item
 from engine.pool.tar import Archive

@@ -23,7 +23,7 @@ from engine.campaign.manifests import Manifest, ScoresManifest
 from engine.campaign.places import known_of, read_moved, write_moved
 from engine.campaign.positions import all_positions
 from engine.campaign.stages import Log
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.errors import InputError, UnreadableError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard

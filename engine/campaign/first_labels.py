@@ -6,7 +6,8 @@ from typing import NamedTuple
 from engine.campaign.labels import INITIAL, append_labels, check_classes, label_row
 from engine.campaign.positions import SCAN_THREADS, Position, write_positions
 from engine.campaign.stages import Log
-from engine.config.options import CampaignConfig, ImageConfig
+from engine.config.input_options import ImageConfig
+from engine.config.options import CampaignConfig
 from engine.config.texts import plural
 from engine.errors import InputError
 from engine.pool.clips import FRAMES, example_of_frames

@@ -10,7 +10,7 @@ import pyarrow as pa
 from engine.campaign.labels import POSITIONS_SCHEMA, Identity, labelled_items, last_of_each
 from engine.campaign.places import placed
 from engine.campaign.stages import Log
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard

@@ -6,8 +6,9 @@ from typing import Any
 import tomlkit
 from pydantic import ValidationError
 
-from engine.config.options import PRESET_SETTINGS, CampaignConfig, TrainConfig, changes_results, fields
+from engine.config.options import CampaignConfig, changes_results, fields
 from engine.config.texts import describe_range, explain, unknown_key
+from engine.config.train_options import PRESET_SETTINGS, TrainConfig
 from engine.errors import ConfigError, InputError, VaalError, one_line
 
 FORMAT = 1

@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 from PIL.ImageFile import ImageFile
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.errors import one_line
 from engine.pool.formats import format_of
 

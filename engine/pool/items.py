@@ -8,7 +8,7 @@ from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.formats import format_of
 from engine.pool.samples import Item, Keys, Sample, Unused, is_image_name
 from engine.pool.shard import Shard, check_unchanged, open_shard, reading

@@ -5,7 +5,7 @@ from contextlib import closing
 from functools import partial
 from itertools import chain as chain_of
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.items import LARGEST_BLOCK_BYTES, read_items
 from engine.pool.samples import OUTSIDE_SAMPLES, Item
 from engine.pool.shard import DamagedShardError, Shard, open_in_any_order, open_shard, reading

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.options import CampaignConfig, ImageConfig
+from engine.config.input_options import ImageConfig
+from engine.config.options import CampaignConfig
 from engine.errors import InputError
 from engine.pool.identity import content_hash
 from engine.pool.images import DecodeError, decode

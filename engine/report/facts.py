@@ -8,7 +8,8 @@ from engine.campaign.folder import Campaign
 from engine.campaign.freshness import content_of
 from engine.campaign.handed_out import completed
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
-from engine.config.options import CampaignConfig, result_values
+from engine.config.options import CampaignConfig
+from engine.config.section import result_values
 from engine.errors import InputError
 from engine.models.diagnosis import lift_text, share_text
 from engine.tables.rows import Row

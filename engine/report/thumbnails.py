@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.campaign.folder import Campaign
 from engine.campaign.places import known_of, read_moved
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.images import open_upright
 from engine.pool.manifest import read_shards
 from engine.pool.shard import Place, read_what_is_left

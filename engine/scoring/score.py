@@ -19,7 +19,8 @@ from engine.campaign.heartbeat import beating
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import QUIET, Log, Run
 from engine.cluster.ray_session import ray_session
-from engine.config.options import CampaignConfig, result_values
+from engine.config.options import CampaignConfig
+from engine.config.section import result_values
 from engine.pool.manifest import read_shards, write_shards
 from engine.pool.shard import CHANGED
 from engine.pool.sight import embedding_inputs

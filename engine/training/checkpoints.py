@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from engine.config.options import TrainConfig
+from engine.config.train_options import TrainConfig
 from engine.models.weights import require_finite
 
 MANIFEST = "checkpoint.json"

@@ -9,7 +9,8 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.positions import Position, positions_of
 from engine.campaign.stages import QUIET, Log
-from engine.config.options import CampaignConfig, TrainConfig
+from engine.config.options import CampaignConfig
+from engine.config.train_options import TrainConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.pool.identity import ALONE, Groups, held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards

@@ -20,7 +20,7 @@ from engine.campaign.manifests import TrainManifest, read_manifest, write_manife
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session, require_cpus
-from engine.config.options import result_values
+from engine.config.section import result_values
 from engine.errors import VaalError
 from engine.models.diagnosis import summary
 from engine.pool.sight import embedding_inputs

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.config.options import TrainConfig
+from engine.config.train_options import TrainConfig
 
 BUCKET_ELEMENTS = 20_000_000
 _BOUNDED = (

@@ -20,7 +20,7 @@ from measure import interleaved, is_small, machine, ratio
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.images import decode
 from tests.engine.pool.test_images import by_pillow, pictures
 

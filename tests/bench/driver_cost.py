@@ -27,7 +27,7 @@ from pools import trained_campaign
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.stages import QUIET
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.items import Item, read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.shard import Shard

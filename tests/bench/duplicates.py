@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from signal_auc import cifar_pool
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.models.weights import to_input
 from engine.pool.images import decode
 from engine.selection.duplicates import find_duplicates

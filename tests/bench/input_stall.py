@@ -33,7 +33,8 @@ from PIL import Image
 
 from engine.campaign.folder import Campaign
 from engine.campaign.opening import create, open_campaign
-from engine.config.options import CampaignConfig, ImageConfig
+from engine.config.input_options import ImageConfig
+from engine.config.options import CampaignConfig
 from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.pool.items import read_shard

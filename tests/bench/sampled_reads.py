@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from measure import is_small, machine
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool import shard as shard_module
 from engine.pool.manifest import list_shards
 from engine.storage.retries import RetryingStream

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.campaign.folder import Campaign
-from engine.config.options import CampaignConfig, ImageConfig
+from engine.config.input_options import ImageConfig
+from engine.config.options import CampaignConfig
 from engine.config.toml import override
 
 Decoder = Callable[[bytes, ImageConfig], NDArray[np.uint8]]

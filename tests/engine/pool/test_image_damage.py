@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 from PIL import Image, PngImagePlugin
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.images import MAX_SCANS, DecodeError, decode
 from tests.engine.pool.test_images import EVERY_SUFFIX, JPEG, PHOTO, PROGRESSIVE, RESTARTS, SMALL, chunk, encode, png
 

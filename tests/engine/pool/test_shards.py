@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.formats import FORMATS as POOL_FORMATS
 from engine.pool.formats import Format
 from engine.pool.items import read_items, read_shard

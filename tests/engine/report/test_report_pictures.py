@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.report.charts import LIGHT, Bins, bins_of, histogram_chart, kl_chart, map_chart, reference_losses
 from engine.report.latent_map import LatentMap
 from engine.report.thumbnails import THUMBNAIL_SIDE, contact_sheet, thumbnail, to_png

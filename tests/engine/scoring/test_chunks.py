@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from engine.campaign.folder import Campaign
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import fold_of
 from engine.pool.images import decode

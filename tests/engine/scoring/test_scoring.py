@@ -13,7 +13,7 @@ import torch
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
 from engine.campaign.stages import Run
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.errors import InputError, NotAcceptableError
 from engine.models.weights import load_networks, score_function
 from engine.pool.identity import content_hash, fold_of

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool import items as shards
 from engine.pool import shard as pool
 from engine.pool.items import read_shard

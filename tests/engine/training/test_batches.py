@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import content_hash, fold_of
 from engine.pool.images import decode

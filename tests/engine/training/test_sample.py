@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.manifest import list_shards
 from engine.simulation.demo_pools import DemoPool
 from engine.training.batches import unlabelled_sample

@@ -7,7 +7,7 @@ import pytest
 
 from engine.campaign.folder import Campaign
 from engine.campaign.stages import Run
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.errors import NotAcceptableError
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards

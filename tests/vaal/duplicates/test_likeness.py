@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.images import decode
 from tests.engine.pool.test_images import pictures
 from vaal.duplicates.likeness import LEAST_PAIRS, SAMPLE_SIZE, Likeness, Pictures, judge_likeness

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from engine.config.options import ImageConfig
+from engine.config.input_options import ImageConfig
 from engine.pool.images import decode
 from tests.engine.pool.test_images import encode, pictures
 from vaal.duplicates import perceptual_hash as module

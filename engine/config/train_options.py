@@ -1,0 +1,114 @@
+"""Options of training."""
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from engine.config.section import SPEED, Section
+from vaal.methods import METHODS
+
+if TYPE_CHECKING:
+    Method: TypeAlias = str
+else:
+    # The table is the only list of these names.
+    Method = Literal[tuple(METHODS)]
+
+
+class TrainConfig(Section):
+    """How the VAE and the discriminators are trained."""
+
+    preset: Literal["small", "base", "large", "paper"] = "small"
+    """Size of the networks: small, base and large grow in width and latents, and latents also grow with image.size.
+    paper is the authors' network; it also sets batch_size, vae_steps, discriminator_steps and folds unless given."""
+    method: Method = "vaal"
+    """vaal, or one of the paper's ablations: a VAE trained first and then frozen (frozen_vae), the distance from the
+    labelled images' latents (vae_only), discriminators on pixels (pixels) or on features that they learn (features)."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the unlabelled pool, up to max_steps iterations."""
+    max_steps: int = Field(default=2000, ge=1)
+    """Most iterations. On a large pool they are fewer than a pass, and training sees a sample over all shards."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images of each pool in an update, summed over workers and micro-batches."""
+    vae_steps: int = Field(default=1, ge=1)
+    """Updates of the VAE in an iteration."""
+    discriminator_steps: int = Field(default=1, ge=1)
+    """Updates of the discriminators in an iteration."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Learning rate of Adam, for the VAE and the discriminators."""
+    beta: float = Field(default=1.0, ge=0)
+    """Weight of the KL term (Eq. 1 of arXiv 1904.00370)."""
+    transductive_weight: float = Field(default=1.0, gt=0)
+    """lambda1, the weight of the VAE's own objective."""
+    adversarial_weight: float = Field(default=1.0, ge=0)
+    """lambda2, the weight of the adversarial term in the VAE's objective."""
+    gradient_clipping: float = Field(default=0.0, ge=0)
+    """Largest norm of a gradient; 0 does not clip."""
+    folds: int = Field(default=2, ge=1, le=16)
+    """Discriminators. Each image is scored by one that did not train on it; 1, as in the paper, turns that off."""
+    task: Literal["none", "classification"] = "none"
+    """The task learner T of Algorithm 1, trained on the labelled pool. Only margin scores by it."""
+    task_augmentation: Literal["flips_and_crops", "crops", "none"] = "flips_and_crops"
+    """What the task learner sees of an image: crops moves it by up to an eighth, flips also mirrors it left to right.
+    Choose crops or none where left and right or the place matter: digits, signs, X-rays."""
+    workers: int = Field(default=1, ge=1, json_schema_extra=SPEED)
+    """Ray Train workers, one process each, with a GPU each if device is cuda. Changes weights by rounding only."""
+    min_workers: int = Field(default=0, ge=0, json_schema_extra=SPEED)
+    """Start with this many workers if the cluster has no more, up to train.workers; 0 waits for all of them."""
+    zero_stage: Literal[0, 1, 2, 3] = Field(default=0, json_schema_extra=SPEED)
+    """DeepSpeed ZeRO stage, what workers partition: 0 nothing, 1 optimizer state, 2 also gradients, 3 also weights."""
+    offload: Literal["none", "optimizer"] = Field(default="none", json_schema_extra=SPEED)
+    """optimizer keeps its state in the CPU's memory; needs train.zero_stage 1 or more."""
+    gradient_accumulation: int = Field(default=1, ge=1, json_schema_extra=SPEED)
+    """Micro-batches of an update, one after another, if a whole batch does not fit in memory."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic in training. Weights, losses and optimizer state are always fp32."""
+    checkpoint_seconds: float = Field(default=60.0, ge=0, json_schema_extra=SPEED)
+    """A checkpoint is written when the last one is older than this, in seconds."""
+    checkpoint_steps: int = Field(default=0, ge=0, json_schema_extra=SPEED)
+    """A checkpoint is also written after every so many iterations; 0 uses time only."""
+    checkpoints_kept: int = Field(default=2, ge=1, json_schema_extra=SPEED)
+    """Newest checkpoints that are kept. If the newest is damaged, training resumes from the one before."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of initial weights, order of items and noise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_sets_what_is_not_given(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {**PRESET_SETTINGS.get(str(values.get("preset", "small")), {}), **values}
+        return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainConfig":
+        if self.workers > self.streams:
+            raise ValueError(
+                f"train.workers={self.workers} is more than the {self.streams} that train.batch_size={self.batch_size} "
+                "can be split over; raise train.batch_size"
+            )
+        least = (self.streams // self.workers) * (self.batch_size // self.streams)
+        if self.gradient_accumulation > least:
+            raise ValueError(
+                f"train.gradient_accumulation={self.gradient_accumulation} is more than the {least} images of a batch "
+                "that a worker may get; lower it, or raise train.batch_size"
+            )
+        if self.min_workers > self.workers:
+            raise ValueError(f"train.min_workers={self.min_workers} is more than train.workers={self.workers}")
+        if self.offload != "none" and not self.zero_stage:
+            raise ValueError(f"train.offload={self.offload} needs train.zero_stage=1 or more")
+        if self.preset == "paper" and self.workers > 1:
+            raise ValueError("train.preset=paper needs train.workers=1, because BatchNorm mixes the images of a worker")
+        if self.preset == "paper" and not METHODS[self.method].has_paper_preset:
+            raise ValueError(f"train.preset=paper has no network for train.method={self.method}; use small")
+        return self
+
+    @property
+    def streams(self) -> int:
+        """Number of streams that the pools are dealt to. It depends only on the batch, so that any number of workers
+        sees the same batches; a worker reads one or more streams."""
+        return min(self.batch_size, max(8, self.batch_size // 32))
+
+
+PRESET_SETTINGS: dict[str, dict[str, Any]] = {
+    "paper": {"batch_size": 128, "vae_steps": 2, "discriminator_steps": 1, "folds": 1},
+}
+"""Options that a preset sets in addition to the networks, unless the user does. Others keep the defaults."""
