@@ -3,6 +3,8 @@
 Shape suffixes: B batch, D length of an embedding, Z latent units, K folds.
 """
 
+from itertools import pairwise
+
 from torch import nn
 
 from vaal.ablations import ImageDiscriminators
@@ -12,7 +14,7 @@ from vaal.networks import Autoencoder, NetworkShape, initialise
 def _layers(*sizes: int) -> nn.Sequential:
     """Linear layers from each size to the next, with an activation behind each. Initialised."""
     layers: list[nn.Module] = []
-    for num_inputs, num_outputs in zip(sizes, sizes[1:], strict=False):
+    for num_inputs, num_outputs in pairwise(sizes):
         layers += [nn.Linear(num_inputs, num_outputs), nn.SiLU()]
     network = nn.Sequential(*layers)
     initialise(network)

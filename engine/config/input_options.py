@@ -1,9 +1,14 @@
 """Options of what goes in: the pool, and how its images are read."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from engine.config.section import SPEED, Section
 from engine.config.texts import fault_of_group
+
+MEMBER = "member:"
+"""What begins `pool.embeddings` where they are files of the samples."""
 
 
 class PoolConfig(Section):
@@ -20,6 +25,10 @@ class PoolConfig(Section):
     group: str = ""
     """Images that belong together, as frames of a clip do: a regular expression on the key, whose first group or else
     whole match names the clip; or column:NAME of pool.metadata. Images of one clip are judged by none that saw it."""
+
+    embeddings: str = ""
+    """Embeddings that the networks see instead of pixels: member:npy (a NumPy file of each sample, by its suffix), or a
+    path, URL or glob of Parquet files with the columns shard, key and embedding. Can also be set later."""
 
     @model_validator(mode="after")
     def _group_can_be_read(self) -> "PoolConfig":
@@ -41,3 +50,22 @@ class ImageConfig(Section):
     """A larger image file is quarantined without being read into memory."""
     suffixes: list[str] = Field(default=["jpg", "jpeg", "png", "webp"], min_length=1)
     """Suffixes of the image among a sample's files; case does not matter."""
+
+
+class EncoderConfig(Section):
+    """A frozen network that computes embeddings while the pool streams by."""
+
+    model: str = ""
+    """package.module:factory of the encoder, for example vaal.encoders:torchvision_encoder. Empty: none."""
+    arguments: dict[str, str | int | float | bool] = Field(default={})
+    """Keyword arguments of the factory."""
+    weights: str = ""
+    """Path or URL of the encoder's weights, a safetensors file. Empty: as the factory makes them."""
+    size: int = Field(default=224, ge=4, le=1024)
+    """Side of the square that every image is resized to for the encoder, in pixels."""
+    mean: list[float] = Field(default=[0.485, 0.456, 0.406])
+    """Of each channel, of pixels from 0 to 1; it is subtracted. The default is ImageNet's."""
+    std: list[float] = Field(default=[0.229, 0.224, 0.225])
+    """Of each channel, of pixels from 0 to 1; it divides. The default is ImageNet's."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    """Order of the channels that the encoder expects."""

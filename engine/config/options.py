@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
-from engine.config.input_options import ImageConfig, PoolConfig
+from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, PoolConfig
 from engine.config.section import SPEED, Section
 from engine.config.train_options import TrainConfig
 from vaal.acquisition import ACQUISITIONS
@@ -93,10 +93,33 @@ class CampaignConfig(Section):
     """Where the networks run; auto is cuda if the Ray cluster has GPUs for all workers."""
     pool: PoolConfig = PoolConfig()
     image: ImageConfig = ImageConfig()
+    encoder: EncoderConfig = EncoderConfig()
     labels: LabelsConfig = LabelsConfig()
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig = SelectConfig()
+
+    @property
+    def sees_embeddings(self) -> bool:
+        """Whether the networks see embeddings, and not pixels."""
+        return self.train.input != "pixels" and bool(self.pool.embeddings or self.encoder.model)
+
+    @model_validator(mode="after")
+    def _embeddings_fit(self) -> "CampaignConfig":
+        source, encoder, suffixes = self.pool.embeddings, self.encoder, self.image.suffixes
+        if source and encoder.model:
+            raise ValueError(f"encoder.model={encoder.model}: pool.embeddings={source} are there already; set one")
+        if self.train.input == "embeddings" and not self.sees_embeddings:
+            raise ValueError("train.input=embeddings needs pool.embeddings or encoder.model")
+        if source.startswith(MEMBER) and source.removeprefix(MEMBER).lower() in ("", *map(str.lower, suffixes)):
+            raise ValueError(f"pool.embeddings={source}: name the suffix of the samples' .npy files: member:npy")
+        if encoder.model and self.image.channels != 3:
+            raise ValueError(f"image.channels={self.image.channels}: encoder.model sees RGB; set 3")
+        if self.sees_embeddings and self.train.method == "pixels":
+            raise ValueError("train.method=pixels needs train.input=pixels")
+        if self.sees_embeddings and self.train.preset == "paper":
+            raise ValueError("train.preset=paper has no network for embeddings; use small, or train.input=pixels")
+        return self
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> "CampaignConfig":
@@ -124,7 +147,7 @@ class CampaignConfig(Section):
 
 
 FIXED_AT_INIT = ("salt", "pool", "image.suffixes")
-"""Keys and sections that no later command can set: what an item is, and where."""
+"""Keys and sections that no later command can set: what an item is, and where. Not so `pool.embeddings`."""
 
 
 def fields() -> dict[str, FieldInfo]:

@@ -20,6 +20,8 @@ class TrainConfig(Section):
     preset: Literal["small", "base", "large", "paper"] = "small"
     """Size of the networks: small, base and large grow in width and latents, and latents also grow with image.size.
     paper is the authors' network; it also sets batch_size, vae_steps, discriminator_steps and folds unless given."""
+    input: Literal["auto", "pixels", "embeddings"] = "auto"
+    """What the networks see: auto is embeddings where there are some (pool.embeddings, encoder.model), else pixels."""
     method: Method = "vaal"
     """vaal, or one of the paper's ablations: a VAE trained first and then frozen (frozen_vae), the distance from the
     labelled images' latents (vae_only), discriminators on pixels (pixels) or on features that they learn (features)."""

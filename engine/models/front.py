@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from vaal.standardise import Standardiser
 
 from engine.models.weights import to_input
-from vaal.standardise import Standardiser
 
 ENCODED_AT_ONCE = 64
 """Images in a forward pass of an encoder on a CPU."""

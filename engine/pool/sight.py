@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.input_options import ImageConfig
+from engine.config.input_options import MEMBER, ImageConfig
 from engine.config.options import CampaignConfig
 from engine.errors import InputError
 from engine.pool.identity import content_hash
@@ -23,25 +23,23 @@ BEFORE_BYTES = (256 << 10, 16 << 20)
 WHOLE_BYTES = 256 << 10
 """A shard with an image for so many of its bytes is read whole, front to back."""
 BLOCK = 512
-MEMBER = "member:"
-"""What begins `pool.embeddings` where they are files of the samples."""
 MOST_SHARDS, MOST_WITHOUT = 8, 256
 """Shards, and samples of each, that are looked at to find the length of the embeddings."""
 
 
 class Vectors(NamedTuple):
     """Where the embeddings of a pool are: in the files of each sample with the suffix `member`, or in the Parquet files
-    of `index`. All are of `length`."""
+    `files`. All are of `length`."""
 
     length: int
     member: str = ""
-    index: EmbeddingIndex | None = None
+    files: EmbeddingIndex | None = None
 
     def of(self, shard: Shard) -> Callable[[Item], NDArray[np.float32]]:
         """The function that gives each item of a shard its embedding (length,) float32, or raises VectorError."""
-        if self.index is None:
+        if self.files is None:
             return lambda item: member_of(item, self.member, self.length)
-        table = vectors_of(self.index, shard.shard, self.length)
+        table = vectors_of(self.files, shard.shard, self.length)
         return lambda item: table[item.key]
 
 
@@ -102,7 +100,7 @@ class Sight(NamedTuple):
         if not self.vectors:
             yield from read_images(shard, places)
             return
-        if self.vectors.index is not None:
+        if self.vectors.files is not None:
             items: dict[str, Item] = {place.key: Item(*place[:3], b"", "") for place in places}
         else:
             items = _samples_at(shard, self.image, places, self.companion)
@@ -127,7 +125,7 @@ def sight_of(config: CampaignConfig, shards: Sequence[Shard], length: int = 0) -
     if length and index.length != length:
         why = f"embeddings of {index.length} values, the networks were trained on {length}"
         raise InputError(f"pool.embeddings={source}: {why}; restore the files, or train again")
-    return Sight(image, Vectors(index.length, index=index))
+    return Sight(image, Vectors(index.length, files=index))
 
 
 def embedding_inputs(config: CampaignConfig) -> dict[str, Any]:
@@ -171,7 +169,8 @@ def member_of(item: Item, member: str, length: int = 0) -> NDArray[np.float32]:
         kind = "TwoVectors" if item.companions else "NoVector"
         raise VectorError(kind, f"{len(item.companions)} files .{member} in the sample, expected 1")
     vector = parse_npy(item.companions[0])
-    return check_vector(vector, length or len(vector))
+    check_vector(vector, length or len(vector))
+    return vector
 
 
 def _samples_at(shard: Shard, image: ImageConfig, places: list[Place], companion: str) -> dict[str, Item]:

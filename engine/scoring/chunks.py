@@ -30,7 +30,8 @@ ITEMS_SCHEMA = pa.schema([*ITEM_FIELDS, pa.field("fold", pa.int64(), nullable=Fa
 
 def chunk_items(sight: Sight) -> int:
     """The number of items in a chunk; the last one of a shard may have fewer."""
-    return max(1, min(MOST_CHUNK_ITEMS, CHUNK_BYTES // (math.prod(sight.shape) * sight.dtype.itemsize)))
+    size_bytes: int = math.prod(sight.shape) * sight.dtype.itemsize
+    return max(1, min(MOST_CHUNK_ITEMS, CHUNK_BYTES // size_bytes))
 
 
 class Chunk:
@@ -80,7 +81,9 @@ class Chunk:
         hashes: list[bytes | None] = [None] * len(seen)
         if self._has_pixels:
             # All pictures are hashed at once: one by one takes many times longer.
-            hashes = [hash_B.tobytes() if has_hash else None for hash_B, has_hash in zip(*perceptual_hash(seen), strict=True)]
+            hashes = [
+                hash_B.tobytes() if has_hash else None for hash_B, has_hash in zip(*perceptual_hash(seen), strict=True)
+            ]
         items = [(*item, hashed, fold) for (*item, fold), hashed in zip(self.items, hashes, strict=True)]
         ends = pa.py_buffer(np.array([0, seen.nbytes], np.int64))
         return pa.table(

@@ -107,7 +107,9 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
     return {
         **weights,
         "settings": fingerprint(
-            image=result_values(config.image), score=result_values(config.score), group=config.pool.group,
+            image=result_values(config.image),
+            score=result_values(config.score),
+            group=config.pool.group,
             **embedding_inputs(config),
         ),
         "code": code_fingerprint(config),

@@ -1,13 +1,13 @@
 """How training gives its networks their input: embeddings are scaled by constants that a sample of the pool gives."""
 
 import torch
+from vaal.standardise import Standardiser
 
 from engine.errors import InputError
 from engine.models.encoders import encoder_of
 from engine.models.front import Front
 from engine.training.batches import unlabelled_sample
 from engine.training.plan import TrainingPlan
-from vaal.standardise import Standardiser
 
 MOST_SAMPLED = 5000
 """Unlabelled items whose embeddings give the constants."""

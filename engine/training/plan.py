@@ -83,8 +83,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
     groups = read_groups(campaign.home, config.pool.group)
-    sight = sight_of(config, shards)
-    pool = Pool(shards, sight, train.folds, labelled, held_out, campaign.round, groups)
+    pool = Pool(shards, sight_of(config, shards), train.folds, labelled, held_out, campaign.round, groups)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, shards, config.image, log)
     usable = {position[:2] for position in positions}

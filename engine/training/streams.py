@@ -213,6 +213,6 @@ def _read_again(pool: Pool, wanted: list[tuple[Any, ...]]) -> list[Found]:
     found: dict[int, bytes] = {}
     for shard in {item[0] for item in wanted}:
         numbers = [number for number, item in enumerate(wanted) if item[0] == shard]
-        places = [Place(*wanted[number][1:], content_hash=None) for number in numbers]
+        places = [Place._make((*wanted[number][1:], None)) for number in numbers]
         found.update(zip(numbers, pool.sight.contents_at(pool.shards[shard], places), strict=True))
     return [(shard, Item(key, offset, size, found[n], "")) for n, (shard, key, offset, size) in enumerate(wanted)]
