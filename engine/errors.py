@@ -25,6 +25,10 @@ class InputError(VaalError):
     exit_status = 4
 
 
+class UnreadableError(InputError):
+    """The storage did not give a file that may well be whole: no permission, no connection, a broken disk."""
+
+
 class BusyError(VaalError):
     """Another run is at work on this campaign."""
 

@@ -1,5 +1,6 @@
 """`python -m jobs` is `vaal`."""
 
+import signal
 import sys
 
 
@@ -12,6 +13,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted; run the same command again to continue\n")
         sys.exit(1)
+    finally:
+        # All is done and said. What libraries do at their end is not interrupted: the exit status stays what it is.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

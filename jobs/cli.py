@@ -98,6 +98,6 @@ def main() -> None:
     except TyperException as error:
         text = " ".join(error.format_message().replace("Value error, ", "").split())
         if text:
-            Terminal(json=False).error(f"{text.removesuffix('.')}; see --help")
+            Terminal(json="--json" in sys.argv).failed(f"{text.removesuffix('.')}; see --help", 2)
         sys.exit(2)
     sys.exit(status)

@@ -65,8 +65,11 @@ def _table(rounds: list[dict[str, Any]]) -> Table:
 
 
 def _cell(name: str, state: dict[str, Any]) -> str:
+    from engine.models.diagnosis import lift_text
+
     if state["complete"]:
-        return WORDS.get(name, "done").format(**state)
+        found = WORDS.get(name, "done").format(**state)
+        return f"{found}\nlift {lift_text(lift)}" if (lift := state.get("lift")) else found
     return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
 
 

@@ -19,13 +19,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine.campaign import stages
-from engine.errors import VaalError
+from engine.errors import VaalError, one_line
 from engine.handoff import VENDORS
 
 OTHER_COLUMNS = 62
 """Characters of a progress line apart from its words."""
 PLAIN_SECONDS = 10.0
 """Without a terminal, progress is one line in this time."""
+
+MOST_CHARACTERS = 500
+"""Of the text of an unforeseen error."""
+HOME = Path(__file__).resolve().parents[1]
+"""Where this program's own modules are."""
 
 CampaignArgument = Annotated[
     str, typer.Argument(metavar="CAMPAIGN", help="The campaign's folder: a local path, s3:// or gs:// URI.")
@@ -93,6 +98,17 @@ class Terminal:
     def error(self, line: str) -> None:
         self._log.print(f"[bold red]error:[/bold red] {escape(as_called(line))}")
 
+    def failed(self, line: str, exit_status: int) -> None:
+        """Print the error that a command ends with; with --json also as its object on standard output."""
+        self.error(line)
+        if self._json:
+            self._dump({"error": line, "exit_status": exit_status})
+
+    def _dump(self, data: dict[str, Any]) -> None:
+        json_format.dump(data, sys.stdout, ensure_ascii=False)
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
     def write(self, text: str) -> None:
         """Pass on the output of another program."""
         stream = sys.stderr if self._json else sys.stdout
@@ -116,8 +132,7 @@ class Terminal:
         """Print the outcome of the whole command: with --json one JSON object, else as `show` does."""
         self.show(outcome)
         if self._json:
-            json_format.dump(outcome.data, sys.stdout, ensure_ascii=False)
-            sys.stdout.write("\n")
+            self._dump(outcome.data)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[stages.Progress]:
@@ -152,6 +167,17 @@ class Terminal:
         return update
 
 
+def unforeseen(error: Exception) -> str:
+    """One line on an error that no part of the program has words for."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the system'}: {error.strerror}; fix that and run the same command again"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(HOME)] or frames
+    place = f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "nowhere"
+    text = one_line(error)[:MOST_CHARACTERS]
+    return f"unforeseen {type(error).__name__} at {place}: {text}; run it again with --debug, and report what it prints"
+
+
 def as_command(page: Callable[..., Outcome]) -> Callable[..., None]:
     """A page as a command: --json and --debug are added, its outcome is printed, an error is one line with its status.
 
@@ -169,10 +195,15 @@ def as_command(page: Callable[..., Outcome]) -> Callable[..., None]:
             original = getattr(error, "cause", error)
             if debug:
                 traceback.print_exc()
-            screen.error(str(original))
+            screen.failed(str(original), original.exit_status)
             raise typer.Exit(original.exit_status) from error
         except KeyboardInterrupt as error:
-            screen.error("interrupted; completed work is kept, run the same command again to continue")
+            screen.failed("interrupted; completed work is kept, run the same command again to continue", 1)
+            raise typer.Exit(1) from error
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            screen.failed(unforeseen(error), 1)
             raise typer.Exit(1) from error
         raise typer.Exit(outcome.exit_status)
 

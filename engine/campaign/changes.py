@@ -22,7 +22,7 @@ from engine.campaign.places import known_of, read_moved, write_moved
 from engine.campaign.positions import all_positions
 from engine.campaign.stages import Log
 from engine.config.options import ImageConfig
-from engine.errors import InputError
+from engine.errors import InputError, UnreadableError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
 from engine.pool.manifest import look_up, new_version, read_shards, write_shards
@@ -149,6 +149,8 @@ def _digest_of_scores(shard: Shard, scored: list[_Scored]) -> str:
         if (name := file_name(shard, key)) in files:
             try:
                 return _digest(sorted(_committed(folder, name)))
+            except UnreadableError:
+                raise
             except InputError:
                 # Scoring names the damaged file and makes it again.
                 continue

@@ -1,6 +1,7 @@
 """The labels that a campaign starts with: imported at init, with the places of their images in the shards."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from engine.campaign.labels import INITIAL, append_labels, check_classes, label_row
 from engine.campaign.positions import SCAN_THREADS, Position, write_positions
@@ -8,12 +9,28 @@ from engine.campaign.stages import Log
 from engine.config.options import CampaignConfig, ImageConfig
 from engine.config.texts import plural
 from engine.errors import InputError
-from engine.pool.identity import content_hash
+from engine.pool.clips import FRAMES, example_of_frames
+from engine.pool.identity import ALONE, Groups, content_hash
 from engine.pool.items import read_shard
+from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.tables.rows import Row, read_rows
 from engine.tables.values import skeleton, text_of
+
+SHARDS_WITH_KEYS, MOST_KEYS = 100, 1000
+"""So many keys of each of so many shards are looked at for frames of clips."""
+
+
+class _Scanned(NamedTuple):
+    """The number of items of a shard, how many of them have no group and the first of those, its first keys, and the
+    positions of the labelled items."""
+
+    num_items: int
+    num_alone: int
+    first_alone: str
+    keys: list[str]
+    positions: list[Position]
 
 
 def import_labels(
@@ -48,23 +65,51 @@ def import_labels(
             raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
         wanted[shard][key] = row
     log(f"{plural(len(rows), 'label')}; looking up in {plural(len(wanted), 'shard')}")
-    names = sorted(wanted)
+    names, groups = sorted(wanted), read_groups(home, config.pool.group)
+
+    def scan(name: str) -> _Scanned:
+        most_keys = MOST_KEYS if name in names[:SHARDS_WITH_KEYS] else 0
+        return _scan(source, by_name[name], wanted[name], config.image, groups, most_keys)
+
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
-        found = list(threads.map(lambda name: _scan(source, by_name[name], wanted[name], config.image), names))
-    items = [item for _, positions in found for item in positions]
+        found = list(threads.map(scan, names))
+    items = [item for scanned in found for item in scanned.positions]
+    _log_groups(found, groups, log)
     labels = [label_row(wanted[shard][key], source, shard, key, None, "init") for shard, key, *_ in items]
     write_positions(home, items)
     append_labels(home, INITIAL, labels)
-    counts = {name: count for name, (count, _) in zip(names, found, strict=True)}
+    counts = {name: scanned.num_items for name, scanned in zip(names, found, strict=True)}
     return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards]
 
 
-def _scan(source: Location, shard: Shard, wanted: dict[str, Row], image: ImageConfig) -> tuple[int, list[Position]]:
-    """The number of items in a shard, and the positions of the wanted ones."""
+def _log_groups(found: list[_Scanned], groups: Groups, log: Log) -> None:
+    """Say how the items are grouped, or that they look as if they should be."""
+    if groups == ALONE:
+        if example := example_of_frames(key for scanned in found for key in scanned.keys):
+            why = f"keys look like frames of clips, for example {example!r}, and pool.group is not set"
+            log(f"{why}; to judge no frame by its neighbours, init anew with: --set 'pool.group={FRAMES}'")
+        return
+    named = {name for scanned in found for place in scanned.positions if (name := groups.of(*place[:2]))}
+    lone = [example for scanned in found if (example := scanned.first_alone)]
+    num_items, num_alone = (sum(counts) for counts in zip(*(scanned[:2] for scanned in found), strict=True))
+    words = f"pool.group: the labels are of {plural(len(named), 'group')}"
+    example = f", for example {lone[0]}, and are a group each" if lone else ""
+    log(f"{words}; of {plural(num_items, 'item')} in their shards {num_alone:,} have none{example}")
+
+
+def _scan(
+    source: Location, shard: Shard, wanted: dict[str, Row], image: ImageConfig, groups: Groups, most_keys: int
+) -> _Scanned:
+    """What a shard holds, with the positions of the wanted items."""
     count, positions, missing = 0, list[Position](), dict(wanted)
+    num_alone, first_alone, keys = 0, "", list[str]()
     near = dict.fromkeys((skeleton(key, image.suffixes) for key in wanted), "")
     for item in read_shard(shard, image):
         count += 1
+        if count <= most_keys:
+            keys.append(item.key)
+        if groups != ALONE and not groups.of(shard.shard, item.key):
+            num_alone, first_alone = num_alone + 1, first_alone or f"{shard.shard}/{item.key}"
         if (plain := skeleton(item.key)) in near:
             near[plain] = item.key
         if row := missing.pop(item.key, None):
@@ -78,4 +123,4 @@ def _scan(source: Location, shard: Shard, wanted: dict[str, Row], image: ImageCo
         other = near[skeleton(key, image.suffixes)]
         advice = f"did you mean {other!r}?" if other else "correct the key, or remove the row"
         raise InputError(f"{where}: no item {key!r} in shard {shard.shard!r}; {advice}")
-    return count, positions
+    return _Scanned(count, num_alone, first_alone, keys, positions)

@@ -42,8 +42,19 @@ class Manifest(TypedDict):
     completed_at: Moment
 
 
+class Lift(TypedDict):
+    """How many times rarer labels are in the `share` of the pool with the lowest logits: see
+    `vaal.signal.lift_interval`. `high` is null where it has no bound."""
+
+    value: float
+    low: float
+    high: float | None
+    share: float
+
+
 class Findings(TypedDict):
-    """What held-out images show about the networks: see `vaal.signal.Diagnosis`. `findings` has a line a fault."""
+    """What held-out images show about the networks: see `vaal.signal.Diagnosis`. `findings` has a line a fault, and
+    `lift` is missing where an earlier version trained, or too few images are held out."""
 
     auc: float
     auc_low: float
@@ -56,6 +67,7 @@ class Findings(TypedDict):
     mean_squared_error: float | None
     saturation: float
     findings: list[str]
+    lift: NotRequired[Lift]
 
 
 class TrainManifest(Manifest):

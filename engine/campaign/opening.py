@@ -41,12 +41,12 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
     log(f"{plural(len(shards), 'shard')}, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
     # Written before the labels are looked up, so that a folder without write permission is reported at once.
     write_shards(home, shards)
-    write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
-    check_budget(Campaign(home, config, 0))
     if config.pool.metadata:
         import_metadata(home, Location.of(config.pool.metadata), [shard.shard for shard in shards])
         if config.select.stratify:
             read_strata(home, config.select.stratify)
+    write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
+    check_budget(Campaign(home, config, 0))
     resolved = override(
         config,
         {
@@ -124,7 +124,7 @@ def _require_as_made(campaign: Campaign) -> None:
             made: dict[str, Any] = {**read_complete(folder, stage.name, Manifest)["config"]}
             for key in filter(changes_results, fields()):
                 section, _, name = key.rpartition(".")
-                if section in sections and name in made.get(section, {}):
+                if {section, key} & {*sections} and name in made.get(section, {}):
                     was, now = made[section][name], getattr(getattr(campaign.config, section), name)
                     if was != now:
                         why = f"{key}={now!r}, but {folder} was made with {was!r}"

@@ -36,8 +36,8 @@ class Stage(NamedTuple):
 
     `name` is its folder in the round; the handoff's has a folder for each vendor, and what was sent is recorded in
     handed_out/. `ray` says when it needs Ray.
-    `freezes` are the sections of the configuration that cannot change in a round once the stage is complete. Those of
-    the selection freeze when it is handed out.
+    `freezes` are the sections and options of the configuration that cannot change in a round once the stage is
+    complete. Those of the selection freeze when it is handed out.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (
-    Stage("train", "train", "engine.training.train", "trained", "always", ("image", "train")),
+    Stage("train", "train", "engine.training.train", "trained", "always", ("image", "train", "pool.group")),
     Stage("scores", "score", "engine.scoring.score", "scored", "always", ("score",)),
     Stage("selection", "select", "engine.selection.select", "selected", "large pools", ()),
     Stage("handoff", "export", "engine.handoff.export", "exported", "never", ("select",)),

@@ -73,7 +73,8 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
     state: dict[str, Any] = {"complete": True, "at": manifest["completed_at"], **manifest["counts"]}
     if name == "train":
         state["signal"] = manifest["signal"]
-        state |= {key: manifest["diagnosis"][key] for key in ("auc", "auc_low", "auc_high", "findings")}
+        shown = ("auc", "auc_low", "auc_high", "findings", "lift")
+        state |= {key: manifest["diagnosis"].get(key) for key in shown}
     if name == "scores":
         state["errors"] = manifest["errors"]
     return state

@@ -6,13 +6,16 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from engine.errors import ConfigError, InputError, StorageError, VaalError, one_line
+from engine.storage.location import masked
 
 LOCAL = "local"
 ANSWER_SECONDS = 10.0
@@ -85,7 +88,7 @@ def _require_answer(address: str) -> None:
         place = canonicalize_bootstrap_address(address) or ""
     host, _, port = place.rpartition(":")
     if not re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:]+]?", host) or not port.isdecimal():
-        raise ConfigError(f"--address {place}: expected local, auto, or a cluster's host:port")
+        raise ConfigError(f"--address {masked(place)}: expected local, auto, or a cluster's host:port")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
             # The beginning of HTTP/2, to which a server of gRPC answers with its own settings.
@@ -93,8 +96,23 @@ def _require_answer(address: str) -> None:
             answer = connection.recv(4)
     except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(f"--address {place}: no Ray cluster answers there: {one_line(error)}") from error
-    if os.environ.get("RAY_USE_TLS", "0") == "0" and answer[3:] != b"\4":
+    if (os.environ.get("RAY_USE_TLS", "0") == "0" and answer[3:] != b"\4") or not _is_cluster(place):
         raise InputError(f"--address {place}: what answers there is no Ray cluster; its own port is often 6379")
+
+
+def _is_cluster(place: str) -> bool:
+    """Whether a cluster answers; not a proxy or another server of gRPC, of which ray.init would ask for minutes."""
+    found: list[GcsClient] = []
+
+    def ask() -> None:
+        with suppress(Exception):
+            found.append(GcsClient(address=place))
+
+    thread = Thread(target=ask, daemon=True)
+    with _silent_standard_error():
+        thread.start()
+        thread.join(ANSWER_SECONDS)
+    return bool(found)
 
 
 def _not_started(error: Exception) -> VaalError:

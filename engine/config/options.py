@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic.fields import FieldInfo
 
+from engine.config.texts import fault_of_group
 from vaal.acquisition import ACQUISITIONS
 from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
 from vaal.methods import METHODS
@@ -40,7 +41,17 @@ class PoolConfig(_Section):
     root: str = ""
     """Path or URL of the folder that shard names are relative to. Empty: the deepest folder common to all shards."""
     metadata: str = ""
-    """CSV, JSON-lines or Parquet file with a row for every shard: a column `shard`, and columns to stratify by."""
+    """CSV, JSON-lines or Parquet file with a row for every shard: a column `shard`, and columns to stratify or group
+    by."""
+    group: str = ""
+    """Images that belong together, as frames of a clip do: a regular expression on the key, whose first group or else
+    whole match names the clip; or column:NAME of pool.metadata. Images of one clip are judged by none that saw it."""
+
+    @model_validator(mode="after")
+    def _group_can_be_read(self) -> "PoolConfig":
+        if fault := fault_of_group(self.group, self.metadata):
+            raise ValueError(f"pool.group={self.group}{fault}")
+        return self
 
 
 class ImageConfig(_Section):

@@ -1,6 +1,7 @@
 """Options as text: settings, permitted values, and errors."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
@@ -8,7 +9,22 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, one_line
+
+GROUP_COLUMN = "column:"
+"""pool.group begins with it where it names a column of pool.metadata."""
+
+
+def fault_of_group(group: str, metadata: str) -> str:
+    """Why pool.group cannot be read beside this pool.metadata; empty where it can."""
+    if group.startswith(GROUP_COLUMN):
+        has_column = group != GROUP_COLUMN and metadata
+        return "" if has_column else " needs pool.metadata, the file with that column"
+    try:
+        re.compile(group)
+    except (re.error, RecursionError, OverflowError) as error:
+        return f": not a regular expression: {one_line(error)}; correct it"
+    return ""
 
 
 def explain(error: ValidationError, known: list[str]) -> str:

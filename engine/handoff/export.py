@@ -24,7 +24,7 @@ from engine.campaign.handed_out import (
 from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_manifest, write_manifest
 from engine.campaign.places import placed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
-from engine.errors import InputError
+from engine.errors import InputError, UnreadableError
 from engine.handoff import TASK_COLUMNS, VENDORS
 from engine.pool.formats import format_of
 from engine.pool.shard import Place, Shard, check_unchanged, read_images
@@ -86,6 +86,8 @@ def _is_intact(folder: Location, batch: SentBatch, manifest: Manifest) -> bool:
     try:
         for name, sha256 in files.items():
             (folder / name).read_verified(sha256, "")
+    except UnreadableError:
+        raise
     except InputError:
         return False
     return True

@@ -1,8 +1,9 @@
 """The signal and the diagnosis in the train manifest, with the setting that fixes each fault, and as one line."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from engine.campaign.manifests import TrainManifest
+from engine.campaign.manifests import Lift, TrainManifest
 
 if TYPE_CHECKING:
     from vaal.signal import Diagnosis
@@ -12,6 +13,9 @@ def manifest_entries(diagnosis: "Diagnosis") -> dict[str, Any]:
     """The keys `signal` and `diagnosis` of the train manifest, as JSON values."""
     from vaal.signal import CONFIDENCE
 
+    held_out = {"labelled": diagnosis.num_labelled, "unlabelled": diagnosis.num_unlabelled}
+    if diagnosis.num_groups:
+        held_out |= {"labelled_groups": diagnosis.num_groups[0], "unlabelled_groups": diagnosis.num_groups[1]}
     return {
         "signal": diagnosis.signal,
         "diagnosis": {
@@ -19,15 +23,24 @@ def manifest_entries(diagnosis: "Diagnosis") -> dict[str, Any]:
             "auc_low": diagnosis.auc.low,
             "auc_high": diagnosis.auc.high,
             "confidence": CONFIDENCE,
-            "held_out": {"labelled": diagnosis.num_labelled, "unlabelled": diagnosis.num_unlabelled},
+            "held_out": held_out,
             "active_units": diagnosis.active_units,
             "latent_units": len(diagnosis.kl_Z),
             "kl_per_unit": diagnosis.kl_Z,
             "mean_squared_error": diagnosis.mean_squared_error,
             "saturation": diagnosis.saturation,
             "findings": _findings(diagnosis),
+            **_lift_entry(diagnosis),
         },
     }
+
+
+def _lift_entry(diagnosis: "Diagnosis") -> dict[str, Any]:
+    if not (lift := diagnosis.lift):
+        return {}
+    # JSON has no infinity.
+    high = lift.high if math.isfinite(lift.high) else None
+    return {"lift": {"value": lift.value, "low": lift.low, "high": high, "share": diagnosis.lift_share}}
 
 
 def interval_of(manifest: TrainManifest) -> str:
@@ -36,12 +49,25 @@ def interval_of(manifest: TrainManifest) -> str:
     return f"AUC {found['auc']:.2f} ({found['auc_low']:.2f} to {found['auc_high']:.2f})"
 
 
+def lift_text(lift: Lift) -> str:
+    """The lift and its interval, as text."""
+    if lift["high"] is None:
+        return f"at least {_rounded(lift['low'])}"
+    return f"{_rounded(lift['value'])} ({_rounded(lift['low'])} to {_rounded(lift['high'])})"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+
+
 def summary(manifest: TrainManifest) -> str:
     """One line on the signal that a train manifest records."""
     found = manifest["diagnosis"]
     verdict = "signal present" if manifest["signal"] == "present" else "no signal"
     units = f", {found['active_units']} of {found['latent_units']} latent units active" if found["latent_units"] else ""
-    return f"{verdict}: {interval_of(manifest)}{units}"
+    lift = found.get("lift")
+    picks = f", lift {lift_text(lift)} among the lowest {100 * lift['share']:.2g}%" if lift else ""
+    return f"{verdict}: {interval_of(manifest)}{picks}{units}"
 
 
 def _findings(diagnosis: "Diagnosis") -> list[str]:
@@ -57,9 +83,12 @@ def _findings(diagnosis: "Diagnosis") -> list[str]:
         fix = "raise train.adversarial_weight or lower train.discriminator_steps"
         found.append(f"the discriminators are saturated, {share}: {fix}")
     if diagnosis.signal == "none":
-        held_out = f"{diagnosis.num_labelled} labelled and {diagnosis.num_unlabelled} unlabelled images are held out"
+        counts, unit = (diagnosis.num_labelled, diagnosis.num_unlabelled), "images"
+        if diagnosis.num_groups:
+            counts, unit = diagnosis.num_groups, "groups of images"
+        held_out = f"{counts[0]} labelled and {counts[1]} unlabelled {unit} are held out"
         interval = f"the AUC's interval, {diagnosis.auc.low:.2f} to {diagnosis.auc.high:.2f},"
-        if min(diagnosis.num_labelled, diagnosis.num_unlabelled) < MIN_HELD_OUT:
+        if min(counts) < MIN_HELD_OUT:
             why = f"{held_out}, at least {MIN_HELD_OUT} of each are needed: label more"
         elif diagnosis.auc.high < 0.5:
             why = f"{interval} is below 0.5: the labels are spread more evenly over the pool than a random draw is"

@@ -1,27 +1,63 @@
-"""Hashes of an item's identity (shard, key): its fold, its random draw and its opaque name."""
+"""Hashes of an item's identity (shard, key): its fold, its random draw and its opaque name.
+
+Folds and what is held out are those of the item's group, so that nothing is judged by its twin.
+"""
 
 import hashlib
+import re
+from typing import NamedTuple
 
 
-def _number(shard: str, key: str, *, secret: bytes = b"", person: bytes = b"") -> int:
-    """A number of 64 bits from an item's identity: its keyed and personalised BLAKE2b."""
-    identity = f"{shard}\0{key}".encode()
+class Groups(NamedTuple):
+    """Which items belong together, as frames of a clip or images of a patient do.
+
+    `pattern` is a regular expression on the key. Its first group, or the whole match where it has none, names the
+    item's group, which reaches over shards. `by_shard` names the group of all items of a shard. An item of which
+    neither says anything is a group of its own.
+    """
+
+    pattern: str = ""
+    by_shard: dict[str, str] | None = None
+
+    def of(self, shard: str, key: str) -> str:
+        """The name of an item's group; empty for one of its own."""
+        if self.by_shard and (name := self.by_shard.get(shard)):
+            return name
+        match = re.search(self.pattern, key) if self.pattern else None
+        return (match[1 if match.re.groups else 0] or "") if match else ""
+
+
+ALONE = Groups()
+"""Every item is a group of its own."""
+
+
+def _number(shard: str, key: str, group: str = "", *, secret: bytes = b"", person: bytes = b"") -> int:
+    """A number of 64 bits from the identity of an item, or of its group: keyed and personalised BLAKE2b."""
+    # No shard has an empty name, so that no group is mistaken for an item.
+    identity = (f"\0{group}" if group else f"{shard}\0{key}").encode()
     return int.from_bytes(hashlib.blake2b(identity, digest_size=8, key=secret, person=person).digest(), "big")
 
 
-def fold_of(shard: str, key: str, num_folds: int, round_number: int = 0) -> int:
-    """The fold of an item, 0 to num_folds - 1: the same in training and scoring, and on every machine.
+def group_number_of(shard: str, key: str, groups: Groups = ALONE) -> int:
+    """A number of 64 bits that the items of a group share, and no others."""
+    return _number(shard, key, groups.of(shard, key), person=b"group")
+
+
+def fold_of(shard: str, key: str, num_folds: int, round_number: int = 0, groups: Groups = ALONE) -> int:
+    """The fold of an item's group, 0 to num_folds - 1: the same in training and scoring, and on every machine.
 
     Every round draws its own folds. Else a pick, the lowest under its fold's discriminator, would be judged in the
     next round by one that differs little from the one that picked it.
     """
-    return _number(shard, key, person=bytes(8) + round_number.to_bytes(8, "big")) % num_folds
+    person = bytes(8) + round_number.to_bytes(8, "big")
+    return _number(shard, key, groups.of(shard, key), person=person) % num_folds
 
 
-def held_out_of(shard: str, key: str, share: float, round_number: int = 0) -> bool:
-    """Whether an item is among the `share` of all items, 0 to 1, that nothing trains on in a round. Independent of its
-    fold."""
-    return _number(shard, key, person=b"held out" + round_number.to_bytes(8, "big")) < share * 2**64
+def held_out_of(shard: str, key: str, share: float, round_number: int = 0, groups: Groups = ALONE) -> bool:
+    """Whether an item's group is among the `share` of all, 0 to 1, that nothing trains on in a round. Independent of
+    its fold."""
+    person = b"held out" + round_number.to_bytes(8, "big")
+    return _number(shard, key, groups.of(shard, key), person=person) < share * 2**64
 
 
 def draw_of(shard: str, key: str, seed: int) -> int:

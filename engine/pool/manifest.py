@@ -10,7 +10,7 @@ from pyarrow import fs
 
 from engine.errors import ConfigError, InputError, one_line
 from engine.pool.shard import Shard, mark_of
-from engine.storage.location import Location
+from engine.storage.location import Location, masked
 from engine.storage.retries import retried
 from engine.tables.columns import required
 
@@ -41,7 +41,9 @@ def expand(patterns: list[str]) -> list[Location]:
         try:
             plain = [Location.of(text) for text in braceexpand.braceexpand(pattern)]
         except ValueError as error:
-            raise ConfigError(f"--pool {pattern}: a brace without its partner; escape it: '\\{{' or '\\}}'") from error
+            raise ConfigError(
+                f"--pool {masked(pattern)}: a brace without its partner; escape it: '\\{{' or '\\}}'"
+            ) from error
         matched = [match for location in plain for match in _glob(location)]
         if not matched:
             raise InputError(f"--pool {pattern}: no shard matches; check the path, or quote the pattern")

@@ -10,6 +10,7 @@ from engine.campaign.handed_out import completed
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.options import CampaignConfig, result_values
 from engine.errors import InputError
+from engine.models.diagnosis import lift_text
 from engine.tables.rows import Row
 from engine.tables.selections import HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 
@@ -64,6 +65,26 @@ def strength(train: TrainManifest) -> str:
     return "weak" if auc < WEAK else "moderate" if auc < STRONG else "strong"
 
 
+def share_text(share: float) -> str:
+    """A share as the page writes it, in percent."""
+    return f"{100 * share:.2g}%"
+
+
+def lift_in_words(train: TrainManifest) -> str:
+    """What the lift says, in words; empty where too few images were held out to tell it."""
+    lift = train["diagnosis"].get("lift")
+    if not lift:
+        return ""
+    where = f"Among the {share_text(lift['share'])} of images with the lowest scores, where a batch comes from,"
+    if lift["low"] > 1:
+        return f"{where} labelled images are {lift_text(lift)} times rarer than in the pool as a whole."
+    if lift["high"] is not None and lift["high"] < 1:
+        return f"{where} labelled images are no rarer than in the pool as a whole: lift {lift_text(lift)}."
+    return (
+        f"{where} labelled images are about as common as in the pool as a whole: lift {lift_text(lift)}; 1 is random."
+    )
+
+
 def signal_facts(train: TrainManifest) -> Row:
     """What held-out images show of the networks."""
     found = train["diagnosis"]
@@ -72,6 +93,9 @@ def signal_facts(train: TrainManifest) -> Row:
         f"its {found['confidence']:.0%} confidence interval": f"{found['auc_low']:.2f} to {found['auc_high']:.2f}",
         "scores too extreme to learn from (saturated logits)": f"{found['saturation']:.0%}",
     }
+    if lift := found.get("lift"):
+        name = f"how much rarer labels are among the lowest {share_text(lift['share'])} (lift; 1 is random)"
+        facts[name] = f"{lift_text(lift)} times"
     if found["latent_units"]:
         facts |= {
             "numbers of a description in use (active units)": f"{found['active_units']} of {found['latent_units']}",

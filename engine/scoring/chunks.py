@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.config.options import ImageConfig
-from engine.pool.identity import content_hash, fold_of
+from engine.pool.identity import ALONE, Groups, content_hash, fold_of
 from engine.pool.images import DecodeError, decode
 from engine.pool.samples import Item, Unused
 from engine.tables.scores import BAD_SCHEMA, ITEM_FIELDS, pack, to_table
@@ -32,9 +32,11 @@ def chunk_items(image: ImageConfig) -> int:
 class Chunk:
     """Consecutive items of one shard, while they are collected."""
 
-    def __init__(self, shard: str, number: int, image: ImageConfig, num_folds: int, fold_round: int = 0) -> None:
+    def __init__(
+        self, shard: str, number: int, image: ImageConfig, num_folds: int, fold_round: int = 0, groups: Groups = ALONE
+    ) -> None:
         self.shard, self.number, self.image = shard, number, image
-        self._folds = num_folds, fold_round
+        self._folds = num_folds, fold_round, groups
         self.items: list[tuple[Any, ...]] = []
         self.bad: list[tuple[Any, ...]] = []
         self._pixels = np.empty((chunk_items(image), image.size, image.size, image.channels), np.uint8)

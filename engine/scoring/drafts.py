@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.campaign.folder import Campaign
-from engine.errors import InputError
+from engine.errors import InputError, UnreadableError
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, QUARANTINE_SCHEMA, ShardRecord, scores_schema, to_table, unpack
 
@@ -127,10 +127,15 @@ class Draft:
 
 
 def recall(folder: Location, file: str) -> ShardRecord | None:
-    """The record of a scores file that an earlier run committed; None where it is damaged or cannot be read."""
+    """The record of a scores file that an earlier run committed; None where it is damaged or gone.
+
+    Raises UnreadableError if the storage refused: the file may be whole.
+    """
     try:
         content = (folder / file).read_bytes()
         entry = json.loads(pq.read_metadata(pa.BufferReader(content)).metadata[_RECORD_KEY])
+    except UnreadableError:
+        raise
     except (InputError, OSError, KeyError, TypeError, ValueError, pa.ArrowException):
         return None
     return ShardRecord(**{**entry, "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)})

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from engine.config.options import ImageConfig
 from engine.errors import InputError
+from engine.pool.identity import ALONE, Groups
 from engine.pool.items import read_shard
 from engine.pool.samples import Item, Unused
 from engine.pool.shard import Shard
@@ -26,6 +27,7 @@ class Reading(NamedTuple):
     attempts: int
     stall_seconds: float
     fold_round: int = 0
+    groups: Groups = ALONE
 
 
 def read_chunks(shard: Shard, reading: Reading, attempts: Attempts) -> Iterator[pa.Table]:
@@ -56,7 +58,7 @@ def _keeping(items: Generator[Item, None, Unused], unused: list[Unused]) -> Iter
 
 
 def _chunk(shard: Shard, number: int, reading: Reading) -> Chunk:
-    return Chunk(shard.shard, number, reading.image, reading.num_folds, reading.fold_round)
+    return Chunk(shard.shard, number, reading.image, reading.num_folds, reading.fold_round, reading.groups)
 
 
 def _give_up(past: ShardHistory, reading: Reading) -> str:

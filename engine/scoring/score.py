@@ -103,7 +103,9 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
         (folder / name).read_verified(sha, f"delete {folder}/manifest.json and train again")
     return {
         **weights,
-        "settings": fingerprint(image=result_values(config.image), score=result_values(config.score)),
+        "settings": fingerprint(
+            image=result_values(config.image), score=result_values(config.score), group=config.pool.group
+        ),
         "code": code_fingerprint(config),
     }
 

@@ -16,6 +16,8 @@ import ray.data
 from engine.campaign.folder import Campaign
 from engine.cluster.ray_session import choose_device, count_devices, require_cpus
 from engine.config.options import CampaignConfig
+from engine.pool.identity import Groups
+from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
 from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.watchdog import Attempts, ShardHistory
@@ -54,9 +56,7 @@ def scored_chunks(
     # By default Ray Data gives up after 30 minutes. A shard of many gigabytes may take longer.
     context.execution_no_progress_timeout_s = -1
     config = campaign.config
-    rows = [{"shard": shard._asdict()} for shard in todo]
-    score = config.score
-    reading = Reading(config.image, config.train.folds, score.attempts, score.stall_seconds, fold_round)
+    rows, reading = read_rows(campaign, todo, fold_round)
     attempts = _RemoteAttempts(_AttemptsActor.remote())
     by_bytes = sum(shard.size_bytes for shard in todo) // TASK_BYTES
     num_tasks = min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)
@@ -74,6 +74,16 @@ def scored_chunks(
         num_cpus=1,
     )
     yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def read_rows(campaign: Campaign, todo: list[Shard], fold_round: int) -> tuple[list[dict[str, Any]], Reading]:
+    """The rows that tasks read shards by, and how they read."""
+    config, groups = campaign.config, read_groups(campaign.home, campaign.config.pool.group)
+    # A row has the group of its own shard, not those of a million.
+    named = groups.by_shard or {}
+    rows = [{"shard": shard._asdict(), "group": named.get(shard.shard, "")} for shard in todo]
+    score, rule = config.score, Groups(groups.pattern)
+    return rows, Reading(config.image, config.train.folds, score.attempts, score.stall_seconds, fold_round, rule)
 
 
 _OVERLAPPED: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
@@ -99,7 +109,9 @@ class _RemoteAttempts(Attempts):
 
 
 def _read(batch: pa.Table, reading: Reading, attempts: Attempts) -> Iterator[pa.Table]:
-    yield from read_chunks(Shard(**batch["shard"][0].as_py()), reading, attempts)
+    shard, group = Shard(**batch["shard"][0].as_py()), batch["group"][0].as_py()
+    groups = reading.groups._replace(by_shard={shard.shard: group})
+    yield from read_chunks(shard, reading._replace(groups=groups), attempts)
 
 
 class _Scorer:

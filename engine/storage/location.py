@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,14 +21,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from engine.errors import ConfigError, InputError, StorageError, one_line
+from engine.errors import ConfigError, InputError, StorageError, UnreadableError, one_line
+from engine.storage.endpoints import google_filesystem, with_endpoint
+from engine.storage.retries import is_refusal
 
 SCHEMES = ("s3", "gs", "gcs")
 
 
 def masked(url: str) -> str:
-    """A URL that can be printed: without its user and password."""
-    return re.sub(r"://[^/]*@", "://***@", url)
+    """A URL that can be printed: without its user and password, which may have slashes in it, and its signature."""
+    return re.sub(r"\?[^/]*=.*$", "?***", re.sub(r"://([^/@]*:.*|[^/]*)@", "://***@", url))
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Location:
     def of(url: str) -> "Location":
         """The location of what a user typed. A local path may be relative, begin with ~, or be a file:// URI.
 
-        Raises ConfigError for an empty text, a scheme that is not read, or a URL with a password.
+        Raises ConfigError for an empty text, a scheme that is not read, or a URL with a password or signature.
         """
         url = url.removeprefix("file://")
         if not url.strip():
@@ -51,8 +52,8 @@ class Location:
         if has_scheme:
             if scheme not in SCHEMES:
                 raise ConfigError(f"{masked(url)}: {scheme}:// is not read; use a local path, s3:// or gs://")
-            if "@" in rest.partition("/")[0]:
-                raise ConfigError(f"{masked(url)}: has a password; set AWS_* variables instead")
+            if masked(url) != url or ":" in rest.partition("/")[0]:
+                raise ConfigError(f"{masked(url)}: has a password or options; set AWS_* variables instead")
             return Location(url.rstrip("/"))
         return Location(os.path.normpath(Path(url).expanduser().absolute()))
 
@@ -119,10 +120,13 @@ class Location:
     def read_verified(self, sha256: str | None, advice: str) -> bytes:
         """The content of a committed file.
 
-        Raises InputError if the file is missing, or its SHA-256 differs; the text ends with the advice.
+        Raises InputError if the file is missing, or its SHA-256 differs; the text ends with the advice. Nobody is
+        advised on an UnreadableError: the file may be whole.
         """
         try:
             content = self.read_bytes()
+        except UnreadableError:
+            raise
         except InputError as error:
             raise InputError(f"{error}; {advice}") from error
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -130,10 +134,15 @@ class Location:
         return content
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file as a table. Raises InputError when it is missing or is not Parquet."""
+        """A Parquet file as a table. Raises InputError when it is missing or is not Parquet, UnreadableError when the
+        storage refused."""
         try:
             return pq.read_table(self.path, columns=columns, filesystem=self.filesystem, partitioning=None)
         except (OSError, pa.ArrowException) as error:
+            if is_refusal(error):
+                raise self.unreadable(error) from error
+            if isinstance(error, FileNotFoundError):
+                raise InputError(f"{self}: cannot be read: No such file or directory") from error
             raise InputError(f"{self}: not a readable Parquet file: {_reason(error)}") from error
 
     def read_typed_table(self, schema: pa.Schema, advice: str = "restore it from a copy") -> pa.Table:
@@ -149,6 +158,8 @@ class Location:
             if last.nullable and last.name not in table.column_names:
                 table = table.append_column(last, pa.nulls(len(table), last.type))
             return table.cast(schema)
+        except UnreadableError:
+            raise
         except InputError as error:
             raise InputError(f"{error}; {advice}") from error
         except (ValueError, pa.ArrowException) as error:
@@ -192,6 +203,10 @@ class Location:
         with self._reported("written"):
             self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
 
+    def unreadable(self, error: Exception, done: str = "read") -> UnreadableError:
+        """The error for what the storage refused. It says nothing of damage, and advises to delete nothing."""
+        return UnreadableError(f"{self}: cannot be {done}: {_reason(error)}; see to the access to it, then run again")
+
     @contextmanager
     def _reported(self, done: str) -> Iterator[None]:
         """Turns an OSError into an error that names this place and what could not be `done`."""
@@ -201,6 +216,8 @@ class Location:
             text = f"{self}: cannot be {done}: {_reason(error)}"
             if done == "written":
                 raise StorageError(f"{text}; fix that and run again") from error
+            if is_refusal(error):
+                raise self.unreadable(error, done) from error
             raise InputError(text) from error
 
 
@@ -243,21 +260,10 @@ _local_filesystem = cache(fs.LocalFileSystem)
 def _remote_filesystem(bucket_url: str) -> fs.FileSystem:
     try:
         if bucket_url.startswith(("gs://", "gcs://")):
-            return _google_filesystem()
-        filesystem, _ = fs.FileSystem.from_uri(bucket_url)
+            return google_filesystem()
+        filesystem, _ = fs.FileSystem.from_uri(with_endpoint(bucket_url))
     except (pa.ArrowInvalid, ValueError) as error:
         raise ConfigError(f"{bucket_url}: {_reason(error)}; use a local path, s3:// or gs://") from error
     except OSError as error:
         raise InputError(f"{bucket_url}: cannot be reached: {_reason(error)}") from error
     return filesystem
-
-
-def _google_filesystem() -> fs.FileSystem:
-    """Google Cloud Storage, or the emulator in STORAGE_EMULATOR_HOST, as for Google's own clients."""
-    # With Arrow's default, 15 minutes, a wrong bucket or a missing credential looks like a hang.
-    patience = timedelta(seconds=60)
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    if not emulator:
-        return fs.GcsFileSystem(retry_time_limit=patience)
-    scheme, _, host = emulator.rpartition("://")
-    return fs.GcsFileSystem(anonymous=True, scheme=scheme or "http", endpoint_override=host, retry_time_limit=patience)

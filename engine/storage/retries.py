@@ -41,6 +41,19 @@ _TRANSIENT_TEXT = re.compile(
 )
 
 
+_STORE_TEXT = re.compile("AWS Error|google::cloud::Status|Azure Error|curlCode|given up after")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the storage refused or failed, so that nothing is known of the file; not one that is missing or damaged.
+
+    Arrow reports damaged Parquet as an OSError too, but without a code.
+    """
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return False
+    return error.errno is not None or _STORE_TEXT.search(str(error)) is not None
+
+
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed later. Missing files and missing permissions are not transient."""
     if isinstance(error, TimeoutError | ConnectionError):

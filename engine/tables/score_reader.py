@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import InputError, one_line
 from engine.storage.location import Location
+from engine.storage.retries import is_refusal
 from engine.tables.scores import ShardRecord
 
 WHOLE_BYTES = 32 << 20
@@ -19,14 +20,15 @@ WHOLE_BYTES = 32 << 20
 def open_scores(folder: Location, record: ShardRecord, *, is_checked: bool) -> Iterator[pq.ParquetFile]:
     """A committed scores file whose size, and with `is_checked` SHA-256, are those of its record.
 
-    Raises InputError if the file is missing, or is not the one that was committed.
+    Raises InputError if the file is missing, or is not the one that was committed; UnreadableError if the storage
+    refused.
     """
     file = folder / record.file
     is_whole = not file.is_local and record.size_bytes <= WHOLE_BYTES
-    content = file.read_bytes() if is_whole else None
-    if is_checked and _sha256(file, content) != record.sha256:
-        raise damaged(file, "its SHA-256 is not the manifest's")
     try:
+        content = file.read_bytes() if is_whole else None
+        if is_checked and _sha256(file, content) != record.sha256:
+            raise damaged(file, "its SHA-256 is not the manifest's")
         with pa.BufferReader(content) if content else file.filesystem.open_input_file(file.path) as stream:
             if stream.size() != record.size_bytes:
                 raise damaged(file, f"{stream.size()} bytes, the manifest says {record.size_bytes}")
@@ -35,7 +37,11 @@ def open_scores(folder: Location, record: ShardRecord, *, is_checked: bool) -> I
             if parquet.metadata.num_rows != record.scored:
                 raise damaged(file, f"{parquet.metadata.num_rows} rows, the manifest says {record.scored}")
             yield parquet
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: cannot be read: No such file or directory; restore it, or {_again(file)}") from error
     except (OSError, pa.ArrowException) as error:
+        if is_refusal(error):
+            raise file.unreadable(error) from error
         raise damaged(file, one_line(error)) from error
 
 
@@ -53,18 +59,17 @@ def num_latents_of(folder: Location, record: ShardRecord) -> int:
 
 def damaged(file: Location, why: str) -> InputError:
     """The error for an unusable scores file."""
+    return InputError(f"{file}: damaged since it was committed: {why}; delete it, and {_again(file)}")
+
+
+def _again(file: Location) -> str:
     folder = file.url.rpartition("/")[0]
-    home = folder.rpartition("/rounds/")[0]
-    fix = f"delete it and {folder}/manifest.json, then run: vaal score {home}"
-    return InputError(f"{file}: damaged since it was committed: {why}; {fix}")
+    return f"delete {folder}/manifest.json, then run: vaal score {folder.rpartition('/rounds/')[0]}"
 
 
 def _sha256(file: Location, content: bytes | None) -> str:
     """The SHA-256 of a file, whose content may have been read."""
     if content is not None:
         return hashlib.sha256(content).hexdigest()
-    try:
-        with file.filesystem.open_input_stream(file.path) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {one_line(error)}") from error
+    with file.filesystem.open_input_stream(file.path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

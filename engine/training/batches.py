@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.positions import Position
 from engine.errors import InputError
-from engine.pool.identity import draw_of
+from engine.pool.identity import ALONE, draw_of, group_number_of
 from engine.pool.images import DecodeError, decode
 from engine.pool.samples import Item
 from engine.pool.shard import Place, Shard, read_images
@@ -52,10 +52,12 @@ class Part(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Decoded items of one pool: pixels (N, H, W, C) uint8, fold (N,) int64."""
+    """Decoded items of one pool: pixels (N, H, W, C) uint8, fold (N,) int64; for judging also the number of each item's
+    group (N,) int64, where the pool has groups."""
 
     pixels_NHWC: NDArray[np.uint8]
     fold_N: NDArray[np.int64]
+    group_N: NDArray[np.int64] | None = None
 
     def at(self, rows: slice | NDArray[np.int64]) -> "Images":
         return Images(self.pixels_NHWC[rows], self.fold_N[rows])
@@ -143,9 +145,13 @@ def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
 
 
 def to_images(pool: Pool, found: list[Decoded]) -> Images:
-    """Decoded images of these shards and keys, with their folds."""
+    """Decoded images of these shards and keys, with their folds and groups."""
     pixels_NHWC = np.array([image for _, _, image in found], np.uint8).reshape(-1, *_shape_of(pool))
-    return Images(pixels_NHWC, np.array([pool.fold_of(shard, key) for shard, key, _ in found], np.int64))
+    fold_N = np.array([pool.fold_of(shard, key) for shard, key, _ in found], np.int64)
+    if pool.groups == ALONE:
+        return Images(pixels_NHWC, fold_N)
+    numbers = [group_number_of(shard, key, pool.groups) for shard, key, _ in found]
+    return Images(pixels_NHWC, fold_N, np.array(numbers, np.uint64).view(np.int64))
 
 
 def _shape_of(pool: Pool) -> tuple[int, int, int]:

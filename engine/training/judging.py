@@ -44,7 +44,7 @@ def finish(
     files = save_weights(plan.folder, networks.files())
     entries = judge(plan, networks, positions, device)
     if networks.task is not None:
-        judging = [position for position in positions if judges_task(*position[:2])][:MOST_JUDGED]
+        judging = [position for position in positions if judges_task(plan.pool.groups, *position[:2])][:MOST_JUDGED]
         accuracy = _accuracy(networks.task, classes, plan, judging, device)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
@@ -60,6 +60,7 @@ def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], dev
     labelled, _ = _images(plan.pool, [held_out[number] for number in chosen])
     unlabelled = unlabelled_sample(plan.pool, plan.deal, MOST_JUDGED)
     logits: list[Tensor] = []
+    groups: list[Tensor] = []
     posteriors: list[Posterior] = []
     for images in (labelled, unlabelled):
         scores = [torch.empty(0)]
@@ -71,10 +72,17 @@ def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], dev
                 error_B = (image_BCHW - x_BCHW).square().flatten(1).mean(dim=1)
                 posteriors.append(Posterior(mean_BZ.cpu(), logvar_BZ.cpu(), error_B.cpu()))
         logits.append(torch.cat(scores))
+        if images.group_N is not None:
+            groups.append(torch.from_numpy(images.group_N))
         if not torch.isfinite(logits[-1]).all():
             raise VaalError("training: a held-out score is not finite; lower train.learning_rate and train again")
     posterior = Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))) if posteriors else None
-    diagnosis = diagnose(logits[0], logits[1], posterior, is_cross_fitted=bool(plan.labelled_share))
+    # `images_per_epoch` are those that train.
+    picked_share = plan.config.select.budget * (1 - plan.pool.held_out) / plan.images_per_epoch
+    diagnosis = diagnose(
+        logits[0], logits[1], posterior, is_cross_fitted=bool(plan.labelled_share),
+        groups=(groups[0], groups[1]) if groups else None, picked_share=picked_share,
+    )  # fmt: skip
     if networks.discriminators is None:
         # The score is then a distance, for which saturation has no meaning.
         diagnosis = diagnosis._replace(saturation=0.0)
@@ -89,7 +97,7 @@ def _images(pool: Pool, positions: list[Position]) -> tuple[Images, list[int]]:
 
 def _inputs(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     for begin in range(0, len(images.fold_N), BATCH):
-        pixels_NHWC, fold_N = images.at(slice(begin, begin + BATCH))
+        pixels_NHWC, fold_N, _ = images.at(slice(begin, begin + BATCH))
         yield to_input(pixels_NHWC, device), torch.from_numpy(fold_N).to(device)
 
 

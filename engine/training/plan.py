@@ -11,8 +11,9 @@ from engine.campaign.positions import Position, positions_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.options import CampaignConfig, TrainConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.pool.identity import held_out_of
+from engine.pool.identity import Groups, held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards
+from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.training.deal import Deal, run_bytes
@@ -78,7 +79,8 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
-    pool = Pool(shards, config.image, train.folds, labelled, held_out, campaign.round)
+    groups = read_groups(campaign.home, config.pool.group)
+    pool = Pool(shards, config.image, train.folds, labelled, held_out, campaign.round, groups)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, shards, config.image, log)
     usable = {position[:2] for position in positions}
@@ -132,9 +134,9 @@ def require_few(config: CampaignConfig, shards: list[Shard], left_out: dict[str,
         )
 
 
-def judges_task(shard: str, key: str) -> bool:
+def judges_task(groups: Groups, shard: str, key: str) -> bool:
     """Whether a labelled image is held out from the task learner, to measure its accuracy."""
-    return held_out_of(shard, key, HELD_OUT_SHARE)
+    return held_out_of(shard, key, HELD_OUT_SHARE, groups=groups)
 
 
 def _is_cross_fitted(train: TrainConfig) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.config.options import ImageConfig
 from engine.errors import InputError
-from engine.pool.identity import fold_of, held_out_of
+from engine.pool.identity import ALONE, Groups, fold_of, held_out_of
 from engine.pool.items import read_shard
 from engine.pool.runs import read_run
 from engine.pool.samples import Item
@@ -35,7 +35,7 @@ MOST_EMPTY_PASSES = 20
 
 class Pool(NamedTuple):
     """The pool for training: `labelled` are (shard, key), `held_out` is the share of items that nothing trains on, and
-    `round` is that in which folds and held-out items are drawn."""
+    `round` is that in which folds and held-out items are drawn, by `groups`."""
 
     shards: list[Shard]
     image: ImageConfig
@@ -43,12 +43,13 @@ class Pool(NamedTuple):
     labelled: set[tuple[str, str]]
     held_out: float
     round: int = 0
+    groups: Groups = ALONE
 
     def is_held_out(self, shard: str, key: str) -> bool:
-        return held_out_of(shard, key, self.held_out, self.round)
+        return held_out_of(shard, key, self.held_out, self.round, self.groups)
 
     def fold_of(self, shard: str, key: str) -> int:
-        return fold_of(shard, key, self.num_folds, self.round)
+        return fold_of(shard, key, self.num_folds, self.round, self.groups)
 
 
 Found = tuple[int, Item]

@@ -56,7 +56,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
     pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(
         labels=labels, pool=pool_print, steps=plan.num_steps,
-        image=result_values(config.image), train=result_values(config.train),
+        image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
     )[:16]  # fmt: skip
 
     def on_step(step: int, losses: dict[str, float]) -> None:

@@ -69,7 +69,7 @@ class _Training:
             self.classes = sorted(set(labels.values()))
             index = {name: number for number, name in enumerate(self.classes)}
             self.class_N = torch.tensor([index[labels[p[0], p[1]]] for p in positions], device=self.device)
-            self.judges_task_N = np.array([judges_task(*position[:2]) for position in positions])
+            self.judges_task_N = np.array([judges_task(plan.pool.groups, *place[:2]) for place in positions])
             task = make_classifier(plan.config, len(self.classes))
             # AdamW, because ZeRO supports it: SGD would need its switch for untested optimizers.
             optimizer = torch.optim.AdamW(task.parameters(), lr=TASK_LEARNING_RATE)

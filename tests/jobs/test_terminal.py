@@ -1,15 +1,22 @@
 """What a person reads: errors of one line, commands that can be copied, and how to look back at a round."""
 
+import errno
+import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
+import pytest
+import typer
 
 from engine.config.texts import plural
 from jobs.cli import complete_explain
+from jobs.terminal import Outcome, Terminal, as_command
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from tests.jobs.test_cli import refused, vaal
@@ -93,3 +100,44 @@ def test_an_item_is_explained_by_its_id_alone() -> None:
     assert complete_explain(["select", "--explain", "id", "--json", "c"])[2:4] == ["id", ""]
     for unchanged in (["select", "c"], ["select", "--explain", "a.tar", "k", "c"], ["select", "c", "--explain"]):
         assert complete_explain(unchanged) == unchanged
+
+
+@pytest.mark.heavy
+def test_with_json_a_failure_is_an_object_too(tmp_path: Path) -> None:
+    program = (sys.executable, "-m", "jobs")
+    for words, status in (
+        (["status", str(tmp_path), "--json"], 4),
+        (["status", "--json"], 2),
+        (["init", "c", "--labels", "l", "--set", "train.epochss=1", "--json"], 2),
+    ):
+        found = ended(*program, *words)
+        assert json.loads(found.stdout) == {"error": ANY, "exit_status": status}
+        assert (found.returncode, found.stderr.count("\n")) == (status, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/scratch/x"), "/scratch/x: No space left on device; fix"),
+        (OSError(errno.EMFILE, "Too many open files"), "the system: Too many open files; fix that and run"),
+        (KeyError("loss"), r"unforeseen KeyError at test_terminal.py:\d+: 'loss'; run it again with --debug"),
+        (RuntimeError("many\nlines " * 1000), r"unforeseen RuntimeError at test_terminal.py:\d+: many lines many"),
+        (KeyboardInterrupt(), "interrupted; completed work is kept"),
+    ],
+)
+def test_an_error_that_nobody_foresaw_is_one_line(
+    error: BaseException, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def page(_: Terminal) -> Outcome:
+        raise error
+
+    with pytest.raises(typer.Exit) as caught:
+        as_command(page)(json=True, debug=False)
+    printed = capsys.readouterr()
+    assert caught.value.exit_code == 1
+    assert re.fullmatch(f"error: {text}.{{0,600}}\n", printed.err), printed.err
+    assert json.loads(printed.out)["exit_status"] == 1
+    if isinstance(error, Exception):
+        with pytest.raises(typer.Exit):
+            as_command(page)(json=False, debug=True)
+        assert "Traceback" in capsys.readouterr().err

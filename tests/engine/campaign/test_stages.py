@@ -13,7 +13,7 @@ from engine.campaign.handed_out import batches, completed
 from engine.campaign.opening import open_campaign
 from engine.campaign.stages import COMMANDS_WITH_RAY, QUIET, STAGES, Run, run_stage, stage_of
 from engine.campaign.status import status
-from engine.config.options import CampaignConfig
+from engine.config.options import CampaignConfig, fields
 from engine.errors import ConfigError
 from engine.handoff import VENDORS, Vendor
 from engine.handoff.export import export
@@ -34,7 +34,7 @@ def test_a_row_is_a_stage_with_the_one_signature(stage: stages.Stage) -> None:
     assert all(other.kind is inspect.Parameter.KEYWORD_ONLY and other.default is not other.empty for other in others)
     assert callable(pkgutil.resolve_name(f"{stage.module}:describe"))
     assert stage.command in PAGES
-    assert set(stage.freezes) < set(CampaignConfig.model_fields)
+    assert set(stage.freezes) < {*CampaignConfig.model_fields, *fields()}
     assert stage_of(stage.command) == stage_of(f"{stage.name}/x") == stage
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -53,13 +54,35 @@ def web() -> Iterator[str]:
         server.shutdown()
 
 
-def test_an_address_where_no_cluster_answers_is_named_at_once(silent: str, web: str) -> None:
+@pytest.fixture
+def gateway() -> Iterator[str]:
+    """A server of HTTP/2, as in front of many services, that knows nothing of Ray."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                kept.append(connection)
+                connection.sendall(b"\0\0\0\4\0\0\0\0\0")
+
+    kept: list[socket.socket] = []
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+    for connection in kept:
+        connection.close()
+
+
+def test_an_address_where_no_cluster_answers_is_named_at_once(silent: str, web: str, gateway: str) -> None:
     started = time.monotonic()
     for address in (silent, f"127.0.0.1:{free_port()}", "nowhere.invalid:6379"):
         with pytest.raises(InputError, match=f"--address {address}: no Ray cluster answers there"):
             _require_answer(address)
-    with pytest.raises(InputError, match=f"--address {web}: what answers there is no Ray cluster"):
-        _require_answer(web)
+    for address in (web, gateway):
+        with pytest.raises(InputError, match=f"--address {address}: what answers there is no Ray cluster"):
+            _require_answer(address)
     for address in ("nonsense", "ray://127.0.0.1:10001", "127.0.0.1:", "a b:1"):
         with pytest.raises(ConfigError, match=f"--address {address}: expected local, auto, or"):
             _require_answer(address)

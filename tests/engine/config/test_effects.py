@@ -213,6 +213,7 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
     "pool.shards": (lambda bench: [f"{bench.folder}/pool/*.tar"], listed),
     "pool.root": (lambda bench: str(bench.folder), listed),
     "pool.metadata": (lambda bench: f"{bench.folder}/sources.csv", listed),
+    "pool.group": (r"\d$", planned),
     "image.size": (16, images),
     "image.channels": (3, images),
     "image.max_pixels": (100, images),

@@ -1,5 +1,6 @@
 """What is left to do, from storage alone: only what is missing, changed or failed, and nothing that is not ours."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, read_manifest
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError, InputError, UnreadableError
 from engine.pool.manifest import read_shards
 from engine.scoring.resume import LEDGER_SCHEMA, Ledger, ScoringPlan, make_plan, read_ledger
 from engine.simulation.demo_pools import DemoPool
+from engine.storage.location import Location
 from engine.tables.scores import records_of, to_table
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.scoring.test_score_files import ROWS, draft_of
@@ -89,6 +91,20 @@ def test_a_shard_that_is_gone_is_left_to_fail_by_name(campaign: Campaign) -> Non
     again, log = plan(campaign)
     assert again.shards == first.shards
     assert not log
+
+
+def test_a_file_that_the_storage_refuses_to_give_stays(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = plan(campaign)
+    commit(campaign, first, 1, 2, ledger=False)
+
+    def refuse(self: Location) -> bytes:
+        raise self.unreadable(OSError(errno.EACCES, "Permission denied"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "read_bytes", refuse)
+        with pytest.raises(UnreadableError, match="cannot be read: Permission denied; see to the access"):
+            plan(campaign)
+    assert left(plan(campaign)[0]) == [0, 3, 4, 5, 6, 7]
 
 
 def test_a_file_that_is_damaged_is_removed_and_done_again(campaign: Campaign) -> None:
