@@ -82,10 +82,12 @@ def test_damaged_bytes_end_in_a_vector_error_or_in_numbers(place: int, value: in
     content = bytearray(GOOD)
     content[place] = value
     for damaged in (bytes(content), bytes(content[:end])):
+        fault = None
         try:
             assert parse_npy(damaged).dtype == np.float32
         except VectorError as error:
-            assert "\n" not in str(error)
+            fault = str(error)
+        assert fault is None or (fault and "\n" not in fault)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +118,12 @@ def test_faults_of_a_matrix_are_those_of_its_rows() -> None:
     found = faults_of_rows(matrix)
     assert {row: fault.kind for row, fault in found.items()} == {1: "AllZero", 2: "NotFinite"}
     for row, vector in enumerate(matrix):
+        fault = None
         try:
             check_vector(vector, 2)
         except VectorError as error:
-            assert (error.kind, str(error)) == (found[row].kind, str(found[row]))
-        else:
-            assert row not in found
+            fault = error.args
+        assert fault == (found[row].args if row in found else None)
 
 
 def test_an_error_stays_whole_between_processes() -> None:
