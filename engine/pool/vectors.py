@@ -94,16 +94,3 @@ def faults_of_rows(matrix_ND: NDArray[np.float32]) -> dict[int, VectorError]:
     for row in np.flatnonzero(~matrix_ND.any(1)):
         faults[int(row)] = VectorError("AllZero", "all numbers of the vector are 0")
     return faults
-
-
-class EmbeddingIndex:
-    length = 0
-    fingerprint = ""
-
-    @classmethod
-    def of(cls, source: str) -> "EmbeddingIndex":
-        raise NotImplementedError
-
-
-def vectors_of(index, shard, length):
-    raise NotImplementedError
