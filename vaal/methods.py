@@ -31,6 +31,8 @@ class Method(NamedTuple):
 
 TASK_FILE = "task.safetensors"
 """The weights of the task learner, which can be trained beside any method."""
+EMBEDDING_FILE = "embedding.safetensors"
+"""What scales embeddings, where the networks see them."""
 _LATENT_LOGIT = "vaal.acquisition.discriminator:labelled_logit"
 _IMAGE_LOGIT = "vaal.acquisition.discriminator:image_logit"
 METHODS = {

@@ -18,6 +18,12 @@ class Standardiser(nn.Module):
         made.std_D.copy_(x_ND.std(0).clamp_min(1e-6))
         return made
 
+    @classmethod
+    def of(cls, state: dict[str, Tensor]) -> "Standardiser":
+        made = cls(len(state["mean_D"]))
+        made.load_state_dict(state)
+        return made
+
     def forward(self, x_ND: Tensor) -> Tensor:
         return (x_ND - self.mean_D) / self.std_D
 

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from engine.config.input_options import MEMBER, ImageConfig
 from engine.config.options import CampaignConfig
 from engine.errors import InputError
+from engine.pool.embedding_files import EmbeddingFiles, index_embeddings
 from engine.pool.identity import content_hash
 from engine.pool.images import DecodeError, decode
 from engine.pool.items import read_shard
 from engine.pool.runs import read_run
 from engine.pool.samples import Item
 from engine.pool.shard import ChangedShardError, Place, Shard, read_images
-from engine.pool.vectors import EmbeddingIndex, VectorError, check_vector, parse_npy, vectors_of
+from engine.pool.vectors import VectorError, check_vector, parse_npy
 
 BEFORE_BYTES = (256 << 10, 16 << 20)
 """How far before an image its sample is looked for, at most; then from the first byte of the shard on."""
@@ -33,14 +34,14 @@ class Vectors(NamedTuple):
 
     length: int
     member: str = ""
-    files: EmbeddingIndex | None = None
+    files: EmbeddingFiles | None = None
 
     def of(self, shard: Shard) -> Callable[[Item], NDArray[np.float32]]:
         """The function that gives each item of a shard its embedding (length,) float32, or raises VectorError."""
         if self.files is None:
             return lambda item: member_of(item, self.member, self.length)
-        table = vectors_of(self.files, shard.shard, self.length)
-        return lambda item: table[item.key]
+        vectors = self.files.vectors_of(shard.shard)
+        return lambda item: vectors.of(item.key)
 
 
 class Sight(NamedTuple):
@@ -121,11 +122,11 @@ def sight_of(config: CampaignConfig, shards: Sequence[Shard], length: int = 0) -
     if source.startswith(MEMBER):
         member = source.removeprefix(MEMBER).lower().removeprefix(".")
         return Sight(image, Vectors(length or _first_length(shards, image, member), member))
-    index = EmbeddingIndex.of(source)
-    if length and index.length != length:
-        why = f"embeddings of {index.length} values, the networks were trained on {length}"
+    files = index_embeddings(source)
+    if length and files.length != length:
+        why = f"embeddings of {files.length} numbers, the networks were trained on {length}"
         raise InputError(f"pool.embeddings={source}: {why}; restore the files, or train again")
-    return Sight(image, Vectors(index.length, files=index))
+    return Sight(image, Vectors(files.length, files=files))
 
 
 def embedding_inputs(config: CampaignConfig) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def embedding_inputs(config: CampaignConfig) -> dict[str, Any]:
     if config.encoder.model:
         return {"encoder": config.encoder.model_dump()}
     source = config.pool.embeddings
-    return {"embeddings": source if source.startswith(MEMBER) else EmbeddingIndex.of(source).fingerprint}
+    return {"embeddings": source if source.startswith(MEMBER) else index_embeddings(source).fingerprint}
 
 
 def image_of(config: CampaignConfig) -> ImageConfig:

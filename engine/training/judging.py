@@ -49,6 +49,9 @@ def finish(
         judging = [position for position in positions if judges_task(plan.pool.groups, *position[:2])][:MOST_JUDGED]
         accuracy = _accuracy(networks.task, classes, plan, judging, front)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
+    if front.standardiser is not None:
+        mean_D, std_D = front.standardiser.mean_D.tolist(), front.standardiser.std_D.tolist()
+        entries["embedding"] = {"length": front.length, "mean": mean_D, "std": std_D}
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
     return {"files": {**files, **log.save(plan.folder)}, "details": details}
 
