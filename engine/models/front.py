@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from vaal.standardise import Standardiser
 
 from engine.models.weights import to_input
+from vaal.standardise import Standardiser
 
 ENCODED_AT_ONCE = 64
 """Images in a forward pass of an encoder on a CPU."""
@@ -31,7 +31,8 @@ class Front(NamedTuple):
         """The input of the networks: (N, C, H, W), or (N, D) embeddings; float32, on the device."""
         if self.standardiser is None:
             return to_input(seen_N, self.device)
-        return self.standardiser(self.vectors(seen_N))
+        x_ND: Tensor = self.standardiser(self.vectors(seen_N))
+        return x_ND
 
     @torch.inference_mode()
     def vectors(self, seen_N: NDArray[Any]) -> Tensor:
@@ -40,4 +41,4 @@ class Front(NamedTuple):
         if self.encoder is None:
             return seen.to(self.device)
         size = ENCODED_AT_ONCE if self.device.type == "cpu" else max(1, len(seen))
-        return torch.cat([self.encoder(part.to(self.device)).float() for part in seen.split(size)])
+        return torch.cat([self.encoder(part.to(self.device)).float() for part in torch.split(seen, size)])
