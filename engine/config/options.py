@@ -101,24 +101,28 @@ class CampaignConfig(Section):
 
     @property
     def sees_embeddings(self) -> bool:
-        """Whether the networks see embeddings, and not pixels."""
-        return self.train.input != "pixels" and bool(self.pool.embeddings or self.encoder.model)
+        """Whether the networks see embeddings, not pixels."""
+        has_some = bool(self.pool.embeddings or self.encoder.model)
+        return self.train.input == "embeddings" or (self.train.input == "auto" and has_some)
 
     @model_validator(mode="after")
     def _embeddings_fit(self) -> "CampaignConfig":
-        source, encoder, suffixes = self.pool.embeddings, self.encoder, self.image.suffixes
-        if source and encoder.model:
-            raise ValueError(f"encoder.model={encoder.model}: pool.embeddings={source} are there already; set one")
-        if self.train.input == "embeddings" and not self.sees_embeddings:
-            raise ValueError("train.input=embeddings needs pool.embeddings or encoder.model")
-        if source.startswith(MEMBER) and source.removeprefix(MEMBER).lower() in ("", *map(str.lower, suffixes)):
-            raise ValueError(f"pool.embeddings={source}: name the suffix of the samples' .npy files: member:npy")
-        if encoder.model and self.image.channels != 3:
-            raise ValueError(f"image.channels={self.image.channels}: encoder.model sees RGB; set 3")
-        if self.sees_embeddings and self.train.method == "pixels":
+        if self.pool.embeddings and self.encoder.model:
+            raise ValueError(f"encoder.model={self.encoder.model}: there is pool.embeddings already; give one of them")
+        if self.encoder.model and len(self.encoder.mean) != self.image.channels:
+            channels = f"encoder.mean has {len(self.encoder.mean)} numbers"
+            raise ValueError(f"{channels}, image.channels={self.image.channels}; give one for each channel")
+        if not self.sees_embeddings:
+            return self
+        if self.train.method == "pixels":
             raise ValueError("train.method=pixels needs train.input=pixels")
-        if self.sees_embeddings and self.train.preset == "paper":
-            raise ValueError("train.preset=paper has no network for embeddings; use small, or train.input=pixels")
+        suffix = self.pool.embeddings.removeprefix(MEMBER).lower()
+        if self.pool.embeddings.startswith(MEMBER) and suffix in map(str.lower, self.image.suffixes):
+            raise ValueError(f"pool.embeddings={self.pool.embeddings}: .{suffix} are the images (image.suffixes)")
+        if not (self.pool.embeddings or self.encoder.model):
+            raise ValueError("train.input=embeddings needs pool.embeddings or encoder.model")
+        if self.train.preset == "paper":
+            raise ValueError("train.preset=paper is a network on pixels; set train.input=pixels, or preset small")
         return self
 
     @model_validator(mode="after")
@@ -147,7 +151,7 @@ class CampaignConfig(Section):
 
 
 FIXED_AT_INIT = ("salt", "pool", "image.suffixes")
-"""Keys and sections that no later command can set: what an item is, and where. Not so `pool.embeddings`."""
+"""Keys and sections that no later command can set: what an item is, and where. pool.embeddings can be set later."""
 
 
 def fields() -> dict[str, FieldInfo]:

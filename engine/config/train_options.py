@@ -20,11 +20,12 @@ class TrainConfig(Section):
     preset: Literal["small", "base", "large", "paper"] = "small"
     """Size of the networks: small, base and large grow in width and latents, and latents also grow with image.size.
     paper is the authors' network; it also sets batch_size, vae_steps, discriminator_steps and folds unless given."""
-    input: Literal["auto", "pixels", "embeddings"] = "auto"
-    """What the networks see: auto is embeddings where there are some (pool.embeddings, encoder.model), else pixels."""
     method: Method = "vaal"
     """vaal, or one of the paper's ablations: a VAE trained first and then frozen (frozen_vae), the distance from the
     labelled images' latents (vae_only), discriminators on pixels (pixels) or on features that they learn (features)."""
+    input: Literal["auto", "pixels", "embeddings"] = "auto"
+    """What the networks see of an image: pixels of image.size, or its embedding, from pool.embeddings or by
+    encoder.model. auto: embeddings where there are some."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the unlabelled pool, up to max_steps iterations."""
     max_steps: int = Field(default=2000, ge=1)

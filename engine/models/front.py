@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from engine.config.options import CampaignConfig
+from engine.models.encoders import LoadedEncoder, load_encoder
 from engine.models.weights import to_input
 from vaal.standardise import Standardiser
 
@@ -15,12 +17,12 @@ ENCODED_AT_ONCE = 64
 
 
 class Front(NamedTuple):
-    """`encoder` makes pixels embeddings; `standardiser` gives these mean 0 and variance 1. Each is None where it does
-    not apply; both are frozen, and on the device."""
+    """`encoder` makes embeddings of pixels; `standardiser` gives these mean 0 and variance 1. Each is None where it
+    does not apply; both are frozen, and on the device."""
 
     device: torch.device
     standardiser: Standardiser | None = None
-    encoder: nn.Module | None = None
+    encoder: LoadedEncoder | None = None
 
     @property
     def length(self) -> int:
@@ -41,4 +43,15 @@ class Front(NamedTuple):
         if self.encoder is None:
             return seen.to(self.device)
         size = ENCODED_AT_ONCE if self.device.type == "cpu" else max(1, len(seen))
-        return torch.cat([self.encoder(part.to(self.device)).float() for part in torch.split(seen, size)])
+        return torch.cat([self.encoder.encoder(part.to(self.device)) for part in torch.split(seen, size)])
+
+
+def front_of(
+    config: CampaignConfig, device: torch.device, standardiser: Standardiser | None = None, sha256: str = ""
+) -> Front:
+    """The front of a configuration. `sha256` is that of the encoder's weights, if it is known.
+
+    Raises ConfigError or InputError if the encoder cannot be used.
+    """
+    is_encoded = config.sees_embeddings and config.encoder.model
+    return Front(device, standardiser, load_encoder(config.encoder, device, sha256) if is_encoded else None)

@@ -31,7 +31,7 @@ from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
 from engine.tables.scores import ShardRecord, count_errors, records_of
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import METHODS, TASK_FILE
+from vaal.methods import ENCODER, METHODS, TASK_FILE
 
 PASSED_THROUGH = ("engine.pool.items", "engine.scoring.chunks", "engine.scoring.scorer")
 """The modules that an item passes on its way from bytes to scores. With everything that they import, and the rows of
@@ -98,12 +98,14 @@ def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
 def _inputs(campaign: Campaign) -> dict[str, str]:
     """SHA-256 of everything that decides scores, by name: the networks, whose files are checked, settings and code."""
     config, folder = campaign.config, campaign.stage("train")
-    trained = read_manifest(campaign, "train", TrainManifest)["files"]
-    weights = {name: sha for name, sha in trained.items() if name.endswith(".safetensors")}
+    trained_by = read_manifest(campaign, "train", TrainManifest)
+    weights = {name: sha for name, sha in trained_by["files"].items() if name.endswith(".safetensors")}
     if not any("task" in ACQUISITIONS[name].needs for name in config.score.acquisition):
         weights.pop(TASK_FILE, None)
     for name, sha in weights.items():
         (folder / name).read_verified(sha, f"delete {folder}/manifest.json and train again")
+    if sha256 := trained_by.get("embedding", {}).get("encoder_sha256"):
+        weights[ENCODER] = sha256
     return {
         **weights,
         "settings": fingerprint(

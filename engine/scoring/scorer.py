@@ -1,5 +1,6 @@
 """The networks on decoded images: batches that fit the memory, and float32 logits with any precision."""
 
+import math
 import pkgutil
 from typing import Any, NamedTuple
 
@@ -11,15 +12,14 @@ from torch import Tensor
 
 from engine.config.options import CampaignConfig
 from engine.models.centring import load_centres
-from engine.models.encoders import encoder_of
-from engine.models.front import Front
+from engine.models.front import front_of
 from engine.models.weights import load_networks
 from engine.pool.sight import seen_as
 from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import METHODS
+from vaal.methods import ENCODER, METHODS
 
 CPU_BATCH_PIXELS = 16 * 32 * 32
 SMALLEST_CPU_BATCH = 16
@@ -55,11 +55,12 @@ class Scorer:
         self._names = [*self._functions, *further, *(("cluster", "distance") if self._centres else ())]
         with_task = any("task" in row.needs for row in rows)
         self.networks = load_networks(folder, config, weights, with_task=with_task).ready(self.device)
-        encoder = encoder_of(config, self.device) if self.networks.embedding is not None else None
-        self._front, self._notes = Front(self.device, self.networks.embedding, encoder), list[str]()
+        self._front = front_of(config, self.device, self.networks.embedding, weights.get(ENCODER, ""))
+        self._notes = list[str]()
         self._shape, self._dtype = seen_as(config, self._front.length)
         # A GPU takes a whole chunk at once, unless it does not fit.
-        auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // config.image.size**2) if device == "cpu" else None
+        size = math.prod(self._shape[:2])
+        auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // size) if device == "cpu" else None
         self._batch_size = auto if config.score.batch_size == "auto" else config.score.batch_size
 
     def __call__(self, seen_N: NDArray[Any], fold_N: NDArray[np.int64]) -> Scores:

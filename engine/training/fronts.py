@@ -1,13 +1,12 @@
 """How training gives its networks their input: embeddings are scaled by constants that a sample of the pool gives."""
 
 import torch
-from vaal.standardise import Standardiser
 
 from engine.errors import InputError
-from engine.models.encoders import encoder_of
-from engine.models.front import Front
+from engine.models.front import Front, front_of
 from engine.training.batches import unlabelled_sample
 from engine.training.plan import TrainingPlan
+from vaal.standardise import Standardiser
 
 MOST_SAMPLED = 5000
 """Unlabelled items whose embeddings give the constants."""
@@ -18,10 +17,9 @@ def training_front(plan: TrainingPlan) -> Front:
 
     Raises InputError if the encoder cannot be used, or no item of the pool has an embedding.
     """
-    front = Front(torch.device(plan.device))
+    front = front_of(plan.config, torch.device(plan.device))
     if not plan.config.sees_embeddings:
         return front
-    front = front._replace(encoder=encoder_of(plan.config, front.device))
     found: list[Standardiser | None] = [None]
     if torch.distributed.get_rank() == 0:
         found = [fit_standardiser(plan, front)]

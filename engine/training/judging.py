@@ -52,6 +52,8 @@ def finish(
     if front.standardiser is not None:
         mean_D, std_D = front.standardiser.mean_D.tolist(), front.standardiser.std_D.tolist()
         entries["embedding"] = {"length": front.length, "mean": mean_D, "std": std_D}
+        if front.encoder is not None:
+            entries["embedding"]["encoder_sha256"] = front.encoder.sha256
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
     return {"files": {**files, **log.save(plan.folder)}, "details": details}
 
