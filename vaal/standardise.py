@@ -1,6 +1,6 @@
-"""The scale on which networks and distances see embeddings, fitted once on a sample of the pool.
+"""The scale of a pool's embeddings: one for all components, so that their own distances stay.
 
-Shape suffixes: N sample, B batch, D components of an embedding, Z latent units.
+Shape suffixes: N items, D components of an embedding, Z of a latent.
 """
 
 import math
@@ -8,106 +8,96 @@ import math
 import torch
 from torch import Tensor, nn
 
-MAX_LATENTS = 128
-"""Most units of the latent that clusters, duplicates and maps share."""
-_SAMPLE = 8192
-"""Items that the principal components are of: more change nothing that clusters see."""
+MOST_LATENTS = 128
+"""Components of a latent. Longer embeddings are projected on as many directions, those of largest variance."""
+_MOST_FITTED = 8192
+"""Items whose directions are found."""
 _STEPS = 2**20
-"""Steps from a component's mean to the sample's farthest value. Values up to twice as far have a step of their own."""
-_WEIGHTS = 2**15
-"""Steps from 0 to 1 of a weight of a principal component."""
+"""Steps from a component's mean to the sample's farthest value. What is twice as far, or farther, counts as that."""
+_WEIGHT_STEPS = 2**15
+"""Steps from 0 to 1 of a coordinate of a direction."""
 
 
 class Standardiser(nn.Module):
-    """Embeddings on a scale of their own: what networks see of them, and the latent that all else compares.
+    """Constants of a sample of embeddings, and with them the latent of an item, which is what the networks see and what
+    clusters, duplicates and maps compare. Frozen: buffers, in float32 exactly.
 
-    Everything is in buffers, so a state dict brings it all back, from float32 exactly.
+    A latent is the embedding minus the sample's mean, times one number, so that all components together have variance
+    1; of embeddings longer than MOST_LATENTS the principal components (Pearson 1901) with the largest variances. A
+    scale for each component would make as much of those that hardly vary as of those in which the items differ.
+
+    The same bits for an item in any batch, in any order of sums and on any machine: values and directions are whole
+    numbers of steps, and float64 holds sums of 2**16 of their products exactly.
     """
 
-    shift_D: Tensor
-    gain_D: Tensor
+    mean_D: Tensor
     step: Tensor
-    components_ZD: Tensor
-    unit: Tensor
+    directions_ZD: Tensor
+    scale: Tensor
 
-    def __init__(self, num_components: int) -> None:
+    def __init__(self, length: int) -> None:
         super().__init__()
-        self.num_components = num_components
-        self.num_latents = min(MAX_LATENTS, num_components)
-        for name, value in {
-            "shift_D": torch.zeros(num_components),
-            "gain_D": torch.ones(num_components),
-            "step": torch.ones(()),
-            "components_ZD": torch.zeros(self.num_latents, num_components),
-            "unit": torch.ones(()),
-        }.items():
-            self.register_buffer(name, value)
+        self.length, self.num_latents = length, min(length, MOST_LATENTS)
+        self.register_buffer("mean_D", torch.zeros(length))
+        self.register_buffer("step", torch.ones(()))
+        self.register_buffer("directions_ZD", torch.zeros(self.num_latents, length))
+        self.register_buffer("scale", torch.ones(()))
 
-    @staticmethod
-    def fitted(sample_ND: Tensor) -> "Standardiser":
-        """The scale of a sample (N, D) of the pool.
-
-        Raises ValueError if a value is not finite, or all items are equal.
-        """
-        sample_ND = sample_ND.double().cpu()
-        if not torch.isfinite(sample_ND).all():
-            raise ValueError("embeddings of the sample are not finite")
-        made = Standardiser(sample_ND.shape[1])
-        made.shift_D.copy_(sample_ND.mean(0))
-        # As it is stored, so that what is centred here is what will be centred.
-        centred_ND = sample_ND - made.shift_D.double()
-        variance_D = (centred_ND**2).mean(0)
+    @classmethod
+    def fit(cls, vector_ND: Tensor) -> "Standardiser":
+        """The constants of these embeddings (N, D), N >= 1, finite, on the CPU."""
+        made, x_ND = cls(vector_ND.shape[1]), vector_ND.double().cpu()
+        made.mean_D.copy_(x_ND.mean(dim=0))
+        # With the mean as it is kept.
+        centred_ND = x_ND - made.mean_D.double()
         farthest = float(centred_ND.abs().max())
-        # Of equal items rounding leaves a remainder.
-        if farthest <= 1e-6 * float(sample_ND.abs().max()):
-            raise ValueError(f"all {len(sample_ND)} embeddings of the sample are equal")
-        std_D = variance_D.sqrt()
-        made.gain_D.copy_(1 / torch.where(std_D > 1e-6 * farthest, std_D, torch.ones_like(std_D)))
-        # A power of two, by which nothing is rounded.
+        if farthest <= 1e-6 * float(x_ND.abs().max()):
+            # Equal items differ from their mean by its rounding only, and have no scale of their own.
+            farthest = max(1.0, float(x_ND.abs().max()))
+        # A power of two, which rounds nothing.
         made.step.fill_(2.0 ** math.ceil(math.log2(farthest / _STEPS)))
-        components_ZD = _components(centred_ND[:_SAMPLE], made.num_latents)
-        made.components_ZD.copy_((components_ZD * _WEIGHTS).round())
-        found_NZ = made._products(sample_ND)
-        made.unit.copy_((found_NZ**2).mean().rsqrt())
+        if made.length > MOST_LATENTS:
+            directions_ZD = _principal_directions(centred_ND[:_MOST_FITTED], MOST_LATENTS)
+            made.directions_ZD.copy_((directions_ZD * _WEIGHT_STEPS).round())
+        size = float(made._products(x_ND).square().mean().sqrt())
+        made.scale.fill_(1 / size if size > 0 else 1)
         return made
 
-    def inputs(self, x_BD: Tensor) -> Tensor:
-        """What the networks see (B, D) float32: of mean 0 and variance 1 over the sample, where a component varies."""
-        return (x_BD.float() - self.shift_D) * self.gain_D
+    @classmethod
+    def of(cls, state: dict[str, Tensor]) -> "Standardiser":
+        """From the tensors of `state_dict`."""
+        made = cls(len(state["mean_D"]))
+        made.load_state_dict(state)
+        return made
 
-    def latents(self, x_BD: Tensor) -> Tensor:
-        """The shared latent (B, Z) float32: the embedding's first MAX_LATENTS principal components, all of it where it
-        has no more. Distances are those of the embedding on one scale, on which a unit's mean square is 1.
+    @property
+    def factor(self) -> float:
+        """How many times longer a distance between latents is than between embeddings."""
+        return float(self.scale / self.step) * (_WEIGHT_STEPS if self.length > MOST_LATENTS else 1)
 
-        The same bits for an item in any batch, on any machine: embeddings and weights are whole numbers of steps, of
-        which float64 adds products exactly.
-        """
-        return (self._products(x_BD) * self.unit.double()).float()
+    def forward(self, vector_ND: Tensor) -> Tensor:
+        """The latents (N, Z) of embeddings (N, D), float32."""
+        return (self._products(vector_ND) * self.scale.double()).float()
 
-    def _products(self, x_BD: Tensor) -> Tensor:
-        """Integers (B, Z) float64, below 2**53 for up to 2**16 components."""
-        steps_BD = ((x_BD.float() - self.shift_D) / self.step).round().clamp(-2 * _STEPS, 2 * _STEPS).double()
-        if self.num_components <= MAX_LATENTS:
-            return steps_BD
-        return steps_BD @ self.components_ZD.double().T
+    def _products(self, vector_ND: Tensor) -> Tensor:
+        """Whole numbers (N, Z) in float64, below 2**53."""
+        steps_ND = ((vector_ND.float() - self.mean_D) / self.step).round().clamp(-2 * _STEPS, 2 * _STEPS).double()
+        return steps_ND if self.length <= MOST_LATENTS else steps_ND @ self.directions_ZD.double().T
 
 
-def _components(centred_ND: Tensor, num: int) -> Tensor:
-    """The first principal components (num, D) float64, each of length 1 with its largest weight positive; zeros where
-    the sample has fewer."""
-    num_items, num_components = centred_ND.shape
-    found_ZD = torch.zeros(num, num_components, dtype=torch.float64)
-    if num_components <= MAX_LATENTS:
-        return found_ZD
-    if num_components <= num_items:
+def _principal_directions(centred_ND: Tensor, count: int) -> Tensor:
+    """The directions (count, D) float64 of largest variance, the largest first, of length 1; of each, the largest
+    coordinate is positive. Zeros where the items vary in fewer."""
+    num_items, length = centred_ND.shape
+    if length <= num_items:
         values, vectors = torch.linalg.eigh(centred_ND.T @ centred_ND)
     else:
-        # The same of fewer numbers: the eigenvectors of X'X are X' times those of XX'.
+        # Of a smaller matrix: the eigenvectors of X'X are X' times those of XX'.
         values, vectors = torch.linalg.eigh(centred_ND @ centred_ND.T)
         vectors = centred_ND.T @ vectors
-    count = min(num, int((values > 1e-10 * values[-1]).sum()))
-    first_DZ = vectors.flip(1)[:, :count]
-    first_DZ = first_DZ / first_DZ.norm(dim=0)
-    largest_Z = first_DZ.gather(0, first_DZ.abs().argmax(0, keepdim=True))
-    found_ZD[:count] = (first_DZ * largest_Z.sign()).T
-    return found_ZD
+    found = min(count, int((values > 1e-10 * values[-1]).sum()))
+    first_DZ = vectors.flip(1)[:, :found]
+    largest_Z = first_DZ.gather(0, first_DZ.abs().argmax(dim=0, keepdim=True))
+    directions_ZD = torch.zeros(count, length, dtype=torch.float64)
+    directions_ZD[:found] = (first_DZ * largest_Z.sign() / first_DZ.norm(dim=0)).T
+    return directions_ZD

@@ -12,7 +12,7 @@ MEMBER = "member:"
 
 
 class PoolConfig(Section):
-    """The pool. Fixed at init, but for `root`."""
+    """The pool. Fixed at init, but for `root` and `embeddings`."""
 
     shards: list[str] = Field(default=[])
     """WebDataset tar shards: paths or URLs, with globs (*.tar) or brace ranges (train-{00000..00049}.tar)."""
@@ -25,10 +25,10 @@ class PoolConfig(Section):
     group: str = ""
     """Images that belong together, as frames of a clip do: a regular expression on the key, whose first group or else
     whole match names the clip; or column:NAME of pool.metadata. Images of one clip are judged by none that saw it."""
-
     embeddings: str = ""
     """Vectors of the images, made before: member:SUFFIX, a file of each sample (member:npy is KEY.npy beside KEY.jpg);
-    or Parquet files with columns shard, key and embedding, as a path or URL with globs or brace ranges."""
+    or Parquet files with columns shard, key and embedding, as a path or URL with globs or brace ranges. Can be set
+    until the networks are trained."""
 
     @model_validator(mode="after")
     def _embeddings_have_a_suffix(self) -> "PoolConfig":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
-from engine.config.input_options import EncoderConfig, ImageConfig, PoolConfig
+from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, PoolConfig
 from engine.config.section import SPEED, Section
 from engine.config.train_options import TrainConfig
 from vaal.acquisition import ACQUISITIONS
@@ -114,6 +114,11 @@ class CampaignConfig(Section):
             raise ValueError(f"{channels}, image.channels={self.image.channels}; give one for each channel")
         if not self.sees_embeddings:
             return self
+        if self.train.method == "pixels":
+            raise ValueError("train.method=pixels needs train.input=pixels")
+        suffix = self.pool.embeddings.removeprefix(MEMBER).lower()
+        if self.pool.embeddings.startswith(MEMBER) and suffix in map(str.lower, self.image.suffixes):
+            raise ValueError(f"pool.embeddings={self.pool.embeddings}: .{suffix} are the images (image.suffixes)")
         if not (self.pool.embeddings or self.encoder.model):
             raise ValueError("train.input=embeddings needs pool.embeddings or encoder.model")
         if self.train.preset == "paper":
@@ -146,7 +151,7 @@ class CampaignConfig(Section):
 
 
 FIXED_AT_INIT = ("salt", "pool", "image.suffixes")
-"""Keys and sections that no later command can set: what an item is, and where."""
+"""Keys and sections that no later command can set: what an item is, and where. pool.embeddings can be set later."""
 
 
 def fields() -> dict[str, FieldInfo]:

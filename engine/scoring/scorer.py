@@ -1,5 +1,6 @@
 """The networks on decoded images: batches that fit the memory, and float32 logits with any precision."""
 
+import math
 import pkgutil
 from typing import Any, NamedTuple
 
@@ -10,12 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config.options import CampaignConfig
-from engine.models.weights import load_networks, to_input
+from engine.models.centring import load_centres
+from engine.models.front import front_of
+from engine.models.weights import load_networks
+from engine.pool.sight import seen_as
 from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
-from engine.tables.scores import BAD_SCHEMA, pack, to_table, unpack
+from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import METHODS
+from vaal.methods import ENCODER, METHODS
 
 CPU_BATCH_PIXELS = 16 * 32 * 32
 SMALLEST_CPU_BATCH = 16
@@ -24,10 +28,11 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class Scores(NamedTuple):
-    """N images, in the order given: a column (N,) float32 for each acquisition, the method's `logit` first; latents
-    (N, Z) float16; and which images have finite scores and latents (N,)."""
+    """N images, in the order given: a column (N,) float32 for each acquisition, the method's `logit` first, and (N,)
+    int32 for each of `WHOLE_COLUMNS` that there is; latents (N, Z) float16; and which images have finite scores and
+    latents (N,)."""
 
-    columns: dict[str, NDArray[np.float32]]
+    columns: dict[str, NDArray[Any]]
     latent_NZ: NDArray[np.float16]
     is_finite_N: NDArray[np.bool_]
 
@@ -45,26 +50,34 @@ class Scorer:
         rows = [ACQUISITIONS[name] for name in sorted(config.score.acquisition, key=lambda name: name != "vaal")]
         own = METHODS[config.train.method].score
         self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in rows}
+        further = [name for row in rows for name in row.further]
+        self._centres = load_centres(folder, weights, self.device)
+        self._names = [*self._functions, *further, *(("cluster", "distance") if self._centres else ())]
         with_task = any("task" in row.needs for row in rows)
         self.networks = load_networks(folder, config, weights, with_task=with_task).ready(self.device)
-        self._image, self._notes = config.image, list[str]()
+        self._front = front_of(config, self.device, self.networks.embedding, weights.get(ENCODER, ""))
+        self._notes = list[str]()
+        self._shape, self._dtype = seen_as(config, self._front.length)
         # A GPU takes a whole chunk at once, unless it does not fit.
-        auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // config.image.size**2) if device == "cpu" else None
+        size = math.prod(self._shape[:2])
+        auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // size) if device == "cpu" else None
         self._batch_size = auto if config.score.batch_size == "auto" else config.score.batch_size
 
-    def __call__(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> Scores:
-        """Score N images, uint8. A batch that does not fit the memory is halved, also for later calls, with a note.
+    def __call__(self, seen_N: NDArray[Any], fold_N: NDArray[np.int64]) -> Scores:
+        """Score N items, of which this was read: see `engine.pool.sight.Sight`.
+
+        A batch that does not fit the memory is halved, also for later calls, with a note.
 
         Raises RuntimeError if one image alone does not fit the memory.
         """
         none = torch.empty(0)
-        parts = [[*(none for _ in self._functions), none.reshape(0, self.networks.num_latents)]]
+        parts = [[*(none for _ in self._names), none.reshape(0, self.networks.num_latents)]]
         begin = 0
         while begin < len(fold_N):
             size = min(self._batch_size or len(fold_N), len(fold_N) - begin)
             part = slice(begin, begin + size)
             try:
-                parts.append(self._forward(pixels_NHWC[part], fold_N[part]))
+                parts.append(self._forward(seen_N[part], fold_N[part]))
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not _is_out_of_memory(error):
                     raise
@@ -79,14 +92,15 @@ class Scorer:
         *scores, latent_NZ = (torch.cat(column[1:] or column).cpu().numpy() for column in zip(*parts, strict=True))
         latent_NZ = latent_NZ.astype(np.float16)
         is_finite_N = np.isfinite(np.column_stack([*scores, latent_NZ])).all(axis=1)
-        return Scores(dict(zip(self._functions, scores, strict=True)), latent_NZ, is_finite_N)
+        columns = dict(zip(self._names, scores, strict=True))
+        whole = {name: columns[name].astype(np.int32) for name in columns if name in WHOLE_COLUMNS}
+        return Scores({**columns, **whole}, latent_NZ, is_finite_N)
 
     def score_chunk(self, chunk: pa.Table) -> pa.Table:
-        """A chunk's row, as `Chunk.row` makes it, with the scores of its items in place of their pixels."""
-        items, image = unpack(chunk["items"][0].as_py()), self._image
-        flat = np.frombuffer(chunk["pixels"][0].as_buffer(), dtype=np.uint8)
-        pixels_NHWC = flat.reshape(-1, image.size, image.size, image.channels)
-        scores = self(pixels_NHWC, items["fold"].to_numpy())
+        """A chunk's row, as `Chunk.row` makes it, with the scores of its items in place of what was read."""
+        items = unpack(chunk["items"][0].as_py())
+        flat = np.frombuffer(chunk["seen"][0].as_buffer(), dtype=self._dtype)
+        scores = self(flat.reshape(-1, *self._shape), items["fold"].to_numpy())
         bad = unpack(content) if (content := chunk["bad"][0].as_py()) else BAD_SCHEMA.empty_table()
         scored = items.drop_columns(["fold"])
         for name, column in scores.columns.items():
@@ -110,16 +124,19 @@ class Scorer:
             }
         )
 
-    def _forward(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> list[Tensor]:
+    def _forward(self, seen_N: NDArray[Any], fold_N: NDArray[np.int64]) -> list[Tensor]:
         """The columns of scores, and last the latents."""
-        x_NCHW = to_input(pixels_NHWC, self.device)
+        x_N = self._front(seen_N)
         if self.device.type == "cpu":
             # Channels-last suits a GPU's matrix units; on a CPU it is 15 % slower at batches of this size.
-            x_NCHW = x_NCHW.contiguous()
+            x_N = x_N.contiguous()
         fold = torch.tensor(fold_N, device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
-            found = [function(self.networks, x_NCHW, fold) for function in self._functions.values()]
-        return [*(score_B for score_B, _ in found), found[0][1]]
+            found = [function(self.networks, x_N, fold) for function in self._functions.values()]
+            latent_BZ = self.networks.latents(x_N, found[0][1])
+        further = [column_B for _, _, *more in found for column_B in more]
+        clusters = self._centres.of(latent_BZ) if self._centres else ()
+        return [*(score_B for score_B, *_ in found), *further, *clusters, latent_BZ]
 
 
 def _is_out_of_memory(error: Any) -> bool:
