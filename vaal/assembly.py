@@ -14,7 +14,7 @@ from vaal.vector_networks import VectorDiscriminators, VectorVAE
 
 class Sizes(NamedTuple):
     """The preset's name, the side of an image in pixels, its channels, the number of folds, and the length of the
-    embeddings that the networks see instead of pixels, 0 where they see pixels."""
+    latents of embeddings that the networks see instead of pixels, 0 where they see pixels."""
 
     preset: str
     image_size: int
@@ -51,8 +51,8 @@ class Networks(NamedTuple):
         return networks
 
     def latents(self, x_B: Tensor, own_BZ: Tensor) -> Tensor:
-        """The latents (B, Z) by which items are compared: embeddings where there are some, else the networks' own."""
-        return self.embedding.latents(x_B) if self.embedding is not None else own_BZ
+        """The latents (B, Z) that items are compared by: of embeddings where there are some, else the networks' own."""
+        return x_B if self.embedding is not None else own_BZ
 
     def ready(self, device: torch.device | str = "cpu") -> "Networks":
         """The same networks, in eval mode on a device."""

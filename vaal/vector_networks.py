@@ -18,7 +18,7 @@ def _layers(*sizes: int) -> nn.Sequential:
 
 
 class VectorVAE(Autoencoder):
-    """A beta-VAE of embeddings (B, D) with mean 0 and variance 1 in every dimension.
+    """A beta-VAE of embeddings (B, D) on one scale, see `vaal.standardise`.
 
     Its reconstruction is the mean of a Gaussian, as that of pixels: see `vaal.losses.reconstruction_loss`.
     """

@@ -74,8 +74,8 @@ class Findings(TypedDict):
 class TrainManifest(Manifest):
     """`losses` are those of the last step, nats; `waiting_for_images` is a share of the time; `left_out` are damaged
     shards, with their faults; `fold_round` is the round in the hash of the folds, 0 where it is missing. `embedding`,
-    where the networks see embeddings: their length, and the mean and standard deviation by which each dimension is
-    scaled."""
+    where the networks see embeddings: their length, and the mean that is taken away and the factor by which the rest is
+    multiplied."""
 
     device: str
     losses: dict[str, float]

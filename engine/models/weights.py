@@ -19,8 +19,8 @@ from vaal.task import Classifier
 
 
 def make_networks(config: CampaignConfig, vector_length: int = 0) -> Networks:
-    """The networks of a configuration's method with the initial weights of `train.seed`, for pixels, or for embeddings
-    of a length."""
+    """The networks of a configuration's method with the initial weights of `train.seed`, for pixels, or for latents
+    of embeddings, of this length."""
     train, image = config.train, config.image
     sizes = Sizes(train.preset, image.size, image.channels, train.folds, vector_length)
     with torch.random.fork_rng(devices=[]):
@@ -86,7 +86,7 @@ def load_networks(
         return state
 
     embedding = Standardiser.of(read(EMBEDDING_FILE)) if config.sees_embeddings else None
-    networks = make_networks(config, embedding.length if embedding is not None else 0)
+    networks = make_networks(config, embedding.num_latents if embedding is not None else 0)
     names = [*networks.files(), *([TASK_FILE] if with_task else [])]
     states = {name: read(name) for name in names}
     networks = networks._replace(embedding=embedding)

@@ -33,7 +33,7 @@ def finish(
 
     Raises VaalError if a weight is not finite.
     """
-    networks, positions = make_networks(plan.config, front.length), plan.positions
+    networks, positions = make_networks(plan.config, front.num_inputs), plan.positions
     networks = networks._replace(embedding=front.standardiser)
     if classes:
         networks = networks._replace(task=make_classifier(plan.config, len(classes)))
@@ -50,8 +50,8 @@ def finish(
         accuracy = _accuracy(networks.task, classes, plan, judging, front)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
     if front.standardiser is not None:
-        mean_D, std_D = front.standardiser.mean_D.tolist(), front.standardiser.std_D.tolist()
-        entries["embedding"] = {"length": front.length, "mean": mean_D, "std": std_D}
+        mean, factor = front.standardiser.mean_D.tolist(), front.standardiser.factor
+        entries["embedding"] = {"length": front.length, "mean": mean, "factor": factor}
         if front.encoder is not None:
             entries["embedding"]["encoder_sha256"] = front.encoder.sha256
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}

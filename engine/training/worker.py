@@ -67,7 +67,7 @@ class _Training:
     def __init__(self, plan: TrainingPlan, part: Part, front: Front) -> None:
         self.plan, self.part, self.train, self.front = plan, part, plan.config.train, front
         self.device, positions = front.device, plan.positions
-        networks = make_networks(plan.config, front.length)
+        networks = make_networks(plan.config, front.num_inputs)
         self.num_latents = networks.num_latents
         modules = {"vae": networks.vae, "discriminators": networks.discriminators}
         settings, learning_rate = zero.settings(self.train, part.world), self.train.learning_rate
