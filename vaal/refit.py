@@ -19,6 +19,9 @@ PENALTIES = (1.0, 0.1, 0.01, 0.001)
 TEMPERATURES = (0.1, 10.0)
 """Bounds of the temperature, by which logits are divided."""
 
+LEAST_ALIGNED = 50
+"""Unlabelled items of a fold whose median and spread are known well enough."""
+
 
 class Cached(NamedTuple):
     """Inputs of the discriminators for the items of one pool (N, D), float32, and their folds (N,), int64."""
@@ -28,7 +31,7 @@ class Cached(NamedTuple):
 
 
 class FittedDiscriminators(nn.Module):
-    """K linear discriminators in one module, each on inputs of length D scaled by constants that all share.
+    """K linear discriminators in one module, on inputs of length D.
 
     A logit estimates the log density ratio of the labelled to the unlabelled pool.
     """
@@ -41,6 +44,15 @@ class FittedDiscriminators(nn.Module):
     def forward(self, x_BD: Tensor) -> Tensor:
         """Labelled-logits (B, K), one column a discriminator."""
         return torch.cat([fold(x_BD) for fold in self.folds], dim=1)
+
+    def features(self, x_BD: Tensor, fold_B: Tensor) -> Tensor:  # noqa: ARG002 - see `vaal.ablations`
+        """The inputs themselves (B, D)."""
+        return x_BD
+
+    def classify(self, x_BD: Tensor) -> Tensor:
+        """As `forward`."""
+        logit_BK: Tensor = self(x_BD)
+        return logit_BK
 
 
 @torch.no_grad()
@@ -56,16 +68,19 @@ def refit(labelled: Cached, unlabelled: Cached, num_folds: int) -> FittedDiscrim
     The same for the same items in any order up to rounding. Raises ValueError if a pool has no item outside of a fold,
     or an input is not finite.
     """
-    pools = [pool._replace(x_ND=pool.x_ND.detach().double().cpu(), fold_N=pool.fold_N.cpu()) for pool in (labelled, unlabelled)]
+    pools = [
+        pool._replace(x_ND=pool.x_ND.detach().double().cpu(), fold_N=pool.fold_N.cpu())
+        for pool in (labelled, unlabelled)
+    ]
     x_ND = torch.cat([pool.x_ND for pool in pools])
     mean_D, std_D = x_ND.mean(dim=0), x_ND.std(dim=0, correction=0)
     # A unit that never varies has weight 0 whatever its scale.
     std_D = torch.where(std_D > 0, std_D, 1.0)
     scaled = [pool._replace(x_ND=(pool.x_ND - mean_D) / std_D) for pool in pools]
     best: list[nn.Linear] = []
-    least, layers = torch.inf, None
+    least, layers = torch.inf, list[nn.Linear]()
     for l2 in PENALTIES if num_folds > 1 else PENALTIES[1:2]:
-        layers = [_fit(scaled, number, num_folds, l2, layers and layers[number]) for number in range(num_folds)]
+        layers = [_fit(scaled, n, num_folds, l2, layers[n] if layers else None) for n in range(num_folds)]
         loss = _balanced_loss(*_out_of_fold(layers, scaled)) if num_folds > 1 else 0.0
         if loss < least:
             best, least = layers, loss
@@ -119,26 +134,20 @@ def _calibration(layers: list[nn.Linear], pools: list[Cached]) -> list[tuple[flo
     return [(factor / temperature, offset / temperature) for factor, offset in scales]
 
 
-LEAST_ALIGNED = 50
-"""Unlabelled items of a fold whose median and spread are known well enough."""
-
-
 def _location(logit_N: Tensor) -> tuple[float, float]:
     """The median and the spread, half the distance of the quartiles."""
-    low, middle, high = torch.quantile(logit_N[:MOST_SORTED], torch.tensor([0.25, 0.5, 0.75], dtype=logit_N.dtype)).tolist()
+    low, middle, high = torch.quantile(logit_N, logit_N.new_tensor([0.25, 0.5, 0.75])).tolist()
     return middle, (high - low) / 2
-
-
-MOST_SORTED = 1_000_000
 
 
 def _temperature(labelled_L: Tensor, unlabelled_U: Tensor) -> float:
     """What the logits are to be divided by for the least loss, by ternary search: the loss is convex in 1 / t."""
+
+    def loss(factor: float) -> float:
+        return _balanced_loss(factor * labelled_L, factor * unlabelled_U)
+
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
     for _ in range(60):
         left, right = low + (high - low) / 3, high - (high - low) / 3
-        if _balanced_loss(left * labelled_L, left * unlabelled_U) < _balanced_loss(right * labelled_L, right * unlabelled_U):
-            high = right
-        else:
-            low = left
+        low, high = (low, right) if loss(left) < loss(right) else (left, high)
     return 2 / (low + high)

@@ -14,6 +14,7 @@ from engine.config.section import SPEED, Section
 from engine.config.train_options import TrainConfig
 from vaal.acquisition import ACQUISITIONS
 from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
+from vaal.methods import METHODS, Method
 
 if TYPE_CHECKING:
     AcquisitionName: TypeAlias = str
@@ -105,6 +106,19 @@ class CampaignConfig(Section):
         has_some = bool(self.pool.embeddings or self.encoder.model)
         return self.train.input == "embeddings" or (self.train.input == "auto" and has_some)
 
+    @property
+    def method(self) -> Method:
+        """The method of training."""
+        name = self.train.method
+        return METHODS[("features" if self.sees_embeddings else "vaal") if name == "auto" else name]
+
+    @property
+    def refits(self) -> bool:
+        """Whether the discriminators are fitted again at the end of training."""
+        method = self.method
+        is_possible = method.has_discriminators and (method.has_vae or self.sees_embeddings)
+        return self.train.refit and self.train.folds > 1 and is_possible
+
     @model_validator(mode="after")
     def _embeddings_fit(self) -> "CampaignConfig":
         if self.pool.embeddings and self.encoder.model:
@@ -136,7 +150,7 @@ class CampaignConfig(Section):
         needing = [name for name in self.score.acquisition if "task" in ACQUISITIONS[name].needs]
         if needing and self.train.task == "none":
             raise ValueError(f"score.acquisition={needing[0]} needs a task learner: --set train.task=classification")
-        if self.train.method == "features" and self.train.folds > 1:
+        if self.train.method == "features" and self.train.folds > 1 and not self.sees_embeddings:
             needs = "taken_LZ" in DIVERSIFIERS[self.select.diversity].needs or self.select.diversity == "clusters"
             if needs or self.select.duplicates == "near":
                 raise ValueError(
