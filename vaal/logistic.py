@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 MOST_ITERATIONS = 300
 SMALLEST_GRADIENT = 1e-6
-"""Largest entry of the gradient at which a fit ends, in nats per unit of a whitened input."""
 
 
 def fit_logistic(
-    x_ND: Tensor, label_N: Tensor, num_classes: int, l2: float, weight_N: Tensor | None = None
-) -> nn.Linear:
+    x_ND: Tensor, label_N: Tensor, num_classes: int, l2: float, weight_N: Tensor | None = None,
+    tolerance: float = SMALLEST_GRADIENT,
+) -> nn.Linear:  # fmt: skip
     """The linear layer that minimises the weighted mean cross-entropy in nats plus l2 / 2 times the squared weights.
 
     The bias is free. With two classes the layer has one output, the logit of class 1; else one output a class. Float64
@@ -25,6 +25,7 @@ def fit_logistic(
         label_N: classes, int64, from 0 to num_classes - 1. A class may have no items: its logit is then low.
         l2: above 0, so that the minimum is finite where classes can be separated.
         weight_N: weight of each item, 0 or more; equal if not given. Only their ratios count.
+        tolerance: largest entry of the gradient at which the fit ends, in nats per unit of a whitened input.
 
     Raises ValueError if there is no item, fewer than two classes, an l2 of 0 or less, a weight sum of 0, or an input
     that is not finite.
@@ -42,12 +43,15 @@ def fit_logistic(
     # Centred, so that the bias and the weights do not pull at each other.
     mean_D = share_N @ x_ND
     fit = _newton if num_classes == 2 else _quasi_newton
-    weight_CD, bias_C = fit(x_ND - mean_D, label_N.to(x_ND.device), num_classes, l2, share_N)
-    with torch.random.fork_rng(devices=[]):
-        layer = nn.Linear(x_ND.shape[1], len(bias_C), device=x_ND.device, dtype=dtype)
-    with torch.no_grad():
-        layer.weight.copy_(weight_CD)
-        layer.bias.copy_(bias_C - weight_CD @ mean_D)
+    weight_CD, bias_C = fit(x_ND - mean_D, label_N.to(x_ND.device), num_classes, l2, share_N, tolerance)
+    return linear(weight_CD, bias_C - weight_CD @ mean_D, dtype)
+
+
+def linear(weight_CD: Tensor, bias_C: Tensor, dtype: torch.dtype) -> nn.Linear:
+    """The linear layer with these weights, on their device. Draws no random numbers."""
+    with torch.device("meta"):
+        layer = nn.Linear(weight_CD.shape[1], len(bias_C), dtype=dtype)
+    layer.weight, layer.bias = (nn.Parameter(values.detach().to(dtype)) for values in (weight_CD, bias_C))
     return layer
 
 
@@ -58,7 +62,9 @@ def cross_entropy(logit_NC: Tensor, label_N: Tensor) -> Tensor:
     return F.cross_entropy(logit_NC, label_N, reduction="none")
 
 
-def _newton(x_ND: Tensor, label_N: Tensor, _: int, l2: float, share_N: Tensor) -> tuple[Tensor, Tensor]:
+def _newton(
+    x_ND: Tensor, label_N: Tensor, _: int, l2: float, share_N: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor]:
     """Two classes, by Newton's method: few iterations of a symmetric system of D + 1 unknowns."""
     x_NE = F.pad(x_ND, (0, 1), value=1.0)
     penalty_E = torch.full_like(x_NE[0], l2)
@@ -78,7 +84,7 @@ def _newton(x_ND: Tensor, label_N: Tensor, _: int, l2: float, share_N: Tensor) -
         hessian_EE = x_NE.T @ ((share_N * p_N * (1 - p_N))[:, None] * x_NE) + torch.diag(penalty_E)
         step_E = torch.linalg.solve(hessian_EE, gradient_E)
         decrement = float(gradient_E @ step_E)
-        if decrement < SMALLEST_GRADIENT**2:
+        if decrement < tolerance**2:
             break
         # Halved until the loss falls (Armijo): far from the minimum a whole step may overshoot.
         size, logit_step_N = 1.0, x_NE @ step_E
@@ -91,7 +97,7 @@ def _newton(x_ND: Tensor, label_N: Tensor, _: int, l2: float, share_N: Tensor) -
 
 
 def _quasi_newton(
-    x_ND: Tensor, label_N: Tensor, num_classes: int, l2: float, share_N: Tensor
+    x_ND: Tensor, label_N: Tensor, num_classes: int, l2: float, share_N: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """Three classes or more, by L-BFGS on inputs turned and scaled so that the curvature is about 1 everywhere."""
     covariance_DD = x_ND.T @ (share_N[:, None] * x_ND)
@@ -101,13 +107,15 @@ def _quasi_newton(
     w_CD = torch.zeros(num_classes, x_ND.shape[1], dtype=x_ND.dtype, device=x_ND.device, requires_grad=True)
     b_C = torch.zeros(num_classes, dtype=x_ND.dtype, device=x_ND.device, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        [w_CD, b_C], max_iter=MOST_ITERATIONS, tolerance_grad=SMALLEST_GRADIENT, tolerance_change=0.0,
+        [w_CD, b_C], max_iter=MOST_ITERATIONS, tolerance_grad=tolerance, tolerance_change=0.0,
         history_size=10, line_search_fn="strong_wolfe",
     )  # fmt: skip
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = share_N @ cross_entropy(turned_ND @ w_CD.T + b_C, label_N) + l2 / 2 * (w_CD * scale_D).square().sum()
+        loss: Tensor = (
+            share_N @ cross_entropy(turned_ND @ w_CD.T + b_C, label_N) + l2 / 2 * (w_CD * scale_D).square().sum()
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
