@@ -78,9 +78,9 @@ def refit(labelled: Cached, unlabelled: Cached, num_folds: int) -> FittedDiscrim
     std_D = torch.where(std_D > 0, std_D, 1.0)
     scaled = [pool._replace(x_ND=(pool.x_ND - mean_D) / std_D) for pool in pools]
     best: list[nn.Linear] = []
-    least, layers = torch.inf, list[nn.Linear]()
+    least = torch.inf
     for l2 in PENALTIES if num_folds > 1 else PENALTIES[1:2]:
-        layers = [_fit(scaled, n, num_folds, l2, layers[n] if layers else None) for n in range(num_folds)]
+        layers = [_fit(scaled, n, num_folds, l2) for n in range(num_folds)]
         loss = _balanced_loss(*_out_of_fold(layers, scaled)) if num_folds > 1 else 0.0
         if loss < least:
             best, least = layers, loss
@@ -93,14 +93,13 @@ def refit(labelled: Cached, unlabelled: Cached, num_folds: int) -> FittedDiscrim
     return made.requires_grad_(False)
 
 
-def _fit(pools: list[Cached], number: int, num_folds: int, l2: float, start: nn.Linear | None) -> nn.Linear:
+def _fit(pools: list[Cached], number: int, num_folds: int, l2: float) -> nn.Linear:
     parts = [pool.x_ND[pool.fold_N != number] if num_folds > 1 else pool.x_ND for pool in pools]
     if not all(map(len, parts)):
         raise ValueError(f"a pool has no item outside of fold {number}")
     label_N = torch.cat([torch.full((len(part),), kind) for part, kind in zip(parts, (1, 0), strict=True)])
     weight_N = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in parts])
-    with torch.enable_grad():
-        return fit_logistic(torch.cat(parts), label_N, 2, l2, weight_N, start)
+    return fit_logistic(torch.cat(parts), label_N, 2, l2, weight_N)
 
 
 def _out_of_fold(layers: list[nn.Linear], pools: list[Cached]) -> list[Tensor]:
