@@ -16,7 +16,7 @@ from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
 from engine.tables.score_reader import is_newest
 from engine.tables.selections import KINDS
-from vaal.diversity import reason_for
+from vaal.diversity import branch_of, reason_for
 
 
 class Config(TypedDict):
@@ -113,7 +113,8 @@ class ScoresManifest(Manifest):
 class SelectionManifest(Manifest):
     """`when_no_signal` is what was done without a signal, null with one. Logits are null where they did not decide.
     `picks` is a hash of the picked items: see `engine.campaign.handed_out`. `likeness` says whether near latents count
-    as duplicates: see `vaal.duplicates.likeness`.
+    as duplicates: see `vaal.duplicates.likeness`. `branch` is what was done: see `vaal.diversity.BRANCHES`, and `gate`
+    what decided that: see `engine.selection.gate.Verdict`.
     """
 
     signal: Literal["present", "none"]
@@ -124,6 +125,8 @@ class SelectionManifest(Manifest):
     objective: float | None
     picks: NotRequired[str]
     likeness: NotRequired[dict[str, Any] | None]
+    branch: NotRequired[str]
+    gate: NotRequired[dict[str, Any]]
 
 
 M = TypeVar("M", bound=Manifest)
@@ -202,7 +205,10 @@ def write_manifest(
 def reason_of(selection: SelectionManifest) -> str:
     """How the images of a selection were picked, in words. Raises ConfigError for a method that is unknown here."""
     try:
-        return reason_for(selection["when_no_signal"], selection["config"]["select"]["diversity"])
+        diversity = selection["config"]["select"]["diversity"]
+        if "branch" in selection:
+            return branch_of(selection["branch"], diversity).reason
+        return reason_for(selection["when_no_signal"], diversity)
     except (KeyError, TypeError) as error:
         why = f"when_no_signal or config.select.diversity: {error}: unknown"
         raise ConfigError(f"the manifest of the selection: {why}; use the version that wrote it") from error

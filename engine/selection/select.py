@@ -1,6 +1,7 @@
 """The selection, a pure function of committed scores and weights, labels and configuration.
 
-The candidates are the lowest logits, or, without a signal, a random sample; the batch is chosen among them.
+One pass over the scores finds how the labels cover the pool. The gate says whether they lack something, and so which
+items are the candidates; the batch is chosen among them.
 """
 
 from typing import Any
@@ -22,15 +23,16 @@ from engine.campaign.manifests import (
     write_manifest,
 )
 from engine.campaign.stages import QUIET, Log, Run
-from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.models.diagnosis import interval_of
+from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
-from engine.selection.candidates import Eligible, choose_batch, num_candidates, sample_of_the_rest
+from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
+from engine.selection.gate import branch_name, clusters_table, in_words, judge, require_signal, said
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
 from engine.selection.sources import known_images, sources_of
 from engine.tables.scores import ShardRecord, records_of
-from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
+from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
+from vaal.diversity import branch_of
 from vaal.duplicates.likeness import Likeness
 
 
@@ -50,15 +52,11 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
     if is_complete(campaign.stage("selection")) and not _is_due_again(campaign, run.log, force=force):
         return read_manifest(campaign, "selection", SelectionManifest)
     _require_same_weights(campaign, trained, scores)
-    fallback, diversity = _without_signal(campaign, trained), campaign.config.select.diversity
-    if fallback and diversity != "none":
-        how = f"select.when_no_signal={fallback} picks"
-        run.log(f"no signal, {interval_of(trained)}: {how}, and select.diversity={diversity} is not applied")
-    return _make(campaign, run, _current_records(campaign, scores, run.log), fallback, force=force)
+    return _make(campaign, run, _current_records(campaign, scores, run.log), trained, force=force)
 
 
 def _make(
-    campaign: Campaign, run: Run, records: list[ShardRecord], fallback: str | None, *, force: bool
+    campaign: Campaign, run: Run, records: list[ShardRecord], trained: TrainManifest, *, force: bool
 ) -> SelectionManifest:
     out = batches(campaign.home, campaign.round)
     # What was handed out stays out when its selection is replaced.
@@ -69,13 +67,16 @@ def _make(
     sources = sources_of(campaign.home, records, picked_before)
     counted = {"scored": sum(record.scored for record in records)}
     with room_for(parts_of(sources), run.address):
-        # Four times as many as in the first try, because duplicates call for more candidates.
-        size = 0 if fallback else 4 * num_candidates(campaign.config.select, fallback)
-        counts = count(campaign.stage("scores"), sources, size, lambda share: run.on_progress(share / 2, "counting"))
+        known = known_images(campaign.home, picked_before)
+        wish, centres = plan_pass(campaign, trained, sources, seed)
+        counts = count(campaign.stage("scores"), sources, wish, lambda share: run.on_progress(share / 2, "counting"))
         run.log(f"{counted['scored']:,} scores checked, {counts.num_eligible:,} can be picked")
-        eligible = Eligible(
-            campaign.stage("scores"), sources, counts, seed, fallback, known_images(campaign.home, picked_before)
-        )
+        verdict = judge(campaign, trained, counts.found, centres, seed)
+        require_signal(campaign, verdict, trained)
+        name = branch_name(campaign, verdict, counts.found, has_margin=wish.num_turned > 0)
+        run.log(said(campaign, verdict, trained, name))
+        branch = branch_of(name, campaign.config.select.diversity)
+        eligible = Eligible(campaign.stage("scores"), sources, counts, wish, seed, branch, known)
         batch = choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing"))
         tables = {
             CANDIDATES_FILE: batch.candidates,
@@ -83,6 +84,8 @@ def _make(
             SAMPLE_FILE: sample_of_the_rest(eligible, batch.selection),
             "selection.parquet": batch.selection,
         }
+        if wish.num_clusters:
+            tables[CLUSTERS_FILE] = clusters_table(counts.found, batch.selection, nearest_items(eligible))
     if batch.likeness and not batch.likeness.counts:
         run.log(_not_alike(batch.likeness))
     if out and not force and not is_complete(campaign.stage("selection")):
@@ -101,13 +104,15 @@ def _make(
         inputs=inputs,
         counts=counted | {"eligible": counts.num_eligible, "picked_before": len(picked_before)} | batch.counts,
         files={name: (campaign.stage("selection") / name).write_table(table) for name, table in tables.items()},
-        signal="none" if fallback else "present",
-        when_no_signal=fallback,
+        signal="present" if verdict.speaks else "none",
+        when_no_signal=None if verdict.speaks else campaign.config.select.when_no_signal,
+        branch=name,
+        gate=verdict.entry(),
         seed=campaign.config.select.seed,
         round_seed=seed,
-        # Without a signal the logits decide nothing.
-        highest_picked_logit=None if fallback else pc.max(query).as_py(),
-        highest_candidate_logit=None if fallback else pc.max(batch.candidates["logit"]).as_py(),
+        # Elsewhere the logits alone decide nothing.
+        highest_picked_logit=pc.max(query).as_py() if branch.candidates == "lowest" else None,
+        highest_candidate_logit=pc.max(batch.candidates["logit"]).as_py() if branch.candidates == "lowest" else None,
         objective=batch.objective,
         picks=picks_hash(batch.selection),
         likeness=batch.likeness and batch.likeness._asdict(),
@@ -123,6 +128,7 @@ def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
         "for control": counts["control"],
         "candidates": f"{counts['candidates']:,} of {counts['eligible']:,}",
         "duplicates": ", ".join(f"{number:,} of the same {kind}" for kind, number in found.items() if number) or "none",
+        **({"labels": words} if (words := in_words(manifest.get("gate"))) else {}),
         "how": reason_of(manifest),
         **({} if highest is None else {"highest logit picked": f"{highest:.4f}"}),
         "selection": campaign.stage("selection") / "selection.parquet",
@@ -191,19 +197,3 @@ def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: Sc
                 f"{campaign.stage('scores')}: made with another {name} than the one in {campaign.stage('train')}; "
                 f"run: vaal score {campaign.home}"
             )
-
-
-def _without_signal(campaign: Campaign, trained: TrainManifest) -> str | None:
-    """How to pick without a signal; None when there is one.
-
-    Raises NotAcceptableError if there is none, and select.when_no_signal is refuse.
-    """
-    method = campaign.config.select.when_no_signal
-    if trained["signal"] == "present":
-        return None
-    if method == "refuse":
-        raise NotAcceptableError(
-            f"{campaign.stage('train')}: no signal, {interval_of(trained)}: the labelled images look like the "
-            "rest; label other images, or pick without a signal: --set select.when_no_signal=diversity"
-        )
-    return method
