@@ -39,18 +39,21 @@ class Verdict(NamedTuple):
         return {"speaks": self.speaks, "by": self.by, **numbers, "clusters": found.num_clusters if found else 0}
 
 
-def judge(
-    campaign: Campaign, trained: TrainManifest, collected: Collected, centres: Centres | None, seed: int
-) -> Verdict:
+def deficit_in(collected: Collected, centres: Centres | None, seed: int) -> Deficit | None:
+    """The deficit of the labels; None where the scores have no clusters."""
+    if centres is None:
+        return None
+    with threadpool_limits(1):
+        return deficit_of(collected.coverage, centres.centre_CZ.numpy(), seed)
+
+
+def judge(campaign: Campaign, trained: TrainManifest, deficit: Deficit | None = None) -> Verdict:
     """The verdict of the gate.
 
     The user's word (`labels.are_biased`) counts more than any test. The rule of completion asks the deficit; where
     there are no clusters, and for all other methods, the AUC decides.
     """
-    config, deficit = campaign.config, None
-    if centres is not None and len(collected.sum_C):
-        with threadpool_limits(1):
-            deficit = deficit_of(collected.coverage, centres.centre_CZ.numpy(), seed)
+    config = campaign.config
     if config.labels.are_biased != "auto":
         return Verdict(config.labels.are_biased == "yes", "labels.are_biased", deficit)
     if deficit is not None and config.select.diversity == RULE:
@@ -88,7 +91,9 @@ def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str
     found = {"auc": interval_of(trained), "deficit": words}.get(verdict.by, f"{verdict.by} says so")
     if verdict.speaks:
         return f"signal present, {found}: images are picked by {name.replace('_', ' ')}"
-    how = f"select.when_no_signal={options.when_no_signal} picks ({name.replace('_', ' ')})"
+    how = f"select.when_no_signal={options.when_no_signal} picks"
+    if options.when_no_signal == "uncertainty":
+        how += f" ({name.replace('_', ' ')})"
     is_left_out = options.diversity not in (RULE, "none")
     rest = f", and select.diversity={options.diversity} is not applied" if is_left_out else ""
     return f"no signal, {found}: {how}{rest}"

@@ -26,7 +26,7 @@ from engine.campaign.stages import QUIET, Log, Run
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
-from engine.selection.gate import branch_name, clusters_table, in_words, judge, require_signal, said
+from engine.selection.gate import RULE, branch_name, clusters_table, deficit_in, in_words, judge, require_signal, said
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
 from engine.selection.sources import known_images, sources_of
@@ -52,6 +52,9 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
     if is_complete(campaign.stage("selection")) and not _is_due_again(campaign, run.log, force=force):
         return read_manifest(campaign, "selection", SelectionManifest)
     _require_same_weights(campaign, trained, scores)
+    if campaign.config.select.diversity != RULE:
+        # Known before anything is read.
+        require_signal(campaign, judge(campaign, trained), trained)
     return _make(campaign, run, _current_records(campaign, scores, run.log), trained, force=force)
 
 
@@ -71,7 +74,7 @@ def _make(
         wish, centres = plan_pass(campaign, trained, sources, seed)
         counts = count(campaign.stage("scores"), sources, wish, lambda share: run.on_progress(share / 2, "counting"))
         run.log(f"{counted['scored']:,} scores checked, {counts.num_eligible:,} can be picked")
-        verdict = judge(campaign, trained, counts.found, centres, seed)
+        verdict = judge(campaign, trained, deficit_in(counts.found, centres, seed))
         require_signal(campaign, verdict, trained)
         name = branch_name(campaign, verdict, counts.found, has_margin=wish.num_turned > 0)
         run.log(said(campaign, verdict, trained, name))

@@ -43,7 +43,12 @@ from tests.tars import archive, read
 pytestmark = pytest.mark.heavy
 
 ENGINE = Path(__file__).parents[3] / "engine"
-BASE = ("select.budget=40", "salt=00000000000000000000000000000001", "train.task=classification")
+BASE = (
+    "select.budget=40",
+    "salt=00000000000000000000000000000001",
+    "train.task=classification",
+    "select.diversity=clusters",
+)
 Look = Callable[["Bench", CampaignConfig], Any]
 
 
@@ -208,6 +213,7 @@ def picked(bench: Bench, config: CampaignConfig, signal: str = "present") -> Any
 without_signal = partial(picked, signal="none")
 EFFECTS: dict[str, tuple[Any, Look]] = {
     "labels.classes": ("from-init", allowed),
+    "labels.are_biased": ("no", picked),
     "salt": ("f" * 32, picked),
     "device": ("cpu", actors),
     "pool.shards": (lambda bench: [f"{bench.folder}/pool/*.tar"], listed),
