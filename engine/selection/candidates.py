@@ -28,7 +28,7 @@ from engine.tables.score_reader import columns_of, num_latents_of
 from engine.tables.selections import SAMPLE_COLUMNS, SAMPLE_SIZE, row_schema
 from vaal.centres import Centres
 from vaal.completion import by_clusters, cluster_order, joined
-from vaal.diversity import BRANCHES, DIVERSIFIERS, Branch, Diversifier
+from vaal.diversity import BRANCHES, DIVERSIFIERS, Branch, Diversifier, branch_of
 from vaal.duplicates.likeness import SAMPLE_SIZE as LIKENESS_SAMPLE
 
 LEAST_WITHOUT_SIGNAL = 10_000
@@ -40,15 +40,21 @@ EXAMPLES = 60
 
 class Eligible(NamedTuple):
     """The items to choose from: the folder of the scores and its files, what can be picked in each, what was asked for
-    to find that, the seed of the round, what is done, and the images that are known: see `known_images`."""
+    to find that, the seed of the round, what is done, by its name and select.diversity, and the images that are known: see
+    `known_images`."""
 
     folder: Location
     sources: list[Source]
     counts: FirstPass
     wish: Wish
     seed: int
-    branch: Branch
+    name: str
+    diversity: str
     known: pa.Table
+
+    @property
+    def branch(self) -> Branch:
+        return branch_of(self.name, self.diversity)
 
 
 def plan_pass(

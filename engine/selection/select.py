@@ -25,14 +25,24 @@ from engine.campaign.manifests import (
 from engine.campaign.stages import QUIET, Log, Run
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
+from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
-from engine.selection.gate import RULE, branch_name, clusters_table, deficit_in, in_words, judge, require_signal, said
+from engine.selection.gate import (
+    RULE,
+    Verdict,
+    branch_name,
+    clusters_table,
+    deficit_in,
+    in_words,
+    judge,
+    require_signal,
+    said,
+)
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
-from engine.selection.sources import known_images, sources_of
+from engine.selection.sources import Source, known_images, sources_of
 from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
-from vaal.diversity import branch_of
 from vaal.duplicates.likeness import Likeness
 
 
@@ -70,24 +80,15 @@ def _make(
     sources = sources_of(campaign.home, records, picked_before)
     counted = {"scored": sum(record.scored for record in records)}
     with room_for(parts_of(sources), run.address):
-        known = known_images(campaign.home, picked_before)
-        wish, centres = plan_pass(campaign, trained, sources, seed)
-        counts = count(campaign.stage("scores"), sources, wish, lambda share: run.on_progress(share / 2, "counting"))
-        run.log(f"{counted['scored']:,} scores checked, {counts.num_eligible:,} can be picked")
-        verdict = judge(campaign, trained, deficit_in(counts.found, centres, seed))
-        require_signal(campaign, verdict, trained)
-        name = branch_name(campaign, verdict, counts.found, has_margin=wish.num_turned > 0)
-        run.log(said(campaign, verdict, trained, name))
-        branch = branch_of(name, campaign.config.select.diversity)
-        eligible = Eligible(campaign.stage("scores"), sources, counts, wish, seed, branch, known)
-        batch = choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing"))
+        verdict, eligible, batch = _choose(campaign, run, sources, trained, picked_before, seed)
+        counts = eligible.counts
         tables = {
             CANDIDATES_FILE: batch.candidates,
             HISTOGRAM_FILE: counts.histogram.to_table(),
             SAMPLE_FILE: sample_of_the_rest(eligible, batch.selection),
             "selection.parquet": batch.selection,
         }
-        if wish.num_clusters:
+        if eligible.wish.num_clusters:
             tables[CLUSTERS_FILE] = clusters_table(counts.found, batch.selection, nearest_items(eligible))
     if batch.likeness and not batch.likeness.counts:
         run.log(_not_alike(batch.likeness))
@@ -99,7 +100,6 @@ def _make(
     # No stage may be complete that depends on another selection.
     for folder in [folder for name in ("report", "selection") for folder in completed(campaign, name)]:
         (folder / "manifest.json").delete()
-    query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
     return write_manifest(
         campaign,
         "selection",
@@ -109,17 +109,44 @@ def _make(
         files={name: (campaign.stage("selection") / name).write_table(table) for name, table in tables.items()},
         signal="present" if verdict.speaks else "none",
         when_no_signal=None if verdict.speaks else campaign.config.select.when_no_signal,
-        branch=name,
+        branch=eligible.name,
         gate=verdict.entry(),
         seed=campaign.config.select.seed,
         round_seed=seed,
-        # Elsewhere the logits alone decide nothing.
-        highest_picked_logit=pc.max(query).as_py() if branch.candidates == "lowest" else None,
-        highest_candidate_logit=pc.max(batch.candidates["logit"]).as_py() if branch.candidates == "lowest" else None,
+        **_highest(eligible, batch),
         objective=batch.objective,
         picks=picks_hash(batch.selection),
         likeness=batch.likeness and batch.likeness._asdict(),
     )
+
+
+def _choose(
+    campaign: Campaign, run: Run, sources: list[Source], trained: TrainManifest, picked_before: pa.Table, seed: int
+) -> tuple[Verdict, Eligible, Batch]:
+    """Look at all scores, ask the gate, and choose by what it says."""
+    folder, known = campaign.stage("scores"), known_images(campaign.home, picked_before)
+    wish, centres = plan_pass(campaign, trained, sources, seed)
+    counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
+    num_scored = sum(source.record.scored for source in sources)
+    run.log(f"{num_scored:,} scores checked, {counts.num_eligible:,} can be picked")
+    verdict = judge(campaign, trained, deficit_in(counts.found, centres, seed))
+    require_signal(campaign, verdict, trained)
+    name = branch_name(campaign, verdict, counts.found, has_margin=wish.num_turned > 0)
+    run.log(said(campaign, verdict, trained, name))
+    eligible = Eligible(folder, sources, counts, wish, seed, name, campaign.config.select.diversity, known)
+    return (
+        verdict,
+        eligible,
+        choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing")),
+    )
+
+
+def _highest(eligible: Eligible, batch: Batch) -> dict[str, float | None]:
+    """The highest logits of a pick and of a candidate, where logits alone decide."""
+    query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
+    names, is_lowest = ("highest_picked_logit", "highest_candidate_logit"), eligible.branch.candidates == "lowest"
+    logits = query, batch.candidates["logit"]
+    return {name: pc.max(column).as_py() if is_lowest else None for name, column in zip(names, logits, strict=True)}
 
 
 def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:

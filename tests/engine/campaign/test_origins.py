@@ -3,6 +3,7 @@
 import json
 
 import pyarrow as pa
+import pytest
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
@@ -16,6 +17,8 @@ from engine.tables.scores import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.selection.test_completing import scored
 from tests.fabricate import fabricate_scores
+
+pytestmark = pytest.mark.heavy
 
 
 def answered(campaign: Campaign) -> list[dict[str, str]]:

@@ -64,6 +64,7 @@ def values(found: Collected) -> list[list[float]]:
     return [column.tolist() for column in columns]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(6))
 def test_parts_and_row_groups_do_not_matter(seed: int) -> None:
     files = rows_of(seed)
