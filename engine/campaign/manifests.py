@@ -110,11 +110,27 @@ class ScoresManifest(Manifest):
     shards: Annotated[list[ShardEntry], Field(min_length=1)]
 
 
+class Gate(TypedDict):
+    """Whether there is something to complete, and `by` what that was decided: deficit, auc or labels.are_biased.
+
+    The deficit of the labels, by chance, its p-value, the share of the pool that lacks labels, and the number of coarse
+    clusters: null and 0 where the scores have no clusters. See `vaal.deficit.Deficit`.
+    """
+
+    speaks: bool
+    by: str
+    value: float | None
+    by_chance: float | None
+    p: float | None
+    lacking: float | None
+    clusters: int
+
+
 class SelectionManifest(Manifest):
     """`when_no_signal` is what was done without a signal, null with one. Logits are null where they did not decide.
     `picks` is a hash of the picked items: see `engine.campaign.handed_out`. `likeness` says whether near latents count
     as duplicates: see `vaal.duplicates.likeness`. `branch` is what was done: see `vaal.diversity.BRANCHES`, and `gate`
-    what decided that: see `engine.selection.gate.Verdict`.
+    what decided that.
     """
 
     signal: Literal["present", "none"]
@@ -126,7 +142,7 @@ class SelectionManifest(Manifest):
     picks: NotRequired[str]
     likeness: NotRequired[dict[str, Any] | None]
     branch: NotRequired[str]
-    gate: NotRequired[dict[str, Any]]
+    gate: NotRequired[Gate]
 
 
 M = TypeVar("M", bound=Manifest)

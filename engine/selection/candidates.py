@@ -40,8 +40,8 @@ EXAMPLES = 60
 
 class Eligible(NamedTuple):
     """The items to choose from: the folder of the scores and its files, what can be picked in each, what was asked for
-    to find that, the seed of the round, what is done, by its name and select.diversity, and the images that are known: see
-    `known_images`."""
+    to find that, the seed of the round, what is done, by its name and select.diversity, and the images that are known:
+    see `known_images`."""
 
     folder: Location
     sources: list[Source]

@@ -1,13 +1,13 @@
 """The gate of a selection: do the labels lack parts of the pool, and what is done in either case."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from engine.campaign.folder import Campaign
-from engine.campaign.manifests import TrainManifest
+from engine.campaign.manifests import Gate, TrainManifest
 from engine.errors import NotAcceptableError
 from engine.models.diagnosis import interval_of
 from engine.selection.collecting import Collected
@@ -28,15 +28,18 @@ class Verdict(NamedTuple):
     by: str
     deficit: Deficit | None
 
-    def entry(self) -> dict[str, Any]:
+    def entry(self) -> Gate:
         """The verdict for the manifest."""
         found = self.deficit
-        numbers = (
-            {"value": found.value, "by_chance": found.by_chance, "p": found.p, "lacking": max(0.0, found.excess)}
-            if found
-            else {"value": None, "by_chance": None, "p": None, "lacking": None}
+        return Gate(
+            speaks=self.speaks,
+            by=self.by,
+            value=found and found.value,
+            by_chance=found and found.by_chance,
+            p=found and found.p,
+            lacking=found and max(0.0, found.excess),
+            clusters=found.num_clusters if found else 0,
         )
-        return {"speaks": self.speaks, "by": self.by, **numbers, "clusters": found.num_clusters if found else 0}
 
 
 def deficit_in(collected: Collected, centres: Centres | None, seed: int) -> Deficit | None:
@@ -99,9 +102,9 @@ def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str
     return f"no signal, {found}: {how}{rest}"
 
 
-def in_words(entry: dict[str, Any] | None) -> str:
+def in_words(entry: Gate | None) -> str:
     """What the gate found of the labels, for a person; "" where there are no clusters. `entry` as in the manifest."""
-    if not entry or entry["value"] is None:
+    if not entry or None in (entry["value"], entry["by_chance"], entry["p"], entry["lacking"]):
         return ""
     numbers = f"deficit {entry['value']:.0%}, {entry['by_chance']:.0%} by chance, p {entry['p']:.2g}"
     return f"{entry['lacking']:.0%} of the pool lacks labels ({numbers})"
