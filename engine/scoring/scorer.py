@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config.options import CampaignConfig
+from engine.models.centring import load_centres
 from engine.models.weights import load_networks, to_input
 from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
-from engine.tables.scores import BAD_SCHEMA, pack, to_table, unpack
+from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS
 from vaal.methods import METHODS
 
@@ -24,10 +25,11 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class Scores(NamedTuple):
-    """N images, in the order given: a column (N,) float32 for each acquisition, the method's `logit` first; latents
-    (N, Z) float16; and which images have finite scores and latents (N,)."""
+    """N images, in the order given: a column (N,) float32 for each acquisition, the method's `logit` first, and (N,)
+    int32 for each of `WHOLE_COLUMNS` that there is; latents (N, Z) float16; and which images have finite scores and
+    latents (N,)."""
 
-    columns: dict[str, NDArray[np.float32]]
+    columns: dict[str, NDArray[Any]]
     latent_NZ: NDArray[np.float16]
     is_finite_N: NDArray[np.bool_]
 
@@ -45,6 +47,9 @@ class Scorer:
         rows = [ACQUISITIONS[name] for name in sorted(config.score.acquisition, key=lambda name: name != "vaal")]
         own = METHODS[config.train.method].score
         self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in rows}
+        further = [name for row in rows for name in row.further]
+        self._centres = load_centres(folder, weights, self.device)
+        self._names = [*self._functions, *further, *(("cluster", "distance") if self._centres else ())]
         with_task = any("task" in row.needs for row in rows)
         self.networks = load_networks(folder, config, weights, with_task=with_task).ready(self.device)
         self._image, self._notes = config.image, list[str]()
@@ -58,7 +63,7 @@ class Scorer:
         Raises RuntimeError if one image alone does not fit the memory.
         """
         none = torch.empty(0)
-        parts = [[*(none for _ in self._functions), none.reshape(0, self.networks.num_latents)]]
+        parts = [[*(none for _ in self._names), none.reshape(0, self.networks.num_latents)]]
         begin = 0
         while begin < len(fold_N):
             size = min(self._batch_size or len(fold_N), len(fold_N) - begin)
@@ -79,7 +84,9 @@ class Scorer:
         *scores, latent_NZ = (torch.cat(column[1:] or column).cpu().numpy() for column in zip(*parts, strict=True))
         latent_NZ = latent_NZ.astype(np.float16)
         is_finite_N = np.isfinite(np.column_stack([*scores, latent_NZ])).all(axis=1)
-        return Scores(dict(zip(self._functions, scores, strict=True)), latent_NZ, is_finite_N)
+        columns = dict(zip(self._names, scores, strict=True))
+        whole = {name: columns[name].astype(np.int32) for name in columns if name in WHOLE_COLUMNS}
+        return Scores({**columns, **whole}, latent_NZ, is_finite_N)
 
     def score_chunk(self, chunk: pa.Table) -> pa.Table:
         """A chunk's row, as `Chunk.row` makes it, with the scores of its items in place of their pixels."""
@@ -119,7 +126,10 @@ class Scorer:
         fold = torch.tensor(fold_N, device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
             found = [function(self.networks, x_NCHW, fold) for function in self._functions.values()]
-        return [*(score_B for score_B, _ in found), found[0][1]]
+            latent_BZ = found[0][1]
+        further = [column_B for _, _, *more in found for column_B in more]
+        clusters = self._centres.of(latent_BZ) if self._centres else ()
+        return [*(score_B for score_B, *_ in found), *further, *clusters, latent_BZ]
 
 
 def _is_out_of_memory(error: Any) -> bool:

@@ -30,13 +30,20 @@ BAD_SCHEMA = pa.schema(
 QUARANTINE_SCHEMA = pa.schema([SHARD_FIELD, *BAD_SCHEMA])
 
 
+WHOLE_COLUMNS = ("predicted", "cluster", "distance")
+"""Columns of whole numbers: the most likely class of the task learner; the nearest centre, and the squared distance
+from it in units of the centres' scale."""
+
+
 def scores_schema(num_latents: int, others: Sequence[str] = ()) -> pa.Schema:
-    """The columns of a scores file, rows in archive order. `others` are the columns of further acquisitions."""
+    """The columns of a scores file, rows in archive order. `others` are columns beside the logit: of further
+    acquisitions, and of WHOLE_COLUMNS."""
     return pa.schema(
         [
             SHARD_FIELD,
             *ITEM_FIELDS,
-            *required(pa.float32(), "logit", *others),
+            *required(pa.float32(), "logit"),
+            *(pa.field(name, pa.int32() if name in WHOLE_COLUMNS else pa.float32(), nullable=False) for name in others),
             *required(pa.list_(pa.float16(), num_latents), "latent"),
         ]
     )

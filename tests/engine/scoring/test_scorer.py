@@ -68,12 +68,13 @@ def test_every_acquisition_that_is_asked_for_is_a_column(make_campaign: MakeCamp
     pretend_trained(campaign)
     scorer = make_scorer(campaign)
     items = unpack(scorer.score_chunk(chunk_of(campaign))["scored"][0].as_py())
-    assert items.schema.names[-3:] == ["logit", "margin", "latent"]
+    assert items.schema.names[-4:] == ["logit", "margin", "predicted", "latent"]
     alone = unpack(make_scorer(campaign, acquisition=["vaal"]).score_chunk(chunk_of(campaign))["scored"][0].as_py())
     assert alone.schema.names[-2:] == ["logit", "latent"]
-    assert items.drop_columns(["margin"]) == alone
+    assert items.drop_columns(["margin", "predicted"]) == alone
     margin = items["margin"].to_numpy()
     assert 0 <= margin.min() < margin.max() <= 1
+    assert set(items["predicted"].to_pylist()) <= set(range(7))
 
 
 @pytest.mark.parametrize(
