@@ -73,9 +73,8 @@ def _knn(train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int
     norm_N = (train_ND**2).sum(axis=1)
     for begin in range(0, len(test_MD), 1000):
         gap_BN = norm_N - 2 * test_MD[begin : begin + 1000] @ train_ND.T
-        near_Bk = np.argpartition(gap_BN, k - 1, axis=1)[:, :k]
-        order_Bk = np.take_along_axis(gap_BN, near_Bk, axis=1).argsort(axis=1, kind="stable")
-        label_Bk = label_N[np.take_along_axis(near_Bk, order_Bk, axis=1)]
+        near_Bk = torch.from_numpy(gap_BN).topk(k, dim=1, largest=False, sorted=True).indices.numpy()
+        label_Bk = label_N[near_Bk]
         # A vote counts a little more the nearer it is, which decides among equal numbers alone.
         votes_BC = np.zeros((len(label_Bk), num_classes))
         for place in range(k):

@@ -50,7 +50,10 @@ def train_and_score(
             columns |= _margins(vector_ND, place_L, label_L)
         latent_NZ = vector_ND[:, :MOST_LATENTS].astype(np.float16)
         seed = config.train.seed + number
-        centres = make_centres(torch.from_numpy(latent_NZ[~is_labelled_N]), 2 * config.select.budget, seed)
+        # Only the completion reads clusters.
+        is_needed = config.select.diversity == "completion"
+        sample_NZ = torch.from_numpy(latent_NZ[~is_labelled_N])
+        centres = make_centres(sample_NZ, 2 * config.select.budget, seed) if is_needed else None
         if centres is not None:
             cluster_N, distance_N = centres.of(torch.from_numpy(latent_NZ))
             columns |= {"cluster": cluster_N.numpy(), "distance": distance_N.numpy()}
