@@ -11,7 +11,8 @@ from jobs.terminal import Outcome, Terminal
 def simulate(
     screen: Terminal,
     experiment: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT", help="The experiment's TOML file, for example experiments/digits.toml.")
+        str,
+        typer.Argument(metavar="EXPERIMENT", help="The experiment: experiments/digits.toml."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for campaigns, curves.parquet and report.html.")],
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
@@ -60,8 +60,7 @@ class Saving(NamedTuple):
 def area(num_labels_K: NDArray[np.float64], curve_SK: Curves) -> NDArray[np.float64]:
     """The mean height of each curve over the range of labels (S,), by trapezoids."""
     length = float(num_labels_K[-1] - num_labels_K[0])
-    found: NDArray[np.float64] = np.trapezoid(curve_SK, num_labels_K, axis=-1) / length
-    return found
+    return np.asarray(np.trapezoid(curve_SK, num_labels_K, axis=-1) / length)
 
 
 def differences(gap_by_name: dict[str, NDArray[np.float64]]) -> dict[str, Difference]:

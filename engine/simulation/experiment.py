@@ -58,7 +58,7 @@ class OraclePart(Section):
     """Parquet or CSV file with shard, key, label for every item of the pool."""
     noise: float = Field(default=0.0, ge=0, lt=1)
     """Share of the items that get a wrong answer: always the same one for an item."""
-    confusions: list[list[str]] = []
+    confusions: list[list[str]] = Field(default=[])
     """Groups of classes that are taken for one another: a wrong answer stays within the group of the true class."""
 
 
@@ -89,7 +89,7 @@ class Strategy(Section):
     """A way to pick: a name and options of a campaign by dotted key, `select.diversity = "none"`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,60}$")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
 
     @model_validator(mode="before")
     @classmethod
@@ -116,7 +116,7 @@ class Experiment(Section):
     """Repetitions with other pools, test sets, first labels and random numbers; the same for every strategy."""
     tasks: list[Literal["linear", "mlp", "knn"]] = Field(default=["linear", "mlp", "knn"], min_length=1)
     """Models whose accuracy counts: a linear head, a network with one hidden layer, the five nearest neighbours."""
-    campaign: dict[str, Any] = {}
+    campaign: dict[str, Any] = Field(default={})
     """Options of a campaign for all strategies."""
     strategies: list[Strategy] = Field(min_length=1)
 

@@ -11,7 +11,7 @@ from engine.simulation import comparisons
 from engine.simulation.comparisons import LEAST_SEEDS, LEVEL, Difference, Saving
 from engine.simulation.experiment import RANDOM, Experiment
 
-TASK_NAMES = {"linear": "linear head", "mlp": "network with a hidden layer", "knn": "5 nearest neighbours"}
+TASK_NAMES = {"linear": "linear head", "mlp": "small network", "knn": "5 nearest neighbours"}
 BATCH_METRICS = ("share_missing", "distance", "auc", "speaks", "seconds_train_and_score", "seconds_select")
 
 
@@ -45,11 +45,10 @@ def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings
     """The findings from a table of CURVES_SCHEMA."""
     strategies = [strategy.name for strategy in experiment.strategies]
     num_labels_K = _num_labels(curves)
-    tasks = {task: _task(curves, task, strategies, num_labels_K) for task in experiment.tasks}
+    tasks: dict[str, Task] = {task: _task(curves, task, strategies, num_labels_K) for task in experiment.tasks}
     caution = _caution(experiment.seeds, len(strategies) - 1)
-    sentences = [text for task in tasks for text in _sentences(task, tasks[task], experiment)]
     batches = {strategy: _batches(curves, strategy, experiment.rounds) for strategy in strategies}
-    return Findings(name, strategies, experiment.seeds, num_labels_K, tasks, batches, caution, sentences)
+    return Findings(name, strategies, experiment.seeds, num_labels_K, tasks, batches, caution, _sentences(tasks))
 
 
 def _num_labels(curves: pa.Table) -> NDArray[np.float64]:
@@ -110,29 +109,29 @@ def _caution(seeds: int, num_tests: int) -> str:
     return ""
 
 
-def _sentences(task: str, found: Task, experiment: Experiment) -> list[str]:
-    """What a data lead reads: a sentence a strategy."""
+def _sentences(tasks: dict[str, Task]) -> list[str]:
+    """What a data lead reads: a few words on each strategy, over all task models."""
     texts = []
-    for name, gap in found.areas.items():
-        size = f"{abs(gap.mean.value):.1f} points of accuracy"
-        interval = f"95 % interval {signed(gap.mean.low)} to {signed(gap.mean.high)}"
-        if gap.is_shown:
-            side = "above" if gap.mean.value > 0 else "below"
-            text = f"{name}: on average {size} {side} random ({interval})"
-        else:
-            text = f"{name}: a difference from random is not shown ({signed(gap.mean.value)} points, {interval})"
-            text += f"; {_needed(gap)}"
-        saving = found.savings[name][0]
-        if saving is not None and gap.is_shown:
-            text += f"; at the accuracy that random has in the end: {saving_text(saving)}"
-        texts.append(f"{TASK_NAMES[task].capitalize()}, {text}.")
+    for name in next(iter(tasks.values())).areas:
+        parts = {task: (found.areas[name], found.savings[name][0]) for task, found in tasks.items()}
+        shown = [_shown(task, *part) for task, part in parts.items() if part[0].is_shown]
+        hidden = [_not_shown(task, gap) for task, (gap, _) in parts.items() if not gap.is_shown]
+        texts.append(f"{name}: {'; '.join(shown + hidden)}.")
     return texts
 
 
-def _needed(gap: Difference) -> str:
+def _shown(task: str, gap: Difference, saving: Saving | None) -> str:
+    side = "above" if gap.mean.value > 0 else "below"
+    interval = f"95 % interval {signed(gap.mean.low)} to {signed(gap.mean.high)}"
+    text = f"{TASK_NAMES[task]} {abs(gap.mean.value):.1f} points {side} random ({interval})"
+    return text if saving is None else f"{text}, {saving_text(saving)}"
+
+
+def _not_shown(task: str, gap: Difference) -> str:
+    text = f"{TASK_NAMES[task]} not shown to differ from random ({signed(gap.mean.value)} points; "
     if gap.seeds_needed is None:
-        return f"more than {comparisons.MOST_SEEDS_NEEDED:,} seeds would be needed"
-    return f"about {gap.seeds_needed:,} seeds would show one of this size"
+        return f"{text}more than {comparisons.MOST_SEEDS_NEEDED:,} seeds would be needed)"
+    return f"{text}about {gap.seeds_needed:,} seeds would show that)"
 
 
 def signed(value: float) -> str:
@@ -140,14 +139,18 @@ def signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−")
 
 
-def saving_text(saving: Saving | None) -> str:
-    """Labels saved in words."""
-    if saving is None:
-        return "random gained nothing"
-    low, high = (_percent(end) for end in (saving.saved.low, saving.saved.high))
-    if saving.saved.value == -np.inf:
-        return f"not reached (of random's {saving.bought:,.0f} labels)"
-    return f"{_percent(saving.saved.value)} fewer labels ({low} to {high}) than random's {saving.bought:,.0f}"
+def saving_text(saving: Saving) -> str:
+    """Labels saved, at the accuracy that random has in the end, in words."""
+    value, low, high = saving.saved
+    if value == -np.inf:
+        return f"and the accuracy that random has with {saving.bought:,.0f} bought labels is not reached"
+    words = "fewer" if value >= 0 else "more"
+    if low >= 0 or high < 0:
+        spread = " to ".join(sorted((f"{abs(100 * end):.0f}" for end in (low, high)), key=float))
+        spread = spread.replace("inf", "not reached")
+    else:
+        spread = f"{_percent(high)} fewer to {_percent(-low) if np.isfinite(low) else 'not reached,'} more"
+    return f"{abs(100 * value):.0f} % ({spread}) {words} bought labels for the accuracy that random has in the end"
 
 
 def short_saving(saving: Saving | None) -> str:

@@ -92,5 +92,5 @@ def _axes(theme: Theme, label: str) -> "Axes":
 
 def _png(axes: "Axes") -> bytes:
     content = io.BytesIO()
-    axes.figure.savefig(content, format="png", metadata={"Software": None})
+    axes.figure.savefig(content, format="png")  # type: ignore[union-attr]
     return content.getvalue()

@@ -9,12 +9,13 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from engine.campaign.stages import QUIET, Log, Run
-from engine.errors import ConfigError, VaalError
+from engine.campaign.heartbeat import alone
+from engine.campaign.stages import QUIET, Run
+from engine.errors import VaalError
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import Findings, findings_of
 from engine.simulation.learning_page import render
@@ -53,12 +54,15 @@ def simulate(file: str, folder: str, run: Run = QUIET, workers: int = 0) -> Simu
     Raises:
         ConfigError: the experiment is wrong, or a campaign's option.
         InputError: a file of it is missing or wrong.
+        BusyError: another simulation is at work in the folder.
     """
     experiment, home = read_experiment(file), Location.of(folder)
     world = load(experiment)
+    # What it asks for and is not there is said before anything starts.
     setup_of(world, experiment, 0)
     trials = trials_of(experiment, world, home)
-    points = _play_all(trials, experiment, world, run, workers or os.cpu_count() or 1)
+    with alone(home, "simulate"):
+        points = _play_all(trials, experiment, world, run, workers or os.cpu_count() or 1)
     curves = _curves(trials, points)
     (home / "curves.parquet").write_table(curves)
     findings = findings_of(experiment, Location.of(file).name, curves)
@@ -110,7 +114,7 @@ def _begin(experiment: Experiment, world: World) -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
     # A point that a power cut loses can be made again; waiting for the disk would take a third of the time.
-    os.fsync = lambda _: None
+    os.fsync = lambda fd: None  # noqa: ARG005 - called by that name
     _here.append((experiment, world))
 
 

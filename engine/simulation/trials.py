@@ -4,7 +4,7 @@ All that was done is in files. A trial that was killed goes on where it was; one
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +12,10 @@ import numpy as np
 from engine.campaign.folder import is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
 from engine.campaign.manifests import SelectionManifest, TrainManifest, read_committed, read_manifest
-from engine.campaign.stages import run_stage
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
-from engine.simulation.experiment import Experiment, Strategy
+from engine.selection.select import select
+from engine.simulation.experiment import Experiment
 from engine.simulation.learners import predict
 from engine.simulation.scratch import Scratch, at_round
 from engine.simulation.setups import Setup
@@ -104,7 +104,7 @@ def _buy(scratch: Scratch) -> None:
     if not is_complete(campaign.stage("scores")):
         scratch.train_and_score(campaign)
     trained = time.perf_counter()
-    run_stage("select", campaign)
+    select(campaign)
     seconds = {"train_and_score": trained - begin, "select": time.perf_counter() - trained}
     (campaign.round_home / "seconds.json").write_json(seconds)
     picks = read_committed(campaign.stage("selection"), "selection.parquet")
@@ -136,7 +136,7 @@ def _figures(scratch: Scratch, number: int) -> Point:
     return point | {f"seconds_{name}": value for name, value in seconds.items()}
 
 
-def _accuracies(scratch: Scratch, number: int, tasks: list[str], seed: int) -> dict[str, Any]:
+def _accuracies(scratch: Scratch, number: int, tasks: Sequence[str], seed: int) -> dict[str, Any]:
     """By task: the accuracy, that of each class, and the seconds."""
     setup, num_classes = scratch.setup, len(scratch.classes)
     place_L, label_L = scratch.labelled(before=number)

@@ -5,7 +5,7 @@ Shape suffixes: N items, D components of a vector.
 
 import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ class Items(NamedTuple):
     label_N: NDArray[np.int64]
 
     def take(self, place: NDArray[np.intp]) -> "Items":
-        return Items(*(column[place] for column in self))
+        return Items(self.shard_N[place], self.key_N[place], self.vector_ND[place], self.label_N[place])
 
 
 class World(NamedTuple):
@@ -90,7 +90,7 @@ def _embeddings(
     pattern: str, components: int, files: dict[str, str]
 ) -> tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.float32]]:
     """Shard, key and vector of every row of these files, of which `files` gets the hashes."""
-    tables = []
+    tables: list[tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]] = []
     for location in matching([expand(pattern)]):
         content = location.read_bytes()
         files[location.url] = hashlib.sha256(content).hexdigest()
@@ -137,7 +137,9 @@ def _labels(pattern: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
     }
 
 
-def _require_apart(experiment: Experiment, pool: Iterable[NDArray[np.object_]], test: Iterable[NDArray[np.object_]]) -> None:
+def _require_apart(
+    experiment: Experiment, pool: Iterable[NDArray[np.object_]], test: Iterable[NDArray[np.object_]]
+) -> None:
     if both := set(zip(*pool, strict=True)) & set(zip(*test, strict=True)):
         shard, key = min(both)
         why = f"{len(both):,} of its items are in the pool too, for example {shard}/{key}"
