@@ -143,14 +143,14 @@ def saving_text(saving: Saving) -> str:
     """Labels saved, at the accuracy that random has in the end, in words."""
     value, low, high = saving.saved
     if value == -np.inf:
-        return f"and the accuracy that random has with {saving.bought:,.0f} bought labels is not reached"
+        return "random's last accuracy not reached"
     words = "fewer" if value >= 0 else "more"
     if low >= 0 or high < 0:
         spread = " to ".join(sorted((f"{abs(100 * end):.0f}" for end in (low, high)), key=float))
         spread = spread.replace("inf", "not reached")
     else:
         spread = f"{_percent(high)} fewer to {_percent(-low) if np.isfinite(low) else 'not reached,'} more"
-    return f"{abs(100 * value):.0f} % ({spread}) {words} bought labels for the accuracy that random has in the end"
+    return f"{abs(100 * value):.0f} % ({spread}) {words} labels"
 
 
 def short_saving(saving: Saving | None) -> str:
