@@ -17,6 +17,7 @@ from engine.models.weights import make_networks
 from engine.pool.items import read_shard
 from engine.pool.manifest import read_shards
 from engine.pool.shard import Shard
+from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk
 from engine.scoring.drafts import Draft
 from engine.tables.scores import count_errors, pack, records_of, unpack
@@ -61,11 +62,11 @@ def fabricate_scores(
 def _chunk_row(shard: Shard, image: str, quarantine_every: int) -> dict[str, Any]:
     """A whole shard as one chunk, decoded once for all tests: `image` are its options as JSON."""
     options = ImageConfig.model_validate_json(image)
-    chunk, listed = Chunk(shard.shard, 0, options, 1), 0
+    chunk, see, listed = Chunk(shard.shard, 0, Sight(options), 1), Sight(options).of(shard), 0
     for item in read_shard(shard, options):
         listed += 1
         if quarantine_every and listed % quarantine_every == 0:
             chunk.refuse(item, "Made", "made faulty")
         else:
-            chunk.add(item)
+            chunk.add(item, see)
     return dict(chunk.row(shard.size_bytes, listed=listed).to_pylist()[0])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from engine.campaign.folder import Campaign
+from engine.models.front import Front
 from engine.models.weights import Networks, make_networks, score_function, to_input
 from engine.pool.identity import fold_of
 from engine.pool.images import decode
@@ -22,6 +23,7 @@ from tests.updater import OptimizerUpdater
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 
 CPU = torch.device("cpu")
+FRONT = Front(CPU)
 OBSERVED_STEPS = 10
 
 
@@ -61,7 +63,7 @@ def labelled_of(plan: TrainingPlan, campaign: Campaign, part: Part, file: Path) 
 
 def to_batch(part: Any) -> Batch:
     pools = [
-        PoolBatch(to_input(images.pixels_NHWC, CPU), torch.from_numpy(images.fold_N))
+        PoolBatch(to_input(images.seen_N, CPU), torch.from_numpy(images.fold_N))
         for images in (part.labelled, part.unlabelled)
     ]
     return Batch(pools[0], pools[1], torch.from_numpy(part.noise_NZ), part.weight)
@@ -107,8 +109,8 @@ def learn(campaign: Campaign, *, guarded: bool = True, num_threads: int = 1) -> 
     try:
         optimize(plan, campaign, networks, guarded=guarded)
         networks, positions = networks.ready(), positions_of(campaign)
-        fit_centroid(networks, plan.pool, positions, CPU)
-        return Learnt(networks, judge(plan, networks, positions, CPU), plan)
+        fit_centroid(networks, plan.pool, positions, FRONT)
+        return Learnt(networks, judge(plan, networks, positions, FRONT), plan)
     finally:
         torch.set_num_threads(num_before)
 
@@ -118,8 +120,8 @@ def share_of_picks(learnt: Learnt, budget: int, is_wanted: Callable[[str, str], 
     plan = learnt.plan
     scores, wanted = [], []
     for shard in plan.pool.shards:
-        items = [i for i in read_shard(shard, plan.pool.image) if (shard.shard, i.key) not in plan.pool.labelled]
-        image = plan.pool.image
+        items = [i for i in read_shard(shard, plan.pool.sight.image) if (shard.shard, i.key) not in plan.pool.labelled]
+        image = plan.pool.sight.image
         pixels = np.stack([decode(i.data, image) for i in items])
         folds = torch.tensor([fold_of(shard.shard, i.key, plan.pool.num_folds) for i in items])
         parts = torch.arange(len(items)).split(256)

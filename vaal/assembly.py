@@ -3,20 +3,24 @@
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vaal.ablations import Centroid, FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
 from vaal.networks import VAE, Autoencoder, Discriminators, NetworkShape, shape_for
 from vaal.paper import PAPER_SHAPE, PaperVAE
+from vaal.standardise import Standardiser
+from vaal.vector_networks import VectorDiscriminators, VectorVAE
 
 
 class Sizes(NamedTuple):
-    """The preset's name, the side of an image in pixels, its channels, and the number of folds."""
+    """The preset's name, the side of an image in pixels, its channels, the number of folds, and the length of the
+    embeddings that the networks see instead of pixels, 0 where they see pixels."""
 
     preset: str
     image_size: int
     num_channels: int
     num_folds: int
+    vector_length: int = 0
 
     @property
     def shape(self) -> NetworkShape:
@@ -24,16 +28,17 @@ class Sizes(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """The networks of a method, None where it has none. `task` is the task learner."""
+    """The networks of a method, None where it has none. `task` is the task learner, `embedding` scales embeddings."""
 
     vae: Autoencoder | None = None
     discriminators: Discriminators | ImageDiscriminators | None = None
     centroid: Centroid | None = None
     task: nn.Module | None = None
+    embedding: Standardiser | None = None
 
     @property
     def num_latents(self) -> int:
-        """Units of a latent, or of the features that replace it."""
+        """Units of a latent of the VAE, or of the features that replace it."""
         encoder = self.discriminators if isinstance(self.discriminators, ImageDiscriminators) else self.vae
         assert encoder is not None
         return encoder.num_latents
@@ -45,6 +50,10 @@ class Networks(NamedTuple):
             raise ValueError("scoring needs every network in eval mode")
         return networks
 
+    def latents(self, x_B: Tensor, own_BZ: Tensor) -> Tensor:
+        """The latents (B, Z) by which items are compared: embeddings where there are some, else the networks' own."""
+        return self.embedding.latents(x_B) if self.embedding is not None else own_BZ
+
     def ready(self, device: torch.device | str = "cpu") -> "Networks":
         """The same networks, in eval mode on a device."""
         for network in self:
@@ -54,7 +63,7 @@ class Networks(NamedTuple):
 
     def files(self) -> dict[str, nn.Module]:
         """The module of each file of weights, by name."""
-        singles = {"vae": self.vae, "centroid": self.centroid, "task": self.task}
+        singles = {"vae": self.vae, "centroid": self.centroid, "task": self.task, "embedding": self.embedding}
         folds = self.discriminators.folds if self.discriminators is not None else ()
         files = {f"{name}.safetensors": module for name, module in singles.items() if module is not None}
         return files | {f"discriminator-{number}.safetensors": fold for number, fold in enumerate(folds)}
@@ -78,11 +87,15 @@ def pixel_networks(sizes: Sizes) -> Networks:
 
 
 def feature_networks(sizes: Sizes) -> Networks:
-    """Discriminators on features of their own."""
+    """Discriminators on features of their own; on embeddings, straight on these."""
+    if sizes.vector_length:
+        return Networks(None, VectorDiscriminators(sizes.num_folds, sizes.vector_length, sizes.shape))
     return Networks(None, FeatureDiscriminators(sizes.num_folds, sizes.image_size, sizes.num_channels, sizes.shape))
 
 
 def _vae(sizes: Sizes) -> Autoencoder:
+    if sizes.vector_length:
+        return VectorVAE(sizes.vector_length, sizes.shape)
     if sizes.preset == "paper":
         return PaperVAE(sizes.image_size, sizes.num_channels)
     return VAE(sizes.image_size, sizes.num_channels, sizes.shape)

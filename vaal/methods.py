@@ -31,6 +31,10 @@ class Method(NamedTuple):
 
 TASK_FILE = "task.safetensors"
 """The weights of the task learner, which can be trained beside any method."""
+EMBEDDING_FILE = "embedding.safetensors"
+"""What scales embeddings, where the networks see them."""
+ENCODER = "encoder"
+"""The name of a frozen encoder's weights among the inputs of the scores: they are in no train folder."""
 _LATENT_LOGIT = "vaal.acquisition.discriminator:labelled_logit"
 _IMAGE_LOGIT = "vaal.acquisition.discriminator:image_logit"
 METHODS = {

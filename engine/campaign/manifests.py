@@ -73,13 +73,16 @@ class Findings(TypedDict):
 
 class TrainManifest(Manifest):
     """`losses` are those of the last step, nats; `waiting_for_images` is a share of the time; `left_out` are damaged
-    shards, with their faults; `fold_round` is the round in the hash of the folds, 0 where it is missing."""
+    shards, with their faults; `fold_round` is the round in the hash of the folds, 0 where it is missing. `embedding`,
+    where the networks see embeddings: their length, and the mean and standard deviation by which each dimension is
+    scaled."""
 
     device: str
     losses: dict[str, float]
     waiting_for_images: NotRequired[float]
     left_out: NotRequired[dict[str, str]]
     fold_round: NotRequired[int]
+    embedding: NotRequired[dict[str, Any]]
     signal: Literal["present", "none"]
     diagnosis: Findings
     task: NotRequired[dict[str, Any]]

@@ -144,6 +144,8 @@ def _written(campaign: Campaign) -> list[Any]:
 
 def _is_fixed(key: str) -> bool:
     """Whether an option is fixed at init. What does not change results may change, though its section is fixed."""
+    if key == "pool.embeddings":
+        return False
     return bool({key, key.partition(".")[0]} & {*FIXED_AT_INIT}) and (key not in fields() or changes_results(key))
 
 
@@ -191,7 +193,8 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
             continue
         if _is_fixed(key):
             raise ConfigError(f"--set {key}: fixed at init; start a new campaign to change it")
-        frozen_by = [f for stage in STAGES if section in stage.freezes for f in completed(campaign, stage.name)]
+        frozen = [stage.name for stage in STAGES if {section, key} & {*stage.freezes}]
+        frozen_by = [folder for name in frozen for folder in completed(campaign, name)]
         if changes_results(key) and frozen_by and not (force and section == "select"):
             raise ConfigError(
                 f"--set {key}: too late for round {campaign.round:03d}, {frozen_by[0]} is complete; "

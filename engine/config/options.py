@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
-from engine.config.input_options import ImageConfig, PoolConfig
+from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, PoolConfig
 from engine.config.section import SPEED, Section
 from engine.config.train_options import TrainConfig
 from vaal.acquisition import ACQUISITIONS
@@ -93,10 +93,37 @@ class CampaignConfig(Section):
     """Where the networks run; auto is cuda if the Ray cluster has GPUs for all workers."""
     pool: PoolConfig = PoolConfig()
     image: ImageConfig = ImageConfig()
+    encoder: EncoderConfig = EncoderConfig()
     labels: LabelsConfig = LabelsConfig()
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig = SelectConfig()
+
+    @property
+    def sees_embeddings(self) -> bool:
+        """Whether the networks see embeddings, not pixels."""
+        has_some = bool(self.pool.embeddings or self.encoder.model)
+        return self.train.input == "embeddings" or (self.train.input == "auto" and has_some)
+
+    @model_validator(mode="after")
+    def _embeddings_fit(self) -> "CampaignConfig":
+        if self.pool.embeddings and self.encoder.model:
+            raise ValueError(f"encoder.model={self.encoder.model}: there is pool.embeddings already; give one of them")
+        if self.encoder.model and len(self.encoder.mean) != self.image.channels:
+            channels = f"encoder.mean has {len(self.encoder.mean)} numbers"
+            raise ValueError(f"{channels}, image.channels={self.image.channels}; give one for each channel")
+        if not self.sees_embeddings:
+            return self
+        if self.train.method == "pixels":
+            raise ValueError("train.method=pixels needs train.input=pixels")
+        suffix = self.pool.embeddings.removeprefix(MEMBER).lower()
+        if self.pool.embeddings.startswith(MEMBER) and suffix in map(str.lower, self.image.suffixes):
+            raise ValueError(f"pool.embeddings={self.pool.embeddings}: .{suffix} are the images (image.suffixes)")
+        if not (self.pool.embeddings or self.encoder.model):
+            raise ValueError("train.input=embeddings needs pool.embeddings or encoder.model")
+        if self.train.preset == "paper":
+            raise ValueError("train.preset=paper is a network on pixels; set train.input=pixels, or preset small")
+        return self
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> "CampaignConfig":
@@ -124,7 +151,7 @@ class CampaignConfig(Section):
 
 
 FIXED_AT_INIT = ("salt", "pool", "image.suffixes")
-"""Keys and sections that no later command can set: what an item is, and where."""
+"""Keys and sections that no later command can set: what an item is, and where. pool.embeddings can be set later."""
 
 
 def fields() -> dict[str, FieldInfo]:

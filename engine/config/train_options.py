@@ -23,6 +23,9 @@ class TrainConfig(Section):
     method: Method = "vaal"
     """vaal, or one of the paper's ablations: a VAE trained first and then frozen (frozen_vae), the distance from the
     labelled images' latents (vae_only), discriminators on pixels (pixels) or on features that they learn (features)."""
+    input: Literal["auto", "pixels", "embeddings"] = "auto"
+    """What the networks see of an image: pixels of image.size, or its embedding, from pool.embeddings or by
+    encoder.model. auto: embeddings where there are some."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the unlabelled pool, up to max_steps iterations."""
     max_steps: int = Field(default=2000, ge=1)

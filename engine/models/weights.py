@@ -13,14 +13,16 @@ from engine.config.options import CampaignConfig
 from engine.errors import VaalError
 from engine.storage.location import Location
 from vaal.assembly import Networks, Sizes
-from vaal.methods import METHODS, TASK_FILE
+from vaal.methods import EMBEDDING_FILE, METHODS, TASK_FILE
+from vaal.standardise import Standardiser
 from vaal.task import Classifier
 
 
-def make_networks(config: CampaignConfig) -> Networks:
-    """The networks of a configuration's method with the initial weights of `train.seed`."""
+def make_networks(config: CampaignConfig, vector_length: int = 0) -> Networks:
+    """The networks of a configuration's method with the initial weights of `train.seed`, for pixels, or for embeddings
+    of a length."""
     train, image = config.train, config.image
-    sizes = Sizes(train.preset, image.size, image.channels, train.folds)
+    sizes = Sizes(train.preset, image.size, image.channels, train.folds, vector_length)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)
         networks: Networks = pkgutil.resolve_name(METHODS[train.method].networks)(sizes)
@@ -77,13 +79,20 @@ def load_networks(
 
     Raises InputError if a file is missing, or is not the one that training wrote.
     """
-    networks, advice = make_networks(config), f"delete {folder}/manifest.json and train again"
+    advice = f"delete {folder}/manifest.json and train again"
+
+    def read(name: str) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = safetensors.torch.load((folder / name).read_verified(sha256.get(name), advice))
+        return state
+
+    embedding = Standardiser.of(read(EMBEDDING_FILE)) if config.sees_embeddings else None
+    networks = make_networks(config, embedding.length if embedding is not None else 0)
     names = [*networks.files(), *([TASK_FILE] if with_task else [])]
-    contents = {name: (folder / name).read_verified(sha256.get(name), advice) for name in names}
-    states = {name: safetensors.torch.load(content) for name, content in contents.items()}
+    states = {name: read(name) for name in names}
+    networks = networks._replace(embedding=embedding)
     if with_task:
         num_classes = len(states[TASK_FILE]["to_logits.bias"])
         networks = networks._replace(task=make_classifier(config, num_classes))
-    for name, module in networks.files().items():
-        module.load_state_dict(states[name])
+    for name, state in states.items():
+        networks.files()[name].load_state_dict(state)
     return networks.ready()

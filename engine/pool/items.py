@@ -24,7 +24,7 @@ BLOCKS_AHEAD = 2
 _MAGIC_BYTES = 16
 
 
-def read_shard(shard: Shard, image: ImageConfig) -> Generator[Item, None, Unused]:
+def read_shard(shard: Shard, image: ImageConfig, companion: str = "") -> Generator[Item, None, Unused]:
     """The items of a shard in archive order; returns what is in none, see `read_items`. Transient errors are retried.
 
     Raises ShardError if the shard changed since it was listed or while it was read, is cut off, damaged, not a tar,
@@ -34,7 +34,7 @@ def read_shard(shard: Shard, image: ImageConfig) -> Generator[Item, None, Unused
     with reading(shard), closing(open_shard(shard)) as stream:
         blocks = _blocks(stream) if Location(shard.url).is_local else _blocks_ahead(stream)
         with closing(blocks):
-            unused = yield from read_items(Archive(blocks, shard.url, shard.size_bytes), image)
+            unused = yield from read_items(Archive(blocks, shard.url, shard.size_bytes), image, companion=companion)
     check_unchanged(shard)
     return unused
 
@@ -65,14 +65,15 @@ def _blocks_ahead(stream: RetryingStream) -> Generator[bytes]:
 
 
 def read_items(
-    archive: Archive, image: ImageConfig, begin: int = 0, end: int | None = None
+    archive: Archive, image: ImageConfig, begin: int = 0, end: int | None = None, companion: str = ""
 ) -> Generator[Item, None, Unused]:
     """The items of an archive, in order. Returns what belongs to none.
 
     Every file that looks like an image, by its suffix or where it has none by its content, is an item, the companion of
     one, or listed with its fault. With `end`, the first sample that has a file behind byte `end` is the last; with
-    `begin`, those up to the first that has a file behind byte `begin` are left out. Raises ShardError if the archive is
-    cut off, damaged, not a tar or repeats a key.
+    `begin`, those up to the first that has a file behind byte `begin` are left out. An item also holds the sample's
+    files with the suffix `companion`, lower case. Raises ShardError if the archive is cut off, damaged, not a tar or
+    repeats a key.
     """
     suffixes = frozenset(suffix.lower().removeprefix(".") for suffix in image.suffixes)
     unused, keys = Unused(), Keys(archive)
@@ -96,7 +97,7 @@ def read_items(
             if is_last:
                 return unused
             keys.add(key)
-            sample = Sample(key, archive.position)
+            sample = Sample(key, archive.position, companion)
             is_wanted = is_wanted or is_behind_begin
         is_behind_begin = is_behind_begin or archive.position > begin
         is_last = is_last or (end is not None and archive.position > end)

@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from engine.errors import ConfigError, InputError, advised, one_line
 from engine.pool.shard import Shard, mark_of
+from engine.storage.globs import matches_of
 from engine.storage.location import Location, masked
 from engine.storage.retries import retried
 from engine.tables.columns import required
@@ -56,24 +57,14 @@ def expand(patterns: list[str]) -> list[Location]:
 
 
 def _glob(location: Location) -> list[Location]:
-    if not any(character in location.path for character in "*?["):
-        return [location]
-    from fsspec.implementations.arrow import ArrowFSWrapper
-
-    scheme = location.url.removesuffix(location.path)
-    filesystem = ArrowFSWrapper(location.filesystem)
-    try:
-        # A folder may have a bracket in its name, so that is looked for first.
-        matches = filesystem.glob(location.path.replace("[", "[[]")) or filesystem.glob(location.path)
-    except OSError as error:
-        raise InputError(f"{location}: cannot be listed: {one_line(error)}") from error
-    others = [str(match) for match in matches if not str(match).lower().endswith(".tar")]
+    matches = matches_of(location)
+    others = [match for match in matches if not match.url.lower().endswith(".tar") and match != location]
     if others:
         raise InputError(
-            f"--pool {location}: {len(others)} of {len(matches)} matches are no .tar, first {scheme}{others[0]}; give "
+            f"--pool {location}: {len(others)} of {len(matches)} matches are no .tar, first {others[0]}; give "
             f"'{posixpath.dirname(location.url)}/*.tar', or name the shards without * and ?"
         )
-    return [Location(scheme + str(match)) for match in matches]
+    return matches
 
 
 def _require_different_files(locations: list[Location]) -> None:

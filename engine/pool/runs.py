@@ -19,7 +19,7 @@ BEFORE_BYTES = 32 << 10
 name, and on a Mac the file's attributes too."""
 
 
-def read_run(shard: Shard, image: ImageConfig, begin: int, end: int) -> list[Item]:
+def read_run(shard: Shard, image: ImageConfig, begin: int, end: int, companion: str = "") -> list[Item]:
     """The samples of bytes `begin` to `end`, multiples of 512. A shard that is cut into runs gives each of them once.
 
     A run begins behind the sample of the first header at or after `begin` (with it at byte 0), and ends with the sample
@@ -30,12 +30,12 @@ def read_run(shard: Shard, image: ImageConfig, begin: int, end: int) -> list[Ite
     while it is read.
     """
     try:
-        return list(_read(shard, image, begin, end, looks_for_header=begin > 0))
+        return list(_read(shard, image, begin, end, companion, looks_for_header=begin > 0))
     except DamagedShardError:
         if not begin:
             raise
         # What looked like a header may be content. Only the way from the first byte tells.
-        return list(_read(shard, image, begin, end, looks_for_header=False))
+        return list(_read(shard, image, begin, end, companion, looks_for_header=False))
 
 
 def holds_archives(shard: Shard) -> bool:
@@ -51,7 +51,9 @@ def holds_archives(shard: Shard) -> bool:
     return False
 
 
-def _read(shard: Shard, image: ImageConfig, begin: int, end: int, *, looks_for_header: bool) -> Generator[Item]:
+def _read(
+    shard: Shard, image: ImageConfig, begin: int, end: int, companion: str, *, looks_for_header: bool
+) -> Generator[Item]:
     """The samples of a run, read from the shard's first byte on, or from the header that is looked for."""
     start = max(0, begin - BEFORE_BYTES) if looks_for_header else 0
     with reading(shard), closing(open_in_any_order(shard)) as stream:
@@ -61,7 +63,7 @@ def _read(shard: Shard, image: ImageConfig, begin: int, end: int, *, looks_for_h
         # Else it is within one large file.
         if first < end:
             archive = Archive(blocks, shard.url, shard.size_bytes, first)
-            items = read_items(archive, image, begin, end)
+            items = read_items(archive, image, begin, end, companion)
             yield from (item for item in items if item.error not in OUTSIDE_SAMPLES)
 
 

@@ -11,6 +11,7 @@ from engine.pool.tar import Archive
 _MOST_NAMED = 10
 """Most suffixes of a sample that an error names."""
 _MOST_IMAGES = 65_536
+MOST_COMPANION_BYTES = 1 << 20
 KEYS_AT_ONCE = 8192
 IMAGE_SUFFIXES = frozenset(
     {*(suffix for form in FORMATS for suffix in form.suffixes)}
@@ -29,6 +30,8 @@ class Item(NamedTuple):
     that look like one follow as items of their own. "TooManyBytes": the image is larger than image.max_bytes.
     "NoSuffix", "NotAnImageFile": a file outside every sample that is an image whose name has no suffix, begins with a
     dot or is that of metadata, or a link or another odd member with an image's name.
+    `companions` are the contents of the sample's files with the suffix that was asked for, usually one; that of a file
+    of more than `MOST_COMPANION_BYTES` is empty.
     """
 
     key: str
@@ -37,6 +40,7 @@ class Item(NamedTuple):
     data: bytes
     fault: str
     error: str = ""
+    companions: tuple[bytes, ...] = ()
 
 
 class Unused:
@@ -86,10 +90,14 @@ class Keys:
 class Sample:
     """A sample while its members are read."""
 
-    __slots__ = ("data", "key", "num_images", "num_members", "offset", "others", "size_bytes", "start", "suffixes")
+    __slots__ = (
+        "companion", "companions", "data", "key", "num_images", "num_members", "offset", "others", "size_bytes",
+        "start", "suffixes",
+    )  # fmt: skip
 
-    def __init__(self, key: str, start: int) -> None:
-        self.key, self.start = key, start
+    def __init__(self, key: str, start: int, companion: str = "") -> None:
+        self.key, self.start, self.companion = key, start, companion
+        self.companions: list[bytes] = []
         self.num_members = self.offset = self.size_bytes = 0
         self.suffixes: list[str] = []
         self.num_images = 0
@@ -97,7 +105,8 @@ class Sample:
         self.data: bytes | None = None
 
     def add(self, archive: Archive, suffix: str, size_bytes: int, max_bytes: int | None) -> None:
-        """Read the first image of up to `max_bytes`; skip all else. `max_bytes` is None for other files."""
+        """Read companions and the first image of up to `max_bytes`; skip all else. `max_bytes` is None for other
+        files."""
         self.num_members += 1
         if len(self.suffixes) < _MOST_NAMED:
             self.suffixes.append(suffix)
@@ -109,6 +118,10 @@ class Sample:
                 if size_bytes <= max_bytes:
                     self.data = archive.read(size_bytes)
                     return
+        elif suffix == self.companion:
+            self.companions.append(archive.read(size_bytes) if size_bytes <= MOST_COMPANION_BYTES else b"")
+            if self.companions[-1]:
+                return
         elif not self.num_images and is_image_name(suffix):
             self.others.append((suffix, archive.position))
         if len(self.others) > _MOST_IMAGES:
@@ -118,7 +131,7 @@ class Sample:
     def to_items(self, max_bytes: int) -> Iterator[Item]:
         """The sample; where it has no image, every file of it that looks like one, with the fault."""
         if self.data is not None:
-            yield Item(self.key, self.offset, self.size_bytes, self.data, "")
+            yield Item(self.key, self.offset, self.size_bytes, self.data, "", companions=tuple(self.companions))
             return
         if self.num_images == 1:
             fault = f"an image of {self.size_bytes} bytes, more than image.max_bytes={max_bytes}"

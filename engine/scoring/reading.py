@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from engine.config.input_options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import ALONE, Groups
 from engine.pool.items import read_shard
 from engine.pool.samples import Item, Unused
 from engine.pool.shard import Shard
+from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk, chunk_items
 from engine.scoring.watchdog import Attempts, ShardHistory, Watchdog
 
@@ -20,9 +20,9 @@ DEATHS_PER_ATTEMPT = 5
 
 
 class Reading(NamedTuple):
-    """How shards are read: see `ImageConfig` and `ScoreConfig`."""
+    """How shards are read: see `Sight` and `ScoreConfig`."""
 
-    image: ImageConfig
+    sight: Sight
     num_folds: int
     attempts: int
     stall_seconds: float
@@ -58,7 +58,7 @@ def _keeping(items: Generator[Item, None, Unused], unused: list[Unused]) -> Iter
 
 
 def _chunk(shard: Shard, number: int, reading: Reading) -> Chunk:
-    return Chunk(shard.shard, number, reading.image, reading.num_folds, reading.fold_round, reading.groups)
+    return Chunk(shard.shard, number, reading.sight, reading.num_folds, reading.fold_round, reading.groups)
 
 
 def _give_up(past: ShardHistory, reading: Reading) -> str:
@@ -76,15 +76,17 @@ def _attempt(
     """The chunks from number `first` on, as rows."""
     chunk, listed, position = _chunk(shard, 0, reading), 0, 0
     unused: list[Unused] = []
-    size, items = chunk_items(reading.image), _keeping(read_shard(shard, reading.image), unused)
+    sight = reading.sight
+    size, items = chunk_items(sight), _keeping(read_shard(shard, sight.image, sight.companion), unused)
     watchdog.start("")
+    see = sight.of(shard)
     for item in items:
         listed += 1
         if item.key in stalled:
             chunk.refuse(item, "Stalled", f"decoding took longer than score.stall_seconds={reading.stall_seconds:g}")
         elif chunk.number >= first:
             watchdog.start(item.key)
-            chunk.add(item)
+            chunk.add(item, see)
         if listed % size == 0:
             watchdog.stop()
             end = item.offset + item.size_bytes

@@ -23,6 +23,7 @@ from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.pool.manifest import read_shards, write_shards
 from engine.pool.shard import CHANGED
+from engine.pool.sight import embedding_inputs
 from engine.scoring.drafts import Draft
 from engine.scoring.quarantine import require_acceptable
 from engine.scoring.resume import Ledger, ScoringPlan, make_plan
@@ -30,7 +31,7 @@ from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
 from engine.tables.scores import ShardRecord, count_errors, records_of
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import METHODS, TASK_FILE
+from vaal.methods import ENCODER, METHODS, TASK_FILE
 
 PASSED_THROUGH = ("engine.pool.items", "engine.scoring.chunks", "engine.scoring.scorer")
 """The modules that an item passes on its way from bytes to scores. With everything that they import, and the rows of
@@ -65,9 +66,8 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
         with beating(heartbeat, tally.state), ray_session(run.address):
             device, num_actors = choose_actors(campaign.config, run.address)
             ledger = Ledger(campaign.stage("ledger"))
-            # An item is scored by the discriminator that did not train on it, by the folds of that training.
-            fold_round = read_manifest(campaign, "train", TrainManifest).get("fold_round", 0)
-            stream = scored_chunks(campaign, plan.todo, inputs, (device, num_actors), fold_round)
+            trained = read_manifest(campaign, "train", TrainManifest)
+            stream = scored_chunks(campaign, plan.todo, inputs, (device, num_actors), trained)
             # Closed before Ray ends: after an interrupt, threads of Ray Data would log errors about the missing Ray.
             with closing(ledger), closing(stream) as chunks:
                 for record in _commit(campaign, plan, _counted(chunks, tally, run)):
@@ -98,16 +98,21 @@ def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
 def _inputs(campaign: Campaign) -> dict[str, str]:
     """SHA-256 of everything that decides scores, by name: the networks, whose files are checked, settings and code."""
     config, folder = campaign.config, campaign.stage("train")
-    trained = read_manifest(campaign, "train", TrainManifest)["files"]
-    weights = {name: sha for name, sha in trained.items() if name.endswith(".safetensors")}
+    trained_by = read_manifest(campaign, "train", TrainManifest)
+    weights = {name: sha for name, sha in trained_by["files"].items() if name.endswith(".safetensors")}
     if not any("task" in ACQUISITIONS[name].needs for name in config.score.acquisition):
         weights.pop(TASK_FILE, None)
     for name, sha in weights.items():
         (folder / name).read_verified(sha, f"delete {folder}/manifest.json and train again")
+    if sha256 := trained_by.get("embedding", {}).get("encoder_sha256"):
+        weights[ENCODER] = sha256
     return {
         **weights,
         "settings": fingerprint(
-            image=result_values(config.image), score=result_values(config.score), group=config.pool.group
+            image=result_values(config.image),
+            score=result_values(config.score),
+            group=config.pool.group,
+            **embedding_inputs(config),
         ),
         "code": code_fingerprint(config),
     }

@@ -1,5 +1,6 @@
 """The networks on decoded images: batches that fit the memory, and float32 logits with any precision."""
 
+import math
 import pkgutil
 from typing import Any, NamedTuple
 
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from engine.config.options import CampaignConfig
 from engine.models.centring import load_centres
-from engine.models.weights import load_networks, to_input
+from engine.models.front import front_of
+from engine.models.weights import load_networks
+from engine.pool.sight import seen_as
 from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import METHODS
+from vaal.methods import ENCODER, METHODS
 
 CPU_BATCH_PIXELS = 16 * 32 * 32
 SMALLEST_CPU_BATCH = 16
@@ -52,13 +55,18 @@ class Scorer:
         self._names = [*self._functions, *further, *(("cluster", "distance") if self._centres else ())]
         with_task = any("task" in row.needs for row in rows)
         self.networks = load_networks(folder, config, weights, with_task=with_task).ready(self.device)
-        self._image, self._notes = config.image, list[str]()
+        self._front = front_of(config, self.device, self.networks.embedding, weights.get(ENCODER, ""))
+        self._notes = list[str]()
+        self._shape, self._dtype = seen_as(config, self._front.length)
         # A GPU takes a whole chunk at once, unless it does not fit.
-        auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // config.image.size**2) if device == "cpu" else None
+        size = math.prod(self._shape[:2])
+        auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // size) if device == "cpu" else None
         self._batch_size = auto if config.score.batch_size == "auto" else config.score.batch_size
 
-    def __call__(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> Scores:
-        """Score N images, uint8. A batch that does not fit the memory is halved, also for later calls, with a note.
+    def __call__(self, seen_N: NDArray[Any], fold_N: NDArray[np.int64]) -> Scores:
+        """Score N items, of which this was read: see `engine.pool.sight.Sight`.
+
+        A batch that does not fit the memory is halved, also for later calls, with a note.
 
         Raises RuntimeError if one image alone does not fit the memory.
         """
@@ -69,7 +77,7 @@ class Scorer:
             size = min(self._batch_size or len(fold_N), len(fold_N) - begin)
             part = slice(begin, begin + size)
             try:
-                parts.append(self._forward(pixels_NHWC[part], fold_N[part]))
+                parts.append(self._forward(seen_N[part], fold_N[part]))
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not _is_out_of_memory(error):
                     raise
@@ -89,11 +97,10 @@ class Scorer:
         return Scores({**columns, **whole}, latent_NZ, is_finite_N)
 
     def score_chunk(self, chunk: pa.Table) -> pa.Table:
-        """A chunk's row, as `Chunk.row` makes it, with the scores of its items in place of their pixels."""
-        items, image = unpack(chunk["items"][0].as_py()), self._image
-        flat = np.frombuffer(chunk["pixels"][0].as_buffer(), dtype=np.uint8)
-        pixels_NHWC = flat.reshape(-1, image.size, image.size, image.channels)
-        scores = self(pixels_NHWC, items["fold"].to_numpy())
+        """A chunk's row, as `Chunk.row` makes it, with the scores of its items in place of what was read."""
+        items = unpack(chunk["items"][0].as_py())
+        flat = np.frombuffer(chunk["seen"][0].as_buffer(), dtype=self._dtype)
+        scores = self(flat.reshape(-1, *self._shape), items["fold"].to_numpy())
         bad = unpack(content) if (content := chunk["bad"][0].as_py()) else BAD_SCHEMA.empty_table()
         scored = items.drop_columns(["fold"])
         for name, column in scores.columns.items():
@@ -117,16 +124,16 @@ class Scorer:
             }
         )
 
-    def _forward(self, pixels_NHWC: NDArray[np.uint8], fold_N: NDArray[np.int64]) -> list[Tensor]:
+    def _forward(self, seen_N: NDArray[Any], fold_N: NDArray[np.int64]) -> list[Tensor]:
         """The columns of scores, and last the latents."""
-        x_NCHW = to_input(pixels_NHWC, self.device)
+        x_N = self._front(seen_N)
         if self.device.type == "cpu":
             # Channels-last suits a GPU's matrix units; on a CPU it is 15 % slower at batches of this size.
-            x_NCHW = x_NCHW.contiguous()
+            x_N = x_N.contiguous()
         fold = torch.tensor(fold_N, device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
-            found = [function(self.networks, x_NCHW, fold) for function in self._functions.values()]
-            latent_BZ = found[0][1]
+            found = [function(self.networks, x_N, fold) for function in self._functions.values()]
+            latent_BZ = self.networks.latents(x_N, found[0][1])
         further = [column_B for _, _, *more in found for column_B in more]
         clusters = self._centres.of(latent_BZ) if self._centres else ()
         return [*(score_B for score_B, *_ in found), *further, *clusters, latent_BZ]

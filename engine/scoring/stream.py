@@ -14,11 +14,13 @@ import ray
 import ray.data
 
 from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest
 from engine.cluster.ray_session import choose_device, count_devices, require_cpus
 from engine.config.options import CampaignConfig
 from engine.pool.identity import Groups
 from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
+from engine.pool.sight import sight_of
 from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.watchdog import Attempts, ShardHistory
 from engine.storage.location import Location
@@ -43,10 +45,10 @@ def choose_actors(config: CampaignConfig, address: str) -> tuple[str, int]:
 
 
 def scored_chunks(
-    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int], fold_round: int = 0
+    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int], trained: TrainManifest
 ) -> Generator[pa.Table]:
-    """Scored chunks in any order, one row each. `actors` are the device and the number of actors, `fold_round` is the
-    round in the hash of the folds."""
+    """Scored chunks in any order, one row each. `actors` are the device and the number of actors, `trained` is the
+    manifest of the networks."""
     device, num_actors = actors
     # Errors are raised here. What Ray Data's threads also log, as after an interrupt, is about their own end.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -56,7 +58,7 @@ def scored_chunks(
     # By default Ray Data gives up after 30 minutes. A shard of many gigabytes may take longer.
     context.execution_no_progress_timeout_s = -1
     config = campaign.config
-    rows, reading = read_rows(campaign, todo, fold_round)
+    rows, reading = read_rows(campaign, todo, trained)
     attempts = _RemoteAttempts(_AttemptsActor.remote())
     by_bytes = sum(shard.size_bytes for shard in todo) // TASK_BYTES
     num_tasks = min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)
@@ -76,14 +78,17 @@ def scored_chunks(
     yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
-def read_rows(campaign: Campaign, todo: list[Shard], fold_round: int) -> tuple[list[dict[str, Any]], Reading]:
+def read_rows(campaign: Campaign, todo: list[Shard], trained: TrainManifest) -> tuple[list[dict[str, Any]], Reading]:
     """The rows that tasks read shards by, and how they read."""
     config, groups = campaign.config, read_groups(campaign.home, campaign.config.pool.group)
     # A row has the group of its own shard, not those of a million.
     named = groups.by_shard or {}
     rows = [{"shard": shard._asdict(), "group": named.get(shard.shard, "")} for shard in todo]
     score, rule = config.score, Groups(groups.pattern)
-    return rows, Reading(config.image, config.train.folds, score.attempts, score.stall_seconds, fold_round, rule)
+    sight = sight_of(config, todo, trained.get("embedding", {}).get("length", 0))
+    # An item is scored by the discriminator that did not train on it, by the folds of that training.
+    fold_round = trained.get("fold_round", 0)
+    return rows, Reading(sight, config.train.folds, score.attempts, score.stall_seconds, fold_round, rule)
 
 
 _OVERLAPPED: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}

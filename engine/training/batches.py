@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from engine.campaign.positions import Position
 from engine.errors import InputError
 from engine.pool.identity import ALONE, draw_of, group_number_of
-from engine.pool.images import DecodeError, decode
 from engine.pool.samples import Item
-from engine.pool.shard import Place, Shard, read_images
+from engine.pool.shard import Place, Shard
 from engine.training.deal import Deal
 from engine.training.streams import READ_THREADS, Pool, UnlabelledStream, unlabelled, unlabelled_runs
 
@@ -37,8 +36,8 @@ PREFETCH = 4
 """Batches that are prepared ahead."""
 MOST_BAD = 10_000
 """Training ends after so many consecutive images that do not decode."""
-Decoded = tuple[str, str, NDArray[np.uint8]]
-"""shard, key, pixels."""
+Decoded = tuple[str, str, NDArray[Any]]
+"""shard, key, and what the networks see."""
 
 
 class Part(NamedTuple):
@@ -52,15 +51,15 @@ class Part(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Decoded items of one pool: pixels (N, H, W, C) uint8, fold (N,) int64; for judging also the number of each item's
-    group (N,) int64, where the pool has groups."""
+    """Items of one pool: what the networks see, pixels (N, H, W, C) uint8 or embeddings (N, D) float32; fold (N,)
+    int64; for judging also the number of each item's group (N,) int64, where the pool has groups."""
 
-    pixels_NHWC: NDArray[np.uint8]
+    seen_N: NDArray[Any]
     fold_N: NDArray[np.int64]
     group_N: NDArray[np.int64] | None = None
 
     def at(self, rows: slice | NDArray[np.int64]) -> "Images":
-        return Images(self.pixels_NHWC[rows], self.fold_N[rows])
+        return Images(self.seen_N[rows], self.fold_N[rows])
 
 
 class MicroBatch(NamedTuple):
@@ -108,34 +107,35 @@ def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_st
     shared = len(training) < FEW_LABELLED * num_streams
     wanted = {stream: training if shared else training[stream::num_streams] for stream in streams}
     numbers = sorted({number for part in wanted.values() for number in part})
-    shape = (max(1, len(numbers)), *_shape_of(pool))
-    pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+    shape = (max(1, len(numbers)), *pool.sight.shape)
+    seen = np.memmap(file, dtype=pool.sight.dtype, mode="w+", shape=shape)
     numbers += [number for stream in streams for number in held_out[stream::num_streams]]
     rows, not_decoded = dict[int, int](), set(numbers)
     for place, image in decoded(pool, [positions[number] for number in numbers]):
         number = numbers[place]
         not_decoded.remove(number)
         if not is_held_out[number]:
-            pixels[len(rows)] = image
+            seen[len(rows)] = image
             rows[number] = len(rows)
     by_stream = {stream: np.array([rows[n] for n in part if n in rows], np.int64) for stream, part in wanted.items()}
     if any(not len(part) for part in by_stream.values()):
         raise InputError(f"none of {len(training)} labelled images decodes; see image.max_pixels and the shards")
     folds = [pool.fold_of(*positions[number][:2]) for number in rows]
-    images = Images(pixels[: len(rows)], np.array(folds, np.int64))
+    images = Images(seen[: len(rows)], np.array(folds, np.int64))
     return Labelled(images, np.array(list(rows), np.int64), by_stream, sorted(not_decoded))
 
 
-def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Number and pixels of the images at these positions, shard by shard, without those that do not decode."""
+def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Number of the images at these positions and what the networks see, shard by shard, without those that do not
+    decode."""
     by_shard: dict[str, list[int]] = defaultdict(list)
     for number, position in enumerate(positions):
         by_shard[position[0]].append(number)
     shards = {shard.shard: shard for shard in pool.shards}
 
-    def read(name: str) -> list[tuple[int, NDArray[np.uint8]]]:
-        contents = read_images(shards[name], [Place(*positions[number][1:]) for number in by_shard[name]])
-        images = ((number, _decode(pool, content)) for number, content in zip(by_shard[name], contents, strict=True))
+    def read(name: str) -> list[tuple[int, NDArray[Any]]]:
+        contents = pool.sight.contents_at(shards[name], [Place(*positions[n][1:]) for n in by_shard[name]])
+        images = ((n, pool.sight.decoded(content)) for n, content in zip(by_shard[name], contents, strict=True))
         return [(number, image) for number, image in images if image is not None]
 
     names = sorted(by_shard)
@@ -146,25 +146,14 @@ def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArra
                 yield from images
 
 
-def _decode(pool: Pool, content: bytes) -> NDArray[np.uint8] | None:
-    try:
-        return decode(content, pool.image)
-    except DecodeError:
-        return None
-
-
 def to_images(pool: Pool, found: list[Decoded]) -> Images:
     """Decoded images of these shards and keys, with their folds and groups."""
-    pixels_NHWC = np.array([image for _, _, image in found], np.uint8).reshape(-1, *_shape_of(pool))
+    seen_N = np.array([image for _, _, image in found], pool.sight.dtype).reshape(-1, *pool.sight.shape)
     fold_N = np.array([pool.fold_of(shard, key) for shard, key, _ in found], np.int64)
     if pool.groups == ALONE:
-        return Images(pixels_NHWC, fold_N)
+        return Images(seen_N, fold_N)
     numbers = [group_number_of(shard, key, pool.groups) for shard, key, _ in found]
-    return Images(pixels_NHWC, fold_N, np.array(numbers, np.uint64).view(np.int64))
-
-
-def _shape_of(pool: Pool) -> tuple[int, int, int]:
-    return pool.image.size, pool.image.size, pool.image.channels
+    return Images(seen_N, fold_N, np.array(numbers, np.uint64).view(np.int64))
 
 
 def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
@@ -174,7 +163,7 @@ def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
     """
     found: list[Decoded] = []
     for shard, items in _judging(pool, deal, most):
-        images = ((shard.shard, item.key, _decode(pool, item.data)) for item in items)
+        images = ((shard.shard, item.key, pool.sight.decoded(item.data)) for item in items)
         found += [(name, key, image) for name, key, image in images if image is not None]
         if deal.counts is None and len(found) >= most:
             break
@@ -244,7 +233,7 @@ class Batches:
         while len(found) < count:
             items = list(islice(stream, count - len(found)))
             num_read += len(items)
-            images = self._threads.map(lambda found: _decode(self._pool, found[1].data), items)
+            images = self._threads.map(lambda found: self._pool.sight.decoded(found[1].data), items)
             shards, pairs = self._pool.shards, zip(items, images, strict=True)
             found += [(shards[n].shard, item.key, image) for (n, item), image in pairs if image is not None]
             if num_read > MOST_BAD and not found:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from engine.campaign.positions import Position
 from engine.errors import VaalError
 from engine.models.diagnosis import manifest_entries
-from engine.models.weights import make_classifier, make_networks, save_weights, score_function, to_input
+from engine.models.front import Front
+from engine.models.weights import make_classifier, make_networks, save_weights, score_function
 from engine.training.batches import Images, decoded, to_images, unlabelled_sample
 from engine.training.metrics import StepLog
 from engine.training.plan import TrainingPlan, judges_task
@@ -26,33 +27,39 @@ State = dict[str, Tensor]
 
 
 def finish(
-    plan: TrainingPlan, states: dict[str, State], positions: list[Position], classes: list[str], log: StepLog
+    plan: TrainingPlan, states: dict[str, State], front: Front, classes: list[str], log: StepLog
 ) -> dict[str, Any]:
     """Write weights and metrics, and judge the networks on the images held out. Returns `files` and `details`.
 
     Raises VaalError if a weight is not finite.
     """
-    networks, device = make_networks(plan.config), torch.device(plan.device)
+    networks, positions = make_networks(plan.config, front.length), plan.positions
+    networks = networks._replace(embedding=front.standardiser)
     if classes:
         networks = networks._replace(task=make_classifier(plan.config, len(classes)))
     for name, state in states.items():
         tensors = {key.partition("/")[2]: tensor for key, tensor in state.items()}
         getattr(networks, name).load_state_dict(tensors)
-    networks = networks.ready(device)
-    fit_centroid(networks, plan.pool, positions, device)
+    networks = networks.ready(front.device)
+    fit_centroid(networks, plan.pool, positions, front)
     # Before judging, so that a network that is not finite is reported by its weight.
     files = save_weights(plan.folder, networks.files())
-    entries = judge(plan, networks, positions, device)
+    entries = judge(plan, networks, positions, front)
     if networks.task is not None:
         judging = [position for position in positions if judges_task(plan.pool.groups, *position[:2])][:MOST_JUDGED]
-        accuracy = _accuracy(networks.task, classes, plan, judging, device)
+        accuracy = _accuracy(networks.task, classes, plan, judging, front)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
+    if front.standardiser is not None:
+        mean_D, std_D = front.standardiser.mean_D.tolist(), front.standardiser.std_D.tolist()
+        entries["embedding"] = {"length": front.length, "mean": mean_D, "std": std_D}
+        if front.encoder is not None:
+            entries["embedding"]["encoder_sha256"] = front.encoder.sha256
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}
     return {"files": {**files, **log.save(plan.folder)}, "details": details}
 
 
 @torch.inference_mode()
-def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], device: torch.device) -> dict[str, Any]:
+def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], front: Front) -> dict[str, Any]:
     """The signal and the diagnosis of networks in eval mode, for the train manifest."""
     # Held-out images, if any are held out.
     held_out = [p for p in positions if plan.pool.is_held_out(*p[:2]) == (plan.pool.held_out > 0)]
@@ -64,7 +71,7 @@ def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], dev
     posteriors: list[Posterior] = []
     for images in (labelled, unlabelled):
         scores = [torch.empty(0)]
-        for x_BCHW, fold_B in _inputs(images, device):
+        for x_BCHW, fold_B in _inputs(images, front):
             scores.append(score_function(plan.config)(networks, x_BCHW, fold_B)[0].cpu())
             if networks.vae is not None:
                 mean_BZ, logvar_BZ = networks.vae.encode(x_BCHW)
@@ -95,14 +102,14 @@ def _images(pool: Pool, positions: list[Position]) -> tuple[Images, list[int]]:
     return to_images(pool, [(*positions[n][:2], image) for n, image in found]), [number for number, _ in found]
 
 
-def _inputs(images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _inputs(images: Images, front: Front) -> Iterator[tuple[Tensor, Tensor]]:
     for begin in range(0, len(images.fold_N), BATCH):
-        pixels_NHWC, fold_N, _ = images.at(slice(begin, begin + BATCH))
-        yield to_input(pixels_NHWC, device), torch.from_numpy(fold_N).to(device)
+        seen_N, fold_N, _ = images.at(slice(begin, begin + BATCH))
+        yield front(seen_N), torch.from_numpy(fold_N).to(front.device)
 
 
 @torch.inference_mode()
-def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], device: torch.device) -> None:
+def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], front: Front) -> None:
     """Fit the centroid, if there is one, to the labelled images that train."""
     if networks.centroid is None:
         return
@@ -111,16 +118,16 @@ def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], devi
     parts = []
     for begin in range(0, len(training), BATCH):
         images, _ = _images(pool, training[begin : begin + BATCH])
-        for x_BCHW, _ in _inputs(images, device):
+        for x_BCHW, _ in _inputs(images, front):
             parts.append(networks.vae.encode(x_BCHW))
     networks.centroid.fit(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 @torch.inference_mode()
 def _accuracy(
-    task: nn.Module, classes: list[str], plan: TrainingPlan, positions: list[Position], device: torch.device
+    task: nn.Module, classes: list[str], plan: TrainingPlan, positions: list[Position], front: Front
 ) -> float | None:
     images, numbers = _images(plan.pool, positions)
     truth = torch.tensor([classes.index(plan.labels[positions[number][:2]]) for number in numbers])
-    predicted = [task(x_BCHW).argmax(dim=1).cpu() for x_BCHW, _ in _inputs(images, device)]
+    predicted = [task(x_BCHW).argmax(dim=1).cpu() for x_BCHW, _ in _inputs(images, front)]
     return float((torch.cat(predicted) == truth).float().mean()) if predicted else None

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.input_options import ImageConfig
 from engine.errors import InputError
 from engine.pool.identity import ALONE, Groups, fold_of, held_out_of
 from engine.pool.items import read_shard
 from engine.pool.runs import read_run
 from engine.pool.samples import Item
-from engine.pool.shard import DamagedShardError, Shard, read_ranges
+from engine.pool.shard import DamagedShardError, Place, Shard
+from engine.pool.sight import Sight
 from engine.training.deal import Deal, Run
 
 SHUFFLE_ITEMS = 2000
@@ -38,7 +38,7 @@ class Pool(NamedTuple):
     `round` is that in which folds and held-out items are drawn, by `groups`."""
 
     shards: list[Shard]
-    image: ImageConfig
+    sight: Sight
     num_folds: int
     labelled: set[tuple[str, str]]
     held_out: float
@@ -79,7 +79,8 @@ def unlabelled(pool: Pool, shard: Shard, left_out: dict[str, str], *, held_out: 
     A damaged shard ends where the damage is, and is entered in `left_out` with its fault.
     """
     try:
-        yield from _unlabelled(pool, shard, read_shard(shard, pool.image), held_out)
+        sight = pool.sight
+        yield from _unlabelled(pool, shard, read_shard(shard, sight.image, sight.companion), held_out)
     except DamagedShardError as error:
         left_out[shard.shard] = str(error)
 
@@ -96,9 +97,10 @@ def unlabelled_runs(
         return
 
     def read(run: Run) -> tuple[int, list[Item]]:
-        shard = pool.shards[run.shard]
+        shard, sight = pool.shards[run.shard], pool.sight
         try:
-            return run.shard, list(_unlabelled(pool, shard, read_run(shard, pool.image, run.begin, run.end), held_out))
+            items = read_run(shard, sight.image, run.begin, run.end, sight.companion)
+            return run.shard, list(_unlabelled(pool, shard, items, held_out))
         except DamagedShardError as error:
             left_out[shard.shard] = str(error)
             return run.shard, []
@@ -118,10 +120,11 @@ def unlabelled_runs(
 
 
 def _unlabelled(pool: Pool, shard: Shard, items: Iterable[Item], held_out: bool) -> Iterator[Item]:
-    for item in items:
+    def is_wanted(item: Item) -> bool:
         place = shard.shard, item.key
-        if not item.fault and place not in pool.labelled and pool.is_held_out(*place) == held_out:
-            yield item
+        return not item.fault and place not in pool.labelled and pool.is_held_out(*place) == held_out
+
+    yield from pool.sight.contents(shard, filter(is_wanted, items))
 
 
 class UnlabelledStream:
@@ -143,7 +146,7 @@ class UnlabelledStream:
             self._epoch, self._slice, self._read = state["position"]
             self._rng.bit_generator.state = state["rng"]
             self._buffer = _read_again(pool, [tuple(item) for item in state["buffer"]])
-        self._bytes = sum(item.size_bytes for _, item in self._buffer)
+        self._bytes = sum(len(item.data) for _, item in self._buffer)
         self._items = self._passes()
 
     def __iter__(self) -> Iterator[Found]:
@@ -164,7 +167,7 @@ class UnlabelledStream:
             for item in self._one_pass():
                 self._buffer.append(item)
                 num_yielded += 1
-                self._bytes += item[1].size_bytes
+                self._bytes += len(item[1].data)
                 while len(self._buffer) >= self._most_items or self._bytes > self._most_bytes:
                     yield self._draw()
             while self._buffer:
@@ -178,7 +181,7 @@ class UnlabelledStream:
         place = int(self._rng.integers(len(self._buffer)))
         self._buffer[place], self._buffer[-1] = self._buffer[-1], self._buffer[place]
         found = self._buffer.pop()
-        self._bytes -= found[1].size_bytes
+        self._bytes -= len(found[1].data)
         return found
 
     def _one_pass(self) -> Iterator[Found]:
@@ -209,7 +212,7 @@ def _read_again(pool: Pool, wanted: list[tuple[Any, ...]]) -> list[Found]:
     """
     found: dict[int, bytes] = {}
     for shard in {item[0] for item in wanted}:
-        places = [place for place, item in enumerate(wanted) if item[0] == shard]
-        ranges = [(wanted[place][2], wanted[place][3]) for place in places]
-        found.update(zip(places, read_ranges(pool.shards[shard], ranges), strict=True))
+        numbers = [number for number, item in enumerate(wanted) if item[0] == shard]
+        places = [Place._make((*wanted[number][1:], None)) for number in numbers]
+        found.update(zip(numbers, pool.sight.contents_at(pool.shards[shard], places), strict=True))
     return [(shard, Item(key, offset, size, found[n], "")) for n, (shard, key, offset, size) in enumerate(wanted)]

@@ -23,6 +23,7 @@ from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_sessi
 from engine.config.section import result_values
 from engine.errors import VaalError
 from engine.models.diagnosis import summary
+from engine.pool.sight import embedding_inputs
 from engine.storage.location import Location
 from engine.training.board import Board, following
 from engine.training.plan import TrainingPlan, plan_training, require_few
@@ -57,6 +58,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
     run_name = fingerprint(
         labels=labels, pool=pool_print, steps=plan.num_steps,
         image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
+        **embedding_inputs(config),
     )[:16]  # fmt: skip
 
     def on_step(step: int, losses: dict[str, float]) -> None:

@@ -13,11 +13,12 @@ import ray.train
 import torch
 from torch import Tensor
 
-from engine.campaign.positions import Position
-from engine.models.weights import make_classifier, make_networks, to_input
+from engine.models.front import Front
+from engine.models.weights import make_classifier, make_networks
 from engine.training import zero
 from engine.training.batches import Batches, Images, Labelled, Part, cache_labelled, prefetched
 from engine.training.checkpoints import RunState, fault_of, is_due, read_checkpoint, write_checkpoint
+from engine.training.fronts import training_front
 from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
 from engine.training.plan import TrainingPlan, judges_task, phase_of, require_decoded
@@ -38,7 +39,7 @@ def train_worker(plan: TrainingPlan) -> None:
         # Ray sets the variable to the worker's CPUs, but torch may have counted the machine's before.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     zero.start(plan.device)
-    training = _Training(plan, part, plan.positions)
+    training = _Training(plan, part, training_front(plan))
     with tempfile.TemporaryDirectory() as scratch:
         streams = part.streams(plan.deal.num_streams)
         labelled = cache_labelled(plan.pool, plan.positions, streams, plan.deal.num_streams, Path(scratch) / "labelled")
@@ -50,7 +51,7 @@ def train_worker(plan: TrainingPlan) -> None:
         training.run(labelled)
     states = {name: engine.full_state(keep=part.rank == 0, moments=False) for name, engine in training.engines.items()}
     if part.rank == 0:
-        result = finish(plan, states, plan.positions, training.classes, training.log)
+        result = finish(plan, states, training.front, training.classes, training.log)
         ray.get(plan.board.finish.remote({**result, "not_decoded": len(not_decoded)}))
 
 
@@ -63,10 +64,10 @@ def _of_all_workers(part: Part, numbers: list[int]) -> set[int]:
 class _Training:
     """A run's engines and progress; `state` is that of the last batch used."""
 
-    def __init__(self, plan: TrainingPlan, part: Part, positions: list[Position]) -> None:
-        self.plan, self.part, self.train = plan, part, plan.config.train
-        self.device = torch.device(plan.device)
-        networks = make_networks(plan.config)
+    def __init__(self, plan: TrainingPlan, part: Part, front: Front) -> None:
+        self.plan, self.part, self.train, self.front = plan, part, plan.config.train, front
+        self.device, positions = front.device, plan.positions
+        networks = make_networks(plan.config, front.length)
         self.num_latents = networks.num_latents
         modules = {"vae": networks.vae, "discriminators": networks.discriminators}
         settings, learning_rate = zero.settings(self.train, part.world), self.train.learning_rate
@@ -76,7 +77,8 @@ class _Training:
             if module is not None
         }
         self.classes: list[str] = []
-        if self.train.task == "classification":
+        # On embeddings the task learner is fitted at the end.
+        if self.train.task == "classification" and not front.length:
             labels = plan.labels
             self.classes = sorted(set(labels.values()))
             index = {name: number for number, name in enumerate(self.classes)}
@@ -127,7 +129,7 @@ class _Training:
         """The batches as tensors on the device."""
 
         def to_device(images: Images) -> PoolBatch:
-            return PoolBatch(to_input(images.pixels_NHWC, self.device), torch.from_numpy(images.fold_N).to(self.device))
+            return PoolBatch(self.front(images.seen_N), torch.from_numpy(images.fold_N).to(self.device))
 
         while True:
             begin = time.perf_counter()
@@ -146,14 +148,14 @@ class _Training:
         for stream in labelled.rows:
             begin, end = (number * train.batch_size // self.plan.deal.num_streams for number in (step, step + 1))
             rows.append(labelled.draw(stream, (train.seed, 4), begin, max(1, end - begin)))
-            pixels.append(labelled.images.pixels_NHWC[rows[-1]])
+            pixels.append(labelled.images.seen_N[rows[-1]])
             if train.task_augmentation != "none":
                 rng = np.random.default_rng((train.seed, 6, step, stream))
                 pixels[-1] = augmented(pixels[-1], rng, flips=train.task_augmentation == "flips_and_crops")
         row_N, pixels_NHWC = np.concatenate(rows), np.concatenate(pixels)
         loss = torch.zeros((), device=self.device)
         for part in np.array_split(np.arange(len(row_N)), train.gradient_accumulation):
-            x_BCHW = to_input(pixels_NHWC[part], self.device)
+            x_BCHW = self.front(pixels_NHWC[part])
             label_B = self.class_N[torch.from_numpy(labelled.number_N[row_N[part]]).to(self.device)]
             share = len(part) / len(row_N) * len(rows) * self.part.world / self.plan.deal.num_streams
             loss += share * task_step(engine, x_BCHW, label_B, share * train.gradient_accumulation)

@@ -31,6 +31,7 @@ from engine.config.input_options import ImageConfig
 from engine.pool.items import Item, read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.shard import Shard
+from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk
 from engine.scoring.resume import Ledger, ScoringPlan
 from engine.scoring.score import _commit, _counted
@@ -53,13 +54,14 @@ class Cost(NamedTuple):
 
 def result_rows(scorer: Scorer, items: list[Item], chunk_items: int) -> list[pa.Table]:
     """A shard of these items as the driver receives it, in chunks of so many."""
-    rows, image = [], ImageConfig()
+    rows, sight = [], Sight(ImageConfig())
+    see = sight.of(Shard("", "", 0, "", None))
     for number, begin in enumerate(range(0, len(items), chunk_items)):
         part = items[begin : begin + chunk_items]
-        chunk = Chunk("", number, image, 2)
+        chunk = Chunk("", number, sight, 2)
         for position, item in enumerate(part, begin):
             # Keys are those of one shard, so that they compress as well as those.
-            chunk.add(item._replace(key=f"cifar10-train-{position:06d}"))
+            chunk.add(item._replace(key=f"cifar10-train-{position:06d}"), see)
         is_last = begin + chunk_items >= len(items)
         rows.append(scorer.score_chunk(chunk.row(1000 * len(part), listed=len(items) if is_last else -1)))
     return rows

@@ -36,6 +36,7 @@ from engine.campaign.stages import QUIET, Run
 from engine.errors import StorageError
 from engine.models.weights import make_networks
 from engine.pool.shard import Shard
+from engine.pool.sight import Sight
 from engine.scoring.chunks import PASSED_ON
 from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.watchdog import Attempts
@@ -207,10 +208,11 @@ class _AtOnce:
 
 
 def _scored_chunks(
-    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int], fold_round: int
+    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int], trained: TrainManifest
 ) -> Generator[pa.Table]:
     config = campaign.config
-    reading = Reading(config.image, config.train.folds, config.score.attempts, config.score.stall_seconds, fold_round)
+    score, fold_round = config.score, trained.get("fold_round", 0)
+    reading = Reading(Sight(config.image), config.train.folds, score.attempts, score.stall_seconds, fold_round)
     num_latents = make_networks(config).num_latents
     for shard in todo:
         for chunk in read_chunks(shard, reading, Attempts()):

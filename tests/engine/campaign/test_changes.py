@@ -22,6 +22,7 @@ from engine.errors import InputError
 from engine.handoff.export import export
 from engine.pool.manifest import read_shards
 from engine.pool.shard import ChangedShardError, Place, read_images
+from engine.pool.sight import Sight
 from engine.report.thumbnails import BLANK, read_thumbnails, thumbnail
 from engine.selection.select import select
 from engine.storage.location import Location
@@ -276,7 +277,7 @@ def test_a_report_shows_an_image_or_grey_and_never_another(made: Made) -> None:
 
 def test_other_bytes_are_never_trained_on_under_a_label(made: Made, tmp_path: Path) -> None:
     """Two labelled images of one shard in each other's places."""
-    pool = Pool(read_shards(made.campaign.home), made.campaign.config.image, 1, made.labelled, 0.0)
+    pool = Pool(read_shards(made.campaign.home), Sight(made.campaign.config.image), 1, made.labelled, 0.0)
     right = [tuple(row.values()) for row in labelled_positions(made.campaign.home).to_pylist()]
     assert len(cache_labelled(pool, right, range(1), 1, tmp_path / "cache").number_N) == len(right)
     first, second, *others = right

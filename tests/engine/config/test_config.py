@@ -40,6 +40,13 @@ def test_every_option_is_documented() -> None:
         ("select.diversity=magic", "select.diversity='magic': input should be 'none', 'gumbel', "),
         ("select.oversample=0.5", "select.oversample=0.5: input should be greater than or equal to 1"),
         ("train.method=features", "train.method=features: with train.folds the latents of two folds"),
+        ("pool.embeddings=member:", "pool.embeddings=member: needs the suffix of the files, for example member:npy"),
+        ("train.input=embeddings", "train.input=embeddings needs pool.embeddings or encoder.model"),
+        ("train.input=vectors", "train.input='vectors': input should be 'auto', 'pixels' or 'embeddings'"),
+        ("encoder.model=torchvision", "encoder.model=torchvision: give package.module:factory"),
+        ("encoder.std=[1.0]", "encoder.std has 1 numbers, encoder.mean 3; give as many"),
+        ("encoder.std=[1.0, 0.0, 1.0]", r"encoder.std=0.0: input should be greater than 0"),
+        ("encoder.size=1", "encoder.size=1: input should be greater than or equal to 4"),
         ("train=3", "train: unknown key; did you mean train."),
         ("train={epochs=3}", "train: unknown key; did you mean train."),
         ("device.kind=1", "device.kind: unknown key"),
@@ -124,3 +131,30 @@ def test_facility_location_is_for_as_many_picks_as_it_can_do() -> None:
     assert override(CampaignConfig(), settings, "--set").select.budget == MOST_PICKS
     with pytest.raises(ConfigError, match=r"select.diversity=facility is for select.budget up to 2500; use clusters"):
         override(CampaignConfig(), {**settings, "select.budget": MOST_PICKS + 1}, "--set")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["pool.embeddings=a.parquet", "encoder.model=a:b"], "encoder.model=a:b: there is pool.embeddings already"),
+        (["encoder.model=a:b", "image.channels=1"], "encoder.mean has 3 numbers, image.channels=1; give one for each"),
+        (["pool.embeddings=member:npy", "train.preset=paper"], "train.preset=paper is a network on pixels; set train"),
+        (
+            ["encoder.order=bgr", "encoder.mean=[0.5]", "encoder.std=[0.5]"],
+            "encoder.order=bgr is for 3 channels, encoder.mean has 1 numbers",
+        ),
+    ],
+)
+def test_settings_of_embeddings_that_contradict_one_another_are_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(CampaignConfig(), parse_settings(settings), "--set")
+
+
+def test_networks_see_embeddings_where_there_are_some_unless_told_otherwise() -> None:
+    with_some = override(CampaignConfig(), {"pool.embeddings": "member:npy"}, "--set")
+    assert [config.sees_embeddings for config in (CampaignConfig(), with_some)] == [False, True]
+    assert not override(with_some, {"train.input": "pixels"}, "--set").sees_embeddings
+    encoder = {"encoder.model": "a:b", "encoder.arguments": {"name": "x", "depth": 3}}
+    with_encoder = override(CampaignConfig(), encoder, "--set")
+    assert with_encoder.sees_embeddings
+    assert parse_config(to_toml(with_encoder).encode(), "test") == with_encoder

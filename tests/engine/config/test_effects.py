@@ -3,10 +3,7 @@
 import ast
 import dataclasses
 import re
-import shutil
-from collections.abc import Callable
-from functools import cached_property, partial
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,8 @@ import pytest
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import check_classes
 from engine.campaign.manifests import TrainManifest, read_manifest
-from engine.campaign.opening import create
 from engine.config import options
 from engine.config.options import CampaignConfig
-from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.errors import InputError, NotAcceptableError
 from engine.models.weights import make_networks
@@ -36,56 +31,15 @@ from engine.tables.scores import ShardRecord
 from engine.training import train, zero
 from engine.training.plan import phase_of, plan_training
 from tests.conftest import pretend_trained
+from tests.effects import Bench, Look, Stopped, stop
 from tests.fabricate import fabricate_scores
+from tests.input_effects import INPUT_EFFECTS
 from tests.rounds import encoded
 from tests.tars import archive, read
 
 pytestmark = pytest.mark.heavy
 
 ENGINE = Path(__file__).parents[3] / "engine"
-BASE = ("select.budget=40", "salt=00000000000000000000000000000001", "train.task=classification")
-Look = Callable[["Bench", CampaignConfig], Any]
-
-
-class Stopped(Exception):  # noqa: N818
-    """What was about to be started, instead of its start."""
-
-
-def stop(*positional: Any, **named: Any) -> None:
-    raise Stopped(*positional, named)
-
-
-class Bench:
-    """A pool with metadata and labels, and whatever a look at it needs."""
-
-    def __init__(self, folder: Path, pool: DemoPool, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.patch = folder, patch
-        self._labels, self._numbers, self._seen = pool.labels.read_text(), count(), dict[Any, Any]()
-        shutil.copytree(Path(pool.shards[0]).parent, folder / "pool")
-        (folder / "pool/more.tar").write_bytes(archive([("more.png", encoded(np.zeros((8, 8), np.uint8)))]))
-        rows = [f"digits-{n:05d}.tar,{'ab'[n % 2]}\n" for n in range(8)]
-        (folder / "sources.csv").write_text("shard,source\n" + "".join(rows))
-        settings = [f"pool.shards=['{folder}/pool/digits-*.tar']", *pool.settings, *BASE]
-        self.base = override(CampaignConfig(), parse_settings(settings), "test")
-
-    def campaign(self, config: CampaignConfig) -> Campaign:
-        """A new campaign on the digits. Its labels name the shards as the configuration has them named."""
-        home, prefix = self.folder / str(next(self._numbers)), "pool/" if config.pool.root else ""
-        labels = home.with_suffix(".csv")
-        labels.write_text(self._labels.replace("digits-", f"{prefix}digits-"))
-        return create(str(home), [], str(labels), config, lambda _: None)
-
-    @cached_property
-    def made(self) -> Campaign:
-        return self.campaign(self.base)
-
-    def unchanged(self, look: Look, config: CampaignConfig) -> Any:
-        """What is seen with this configuration, every time anew."""
-        key = look, config.model_dump_json()
-        if key not in self._seen:
-            self._seen[key] = look(self, config)
-            assert look(self, config) == self._seen[key]
-        return self._seen[key]
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +161,7 @@ def picked(bench: Bench, config: CampaignConfig, signal: str = "present") -> Any
 
 without_signal = partial(picked, signal="none")
 EFFECTS: dict[str, tuple[Any, Look]] = {
+    **INPUT_EFFECTS,
     "labels.classes": ("from-init", allowed),
     "salt": ("f" * 32, picked),
     "device": ("cpu", actors),

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from engine.tables.scores import unpack
 from engine.training.judging import judge
 from engine.training.plan import judges_task, plan_training
 from tests.conftest import MakeCampaign, pretend_trained
+from tests.learn import FRONT
 from vaal.signal import Diagnosis, diagnose
 
 CLIPS = Groups(r"^(clip\d+)_")
@@ -106,7 +107,7 @@ def test_training_scoring_and_the_task_learner_deal_by_one_rule(
 
 def scoring_rows(campaign: Campaign) -> dict[str, bytes]:
     """The items of each shard, packed, as the tasks of scoring read them."""
-    rows, reading = stream.read_rows(campaign, read_shards(campaign.home), campaign.round)
+    rows, reading = stream.read_rows(campaign, read_shards(campaign.home), cast("Any", {"fold_round": campaign.round}))
     found = {}
     for row in rows:
         (chunk,) = stream._read(pa.Table.from_pylist([row]), reading, Attempts())
@@ -117,7 +118,7 @@ def scoring_rows(campaign: Campaign) -> dict[str, bytes]:
 def test_without_folds_whole_groups_are_held_out_and_judged_as_groups(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign(HUNDREDS, "train.folds=1")
     plan = plan_training(campaign)
-    entries = judge(plan, make_networks(campaign.config).ready(), plan.positions, torch.device("cpu"))
+    entries = judge(plan, make_networks(campaign.config).ready(), plan.positions, FRONT)
     held_out = {key[:4] for n in range(1797) if plan.pool.is_held_out(SHARDS[n // 225], key := f"{n:06d}")}
     assert 0 < len(held_out) < 18
     counts = entries["diagnosis"]["held_out"]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards, read_shards
 from engine.pool.shard import Shard
+from engine.pool.sight import Sight
 from engine.scoring import chunks, reading
 from engine.scoring.chunks import ITEMS_SCHEMA, chunk_items
 from engine.scoring.reading import Reading, read_chunks
@@ -26,7 +28,7 @@ from tests.rounds import encoded, write_shard
 from vaal.duplicates.perceptual_hash import perceptual_hash
 
 IMAGE = ImageConfig(size=8, channels=1)
-READING = Reading(IMAGE, num_folds=2, attempts=3, stall_seconds=60.0)
+READING = Reading(Sight(IMAGE), num_folds=2, attempts=3, stall_seconds=60.0)
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_chunks_hold_every_item_once_with_its_pixels(shard: Shard) -> None:
     items = {item.key: item for item in read_shard(shard, IMAGE)}
     found = []
     for row in made:
-        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(-1, 8, 8, 1)
+        pixels = np.frombuffer(row["seen"], np.uint8).reshape(-1, 8, 8, 1)
         table = unpack(row["items"]).to_pylist()
         assert len(table) == len(pixels)
         for entry, image in zip(table, pixels, strict=True):
@@ -78,7 +80,7 @@ def test_a_chunk_has_its_pictures_hashes_whatever_is_refused(tmp_path: Path) -> 
     members["5.png"] = encoded(np.full((32, 32, 3), 77, np.uint8))
     write_shard(tmp_path / "a.tar", members)
     shard = list_shards([str(tmp_path / "a.tar")], "")[0][0]
-    (row,) = rows(shard, reading=READING._replace(image=image))
+    (row,) = rows(shard, reading=READING._replace(sight=Sight(image)))
     table = unpack(row["items"])
     assert table.schema == ITEMS_SCHEMA
     hashes = {entry["key"]: entry["perceptual_hash"] for entry in table.to_pylist()}
@@ -89,9 +91,9 @@ def test_a_chunk_has_its_pictures_hashes_whatever_is_refused(tmp_path: Path) -> 
 
 
 def test_a_chunk_is_bounded_by_its_pixels() -> None:
-    assert chunk_items(ImageConfig(size=224)) * 224 * 224 * 3 <= 16 << 20
-    assert chunk_items(ImageConfig(size=1024, channels=4)) == 4
-    assert chunk_items(ImageConfig(size=8)) == chunks.MOST_CHUNK_ITEMS
+    assert chunk_items(Sight(ImageConfig(size=224))) * 224 * 224 * 3 <= 16 << 20
+    assert chunk_items(Sight(ImageConfig(size=1024, channels=4))) == 4
+    assert chunk_items(Sight(ImageConfig(size=8))) == chunks.MOST_CHUNK_ITEMS
 
 
 def test_an_attempt_that_fails_is_followed_by_one_that_repeats_nothing(
@@ -100,9 +102,9 @@ def test_an_attempt_that_fails_is_followed_by_one_that_repeats_nothing(
     whole, real = rows(shard), reading.read_shard
     failures = [12, 3]
 
-    def read_and_fail(shard: Shard, image: ImageConfig) -> object:
+    def read_and_fail(*arguments: Any) -> object:
         fail_at = failures.pop() if failures else -1
-        for number, item in enumerate(real(shard, image)):
+        for number, item in enumerate(real(*arguments)):
             if number == fail_at:
                 raise InputError("a.tar: gone for a moment")
             yield item
@@ -154,11 +156,11 @@ def test_a_shard_on_which_processes_die_is_given_up(shard: Shard, stalls: int, d
     assert message in row["failure"]
 
 
-NAMES = (Reading, ImageConfig, Attempts, list_shards, read_chunks)
+NAMES = (Reading, ImageConfig, Sight, Attempts, list_shards, read_chunks)
 IMPORTS = "\n".join(f"from {thing.__module__} import {thing.__name__}" for thing in NAMES)
 HANGS = f"""
 import sys, time
-import {chunks.__name__} as chunks, {reading.__name__} as reading_module
+import engine.pool.sight as sight, {reading.__name__} as reading_module
 {IMPORTS}
 
 class Shown(Attempts):
@@ -166,7 +168,7 @@ class Shown(Attempts):
         print(shard, repr(key), flush=True)
 
 {{hang}}
-reading = Reading(ImageConfig(size=8, channels=1), 2, 3, {{seconds}})
+reading = Reading(Sight(ImageConfig(size=8, channels=1)), 2, 3, {{seconds}})
 for table in read_chunks(list_shards([sys.argv[1]], "")[0][0], reading, Shown()):
     time.sleep({{pause}})
 print("read")
@@ -177,8 +179,8 @@ print("read")
     ("hang", "pause", "output"),
     [
         # A regular expression that takes for ever holds the interpreter's lock as a decoder in C may; a sleep does not.
-        ("chunks.decode = lambda data, image: time.sleep(99)", 0.0, "a.tar '00'\n"),
-        ("reading_module.read_shard = lambda shard, image: (time.sleep(99) for _ in range(1))", 0.0, "a.tar ''\n"),
+        ("sight.decode = lambda data, image: time.sleep(99)", 0.0, "a.tar '00'\n"),
+        ("reading_module.read_shard = lambda *arguments: (time.sleep(99) for _ in range(1))", 0.0, "a.tar ''\n"),
         # The time in which a chunk is scored, or waits to be, does not count.
         ("", 1.5, "read\n"),
     ],
@@ -195,5 +197,5 @@ def test_what_hangs_ends_its_process_and_is_reported(shard: Shard, hang: str, pa
 
 def chunk_of(campaign: Campaign) -> pa.Table:
     """The first chunk of a campaign's pool."""
-    reading = Reading(campaign.config.image, campaign.config.train.folds, 1, 60.0)
+    reading = Reading(Sight(campaign.config.image), campaign.config.train.folds, 1, 60.0)
     return next(read_chunks(read_shards(campaign.home)[0], reading, Attempts()))

@@ -16,6 +16,7 @@ from engine.pool.identity import content_hash, fold_of
 from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
+from engine.pool.sight import Sight
 from engine.simulation.demo_pools import DemoPool
 from engine.training.batches import Batches, MicroBatch, Part, cache_labelled, prefetched, unlabelled_sample
 from engine.training.deal import Deal
@@ -36,7 +37,7 @@ def small(pool: DemoPool, tmp_path_factory: pytest.TempPathFactory) -> Pool:
         write_shard(folder / name, {f"{item.key}.png": item.data for item in part})
     listed, _ = list_shards([f"{folder}/*.tar"], "")
     items = [(shard.shard, item.key) for shard in listed for item in read_shard(shard, IMAGE)]
-    return Pool(listed, IMAGE, 2, set(items[::7]), 0.0)
+    return Pool(listed, Sight(IMAGE), 2, set(items[::7]), 0.0)
 
 
 def identities(pool: Pool, *, labelled: bool) -> list[tuple[str, str]]:
@@ -133,7 +134,7 @@ def rows(micro: MicroBatch) -> list[Any]:
     count = len(micro.labelled.fold_N)
     pools = ((0, micro.labelled), (1, micro.unlabelled))
     return [
-        (pool, images.pixels_NHWC[n].tobytes(), int(images.fold_N[n]), micro.noise_NZ[pool * count + n].tobytes())
+        (pool, images.seen_N[n].tobytes(), int(images.fold_N[n]), micro.noise_NZ[pool * count + n].tobytes())
         for pool, images in pools
         for n in range(count)
     ]
@@ -173,9 +174,9 @@ def test_items_come_with_their_folds_and_labelled_ones_are_drawn_evenly(small: P
     drawn: Counter[tuple[str, str]] = Counter()
     for parts, _ in islice(batches, 15):
         for images in (parts[0].labelled, parts[0].unlabelled):
-            items = [pixels[image.tobytes()] for image in images.pixels_NHWC]
+            items = [pixels[image.tobytes()] for image in images.seen_N]
             assert [fold_of(*item, 2) for item in items] == images.fold_N.tolist()
-        drawn.update(pixels[image.tobytes()] for image in parts[0].labelled.pixels_NHWC)
+        drawn.update(pixels[image.tobytes()] for image in parts[0].labelled.seen_N)
     # 30 labelled items are few: each of 8 streams goes through all of them, one pass in 15 batches of 2.
     assert drawn == Counter(dict.fromkeys(identities(small, labelled=True), 8))
 
@@ -253,12 +254,12 @@ def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Pat
     write_shard(tmp_path / "d.tar", {f"{n}.png": b"no image" for n in range(50)})
     shutil.copy(small.shards[1].url, tmp_path / "b.tar")
     shards, _ = list_shards([f"{tmp_path}/b.tar", f"{tmp_path}/d.tar"], "")
-    pool = Pool(shards, IMAGE, 2, small.labelled, 0.0)
+    pool = Pool(shards, Sight(IMAGE), 2, small.labelled, 0.0)
     labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
     batches = Batches(pool, labelled, deal_of(pool, 8), Part(0, 1), (16, 1, LATENTS))
-    seen = {image.tobytes() for parts, _ in islice(batches, 30) for image in parts[0].unlabelled.pixels_NHWC}
+    seen = {image.tobytes() for parts, _ in islice(batches, 30) for image in parts[0].unlabelled.seen_N}
     assert len(seen) > 140
-    alone = Pool(shards[1:], IMAGE, 2, set(), 0.0)
+    alone = Pool(shards[1:], Sight(IMAGE), 2, set(), 0.0)
     batches = Batches(alone, labelled, deal_of(alone, 8), Part(0, 1), (16, 1, LATENTS))
     with pytest.raises(InputError, match="no unlabelled image decodes"):
         next(iter(batches))

@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.training.batches import unlabelled_sample
 from engine.training.judging import _images, _inputs
 from tests.constructed import no_difference
-from tests.learn import CPU, Learnt, learn
+from tests.learn import FRONT, Learnt, learn
 from vaal.signal import SHARED_VARIANCE, Interval, auc_interval
 
 NUM_FOLDS = 2
@@ -29,7 +29,7 @@ def encoded(learnt: Learnt) -> tuple[NDArray[np.float64], Tensor, NDArray[np.boo
     means, errors = [], []
     with torch.inference_mode():
         for part in images:
-            for x_BCHW, _ in _inputs(part, CPU):
+            for x_BCHW, _ in _inputs(part, FRONT):
                 mean_BZ, _ = vae.encode(x_BCHW)
                 means.append(mean_BZ.double())
                 image_BCHW, *_ = vae(x_BCHW, torch.zeros_like(mean_BZ))

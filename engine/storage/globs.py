@@ -1,0 +1,23 @@
+"""Files by a pattern, on local disks and object stores."""
+
+from engine.errors import InputError, one_line
+from engine.storage.location import Location
+
+
+def matches_of(location: Location) -> list[Location]:
+    """What matches a path with * ? or [, sorted; the location itself where it has none of them.
+
+    Raises InputError if the storage cannot be listed.
+    """
+    if not any(character in location.path for character in "*?["):
+        return [location]
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    scheme = location.url.removesuffix(location.path)
+    filesystem = ArrowFSWrapper(location.filesystem)
+    try:
+        # A folder may have a bracket in its name, so that is looked for first.
+        matches = filesystem.glob(location.path.replace("[", "[[]")) or filesystem.glob(location.path)
+    except OSError as error:
+        raise InputError(f"{location}: cannot be listed: {one_line(error)}") from error
+    return sorted((Location(scheme + str(match)) for match in matches), key=str)

@@ -1,0 +1,106 @@
+"""A frozen encoder: a network that others trained, from an image's pixels to its embedding.
+
+Shape suffixes: B batch, H height, W width, C image channels, D components of an embedding.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+TOLERANCE = 1e-4
+"""Largest difference between an image's embedding alone and in a batch, as a share of the largest component."""
+_BATCH = 7
+
+
+class EncoderError(ValueError):
+    """A network that is no encoder. The text is one line."""
+
+
+class Preprocessing(NamedTuple):
+    """What the encoder was trained with: mean and standard deviation of each channel, of pixels from 0 to 1, in the
+    order of the network's input; `is_bgr` if that is blue, green, red."""
+
+    mean_C: Sequence[float]
+    std_C: Sequence[float]
+    is_bgr: bool = False
+
+    def __call__(self, pixels_BHWC: Tensor) -> Tensor:
+        """The network's input (B, C, H, W) float32, of pixels uint8 whose order is red, green, blue."""
+        mean_C, std_C = (torch.tensor(values, device=pixels_BHWC.device) for values in (self.mean_C, self.std_C))
+        if self.is_bgr:
+            pixels_BHWC = pixels_BHWC.flip(-1)
+        return ((pixels_BHWC.float() / 255 - mean_C) / std_C).permute(0, 3, 1, 2).contiguous()
+
+
+class Encoder(nn.Module):
+    """A network with its preprocessing, in eval mode, whose weights are not trained."""
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.preprocessing = preprocessing
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Stays in eval mode: in training mode a network may mix the images of a batch."""
+        return super().train(False) if mode else super().train(mode)
+
+    @torch.inference_mode()
+    def forward(self, pixels_BHWC: Tensor) -> Tensor:
+        """Embeddings (B, D) float32 of pixels (B, H, W, C) uint8.
+
+        Raises EncoderError if the network returns anything else than (B, D) floats. Values may be not finite.
+        """
+        found = self.network(self.preprocessing(pixels_BHWC))
+        if not isinstance(found, Tensor):
+            raise EncoderError(f"returns {type(found).__name__}, not one tensor (batch, components)")
+        if found.ndim != 2 or len(found) != len(pixels_BHWC) or not found.is_floating_point():
+            kind = f"{tuple(found.shape)} of {str(found.dtype).removeprefix('torch.')}"
+            raise EncoderError(f"returns {kind} for {len(pixels_BHWC)} images, not (batch, components) of floats")
+        return found.float()
+
+
+def check_encoder(encoder: Encoder, size: int) -> int:
+    """The number D of components, found with seven images of noise of `size` pixels on the encoder's device.
+
+    Raises EncoderError if the network fails on them, returns no (B, D), or something not finite or the same for all
+    images, or if an image's embedding depends on the others in its batch, or on chance.
+    """
+    generator = torch.Generator().manual_seed(0)
+    # Noise of every size of blocks: an encoder need not tell fine noise apart.
+    shape = (_BATCH, size, size, len(encoder.preprocessing.mean_C))
+    fine = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    coarse = torch.randint(0, 256, (_BATCH, 1, 1, shape[3]), dtype=torch.uint8, generator=generator)
+    device = next((tensor.device for tensor in encoder.state_dict().values()), torch.device("cpu"))
+    pixels = (fine // 2 + coarse // 2).to(device)
+    # Products of rounded numbers would differ by more than the tolerance from one batch size to another.
+    exact = torch.backends.cudnn.flags(allow_tf32=False) if device.type == "cuda" else nullcontext()
+    with exact:
+        together_BD = _run(encoder, pixels)
+        alone_BD = torch.cat([_run(encoder, pixels[n : n + 1]) for n in range(_BATCH)])
+    if not torch.isfinite(together_BD).all():
+        raise EncoderError("returns components that are not finite; do its weights fit?")
+    scale = float(together_BD.abs().max())
+    difference = float((together_BD - alone_BD).abs().max())
+    if not difference <= TOLERANCE * scale:
+        raise EncoderError(
+            f"mixes the images of a batch, or draws at random: seven at once differ from one at a time by "
+            f"{difference:.2g}, where the largest component is {scale:.2g}; give one whose images do not meet"
+        )
+    if float((together_BD - together_BD[:1]).abs().max()) <= TOLERANCE * scale:
+        raise EncoderError("returns the same embedding for all images; do its weights fit?")
+    return together_BD.shape[1]
+
+
+def _run(encoder: Encoder, pixels_BHWC: Tensor) -> Tensor:
+    try:
+        found: Tensor = encoder(pixels_BHWC)
+    except (EncoderError, MemoryError):
+        raise
+    except Exception as error:
+        # The network is the user's, and may raise anything.
+        shape = tuple(pixels_BHWC.permute(0, 3, 1, 2).shape)
+        raise EncoderError(f"fails on images {shape}: {' '.join(str(error).split())}") from error
+    return found
