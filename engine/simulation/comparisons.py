@@ -71,7 +71,7 @@ def differences(gap_by_name: dict[str, NDArray[np.float64]]) -> dict[str, Differ
     for name, gap_S in gap_by_name.items():
         mean = mean_interval(gap_S)
         is_clear = mean.low > 0 or mean.high < 0
-        is_shown = len(gap_S) >= LEAST_SEEDS and corrected[name] < LEVEL and is_clear
+        is_shown = bool(len(gap_S) >= LEAST_SEEDS and corrected[name] < LEVEL and is_clear)
         needed = None if is_shown else seeds_needed(gap_S, len(gap_by_name))
         found[name] = Difference(mean, tests[name], corrected[name], is_shown, needed)
     return found
