@@ -41,6 +41,8 @@ class Played:
 
 def timeless(value: Any) -> Any:
     """A point without the seconds that things took."""
+    if isinstance(value, list):
+        return [timeless(inner) for inner in value]
     if not isinstance(value, dict):
         return value
     return {name: timeless(inner) for name, inner in value.items() if not name.startswith("seconds")}
