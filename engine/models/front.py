@@ -17,7 +17,7 @@ ENCODED_AT_ONCE = 64
 
 
 class Front(NamedTuple):
-    """`encoder` makes embeddings of pixels; `standardiser` gives these mean 0 and variance 1. Each is None where it
+    """`encoder` makes embeddings of pixels; `standardiser` gives these one scale. Each is None where it
     does not apply; both are frozen, and on the device."""
 
     device: torch.device
@@ -29,12 +29,17 @@ class Front(NamedTuple):
         """Of an embedding; 0 where the networks see pixels."""
         return self.standardiser.length if self.standardiser is not None else 0
 
+    @property
+    def num_inputs(self) -> int:
+        """Of what the networks see of an embedding; 0 where they see pixels."""
+        return self.standardiser.num_latents if self.standardiser is not None else 0
+
     def __call__(self, seen_N: NDArray[Any]) -> Tensor:
-        """The input of the networks: (N, C, H, W), or (N, D) embeddings; float32, on the device."""
+        """The input of the networks: (N, C, H, W), or (N, Z) latents of embeddings; float32, on the device."""
         if self.standardiser is None:
             return to_input(seen_N, self.device)
-        x_ND: Tensor = self.standardiser(self.vectors(seen_N))
-        return x_ND
+        x_NZ: Tensor = self.standardiser(self.vectors(seen_N))
+        return x_NZ
 
     @torch.inference_mode()
     def vectors(self, seen_N: NDArray[Any]) -> Tensor:

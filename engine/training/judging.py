@@ -15,6 +15,7 @@ from engine.models.weights import make_classifier, make_networks, save_weights, 
 from engine.training.batches import Images, decoded, to_images, unlabelled_sample
 from engine.training.metrics import StepLog
 from engine.training.plan import TrainingPlan, judges_task
+from engine.training.refitting import refitted
 from engine.training.streams import Pool
 from vaal.assembly import Networks
 from vaal.signal import Posterior, diagnose
@@ -33,7 +34,7 @@ def finish(
 
     Raises VaalError if a weight is not finite.
     """
-    networks, positions = make_networks(plan.config, front.length), plan.positions
+    networks, positions = make_networks(plan.config, front.num_inputs), plan.positions
     networks = networks._replace(embedding=front.standardiser)
     if classes:
         networks = networks._replace(task=make_classifier(plan.config, len(classes)))
@@ -42,16 +43,17 @@ def finish(
         getattr(networks, name).load_state_dict(tensors)
     networks = networks.ready(front.device)
     fit_centroid(networks, plan.pool, positions, front)
+    networks, centres = refitted(plan, networks, front)
     # Before judging, so that a network that is not finite is reported by its weight.
-    files = save_weights(plan.folder, networks.files())
+    files = save_weights(plan.folder, networks.files()) | centres
     entries = judge(plan, networks, positions, front)
     if networks.task is not None:
         judging = [position for position in positions if judges_task(plan.pool.groups, *position[:2])][:MOST_JUDGED]
         accuracy = _accuracy(networks.task, classes, plan, judging, front)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
     if front.standardiser is not None:
-        mean_D, std_D = front.standardiser.mean_D.tolist(), front.standardiser.std_D.tolist()
-        entries["embedding"] = {"length": front.length, "mean": mean_D, "std": std_D}
+        mean, factor = front.standardiser.mean_D.tolist(), front.standardiser.factor
+        entries["embedding"] = {"length": front.length, "mean": mean, "factor": factor}
         if front.encoder is not None:
             entries["embedding"]["encoder_sha256"] = front.encoder.sha256
     details = {**entries, "losses": log.last, "waiting_for_images": log.waiting}

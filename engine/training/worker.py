@@ -67,7 +67,7 @@ class _Training:
     def __init__(self, plan: TrainingPlan, part: Part, front: Front) -> None:
         self.plan, self.part, self.train, self.front = plan, part, plan.config.train, front
         self.device, positions = front.device, plan.positions
-        networks = make_networks(plan.config, front.length)
+        networks = make_networks(plan.config, front.num_inputs)
         self.num_latents = networks.num_latents
         modules = {"vae": networks.vae, "discriminators": networks.discriminators}
         settings, learning_rate = zero.settings(self.train, part.world), self.train.learning_rate
@@ -97,6 +97,8 @@ class _Training:
         """All iterations from the last checkpoint on."""
         plan, train = self.plan, self.train
         first = self._restore()
+        if first >= plan.num_steps:
+            return
         sizes = (train.batch_size, train.gradient_accumulation, self.num_latents)
         batches = Batches(plan.pool, labelled, plan.deal, self.part, sizes, self.state)
         source = prefetched(batches)
