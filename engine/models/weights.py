@@ -32,8 +32,8 @@ def make_networks(config: CampaignConfig, vector_length: int = 0) -> Networks:
 
 
 def made_at_last(config: CampaignConfig, networks: Networks) -> Networks:
-    """The same networks with the discriminators of the last refit, where there is one, without its weights."""
-    if not config.refits:
+    """The same networks with the discriminators that are fitted at once, where they are, without their weights."""
+    if not config.fits_at_once:
         return networks
     return networks._replace(discriminators=FittedDiscriminators(config.train.folds, networks.num_latents))
 

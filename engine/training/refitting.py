@@ -8,10 +8,11 @@ import torch
 
 from engine.models.centring import make_centres, save_centres
 from engine.models.front import Front
-from engine.models.weights import require_classes
+from engine.models.weights import require_classes, score_function
 from engine.training.batches import Decoded, decoded, to_images, unlabelled_images
 from engine.training.plan import TrainingPlan
 from vaal.assembly import Networks
+from vaal.calibration import Judged, adjust
 from vaal.linear_head import fit_linear_head
 from vaal.refit import Cached, refit
 
@@ -33,28 +34,34 @@ class Fitted(NamedTuple):
 
 @torch.inference_mode()
 def fit_at_last(plan: TrainingPlan, networks: Networks, front: Front) -> Fitted:
-    """The networks with the discriminators of the last refit, and on embeddings with the task learner, where the
-    configuration has them. Writes the centres of the round's clusters.
+    """The networks with discriminators that are fitted at once, or those of the game calibrated; and on embeddings with
+    the task learner; where the configuration has them. Writes the centres of the round's clusters.
 
     The same for any number of workers, and after any interruption: everything is read again.
     """
     config, pool = plan.config, plan.pool
-    latent_NZ, unlabelled = _cached(plan, networks, front, unlabelled_images(pool, plan.deal, MOST_CACHED))
-    centres = make_centres(latent_NZ, 2 * config.select.budget, config.train.seed + (pool.round << 32))
+    unlabelled = _cached(plan, networks, front, _sample(plan))
+    centres = make_centres(unlabelled.latent_NZ, 2 * config.select.budget, config.train.seed + (pool.round << 32))
     files = save_centres(plan.folder, centres) if centres is not None else {}
     if not config.refits and not front.length:
         return Fitted(networks, files)
-    positions = [position for position in plan.positions if not pool.is_held_out(*position[:2])]
-    found = list(decoded(pool, positions))
-    latent_NZ, labelled = _cached(plan, networks, front, ((*positions[n][:2], image) for n, image in found))
-    if config.refits:
-        networks = networks._replace(discriminators=refit(labelled, unlabelled, config.train.folds))
-    names, task = [plan.labels[positions[n][:2]] for n, _ in found], None
+    found = list(decoded(pool, plan.positions))
+    items = [plan.positions[n][:2] for n, _ in found]
+    labelled = _cached(plan, networks, front, ((*item, image) for item, (_, image) in zip(items, found, strict=True)))
+    is_held_out_N = torch.tensor([pool.is_held_out(*item) for item in items], dtype=torch.bool)
+    if config.fits_at_once:
+        trained, other = (Cached(part.latent_NZ, part.fold_N) for part in (labelled.at(~is_held_out_N), unlabelled))
+        networks = networks._replace(discriminators=refit(trained, other, config.train.folds))
+    elif config.refits and networks.discriminators is not None:
+        judged = labelled.at(is_held_out_N == (pool.held_out > 0))
+        pools = (Judged(part.logit_N, part.fold_N) for part in (judged, unlabelled))
+        adjust(list(networks.discriminators.folds), *pools)
+    names, task = [plan.labels[item] for item in items], None
     if front.length and config.has_task and (config.train.task != "auto" or _are_classes(names)):
         classes = sorted(set(names))
         require_classes(len(classes))
         label_N = torch.tensor([classes.index(name) for name in names])
-        fitted = fit_linear_head(latent_NZ, label_N, len(classes), config.train.seed)
+        fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed)
         networks = networks._replace(task=fitted.head)
         task = {"classes": classes, "held_out_accuracy": fitted.held_out_accuracy}
     return Fitted(networks.ready(front.device), files, task)
@@ -65,19 +72,31 @@ def _are_classes(names: list[str]) -> bool:
     return 2 <= len(set(names)) <= min(MOST_CLASSES, len(names) // 2)
 
 
-def _cached(
-    plan: TrainingPlan, networks: Networks, front: Front, images: Iterable[Decoded]
-) -> tuple[torch.Tensor, Cached]:
-    """The latents (N, Z) by which items are compared, and what discriminators see of them, on the CPU."""
-    latents, means, folds = [], [], []
-    left = iter(images)
+class _Seen(NamedTuple):
+    """Items of one pool on the CPU: latents (N, Z), the logit (N,) of each by its own fold, and folds (N,)."""
+
+    latent_NZ: torch.Tensor
+    logit_N: torch.Tensor
+    fold_N: torch.Tensor
+
+    def at(self, is_in_N: torch.Tensor) -> "_Seen":
+        return _Seen(*(values[is_in_N] for values in self))
+
+
+def _sample(plan: TrainingPlan) -> Iterable[Decoded]:
+    """Unlabelled images that no discriminator of their own fold has trained on; or those to train on."""
+    if not plan.config.fits_at_once:
+        return unlabelled_images(plan.pool, plan.deal, MOST_CACHED)
+    everything = unlabelled_images(plan.pool._replace(held_out=0.0), plan.deal, MOST_CACHED)
+    return (image for image in everything if not plan.pool.is_held_out(*image[:2]))
+
+
+def _cached(plan: TrainingPlan, networks: Networks, front: Front, images: Iterable[Decoded]) -> _Seen:
+    score, left = score_function(plan.config), iter(images)
+    parts = [_Seen(torch.empty(0, networks.num_latents), torch.empty(0), torch.empty(0, dtype=torch.int64))]
     while part := list(islice(left, BATCH)):
         block = to_images(plan.pool, part)
-        x_B = front(block.seen_N)
-        latents.append(networks.latents(x_B).cpu())
-        means.append(networks.means(x_B).cpu() if plan.config.refits else latents[-1])
-        folds.append(torch.from_numpy(block.fold_N))
-    if not folds:
-        none = torch.empty(0, 1)
-        return none, Cached(none, torch.empty(0, dtype=torch.int64))
-    return torch.cat(latents), Cached(torch.cat(means), torch.cat(folds))
+        fold_B = torch.from_numpy(block.fold_N)
+        logit_B, latent_BZ = score(networks, front(block.seen_N), fold_B.to(front.device))
+        parts.append(_Seen(latent_BZ.cpu(), logit_B.cpu(), fold_B))
+    return _Seen(*(torch.cat(values) for values in zip(*(parts[1:] or parts), strict=True)))
