@@ -236,3 +236,14 @@ def test_a_duplicate_gives_way_to_the_next_of_its_cluster(make_campaign: MakeCam
     # The same order of clusters, where those without an item that is no duplicate are passed over.
     order = [cluster for cluster in listed if cluster in {pick["cluster"] for pick in picks}]
     assert [pick["cluster"] for pick in picks] == order
+
+
+def test_nothing_and_everything_can_be_picked(make_campaign: MakeCampaign) -> None:
+    campaign = scored(make_campaign("select.budget=0"))
+    assert (select(campaign)["branch"], rows(campaign, "selection")) == ("cluster_completion", [])
+    total = len(eligible(campaign))
+    for word in ("yes", "no"):
+        words = [f"select.budget={total}", "select.duplicates=off", "select.oversample=1", f"labels.are_biased={word}"]
+        config = override(campaign.config, parse_settings(words), "test")
+        select(dataclasses.replace(campaign, config=config))
+        assert sorted(names(rows(campaign, "selection"))) == sorted(names(eligible(campaign)))
