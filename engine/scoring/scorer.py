@@ -19,7 +19,7 @@ from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import ENCODER
+from vaal.methods import ENCODER, TASK_FILE
 
 CPU_BATCH_PIXELS = 16 * 32 * 32
 SMALLEST_CPU_BATCH = 16
@@ -46,8 +46,7 @@ class Scorer:
 
     def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
         self.device, self._is_bf16 = torch.device(device), config.score.precision == "bf16"
-        # The method's own score comes first, because the latents are its embedding.
-        rows = [ACQUISITIONS[name] for name in sorted(config.score.acquisition, key=lambda name: name != "vaal")]
+        rows = [ACQUISITIONS[name] for name in config.acquisitions(has_task=TASK_FILE in weights)]
         own = config.method.score
         self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in rows}
         further = [name for row in rows for name in row.further]

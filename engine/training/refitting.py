@@ -1,39 +1,68 @@
-"""The end of training: latents are cached, and discriminators and centres are fitted to them."""
+"""The end of training: latents are cached, and everything is fitted to them that is fitted at once."""
 
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 
 from engine.models.centring import make_centres, save_centres
 from engine.models.front import Front
+from engine.models.weights import require_classes
 from engine.training.batches import Decoded, decoded, to_images, unlabelled_images
 from engine.training.plan import TrainingPlan
 from vaal.assembly import Networks
+from vaal.linear_head import fit_linear_head
 from vaal.refit import Cached, refit
 
 MOST_CACHED = 20_000
 """Unlabelled items to which discriminators and centres are fitted: a few at random of all shards."""
+MOST_CLASSES = 1000
+"""With more values, labels are taken for something else than classes."""
 BATCH = 256
 
 
+class Fitted(NamedTuple):
+    """The networks; SHA-256 of the files that were written, by name; what the train manifest says of the task learner,
+    None without one on embeddings."""
+
+    networks: Networks
+    files: dict[str, str]
+    task: dict[str, Any] | None = None
+
+
 @torch.inference_mode()
-def refitted(plan: TrainingPlan, networks: Networks, front: Front) -> tuple[Networks, dict[str, str]]:
-    """The networks with discriminators that are fitted to their latents, where the configuration says so; writes the
-    centres of the round's clusters. Returns SHA-256 by the name of a file.
+def fit_at_last(plan: TrainingPlan, networks: Networks, front: Front) -> Fitted:
+    """The networks with the discriminators of the last refit, and on embeddings with the task learner, where the
+    configuration has them. Writes the centres of the round's clusters.
 
     The same for any number of workers, and after any interruption: everything is read again.
     """
     config, pool = plan.config, plan.pool
     latent_NZ, unlabelled = _cached(plan, networks, front, unlabelled_images(pool, plan.deal, MOST_CACHED))
-    if config.refits:
-        positions = [position for position in plan.positions if not pool.is_held_out(*position[:2])]
-        images = ((*positions[number][:2], image) for number, image in decoded(pool, positions))
-        _, labelled = _cached(plan, networks, front, images)
-        fitted = refit(labelled, unlabelled, config.train.folds)
-        networks = networks._replace(discriminators=fitted).ready(front.device)
     centres = make_centres(latent_NZ, 2 * config.select.budget, config.train.seed + (pool.round << 32))
-    return networks, save_centres(plan.folder, centres) if centres is not None else {}
+    files = save_centres(plan.folder, centres) if centres is not None else {}
+    if not config.refits and not front.length:
+        return Fitted(networks, files)
+    positions = [position for position in plan.positions if not pool.is_held_out(*position[:2])]
+    found = list(decoded(pool, positions))
+    latent_NZ, labelled = _cached(plan, networks, front, ((*positions[n][:2], image) for n, image in found))
+    if config.refits:
+        networks = networks._replace(discriminators=refit(labelled, unlabelled, config.train.folds))
+    names, task = [plan.labels[positions[n][:2]] for n, _ in found], None
+    if front.length and config.has_task and (config.train.task != "auto" or _are_classes(names)):
+        classes = sorted(set(names))
+        require_classes(len(classes))
+        label_N = torch.tensor([classes.index(name) for name in names])
+        fitted = fit_linear_head(latent_NZ, label_N, len(classes), config.train.seed)
+        networks = networks._replace(task=fitted.head)
+        task = {"classes": classes, "held_out_accuracy": fitted.held_out_accuracy}
+    return Fitted(networks.ready(front.device), files, task)
+
+
+def _are_classes(names: list[str]) -> bool:
+    """Whether labels look like classes: at least two, few, and each of two images on average."""
+    return 2 <= len(set(names)) <= min(MOST_CLASSES, len(names) // 2)
 
 
 def _cached(
