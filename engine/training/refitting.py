@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from engine.models.centring import make_centres, save_centres
+from engine.models.centring import make_centres, sample_of_pool, save_centres
 from engine.models.front import Front
 from engine.models.weights import require_classes
 from engine.training.batches import Decoded, decoded, to_images, unlabelled_images
@@ -38,15 +38,17 @@ def fit_at_last(plan: TrainingPlan, networks: Networks, front: Front) -> Fitted:
 
     The same for any number of workers, and after any interruption: everything is read again.
     """
-    config, pool = plan.config, plan.pool
-    latent_NZ, unlabelled = _cached(plan, networks, front, unlabelled_images(pool, plan.deal, MOST_CACHED))
-    centres = make_centres(latent_NZ, 2 * config.select.budget, config.train.seed + (pool.round << 32))
-    files = save_centres(plan.folder, centres) if centres is not None else {}
-    if not config.refits and not front.length:
-        return Fitted(networks, files)
-    positions = [position for position in plan.positions if not pool.is_held_out(*position[:2])]
+    config, pool, is_fitting = plan.config, plan.pool, plan.config.refits or front.length
+    unlabelled_NZ, unlabelled = _cached(plan, networks, front, unlabelled_images(pool, plan.deal, MOST_CACHED))
+    positions = [position for position in plan.positions if is_fitting and not pool.is_held_out(*position[:2])]
     found = list(decoded(pool, positions))
     latent_NZ, labelled = _cached(plan, networks, front, ((*positions[n][:2], image) for n, image in found))
+    seed = config.train.seed + (pool.round << 32)
+    sample_NZ = sample_of_pool(unlabelled_NZ, latent_NZ, plan.images_per_epoch, seed)
+    centres = make_centres(sample_NZ, 2 * config.select.budget, seed)
+    files = save_centres(plan.folder, centres) if centres is not None else {}
+    if not is_fitting:
+        return Fitted(networks, files)
     if config.refits:
         networks = networks._replace(discriminators=refit(labelled, unlabelled, config.train.folds))
     names, task = [plan.labels[positions[n][:2]] for n, _ in found], None
