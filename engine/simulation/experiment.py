@@ -154,6 +154,8 @@ class Experiment(Section):
                 why = f"strategy {strategy.name!r}: {key}: the experiment sets it"
                 raise ConfigError(f"{why}; use budget, seeds and [pool] of the experiment")
         managed = {"select.budget": self.budget, "select.seed": seed, "train.seed": seed, "device": "cpu"}
+        # They are in memory: the name stands for wherever they are.
+        managed["pool.embeddings"] = "member:npy"
         return override(CampaignConfig(), {**options, **managed}, f"strategy {strategy.name!r}")
 
 

@@ -43,14 +43,11 @@ def finish(
         getattr(networks, name).load_state_dict(tensors)
     networks = networks.ready(front.device)
     fit_centroid(networks, plan.pool, positions, front)
-    fitted = fit_at_last(plan, networks, front)
-    networks = fitted.networks
+    networks, centres, task = fit_at_last(plan, networks, front)
     # Before judging, so that a network that is not finite is reported by its weight.
-    files = save_weights(plan.folder, networks.files()) | fitted.files
-    entries = judge(plan, networks, positions, front)
-    if fitted.task is not None:
-        entries["task"] = fitted.task
-    elif networks.task is not None:
+    files = save_weights(plan.folder, networks.files()) | centres
+    entries = judge(plan, networks, positions, front) | task
+    if not task and networks.task is not None:
         judging = [position for position in positions if judges_task(plan.pool.groups, *position[:2])][:MOST_JUDGED]
         accuracy = _accuracy(networks.task, classes, plan, judging, front)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
