@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.config.options import CampaignConfig
-from engine.models.centring import make_centres
+from engine.models.centring import make_centres, sample_of_pool
 from engine.models.weights import require_classes, shape_of
 from vaal.centres import Centres
 from vaal.ensembles import EnsembleDiscriminators, refit_ensembles
@@ -38,15 +38,23 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    config: CampaignConfig, round_number: int, labelled: Seen | None, unlabelled: Seen, labels: Sequence[str]
+    config: CampaignConfig,
+    round_number: int,
+    labelled: Seen | None,
+    unlabelled: Seen,
+    labels: Sequence[str],
+    num_unlabelled: int = 0,
 ) -> Fitted:
     """Fit what the configuration has to a sample of the unlabelled pool and to what is labelled, with its labels.
 
-    `labelled` is None where only centres are wanted. The same for the same items. Raises VaalError if
-    train.task=classification and there is only one class.
+    `labelled` is None where only centres are wanted; the sample is of `num_unlabelled` items, 0 if it is all. The same
+    for the same items. Raises VaalError if train.task=classification and there is only one class.
     """
     seed = config.train.seed + (round_number << 32)
-    centres = make_centres(unlabelled.latent_NZ, 2 * config.select.budget, seed)
+    sample_NZ = unlabelled.latent_NZ
+    if labelled is not None:
+        sample_NZ = sample_of_pool(sample_NZ, labelled.latent_NZ, num_unlabelled, seed)
+    centres = make_centres(sample_NZ, 2 * config.select.budget, seed)
     if labelled is None:
         return Fitted(None, None, {}, centres)
     found: FittedDiscriminators | EnsembleDiscriminators | None = None

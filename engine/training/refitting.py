@@ -63,7 +63,7 @@ def fit_at_last(
         trained = labelled.at(~is_held_out_N).seen
         labels = [plan.labels[item] for item, is_out in zip(items, held_out, strict=True) if not is_out]
     unlabelled = _read(plan, networks, front, _sample(plan))
-    fitted = fit(config, pool.round, trained, unlabelled.seen, labels)
+    fitted = fit(config, pool.round, trained, unlabelled.seen, labels, plan.images_per_epoch)
     if fitted.discriminators is not None:
         networks = networks._replace(discriminators=fitted.discriminators)
     elif config.refits and labelled is not None and networks.discriminators is not None:
