@@ -19,7 +19,12 @@ from engine.simulation.demo_pools import DemoPool
 from tests.rounds import encoded
 from tests.tars import archive
 
-BASE = ("select.budget=40", "salt=00000000000000000000000000000001", "train.task=classification")
+BASE = (
+    "select.budget=40",
+    "salt=00000000000000000000000000000001",
+    "train.task=classification",
+    "select.diversity=clusters",
+)
 Look = Callable[["Bench", CampaignConfig], Any]
 Look = Callable[["Bench", CampaignConfig], Any]
 

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from engine.campaign.changes import file_name
-from engine.campaign.folder import Campaign
+from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
-from engine.campaign.manifests import ScoresManifest, write_manifest
+from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest, write_manifest
 from engine.config.input_options import ImageConfig
+from engine.models.centring import load_centres
 from engine.models.weights import make_networks
 from engine.pool.items import read_shard
 from engine.pool.manifest import read_shards
@@ -28,22 +30,34 @@ def fabricate_scores(
     logits: Callable[[str, list[str]], NDArray[np.float32]],
     quarantine_every: int = 0,
     latents: Callable[[str, list[str]], NDArray[np.float32]] | None = None,
+    margins: Callable[[str, list[str]], tuple[NDArray[np.float32], NDArray[np.int32]]] | None = None,
 ) -> None:
     """Complete the scores stage. `logits(shard, keys)` gives the logits of a shard's items in archive order.
 
-    `latents(shard, keys)` gives their latents, which are zero without it.
+    `latents(shard, keys)` gives their latents, which are zero without it. `margins(shard, keys)` gives the columns
+    margin and predicted. Clusters are by the centres of the train stage, if it wrote any.
     Every `quarantine_every`-th item of a shard is quarantined, none if that is 0.
     """
     entries = []
     num_latents = make_networks(campaign.config).num_latents
+    trained = is_complete(campaign.stage("train")) and read_manifest(campaign, "train", TrainManifest)["files"]
+    centres = load_centres(campaign.stage("train"), trained) if trained else None
     for shard in read_shards(campaign.home):
         row = dict(_chunk_row(shard, campaign.config.image.model_dump_json(), quarantine_every))
         items = unpack(row["items"]).drop_columns(["fold"])
         keys = items["key"].to_pylist()
         latent = latents(shard.shard, keys) if latents else np.zeros((len(keys), num_latents))
         logit = pa.array(logits(shard.shard, keys).astype(np.float32))
+        items = items.append_column("logit", logit)
+        if margins:
+            for name, values in zip(("margin", "predicted"), margins(shard.shard, keys), strict=True):
+                items = items.append_column(name, pa.array(values))
+        if centres:
+            found = centres.of(torch.from_numpy(latent.astype(np.float32)))
+            for name, values in zip(("cluster", "distance"), found, strict=True):
+                items = items.append_column(name, pa.array(values.numpy()))
         latent = pa.FixedSizeListArray.from_arrays(pa.array(latent.astype(np.float16).reshape(-1)), num_latents)
-        row["scored"] = pack(items.append_column("logit", logit).append_column("latent", latent))
+        row["scored"] = pack(items.append_column("latent", latent))
         draft = Draft(shard.shard)
         draft.add(row)
         entries.append(draft.commit(campaign, file_name(shard, fingerprint())).entry())

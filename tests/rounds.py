@@ -70,6 +70,7 @@ def make_round(folder: Path, signal: str = "present") -> Made:
     with (folder / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("shard", "key", "label"), *((*item, "x") for item in labelled)])
     settings = {"image.size": 8, "select.budget": BUDGET, "score.max_bad_fraction": 1.0}
+    settings |= {"select.diversity": "clusters", "select.when_no_signal": "diversity"}
     config = override(CampaignConfig(), settings, "test")
     shards = [f"{folder}/s-{n}.tar" for n in range(3)]
     campaign = create(f"{folder}/campaign", shards, f"{folder}/labels.csv", config, lambda _: None)

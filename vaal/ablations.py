@@ -32,8 +32,13 @@ class ImageDiscriminators(nn.Module):
         """Labelled-logits (B, K), one column a discriminator."""
         return torch.cat([fold(x_BCHW) for fold in self.folds], dim=1)
 
+    def latents(self, x_BCHW: Tensor) -> Tensor:
+        """Features (B, Z) of every item by the first discriminator, float32: one space, in which items are compared."""
+        latent_BZ: Tensor = self.folds[0].get_submodule("encoder")(x_BCHW).float()
+        return latent_BZ
+
     def features(self, x_BCHW: Tensor, fold_B: Tensor) -> Tensor:
-        """Features (B, Z) of each item by its own discriminator, used as latents. `fold_B` is int64."""
+        """Features (B, Z) of each item by its own discriminator. `fold_B` is int64."""
         # NaN, which scoring refuses, for an item without a fold.
         features_BZ = x_BCHW.new_full((len(x_BCHW), self.num_latents), float("nan"))
         for number, fold in enumerate(self.folds):

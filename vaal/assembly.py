@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vaal.ablations import Centroid, FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
 from vaal.networks import VAE, Autoencoder, Discriminators, NetworkShape, shape_for
 from vaal.paper import PAPER_SHAPE, PaperVAE
+from vaal.refit import FittedDiscriminators
 from vaal.standardise import Standardiser
 from vaal.vector_networks import VectorDiscriminators, VectorVAE
 
@@ -31,7 +32,7 @@ class Networks(NamedTuple):
     """The networks of a method, None where it has none. `task` is the task learner, `embedding` scales embeddings."""
 
     vae: Autoencoder | None = None
-    discriminators: Discriminators | ImageDiscriminators | None = None
+    discriminators: Discriminators | ImageDiscriminators | FittedDiscriminators | None = None
     centroid: Centroid | None = None
     task: nn.Module | None = None
     embedding: Standardiser | None = None
@@ -39,8 +40,8 @@ class Networks(NamedTuple):
     @property
     def num_latents(self) -> int:
         """Units of a latent of the VAE, or of the features that replace it."""
-        encoder = self.discriminators if isinstance(self.discriminators, ImageDiscriminators) else self.vae
-        assert encoder is not None
+        encoder = self.discriminators if self.vae is None else self.vae
+        assert isinstance(encoder, Autoencoder | ImageDiscriminators | FittedDiscriminators)
         return encoder.num_latents
 
     def scoring(self, *names: str) -> list[Any]:
@@ -50,9 +51,19 @@ class Networks(NamedTuple):
             raise ValueError("scoring needs every network in eval mode")
         return networks
 
-    def latents(self, x_B: Tensor, own_BZ: Tensor) -> Tensor:
-        """The latents (B, Z) that items are compared by: of embeddings where there are some, else the networks' own."""
-        return x_B if self.embedding is not None else own_BZ
+    def means(self, x_B: Tensor) -> Tensor:
+        """What discriminators that are fitted at last see of their input (B, Z), float32: the VAE's latent means, or
+        without a VAE the latents of embeddings."""
+        return x_B if self.vae is None else self.vae.encode(x_B)[0].float()
+
+    def latents(self, x_B: Tensor) -> Tensor:
+        """The latents (B, Z) by which items are compared, float32: those of embeddings where there are some, else the
+        VAE's means; without a VAE the features of the first discriminator, because those of two are two spaces."""
+        if self.embedding is not None:
+            return x_B
+        if isinstance(self.discriminators, ImageDiscriminators):
+            return self.discriminators.latents(x_B)
+        return self.means(x_B)
 
     def ready(self, device: torch.device | str = "cpu") -> "Networks":
         """The same networks, in eval mode on a device."""

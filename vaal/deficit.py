@@ -1,31 +1,52 @@
 """Do the labels lack parts of the pool? The gate between completing the labels and refining what they know.
 
-The pool is cut into clusters. The *deficit* is the share of a random sample of the same size that the labels lack. A
-random sample has one too, by chance; what is above it is the *excess deficit*.
+Two questions on the clusters of the pool. *Can it be chance?* The energy distance of the labels from the rest of the
+pool is compared with that of random samples of the same size, which gives a p-value that is exact at any size. *Is it
+worth a round?* The *deficit* is the share of a random sample of that size that the labels lack, over a few coarse
+clusters. Random samples have one too, by chance; what is above it is the *excess deficit*.
 
-Shape suffixes: C clusters.
+Labels that were picked for uncertainty are concentrated by design: they fill gaps in the deficit, and make none.
+
+Shape suffixes: C clusters, G coarse clusters, S random samples, Z latent units.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-NUM_DRAWS = 200
+from vaal.centres import k_means, nearest
+
+NUM_DRAWS = 400
 """Random samples with which the labels are compared."""
 MOST_P = 0.025
 LEAST_EXCESS = 0.02
-"""The labels lack something if random samples have such a deficit in fewer than MOST_P of all cases, and the excess is
-at least LEAST_EXCESS: less is real where labels are many, and not worth a round."""
+"""The labels lack something if random samples are as far from the pool in fewer than MOST_P of all cases, and the
+excess is at least LEAST_EXCESS: less is real where labels are many, and not worth a round."""
 LABELS_A_CLUSTER, FEWEST_CLUSTERS, MOST_CLUSTERS = 5, 4, 200
+MOST_COMPARED = 2000
+"""Clusters between which all distances are held, at most; more are joined."""
+Counts = NDArray[np.int64]
+
+
+class Coverage(NamedTuple):
+    """How the items of the C clusters are labelled, int64: unlabelled; labelled, but not for uncertainty; and those
+    that are labelled for uncertainty, or are out to be labelled."""
+
+    unlabelled_C: Counts
+    drawn_C: Counts
+    filled_C: Counts
 
 
 class Deficit(NamedTuple):
-    """The deficit of the labels, the mean one of random samples, and the share of these that have at least as much."""
+    """The deficit of the labels, the mean one of random samples, and the share of these that are at least as far from
+    the pool. `num_clusters` are the coarse ones."""
 
     value: float
     by_chance: float
     p: float
+    num_clusters: int
 
     @property
     def excess(self) -> float:
@@ -37,46 +58,80 @@ class Deficit(NamedTuple):
         return self.p < MOST_P and self.excess >= LEAST_EXCESS
 
 
-def num_clusters(num_labelled: int) -> int:
-    """Into how many clusters the pool is cut to compare this many labels with it."""
+def num_coarse(num_labelled: int) -> int:
+    """Into how many coarse clusters the pool is cut to compare this many labels with it."""
     return min(max(num_labelled // LABELS_A_CLUSTER, FEWEST_CLUSTERS), MOST_CLUSTERS)
 
 
-def deficit_of(
-    unlabelled_C: NDArray[np.int64], drawn_C: NDArray[np.int64], uncertain_C: NDArray[np.int64], seed: int
-) -> Deficit:
-    """How much of a random sample the labels lack.
+def deficit_of(coverage: Coverage, centre_CZ: NDArray[np.float32], seed: int) -> Deficit:
+    """How much of a random sample the labels lack, and whether that can be chance.
+
+    The labels that were not picked for uncertainty are compared with random samples of the same size of all items but
+    the others. The null distribution is the multivariate hypergeometric one, exact for any share of the pool that is
+    labelled. O(NUM_DRAWS C min(C, MOST_COMPARED)) time. Without labels to compare nothing is lacking, and p is 1.
 
     Args:
-        unlabelled_C: unlabelled items of each cluster.
-        drawn_C: labels of each cluster that were not picked for uncertainty; they are compared with random samples of
-            the same size of all items but the uncertain ones.
-        uncertain_C: labels that were. They are concentrated by design: they fill gaps, and make none.
-        seed: of the random samples.
-
-    The null distribution is the multivariate hypergeometric one, exact for any share of the pool that is labelled.
-    O(NUM_DRAWS C) time. Without labels to compare nothing is lacking, and p is 1.
+        centre_CZ: the clusters' centres, whole numbers as `vaal.centres` has them.
+        seed: of the random samples and the coarse clusters.
 
     Raises ValueError if a count is negative.
     """
-    counts = [np.asarray(count_C, np.int64) for count_C in (unlabelled_C, drawn_C, uncertain_C)]
+    counts = [np.asarray(count_C, np.int64) for count_C in coverage]
     if any((count_C < 0).any() for count_C in counts):
         raise ValueError("a count of items is negative")
     pool_C, labels_C, fill_C = counts
     size, all_C = int(labels_C.sum()), pool_C + labels_C
     if not size or not pool_C.sum():
-        return Deficit(0.0, 0.0, 1.0)
+        return Deficit(0.0, 0.0, 1.0, 0)
     rng = np.random.default_rng(seed)
     samples = rng.multivariate_hypergeometric(all_C, size, NUM_DRAWS, method="marginals")
-    by_chance = _deficits(all_C - samples, samples, fill_C, size)
-    value = float(_deficits(pool_C[None], labels_C[None], fill_C, size)[0])
     # The labels are one more sample under the null.
-    return Deficit(value, float(by_chance.mean()), float((1 + (by_chance >= value).sum()) / (1 + NUM_DRAWS)))
+    labels_SC = np.concatenate([labels_C[None], samples])
+    far_S = _energies(labels_SC, all_C, centre_CZ, seed)
+    coarse_C = _coarse(centre_CZ, all_C + fill_C, num_coarse(size), seed)
+    rest_SG, sample_SG, fill_1G = (_summed(part, coarse_C) for part in (all_C - labels_SC, labels_SC, fill_C[None]))
+    lacking_S = _deficits(rest_SG, sample_SG, fill_1G, size)
+    # Distances of equal samples differ by rounding alone.
+    p = float((far_S >= far_S[0] * (1 - 1e-9)).sum() / len(far_S))
+    return Deficit(float(lacking_S[0]), float(lacking_S[1:].mean()), p, int(coarse_C.max()) + 1)
 
 
-def _deficits(
-    rest_SC: NDArray[np.int64], sample_SC: NDArray[np.int64], fill_C: NDArray[np.int64], size: int
-) -> NDArray[np.float64]:
-    expected_SC = size * rest_SC / rest_SC.sum(axis=1, keepdims=True)
-    lacking: NDArray[np.float64] = np.maximum(0.0, expected_SC - sample_SC - fill_C).sum(axis=1) / size
+def _deficits(rest_SG: Counts, sample_SG: Counts, fill_1G: Counts, size: int) -> NDArray[np.float64]:
+    expected_SG = size * rest_SG / rest_SG.sum(axis=1, keepdims=True)
+    lacking: NDArray[np.float64] = np.maximum(0.0, expected_SG - sample_SG - fill_1G).sum(axis=1) / size
     return lacking
+
+
+def _energies(labels_SC: Counts, all_C: Counts, centre_CZ: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+    """The energy distance of each sample from the rest (Szekely and Rizzo 2013, Journal of Statistical Planning and
+    Inference 143), where an item is at its cluster's centre: (S,), from 0."""
+    if len(centre_CZ) > MOST_COMPARED:
+        few = np.sort(np.random.default_rng([seed, 1]).permutation(len(centre_CZ))[:MOST_COMPARED])
+        joined_C = nearest(torch.from_numpy(centre_CZ), torch.from_numpy(centre_CZ[few]))[0].numpy()
+        labels_SC, all_C, centre_CZ = _summed(labels_SC, joined_C), _summed(all_C[None], joined_C)[0], centre_CZ[few]
+        labels_SC, all_C = _padded(labels_SC, len(few)), _padded(all_C[None], len(few))[0]
+    rest_SC = all_C - labels_SC
+    gap_SC = labels_SC / labels_SC.sum(axis=1, keepdims=True) - rest_SC / rest_SC.sum(axis=1, keepdims=True)
+    centre = centre_CZ.astype(np.float64)
+    norm_C = (centre**2).sum(axis=1)
+    distance_CC = np.sqrt(np.maximum(0.0, norm_C[:, None] + norm_C - 2 * centre @ centre.T))
+    far_S: NDArray[np.float64] = -((gap_SC @ distance_CC) * gap_SC).sum(axis=1)
+    return far_S
+
+
+def _coarse(centre_CZ: NDArray[np.float32], count_C: Counts, num_clusters: int, seed: int) -> NDArray[np.int32]:
+    """The coarse cluster of each cluster, (C,)."""
+    centres = torch.from_numpy(centre_CZ)
+    coarse_C: NDArray[np.int32] = nearest(centres, k_means(centres, num_clusters, seed, count_C, 10))[0].numpy()
+    return coarse_C
+
+
+def _summed(count_SC: Counts, group_C: NDArray[np.int32]) -> Counts:
+    """The counts of groups of clusters."""
+    sum_GS = np.zeros((int(group_C.max()) + 1, len(count_SC)), np.int64)
+    np.add.at(sum_GS, group_C, count_SC.T)
+    return np.ascontiguousarray(sum_GS.T)
+
+
+def _padded(count_SC: Counts, num_clusters: int) -> Counts:
+    return np.pad(count_SC, ((0, 0), (0, num_clusters - count_SC.shape[1])))

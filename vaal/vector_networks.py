@@ -3,8 +3,6 @@
 Shape suffixes: B batch, D length of an embedding, Z latent units, K folds.
 """
 
-from itertools import pairwise
-
 from torch import nn
 
 from vaal.ablations import ImageDiscriminators
@@ -13,10 +11,8 @@ from vaal.networks import Autoencoder, NetworkShape, initialise
 
 def _layers(*sizes: int) -> nn.Sequential:
     """Linear layers from each size to the next, with an activation behind each. Initialised."""
-    layers: list[nn.Module] = []
-    for num_inputs, num_outputs in pairwise(sizes):
-        layers += [nn.Linear(num_inputs, num_outputs), nn.SiLU()]
-    network = nn.Sequential(*layers)
+    pairs = [nn.Sequential(nn.Linear(sizes[n], sizes[n + 1]), nn.SiLU()) for n in range(len(sizes) - 1)]
+    network = nn.Sequential(*pairs)
     initialise(network)
     return network
 

@@ -77,7 +77,7 @@ def import_labels(
         found = list(threads.map(scan, names))
     items = [item for scanned in found for item in scanned.positions]
     _log_groups(found, groups, log)
-    labels = [label_row(wanted[shard][key], source, shard, key, None, "init") for shard, key, *_ in items]
+    labels = [label_row(wanted[shard][key], source, (shard, key), None, "init", INITIAL) for shard, key, *_ in items]
     write_positions(home, items)
     append_labels(home, INITIAL, labels)
     counts = {name: scanned.num_items for name, scanned in zip(names, found, strict=True)}

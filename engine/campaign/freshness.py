@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -96,6 +96,9 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     """The options and the inputs of a complete selection that changed since, by name."""
     before, now = manifest["config"]["select"], campaign.config.select.model_dump()
     options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
+    labels: dict[str, Any] = cast("dict[str, Any]", manifest["config"]).get("labels", {})
+    if labels.get("are_biased", "auto") != campaign.config.labels.are_biased:
+        options.append("labels.are_biased")
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
     # What an older version did not compare is in `inputs` alone, and so are label files that came since.
     names = [*manifest["inputs"], *(name for name in inputs if name.startswith("labels/"))]
@@ -121,7 +124,8 @@ def current_selection(campaign: Campaign) -> SelectionManifest:
     if changed := ", ".join(options + inputs):
         # A setting that came with the refused command is not kept, so it is given again.
         values = campaign.config.model_dump()
-        given = [f"{key}={_typed(values['select'][key.partition('.')[2]])}" for key in options]
+        parts = [(key, *key.split(".")) for key in options]
+        given = [f"{key}={_typed(values[section][name])}" for key, section, name in parts]
         fix = f"run: vaal select {campaign.home}" + "".join(f" --set {shlex.quote(text)}" for text in given)
         raise ConfigError(f"{campaign.stage('selection')}: made before {changed} changed; {fix}")
     return manifest

@@ -23,7 +23,12 @@ RECORDS = "handed_out"
 IMAGES_FILE = "images.parquet"
 _PLACE = ("item_id", "shard", "key", "offset", "size_bytes", "content_hash")
 IMAGES_SCHEMA = pa.schema(
-    [SELECTION_SCHEMA.field("rank"), *map(SELECTION_SCHEMA.field, _PLACE), *required(pa.string(), "file", "sha256")]
+    [
+        SELECTION_SCHEMA.field("rank"),
+        *map(SELECTION_SCHEMA.field, _PLACE),
+        *required(pa.string(), "file", "sha256"),
+        SELECTION_SCHEMA.field("origin"),
+    ]
 )
 """A row an image of a batch. `file` is its name in the handoff's folder, `sha256` that of its content."""
 

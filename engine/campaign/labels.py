@@ -30,8 +30,10 @@ LABELS_SCHEMA = pa.schema(
         *required(pa.string(), "source"),
         pa.field("annotator", pa.string()),
         pa.field("labelled_at", pa.timestamp("us", tz="UTC")),
+        pa.field("origin", pa.string()),
     ]
 )
+"""`origin` says by which rule the image was picked: see `engine.campaign.origins`, which knows it where it is null."""
 POSITIONS_SCHEMA = pa.schema([SHARD_FIELD, *ITEM_FIELDS[:3], pa.field("content_hash", pa.string())])
 """Where an image was when it was labelled. The hash is null where an older campaign did not keep it."""
 INITIAL = "initial"
@@ -116,11 +118,14 @@ def _parse(name: str, content: bytes) -> pa.Table:
         # Without threads: files are small, and a thread that lives at the end of a short command can abort it.
         table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
         # Other programs may add columns and order them as they like.
+        if "origin" not in table.column_names:
+            # Earlier versions did not keep it, and other programs need not know it.
+            table = table.append_column("origin", pa.nulls(len(table), pa.string()))
         columns = [table[field.name].cast(field.type) for field in LABELS_SCHEMA]
         found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
         found = found.set_column(2, LABELS_SCHEMA.field("label"), _as_written_here(found["label"]))
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
-        why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names)}: {one_line(error)}"
+        why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names[:-1])}: {one_line(error)}"
         # Without one of its own files a campaign would send out what is labelled.
         raise InputError(f"{why}; restore it from a copy" + ("" if _is_own(name) else ", or remove it")) from error
     return found.replace_schema_metadata(table.schema.metadata)
@@ -184,22 +189,25 @@ def labelled_values(home: Location) -> dict[Identity, str]:
     return read_snapshot(home).values
 
 
-def label_row(row: Row, file: Location, shard: str, key: str, round_number: int | None, source: str) -> tuple[Any, ...]:
+def label_row(
+    row: Row, file: Location, item: Identity, round_number: int | None, source: str, origin: str | None
+) -> tuple[Any, ...]:
     """A row of LABELS_SCHEMA from a row of a person's file. Raises InputError where `labelled_at` is not a time."""
     where = f"{file}: line {row['line']}:"
     moment = moment_of(row.get("labelled_at"), f"{where} labelled_at")
     annotator = plain(text_of(row.get("annotator"), f"{where} annotator"))
-    return shard, key, label_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment
+    return *item, label_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment, origin
 
 
 def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]], undoes: str = "") -> str:
-    """Write a file of labels, rows of LABELS_SCHEMA; it is newer than all that are there. Returns its name.
+    """Write a file of labels, rows of LABELS_SCHEMA, which may end before the origin; it is newer than all that are
+    there. Returns its name.
 
     Args:
         kind: "initial" for the first file, else what happened, for its name.
         undoes: the name of the file that this one takes back.
     """
-    rows = list(labels)
+    rows = [(*row, None)[: len(LABELS_SCHEMA)] for row in labels]
     there = (home / "labels").children()
     names = [f"labels/{name}" for name in there]
     others = json.dumps([name for name in names if not _is_own(name)])

@@ -16,7 +16,7 @@ from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
 from engine.tables.score_reader import is_newest
 from engine.tables.selections import KINDS
-from vaal.diversity import reason_for
+from vaal.diversity import branch_of, reason_for
 
 
 class Config(TypedDict):
@@ -113,10 +113,27 @@ class ScoresManifest(Manifest):
     shards: Annotated[list[ShardEntry], Field(min_length=1)]
 
 
+class Gate(TypedDict):
+    """Whether there is something to complete, and `by` what that was decided: deficit, auc or labels.are_biased.
+
+    The deficit of the labels, by chance, its p-value, the share of the pool that lacks labels, and the number of coarse
+    clusters: null and 0 where the scores have no clusters. See `vaal.deficit.Deficit`.
+    """
+
+    speaks: bool
+    by: str
+    value: float | None
+    by_chance: float | None
+    p: float | None
+    lacking: float | None
+    clusters: int
+
+
 class SelectionManifest(Manifest):
     """`when_no_signal` is what was done without a signal, null with one. Logits are null where they did not decide.
     `picks` is a hash of the picked items: see `engine.campaign.handed_out`. `likeness` says whether near latents count
-    as duplicates: see `vaal.duplicates.likeness`.
+    as duplicates: see `vaal.duplicates.likeness`. `branch` is what was done: see `vaal.diversity.BRANCHES`, and `gate`
+    what decided that.
     """
 
     signal: Literal["present", "none"]
@@ -127,6 +144,8 @@ class SelectionManifest(Manifest):
     objective: float | None
     picks: NotRequired[str]
     likeness: NotRequired[dict[str, Any] | None]
+    branch: NotRequired[str]
+    gate: NotRequired[Gate]
 
 
 M = TypeVar("M", bound=Manifest)
@@ -205,7 +224,10 @@ def write_manifest(
 def reason_of(selection: SelectionManifest) -> str:
     """How the images of a selection were picked, in words. Raises ConfigError for a method that is unknown here."""
     try:
-        return reason_for(selection["when_no_signal"], selection["config"]["select"]["diversity"])
+        diversity = selection["config"]["select"]["diversity"]
+        if "branch" in selection:
+            return branch_of(selection["branch"], diversity).reason
+        return reason_for(selection["when_no_signal"], diversity)
     except (KeyError, TypeError) as error:
         why = f"when_no_signal or config.select.diversity: {error}: unknown"
         raise ConfigError(f"the manifest of the selection: {why}; use the version that wrote it") from error

@@ -14,6 +14,7 @@ from engine.config.section import SPEED, Section
 from engine.config.train_options import TrainConfig
 from vaal.acquisition import ACQUISITIONS
 from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
+from vaal.methods import METHODS, Method
 
 if TYPE_CHECKING:
     AcquisitionName: TypeAlias = str
@@ -26,10 +27,12 @@ else:
 
 
 class LabelsConfig(Section):
-    """What may be a label."""
+    """What may be a label, and what is known of the labels."""
 
     classes: list[str] | Literal["from-init"] = Field(default=[])
     """The only classes there are, or from-init for those of the first labels. Empty: any; new ones are reported."""
+    are_biased: Literal["auto", "yes", "no"] = "auto"
+    """Whether the labels lack parts of the pool: a test of few labels cannot see it, you may know. auto: the test."""
 
 
 class ScoreConfig(Section):
@@ -70,16 +73,17 @@ class SelectConfig(Section):
     mirrored, and images with nearly equal latents (near)."""
     duplicate_cosine: float = Field(default=0.99, gt=0, le=1)
     """With near, two images whose latents have at least this cosine are duplicates."""
-    diversity: Diversity = "clusters"
-    """How b are chosen among the candidates: the lowest logits (none), with noise (gumbel), in turn from clusters of
-    latents (clusters), spread over the latents (k_center, facility), or with a discriminator that is refitted between
-    parts of the batch (mini_batches)."""
+    diversity: Diversity = "completion"
+    """How b are chosen: to complete the labels where they lack parts of the pool (completion); or among the lowest
+    logits these (none), with noise (gumbel), in turn from clusters of latents (clusters), spread over the latents
+    (k_center, facility), by a refitted discriminator (mini_batches), or by margin in turn (class_balanced)."""
     control_fraction: float = Field(default=0.05, ge=0, le=1)
     """Share of the batch that is a uniform random sample of the unlabelled pool, as a baseline for the gain."""
     stratify: str = ""
     """Column of pool.metadata whose values the random sample holds in proportion to the unlabelled pool."""
-    when_no_signal: WhenNoSignal = "diversity"
-    """Without a signal: spread over the latents (diversity), at random, or pick nothing (refuse, exit status 3)."""
+    when_no_signal: WhenNoSignal = "uncertainty"
+    """If the labels lack nothing: by the margin of T, and without T as random (uncertainty); spread over the latents
+    (diversity); at random (random); or pick nothing (refuse, exit status 3)."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the random draws in the selection, which also depend on the round."""
 
@@ -104,6 +108,19 @@ class CampaignConfig(Section):
         """Whether the networks see embeddings, not pixels."""
         has_some = bool(self.pool.embeddings or self.encoder.model)
         return self.train.input == "embeddings" or (self.train.input == "auto" and has_some)
+
+    @property
+    def method(self) -> Method:
+        """The method of training."""
+        name = self.train.method
+        return METHODS[("features" if self.sees_embeddings else "vaal") if name == "auto" else name]
+
+    @property
+    def refits(self) -> bool:
+        """Whether the discriminators are fitted again at the end of training."""
+        method = self.method
+        is_possible = method.has_discriminators and (method.has_vae or self.sees_embeddings)
+        return self.train.refit and self.train.folds > 1 and is_possible
 
     @model_validator(mode="after")
     def _embeddings_fit(self) -> "CampaignConfig":
@@ -136,7 +153,7 @@ class CampaignConfig(Section):
         needing = [name for name in self.score.acquisition if "task" in ACQUISITIONS[name].needs]
         if needing and self.train.task == "none":
             raise ValueError(f"score.acquisition={needing[0]} needs a task learner: --set train.task=classification")
-        if self.train.method == "features" and self.train.folds > 1:
+        if self.train.method == "features" and self.train.folds > 1 and not self.sees_embeddings:
             needs = "taken_LZ" in DIVERSIFIERS[self.select.diversity].needs or self.select.diversity == "clusters"
             if needs or self.select.duplicates == "near":
                 raise ValueError(
@@ -144,6 +161,8 @@ class CampaignConfig(Section):
                     f"select.diversity={self.select.diversity} or select.duplicates={self.select.duplicates} would "
                     "compare; set select.diversity=none and select.duplicates=exact, or train.folds=1"
                 )
+        if self.select.diversity == "class_balanced" and "margin" not in self.score.acquisition:
+            raise ValueError("select.diversity=class_balanced needs margins: --set score.acquisition=['vaal','margin']")
         diversity, most = self.select.diversity, DIVERSIFIERS[self.select.diversity].most_picks
         if most is not None and self.select.budget > most:
             raise ValueError(f"select.diversity={diversity} is for select.budget up to {most}; use clusters")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     Method: TypeAlias = str
 else:
     # The table is the only list of these names.
-    Method = Literal[tuple(METHODS)]
+    Method = Literal[("auto", *METHODS)]
 
 
 class TrainConfig(Section):
@@ -19,10 +19,12 @@ class TrainConfig(Section):
 
     preset: Literal["small", "base", "large", "paper"] = "small"
     """Size of the networks: small, base and large grow in width and latents, and latents also grow with image.size.
-    paper is the authors' network; it also sets batch_size, vae_steps, discriminator_steps and folds unless given."""
-    method: Method = "vaal"
+    paper is the authors' network; it also sets batch_size, vae_steps, discriminator_steps, folds and refit unless they
+    are given."""
+    method: Method = "auto"
     """vaal, or one of the paper's ablations: a VAE trained first and then frozen (frozen_vae), the distance from the
-    labelled images' latents (vae_only), discriminators on pixels (pixels) or on features that they learn (features)."""
+    labelled images' latents (vae_only), discriminators on pixels (pixels), or on features that they learn, or straight
+    on embeddings (features). auto: features where the networks see embeddings, else vaal."""
     input: Literal["auto", "pixels", "embeddings"] = "auto"
     """What the networks see of an image: pixels of image.size, or its embedding, from pool.embeddings or by
     encoder.model. auto: embeddings where there are some."""
@@ -46,6 +48,9 @@ class TrainConfig(Section):
     """lambda2, the weight of the adversarial term in the VAE's objective."""
     gradient_clipping: float = Field(default=0.0, ge=0)
     """Largest norm of a gradient; 0 does not clip."""
+    refit: bool = True
+    """At the end fit the discriminators again, on the trained encoder's latents or straight on embeddings, and
+    calibrate them. Embeddings with method features need no other training."""
     folds: int = Field(default=2, ge=1, le=16)
     """Discriminators. Each image is scored by one that did not train on it; 1, as in the paper, turns that off."""
     task: Literal["none", "classification"] = "none"
@@ -100,7 +105,7 @@ class TrainConfig(Section):
             raise ValueError(f"train.offload={self.offload} needs train.zero_stage=1 or more")
         if self.preset == "paper" and self.workers > 1:
             raise ValueError("train.preset=paper needs train.workers=1, because BatchNorm mixes the images of a worker")
-        if self.preset == "paper" and not METHODS[self.method].has_paper_preset:
+        if self.preset == "paper" and self.method != "auto" and not METHODS[self.method].has_paper_preset:
             raise ValueError(f"train.preset=paper has no network for train.method={self.method}; use small")
         return self
 
@@ -112,6 +117,6 @@ class TrainConfig(Section):
 
 
 PRESET_SETTINGS: dict[str, dict[str, Any]] = {
-    "paper": {"batch_size": 128, "vae_steps": 2, "discriminator_steps": 1, "folds": 1},
+    "paper": {"batch_size": 128, "vae_steps": 2, "discriminator_steps": 1, "folds": 1, "refit": False},
 }
 """Options that a preset sets in addition to the networks, unless the user does. Others keep the defaults."""

@@ -17,6 +17,7 @@ from engine.campaign.labels import (
     label_row,
     read_snapshot,
 )
+from engine.campaign.origins import picked_origins
 from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
 from engine.campaign.stages import QUIET, Log
@@ -208,7 +209,11 @@ def _num_changed(campaign: Campaign, items: list[Row], log: Log) -> int:
 def _append(home: Location, source: Location, vendor: str, items: list[Row], rows: dict[str, Row]) -> None:
     if not items:
         return
-    labels = [label_row(rows[i["item_id"]], source, i["shard"], i["key"], i["round"], vendor) for i in items]
+    origins = picked_origins(home, {item["round"] for item in items})
+    labels = [
+        label_row(rows[i["item_id"]], source, _identity(i), i["round"], vendor, origins.get(_identity(i)))
+        for i in items
+    ]
     # The positions of picks are known: training need not scan their shards.
     write_positions(home, [tuple(i[name] for name in POSITIONS_SCHEMA.names) for i in items])
     append_labels(home, "ingest", labels)

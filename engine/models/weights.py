@@ -13,7 +13,8 @@ from engine.config.options import CampaignConfig
 from engine.errors import VaalError
 from engine.storage.location import Location
 from vaal.assembly import Networks, Sizes
-from vaal.methods import EMBEDDING_FILE, METHODS, TASK_FILE
+from vaal.methods import EMBEDDING_FILE, TASK_FILE
+from vaal.refit import FittedDiscriminators
 from vaal.standardise import Standardiser
 from vaal.task import Classifier
 
@@ -25,14 +26,21 @@ def make_networks(config: CampaignConfig, vector_length: int = 0) -> Networks:
     sizes = Sizes(train.preset, image.size, image.channels, train.folds, vector_length)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(train.seed)
-        networks: Networks = pkgutil.resolve_name(METHODS[train.method].networks)(sizes)
+        networks: Networks = pkgutil.resolve_name(config.method.networks)(sizes)
     return networks
+
+
+def made_at_last(config: CampaignConfig, networks: Networks) -> Networks:
+    """The same networks with the discriminators of the last refit, where there is one, without its weights."""
+    if not config.refits:
+        return networks
+    return networks._replace(discriminators=FittedDiscriminators(config.train.folds, networks.num_latents))
 
 
 def score_function(config: CampaignConfig) -> Callable[[Networks, Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The score of a configuration's method, as in `vaal.acquisition`."""
     function: Callable[[Networks, Tensor, Tensor], tuple[Tensor, Tensor]]
-    function = pkgutil.resolve_name(METHODS[config.train.method].score)
+    function = pkgutil.resolve_name(config.method.score)
     return function
 
 
@@ -86,7 +94,7 @@ def load_networks(
         return state
 
     embedding = Standardiser.of(read(EMBEDDING_FILE)) if config.sees_embeddings else None
-    networks = make_networks(config, embedding.num_latents if embedding is not None else 0)
+    networks = made_at_last(config, make_networks(config, embedding.num_latents if embedding is not None else 0))
     names = [*networks.files(), *([TASK_FILE] if with_task else [])]
     states = {name: read(name) for name in names}
     networks = networks._replace(embedding=embedding)

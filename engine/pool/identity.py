@@ -65,6 +65,11 @@ def draw_of(shard: str, key: str, seed: int) -> int:
     return _number(shard, key, secret=seed.to_bytes(8, "big"))
 
 
+def shard_number_of(shard: str) -> int:
+    """A number of 64 bits from a shard's name."""
+    return _number(shard, "", person=b"shard")
+
+
 def item_id_of(shard: str, key: str, salt: str) -> str:
     """The 128-bit hex name of an item for vendors; it cannot be traced back without the campaign's salt."""
     return hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=16, key=bytes.fromhex(salt)).hexdigest()

@@ -31,7 +31,7 @@ from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
 from engine.tables.scores import ShardRecord, count_errors, records_of
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import ENCODER, METHODS, TASK_FILE
+from vaal.methods import ENCODER, TASK_FILE
 
 PASSED_THROUGH = ("engine.pool.items", "engine.scoring.chunks", "engine.scoring.scorer")
 """The modules that an item passes on its way from bytes to scores. With everything that they import, and the rows of
@@ -120,7 +120,7 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
 
 def code_fingerprint(config: CampaignConfig) -> str:
     """SHA-256 of the code that makes scores under a configuration."""
-    rows = [METHODS[config.train.method], *(ACQUISITIONS[name] for name in sorted(config.score.acquisition))]
+    rows = [config.method, *(ACQUISITIONS[name] for name in sorted(config.score.acquisition))]
     return source_fingerprint(PASSED_THROUGH, rows)
 
 

@@ -19,7 +19,7 @@ from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import ENCODER, METHODS
+from vaal.methods import ENCODER
 
 CPU_BATCH_PIXELS = 16 * 32 * 32
 SMALLEST_CPU_BATCH = 16
@@ -48,7 +48,7 @@ class Scorer:
         self.device, self._is_bf16 = torch.device(device), config.score.precision == "bf16"
         # The method's own score comes first, because the latents are its embedding.
         rows = [ACQUISITIONS[name] for name in sorted(config.score.acquisition, key=lambda name: name != "vaal")]
-        own = METHODS[config.train.method].score
+        own = config.method.score
         self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in rows}
         further = [name for row in rows for name in row.further]
         self._centres = load_centres(folder, weights, self.device)
@@ -71,7 +71,7 @@ class Scorer:
         Raises RuntimeError if one image alone does not fit the memory.
         """
         none = torch.empty(0)
-        parts = [[*(none for _ in self._names), none.reshape(0, self.networks.num_latents)]]
+        parts = [[*(none for _ in self._names), none.reshape(0, self._front.num_inputs or self.networks.num_latents)]]
         begin = 0
         while begin < len(fold_N):
             size = min(self._batch_size or len(fold_N), len(fold_N) - begin)
@@ -133,7 +133,7 @@ class Scorer:
         fold = torch.tensor(fold_N, device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
             found = [function(self.networks, x_N, fold) for function in self._functions.values()]
-            latent_BZ = self.networks.latents(x_N, found[0][1])
+            latent_BZ = found[0][1]
         further = [column_B for _, _, *more in found for column_B in more]
         clusters = self._centres.of(latent_BZ) if self._centres else ()
         return [*(score_B for score_B, *_ in found), *further, *clusters, latent_BZ]

@@ -12,8 +12,19 @@ from engine.config.options import SelectConfig
 from engine.pool.identity import item_id_of
 from engine.selection.diversify import choose, cluster
 from engine.selection.duplicates import Duplicates, find_duplicates
+from engine.selection.stand_ins import first_of_groups
 from engine.tables.scores import latents_of
-from engine.tables.selections import CONTROL, DUPLICATE, KINDS, PASSED_OVER, PICKED, SELECTION_SCHEMA, candidates_schema
+from engine.tables.selections import (
+    CONTROL,
+    DUPLICATE,
+    KINDS,
+    ORIGIN_CONTROL,
+    PASSED_OVER,
+    PICKED,
+    SELECTION_SCHEMA,
+    candidates_schema,
+)
+from vaal.diversity import Branch
 from vaal.duplicates.likeness import Likeness
 
 CONTROL_REASON = "uniform random sample"
@@ -34,7 +45,8 @@ class ShortageError(Exception):
 class Pools(NamedTuple):
     """The items that a batch is made from, tables of `row_schema`: the candidates in order; what is labelled or out at
     a vendor; the draws for the control arm in order, and the stratum of each; a random sample of the pool, by which
-    latents are judged; the places of everything labelled or out as they were then: see `known_images`."""
+    latents are judged; the places of everything labelled or out as they were then: see `known_images`; and the groups
+    of the candidates where each gives one pick: see `first_of_groups`."""
 
     candidates: pa.Table
     taken: pa.Table
@@ -42,17 +54,15 @@ class Pools(NamedTuple):
     strata: list[str]
     sample: pa.Table
     known: pa.Table
+    group_M: NDArray[np.int64] | None = None
 
 
 class Rules(NamedTuple):
-    """How a batch is made: the options; the method and its reason; whether candidates are in the order of their logits;
-    the number of control picks in each stratum; the seed of the round; the salt of the item_ids; the least cosine of
-    duplicates, None where latents do not count."""
+    """How a batch is made: the options; what is done; the number of control picks in each stratum; the seed of the
+    round; the salt of the item_ids; the least cosine of duplicates, None where latents do not count."""
 
     options: SelectConfig
-    method: str
-    reason: str
-    is_by_logit: bool
+    branch: Branch
     quotas: dict[str, int]
     seed: int
     salt: str
@@ -72,12 +82,14 @@ class Batch(NamedTuple):
 
 class _Deduplicated(NamedTuple):
     """`items` are what is taken, the control picks, and from `num_fixed` on the other candidates, whose places in their
-    table are `rest`. `found` are the duplicates among the items, `kept` the places of candidates that are none."""
+    table are `rest`. `found` are the duplicates among the items, `passed` the places of candidates that are none, and
+    `kept` of those to choose from."""
 
     items: pa.Table
     num_fixed: int
     rest: Places
     found: Duplicates
+    passed: Places
     kept: Places
 
 
@@ -96,10 +108,13 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
     if len(left.kept) < wanted:
         raise ShortageError(len(left.kept) + len(control))
     kept = pools.candidates.take(pa.array(left.kept))
-    cluster_K = cluster(latents_of(kept), rules.seed)
-    choice = choose(rules.method, kept, _some(pools.taken, rules.seed), cluster_K, wanted, rules.seed)
-    cluster_M = np.full(len(pools.candidates), -1, np.int32)
-    cluster_M[left.kept] = cluster_K
+    if "cluster" in kept.column_names:
+        cluster_M = pools.candidates["cluster"].to_numpy()
+        cluster_K = cluster_M[left.kept]
+    else:
+        cluster_M, cluster_K = np.full(len(pools.candidates), -1, np.int32), cluster(latents_of(kept), rules.seed)
+        cluster_M[left.kept] = cluster_K
+    choice = choose(rules.branch.diversity, kept, _some(pools.taken, rules.seed), cluster_K, wanted, rules.seed)
     picked = left.kept[choice.picked_B]
     kinds = Counter(left.found.kind_N[left.num_fixed :].tolist())
     counts = {
@@ -130,9 +145,14 @@ def _deduplicate(pools: Pools, control: pa.Table, rules: Rules) -> _Deduplicated
     items = pa.concat_tables([pools.taken, control, pools.candidates.take(pa.array(rest))])
     num_fixed = len(pools.taken) + len(control)
     known = pools.known["content_hash"]
-    found = find_duplicates(items, num_fixed, rules.options.duplicates, rules.cosine, known)
-    is_kept = found.leader_N[num_fixed:] == np.arange(num_fixed, len(items))
-    return _Deduplicated(items, num_fixed, rest, found, rest[is_kept])
+    mode, cosine, group_M = rules.options.duplicates, rules.cosine, pools.group_M
+    if group_M is None:
+        found, shown = find_duplicates(items, num_fixed, mode, cosine, known), np.arange(len(rest))
+    else:
+        found, shown = first_of_groups(items, num_fixed, group_M[rest], mode, cosine, known)
+    is_no_duplicate = found.leader_N[num_fixed:] == np.arange(num_fixed, len(items))
+    kept = rest[shown] if group_M is not None else rest[is_no_duplicate]
+    return _Deduplicated(items, num_fixed, rest, found, rest[is_no_duplicate], kept)
 
 
 def _is_among(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
@@ -164,7 +184,9 @@ def _selection(
     rows = left.items.take(pa.array(place))
     cluster, displaced = np.full(size, -1, np.int32), np.full(size, -1, np.intp)
     cluster[~is_control] = cluster_M[picked]
-    if rules.is_by_logit:
+    if "cluster" in rows.column_names:
+        cluster = rows["cluster"].to_numpy()
+    if rules.branch.candidates == "lowest":
         # A pick that is not among the lowest displaces the next of the lowest that was not picked.
         lowest = left.rest[: len(picked)]
         displaced[np.flatnonzero(~is_control)[~np.isin(picked, lowest)]] = lowest[~np.isin(lowest, picked)]
@@ -175,7 +197,8 @@ def _selection(
         "rank": np.arange(size),
         "item_id": [item_id_of(shard, key, rules.salt) for shard, key in names],
         "arm": np.where(is_control, "control", "query"),
-        "reason": np.where(is_control, CONTROL_REASON, rules.reason),
+        "reason": np.where(is_control, CONTROL_REASON, rules.branch.reason),
+        "origin": np.where(is_control, ORIGIN_CONTROL, rules.branch.origin),
         "cluster": _or_null(cluster),
         "group_size": np.bincount(left.found.leader_N, minlength=len(left.items))[place],
         "displaced_shard": losers["shard"],
@@ -189,9 +212,9 @@ def _candidates(pools: Pools, left: _Deduplicated, picked: Places, cluster_M: ND
     table = pools.candidates
     leader, kind = np.full(len(table), -1, np.intp), np.full(len(table), None, object)
     leader[left.rest], kind[left.rest] = left.found.leader_N[left.num_fixed :], left.found.kind_N[left.num_fixed :]
-    leader[left.kept] = -1
+    leader[left.passed] = -1
     fate = np.full(len(table), CONTROL, object)
-    for places, what in ((left.rest, DUPLICATE), (left.kept, PASSED_OVER), (picked, PICKED)):
+    for places, what in ((left.rest, DUPLICATE), (left.passed, PASSED_OVER), (picked, PICKED)):
         fate[places] = what
     leaders = left.items.select(list(_PLACE))
     of = pa.concat_tables([leaders, pools.known.cast(leaders.schema)]).take(_or_null(leader))

@@ -7,41 +7,80 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest
 from engine.config.options import SelectConfig
 from engine.errors import ConfigError
+from engine.models.centring import load_centres
 from engine.pool.metadata import read_strata
 from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batch
+from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.duplicates import likeness_of
+from engine.selection.gate import RULE
 from engine.selection.parts import Share
-from engine.selection.reduction import FirstPass, RowQuery, gather
-from engine.selection.sources import Source, with_draws, without
+from engine.selection.reduction import FirstPass, RowQuery, count, gather
+from engine.selection.sources import Draws, Source, with_draws, without
 from engine.storage.location import Location
-from engine.tables.score_reader import num_latents_of
+from engine.tables.score_reader import columns_of, num_latents_of
 from engine.tables.selections import SAMPLE_COLUMNS, SAMPLE_SIZE, row_schema
-from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL, reason_for
+from vaal.centres import Centres
+from vaal.completion import by_clusters, cluster_order, joined
+from vaal.diversity import BRANCHES, DIVERSIFIERS, Branch, Diversifier, branch_of
 from vaal.duplicates.likeness import SAMPLE_SIZE as LIKENESS_SAMPLE
 
 LEAST_WITHOUT_SIGNAL = 10_000
 """Without a signal the batch is spread over a sample of the pool, with at least this many items where there are."""
+_NONE = Draws(np.empty(0, np.int64), np.empty(0, np.int64))
+EXAMPLES = 60
+"""Clusters of which a report can show the item nearest the centre."""
 
 
 class Eligible(NamedTuple):
-    """The items to choose from: the folder of the scores and its files, what can be picked in each, the seed of the
-    round, the fallback without a signal, None where there is one, and the images that are known: see `known_images`."""
+    """The items to choose from: the folder of the scores and its files, what can be picked in each, what was asked for
+    to find that, the seed of the round, what is done, by its name and select.diversity, and the images that are known:
+    see `known_images`."""
 
     folder: Location
     sources: list[Source]
     counts: FirstPass
+    wish: Wish
     seed: int
-    fallback: str | None
+    name: str
+    diversity: str
     known: pa.Table
+
+    @property
+    def branch(self) -> Branch:
+        return branch_of(self.name, self.diversity)
+
+
+def plan_pass(
+    campaign: Campaign, trained: TrainManifest, sources: list[Source], seed: int
+) -> tuple[Wish, Centres | None]:
+    """What the first pass is to find, whatever the gate will say; and the centres of the clusters, if there are any."""
+    options, folder = campaign.config.select, campaign.stage("scores")
+    there = columns_of(folder, sources[0].record) if sources else set()
+    centres = load_centres(campaign.stage("train"), trained["files"]) if "cluster" in there else None
+    # Four times as many as in the first try, because duplicates call for more candidates.
+    size = 4 * math.ceil(options.oversample * options.budget)
+    has_margin = {"margin", "predicted"} <= there
+    wish = Wish(
+        num_lowest=0 if options.diversity == RULE else size,
+        num_clusters=len(centres.centre_CZ) if centres else 0,
+        num_keyed=size if options.diversity == RULE or options.when_no_signal == "uncertainty" else 0,
+        num_turned=size if has_margin and options.when_no_signal == "uncertainty" else 0,
+        num_labelled=sum(len(source.labelled) for source in sources),
+        budget=options.budget,
+        seed=seed,
+    )
+    return wish, centres
 
 
 def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> Batch:
-    """Choose the batch among the lowest logits or, without a signal, in a random sample.
+    """Choose the batch among the candidates of the branch.
 
     Raises:
         ConfigError: fewer items than the budget can be picked, or fewer are left without duplicates.
@@ -53,14 +92,13 @@ def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> 
             f"select.budget={options.budget}: only {total} items are neither labelled, quarantined nor picked before; "
             f"lower it: --set select.budget={total}"
         )
-    method = WITHOUT_SIGNAL[eligible.fallback].diversity if eligible.fallback else options.diversity
     control = _draw_control(campaign, eligible)
-    reason = reason_for(eligible.fallback, options.diversity)
     salt, cosine = campaign.config.salt, options.duplicate_cosine
-    rules = Rules(options, method, reason, not eligible.fallback, control.quotas, eligible.seed, salt, cosine)
-    size = num_candidates(options, eligible.fallback)
+    rules = Rules(options, eligible.branch, control.quotas, eligible.seed, salt, cosine)
+    size = num_candidates(options, eligible.branch)
     while True:
         size = min(size, total)
+        eligible = _with_enough(eligible, size, on_progress)
         pools = _gather(eligible, control, size, rules, on_progress)
         is_near = options.duplicates == "near"
         likeness = likeness_of(pools.candidates, pools.sample, cosine, eligible.seed) if is_near else None
@@ -77,10 +115,36 @@ def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> 
             size *= 2
 
 
-def num_candidates(options: SelectConfig, fallback: str | None) -> int:
+def num_candidates(options: SelectConfig, branch: Branch) -> int:
     """The number of candidates of the first try."""
     size = math.ceil(options.oversample * options.budget)
-    return max(size, LEAST_WITHOUT_SIGNAL) if fallback == "diversity" else size
+    return max(size, LEAST_WITHOUT_SIGNAL) if branch == BRANCHES["spread"] else size
+
+
+def _with_enough(eligible: Eligible, size: int, on_progress: Share) -> Eligible:
+    """The same, after another pass where more items in the order of the keys or margins are needed than were kept."""
+    wish, kind = eligible.wish, eligible.branch.candidates
+    name = {"nearest": "num_keyed", "keyed": "num_keyed", "turned": "num_turned"}.get(kind, "")
+    if not name or size <= getattr(wish, name):
+        return eligible
+    wish = wish._replace(**{name: size})
+    return eligible._replace(wish=wish, counts=count(eligible.folder, eligible.sources, wish, on_progress))
+
+
+def _in_question(eligible: Eligible, size: int) -> tuple[Draws, NDArray[np.int64] | None]:
+    """The candidates by their places, the first ones first, where they are not the lowest logits; and their groups,
+    where each gives one pick."""
+    counts, kind = eligible.counts, eligible.branch.candidates
+    if kind == "random":
+        return draw(counts.eligible_F, size, np.random.default_rng([eligible.seed, 2])), None
+    found = {"nearest": counts.found.nearest, "keyed": counts.found.keyed, "turned": counts.found.turned}[kind]
+    if kind == "nearest":
+        # Where the clusters have no more, their keys decide.
+        keyed = counts.found.keyed._replace(group_K=np.full(len(counts.found.keyed.at_K), -1))
+        found = joined([by_clusters(found, cluster_order(counts.found.sum_C, counts.found.count_C)), keyed])
+        _, first_K = np.unique(np.stack([found.file_K, found.at_K]), axis=1, return_index=True)
+        found = found.take(np.sort(first_K))
+    return Draws(found.file_K[:size], found.at_K[:size]), found.group_K[:size] if kind == "nearest" else None
 
 
 def _draw_control(campaign: Campaign, eligible: Eligible) -> ControlDraws:
@@ -92,19 +156,37 @@ def _draw_control(campaign: Campaign, eligible: Eligible) -> ControlDraws:
 
 
 def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, on_progress: Share) -> Pools:
-    schema = row_schema(num_latents_of(eligible.folder, eligible.sources[0].record))
-    has_taken = rules.options.duplicates != "off" or "taken_LZ" in DIVERSIFIERS[rules.method].needs
-    num_lowest = size if rules.is_by_logit else 0
+    is_lowest = rules.branch.candidates == "lowest"
+    row, first_file = DIVERSIFIERS[rules.branch.diversity], eligible.sources[0].record
+    there = columns_of(eligible.folder, first_file)
+    others = [name for name in ("margin", "predicted", "cluster") if name in there and _is_needed(name, row, eligible)]
+    schema = row_schema(num_latents_of(eligible.folder, first_file), others)
+    has_taken = rules.options.duplicates != "off" or "taken_LZ" in row.needs
+    num_lowest = size if is_lowest else 0
     query = RowQuery(eligible.counts.bound(num_lowest), num_lowest, schema, has_taken)
-    candidates = draw(eligible.counts.eligible_F, size - num_lowest, np.random.default_rng([eligible.seed, 2]))
+    candidates, group_M = (_NONE, None) if is_lowest else _in_question(eligible, size)
     num_judges = min(LIKENESS_SAMPLE, eligible.counts.num_eligible) if rules.options.duplicates == "near" else 0
     judges = draw(eligible.counts.eligible_F, num_judges, np.random.default_rng([eligible.seed, 4]))
     drawn_from = with_draws(eligible.sources, [control.draws, candidates, judges])
     found = gather(eligible.folder, drawn_from, eligible.counts, query, on_progress)
     drawn, num_control = found.drawn.drop_columns(["draw"]), len(control.strata)
-    in_question = found.lowest if rules.is_by_logit else drawn.slice(num_control, size)
+    in_question = found.lowest if is_lowest else drawn.slice(num_control, len(candidates.at_N))
     sample = drawn.slice(len(drawn) - num_judges)
-    return Pools(in_question, found.taken, drawn.slice(0, num_control), control.strata, sample, eligible.known)
+    return Pools(in_question, found.taken, drawn.slice(0, num_control), control.strata, sample, eligible.known, group_M)
+
+
+def _is_needed(name: str, row: Diversifier, eligible: Eligible) -> bool:
+    return (name == "cluster" and eligible.wish.num_clusters > 0) or (f"{name}_M" in row.needs and name != "cluster")
+
+
+def nearest_items(eligible: Eligible) -> pa.Table:
+    """The items nearest the centres of the first clusters, EXAMPLES of them, SAMPLE_COLUMNS."""
+    found = eligible.counts.found
+    order = cluster_order(found.sum_C, found.count_C)[:EXAMPLES]
+    nearest = by_clusters(found.nearest, order)
+    first_K = np.unique(nearest.group_K, return_index=True)[1]
+    nearest = nearest.take(np.sort(first_K))
+    return _some(eligible, eligible.sources, Draws(nearest.file_K, nearest.at_K))
 
 
 def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
@@ -114,8 +196,14 @@ def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
     num_picked = Counter(picks["shard"].to_pylist())
     rest_F = eligible.counts.eligible_F - np.array([num_picked[source.record.shard] for source in sources], np.int64)
     drawn = draw(rest_F, min(SAMPLE_SIZE, int(rest_F.sum())), np.random.default_rng([eligible.seed, 3]))
+    found = _some(eligible, sources, drawn)
+    is_known = pc.is_in(found["content_hash"], value_set=eligible.known["content_hash"].combine_chunks())
+    return found.filter(pc.invert(is_known))
+
+
+def _some(eligible: Eligible, sources: list[Source], drawn: Draws) -> pa.Table:
+    """SAMPLE_COLUMNS of drawn items, in the order of drawing."""
     columns = pa.schema([row_schema(1).field(name) for name in SAMPLE_COLUMNS])
     query = RowQuery(-np.inf, 0, columns, has_taken=False)
     found = gather(eligible.folder, with_draws(sources, [drawn]), eligible.counts, query, lambda _: None)
-    is_known = pc.is_in(found.drawn["content_hash"], value_set=eligible.known["content_hash"].combine_chunks())
-    return found.drawn.drop_columns(["draw"]).filter(pc.invert(is_known))
+    return found.drawn.drop_columns(["draw"])

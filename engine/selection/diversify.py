@@ -48,6 +48,8 @@ def choose(
         "draw_M": lambda: _draws(candidates, seed),
         "cluster_M": lambda: cluster_M,
         "taken_LZ": lambda: latents_of(taken),
+        "margin_M": lambda: candidates["margin"].to_numpy(),
+        "predicted_M": lambda: candidates["predicted"].to_numpy(),
         "b": lambda: b,
         "seed": lambda: seed,
     }

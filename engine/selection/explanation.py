@@ -14,8 +14,17 @@ from engine.errors import InputError
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord
 from engine.tables.selections import CANDIDATES_FILE, DUPLICATE, place_of, row_of
+from vaal.diversity import branch_of
 
 Facts = dict[str, Any]
+_NOT_AMONG = {
+    "lowest": "it is not among the lowest logits",
+    "random": "it is not in the random sample of the pool",
+    "nearest": "it is not among those nearest the centres of the parts of the pool that lack labels most",
+    "keyed": "it was not drawn: the more the labels lack images like it, the likelier that was",
+    "turned": "of its predicted class enough others have a lower margin",
+}
+"""Why an item is not a candidate, by the kind of candidates."""
 
 
 def explain(campaign: Campaign, shard: str, key: str) -> Facts:
@@ -82,7 +91,8 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionMa
     if record is None:
         raise InputError(f"{shard}: no such shard in the pool; give one of its shards, like {entries[0]['shard']}")
     if row := row_of(read_scores(campaign.stage("scores"), record, ["shard", "key", "logit"]), shard, key):
-        why, cut = "it is not in the random sample of the pool", manifest["highest_candidate_logit"]
+        branch = branch_of(manifest.get("branch", "random"), manifest["config"]["select"]["diversity"])
+        why, cut = _NOT_AMONG[branch.candidates], manifest["highest_candidate_logit"]
         if cut is not None:
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
             why = f"its logit {row['logit']:.4f} is above {cut:.4f}, {of}"

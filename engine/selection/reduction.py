@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from engine.selection.collecting import Collected, Collector, Fates, Wish, merged
 from engine.selection.parts import Share, deal, each, map_reduce
 from engine.selection.sources import Source
 from engine.storage.location import Location
@@ -32,12 +33,14 @@ DRAW_FIELD = pa.field("draw", pa.int64(), nullable=False)
 
 class FirstPass(NamedTuple):
     """F files in order: how many items can be picked (F,) int64, and their lowest logit (F,) float32, infinite where
-    there are none; the lowest logits of all these items (K,) float32, in no order; the histogram of all logits."""
+    there are none; the lowest logits of all these items (K,) float32, in no order; the histogram of all logits; and
+    what the completion needs."""
 
     eligible_F: NDArray[np.int64]
     lowest_F: NDArray[np.float32]
     low_K: NDArray[np.float32]
     histogram: Histogram
+    found: Collected
 
     @property
     def num_eligible(self) -> int:
@@ -70,12 +73,12 @@ class SecondPass(NamedTuple):
     drawn: pa.Table
 
 
-def count(folder: Location, sources: list[Source], size: int, on_progress: Share) -> FirstPass:
-    """Check all files, count what can be picked, and find the `size` lowest logits of that.
+def count(folder: Location, sources: list[Source], wish: Wish, on_progress: Share) -> FirstPass:
+    """Check all files, count what can be picked, and find what is wished for of that.
 
     Raises InputError if a file is missing or is not the committed one, or a logit is missing or NaN.
     """
-    part, add = partial(_count_part, folder, size), partial(_add, _LowestLogits(size))
+    part, add = partial(_count_part, folder, wish), partial(_join, wish)
     found: FirstPass = map_reduce(part, add, parts_of(sources), on_progress)
     return found
 
@@ -152,25 +155,31 @@ def _lowest_rows(pieces: list[pa.Table], size: int) -> pa.Table:
     return first(held, size) if size < len(held) else held
 
 
-def _count_part(folder: Location, size: int, part: list[Source]) -> FirstPass:
-    lows = _LowestLogits(size)
-    return _add(lows, each(partial(_count_file, folder, lows), part, _num_threads(folder)))
+def _count_part(folder: Location, wish: Wish, part: list[Source]) -> FirstPass:
+    lows, collector = _LowestLogits(wish.num_lowest), Collector(wish)
+    return _add(lows, collector, each(partial(_count_file, folder, lows, collector), part, _num_threads(folder)))
 
 
-def _add(lows: _LowestLogits, passes: Iterable[FirstPass]) -> FirstPass:
+def _join(wish: Wish, passes: Iterable[FirstPass]) -> FirstPass:
+    return _add(_LowestLogits(wish.num_lowest), Collector(wish), passes)
+
+
+def _add(lows: _LowestLogits, collector: Collector, passes: Iterable[FirstPass]) -> FirstPass:
     eligible, lowest, histogram = [np.empty(0, np.int64)], [np.empty(0, np.float32)], Histogram()
     lows.add(lowest[0])
     for found in passes:
+        collector.add(found.found, sum(map(len, eligible)))
         eligible.append(found.eligible_F)
         lowest.append(found.lowest_F)
         lows.add(found.low_K)
         histogram.merge(found.histogram)
-    return FirstPass(np.concatenate(eligible), np.concatenate(lowest), lows.result(), histogram)
+    return FirstPass(np.concatenate(eligible), np.concatenate(lowest), lows.result(), histogram, collector.result())
 
 
-def _count_file(folder: Location, lows: _LowestLogits, source: Source) -> FirstPass:
+def _count_file(folder: Location, lows: _LowestLogits, collector: Collector, source: Source) -> FirstPass:
     num_eligible, lowest, pieces, histogram = 0, np.float32(np.inf), [np.empty(0, np.float32)], Histogram()
-    columns = ["logit", "key"] if len(source.taken) else ["logit"]
+    columns = ["logit", *collector.wish.columns, *(["key"] if len(source.taken) else [])]
+    found = list[Collected]()
     with open_scores(folder, source.record, is_checked=True) as file:
         for begin in range(0, file.num_row_groups, GROUPS_AT_ONCE):
             groups = list(range(begin, min(begin + GROUPS_AT_ONCE, file.num_row_groups)))
@@ -182,17 +191,26 @@ def _count_file(folder: Location, lows: _LowestLogits, source: Source) -> FirstP
                 bad = table.filter(pc.fill_null(pc.is_nan(table["logit"]), True)).slice(0, 1).to_pylist()[0]
                 what = "missing" if bad["logit"] is None else "NaN"
                 raise damaged(folder / source.record.file, f"the logit of {bad['key']} is {what}")
+            fates = _fates(table, source)
+            if collector.wish.columns:
+                found.append(collector.look(source.record.shard, table, fates, num_eligible))
             if len(source.taken):
-                is_taken, is_labelled = (_is_in(table["key"], keys) for keys in (source.taken, source.labelled))
-                histogram.add("labelled", logit[is_labelled])
-                histogram.add("out", logit[is_taken & ~is_labelled])
-                logit = logit[~is_taken]
+                histogram.add("labelled", logit[fates.is_labelled_N])
+                histogram.add("out", logit[fates.is_taken_N & ~fates.is_labelled_N])
+                logit = logit[~fates.is_taken_N]
             histogram.add("eligible", logit)
             num_eligible += len(logit)
             lowest = logit.min(initial=lowest)
             pieces.append(logit[logit <= lows.cut])
     lowest_F = np.array([lowest], np.float32)
-    return FirstPass(np.array([num_eligible], np.int64), lowest_F, np.concatenate(pieces), histogram)
+    whole = merged(found, collector.wish)
+    return FirstPass(np.array([num_eligible], np.int64), lowest_F, np.concatenate(pieces), histogram, whole)
+
+
+def _fates(table: pa.Table, source: Source) -> Fates:
+    sets = (source.taken, source.labelled, source.uncertain)
+    none = np.zeros(len(table), np.bool_)
+    return Fates(*(_is_in(table["key"], keys) if len(keys) else none for keys in sets))
 
 
 def _is_in(keys: pa.ChunkedArray, others: pa.Array) -> NDArray[np.bool_]:

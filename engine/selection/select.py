@@ -1,6 +1,7 @@
 """The selection, a pure function of committed scores and weights, labels and configuration.
 
-The candidates are the lowest logits, or, without a signal, a random sample; the batch is chosen among them.
+One pass over the scores finds how the labels cover the pool. The gate says whether they lack something, and so which
+items are the candidates; the batch is chosen among them.
 """
 
 from typing import Any
@@ -22,15 +23,26 @@ from engine.campaign.manifests import (
     write_manifest,
 )
 from engine.campaign.stages import QUIET, Log, Run
-from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.models.diagnosis import interval_of
+from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
-from engine.selection.candidates import Eligible, choose_batch, num_candidates, sample_of_the_rest
+from engine.selection.batch import Batch
+from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
+from engine.selection.gate import (
+    RULE,
+    Verdict,
+    branch_name,
+    clusters_table,
+    deficit_in,
+    in_words,
+    judge,
+    require_signal,
+    said,
+)
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
-from engine.selection.sources import known_images, sources_of
+from engine.selection.sources import Source, known_images, sources_of
 from engine.tables.scores import ShardRecord, records_of
-from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
+from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 from vaal.duplicates.likeness import Likeness
 
 
@@ -50,15 +62,14 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
     if is_complete(campaign.stage("selection")) and not _is_due_again(campaign, run.log, force=force):
         return read_manifest(campaign, "selection", SelectionManifest)
     _require_same_weights(campaign, trained, scores)
-    fallback, diversity = _without_signal(campaign, trained), campaign.config.select.diversity
-    if fallback and diversity != "none":
-        how = f"select.when_no_signal={fallback} picks"
-        run.log(f"no signal, {interval_of(trained)}: {how}, and select.diversity={diversity} is not applied")
-    return _make(campaign, run, _current_records(campaign, scores, run.log), fallback, force=force)
+    if campaign.config.select.diversity != RULE:
+        # Known before anything is read.
+        require_signal(campaign, judge(campaign, trained), trained)
+    return _make(campaign, run, _current_records(campaign, scores, run.log), trained, force=force)
 
 
 def _make(
-    campaign: Campaign, run: Run, records: list[ShardRecord], fallback: str | None, *, force: bool
+    campaign: Campaign, run: Run, records: list[ShardRecord], trained: TrainManifest, *, force: bool
 ) -> SelectionManifest:
     out = batches(campaign.home, campaign.round)
     # What was handed out stays out when its selection is replaced.
@@ -69,20 +80,16 @@ def _make(
     sources = sources_of(campaign.home, records, picked_before)
     counted = {"scored": sum(record.scored for record in records)}
     with room_for(parts_of(sources), run.address):
-        # Four times as many as in the first try, because duplicates call for more candidates.
-        size = 0 if fallback else 4 * num_candidates(campaign.config.select, fallback)
-        counts = count(campaign.stage("scores"), sources, size, lambda share: run.on_progress(share / 2, "counting"))
-        run.log(f"{counted['scored']:,} scores checked, {counts.num_eligible:,} can be picked")
-        eligible = Eligible(
-            campaign.stage("scores"), sources, counts, seed, fallback, known_images(campaign.home, picked_before)
-        )
-        batch = choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing"))
+        verdict, eligible, batch = _choose(campaign, run, sources, trained, picked_before, seed)
+        counts = eligible.counts
         tables = {
             CANDIDATES_FILE: batch.candidates,
             HISTOGRAM_FILE: counts.histogram.to_table(),
             SAMPLE_FILE: sample_of_the_rest(eligible, batch.selection),
             "selection.parquet": batch.selection,
         }
+        if eligible.wish.num_clusters:
+            tables[CLUSTERS_FILE] = clusters_table(counts.found, batch.selection, nearest_items(eligible))
     if batch.likeness and not batch.likeness.counts:
         run.log(_not_alike(batch.likeness))
     if out and not force and not is_complete(campaign.stage("selection")):
@@ -93,7 +100,6 @@ def _make(
     # No stage may be complete that depends on another selection.
     for folder in [folder for name in ("report", "selection") for folder in completed(campaign, name)]:
         (folder / "manifest.json").delete()
-    query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
     return write_manifest(
         campaign,
         "selection",
@@ -101,17 +107,46 @@ def _make(
         inputs=inputs,
         counts=counted | {"eligible": counts.num_eligible, "picked_before": len(picked_before)} | batch.counts,
         files={name: (campaign.stage("selection") / name).write_table(table) for name, table in tables.items()},
-        signal="none" if fallback else "present",
-        when_no_signal=fallback,
+        signal="present" if verdict.speaks else "none",
+        when_no_signal=None if verdict.speaks else campaign.config.select.when_no_signal,
+        branch=eligible.name,
+        gate=verdict.entry(),
         seed=campaign.config.select.seed,
         round_seed=seed,
-        # Without a signal the logits decide nothing.
-        highest_picked_logit=None if fallback else pc.max(query).as_py(),
-        highest_candidate_logit=None if fallback else pc.max(batch.candidates["logit"]).as_py(),
+        **_highest(eligible, batch),
         objective=batch.objective,
         picks=picks_hash(batch.selection),
         likeness=batch.likeness and batch.likeness._asdict(),
     )
+
+
+def _choose(
+    campaign: Campaign, run: Run, sources: list[Source], trained: TrainManifest, picked_before: pa.Table, seed: int
+) -> tuple[Verdict, Eligible, Batch]:
+    """Look at all scores, ask the gate, and choose by what it says."""
+    folder, known = campaign.stage("scores"), known_images(campaign.home, picked_before)
+    wish, centres = plan_pass(campaign, trained, sources, seed)
+    counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
+    num_scored = sum(source.record.scored for source in sources)
+    run.log(f"{num_scored:,} scores checked, {counts.num_eligible:,} can be picked")
+    verdict = judge(campaign, trained, deficit_in(counts.found, centres, seed))
+    require_signal(campaign, verdict, trained)
+    name = branch_name(campaign, verdict, counts.found, has_margin=wish.num_turned > 0)
+    run.log(said(campaign, verdict, trained, name))
+    eligible = Eligible(folder, sources, counts, wish, seed, name, campaign.config.select.diversity, known)
+    return (
+        verdict,
+        eligible,
+        choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing")),
+    )
+
+
+def _highest(eligible: Eligible, batch: Batch) -> dict[str, float | None]:
+    """The highest logits of a pick and of a candidate, where logits alone decide."""
+    query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
+    names, is_lowest = ("highest_picked_logit", "highest_candidate_logit"), eligible.branch.candidates == "lowest"
+    logits = query, batch.candidates["logit"]
+    return {name: pc.max(column).as_py() if is_lowest else None for name, column in zip(names, logits, strict=True)}
 
 
 def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
@@ -123,6 +158,7 @@ def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
         "for control": counts["control"],
         "candidates": f"{counts['candidates']:,} of {counts['eligible']:,}",
         "duplicates": ", ".join(f"{number:,} of the same {kind}" for kind, number in found.items() if number) or "none",
+        **({"labels": words} if (words := in_words(manifest.get("gate"))) else {}),
         "how": reason_of(manifest),
         **({} if highest is None else {"highest logit picked": f"{highest:.4f}"}),
         "selection": campaign.stage("selection") / "selection.parquet",
@@ -191,19 +227,3 @@ def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: Sc
                 f"{campaign.stage('scores')}: made with another {name} than the one in {campaign.stage('train')}; "
                 f"run: vaal score {campaign.home}"
             )
-
-
-def _without_signal(campaign: Campaign, trained: TrainManifest) -> str | None:
-    """How to pick without a signal; None when there is one.
-
-    Raises NotAcceptableError if there is none, and select.when_no_signal is refuse.
-    """
-    method = campaign.config.select.when_no_signal
-    if trained["signal"] == "present":
-        return None
-    if method == "refuse":
-        raise NotAcceptableError(
-            f"{campaign.stage('train')}: no signal, {interval_of(trained)}: the labelled images look like the "
-            "rest; label other images, or pick without a signal: --set select.when_no_signal=diversity"
-        )
-    return method

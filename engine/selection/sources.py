@@ -8,16 +8,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_items
+from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_items, read_labels
+from engine.campaign.origins import origins_of
 from engine.campaign.positions import all_positions
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
+from engine.tables.selections import ORIGIN_UNCERTAINTY
 
 _NONE = np.empty(0, np.int64)
 
 
 class Source(NamedTuple):
-    """A committed scores file: its record, the keys that cannot be picked, those of them that have a label, and draws.
+    """A committed scores file: its record, the keys that cannot be picked, those of them that have a label, those of
+    these that were picked for uncertainty, and draws.
 
     `draw_at` are the places of drawn rows among the rows of the file that can be picked, ascending; `draw_number` are
     the numbers of these draws.
@@ -26,6 +29,7 @@ class Source(NamedTuple):
     record: ShardRecord
     taken: pa.Array
     labelled: pa.Array
+    uncertain: pa.Array = pa.array([], pa.string())
     draw_at: NDArray[np.int64] = _NONE
     draw_number: NDArray[np.int64] = _NONE
 
@@ -40,8 +44,10 @@ class Draws(NamedTuple):
 
 def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Table) -> list[Source]:
     """A source for each record, sorted by shard. Labelled items and those picked before are taken."""
-    items = labelled_items(home)
-    found, none = (_by_shard(items | set(identities(picked_before))), _by_shard(items)), pa.array([], pa.string())
+    origins = origins_of(home, read_labels(home))
+    uncertain = [item for item, origin in origins.items() if origin == ORIGIN_UNCERTAINTY]
+    sets = (set(origins) | set(identities(picked_before)), origins, uncertain)
+    found, none = [_by_shard(items) for items in sets], pa.array([], pa.string())
     return [Source(record, *(keys.get(record.shard, none) for keys in found)) for record in sorted(records)]
 
 

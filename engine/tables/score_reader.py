@@ -59,6 +59,12 @@ def num_latents_of(folder: Location, record: ShardRecord) -> int:
         return int(file.schema_arrow.field("latent").type.list_size)
 
 
+def columns_of(folder: Location, record: ShardRecord) -> set[str]:
+    """The columns of a scores file."""
+    with open_scores(folder, record, is_checked=False) as file:
+        return set(file.schema_arrow.names)
+
+
 def damaged(file: Location, why: str) -> InputError:
     """The error for an unusable scores file."""
     return InputError(f"{file}: damaged since it was committed: {why}; {_fix(file, 'delete it, and')}")

@@ -1,5 +1,6 @@
 """The files of a selection: the picks, the candidates with their fates, and figures for the report."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,10 +21,32 @@ SELECTION_SCHEMA = pa.schema(
         pa.field("displaced_shard", pa.string()),
         pa.field("displaced_key", pa.string()),
         pa.field("content_hash", pa.string()),
+        pa.field("origin", pa.string()),
     ]
 )
 """`group_size` counts the pick and its duplicates among the candidates. `displaced_` names the candidate with the next
-lower logit that would have been picked by logit alone; it is null for a pick that would be, too."""
+lower logit that would have been picked by logit alone; it is null for a pick that would be, too. `origin`
+is one of the ORIGIN_ names."""
+ORIGIN_INITIAL, ORIGIN_CONTROL, ORIGIN_QUERY = "initial", "control", "query"
+ORIGIN_COMPLETION, ORIGIN_UNCERTAINTY = "completion", "uncertainty"
+"""Why an item was labelled: at init; in the control arm; by any method without a name of its own here; to complete the
+labels; because the task learner is not sure of it."""
+CLUSTERS_FILE = "candidates/clusters.parquet"
+CLUSTERS_SCHEMA = pa.schema(
+    [
+        *required(pa.int32(), "cluster"),
+        *required(pa.int64(), "pool", "labels", "picks"),
+        pa.field("mean_logit", pa.float64()),
+        pa.field("shard", pa.string()),
+        pa.field("key", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("content_hash", pa.string()),
+    ]
+)
+"""A row a cluster, those with the lowest mean logits first. `pool` counts what is in it, labelled or not, `labels` what
+has a label, `picks` what was picked now. The mean logit is of what can be picked, null where nothing can; the item is
+the nearest to the centre of that, null but for the first clusters."""
 CANDIDATES_FILE = "candidates/candidates.parquet"
 """In its own folder: files beside selection.parquet hold only picks."""
 HISTOGRAM_FILE = "candidates/histogram.parquet"
@@ -38,11 +61,11 @@ PICKED, CONTROL, DUPLICATE, PASSED_OVER = "picked", "control", "duplicate", "pas
 """Fates of a candidate."""
 
 
-def row_schema(num_latents: int) -> pa.Schema:
-    """The columns of a scores file that choosing a batch needs."""
+def row_schema(num_latents: int, others: Sequence[str] = ()) -> pa.Schema:
+    """The columns of a scores file that choosing a batch needs, with `others` of those that not all files have."""
     wanted = ["key", "logit", "offset", "size_bytes", "content_hash", "perceptual_hash", "latent"]
-    scores = scores_schema(num_latents)
-    return pa.schema([SHARD_FIELD, *(scores.field(name) for name in wanted)])
+    scores = scores_schema(num_latents, others)
+    return pa.schema([SHARD_FIELD, *(scores.field(name) for name in (*wanted, *others))])
 
 
 def candidates_schema(num_latents: int) -> pa.Schema:

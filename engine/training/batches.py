@@ -157,20 +157,28 @@ def to_images(pool: Pool, found: list[Decoded]) -> Images:
 
 
 def unlabelled_sample(pool: Pool, deal: Deal, most: int) -> Images:
-    """About `most` unlabelled images to judge the networks on: held-out ones, if any are held out.
+    """About `most` unlabelled images to judge the networks on: see `unlabelled_images`."""
+    return to_images(pool, list(unlabelled_images(pool, deal, most)))
+
+
+def unlabelled_images(pool: Pool, deal: Deal, most: int) -> Iterator[Decoded]:
+    """About `most` unlabelled images, decoded: held-out ones, if any are held out.
 
     For a counted pool this is a uniform sample. For a larger one it is a few of each of many runs over all its shards.
     """
-    found: list[Decoded] = []
-    for shard, items in _judging(pool, deal, most):
-        images = ((shard.shard, item.key, pool.sight.decoded(item.data)) for item in items)
-        found += [(name, key, image) for name, key, image in images if image is not None]
-        if deal.counts is None and len(found) >= most:
-            break
-    return to_images(pool, found)
+    num_found = 0
+    with closing(_judging(pool, deal, most)) as parts:
+        for shard, items in parts:
+            for item in items:
+                image = pool.sight.decoded(item.data)
+                if image is not None:
+                    num_found += 1
+                    yield shard.shard, item.key, image
+            if deal.counts is None and num_found >= most:
+                break
 
 
-def _judging(pool: Pool, deal: Deal, most: int) -> Iterator[tuple[Shard, Iterable[Item]]]:
+def _judging(pool: Pool, deal: Deal, most: int) -> Generator[tuple[Shard, Iterable[Item]]]:
     is_held_out = pool.held_out > 0
     if deal.counts is None:
         runs = list(islice(deal._replace(num_streams=1).runs(JUDGING_PASS, 0), most))

@@ -35,8 +35,9 @@ class StepLog:
 
     @property
     def last(self) -> dict[str, float]:
-        """The latest losses by name, without those that the method lacks."""
-        return {name: self.rows[-1][name] for name in LOSSES if self.rows[-1][name] is not None}
+        """The latest losses by name, without those that the method lacks; none before the first step."""
+        rows = self.rows[-1:]
+        return {name: row[name] for row in rows for name in LOSSES if row[name] is not None}
 
     def add(self, step: int, epoch: int, losses: dict[str, Tensor | None]) -> None:
         """Add the losses of a step, None for those it lacks. Every rank must add the same names."""

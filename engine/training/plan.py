@@ -10,7 +10,6 @@ from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.positions import Position, positions_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.options import CampaignConfig
-from engine.config.train_options import TrainConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.pool.identity import ALONE, Groups, held_out_of
 from engine.pool.manifest import estimate_num_items, read_shards
@@ -22,7 +21,6 @@ from engine.storage.location import Location
 from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, count_trainable
 from vaal.losses import LossWeights
-from vaal.methods import METHODS
 from vaal.step import Updates
 
 HELD_OUT_SHARE = 0.2
@@ -60,7 +58,7 @@ def phase_of(plan: TrainingPlan, step: int, *, is_holding: bool) -> tuple[Update
     """The updates of iteration `step`, and whether discriminators take part; `is_holding`: they are only measured."""
     train = plan.config.train
     discriminators = 0 if is_holding else train.discriminator_steps
-    if not METHODS[train.method].vae_first:
+    if not plan.config.method.vae_first:
         return Updates(train.vae_steps, discriminators), True
     if 2 * step < plan.num_steps:
         return Updates(train.vae_steps, 0), False
@@ -81,7 +79,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
-    held_out = 0.0 if _is_cross_fitted(train) else HELD_OUT_SHARE
+    held_out = 0.0 if _is_cross_fitted(config) else HELD_OUT_SHARE
     groups = read_groups(campaign.home, config.pool.group)
     pool = Pool(shards, sight_of(config, shards), train.folds, labelled, held_out, campaign.round, groups)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
@@ -96,8 +94,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
             f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out for "
             f"the diagnosis, which leaves none of the {len(usable)} to train on; label more"
         )
-    method = METHODS[train.method]
-    images_per_step = train.batch_size * method.batches_per_step(train.vae_steps, train.discriminator_steps)
+    images_per_step = train.batch_size * config.method.batches_per_step(train.vae_steps, train.discriminator_steps)
     counts, length, left_out = None, 0, dict[str, str]()
     sizes = np.array([shard.size_bytes for shard in shards])
     if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
@@ -119,11 +116,11 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         pool=pool,
         # Another sample of the pool in each round.
         deal=Deal(sizes, train.streams, train.seed + (campaign.round << 32), counts, length),
-        labelled_share=_labelled_share(train, pool, usable),
+        labelled_share=_labelled_share(config, pool, usable),
         left_out=left_out,
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
-        num_steps=min(train.max_steps, math.ceil(train.epochs * num_unlabelled / images_per_step)),
+        num_steps=_num_steps(config, num_unlabelled / images_per_step),
         device="",
         board=None,
     )
@@ -171,13 +168,21 @@ def judges_task(groups: Groups, shard: str, key: str) -> bool:
     return held_out_of(shard, key, HELD_OUT_SHARE, groups=groups)
 
 
-def _is_cross_fitted(train: TrainConfig) -> bool:
-    return train.folds > 1 and METHODS[train.method].has_discriminators
+def _num_steps(config: CampaignConfig, steps_per_epoch: float) -> int:
+    """The iterations of a training; none where the last refit does everything."""
+    if config.refits and not config.method.has_vae:
+        return 0
+    return min(config.train.max_steps, math.ceil(config.train.epochs * steps_per_epoch))
 
 
-def _labelled_share(train: TrainConfig, pool: Pool, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
+def _is_cross_fitted(config: CampaignConfig) -> bool:
+    return config.train.folds > 1 and config.method.has_discriminators
+
+
+def _labelled_share(config: CampaignConfig, pool: Pool, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
     """The share of the labelled items that discriminator k trains on, for every k; empty without folds."""
-    if not _is_cross_fitted(train):
+    train = config.train
+    if not _is_cross_fitted(config):
         return ()
     folds = [pool.fold_of(*item) for item in labelled]
     share = tuple(1 - folds.count(fold) / len(folds) for fold in range(train.folds))

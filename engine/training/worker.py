@@ -97,6 +97,8 @@ class _Training:
         """All iterations from the last checkpoint on."""
         plan, train = self.plan, self.train
         first = self._restore()
+        if first >= plan.num_steps:
+            return
         sizes = (train.batch_size, train.gradient_accumulation, self.num_latents)
         batches = Batches(plan.pool, labelled, plan.deal, self.part, sizes, self.state)
         source = prefetched(batches)

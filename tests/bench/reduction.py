@@ -119,6 +119,7 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
     import pyarrow as pa
 
     from engine.selection import parts, reduction
+    from engine.selection.collecting import Wish
     from engine.selection.sources import Source
     from engine.storage.location import Location
     from engine.tables import score_reader
@@ -136,7 +137,7 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
         reduction.open_scores = lambda where, record, **_: opened(where, record, is_checked=False)
 
     def work() -> int:
-        counted = reduction.count(location, sources, b, lambda _: None)
+        counted = reduction.count(location, sources, Wish(b), lambda _: None)
         wanted = reduction.RowQuery(counted.bound(b), b, schema, has_taken=False)
         return len(reduction.gather(location, sources, counted, wanted, lambda _: None).lowest)
 

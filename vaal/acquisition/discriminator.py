@@ -8,7 +8,7 @@ from vaal.assembly import Networks
 
 @torch.inference_mode()
 def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Labelled-logits (B,) and latent means (B, Z), float32; the lowest logits are the most valuable images.
+    """Labelled-logits (B,) and latents (B, Z), float32; the lowest logits are the most valuable images.
 
     The decoder does not run and no noise is drawn. The discriminator of an item's own fold, which was not trained on
     it, gives its score. `fold_B` is int64. Under autocast only the encoder runs in lower precision. The caller checks
@@ -19,19 +19,20 @@ def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
     vae, discriminators = networks.scoring("vae", "discriminators")
     mean_BZ = vae.encode(x_BCHW)[0].float()
     with torch.autocast(x_BCHW.device.type, enabled=False):
-        return _own_fold(discriminators(mean_BZ), fold_B), mean_BZ
+        return _own_fold(discriminators(mean_BZ), fold_B), mean_BZ if networks.embedding is None else x_BCHW
 
 
 @torch.inference_mode()
 def image_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
-    """As `labelled_logit`, for discriminators on images: labelled-logits (B,) and features (B, Z), float32.
+    """As `labelled_logit`, for discriminators on images: labelled-logits (B,) and latents (B, Z), float32.
 
     Raises ValueError if the discriminators are in training mode.
     """
     (discriminators,) = networks.scoring("discriminators")
     features_BZ = discriminators.features(x_BCHW, fold_B).float()
     with torch.autocast(x_BCHW.device.type, enabled=False):
-        return _own_fold(discriminators.classify(features_BZ), fold_B), features_BZ
+        logit_B = _own_fold(discriminators.classify(features_BZ), fold_B)
+    return logit_B, networks.latents(x_BCHW)
 
 
 def _own_fold(logit_BK: Tensor, fold_B: Tensor) -> Tensor:

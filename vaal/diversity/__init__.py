@@ -5,10 +5,11 @@ To add one, add a file and a row. A row names its function, which is imported wh
 A function is called with the values that its row needs, in that order, and returns the indices (b,) of candidates in
 order of choice, or a `Choice`. Values: logit_M (M,) float32, of candidates in the order of (logit, shard, key);
 latent_MZ (M, Z) float32; draw_M (M,) uint64, a random number by an item's identity; cluster_M (M,) int32;
-taken_LZ (L, Z) float32, latents of items that are labelled or out at a vendor; b; seed.
+taken_LZ (L, Z) float32, latents of items that are labelled or out at a vendor; margin_M (M,) float32 and predicted_M
+(M,) int32, the task learner's margin and class; b; seed.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,11 @@ class Diversifier(NamedTuple):
 
 
 DIVERSIFIERS = {
+    "completion": Diversifier(
+        "vaal.ranking:first",
+        ("b",),
+        "completes the labels where they lack parts of the pool, else refines them",
+    ),
     "none": Diversifier("vaal.ranking:first", ("b",), "least like the labelled images (lowest logit)"),
     "gumbel": Diversifier(
         "vaal.diversity.gumbel:gumbel_top_b",
@@ -54,6 +60,11 @@ DIVERSIFIERS = {
         "represents best the candidates that no pick represented yet",
         most_picks=2500,
     ),
+    "class_balanced": Diversifier(
+        "vaal.diversity.class_balanced:class_balanced",
+        ("margin_M", "predicted_M", "b"),
+        "least sure of its class of those left of the class that is predicted (lowest margin)",
+    ),
     "mini_batches": Diversifier(
         "vaal.diversity.mini_batches:choose_in_mini_batches",
         ("logit_M", "latent_MZ", "taken_LZ", "b", "seed"),
@@ -72,8 +83,45 @@ class Fallback(NamedTuple):
 WITHOUT_SIGNAL = {
     "diversity": Fallback("k_center", "spread over latent space, because no signal was found"),
     "random": Fallback("none", "random, because no signal was found"),
+    "uncertainty": Fallback("none", "least sure of its class, because the labels lack no part of the pool"),
 }
 """By `select.when_no_signal`."""
+
+
+class Branch(NamedTuple):
+    """What a selection does: which items are its candidates, the row of DIVERSIFIERS that chooses among them, the
+    origin that the picks have, and why an image is picked.
+
+    Candidates are the lowest logits, a random sample, the items nearest the centres of the clusters with the lowest
+    mean logits, the lowest keys of the completion, or the lowest margins in turn over the predicted classes.
+    """
+
+    candidates: Literal["lowest", "random", "nearest", "keyed", "turned"]
+    diversity: str
+    origin: str
+    reason: str
+
+
+BRANCHES = {
+    "cluster_completion": Branch(
+        "nearest", "none", "completion", "nearest the centre of a part of the pool that the labels lack"
+    ),
+    "weight_completion": Branch("keyed", "none", "completion", "drawn by how much the labels lack images like it"),
+    "class_balanced_margin": Branch(
+        "turned", "none", "uncertainty", "least sure of its class, in turn over the predicted classes (lowest margin)"
+    ),
+    "as_random": Branch("keyed", "none", "completion", "as random: the labels lack no part of the pool"),
+    "random": Branch("random", "none", "query", WITHOUT_SIGNAL["random"].reason),
+    "spread": Branch("random", WITHOUT_SIGNAL["diversity"].diversity, "query", WITHOUT_SIGNAL["diversity"].reason),
+}
+"""What the rule does by the gate, and what any rule does without a signal."""
+
+
+def branch_of(name: str, diversity: str) -> Branch:
+    """A row of BRANCHES; under the name of a diversity method, its choice among the lowest logits."""
+    if name in BRANCHES:
+        return BRANCHES[name]
+    return Branch("lowest", diversity, "query", DIVERSIFIERS[diversity].reason)
 
 
 def reason_for(when_no_signal: str | None, diversity: str) -> str:

@@ -34,8 +34,10 @@ def unlabelled(campaign: Campaign, pool: DemoPool, count: int) -> list[tuple[str
 def foreign(campaign: Campaign, name: str, items: list[tuple[str, str]], label: str | None) -> None:
     """A label file as another program writes it: other order of columns, one more, other types."""
     rows = [(*item, label, 0, "other", None, None) for item in items]
-    table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=LABELS_SCHEMA)
-    table = table.select(list(reversed(LABELS_SCHEMA.names))).append_column("more", pa.array([1] * len(rows)))
+    # It knows nothing of origins, as an earlier version.
+    schema = LABELS_SCHEMA.remove(LABELS_SCHEMA.get_field_index("origin"))
+    table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=schema)
+    table = table.select(list(reversed(schema.names))).append_column("more", pa.array([1] * len(rows)))
     at = table.schema.get_field_index("key")
     table = table.set_column(at, "key", table["key"].cast(pa.large_string()))
     pq.write_table(table, Path(campaign.home.path, "labels", name))

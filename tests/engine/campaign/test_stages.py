@@ -51,7 +51,8 @@ def test_a_stage_runs_by_its_command_and_its_manifest_is_returned(make_campaign:
     lines: list[str] = []
     manifest = run_stage("select", campaign, Run(log=lines.append))
     assert manifest["counts"]["picked"] == 100
-    assert lines[-1].endswith("1,597 can be picked")
+    assert lines[-2].endswith("1,597 can be picked")
+    assert lines[-1].startswith("signal present")
     assert run_stage("select", open_campaign(str(campaign.home)), force=True)["counts"] == manifest["counts"]
     assert stage_of("select").describe(campaign, manifest)["picked"] == 100
 

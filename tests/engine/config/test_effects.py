@@ -163,6 +163,7 @@ without_signal = partial(picked, signal="none")
 EFFECTS: dict[str, tuple[Any, Look]] = {
     **INPUT_EFFECTS,
     "labels.classes": ("from-init", allowed),
+    "labels.are_biased": ("no", picked),
     "salt": ("f" * 32, picked),
     "device": ("cpu", actors),
     "pool.shards": (lambda bench: [f"{bench.folder}/pool/*.tar"], listed),

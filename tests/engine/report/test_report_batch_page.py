@@ -32,7 +32,10 @@ COPY = ("s-0.tar", "copy<b>&")
 AGAIN, NEAR, OF_LABELLED = ("s-1.tar", "again"), ("s-1.tar", "near"), ("s-0.tar", "of-labelled")
 SOURCES = {COPY: "0003", AGAIN: "0014", NEAR: "0005", OF_LABELLED: "0010"}
 """What each is a duplicate of, in s-0.tar."""
-SETTINGS = {"image.size": 16, "select.budget": 12, "select.oversample": 3.0, "select.control_fraction": 0.25}
+SETTINGS = {
+    "image.size": 16, "select.budget": 12, "select.oversample": 3.0, "select.control_fraction": 0.25,
+    "select.diversity": "clusters",
+}  # fmt: skip
 
 
 class Page(HTMLParser):

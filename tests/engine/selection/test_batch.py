@@ -12,7 +12,7 @@ from engine.campaign.labels import POSITIONS_SCHEMA
 from engine.config.options import SelectConfig
 from engine.selection.batch import CONTROL_REASON, Batch, Pools, Rules, ShortageError, make_batch
 from engine.tables.selections import row_schema
-from vaal.diversity import mini_batches
+from vaal.diversity import Branch, mini_batches
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
 NUM_LATENTS = 4
@@ -57,8 +57,8 @@ def batch_of(
     drawn = none if draws is None else draws
     taken, known = none if taken is None else taken, (none if known is None else known).select(POSITIONS_SCHEMA.names)
     pools = Pools(candidates, taken, drawn, strata or [""] * len(drawn), none, known)
-    cosine = config.duplicate_cosine
-    return make_batch(pools, Rules(config, config.diversity, "why", True, quotas or {}, 0, "0" * 32, cosine))
+    cosine, branch = config.duplicate_cosine, Branch("lowest", config.diversity, "query", "why")
+    return make_batch(pools, Rules(config, branch, quotas or {}, 0, "0" * 32, cosine))
 
 
 ITEMS = [f"{'ab'[n % 2]}/{n:02d}" for n in range(12)]

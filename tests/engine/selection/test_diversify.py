@@ -27,6 +27,8 @@ def table(num_items: int, seed: int = 0) -> pa.Table:
             "shard": [f"{i % 3}.tar" for i in range(num_items)],
             "key": [f"{i:04d}" for i in range(num_items)],
             "logit": pa.array(np.sort(random.normal(size=num_items)).astype(np.float32)),
+            "margin": pa.array(random.uniform(size=num_items).astype(np.float32)),
+            "predicted": pa.array(random.integers(4, size=num_items).astype(np.int32)),
             "latent": pa.FixedSizeListArray.from_arrays(flat, NUM_LATENTS),
         }
     )
@@ -72,7 +74,7 @@ def test_none_is_the_head_and_the_others_are_not() -> None:
         for name in DIVERSIFIERS
         if choose(name, CANDIDATES, TAKEN, CLUSTERS, 20, 0).picked_B.tolist() == [*range(20)]
     }
-    assert heads == {"none"}
+    assert heads == {"none", "completion"}
 
 
 @pytest.mark.parametrize("method", ["k_center", "facility", "mini_batches"])

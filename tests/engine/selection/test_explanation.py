@@ -25,7 +25,9 @@ Row = dict[str, Any]
 @pytest.fixture
 def selected(make_campaign: MakeCampaign) -> Campaign:
     """Round 1, with picks of round 0 still out. Every 20th latent is that of the item before it."""
-    campaign = make_campaign("select.budget=40", "select.oversample=3", "select.duplicates=near")
+    campaign = make_campaign(
+        "select.budget=40", "select.oversample=3", "select.duplicates=near", "select.diversity=clusters"
+    )
     for number in (0, 1):
         campaign = dataclasses.replace(campaign, round=number)
         pretend_trained(campaign)

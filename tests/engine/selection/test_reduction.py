@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InputError
 from engine.selection import parts, reduction
+from engine.selection.collecting import Wish
 from engine.selection.reduction import (
     Lowest,
     RowQuery,
@@ -55,7 +56,7 @@ def sources_of(records: list[ShardRecord], taken: set[tuple[str, str]]) -> list[
 
 
 def reduce(folder: Path, sources: list[Source], size: int, draws: Draws | None = None) -> SecondPass:
-    counted = count(location(folder), sources, size, lambda _: None)
+    counted = count(location(folder), sources, Wish(size), lambda _: None)
     wanted = RowQuery(counted.bound(size), size, row_schema(NUM_LATENTS), has_taken=True)
     drawn = with_draws(sources, [draws]) if draws else sources
     return gather(location(folder), drawn, counted, wanted, lambda _: None)
@@ -75,7 +76,7 @@ def test_the_candidates_are_sort_everything_and_take_m(
     with tempfile.TemporaryDirectory() as folder:
         sources = sources_of(commit_all(Path(folder), items, group_rows), taken)
         found = reduce(Path(folder), sources, size)
-        counted = count(location(Path(folder)), sources, 1, lambda _: None)
+        counted = count(location(Path(folder)), sources, Wish(1), lambda _: None)
     left = [item for item in items if item[:2] not in taken]
     assert names(found.lowest) == definition(left, size)
     assert names(found.taken) == sorted(taken)
@@ -112,7 +113,7 @@ def test_the_bound_is_the_mth_lowest_logit(shards: list[list[float]], counted_si
             commit(Path(folder), f"{n}.tar", [(str(key), logit) for key, logit in enumerate(logits)])
             for n, logits in enumerate(shards)
         ]
-        counted = count(location(Path(folder)), sources_of(entries, set()), counted_size, lambda _: None)
+        counted = count(location(Path(folder)), sources_of(entries, set()), Wish(counted_size), lambda _: None)
     everything = np.sort(np.array([logit for logits in shards for logit in logits], np.float32))
     enough = size <= min(counted_size, len(everything))
     assert counted.bound(size) == (-np.inf if size == 0 else everything[size - 1] if enough else np.inf)
@@ -148,11 +149,11 @@ def test_ray_tasks_over_many_parts_find_the_same(
     sources = sources_of(commit_all(tmp_path, items, 32), taken)
     draws = Draws(np.array([3, 0, 3]), np.array([5, 7, 0]))
     one = reduce(tmp_path, sources, 300, draws)
-    counted = count(location(tmp_path), sources, 300, lambda _: None)
+    counted = count(location(tmp_path), sources, Wish(300), lambda _: None)
     monkeypatch.setattr(parts, "PART_ROWS", 200)
     assert len(parts_of(sources)) == 20
     many = reduce(tmp_path, sources, 300, draws)
-    again = count(location(tmp_path), sources, 300, lambda _: None)
+    again = count(location(tmp_path), sources, Wish(300), lambda _: None)
     assert again.eligible_F.tolist() == counted.eligible_F.tolist()
     assert len(set(counted.eligible_F.tolist())) > 1
     assert sorted(again.low_K) == sorted(counted.low_K)
@@ -177,7 +178,7 @@ def test_row_groups_above_the_bound_are_not_read(tmp_path: Path) -> None:
     entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(9)])
     content = bytearray((tmp_path / entry.file).read_bytes())
     sources = sources_of([entry], set())
-    counted = count(location(tmp_path), sources, 300, lambda _: None)
+    counted = count(location(tmp_path), sources, Wish(300), lambda _: None)
     wanted = RowQuery(2.0, 3, row_schema(NUM_LATENTS), has_taken=False)
     import pyarrow.parquet as pq
 

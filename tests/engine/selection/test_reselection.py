@@ -260,7 +260,7 @@ def test_a_pool_that_is_labelled_whole_has_nothing_to_pick(scored: Campaign, mon
         if name.endswith(".parquet"):
             table = (scored.stage("scores") / name).read_table(["shard", "key"])
             everything |= set(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
-    monkeypatch.setattr("engine.selection.sources.labelled_items", lambda _: everything)
+    monkeypatch.setattr("engine.selection.sources.origins_of", lambda *_: dict.fromkeys(everything, "initial"))
     with pytest.raises(ConfigError, match=r"select.budget=40: only 0 items are neither labelled, .*select.budget=0"):
         select(scored)
     assert select(with_options(scored, budget=0))["counts"]["eligible"] == 0
@@ -286,7 +286,7 @@ def test_duplicates_beyond_the_candidates_call_for_more_of_them(scored: Campaign
 
 
 def test_no_signal_is_refused_before_anything_is_read(make_campaign: MakeCampaign) -> None:
-    campaign = make_campaign("select.when_no_signal=refuse")
+    campaign = make_campaign("select.when_no_signal=refuse", "select.diversity=clusters")
     pretend_trained(campaign, "none")
     fabricate_scores(campaign, lambda _, keys: np.zeros(len(keys)))
     for name in campaign.stage("scores").children():

@@ -27,7 +27,12 @@ from vaal.diversity.k_center import k_center_greedy
 pytestmark = pytest.mark.heavy
 
 Row = dict[str, Any]
-PLAIN = ("select.duplicates=off", "select.control_fraction=0", "select.diversity=none")
+PLAIN = (
+    "select.duplicates=off",
+    "select.control_fraction=0",
+    "select.diversity=none",
+    "select.when_no_signal=diversity",
+)
 Array = NDArray[np.float32]
 
 
@@ -127,8 +132,8 @@ def test_diversity_is_k_center_on_a_random_sample_away_from_what_is_taken(
 
 
 def test_refuse_picks_nothing_and_says_why(make_campaign: MakeCampaign) -> None:
-    campaign = scored(make_campaign("select.when_no_signal=refuse"))
-    line = r"train: no signal, AUC 0.52 \(0.46 to 0.58\): .*label other images.*--set select.when_no_signal=diversity"
+    campaign = scored(make_campaign("select.when_no_signal=refuse", "select.diversity=clusters"))
+    line = r"train: no signal, AUC 0.52 \(0.46 to 0.58\): .*label other images.*--set select.when_no_signal=uncertainty"
     with pytest.raises(NotAcceptableError, match=line) as caught:
         select(campaign)
     assert caught.value.exit_status == 3

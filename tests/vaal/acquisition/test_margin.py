@@ -22,9 +22,12 @@ class _Given(nn.Module):
 
 def test_it_is_the_first_probability_less_the_second() -> None:
     probability_BN = torch.tensor([[0.5, 0.3, 0.2], [0.4, 0.4, 0.2], [0.05, 0.05, 0.9]])
-    score_B, embedding = margin(Networks(task=_Given(probability_BN.log()).eval()), torch.zeros(3, 1, 8, 8), FOLD)
+    score_B, embedding, class_B = margin(
+        Networks(task=_Given(probability_BN.log()).eval()), torch.zeros(3, 1, 8, 8), FOLD
+    )
     torch.testing.assert_close(score_B, torch.tensor([0.2, 0.0, 0.85]))
     assert embedding is None
+    assert (class_B.dtype, class_B[0], class_B[2]) == (torch.int32, 0, 2)
     # The lowest is the most valuable image: that between two classes.
     assert score_B.argmin() == 1
 

@@ -1,0 +1,132 @@
+"""The gate of a selection: do the labels lack parts of the pool, and what is done in either case."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import Gate, TrainManifest
+from engine.errors import NotAcceptableError
+from engine.models.diagnosis import interval_of
+from engine.selection.collecting import Collected
+from engine.tables.selections import CLUSTERS_SCHEMA
+from vaal.centres import Centres
+from vaal.completion import LEAST_CLUSTERS, cluster_order, mean_logits
+from vaal.deficit import Deficit, deficit_of
+
+RULE = "completion"
+"""The method of `select.diversity` that asks the deficit; all others ask the AUC."""
+
+
+class Verdict(NamedTuple):
+    """Whether there is something to complete, `by` which test or word, and the deficit of the labels, None where the
+    scores have no clusters."""
+
+    speaks: bool
+    by: str
+    deficit: Deficit | None
+
+    def entry(self) -> Gate:
+        """The verdict for the manifest."""
+        found = self.deficit
+        return Gate(
+            speaks=self.speaks,
+            by=self.by,
+            value=found and found.value,
+            by_chance=found and found.by_chance,
+            p=found and found.p,
+            lacking=found and max(0.0, found.excess),
+            clusters=found.num_clusters if found else 0,
+        )
+
+
+def deficit_in(collected: Collected, centres: Centres | None, seed: int) -> Deficit | None:
+    """The deficit of the labels; None where the scores have no clusters."""
+    if centres is None:
+        return None
+    with threadpool_limits(1):
+        return deficit_of(collected.coverage, centres.centre_CZ.numpy(), seed)
+
+
+def judge(campaign: Campaign, trained: TrainManifest, deficit: Deficit | None = None) -> Verdict:
+    """The verdict of the gate.
+
+    The user's word (`labels.are_biased`) counts more than any test. The rule of completion asks the deficit; where
+    there are no clusters, and for all other methods, the AUC decides.
+    """
+    config = campaign.config
+    if config.labels.are_biased != "auto":
+        return Verdict(config.labels.are_biased == "yes", "labels.are_biased", deficit)
+    if deficit is not None and config.select.diversity == RULE:
+        return Verdict(deficit.speaks, "deficit", deficit)
+    return Verdict(trained["signal"] == "present", "auc", deficit)
+
+
+def require_signal(campaign: Campaign, verdict: Verdict, trained: TrainManifest) -> None:
+    """Raises NotAcceptableError if there is no signal, and select.when_no_signal is refuse."""
+    if verdict.speaks or campaign.config.select.when_no_signal != "refuse":
+        return
+    what = "look like the rest" if verdict.by == "auc" else f"lack no part of the pool, by {verdict.by}"
+    raise NotAcceptableError(
+        f"{campaign.stage('train')}: no signal, {interval_of(trained)}: the labelled images {what}; label other "
+        "images, or pick without a signal: --set select.when_no_signal=uncertainty"
+    )
+
+
+def branch_name(campaign: Campaign, verdict: Verdict, collected: Collected, *, has_margin: bool) -> str:
+    """The row of `vaal.diversity.BRANCHES` that picks, or the diversity method."""
+    options = campaign.config.select
+    if not verdict.speaks and options.when_no_signal == "uncertainty":
+        return "class_balanced_margin" if has_margin else "as_random"
+    if not verdict.speaks:
+        return {"diversity": "spread"}.get(options.when_no_signal, options.when_no_signal)
+    if options.diversity != RULE:
+        return options.diversity
+    num_clusters = int(np.count_nonzero(collected.count_C))
+    return "cluster_completion" if num_clusters > LEAST_CLUSTERS * options.budget else "weight_completion"
+
+
+def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str) -> str:
+    """What the gate found and what is done, in a line."""
+    options, words = campaign.config.select, in_words(verdict.entry())
+    found = {"auc": interval_of(trained), "deficit": words}.get(verdict.by, f"{verdict.by} says so")
+    if verdict.speaks:
+        return f"signal present, {found}: images are picked by {name.replace('_', ' ')}"
+    how = f"select.when_no_signal={options.when_no_signal} picks"
+    if options.when_no_signal == "uncertainty":
+        how += f" ({name.replace('_', ' ')})"
+    is_left_out = options.diversity not in (RULE, "none")
+    rest = f", and select.diversity={options.diversity} is not applied" if is_left_out else ""
+    return f"no signal, {found}: {how}{rest}"
+
+
+def in_words(entry: Gate | None) -> str:
+    """What the gate found of the labels, for a person; "" where there are no clusters. `entry` as in the manifest."""
+    if not entry or None in (entry["value"], entry["by_chance"], entry["p"], entry["lacking"]):
+        return ""
+    numbers = f"deficit {entry['value']:.0%}, {entry['by_chance']:.0%} by chance, p {entry['p']:.2g}"
+    return f"{entry['lacking']:.0%} of the pool lacks labels ({numbers})"
+
+
+def clusters_table(collected: Collected, picks: pa.Table, examples: pa.Table) -> pa.Table:
+    """CLUSTERS_SCHEMA. `picks` are those of the selection, `examples` the nearest items of the first clusters, in their
+    order."""
+    picks_C = np.bincount(picks["cluster"].drop_null().to_numpy(), minlength=len(collected.sum_C))
+    coverage, order = collected.coverage, cluster_order(collected.sum_C, collected.count_C)
+    order = np.concatenate([order, np.setdiff1d(np.arange(len(collected.sum_C)), order)])
+    mean_C = mean_logits(collected.sum_C, collected.count_C)[order]
+    nulls = len(order) - len(examples)
+    columns = {
+        "cluster": order,
+        "pool": (coverage.unlabelled_C + coverage.drawn_C + coverage.filled_C)[order],
+        "labels": collected.labelled_C[order],
+        "picks": picks_C[order],
+        "mean_logit": pa.array(mean_C, mask=np.isinf(mean_C)),
+        **{
+            field.name: pa.concat_arrays([*examples[field.name].cast(field.type).chunks, pa.nulls(nulls, field.type)])
+            for field in list(CLUSTERS_SCHEMA)[5:]
+        },
+    }
+    return pa.table(columns, schema=CLUSTERS_SCHEMA)

@@ -1,0 +1,238 @@
+"""The rule of completion: what the gate says decides what is picked, and every branch is its definition."""
+
+import dataclasses
+import json
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import labelled_items
+from engine.campaign.stages import Run
+from engine.config.texts import parse_settings
+from engine.config.toml import override
+from engine.errors import NotAcceptableError
+from engine.models.centring import make_centres, save_centres
+from engine.pool.identity import draw_of, shard_number_of
+from engine.selection.explanation import explain
+from engine.selection.select import describe, select
+from engine.tables.selections import CLUSTERS_FILE
+from tests.conftest import MakeCampaign, pretend_trained
+from tests.fabricate import fabricate_scores
+from vaal.completion import draws_of, keys_of, weight_of
+
+pytestmark = pytest.mark.heavy
+Row = dict[str, Any]
+PLAIN = ("select.budget=60", "select.duplicates=off", "select.control_fraction=0")
+Array = NDArray[np.float32]
+
+
+def scored(campaign: Campaign, *, biased: bool = True, num_centres: int = 200, margins: bool = False) -> Campaign:
+    """A scored campaign with latents about a hundred places; the labels are of half of them if they are biased."""
+    pretend_trained(campaign, "none")
+    labelled, places = labelled_items(campaign.home), np.random.default_rng(0).normal(size=(100, 32))
+
+    def latents(shard: str, keys: list[str]) -> Array:
+        draws = np.array([draw_of(shard, key, 5) % 2**32 for key in keys])
+        place = draws % 100
+        is_labelled = np.array([(shard, key) in labelled for key in keys], np.bool_)
+        place = np.where(is_labelled & biased, place // 2, place)
+        return (3 * places[place] + np.random.default_rng(draws[0]).normal(size=(len(keys), 32)) / 4).astype(np.float32)
+
+    def logits(shard: str, keys: list[str]) -> Array:
+        return np.array([draw_of(shard, key, 6) % 1009 / 200 - 3 for key in keys], np.float32)
+
+    def sure(shard: str, keys: list[str]) -> tuple[Array, NDArray[np.int32]]:
+        draws = np.array([draw_of(shard, key, 7) % 10_007 for key in keys])
+        return (draws % 97 / 97).astype(np.float32), np.where(draws % 9 < 6, 0, draws % 9).astype(np.int32)
+
+    if num_centres:
+        manifest = json.loads((campaign.stage("train") / "manifest.json").read_bytes())
+        sample = np.concatenate([latents(f"digits-{n:05d}.tar", [f"{key:06d}" for key in range(1000)]) for n in (0, 1)])
+        centres = make_centres(torch.from_numpy(sample), num_centres, 0)
+        assert centres is not None
+        manifest["files"] |= save_centres(campaign.stage("train"), centres)
+        (campaign.stage("train") / "manifest.json").write_json(manifest)
+    fabricate_scores(campaign, logits, quarantine_every=50, latents=latents, margins=sure if margins else None)
+    return campaign
+
+
+def rows(campaign: Campaign, stage: str) -> list[Row]:
+    names = [name for name in campaign.stage(stage).children() if name.endswith(".parquet")]
+    return [row for name in names for row in (campaign.stage(stage) / name).read_table().to_pylist()]
+
+
+def eligible(campaign: Campaign) -> list[Row]:
+    taken = labelled_items(campaign.home)
+    left = [row for row in rows(campaign, "scores") if (row["shard"], row["key"]) not in taken]
+    return sorted(left, key=lambda row: (row["shard"], row["offset"]))
+
+
+def names(found: list[Row]) -> list[tuple[str, str]]:
+    return [(row["shard"], row["key"]) for row in found]
+
+
+def in_keys_order(campaign: Campaign) -> list[Row]:
+    """The definition of weight completion."""
+    items = eligible(campaign)
+    seed = json.loads((campaign.stage("selection") / "manifest.json").read_bytes())["round_seed"]
+    num_labelled = len(labelled_items(campaign.home))
+    weight_N = weight_of(np.array([row["logit"] for row in items], np.float32), num_labelled, 60)
+    draw_N = [draws_of(shard_number_of(row["shard"]), np.array([row["offset"]]), seed)[0] for row in items]
+    key_N = keys_of(weight_N, np.array(draw_N, np.uint64)).tolist()
+    return [items[n] for n in sorted(range(len(items)), key=lambda n: (key_N[n], items[n]["logit"]))]
+
+
+def in_clusters_order(campaign: Campaign) -> list[list[Row]]:
+    """The definition of cluster completion: the clusters, those with the lowest mean logits first, and in each the
+    nearest items first."""
+    clusters: dict[int, list[Row]] = {}
+    for row in eligible(campaign):
+        clusters.setdefault(row["cluster"], []).append(row)
+    mean = {c: Fraction(sum(round(row["logit"] * 2**20) for row in found), len(found)) for c, found in clusters.items()}
+    order = sorted(clusters, key=lambda cluster: (mean[cluster], cluster))
+    return [sorted(clusters[c], key=lambda row: (row["distance"], row["shard"], row["offset"])) for c in order]
+
+
+def test_where_labels_are_lacking_clusters_are_completed(make_campaign: MakeCampaign) -> None:
+    log: list[str] = []
+    campaign = scored(make_campaign(*PLAIN))
+    manifest = select(campaign, Run(log=log.append))
+    picks = rows(campaign, "selection")
+    assert names(picks) == names([found[0] for found in in_clusters_order(campaign)[:60]])
+    assert {(pick["arm"], pick["origin"]) for pick in picks} == {("query", "completion")}
+    assert {pick["reason"] for pick in picks} == {"nearest the centre of a part of the pool that the labels lack"}
+    assert (manifest["signal"], manifest["when_no_signal"], manifest["branch"]) == (
+        "present",
+        None,
+        "cluster_completion",
+    )
+    gate = manifest["gate"]
+    assert (gate["speaks"], gate["by"]) == (True, "deficit")
+    assert 30 < gate["clusters"] <= 40
+    assert gate["lacking"] == gate["value"] - gate["by_chance"] > 0.1 > gate["p"]
+    assert f"{gate['lacking']:.0%} of the pool lacks labels" in describe(campaign, manifest)["labels"]
+    assert any(line.startswith("signal present, ") and "cluster completion" in line for line in log)
+
+
+def test_the_table_of_the_clusters_adds_up(make_campaign: MakeCampaign) -> None:
+    campaign = scored(make_campaign("select.budget=60"))
+    select(campaign)
+    table = (campaign.stage("selection") / CLUSTERS_FILE).read_table().to_pylist()
+    listed = in_clusters_order(campaign)
+    everything = rows(campaign, "scores")
+    assert sum(row["pool"] for row in table) == len(everything)
+    assert sum(row["labels"] for row in table) == len(everything) - len(eligible(campaign))
+    assert sum(row["picks"] for row in table) == 60
+    assert [row["cluster"] for row in table[: len(listed)]] == [found[0]["cluster"] for found in listed]
+    assert [row["key"] for row in table[:60]] == [found[0]["key"] for found in listed[:60]]
+    assert [row["content_hash"] for row in table[:60]] == [found[0]["content_hash"] for found in listed[:60]]
+    means = [np.mean([row["logit"] for row in found]) for found in listed]
+    np.testing.assert_allclose([row["mean_logit"] for row in table[: len(listed)]], means, atol=1e-5)
+
+
+def test_the_control_arm_is_random_and_never_a_completion(make_campaign: MakeCampaign) -> None:
+    campaign = scored(make_campaign("select.budget=60", "select.control_fraction=0.25"))
+    select(campaign)
+    picks = rows(campaign, "selection")
+    assert [(pick["arm"], pick["origin"]) for pick in picks].count(("control", "control")) == 15
+    assert [(pick["arm"], pick["origin"]) for pick in picks].count(("query", "completion")) == 45
+    assert len(set(names(picks))) == 60
+    assert not set(names(picks)) & labelled_items(campaign.home)
+
+
+@pytest.mark.parametrize("num_centres", [40, 0])
+def test_with_few_clusters_weights_decide(make_campaign: MakeCampaign, num_centres: int) -> None:
+    campaign = scored(make_campaign(*PLAIN, "labels.are_biased=yes"), num_centres=num_centres)
+    manifest = select(campaign)
+    picks = rows(campaign, "selection")
+    assert names(picks) == names(in_keys_order(campaign)[:60])
+    assert {(pick["origin"], pick["reason"]) for pick in picks} == {
+        ("completion", "drawn by how much the labels lack images like it")
+    }
+    assert (manifest["signal"], manifest["branch"], manifest["gate"]["by"]) == (
+        "present", "weight_completion", "labels.are_biased",
+    )  # fmt: skip
+    assert "the likelier that was" in explain(campaign, *names(in_keys_order(campaign))[-1])["why"]
+
+
+def test_where_nothing_is_lacking_the_margin_decides_in_turn(make_campaign: MakeCampaign) -> None:
+    campaign = scored(make_campaign(*PLAIN), biased=False, margins=True)
+    manifest = select(campaign)
+    left = sorted(eligible(campaign), key=lambda row: (row["margin"], row["shard"], row["offset"]))
+    expected: list[Row] = []
+    while len(expected) < 60:
+        turn: dict[int, Row] = {}
+        for row in left:
+            turn.setdefault(row["predicted"], row)
+        expected += sorted(turn.values(), key=lambda row: (row["margin"], row["shard"], row["offset"]))
+        left = [row for row in left if row not in expected]
+    picks = rows(campaign, "selection")
+    assert names(picks) == names(expected[:60])
+    assert {pick["origin"] for pick in picks} == {"uncertainty"}
+    assert (manifest["signal"], manifest["when_no_signal"], manifest["branch"]) == (
+        "none", "uncertainty", "class_balanced_margin",
+    )  # fmt: skip
+
+
+def test_without_margins_picks_are_as_random(make_campaign: MakeCampaign) -> None:
+    log: list[str] = []
+    campaign = scored(make_campaign(*PLAIN), biased=False)
+    manifest = select(campaign, Run(log=log.append))
+    picks = rows(campaign, "selection")
+    assert names(picks) == names(in_keys_order(campaign)[:60])
+    assert {pick["reason"] for pick in picks} == {"as random: the labels lack no part of the pool"}
+    assert (manifest["signal"], manifest["branch"]) == ("none", "as_random")
+    assert any(line.startswith("no signal, ") and "of the pool lacks labels" in line for line in log)
+
+
+@pytest.mark.parametrize(
+    ("word", "biased", "branch"), [("yes", False, "cluster_completion"), ("no", True, "as_random")]
+)
+def test_the_users_word_counts_more_than_the_test(
+    make_campaign: MakeCampaign, word: str, biased: bool, branch: str
+) -> None:
+    campaign = scored(make_campaign(*PLAIN), biased=biased)
+    first = select(campaign)
+    config = override(campaign.config, parse_settings([f"labels.are_biased={word}"]), "test")
+    other = select(dataclasses.replace(campaign, config=config))
+    assert first["branch"] != other["branch"] == branch
+    assert (first["gate"]["value"], first["gate"]["p"]) == (other["gate"]["value"], other["gate"]["p"])
+
+
+def test_refuse_says_that_nothing_is_lacking(make_campaign: MakeCampaign) -> None:
+    campaign = scored(make_campaign("select.when_no_signal=refuse"), biased=False)
+    with pytest.raises(NotAcceptableError, match="images lack no part of the pool, by deficit; label other"):
+        select(campaign)
+    assert select(scored(make_campaign("select.when_no_signal=refuse", name="other")))["signal"] == "present"
+
+
+def test_the_choice_does_not_depend_on_shards_order_or_number_of_parts(
+    make_campaign: MakeCampaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = scored(make_campaign("select.budget=60"))
+    manifest = campaign.stage("scores") / "manifest.json"
+    select(campaign)
+    first = rows(campaign, "selection")
+    scores = json.loads(manifest.read_bytes())
+    manifest.write_json({**scores, "shards": scores["shards"][::-1]})
+    (campaign.stage("selection") / "manifest.json").delete()
+    select(campaign)
+    assert rows(campaign, "selection") == first
+
+
+def test_a_duplicate_gives_way_to_the_next_of_its_cluster(make_campaign: MakeCampaign) -> None:
+    campaign = scored(make_campaign("select.budget=60", "select.duplicates=near", "select.control_fraction=0"))
+    select(campaign)
+    listed = {found[0]["cluster"]: names(found[:3]) for found in in_clusters_order(campaign)}
+    picks = rows(campaign, "selection")
+    place = [listed[pick["cluster"]].index((pick["shard"], pick["key"])) for pick in picks]
+    assert len({pick["cluster"] for pick in picks}) == 60
+    assert set(place) <= {0, 1, 2}
+    # The same order of clusters, where those without an item that is no duplicate are passed over.
+    order = [cluster for cluster in listed if cluster in {pick["cluster"] for pick in picks}]
+    assert [pick["cluster"] for pick in picks] == order

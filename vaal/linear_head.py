@@ -1,0 +1,105 @@
+"""The task learner T on embeddings: a linear head, fitted at once, its penalty and temperature by cross-validation.
+
+Shape suffixes: N items, D dimensions of an embedding, C classes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vaal.calibration import mean_loss, rescale, temperature_factor
+from vaal.logistic import fit_logistic, linear
+
+NUM_FOLDS = 3
+PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+"""Of which one is chosen, in units of the mean variance of an input; the strongest first."""
+ROUGH = 1e-4
+"""Tolerance of fits that only choose."""
+
+
+class LinearHead(nn.Module):
+    """Logits of embeddings as one linear layer; its features are the embeddings themselves."""
+
+    def __init__(self, length: int, num_classes: int) -> None:
+        super().__init__()
+        self.to_logits = nn.Linear(length, num_classes)
+
+    def features(self, x_ND: Tensor) -> Tensor:
+        """The embeddings (N, D)."""
+        return x_ND
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Logits (N, C)."""
+        logits_NC: Tensor = self.to_logits(x_ND)
+        return logits_NC
+
+
+class FittedHead(NamedTuple):
+    """A head, the share of items whose class is right where the head is fitted on other folds (None with fewer than two
+    items of some class), and the penalty that was chosen."""
+
+    head: LinearHead
+    held_out_accuracy: float | None
+    penalty: float
+
+
+def fit_linear_head(x_ND: Tensor, label_N: Tensor, num_classes: int, seed: int) -> FittedHead:
+    """The calibrated linear head of all items. On the device of `x_ND`, in eval mode; the same for the same items.
+
+    `x_ND` should have one scale for all dimensions, the embeddings' own: dimensions of little variance made equal to
+    the others are noise to a head (CIFAR-10 embeddings, 1,000 labels: accuracy 0.605, and 0.583 with every dimension
+    scaled alone). The penalty has the lowest cross-entropy over NUM_FOLDS folds with the classes spread evenly.
+
+    Raises ValueError if there is no item, fewer than two classes, or an input that is not finite.
+    """
+    variance = float(x_ND.double().var(dim=0, correction=0).mean()) or 1.0
+    fold_N = _stratified_folds(label_N, seed)
+    penalty, factor, accuracy = PENALTIES[0], 1.0, None
+    lowest = float("inf")
+    for candidate in PENALTIES if fold_N is not None else ():
+        assert fold_N is not None
+        logit_NC = cross_fitted(x_ND, label_N, num_classes, candidate * variance, fold_N)
+        loss = mean_loss(logit_NC, label_N)
+        if loss >= lowest:
+            # The loss falls and then rises with a weaker penalty, whose fits take longest.
+            break
+        lowest, penalty, factor = loss, candidate, temperature_factor(logit_NC, label_N)
+        accuracy = float((logit_NC.argmax(dim=1) == label_N).double().mean())
+    layer = _all_classes(fit_logistic(x_ND.float(), label_N, num_classes, penalty * variance, tolerance=ROUGH))
+    rescale(layer, factor)
+    head = LinearHead(x_ND.shape[1], num_classes).to(x_ND.device)
+    head.to_logits.load_state_dict(layer.state_dict())
+    return FittedHead(head.eval(), accuracy, penalty)
+
+
+def cross_fitted(x_ND: Tensor, label_N: Tensor, num_classes: int, l2: float, fold_N: Tensor) -> Tensor:
+    """Logits (N, C) of each item by the head of the items in other folds, float64."""
+    logit_NC = x_ND.new_zeros(len(x_ND), num_classes, dtype=torch.float64)
+    x_ND = x_ND.double()
+    for fold in range(int(fold_N.max()) + 1):
+        is_own = fold_N == fold
+        layer = fit_logistic(x_ND[~is_own], label_N[~is_own], num_classes, l2, tolerance=ROUGH)
+        with torch.no_grad():
+            logit_NC[is_own] = _all_classes(layer)(x_ND[is_own])
+    return logit_NC
+
+
+def _all_classes(layer: nn.Linear) -> nn.Linear:
+    """A layer with an output for each class; of one output for two classes, half of it for each."""
+    if layer.out_features > 1:
+        return layer
+    weight_CD, bias_C = (torch.cat([-part, part]) / 2 for part in (layer.weight, layer.bias))
+    return linear(weight_CD, bias_C, layer.weight.dtype)
+
+
+def _stratified_folds(label_N: Tensor, seed: int) -> Tensor | None:
+    """The fold of each item, the items of every class dealt in turn; None if no class has two items."""
+    label = label_N.cpu().numpy()
+    if not len(label) or np.bincount(label).max() < 2 or len(np.unique(label)) < 2:
+        return None
+    order = np.lexsort((np.random.default_rng((seed, 7)).permutation(len(label)), label))
+    fold_N = np.empty(len(label), np.int64)
+    fold_N[order] = np.arange(len(label)) % NUM_FOLDS
+    return torch.from_numpy(fold_N).to(label_N.device)
