@@ -12,6 +12,7 @@ from jobs.demo import demo
 from jobs.ingest import ingest
 from jobs.init import init
 from jobs.labels import labels
+from jobs.simulate import simulate
 from jobs.stages import export, report, score, select, train, whole_round
 from jobs.status import status
 from jobs.submit import submit
@@ -55,6 +56,7 @@ PAGES: dict[str, Callable[..., Outcome]] = {
     "ingest": ingest,
     "labels": labels,
     "status": status,
+    "simulate": simulate,
     "submit": submit,
 }
 for name, page in PAGES.items():

@@ -12,6 +12,8 @@ from engine.models.encoders import LoadedEncoder, load_encoder
 from engine.models.weights import to_input
 from vaal.standardise import Standardiser
 
+MOST_MEASURED = 5000
+"""Unlabelled items whose embeddings give the constants of a standardiser."""
 ENCODED_AT_ONCE = 64
 """Images in a forward pass of an encoder on a CPU."""
 

@@ -1,0 +1,149 @@
+"""Whole campaigns against an oracle, strategies and seeds side by side: `vaal simulate`.
+
+Every trial runs in a process of its own with one thread, and leaves its points on disk. The curves, the comparisons and
+the page are made from them at the end.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from engine.campaign.heartbeat import alone
+from engine.campaign.stages import QUIET, Run
+from engine.errors import VaalError
+from engine.simulation.experiment import Experiment, read_experiment
+from engine.simulation.findings import Findings, findings_of
+from engine.simulation.learning_page import render
+from engine.simulation.setups import setup_of
+from engine.simulation.trials import Point, Trial, play, trials_of
+from engine.simulation.worlds import World, load
+from engine.storage.location import Location
+from engine.tables.columns import required
+
+CURVES_SCHEMA = pa.schema(
+    [
+        *required(pa.string(), "strategy"),
+        *required(pa.int32(), "seed", "round", "num_labels"),
+        pa.field("task", pa.string()),
+        *required(pa.string(), "metric"),
+        *required(pa.float64(), "value"),
+    ]
+)
+"""A row a measurement. `round` counts the batches that were bought, and `num_labels` the labels then. Of a `task`:
+accuracy, accuracy_missing (the mean over the classes without a first label), accuracy/CLASS, seconds. Without one, of
+the batch before: share_missing (of picks, true classes), distance (total variation between the classes of labels and
+pool, true classes), auc, speaks (the gate: 1 or 0), seconds_train_and_score, seconds_select."""
+
+
+class Simulated(NamedTuple):
+    """A simulation's files and its findings."""
+
+    curves: Location
+    report: Location
+    findings: Findings
+
+
+def simulate(file: str, folder: str, run: Run = QUIET, workers: int = 0) -> Simulated:
+    """Run an experiment, as far as it was not yet, and report it. `workers`: processes; 0: one a core.
+
+    Raises:
+        ConfigError: the experiment is wrong, or a campaign's option.
+        InputError: a file of it is missing or wrong.
+        BusyError: another simulation is at work in the folder.
+    """
+    experiment, home = read_experiment(file), Location.of(folder)
+    world = load(experiment)
+    # What it asks for and is not there is said before anything starts.
+    setup_of(world, experiment, 0)
+    trials = trials_of(experiment, world, home)
+    with alone(home, "simulate"):
+        points = _play_all(trials, experiment, world, run, workers or os.cpu_count() or 1)
+    curves = _curves(trials, points)
+    (home / "curves.parquet").write_table(curves)
+    findings = findings_of(experiment, Location.of(file).name, curves)
+    (home / "report.html").write_bytes(render(findings).encode())
+    return Simulated(home / "curves.parquet", home / "report.html", findings)
+
+
+def _play_all(
+    trials: list[Trial], experiment: Experiment, world: World, run: Run, workers: int
+) -> dict[str, list[Point]]:
+    """The points of every trial by its folder."""
+    different = list({trial.folder: trial for trial in trials}.values())
+    total, done = len(different), 0
+    found: dict[str, list[Point]] = {}
+    # The first of a seed makes the point that the others share.
+    leaders = list({trial.first_folder: trial for trial in reversed(different)}.values())[::-1]
+    with _pool(min(workers, total), experiment, world) as pool:
+        for batch in (leaders, [trial for trial in different if trial not in leaders]):
+            left = {pool.submit(_play, trial): trial for trial in batch}
+            try:
+                while left:
+                    ready, _ = wait(left, return_when=FIRST_COMPLETED)
+                    for future in ready:
+                        trial = left.pop(future)
+                        found[trial.folder] = future.result()
+                        done += 1
+                        run.on_progress(done / total, f"{trial.strategy}, seed {trial.seed}")
+            except BrokenProcessPool as error:
+                raise VaalError("a process of the simulation was killed; run the same command again") from error
+            finally:
+                for future in left:
+                    future.cancel()
+    return found
+
+
+def _pool(workers: int, experiment: Experiment, world: World) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(experiment, world))
+
+
+_here: list[tuple[Experiment, World]] = []
+"""What a process of the simulation works on."""
+
+
+def _begin(experiment: Experiment, world: World) -> None:
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    # A point that a power cut loses can be made again; waiting for the disk would take a third of the time.
+    os.fsync = lambda fd: None  # noqa: ARG005 - called by that name
+    _here.append((experiment, world))
+
+
+def _play(trial: Trial) -> list[Point]:
+    experiment, world = _here[0]
+    setup = setup_of(world, experiment, trial.seed)
+    return play(trial, experiment, setup, world.classes, lambda: None)
+
+
+def _curves(trials: list[Trial], points: dict[str, list[Point]]) -> pa.Table:
+    rows = [
+        (trial.strategy, trial.seed, number, point["num_labels"], *row)
+        for trial in trials
+        for number, point in enumerate(points[trial.folder])
+        for row in _measurements(point)
+    ]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return pa.table(columns, schema=CURVES_SCHEMA)
+
+
+def _measurements(point: Point) -> Iterator[tuple[str | None, str, float]]:
+    """Task, metric and value."""
+    for task, found in point["tasks"].items():
+        yield task, "accuracy", found["accuracy"]
+        yield task, "seconds", found["seconds"]
+        if found["missing"]:
+            yield task, "accuracy_missing", sum(found["missing"]) / len(found["missing"])
+        for name, value in found["classes"].items():
+            yield task, f"accuracy/{name}", value
+    for name, value in point.items():
+        if name not in ("tasks", "num_labels"):
+            yield None, name, float(value)

@@ -1,0 +1,160 @@
+"""The world of an experiment: all items with vectors and true labels, read once.
+
+Shape suffixes: N items, D components of a vector.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from engine.errors import InputError, one_line
+from engine.pool.manifest import expand as matching
+from engine.simulation.experiment import Experiment, expand
+from engine.storage.location import Location
+from engine.tables.rows import read_rows
+from engine.tables.values import label_of
+
+DIGITS_SHARD_ITEMS = 225
+
+
+class Items(NamedTuple):
+    """N items: shard and key (N,) of text, vectors (N, D) float32, and the number of the true class (N,) int64."""
+
+    shard_N: NDArray[np.object_]
+    key_N: NDArray[np.object_]
+    vector_ND: NDArray[np.float32]
+    label_N: NDArray[np.int64]
+
+    def take(self, place: NDArray[np.intp]) -> "Items":
+        return Items(self.shard_N[place], self.key_N[place], self.vector_ND[place], self.label_N[place])
+
+
+class World(NamedTuple):
+    """All items that the pool is drawn from, those of a test set of its own, None without one; the classes' names in
+    the order of their numbers; and the SHA-256 of every file that was read."""
+
+    items: Items
+    test: Items | None
+    classes: list[str]
+    files: dict[str, str]
+
+
+def load(experiment: Experiment) -> World:
+    """Read the files of an experiment.
+
+    Raises:
+        InputError: a file is missing or is not what it should be, an item has no label, embeddings differ in length, or
+            an item of the test set is in the pool too.
+    """
+    if experiment.pool.digits:
+        return _digits()
+    source, files = experiment.oracle.labels, dict[str, str]()
+    shard_N, key_N, vector_ND = _embeddings(experiment.pool.embeddings, experiment.pool.components, files)
+    labels = _labels(source, files)
+    classes = set(labels.values())
+    test_names = None
+    if experiment.test.embeddings:
+        test_names = _embeddings(experiment.test.embeddings, experiment.pool.components, files)
+        test_labels = _labels(experiment.test.labels, files) if experiment.test.labels else labels
+        classes |= set(test_labels.values())
+        if test_names[2].shape[1] != vector_ND.shape[1]:
+            lengths = f"{test_names[2].shape[1]} components, and those of the pool {vector_ND.shape[1]}"
+            raise InputError(f"{experiment.test.embeddings}: embeddings of {lengths}; use one encoder for both")
+        _require_apart(experiment, (shard_N, key_N), test_names[:2])
+    names = sorted(classes)
+    number = {name: place for place, name in enumerate(names)}
+    items = _with_labels((shard_N, key_N, vector_ND), labels, number, source)
+    test = _with_labels(test_names, test_labels, number, experiment.test.labels or source) if test_names else None
+    return World(items, test, names, files)
+
+
+def _digits() -> World:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.target))
+    place_N = np.arange(len(order))
+    shard_N = np.array([f"digits-{n // DIGITS_SHARD_ITEMS:05d}.tar" for n in place_N], object)
+    key_N = np.array([f"{n % DIGITS_SHARD_ITEMS:06d}" for n in place_N], object)
+    vector_ND = bunch.data[order].astype(np.float32)
+    items = Items(shard_N, key_N, vector_ND, bunch.target[order].astype(np.int64))
+    return World(items, None, [str(n) for n in range(10)], {"digits": hashlib.sha256(vector_ND.tobytes()).hexdigest()})
+
+
+def _embeddings(
+    pattern: str, components: int, files: dict[str, str]
+) -> tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.float32]]:
+    """Shard, key and vector of every row of these files, of which `files` gets the hashes."""
+    tables: list[tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]] = []
+    for location in matching([expand(pattern)]):
+        content = location.read_bytes()
+        files[location.url] = hashlib.sha256(content).hexdigest()
+        try:
+            table = pq.read_table(pa.BufferReader(content), columns=["shard", "key", "embedding"])
+            names = [table[name].cast(pa.string()) for name in ("shard", "key")]
+            rows = table["embedding"].combine_chunks()
+            if not pa.types.is_fixed_size_list(rows.type) or rows.null_count:
+                raise InputError(f"{location}: the column embedding is {rows.type}; write fixed-size lists of float32")
+        except (KeyError, ValueError, pa.ArrowException) as error:
+            why = f"not a Parquet table with shard, key, embedding: {one_line(error)}"
+            raise InputError(f"{location}: {why}; correct it") from error
+        length = rows.type.list_size
+        vector_ND = rows.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, length)
+        if not np.isfinite(vector_ND).all():
+            row = int(np.flatnonzero(~np.isfinite(vector_ND).all(axis=1))[0])
+            item = f"{names[0][row]}/{names[1][row]}"
+            raise InputError(f"{location}: the embedding of {item} has a value that is not finite; make it again")
+        if tables and tables[0][2].shape[1] != length:
+            lengths = f"{length} components, and those of another file {tables[0][2].shape[1]}"
+            raise InputError(f"{location}: embeddings of {lengths}; use one encoder for all")
+        tables.append((*(np.array(name.to_pylist(), object) for name in names), vector_ND))
+    shard_N, key_N, vector_ND = (np.concatenate(column) for column in zip(*tables, strict=True))
+    if len(set(zip(shard_N, key_N, strict=True))) < len(shard_N):
+        raise InputError(f"{pattern}: an item has two rows; keep one")
+    return shard_N, key_N, vector_ND[:, :components]
+
+
+def _labels(pattern: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
+    location = Location.of(expand(pattern))
+    content = location.read_bytes()
+    files[location.url] = hashlib.sha256(content).hexdigest()
+    if location.name.endswith(".parquet"):
+        try:
+            table = pq.read_table(pa.BufferReader(content), columns=["shard", "key", "label"])
+        except (KeyError, ValueError, pa.ArrowException) as error:
+            why = f"not a Parquet table with shard, key, label: {one_line(error)}"
+            raise InputError(f"{location}: {why}; correct it") from error
+        shards, keys, values = (table[name].to_pylist() for name in ("shard", "key", "label"))
+        return {(s, k): label_of(v, f"{location}: {s}/{k}") or "" for s, k, v in zip(shards, keys, values, strict=True)}
+    rows = read_rows(location, ("shard", "key"), ("label",))
+    return {
+        (str(r["shard"]), str(r["key"])): label_of(r.get("label"), f"{location}: line {r['line']}") or "" for r in rows
+    }
+
+
+def _require_apart(
+    experiment: Experiment, pool: Iterable[NDArray[np.object_]], test: Iterable[NDArray[np.object_]]
+) -> None:
+    if both := set(zip(*pool, strict=True)) & set(zip(*test, strict=True)):
+        shard, key = min(both)
+        why = f"{len(both):,} of its items are in the pool too, for example {shard}/{key}"
+        raise InputError(f"{experiment.test.embeddings}: {why}; take them out of one of the two")
+
+
+def _with_labels(
+    names: tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.float32]],
+    labels: dict[tuple[str, str], str],
+    number: dict[str, int],
+    source: str,
+) -> Items:
+    shard_N, key_N, vector_ND = names
+    found = [labels.get(item) or "" for item in zip(shard_N, key_N, strict=True)]
+    if holes := [place for place, label in enumerate(found) if not label]:
+        item = f"{shard_N[holes[0]]}/{key_N[holes[0]]}"
+        raise InputError(f"{source}: {len(holes):,} items have no label, for example {item}; label every item")
+    return Items(shard_N, key_N, vector_ND, np.array([number[label] for label in found], np.int64))

@@ -1,0 +1,36 @@
+"""`vaal simulate`: whole campaigns against an oracle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.terminal import Outcome, Terminal
+
+
+def simulate(
+    screen: Terminal,
+    experiment: Annotated[
+        str,
+        typer.Argument(metavar="EXPERIMENT", help="The experiment: experiments/digits.toml."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for campaigns, curves.parquet and report.html.")],
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+) -> Outcome:
+    """Compare strategies in whole campaigns against an oracle: which one needs fewer labels for the same accuracy?"""
+    from engine.campaign.stages import Run
+    from engine.simulation.findings import to_json
+    from engine.simulation.simulate import simulate as simulate_all
+
+    with screen.progress("simulate") as update:
+        made = simulate_all(experiment, str(out), Run("local", update, screen.log), workers)
+    found = made.findings
+    lines = {f"finding {number}": text for number, text in enumerate(found.sentences, 1)}
+    facts = {
+        **({"caution": found.caution} if found.caution else {}),
+        **lines,
+        "curves": made.curves,
+        "report": made.report,
+    }
+    data = {**to_json(found), "curves": str(made.curves), "report": str(made.report)}
+    return Outcome(f"{found.name}: {found.seeds} seeds, {len(found.strategies)} strategies", facts, data)

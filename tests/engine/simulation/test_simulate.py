@@ -1,0 +1,96 @@
+"""`vaal simulate` from the file of an experiment to its curves, its page and its figures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engine.simulation.experiment import Experiment
+from engine.simulation.findings import findings_of, to_json
+from engine.simulation.learning_page import render
+from engine.simulation.simulate import CURVES_SCHEMA
+from tests.engine.simulation.test_experiment import DIGITS, read
+
+GAINS = {"random": [0.2, 0.5, 0.6, 0.65], "better": [0.2, 0.6, 0.7, 0.75], "worse": [0.2, 0.3, 0.35, 0.4]}
+
+
+def made_up(folder: Path, seeds: int, spread: float = 0.01) -> tuple[Experiment, pa.Table]:
+    """An experiment and curves of which the truth is known."""
+    strategies = "".join(f'[[strategies]]\nname = "{name}"\n' for name in ("better", "worse"))
+    text = DIGITS.partition("[[strategies]]")[0].replace("rounds = 2", "rounds = 3") + strategies
+    experiment = read(folder, text.replace("seeds = 6", f'seeds = {seeds}\ntasks = ["linear"]'))
+    rng, rows = np.random.default_rng(0), []
+    for seed in range(seeds):
+        for name, gain in GAINS.items():
+            for number, value in enumerate(gain):
+                noise = rng.normal(0, spread) if number else 0
+                rows.append((name, seed, number, 50 + 20 * number, "linear", "accuracy", value + noise))
+                rows.append((name, seed, number, 50 + 20 * number, None, "distance", 0.5 - 0.1 * number))
+    return experiment, pa.table([list(column) for column in zip(*rows, strict=True)], schema=CURVES_SCHEMA)
+
+
+def test_findings_say_what_the_curves_hold(tmp_path: Path) -> None:
+    experiment, curves = made_up(tmp_path, 10)
+    found = to_json(findings_of(experiment, "made up", curves))
+    task = found["tasks"]["linear"]
+    better, worse = (task["area_against_random"][name] for name in ("better", "worse"))
+    assert (better["verdict"], worse["verdict"]) == ("better", "worse")
+    assert better["mean"] == pytest.approx(100 * (0.1 + 0.1 + 0.05) / 3, abs=0.5)
+    assert task["labels_saved"]["better"][0]["saved"] == pytest.approx(1 - 30 / 60, abs=0.08)
+    assert task["labels_saved"]["worse"][0]["saved"] == "not reached"
+    assert {(pair["first"], pair["second"]) for pair in task["pairs"]} == {
+        ("random", "better"), ("random", "worse"), ("better", "worse")
+    }  # fmt: skip
+    assert not found["caution"]
+    assert "not reached" in " ".join(found["sentences"])
+    json.dumps(found, allow_nan=False)
+
+
+def test_few_seeds_show_nothing_and_say_so(tmp_path: Path) -> None:
+    found = findings_of(*((experiment := made_up(tmp_path, 4))[0], "few", experiment[1]))
+    assert "With 4 seeds nothing can be significant" in found.caution
+    assert all(not gap.is_shown for gap in found.tasks["linear"].areas.values())
+    assert "not shown to differ" in found.sentences[0]
+    assert found.caution in render(found)
+
+
+@pytest.mark.heavy
+def test_the_page_holds_everything_and_loads_nothing(tmp_path: Path) -> None:
+    experiment, curves = made_up(tmp_path, 8)
+    page = render(findings_of(experiment, "<script>", curves))
+    assert "<script>" not in page
+    assert "default-src 'none'" in page
+    for words in ("better", "worse", "not reached", "Area under the curve", "Pairs", "Distance of the labels"):
+        assert words in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.heavy
+def test_the_command(tmp_path: Path) -> None:
+    text = DIGITS.replace("rounds = 2", 'rounds = 1\ntasks = ["linear"]').replace("seeds = 6", "seeds = 2")
+    (tmp_path / "small.toml").write_text(text)
+    arguments = [sys.executable, "-m", "jobs", "simulate", str(tmp_path / "small.toml"), "--out", str(tmp_path / "out")]
+    ran = subprocess.run([*arguments, "--json"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["seeds"] == 2
+    assert "nothing can be significant" in found["caution"]
+    curves = pq.read_table(found["curves"])
+    assert curves.schema.equals(CURVES_SCHEMA)
+    accuracies = curves.filter(pa.compute.equal(curves["metric"], "accuracy")).to_pylist()
+    assert {(row["strategy"], row["seed"], row["round"]) for row in accuracies} == {
+        (name, seed, number) for name in ("random", "lowest") for seed in (0, 1) for number in (0, 1)
+    }
+    assert Path(found["report"]).read_text().startswith("<!DOCTYPE html>") or "<!DOCTYPE html>" in Path(
+        found["report"]
+    ).read_text(encoding="utf-8")
+    (tmp_path / "small.toml").write_text(text.replace("seeds = 2", "seeds = 1"))
+    ran = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert len(ran.stderr.strip().splitlines()) == 1
+    assert "one seed" in ran.stderr

@@ -1,0 +1,181 @@
+"""A strategy with a seed is a real campaign, whose points are on disk and are never made twice."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import identities, read_labels
+from engine.campaign.opening import open_campaign
+from engine.selection.select import select
+from engine.simulation import trials
+from engine.simulation.experiment import Experiment, Strategy
+from engine.simulation.setups import Setup, setup_of
+from engine.simulation.trials import Point, Trial, play, trials_of
+from engine.simulation.worlds import World, load
+from engine.storage.location import Location
+from tests.engine.simulation.test_experiment import DIGITS, read
+
+SMALL = DIGITS.replace("rounds = 2", 'rounds = 2\ntasks = ["linear", "knn"]')
+
+
+class Played:
+    """An experiment on digits, its world and its trials in a folder."""
+
+    def __init__(self, folder: Path, text: str = SMALL) -> None:
+        self.experiment: Experiment = read(folder, text)
+        self.world: World = load(self.experiment)
+        self.setup: Setup = setup_of(self.world, self.experiment, 0)
+        self.trials = trials_of(self.experiment, self.world, Location.of(str(folder)))
+
+    def of(self, strategy: str, seed: int = 0) -> Trial:
+        return next(trial for trial in self.trials if (trial.strategy, trial.seed) == (strategy, seed))
+
+    def play(self, strategy: str, on_round: Callable[[], None] = lambda: None) -> list[Point]:
+        return play(self.of(strategy), self.experiment, self.setup, self.world.classes, on_round)
+
+
+def timeless(value: Any) -> Any:
+    """A point without the seconds that things took."""
+    if isinstance(value, list):
+        return [timeless(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: timeless(inner) for name, inner in value.items() if not name.startswith("seconds")}
+
+
+def test_a_trial_is_a_campaign_that_buys_its_budget_every_round(tmp_path: Path) -> None:
+    played = Played(tmp_path)
+    points = played.play("lowest")
+    assert [point["num_labels"] for point in points] == [50, 70, 90]
+    assert all(0 < point["tasks"][task]["accuracy"] <= 1 for point in points for task in ("linear", "knn"))
+    assert {"auc", "speaks", "distance"} <= points[1].keys()
+    home = Location(f"{played.of('lowest').folder}/campaign")
+    labels = read_labels(home)
+    assert len(set(identities(labels))) == len(labels) == 90
+    picks = [pq.read_table(f"{home}/rounds/{number:03d}/selection/selection.parquet") for number in (0, 1)]
+    assert not set(identities(picks[0])) & set(identities(picks[1]))
+    # The oracle's answers, to these images.
+    truth = dict(
+        zip(zip(played.setup.pool.shard_N, played.setup.pool.key_N, strict=True), played.setup.answer_N, strict=True)
+    )
+    said = dict(zip(identities(labels), labels["label"].to_pylist(), strict=True))
+    assert all(played.world.classes[truth[item]] == label for item, label in said.items())
+
+
+def test_all_picks_of_random_are_a_random_sample(tmp_path: Path) -> None:
+    played = Played(tmp_path)
+    played.play("random")
+    picks = pq.read_table(f"{played.of('random').folder}/campaign/rounds/000/selection/selection.parquet")
+    assert set(picks["arm"].to_pylist()) == {"control"}
+
+
+def test_what_is_done_is_never_done_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = Played(tmp_path).play("lowest")
+    made: list[None] = []
+    again = Played(tmp_path)
+    assert again.play("lowest", lambda: made.append(None)) == points
+    assert not made
+    # One more round is one more round, and one more strategy leaves the others alone.
+    longer = Played(tmp_path, SMALL.replace("rounds = 2", "rounds = 3") + '[[strategies]]\nname = "new"\n')
+    assert longer.play("lowest", lambda: made.append(None))[:3] == points
+    assert len(made) == 1
+    # One more task is fitted to the labels of then, and nothing is bought.
+    wider = Played(tmp_path, SMALL.replace('"linear", "knn"', '"linear", "knn", "mlp"'))
+    monkeypatch.setattr(trials, "select", None)
+    found = wider.play("lowest")
+    assert [set(point["tasks"]) for point in found] == [{"linear", "knn", "mlp"}] * 3
+    assert [point["tasks"]["linear"] for point in found] == [point["tasks"]["linear"] for point in points]
+
+
+def test_trials_of_a_seed_share_the_first_point_and_seeds_do_not(tmp_path: Path) -> None:
+    played = Played(tmp_path)
+    random, lowest, other = played.of("random"), played.of("lowest"), played.of("lowest", 1)
+    assert random.first_folder == lowest.first_folder != other.first_folder
+    assert len({random.folder, lowest.folder, other.folder}) == 3
+    first = played.play("random")[0]
+    made: list[None] = []
+    assert played.play("lowest", lambda: made.append(None))[0] == first
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_same"),
+    [
+        ("rounds = 2", "rounds = 5", True),
+        ("seeds = 6", "seeds = 9", True),
+        ('name = "lowest"', 'name = "paper"', True),
+        ("select.diversity", "score.workers = 3\nselect.diversity", True),
+        ("budget = 20", "budget = 21", False),
+        ("count = 50", "count = 51", False),
+        ("size = 300", "size = 301", False),
+        ('"none"', '"gumbel"', False),
+        ("select.diversity", "select.control_fraction = 0.1\nselect.diversity", False),
+        ("[test]", "[oracle]\nnoise = 0.1\n[test]", False),
+    ],
+)
+def test_a_trial_is_new_where_what_decides_it_is(tmp_path: Path, old: str, new: str, is_same: bool) -> None:
+    folders = [Played(tmp_path, text).trials[1].folder for text in (SMALL, SMALL.replace(old, new))]
+    assert (folders[0] == folders[1]) == is_same
+
+
+@pytest.mark.heavy
+def test_a_trial_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = timeless({"points": Played(tmp_path).play("lowest")})
+    names = ("write_table", "write_json", "write_bytes")
+    originals = {name: getattr(Location, name) for name in names}
+    left = [0]
+
+    def dying(name: str) -> Callable[..., str]:
+        def write(self: Location, content: Any) -> str:
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+            done: str = originals[name](self, content)
+            return done
+
+        return write
+
+    for name in names:
+        monkeypatch.setattr(Location, name, dying(name))
+    shutil.rmtree(tmp_path / "runs")
+    shutil.rmtree(tmp_path / "first")
+    # Every run dies some writes after the one before did; the last one is not disturbed.
+    for writes in (1, 2, 3, 5, 7, 9, 11, 13, 17, 19, 23, 10_000):
+        left[0] = writes
+        try:
+            points = Played(tmp_path).play("lowest")
+        except KeyboardInterrupt:
+            continue
+    assert timeless({"points": points}) == whole
+
+
+def test_a_selection_is_what_the_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played, compared = Played(tmp_path), list[bool]()
+
+    def both(campaign: Campaign) -> None:
+        copy = tmp_path / f"copy-{campaign.round}"
+        shutil.copytree(campaign.home.path, copy)
+        opened = open_campaign(str(copy))
+        select(opened)
+        select(campaign)
+        files = [
+            home / f"rounds/{campaign.round:03d}/selection/selection.parquet" for home in (opened.home, campaign.home)
+        ]
+        compared.append(files[0].read_bytes() == files[1].read_bytes())
+
+    monkeypatch.setattr(trials, "select", both)
+    played.play("lowest")
+    assert compared == [True, True]
+
+
+def test_strategies_are_options_of_campaigns() -> None:
+    assert Strategy.model_validate({"name": "a", "select": {"diversity": "none"}}).options == {
+        "select.diversity": "none"
+    }
