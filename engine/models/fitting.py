@@ -54,7 +54,8 @@ def fit(
     classes = sorted(set(labels))
     require_classes(len(classes))
     label_N = torch.tensor([classes.index(name) for name in labels])
-    fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed)
+    with torch.enable_grad():
+        fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed)
     task = {"classes": classes, "held_out_accuracy": fitted.held_out_accuracy}
     return Fitted(found, fitted.head, {"task": task}, centres)
 

@@ -17,7 +17,7 @@ from vaal.refit import Cached
 BATCH = 256
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def fit_at_last(
     plan: TrainingPlan, networks: Networks, front: Front
 ) -> tuple[Networks, dict[str, str], dict[str, Any]]:
