@@ -1,4 +1,5 @@
-"""Training and scoring of a round on vectors in memory: the discriminators, the task learner and the centres.
+"""Training and scoring of a round on vectors in memory, by the functions that the stages use on embeddings with
+train.method=features.
 
 Shape suffixes: N items of the pool, L labelled ones, D components, Z latent units, C classes.
 """
@@ -8,15 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from torch import Tensor
 
 from engine.campaign.folder import Campaign
 from engine.models.centring import make_centres
 from engine.pool.identity import fold_of
 from vaal.centres import Centres
+from vaal.linear_head import fit_linear_head
+from vaal.refit import Cached, refit
 from vaal.signal import Diagnosis, diagnose
+from vaal.standardise import Standardiser
 
-MOST_LATENTS = 128
+MOST_CACHED = 20_000
 
 
 class Trained(NamedTuple):
@@ -30,6 +34,7 @@ class Trained(NamedTuple):
     details: dict[str, Any]
 
 
+@torch.no_grad()
 def train_and_score(
     campaign: Campaign,
     names: list[tuple[str, str]],
@@ -37,57 +42,50 @@ def train_and_score(
     place_L: NDArray[np.intp],
     label_L: NDArray[np.int64],
 ) -> Trained:
-    """Train on what is labelled and score the whole pool, as a round does with train.method=features on embeddings."""
+    """Train on what is labelled, and score the whole pool."""
     config, number = campaign.config, campaign.round
-    num_folds = max(2, config.train.folds)
-    fold_N = np.array([fold_of(shard, key, num_folds, number) for shard, key in names])
-    is_labelled_N = np.zeros(len(names), np.bool_)
-    is_labelled_N[place_L] = True
-    with threadpool_limits(1):
-        logit_N = _logits(vector_ND, is_labelled_N, fold_N, num_folds)
-        columns: dict[str, NDArray[Any]] = {"logit": logit_N}
-        if "margin" in config.score.acquisition:
-            columns |= _margins(vector_ND, place_L, label_L)
-        latent_NZ = vector_ND[:, :MOST_LATENTS].astype(np.float16)
-        seed = config.train.seed + number
-        # Only the completion reads clusters.
-        is_needed = config.select.diversity == "completion"
-        sample_NZ = torch.from_numpy(latent_NZ[~is_labelled_N])
-        centres = make_centres(sample_NZ, 2 * config.select.budget, seed) if is_needed else None
-        if centres is not None:
-            cluster_N, distance_N = centres.of(torch.from_numpy(latent_NZ))
-            columns |= {"cluster": cluster_N.numpy(), "distance": distance_N.numpy()}
-    parts = (torch.from_numpy(logit_N[is_labelled_N]), torch.from_numpy(logit_N[~is_labelled_N]))
-    share = config.select.budget / max(1, len(parts[1]))
-    diagnosis = diagnose(*parts, None, is_cross_fitted=True, picked_share=min(1.0, share))
-    return Trained(columns, latent_NZ, centres, diagnosis, {})
+    num_folds = config.train.folds
+    fold_N = torch.tensor([fold_of(shard, key, num_folds, number) for shard, key in names])
+    is_labelled_N = torch.zeros(len(names), dtype=torch.bool)
+    is_labelled_N[torch.from_numpy(place_L)] = True
+    seen_ND = torch.from_numpy(vector_ND)
+    sample_U = _sample(is_labelled_N, config.train.seed + number)
+    standardiser = Standardiser.fit(seen_ND[sample_U])
+    x_ND = standardiser(seen_ND)
+    pools = (Cached(x_ND[place], fold_N[place]) for place in (torch.from_numpy(place_L), sample_U))
+    discriminators = refit(*pools, num_folds)
+    logit_N = discriminators(x_ND).gather(1, fold_N[:, None]).squeeze(1)
+    columns: dict[str, NDArray[Any]] = {"logit": logit_N.numpy()}
+    if "margin" in config.score.acquisition:
+        columns |= _margins(x_ND, place_L, label_L, config.train.seed)
+    latent_NZ = standardiser.latents(x_ND)
+    # Only the completion reads clusters.
+    is_needed = config.select.diversity == "completion"
+    seed = config.train.seed + (number << 32)
+    centres = make_centres(latent_NZ[sample_U], 2 * config.select.budget, seed) if is_needed else None
+    if centres is not None:
+        cluster_N, distance_N = centres.of(latent_NZ)
+        columns |= {"cluster": cluster_N.numpy(), "distance": distance_N.numpy()}
+    share = min(1.0, config.select.budget / max(1, len(names) - len(place_L)))
+    parts = logit_N[is_labelled_N], logit_N[~is_labelled_N]
+    diagnosis = diagnose(*parts, None, is_cross_fitted=num_folds > 1, picked_share=share)
+    return Trained(columns, latent_NZ.half().numpy(), centres, diagnosis, {})
 
 
-def _logits(
-    vector_ND: NDArray[np.float32], is_labelled_N: NDArray[np.bool_], fold_N: NDArray[np.int64], num_folds: int
-) -> NDArray[np.float32]:
-    from sklearn.linear_model import LogisticRegression
-
-    logit_N = np.zeros(len(vector_ND), np.float32)
-    for fold in range(num_folds):
-        is_own_N = fold_N == fold
-        if len(np.unique(is_labelled_N[~is_own_N])) < 2:
-            continue
-        model = LogisticRegression(C=0.01, class_weight="balanced", tol=1e-3)
-        model.fit(vector_ND[~is_own_N], is_labelled_N[~is_own_N])
-        logit_N[is_own_N] = model.decision_function(vector_ND[is_own_N])
-    return logit_N
+def _sample(is_labelled_N: Tensor, seed: int) -> Tensor:
+    """The places of at most MOST_CACHED unlabelled items, ascending."""
+    place_U = torch.nonzero(~is_labelled_N)[:, 0]
+    chosen = np.random.default_rng([seed, 12]).permutation(len(place_U))[:MOST_CACHED]
+    return place_U[torch.from_numpy(np.sort(chosen))]
 
 
 def _margins(
-    vector_ND: NDArray[np.float32], place_L: NDArray[np.intp], label_L: NDArray[np.int64]
+    x_ND: Tensor, place_L: NDArray[np.intp], label_L: NDArray[np.int64], seed: int
 ) -> dict[str, NDArray[Any]]:
-    from sklearn.linear_model import LogisticRegression
-
-    if len(np.unique(label_L)) < 2:
-        return {"margin": np.ones(len(vector_ND), np.float32), "predicted": np.zeros(len(vector_ND), np.int32)}
-    model = LogisticRegression(C=0.03, tol=1e-3).fit(vector_ND[place_L], label_L)
-    probability_NC = model.predict_proba(vector_ND)
-    top_N2 = -np.partition(-probability_NC, 1, axis=1)[:, :2]
-    margin_N = (top_N2[:, 0] - top_N2[:, 1]).astype(np.float32)
-    return {"margin": margin_N, "predicted": probability_NC.argmax(axis=1).astype(np.int32)}
+    """The columns of the task learner: those of score.acquisition=margin."""
+    classes, number_L = np.unique(label_L, return_inverse=True)
+    if len(classes) < 2:
+        return {"margin": np.ones(len(x_ND), np.float32), "predicted": np.zeros(len(x_ND), np.int32)}
+    fitted = fit_linear_head(x_ND[torch.from_numpy(place_L)], torch.from_numpy(number_L), len(classes), seed)
+    top_N2, class_N2 = fitted.head(x_ND).softmax(dim=1).topk(2, dim=1)
+    return {"margin": (top_N2[:, 0] - top_N2[:, 1]).numpy(), "predicted": class_N2[:, 0].to(torch.int32).numpy()}
