@@ -26,7 +26,7 @@ from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.models.diagnosis import manifest_entries
-from engine.models.weights import make_classifier, make_networks, save_weights
+from engine.models.weights import made_at_last, make_classifier, make_networks, save_weights
 from engine.simulation.demo_pools import DemoPool, digits
 from engine.storage.location import Location
 from engine.training.metrics import METRICS_SCHEMA
@@ -131,8 +131,9 @@ def pretend_trained(campaign: Campaign, signal: str = "present") -> None:
     names = ("step", "epoch", *StepLosses._fields)
     rows = [dict(zip(names, row, strict=True)) for row in zip(steps, steps * 0, *curves, strict=True)]
     metrics = pa.Table.from_pylist(rows, schema=METRICS_SCHEMA)
-    networks = make_networks(campaign.config)
-    if campaign.config.train.task != "none":
+    torch.manual_seed(0)
+    networks = made_at_last(campaign.config, make_networks(campaign.config))
+    if campaign.config.has_task:
         networks = networks._replace(task=make_classifier(campaign.config, 7))
     files = save_weights(folder, networks.files())
     files["metrics.parquet"] = (folder / "metrics.parquet").write_table(metrics)

@@ -116,6 +116,16 @@ class CampaignConfig(Section):
         return METHODS[("features" if self.sees_embeddings else "vaal") if name == "auto" else name]
 
     @property
+    def has_task(self) -> bool:
+        """Whether there is a task learner; with train.task=auto, if the labels are classes."""
+        return self.train.task == "classification" or (self.train.task == "auto" and self.sees_embeddings)
+
+    def acquisitions(self, *, has_task: bool) -> list[str]:
+        """The names of all scores, the method's own first: its embedding is the latent. `has_task`: T was trained."""
+        names = {name: None for name in ("vaal", *sorted(self.score.acquisition))}
+        return list(names | ({"margin": None} if has_task and self.train.task == "auto" else {}))
+
+    @property
     def refits(self) -> bool:
         """Whether the discriminators are fitted again at the end of training."""
         method = self.method
@@ -151,16 +161,8 @@ class CampaignConfig(Section):
         if "vaal" not in self.score.acquisition or len(set(self.score.acquisition)) < len(self.score.acquisition):
             raise ValueError(f"score.acquisition={self.score.acquisition}: name vaal, and each acquisition once")
         needing = [name for name in self.score.acquisition if "task" in ACQUISITIONS[name].needs]
-        if needing and self.train.task == "none":
+        if needing and not self.has_task:
             raise ValueError(f"score.acquisition={needing[0]} needs a task learner: --set train.task=classification")
-        if self.train.method == "features" and self.train.folds > 1 and not self.sees_embeddings:
-            needs = "taken_LZ" in DIVERSIFIERS[self.select.diversity].needs or self.select.diversity == "clusters"
-            if needs or self.select.duplicates == "near":
-                raise ValueError(
-                    "train.method=features: with train.folds the latents of two folds are different spaces, which "
-                    f"select.diversity={self.select.diversity} or select.duplicates={self.select.duplicates} would "
-                    "compare; set select.diversity=none and select.duplicates=exact, or train.folds=1"
-                )
         if self.select.diversity == "class_balanced" and "margin" not in self.score.acquisition:
             raise ValueError("select.diversity=class_balanced needs margins: --set score.acquisition=['vaal','margin']")
         diversity, most = self.select.diversity, DIVERSIFIERS[self.select.diversity].most_picks

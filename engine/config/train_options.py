@@ -53,8 +53,9 @@ class TrainConfig(Section):
     calibrate them. Embeddings with method features need no other training."""
     folds: int = Field(default=2, ge=1, le=16)
     """Discriminators. Each image is scored by one that did not train on it; 1, as in the paper, turns that off."""
-    task: Literal["none", "classification"] = "none"
-    """The task learner T of Algorithm 1, trained on the labelled pool. Only margin scores by it."""
+    task: Literal["auto", "none", "classification"] = "auto"
+    """The task learner T of Algorithm 1, trained on the labelled pool; only margin scores by it. auto: on embeddings a
+    linear head where the labels are classes, and its margins; on pixels none."""
     task_augmentation: Literal["flips_and_crops", "crops", "none"] = "flips_and_crops"
     """What the task learner sees of an image: crops moves it by up to an eighth, flips also mirrors it left to right.
     Choose crops or none where left and right or the place matter: digits, signs, X-rays."""

@@ -12,6 +12,8 @@ from engine.models.encoders import LoadedEncoder, load_encoder
 from engine.models.weights import to_input
 from vaal.standardise import Standardiser
 
+MOST_MEASURED = 5000
+"""Unlabelled items whose embeddings give the constants of a standardiser."""
 ENCODED_AT_ONCE = 64
 """Images in a forward pass of an encoder on a CPU."""
 
@@ -41,7 +43,7 @@ class Front(NamedTuple):
         x_NZ: Tensor = self.standardiser(self.vectors(seen_N))
         return x_NZ
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def vectors(self, seen_N: NDArray[Any]) -> Tensor:
         """The embeddings (N, D) as they are, float32."""
         seen = torch.from_numpy(np.ascontiguousarray(seen_N))

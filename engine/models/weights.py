@@ -13,6 +13,7 @@ from engine.config.options import CampaignConfig
 from engine.errors import VaalError
 from engine.storage.location import Location
 from vaal.assembly import Networks, Sizes
+from vaal.linear_head import LinearHead
 from vaal.methods import EMBEDDING_FILE, TASK_FILE
 from vaal.refit import FittedDiscriminators
 from vaal.standardise import Standardiser
@@ -44,13 +45,23 @@ def score_function(config: CampaignConfig) -> Callable[[Networks, Tensor, Tensor
     return function
 
 
-def make_classifier(config: CampaignConfig, num_classes: int) -> Classifier:
-    """The task learner with the initial weights of `train.seed`. Raises VaalError if there is only one class."""
-    if num_classes < 2:
-        raise VaalError(f"train.task=classification needs two classes, the labels have {num_classes}; set it to none")
+def make_classifier(config: CampaignConfig, num_classes: int, num_inputs: int = 0) -> Classifier | LinearHead:
+    """The task learner with the initial weights of `train.seed`; on `num_inputs` of embeddings a linear head.
+
+    Raises VaalError if there is only one class.
+    """
+    require_classes(num_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
+        if num_inputs:
+            return LinearHead(num_inputs, num_classes)
         return Classifier(config.image.size, config.image.channels, num_classes)
+
+
+def require_classes(num_classes: int) -> None:
+    """Raises VaalError if there are fewer than two classes."""
+    if num_classes < 2:
+        raise VaalError(f"train.task=classification needs two classes, the labels have {num_classes}; set it to none")
 
 
 def to_input(pixels_NHWC: np.ndarray[Any, np.dtype[np.uint8]], device: torch.device) -> Tensor:
@@ -94,13 +105,14 @@ def load_networks(
         return state
 
     embedding = Standardiser.of(read(EMBEDDING_FILE)) if config.sees_embeddings else None
-    networks = made_at_last(config, make_networks(config, embedding.num_latents if embedding is not None else 0))
+    num_inputs = embedding.num_latents if embedding is not None else 0
+    networks = made_at_last(config, make_networks(config, num_inputs))
     names = [*networks.files(), *([TASK_FILE] if with_task else [])]
     states = {name: read(name) for name in names}
     networks = networks._replace(embedding=embedding)
     if with_task:
         num_classes = len(states[TASK_FILE]["to_logits.bias"])
-        networks = networks._replace(task=make_classifier(config, num_classes))
+        networks = networks._replace(task=make_classifier(config, num_classes, num_inputs))
     for name, state in states.items():
         networks.files()[name].load_state_dict(state)
     return networks.ready()

@@ -100,7 +100,8 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
     config, folder = campaign.config, campaign.stage("train")
     trained_by = read_manifest(campaign, "train", TrainManifest)
     weights = {name: sha for name, sha in trained_by["files"].items() if name.endswith(".safetensors")}
-    if not any("task" in ACQUISITIONS[name].needs for name in config.score.acquisition):
+    names = config.acquisitions(has_task=TASK_FILE in weights)
+    if not any("task" in ACQUISITIONS[name].needs for name in names):
         weights.pop(TASK_FILE, None)
     for name, sha in weights.items():
         (folder / name).read_verified(sha, f"delete {folder}/manifest.json and train again")
@@ -114,13 +115,13 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
             group=config.pool.group,
             **embedding_inputs(config),
         ),
-        "code": code_fingerprint(config),
+        "code": code_fingerprint(config, names),
     }
 
 
-def code_fingerprint(config: CampaignConfig) -> str:
-    """SHA-256 of the code that makes scores under a configuration."""
-    rows = [config.method, *(ACQUISITIONS[name] for name in sorted(config.score.acquisition))]
+def code_fingerprint(config: CampaignConfig, names: list[str]) -> str:
+    """SHA-256 of the code that makes these scores under a configuration."""
+    rows = [config.method, *(ACQUISITIONS[name] for name in sorted(names))]
     return source_fingerprint(PASSED_THROUGH, rows)
 
 

@@ -12,14 +12,16 @@ from torch import Tensor
 
 from engine.config.options import CampaignConfig
 from engine.models.centring import load_centres
-from engine.models.front import front_of
+from engine.models.front import Front, front_of
 from engine.models.weights import load_networks
 from engine.pool.sight import seen_as
 from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import ENCODER
+from vaal.assembly import Networks
+from vaal.centres import Centres
+from vaal.methods import ENCODER, TASK_FILE
 
 CPU_BATCH_PIXELS = 16 * 32 * 32
 SMALLEST_CPU_BATCH = 16
@@ -37,30 +39,35 @@ class Scores(NamedTuple):
     is_finite_N: NDArray[np.bool_]
 
 
-class Scorer:
-    """Scores images with the networks in the folder of a train stage, on "cpu" or "cuda".
+def load_scorer(folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> "Scorer":
+    """The scorer with the networks in the folder of a train stage, on "cpu" or "cuda".
 
     `weights` holds the SHA-256 of each file of the networks. Raises InputError if such a file is missing, or not the
     one that training wrote.
     """
+    to, has_task = torch.device(device), TASK_FILE in weights
+    with_task = any("task" in ACQUISITIONS[name].needs for name in config.acquisitions(has_task=has_task))
+    networks = load_networks(folder, config, weights, with_task=with_task).ready(to)
+    front = front_of(config, to, networks.embedding, weights.get(ENCODER, ""))
+    return Scorer(config, networks, front, load_centres(folder, weights, to))
 
-    def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
-        self.device, self._is_bf16 = torch.device(device), config.score.precision == "bf16"
-        # The method's own score comes first, because the latents are its embedding.
-        rows = [ACQUISITIONS[name] for name in sorted(config.score.acquisition, key=lambda name: name != "vaal")]
+
+class Scorer:
+    """Scores items with trained networks, on the device of their front. With `centres` items also get clusters."""
+
+    def __init__(self, config: CampaignConfig, networks: Networks, front: Front, centres: Centres | None) -> None:
+        self.device, self._is_bf16 = front.device, config.score.precision == "bf16"
+        self.networks, self._front, self._centres = networks, front, centres
+        rows = [ACQUISITIONS[name] for name in config.acquisitions(has_task=networks.task is not None)]
         own = config.method.score
         self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in rows}
         further = [name for row in rows for name in row.further]
-        self._centres = load_centres(folder, weights, self.device)
-        self._names = [*self._functions, *further, *(("cluster", "distance") if self._centres else ())]
-        with_task = any("task" in row.needs for row in rows)
-        self.networks = load_networks(folder, config, weights, with_task=with_task).ready(self.device)
-        self._front = front_of(config, self.device, self.networks.embedding, weights.get(ENCODER, ""))
+        self._names = [*self._functions, *further, *(("cluster", "distance") if centres else ())]
         self._notes = list[str]()
-        self._shape, self._dtype = seen_as(config, self._front.length)
+        self._shape, self._dtype = seen_as(config, front.length)
         # A GPU takes a whole chunk at once, unless it does not fit.
         size = math.prod(self._shape[:2])
-        auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // size) if device == "cpu" else None
+        auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // size) if self.device.type == "cpu" else None
         self._batch_size = auto if config.score.batch_size == "auto" else config.score.batch_size
 
     def __call__(self, seen_N: NDArray[Any], fold_N: NDArray[np.int64]) -> Scores:

@@ -123,10 +123,10 @@ class _Scorer:
     """An actor that holds the networks. It imports torch when it is made, so that the driver never loads torch."""
 
     def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
-        from engine.scoring.scorer import Scorer
+        from engine.scoring.scorer import load_scorer
 
         # The weights are read here and not sent: an actor that Ray restarts must find them again.
-        self._scorer = Scorer(folder, config, weights, device)
+        self._scorer = load_scorer(folder, config, weights, device)
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         return self._scorer.score_chunk(chunk)

@@ -103,7 +103,8 @@ class Scratch:
     def train_and_score(self, campaign: Campaign) -> None:
         """Complete the stages of training and scoring of the campaign's round."""
         place_L, label_L = self.labelled()
-        trained = train_and_score(campaign, self.names, self.setup.pool.vector_ND, place_L, label_L)
+        labels = [self.classes[number] for number in label_L]
+        trained = train_and_score(campaign, self.names, self.setup.pool.vector_ND, place_L, labels)
         folder, files = campaign.stage("train"), dict[str, str]()
         if trained.centres is not None:
             files |= save_centres(folder, trained.centres)
@@ -133,7 +134,7 @@ class Scratch:
         return records
 
     def _rows(self, trained: Trained, part: slice) -> pa.Table:
-        latent_NZ = trained.latent_NZ[part]
+        latent_NZ = trained.scores.latent_NZ[part]
         flat = pa.array(latent_NZ.reshape(-1))
         size = part.stop - part.start
         columns: dict[str, Any] = {
@@ -144,7 +145,7 @@ class Scratch:
             "perceptual_hash": pa.nulls(size, pa.binary(HASH_BYTES)),
         }
         table = pa.table(columns, schema=pa.schema(ITEM_FIELDS))
-        for name, value_N in trained.columns.items():
+        for name, value_N in trained.scores.columns.items():
             table = table.append_column(name, pa.array(value_N[part]))
         return table.append_column("latent", pa.FixedSizeListArray.from_arrays(flat, latent_NZ.shape[1]))
 

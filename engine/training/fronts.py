@@ -3,13 +3,10 @@
 import torch
 
 from engine.errors import InputError
-from engine.models.front import Front, front_of
+from engine.models.front import MOST_MEASURED, Front, front_of
 from engine.training.batches import unlabelled_sample
 from engine.training.plan import TrainingPlan
 from vaal.standardise import Standardiser
-
-MOST_SAMPLED = 5000
-"""Unlabelled items whose embeddings give the constants."""
 
 
 def training_front(plan: TrainingPlan) -> Front:
@@ -31,7 +28,7 @@ def training_front(plan: TrainingPlan) -> Front:
 
 def fit_standardiser(plan: TrainingPlan, front: Front) -> Standardiser:
     """The constants of the pool's embeddings, on the CPU. Raises InputError if no item of the pool has one."""
-    sample = unlabelled_sample(plan.pool, plan.deal, MOST_SAMPLED)
+    sample = unlabelled_sample(plan.pool, plan.deal, MOST_MEASURED)
     if not len(sample.fold_N):
         raise InputError(f"{plan.folder}: no unlabelled item has a usable embedding; see pool.embeddings")
     return Standardiser.fit(front.vectors(sample.seen_N).cpu())

@@ -15,7 +15,7 @@ from engine.models.weights import make_classifier, make_networks, save_weights, 
 from engine.training.batches import Images, decoded, to_images, unlabelled_sample
 from engine.training.metrics import StepLog
 from engine.training.plan import TrainingPlan, judges_task
-from engine.training.refitting import refitted
+from engine.training.refitting import fit_at_last
 from engine.training.streams import Pool
 from vaal.assembly import Networks
 from vaal.signal import Posterior, diagnose
@@ -43,11 +43,11 @@ def finish(
         getattr(networks, name).load_state_dict(tensors)
     networks = networks.ready(front.device)
     fit_centroid(networks, plan.pool, positions, front)
-    networks, centres = refitted(plan, networks, front)
+    networks, centres, task = fit_at_last(plan, networks, front)
     # Before judging, so that a network that is not finite is reported by its weight.
     files = save_weights(plan.folder, networks.files()) | centres
-    entries = judge(plan, networks, positions, front)
-    if networks.task is not None:
+    entries = judge(plan, networks, positions, front) | task
+    if not task and networks.task is not None:
         judging = [position for position in positions if judges_task(plan.pool.groups, *position[:2])][:MOST_JUDGED]
         accuracy = _accuracy(networks.task, classes, plan, judging, front)
         entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}

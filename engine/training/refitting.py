@@ -1,45 +1,51 @@
-"""The end of training: latents are cached, and discriminators and centres are fitted to them."""
+"""The end of training: latents are cached, and everything is fitted to them that is fitted at once."""
 
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 import torch
 
-from engine.models.centring import make_centres, save_centres
+from engine.models.centring import save_centres
+from engine.models.fitting import MOST_FITTED, Seen, fit
 from engine.models.front import Front
 from engine.training.batches import Decoded, decoded, to_images, unlabelled_images
 from engine.training.plan import TrainingPlan
 from vaal.assembly import Networks
-from vaal.refit import Cached, refit
+from vaal.refit import Cached
 
-MOST_CACHED = 20_000
-"""Unlabelled items to which discriminators and centres are fitted: a few at random of all shards."""
 BATCH = 256
 
 
-@torch.inference_mode()
-def refitted(plan: TrainingPlan, networks: Networks, front: Front) -> tuple[Networks, dict[str, str]]:
-    """The networks with discriminators that are fitted to their latents, where the configuration says so; writes the
-    centres of the round's clusters. Returns SHA-256 by the name of a file.
+@torch.no_grad()
+def fit_at_last(
+    plan: TrainingPlan, networks: Networks, front: Front
+) -> tuple[Networks, dict[str, str], dict[str, Any]]:
+    """The networks with the discriminators of the last refit, and on embeddings with the task learner, where the
+    configuration has them. Writes the centres of the round's clusters. Returns also SHA-256 of the files by name, and
+    what the train manifest says of the task learner.
 
     The same for any number of workers, and after any interruption: everything is read again.
     """
     config, pool = plan.config, plan.pool
-    latent_NZ, unlabelled = _cached(plan, networks, front, unlabelled_images(pool, plan.deal, MOST_CACHED))
-    if config.refits:
+    labelled, labels = None, list[str]()
+    if config.refits or front.length:
         positions = [position for position in plan.positions if not pool.is_held_out(*position[:2])]
-        images = ((*positions[number][:2], image) for number, image in decoded(pool, positions))
-        _, labelled = _cached(plan, networks, front, images)
-        fitted = refit(labelled, unlabelled, config.train.folds)
-        networks = networks._replace(discriminators=fitted).ready(front.device)
-    centres = make_centres(latent_NZ, 2 * config.select.budget, config.train.seed + (pool.round << 32))
-    return networks, save_centres(plan.folder, centres) if centres is not None else {}
+        found = list(decoded(pool, positions))
+        labels = [plan.labels[positions[n][:2]] for n, _ in found]
+        labelled = _seen(plan, networks, front, ((*positions[n][:2], image) for n, image in found))
+    unlabelled = _seen(plan, networks, front, unlabelled_images(pool, plan.deal, MOST_FITTED))
+    fitted = fit(config, pool.round, labelled, unlabelled, labels)
+    if fitted.discriminators is not None:
+        networks = networks._replace(discriminators=fitted.discriminators)
+    if fitted.head is not None:
+        networks = networks._replace(task=fitted.head)
+    files = save_centres(plan.folder, fitted.centres) if fitted.centres is not None else {}
+    return networks.ready(front.device), files, fitted.task
 
 
-def _cached(
-    plan: TrainingPlan, networks: Networks, front: Front, images: Iterable[Decoded]
-) -> tuple[torch.Tensor, Cached]:
-    """The latents (N, Z) by which items are compared, and what discriminators see of them, on the CPU."""
+def _seen(plan: TrainingPlan, networks: Networks, front: Front, images: Iterable[Decoded]) -> Seen:
+    """The latents of these images and what discriminators see of them, on the CPU."""
     latents, means, folds = [], [], []
     left = iter(images)
     while part := list(islice(left, BATCH)):
@@ -50,5 +56,5 @@ def _cached(
         folds.append(torch.from_numpy(block.fold_N))
     if not folds:
         none = torch.empty(0, 1)
-        return none, Cached(none, torch.empty(0, dtype=torch.int64))
-    return torch.cat(latents), Cached(torch.cat(means), torch.cat(folds))
+        return Seen(none, Cached(none, torch.empty(0, dtype=torch.int64)))
+    return Seen(torch.cat(latents), Cached(torch.cat(means), torch.cat(folds)))

@@ -35,7 +35,7 @@ from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk
 from engine.scoring.resume import Ledger, ScoringPlan
 from engine.scoring.score import _commit, _counted
-from engine.scoring.scorer import Scorer
+from engine.scoring.scorer import Scorer, load_scorer
 from engine.scoring.tally import Tally
 
 CHUNK_ITEMS = (2048, 64)
@@ -122,7 +122,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         campaign = trained_campaign(Path(folder) / "campaign", sources[:1], {"pool.root": str(sources[0].parent)})
         weights = read_manifest(campaign, "train", TrainManifest)["files"]
-        scorer = Scorer(campaign.stage("train"), campaign.config, weights, "cpu")
+        scorer = load_scorer(campaign.stage("train"), campaign.config, weights, "cpu")
         images = chain.from_iterable(read_shard(shard, campaign.config.image) for shard in listed)
         items = list(islice(images, max(SHARD_ITEMS[small])))
         rows = {

@@ -89,7 +89,7 @@ def test_a_setting_for_an_earlier_round_is_refused(campaign: Campaign, monkeypat
     [
         ("folds = 2", "folds = 3", "train.folds=3"),
         ("size = 8", "size = 16", "image.size=16"),
-        ('method = "vaal"', 'method = "pixels"', "train.method='pixels'"),
+        ('method = "auto"', 'method = "pixels"', "train.method='pixels'"),
     ],
 )
 def test_an_option_that_was_edited_by_hand_is_refused_by_key(

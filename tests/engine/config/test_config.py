@@ -39,7 +39,6 @@ def test_every_option_is_documented() -> None:
         ("select.stratify=source", "select.stratify=source needs pool.metadata, the file with that column"),
         ("select.diversity=magic", "select.diversity='magic': input should be 'completion', 'none', 'gumbel', "),
         ("select.oversample=0.5", "select.oversample=0.5: input should be greater than or equal to 1"),
-        ("train.method=features", "train.method=features: with train.folds the latents of two folds"),
         ("pool.embeddings=member:", "pool.embeddings=member: needs the suffix of the files, for example member:npy"),
         ("train.input=embeddings", "train.input=embeddings needs pool.embeddings or encoder.model"),
         ("train.input=vectors", "train.input='vectors': input should be 'auto', 'pixels' or 'embeddings'"),

@@ -23,7 +23,7 @@ from engine.pool.manifest import read_shards
 from engine.pool.metadata import read_strata
 from engine.scoring import stream
 from engine.scoring.quarantine import require_acceptable
-from engine.scoring.scorer import Scorer
+from engine.scoring.scorer import load_scorer
 from engine.selection.select import select
 from engine.simulation.demo_pools import DemoPool
 from engine.storage.location import Location
@@ -124,7 +124,7 @@ def images(bench: Bench, config: CampaignConfig) -> Any:
 def scorer(bench: Bench, config: CampaignConfig) -> Any:
     campaign = bench.campaign(config)
     pretend_trained(campaign)
-    made = Scorer(campaign.stage("train"), config, read_manifest(campaign, "train", TrainManifest)["files"], "cpu")
+    made = load_scorer(campaign.stage("train"), config, read_manifest(campaign, "train", TrainManifest)["files"], "cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
     sizes: list[int] = []
     forward = made._forward

@@ -10,7 +10,7 @@ import torch
 from engine.campaign.folder import Campaign
 from engine.errors import InputError
 from engine.models.centring import CENTRES_FILE, load_centres, make_centres, save_centres
-from engine.scoring.scorer import Scorer
+from engine.scoring.scorer import load_scorer
 from engine.tables.scores import latents_of, unpack
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.scoring.test_chunks import chunk_of
@@ -32,7 +32,7 @@ def test_scores_have_clusters_where_there_are_centres(make_campaign: MakeCampaig
     campaign = make_campaign()
     files = with_centres(campaign)
     table = unpack(
-        Scorer(campaign.stage("train"), campaign.config, files, "cpu")
+        load_scorer(campaign.stage("train"), campaign.config, files, "cpu")
         .score_chunk(chunk_of(campaign))["scored"][0]
         .as_py()
     )
@@ -43,7 +43,7 @@ def test_scores_have_clusters_where_there_are_centres(make_campaign: MakeCampaig
     assert table["cluster"].to_pylist() == cluster_N.tolist()
     assert table["distance"].to_pylist() == distance_N.tolist()
     plain = {name: sha for name, sha in files.items() if name != CENTRES_FILE}
-    alone = Scorer(campaign.stage("train"), campaign.config, plain, "cpu").score_chunk(chunk_of(campaign))
+    alone = load_scorer(campaign.stage("train"), campaign.config, plain, "cpu").score_chunk(chunk_of(campaign))
     assert unpack(alone["scored"][0].as_py()) == table.drop_columns(["cluster", "distance"])
 
 
@@ -54,7 +54,7 @@ def test_clusters_do_not_depend_on_the_batch(make_campaign: MakeCampaign) -> Non
     for size in (7, 64):
         score = campaign.config.score.model_copy(update={"batch_size": size})
         config = campaign.config.model_copy(update={"score": score})
-        scorer = Scorer(campaign.stage("train"), config, files, "cpu")
+        scorer = load_scorer(campaign.stage("train"), config, files, "cpu")
         pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), np.uint8)
         pixels = np.resize(pixels, (64, config.image.size, config.image.size, 1))
         scores = scorer(pixels, np.zeros(64, np.int64))

@@ -12,14 +12,14 @@ from tests.learn import learn, optimize, share_of_picks
 from vaal.step import Updates
 
 STEPS = 60
-OWN_SPACES = ("select.diversity=none", "select.duplicates=exact")
+
 """Without these, features has nothing to compare latents in."""
 METHODS = ("frozen_vae", "vae_only", "pixels", "features")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_ablation_finds_the_missing_mode(tmp_path: Path, method: str) -> None:
-    made = missing_mode(tmp_path, 0, f"train.max_steps={STEPS}", f"train.method={method}", *OWN_SPACES)
+    made = missing_mode(tmp_path, 0, f"train.max_steps={STEPS}", f"train.method={method}")
     learnt = learn(made.campaign)
     diagnosis = learnt.entries["diagnosis"]
     assert learnt.entries["signal"] == "present"

@@ -16,7 +16,7 @@ from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.errors import ConfigError
-from engine.scoring.scorer import Scorer
+from engine.scoring.scorer import Scorer, load_scorer
 from engine.tables.scores import unpack
 from tests.conftest import MakeCampaign, pretend_trained
 
@@ -27,7 +27,7 @@ TOLERANCE = 1e-5
 def make_scorer(campaign: Campaign, **settings: object) -> Scorer:
     options = campaign.config.score.model_copy(update=settings)
     weights = read_manifest(campaign, "train", TrainManifest)["files"]
-    return Scorer(campaign.stage("train"), campaign.config.model_copy(update={"score": options}), weights, "cpu")
+    return load_scorer(campaign.stage("train"), campaign.config.model_copy(update={"score": options}), weights, "cpu")
 
 
 @pytest.fixture
@@ -138,10 +138,10 @@ import numpy as np, torch
 torch.set_num_threads(1)
 from {open_campaign.__module__} import open_campaign
 from {read_manifest.__module__} import TrainManifest, read_manifest
-from {Scorer.__module__} import Scorer
+from {Scorer.__module__} import load_scorer
 campaign = open_campaign(sys.argv[1], ["score.batch_size=2048"])
 weights = read_manifest(campaign, "train", TrainManifest)["files"]
-scorer = Scorer(campaign.stage("train"), campaign.config, weights, "cpu")
+scorer = load_scorer(campaign.stage("train"), campaign.config, weights, "cpu")
 rng = np.random.default_rng(0)
 pixels, fold = rng.integers(0, 256, (2048, 32, 32, 1), np.uint8), rng.integers(0, 2, 2048)
 scorer(pixels[:8], fold[:8])

@@ -64,8 +64,9 @@ def test_score_without_a_vae_is_the_own_folds_logit_of_the_image(
     torch.manual_seed(0)
     discriminators = kind(3, 8, 1, SHAPE).eval()
     x, fold = torch.randn(6, 1, 8, 8), torch.tensor([2, 0, 1, 1, 0, 2])
-    logit, features = image_logit(Networks(None, discriminators), x, fold)
-    torch.testing.assert_close(features, discriminators.features(x, fold))
+    logit, latents = image_logit(Networks(None, discriminators), x, fold)
+    # One space for all items: that of the first discriminator.
+    torch.testing.assert_close(latents, discriminators.features(x, torch.zeros_like(fold)))
     torch.testing.assert_close(logit, discriminators(x)[torch.arange(6), fold])
 
 

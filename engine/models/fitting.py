@@ -1,0 +1,65 @@
+"""What is fitted at once to the latents of a round, whoever cached them: discriminators, task learner and centres."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.config.options import CampaignConfig
+from engine.models.centring import make_centres
+from engine.models.weights import require_classes
+from vaal.centres import Centres
+from vaal.linear_head import LinearHead, fit_linear_head
+from vaal.refit import Cached, FittedDiscriminators, refit
+
+MOST_FITTED = 20_000
+"""Unlabelled items to which discriminators and centres are fitted: a few at random of all shards."""
+MOST_CLASSES = 1000
+"""With more values, labels are taken for something else than classes."""
+
+
+class Seen(NamedTuple):
+    """Items of one pool: their latents (N, Z), by which they are compared, and what discriminators see of them."""
+
+    latent_NZ: Tensor
+    cached: Cached
+
+
+class Fitted(NamedTuple):
+    """The discriminators, None without a last refit; the task learner, and what the train manifest says of it, None
+    and empty without one on embeddings; the centres of the round's clusters, None if there can be none."""
+
+    discriminators: FittedDiscriminators | None
+    head: LinearHead | None
+    task: dict[str, Any]
+    centres: Centres | None
+
+
+def fit(
+    config: CampaignConfig, round_number: int, labelled: Seen | None, unlabelled: Seen, labels: Sequence[str]
+) -> Fitted:
+    """Fit what the configuration has to a sample of the unlabelled pool and to what is labelled, with its labels.
+
+    `labelled` is None where only centres are wanted. The same for the same items. Raises VaalError if
+    train.task=classification and there is only one class.
+    """
+    seed = config.train.seed + (round_number << 32)
+    centres = make_centres(unlabelled.latent_NZ, 2 * config.select.budget, seed)
+    if labelled is None:
+        return Fitted(None, None, {}, centres)
+    found = refit(labelled.cached, unlabelled.cached, config.train.folds) if config.refits else None
+    if not config.sees_embeddings or not config.has_task or (config.train.task == "auto" and not _are_classes(labels)):
+        return Fitted(found, None, {}, centres)
+    classes = sorted(set(labels))
+    require_classes(len(classes))
+    label_N = torch.tensor([classes.index(name) for name in labels])
+    with torch.enable_grad():
+        fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed)
+    task = {"classes": classes, "held_out_accuracy": fitted.held_out_accuracy}
+    return Fitted(found, fitted.head, {"task": task}, centres)
+
+
+def _are_classes(labels: Sequence[str]) -> bool:
+    """Whether labels look like classes: at least two, few, and each of two images on average."""
+    return 2 <= len(set(labels)) <= min(MOST_CLASSES, len(labels) // 2)
