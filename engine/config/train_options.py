@@ -49,10 +49,11 @@ class TrainConfig(Section):
     gradient_clipping: float = Field(default=0.0, ge=0)
     """Largest norm of a gradient; 0 does not clip."""
     refit: bool = True
-    """At the end fit the discriminators again, on the trained encoder's latents or straight on embeddings, and
-    calibrate them. Embeddings with method features need no other training."""
-    folds: int = Field(default=2, ge=1, le=16)
-    """Discriminators. Each image is scored by one that did not train on it; 1, as in the paper, turns that off."""
+    """At the end make the logits of the folds comparable and calibrate them. Straight on embeddings (method features)
+    discriminators are fitted then, at once, and nothing trains before."""
+    folds: int = Field(default=5, ge=1, le=16)
+    """Discriminators, each trained without one part of the images, whose scores it gives. More see more of the few
+    labels, and cost little, but a whole encoder each with method features on pixels. 1, as in the paper: no folds."""
     task: Literal["auto", "none", "classification"] = "auto"
     """The task learner T of Algorithm 1, trained on the labelled pool; only margin scores by it. auto: on embeddings a
     linear head where the labels are classes, and its margins; on pixels none."""

@@ -27,8 +27,8 @@ class Seen(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """The discriminators, None where they are not fitted at once; the task learner, and what the train manifest says of it, None
-    and empty without one on embeddings; the centres of the round's clusters, None if there can be none."""
+    """The discriminators, None where they are not fitted at once; the task learner, and what the train manifest says of
+    it, None and empty without one on embeddings; the centres of the round's clusters, None if there can be none."""
 
     discriminators: FittedDiscriminators | None
     head: LinearHead | None
