@@ -58,8 +58,9 @@ class TrainConfig(Section):
     """The task learner T of Algorithm 1, trained on the labelled pool; only margin scores by it. auto: on embeddings a
     linear head where the labels are classes, and its margins; on pixels none."""
     task_augmentation: Literal["flips_and_crops", "crops", "none"] = "flips_and_crops"
-    """What the task learner sees of an image: crops moves it by up to an eighth, flips also mirrors it left to right.
-    Choose crops or none where left and right or the place matter: digits, signs, X-rays."""
+    """What the task learner, and with method features the discriminators, see of an image in training: crops moves it
+    by up to an eighth, flips also mirrors it left to right. Choose crops or none where left and right or the place
+    matter: digits, signs, X-rays."""
     workers: int = Field(default=1, ge=1, json_schema_extra=SPEED)
     """Ray Train workers, one process each, with a GPU each if device is cuda. Changes weights by rounding only."""
     min_workers: int = Field(default=0, ge=0, json_schema_extra=SPEED)

@@ -1,12 +1,14 @@
 """What is done at the end of training: folds are made comparable, whatever was trained."""
 
+import numpy as np
 import pytest
 import torch
 
+from engine.config.toml import override
 from engine.models.front import Front
 from engine.models.weights import make_networks
 from engine.training.batches import unlabelled_images
-from engine.training.plan import plan_training
+from engine.training.plan import augment_of, plan_training
 from engine.training.refitting import _read, fit_at_last
 from tests.conftest import MakeCampaign
 
@@ -54,3 +56,14 @@ def test_a_single_discriminator_is_calibrated_on_what_is_held_out(make_campaign:
     factor = made.discriminators.folds[0].state_dict()["4.weight"] / before
     assert float(factor.min()) == pytest.approx(float(factor.max()), rel=1e-4)
     assert float(factor.mean()) != pytest.approx(1)
+
+
+def test_only_discriminators_that_learn_features_see_changed_images(make_campaign: MakeCampaign) -> None:
+    config = make_campaign().config
+    features = override(config, {"train.method": "features"}, "test")
+    assert augment_of(config) is None
+    assert augment_of(override(features, {"train.task_augmentation": "none"}, "test")) is None
+    augment = augment_of(features)
+    assert augment is not None
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), np.uint8)
+    assert augment(pixels, np.random.default_rng(1)).shape == pixels.shape
