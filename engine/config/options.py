@@ -131,6 +131,11 @@ class CampaignConfig(Section):
         return self.train.refit and self.method.has_discriminators
 
     @property
+    def refits_ensembles(self) -> bool:
+        """Whether discriminators on a VAE's latents are fitted again at the end."""
+        return self.refits and self.method.has_vae and self.train.folds > 1
+
+    @property
     def fits_at_once(self) -> bool:
         """Whether the discriminators are fitted at the end, straight on embeddings, and nothing trains before."""
         return self.refits and self.sees_embeddings and not self.method.has_vae

@@ -54,7 +54,7 @@ def train_and_score(
         x_NZ, fold = front(vector_ND), torch.from_numpy(fold_N)
         places = place_L, _sample(names, rest, MOST_FITTED, seed)
         labelled, unlabelled = (Seen(x_NZ[place], Cached(x_NZ[place], fold[place])) for place in places)
-        fitted = fit(config, number, labelled, unlabelled, labels)
+        fitted = fit(config, number, labelled, unlabelled, labels, len(rest))
         networks = Networks(discriminators=fitted.discriminators, task=fitted.head, embedding=front.standardiser)
         scores = Scorer(config, networks.ready(), front, fitted.centres)(vector_ND, fold_N)
     logit = torch.from_numpy(scores.columns["logit"])

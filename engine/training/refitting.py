@@ -21,9 +21,11 @@ BATCH = 256
 
 
 class _Read(NamedTuple):
-    """Items of one pool on the CPU: latents (N, Z), folds (N,), and by their own fold's network the logits (N,)."""
+    """Items of one pool on the CPU: latents (N, Z), what discriminators see of them (N, D), folds (N,), and by their
+    own fold's network the logits (N,)."""
 
     latent_NZ: Tensor
+    mean_ND: Tensor
     fold_N: Tensor
     logit_N: Tensor
 
@@ -32,7 +34,7 @@ class _Read(NamedTuple):
 
     @property
     def seen(self) -> Seen:
-        return Seen(self.latent_NZ, Cached(self.latent_NZ, self.fold_N))
+        return Seen(self.latent_NZ, Cached(self.mean_ND, self.fold_N))
 
     @property
     def judged(self) -> Judged:
@@ -61,7 +63,7 @@ def fit_at_last(
         trained = labelled.at(~is_held_out_N).seen
         labels = [plan.labels[item] for item, is_out in zip(items, held_out, strict=True) if not is_out]
     unlabelled = _read(plan, networks, front, _sample(plan))
-    fitted = fit(config, pool.round, trained, unlabelled.seen, labels)
+    fitted = fit(config, pool.round, trained, unlabelled.seen, labels, plan.images_per_epoch)
     if fitted.discriminators is not None:
         networks = networks._replace(discriminators=fitted.discriminators)
     elif config.refits and labelled is not None and networks.discriminators is not None:
@@ -84,10 +86,14 @@ def _sample(plan: TrainingPlan) -> Iterable[Decoded]:
 
 def _read(plan: TrainingPlan, networks: Networks, front: Front, images: Iterable[Decoded]) -> _Read:
     score, left = score_function(plan.config), iter(images)
-    parts = [_Read(torch.empty(0, networks.num_latents), torch.empty(0, dtype=torch.int64), torch.empty(0))]
+    none = torch.empty(0, networks.num_latents)
+    parts = [_Read(none, none, torch.empty(0, dtype=torch.int64), torch.empty(0))]
     while part := list(islice(left, BATCH)):
         block = to_images(plan.pool, part)
         fold_B = torch.from_numpy(block.fold_N)
-        logit_B, latent_BZ = score(networks, front(block.seen_N), fold_B.to(front.device))
-        parts.append(_Read(latent_BZ.cpu(), fold_B, logit_B.cpu()))
+        x_B = front(block.seen_N)
+        logit_B, latent_BZ = score(networks, x_B, fold_B.to(front.device))
+        # On embeddings the latents are these, and not the VAE's.
+        mean_BD = networks.means(x_B) if front.length else latent_BZ
+        parts.append(_Read(latent_BZ.cpu(), mean_BD.cpu(), fold_B, logit_B.cpu()))
     return _Read(*(torch.cat(values) for values in zip(*(parts[1:] or parts), strict=True)))

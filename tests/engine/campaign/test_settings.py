@@ -87,7 +87,7 @@ def test_a_setting_for_an_earlier_round_is_refused(campaign: Campaign, monkeypat
 @pytest.mark.parametrize(
     ("line", "edited", "key"),
     [
-        ("folds = 2", "folds = 3", "train.folds=3"),
+        ("folds = 5", "folds = 3", "train.folds=3"),
         ("size = 8", "size = 16", "image.size=16"),
         ('method = "auto"', 'method = "pixels"', "train.method='pixels'"),
     ],
