@@ -1,5 +1,6 @@
-"""Options of embeddings, and where the change of each shows."""
+"""Options of embeddings and of what is fitted at the end of training, and where the change of each shows."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,10 @@ import torch
 
 from engine.config.options import CampaignConfig
 from engine.models.encoders import load_encoder
+from engine.models.front import Front
+from engine.models.weights import make_networks
+from engine.training.plan import plan_training
+from engine.training.refitting import fit_at_last
 from tests.effects import Bench, Look
 from tests.encoders import Blocks
 
@@ -26,6 +31,14 @@ def embedded(bench: Bench, config: CampaignConfig) -> Any:
     return load_encoder(config.encoder, "cpu").encoder(torch.from_numpy(pixels)).tolist()
 
 
+def calibrated(bench: Bench, config: CampaignConfig) -> Any:
+    """The discriminators at the end of training."""
+    plan = plan_training(dataclasses.replace(bench.made, config=config))
+    networks, *_ = fit_at_last(plan, make_networks(config).ready(), Front(torch.device("cpu")))
+    assert networks.discriminators is not None
+    return [float(value.double().sum()) for value in networks.discriminators.state_dict().values()]
+
+
 def weights_of_an_encoder(bench: Bench) -> Any:
     safetensors.torch.save_file(Blocks().state_dict(), bench.folder / "encoder.safetensors")
     return {**ENCODER, "encoder.weights": f"{bench.folder}/encoder.safetensors"}
@@ -41,4 +54,5 @@ INPUT_EFFECTS: dict[str, tuple[Any, Look]] = {
     "encoder.std": ({**ENCODER, "encoder.std": [1.0, 1.0, 1.0]}, embedded),
     "encoder.order": ({**ENCODER, "encoder.order": "bgr"}, embedded),
     "train.input": ({"train.input": "pixels", "pool.embeddings": "member:npy"}, sees_embeddings),
+    "train.refit": (False, calibrated),
 }

@@ -18,7 +18,7 @@ from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.training.batches import Batches, Labelled, Part, cache_labelled, prefetched
 from engine.training.judging import fit_centroid, judge
-from engine.training.plan import TrainingPlan, phase_of, plan_training
+from engine.training.plan import TrainingPlan, augment_of, phase_of, plan_training
 from tests.updater import OptimizerUpdater
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 
@@ -53,7 +53,9 @@ def batches_of(
     plan: TrainingPlan, labelled: Labelled, part: Part, num_latents: int, state: dict[str, Any] | None = None
 ) -> Batches:
     sizes = (plan.config.train.batch_size, plan.config.train.gradient_accumulation, num_latents)
-    return Batches(plan.pool, labelled, plan.deal, part, sizes, state)
+    batches = Batches(plan.pool, labelled, plan.deal, part, sizes, state)
+    batches.augment = augment_of(plan.config)
+    return batches
 
 
 def labelled_of(plan: TrainingPlan, campaign: Campaign, part: Part, file: Path) -> Labelled:

@@ -1,7 +1,7 @@
 """Discriminators straight on embeddings: cross-fitted logistic regressions, fitted at once, and calibrated.
 
-On the latents of a VAE, whose dimensions mean little alone, linear discriminators find much less than the perceptrons
-of the game: DECISIONS.md has the figures. Those are kept, and only calibrated.
+On the latents of a VAE, whose dimensions mean little alone, linear discriminators find much less than perceptrons: see
+`vaal.ensembles`.
 
 Shape suffixes: N items, L labelled, U unlabelled ones, D units of an input, B batch, K folds.
 """

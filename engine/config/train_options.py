@@ -49,16 +49,18 @@ class TrainConfig(Section):
     gradient_clipping: float = Field(default=0.0, ge=0)
     """Largest norm of a gradient; 0 does not clip."""
     refit: bool = True
-    """At the end fit the discriminators again, on the trained encoder's latents or straight on embeddings, and
-    calibrate them. Embeddings with method features need no other training."""
+    """At the end fit discriminators anew to the latents of the trained VAE, or straight to embeddings (method features,
+    before which nothing trains then); and make the logits of the folds comparable and calibrate them."""
     folds: int = Field(default=5, ge=1, le=16)
-    """Discriminators. Each image is scored by one that did not train on it; 1, as in the paper, turns that off."""
+    """Discriminators, each trained without one part of the images, whose scores it gives. More see more of the few
+    labels, and cost little, but a whole encoder each with method features on pixels. 1, as in the paper: no folds."""
     task: Literal["auto", "none", "classification"] = "auto"
     """The task learner T of Algorithm 1, trained on the labelled pool; only margin scores by it. auto: on embeddings a
     linear head where the labels are classes, and its margins; on pixels none."""
     task_augmentation: Literal["flips_and_crops", "crops", "none"] = "flips_and_crops"
-    """What the task learner sees of an image: crops moves it by up to an eighth, flips also mirrors it left to right.
-    Choose crops or none where left and right or the place matter: digits, signs, X-rays."""
+    """What the task learner, and with method features the discriminators, see of an image in training: crops moves it
+    by up to an eighth, flips also mirrors it left to right. Choose crops or none where left and right or the place
+    matter: digits, signs, X-rays."""
     workers: int = Field(default=1, ge=1, json_schema_extra=SPEED)
     """Ray Train workers, one process each, with a GPU each if device is cuda. Changes weights by rounding only."""
     min_workers: int = Field(default=0, ge=0, json_schema_extra=SPEED)

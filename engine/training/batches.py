@@ -6,7 +6,7 @@ depend only on the configuration and the update's number.
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice, pairwise
@@ -38,6 +38,9 @@ MOST_BAD = 10_000
 """Training ends after so many consecutive images that do not decode."""
 Decoded = tuple[str, str, NDArray[Any]]
 """shard, key, and what the networks see."""
+
+Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
+"""Pixels (N, H, W, C) and a source of randomness to other pixels of the same shape."""
 
 
 class Part(NamedTuple):
@@ -198,13 +201,14 @@ class Batches:
     """One worker's endless batches, each with the state from which the next ones follow.
 
     `sizes`: images of each pool in a batch, over all workers; micro-batches; latent units. `state` is that of the last
-    batch that was used, from any number of workers.
+    batch that was used, from any number of workers. `augment` changes the pixels that are drawn of a stream.
     """
 
     def __init__(
         self, pool: Pool, labelled: Labelled, deal: Deal, part: Part, sizes: tuple[int, int, int],
         state: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
+        self.augment: Augment | None = None
         self._pool, self._labelled, self._deal, self._part = pool, labelled, deal, part
         self._size, self._num_micro, self._num_latents = sizes
         self._number = state["batch"] if state else 0
@@ -219,20 +223,26 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[list[MicroBatch], dict[str, Any]]]:
         while True:
-            rows, noise = [], []
-            images: list[Decoded] = []
+            noise, pools = [], list[list[Images]]()
             for stream, source in self._streams.items():
                 # Place g in the sequence of all batches belongs to stream g mod num_streams.
                 ends = (number * self._size - stream for number in (self._number, self._number + 1))
                 begin, end = (-(-end // self._deal.num_streams) for end in ends)
-                rows.append(self._labelled.draw(stream, (self._deal.seed, 2), begin, end - begin))
-                images += self._decode(source, end - begin)
+                row_N = self._labelled.draw(stream, (self._deal.seed, 2), begin, end - begin)
+                drawn = [self._labelled.images.at(row_N), to_images(self._pool, self._decode(source, end - begin))]
+                if self.augment is not None:
+                    rng = np.random.default_rng((self._deal.seed, 7, self._number, stream))
+                    drawn = [images._replace(seen_N=self.augment(images.seen_N, rng)) for images in drawn]
+                pools.append(drawn)
                 rng = np.random.default_rng((self._deal.seed, 3, self._number, stream))
                 noise.append(rng.standard_normal((2, end - begin, self._num_latents), np.float32))
             self._number += 1
-            labelled = self._labelled.images.at(np.concatenate(rows))
+            labelled, unlabelled = (
+                Images(*(np.concatenate(values) for values in zip(*(part[:2] for part in parts), strict=True)))
+                for parts in zip(*pools, strict=True)
+            )
             state = {"batch": self._number, "streams": {str(s): u.state() for s, u in self._streams.items()}}
-            yield self._cut(labelled, to_images(self._pool, images), np.concatenate(noise, axis=1)), state
+            yield self._cut(labelled, unlabelled, np.concatenate(noise, axis=1)), state
 
     def _decode(self, stream: UnlabelledStream, count: int) -> list[Decoded]:
         """The stream's next images that decode. Scoring quarantines the others."""

@@ -1,9 +1,12 @@
 """The plan of a round's training: the items that train, the items held out, the iterations, and the streams."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
@@ -22,6 +25,7 @@ from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, count_trainable
 from vaal.losses import LossWeights
 from vaal.step import Updates
+from vaal.task import augmented
 
 HELD_OUT_SHARE = 0.2
 """Share of each pool, without folds, that nothing trains on, so that the networks can be judged on it."""
@@ -52,6 +56,15 @@ class TrainingPlan(NamedTuple):
     def weights(self) -> LossWeights:
         train = self.config.train
         return LossWeights(train.beta, train.transductive_weight, train.adversarial_weight, self.labelled_share)
+
+
+def augment_of(config: CampaignConfig) -> Callable[[NDArray[Any], np.random.Generator], NDArray[Any]] | None:
+    """How the images of a batch are changed: where discriminators learn features of pixels; a VAE sees them as they
+    are."""
+    kind = config.train.task_augmentation
+    if config.sees_embeddings or config.train.method != "features" or kind == "none":
+        return None
+    return partial(augmented, flips=kind == "flips_and_crops")
 
 
 def phase_of(plan: TrainingPlan, step: int, *, is_holding: bool) -> tuple[Updates, bool]:

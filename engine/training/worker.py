@@ -21,7 +21,7 @@ from engine.training.checkpoints import RunState, fault_of, is_due, read_checkpo
 from engine.training.fronts import training_front
 from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
-from engine.training.plan import TrainingPlan, judges_task, phase_of, require_decoded
+from engine.training.plan import TrainingPlan, augment_of, judges_task, phase_of, require_decoded
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 from vaal.task import augmented, task_step
 
@@ -101,6 +101,7 @@ class _Training:
             return
         sizes = (train.batch_size, train.gradient_accumulation, self.num_latents)
         batches = Batches(plan.pool, labelled, plan.deal, self.part, sizes, self.state)
+        batches.augment = augment_of(plan.config)
         source = prefetched(batches)
         feed = self._on_device(source)
         vae, discriminators = self.engines.get("vae"), self.engines.get("discriminators")

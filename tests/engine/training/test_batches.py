@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from engine.training.batches import Batches, MicroBatch, Part, cache_labelled, p
 from engine.training.deal import Deal
 from engine.training.streams import Pool, UnlabelledStream, count_trainable
 from tests.rounds import write_shard
+from vaal.task import augmented
 
 IMAGE = ImageConfig(size=8, channels=1)
 LATENTS = 3
@@ -111,7 +113,9 @@ def test_a_stream_goes_on_from_its_state(
     assert list(islice(UnlabelledStream(small, deal, 0, state), 250)) == expected
 
 
-def gather(pool: Pool, tmp_path: Path, world: int, count: int, states: Any = None) -> tuple[list[Any], Any]:
+def gather(
+    pool: Pool, tmp_path: Path, world: int, count: int, states: Any = None, augment: Any = None
+) -> tuple[list[Any], Any]:
     """The first batches of all workers joined and put in one order, and the state after them."""
     deal = deal_of(pool, 8)
     joined: list[list[Any]] = [[] for _ in range(count)]
@@ -121,6 +125,7 @@ def gather(pool: Pool, tmp_path: Path, world: int, count: int, states: Any = Non
         part = Part(rank, world)
         labelled = cache_labelled(pool, positions(pool), part.streams(8), 8, tmp_path / f"cache-{world}-{rank}")
         batches = Batches(pool, labelled, deal, part, (13, 1, LATENTS), states)
+        batches.augment = augment
         taken = list(islice(batches, count))
         for n, (parts, _) in enumerate(taken):
             assert sum(micro.weight for micro in parts) == pytest.approx(len(parts[0].unlabelled.fold_N) * world / 13)
@@ -151,6 +156,14 @@ def test_any_number_of_workers_reads_the_same_batches_and_goes_on_from_any_other
         _, state = gather(small, tmp_path, world, 11)
         found, _ = gather(small, tmp_path, other, 19, state)
         assert found == expected[11:]
+
+
+def test_augmented_batches_too_depend_on_no_worker_and_no_interruption(small: Pool, tmp_path: Path) -> None:
+    augment = partial(augmented, flips=True)
+    expected, _ = gather(small, tmp_path, 1, 6, augment=augment)
+    assert expected != gather(small, tmp_path, 1, 6)[0]
+    _, state = gather(small, tmp_path, 2, 4, augment=augment)
+    assert gather(small, tmp_path, 3, 2, state, augment)[0] == expected[4:]
 
 
 def test_micro_batches_cut_a_batch_and_weigh_what_they_hold(small: Pool, tmp_path: Path) -> None:
