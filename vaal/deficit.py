@@ -66,9 +66,10 @@ def num_coarse(num_labelled: int) -> int:
 def deficit_of(coverage: Coverage, centre_CZ: NDArray[np.float32], seed: int) -> Deficit:
     """How much of a random sample the labels lack, and whether that can be chance.
 
-    The labels that were not picked for uncertainty are compared with random samples of the same size of all items but
-    the others. The null distribution is the multivariate hypergeometric one, exact for any share of the pool that is
-    labelled. O(NUM_DRAWS C min(C, MOST_COMPARED)) time. Without labels to compare nothing is lacking, and p is 1.
+    The labels that were not picked for uncertainty are compared with random samples of the same size of all items: the
+    others were picked from what these had left. The null distribution is the multivariate hypergeometric one, exact for
+    any share of the pool that is labelled. O(NUM_DRAWS C min(C, MOST_COMPARED)) time. Without labels to compare nothing
+    is lacking, and p is 1.
 
     Args:
         centre_CZ: the clusters' centres, whole numbers as `vaal.centres` has them.
@@ -79,16 +80,16 @@ def deficit_of(coverage: Coverage, centre_CZ: NDArray[np.float32], seed: int) ->
     counts = [np.asarray(count_C, np.int64) for count_C in coverage]
     if any((count_C < 0).any() for count_C in counts):
         raise ValueError("a count of items is negative")
-    pool_C, labels_C, fill_C = counts
-    size, all_C = int(labels_C.sum()), pool_C + labels_C
-    if not size or not pool_C.sum():
+    free_C, labels_C, fill_C = counts
+    size, all_C = int(labels_C.sum()), free_C + labels_C + fill_C
+    if not 0 < size < all_C.sum():
         return Deficit(0.0, 0.0, 1.0, 0)
     rng = np.random.default_rng(seed)
     samples = rng.multivariate_hypergeometric(all_C, size, NUM_DRAWS, method="marginals")
     # The labels are one more sample under the null.
     labels_SC = np.concatenate([labels_C[None], samples])
     far_S = _energies(labels_SC, all_C, centre_CZ, seed)
-    coarse_C = _coarse(centre_CZ, all_C + fill_C, num_coarse(size), seed)
+    coarse_C = _coarse(centre_CZ, all_C, num_coarse(size), seed)
     rest_SG, sample_SG, fill_1G = (_summed(part, coarse_C) for part in (all_C - labels_SC, labels_SC, fill_C[None]))
     lacking_S = _deficits(rest_SG, sample_SG, fill_1G, size)
     # Distances of equal samples differ by rounding alone.

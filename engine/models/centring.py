@@ -1,5 +1,8 @@
 """The centres of a round's clusters, as a safetensors file in the train folder."""
 
+import math
+
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -26,6 +29,23 @@ def make_centres(latent_NZ: Tensor, num_centres: int, seed: int) -> Centres | No
     x_NZ = quantise(latent_NZ.half().float(), middle_Z, scale)
     num_centres = max(1, min(num_centres, len(x_NZ) // ITEMS_A_CENTRE))
     return Centres(k_means(x_NZ, num_centres, seed), middle_Z, scale)
+
+
+def sample_of_pool(unlabelled_NZ: Tensor, labelled_NZ: Tensor, num_unlabelled: int, seed: int) -> Tensor:
+    """Latents of a sample of the whole pool: those of unlabelled items, with as large a share of the labelled ones.
+
+    Centres of unlabelled items alone lie nearer to these than to others, and the gate would take that for a difference
+    between the pools.
+
+    Args:
+        unlabelled_NZ: a sample of `num_unlabelled` items.
+        labelled_NZ: all labelled items.
+    """
+    if not len(labelled_NZ):
+        return unlabelled_NZ
+    num_labelled = len(labelled_NZ) * min(1.0, len(unlabelled_NZ) / max(1, num_unlabelled))
+    chosen = np.random.default_rng([seed, 1]).permutation(len(labelled_NZ))[: math.ceil(num_labelled)]
+    return torch.cat([unlabelled_NZ, labelled_NZ[torch.from_numpy(np.sort(chosen))]])
 
 
 def save_centres(folder: Location, centres: Centres) -> dict[str, str]:

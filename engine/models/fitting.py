@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from engine.config.options import CampaignConfig
-from engine.models.centring import make_centres
-from engine.models.weights import require_classes
+from engine.models.centring import make_centres, sample_of_pool
+from engine.models.weights import require_classes, shape_of
 from vaal.centres import Centres
+from vaal.ensembles import EnsembleDiscriminators, refit_ensembles
 from vaal.linear_head import LinearHead, fit_linear_head
 from vaal.refit import Cached, FittedDiscriminators, refit
 
@@ -27,28 +28,40 @@ class Seen(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """The discriminators, None without a last refit; the task learner, and what the train manifest says of it, None
-    and empty without one on embeddings; the centres of the round's clusters, None if there can be none."""
+    """The discriminators, None where those of the game stay; the task learner, and what the train manifest says of it,
+    None and empty without one on embeddings; the centres of the round's clusters, None if there can be none."""
 
-    discriminators: FittedDiscriminators | None
+    discriminators: FittedDiscriminators | EnsembleDiscriminators | None
     head: LinearHead | None
     task: dict[str, Any]
     centres: Centres | None
 
 
 def fit(
-    config: CampaignConfig, round_number: int, labelled: Seen | None, unlabelled: Seen, labels: Sequence[str]
+    config: CampaignConfig,
+    round_number: int,
+    labelled: Seen | None,
+    unlabelled: Seen,
+    labels: Sequence[str],
+    num_unlabelled: int = 0,
 ) -> Fitted:
     """Fit what the configuration has to a sample of the unlabelled pool and to what is labelled, with its labels.
 
-    `labelled` is None where only centres are wanted. The same for the same items. Raises VaalError if
-    train.task=classification and there is only one class.
+    `labelled` is None where only centres are wanted; the sample is of `num_unlabelled` items, 0 if it is all. The same
+    for the same items. Raises VaalError if train.task=classification and there is only one class.
     """
     seed = config.train.seed + (round_number << 32)
-    centres = make_centres(unlabelled.latent_NZ, 2 * config.select.budget, seed)
+    sample_NZ = unlabelled.latent_NZ
+    if labelled is not None:
+        sample_NZ = sample_of_pool(sample_NZ, labelled.latent_NZ, num_unlabelled, seed)
+    centres = make_centres(sample_NZ, 2 * config.select.budget, seed)
     if labelled is None:
         return Fitted(None, None, {}, centres)
-    found = refit(labelled.cached, unlabelled.cached, config.train.folds) if config.refits else None
+    found: FittedDiscriminators | EnsembleDiscriminators | None = None
+    if config.fits_at_once:
+        found = refit(labelled.cached, unlabelled.cached, config.train.folds)
+    elif config.refits_ensembles:
+        found = refit_ensembles(labelled.cached, unlabelled.cached, config.train.folds, shape_of(config), seed)
     if not config.sees_embeddings or not config.has_task or (config.train.task == "auto" and not _are_classes(labels)):
         return Fitted(found, None, {}, centres)
     classes = sorted(set(labels))

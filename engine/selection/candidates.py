@@ -27,7 +27,7 @@ from engine.storage.location import Location
 from engine.tables.score_reader import columns_of, num_latents_of
 from engine.tables.selections import SAMPLE_COLUMNS, SAMPLE_SIZE, row_schema
 from vaal.centres import Centres
-from vaal.completion import by_clusters, cluster_order, joined
+from vaal.completion import NEAREST, by_clusters, cluster_order, joined
 from vaal.diversity import BRANCHES, DIVERSIFIERS, Branch, Diversifier, branch_of
 from vaal.duplicates.likeness import SAMPLE_SIZE as LIKENESS_SAMPLE
 
@@ -118,6 +118,8 @@ def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> 
 def num_candidates(options: SelectConfig, branch: Branch) -> int:
     """The number of candidates of the first try."""
     size = math.ceil(options.oversample * options.budget)
+    if branch.candidates == "nearest":
+        return max(size, NEAREST * options.budget)
     return max(size, LEAST_WITHOUT_SIGNAL) if branch == BRANCHES["spread"] else size
 
 

@@ -9,7 +9,7 @@ import torch
 
 from engine.campaign.folder import Campaign
 from engine.errors import InputError
-from engine.models.centring import CENTRES_FILE, load_centres, make_centres, save_centres
+from engine.models.centring import CENTRES_FILE, load_centres, make_centres, sample_of_pool, save_centres
 from engine.scoring.scorer import load_scorer
 from engine.tables.scores import latents_of, unpack
 from tests.conftest import MakeCampaign, pretend_trained
@@ -81,3 +81,14 @@ def test_few_items_have_few_centres() -> None:
     assert centres is not None
     assert len(centres.centre_CZ) <= 9
     assert make_centres(torch.zeros(0, 5), 10, 0) is None
+
+
+def test_the_sample_has_its_share_of_the_labels() -> None:
+    unlabelled_NZ, labelled_NZ = torch.zeros(100, 3), torch.arange(30.0)[:, None].expand(30, 3)
+    found = [sample_of_pool(unlabelled_NZ, labelled_NZ, 400, seed) for seed in (0, 0, 1)]
+    assert [len(sample) for sample in found] == [108, 108, 108]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert len(sample_of_pool(unlabelled_NZ, labelled_NZ, 100, 0)) == 130
+    assert len(sample_of_pool(unlabelled_NZ, labelled_NZ, 10**9, 0)) == 101
+    assert len(sample_of_pool(unlabelled_NZ, torch.empty(0, 1), 400, 0)) == 100

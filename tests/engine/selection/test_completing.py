@@ -18,6 +18,7 @@ from engine.config.toml import override
 from engine.errors import NotAcceptableError
 from engine.models.centring import make_centres, save_centres
 from engine.pool.identity import draw_of, shard_number_of
+from engine.selection import parts
 from engine.selection.explanation import explain
 from engine.selection.select import describe, select
 from engine.tables.selections import CLUSTERS_FILE
@@ -211,18 +212,23 @@ def test_refuse_says_that_nothing_is_lacking(make_campaign: MakeCampaign) -> Non
     assert select(scored(make_campaign("select.when_no_signal=refuse", name="other")))["signal"] == "present"
 
 
-def test_the_choice_does_not_depend_on_shards_order_or_number_of_parts(
+@pytest.mark.usefixtures("local_ray")
+def test_the_choice_does_not_depend_on_the_order_of_shards_or_the_number_of_parts(
     make_campaign: MakeCampaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign = scored(make_campaign("select.budget=60"))
     manifest = campaign.stage("scores") / "manifest.json"
     select(campaign)
     first = rows(campaign, "selection")
+    clusters = (campaign.stage("selection") / CLUSTERS_FILE).read_table()
     scores = json.loads(manifest.read_bytes())
     manifest.write_json({**scores, "shards": scores["shards"][::-1]})
     (campaign.stage("selection") / "manifest.json").delete()
+    monkeypatch.setattr(parts, "PART_ROWS", 300)
+    monkeypatch.setattr(parts, "MERGED_AT_ONCE", 2)
     select(campaign)
     assert rows(campaign, "selection") == first
+    assert (campaign.stage("selection") / CLUSTERS_FILE).read_table() == clusters
 
 
 def test_a_duplicate_gives_way_to_the_next_of_its_cluster(make_campaign: MakeCampaign) -> None:
@@ -236,3 +242,14 @@ def test_a_duplicate_gives_way_to_the_next_of_its_cluster(make_campaign: MakeCam
     # The same order of clusters, where those without an item that is no duplicate are passed over.
     order = [cluster for cluster in listed if cluster in {pick["cluster"] for pick in picks}]
     assert [pick["cluster"] for pick in picks] == order
+
+
+def test_nothing_and_everything_can_be_picked(make_campaign: MakeCampaign) -> None:
+    campaign = scored(make_campaign("select.budget=0"))
+    assert (select(campaign)["branch"], rows(campaign, "selection")) == ("cluster_completion", [])
+    total = len(eligible(campaign))
+    for word in ("yes", "no"):
+        words = [f"select.budget={total}", "select.duplicates=off", "select.oversample=1", f"labels.are_biased={word}"]
+        config = override(campaign.config, parse_settings(words), "test")
+        select(dataclasses.replace(campaign, config=config))
+        assert sorted(names(rows(campaign, "selection"))) == sorted(names(eligible(campaign)))
