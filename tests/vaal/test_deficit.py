@@ -78,6 +78,20 @@ def test_uncertain_labels_fill_gaps_and_make_none() -> None:
     assert not deficit_of(coverage_of(cluster_N, biased, filling), centre_CZ, 0).speaks
 
 
+@pytest.mark.heavy
+def test_a_pool_without_its_uncertain_items_is_not_taken_for_another() -> None:
+    spoken = []
+    for seed in range(40):
+        centre_CZ, cluster_N, kind_C = pool(seed)
+        random = np.random.default_rng([seed, 1]).choice(len(cluster_N), 600, replace=False)
+        left = np.setdiff1d(np.arange(len(cluster_N)), random)
+        # Nearly all of two kinds is labelled for uncertainty.
+        uncertain = left[kind_C[cluster_N[left]] < 2][:600]
+        spoken.append(deficit_of(coverage_of(cluster_N, random, uncertain), centre_CZ, seed))
+    assert sum(found.p < 0.025 for found in spoken) <= 4
+    assert not any(found.speaks for found in spoken)
+
+
 def test_many_clusters_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deficit, "MOST_COMPARED", 50)
     centre_CZ, cluster_N, kind_C = pool(0)
