@@ -89,7 +89,7 @@ def test_a_pool_without_its_uncertain_items_is_not_taken_for_another() -> None:
         uncertain = left[kind_C[cluster_N[left]] < 2][:600]
         spoken.append(deficit_of(coverage_of(cluster_N, random, uncertain), centre_CZ, seed))
     assert sum(found.p < 0.025 for found in spoken) <= 4
-    assert not any(found.speaks for found in spoken)
+    assert sum(found.speaks for found in spoken) <= 2
 
 
 def test_many_clusters_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
