@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vaal.ablations import Centroid, FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
+from vaal.ensembles import EnsembleDiscriminators
 from vaal.networks import VAE, Autoencoder, Discriminators, NetworkShape, shape_for
 from vaal.paper import PAPER_SHAPE, PaperVAE
 from vaal.refit import FittedDiscriminators
@@ -32,7 +33,7 @@ class Networks(NamedTuple):
     """The networks of a method, None where it has none. `task` is the task learner, `embedding` scales embeddings."""
 
     vae: Autoencoder | None = None
-    discriminators: Discriminators | ImageDiscriminators | FittedDiscriminators | None = None
+    discriminators: Discriminators | ImageDiscriminators | FittedDiscriminators | EnsembleDiscriminators | None = None
     centroid: Centroid | None = None
     task: nn.Module | None = None
     embedding: Standardiser | None = None

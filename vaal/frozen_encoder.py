@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         """Stays in eval mode: in training mode a network may mix the images of a batch."""
         return super().train(False) if mode else super().train(mode)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, pixels_BHWC: Tensor) -> Tensor:
         """Embeddings (B, D) float32 of pixels (B, H, W, C) uint8.
 

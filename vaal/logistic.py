@@ -11,6 +11,7 @@ MOST_ITERATIONS = 300
 SMALLEST_GRADIENT = 1e-6
 
 
+@torch.inference_mode(mode=False)
 def fit_logistic(
     x_ND: Tensor, label_N: Tensor, num_classes: int, l2: float, weight_N: Tensor | None = None,
     tolerance: float = SMALLEST_GRADIENT,
@@ -32,7 +33,8 @@ def fit_logistic(
     """
     if not len(x_ND) or num_classes < 2 or l2 <= 0:
         raise ValueError(f"{len(x_ND)} items of {num_classes} classes with l2={l2:g} have no logistic regression")
-    x_ND, dtype = x_ND.detach().double(), x_ND.dtype
+    # Clones, because tensors of the inference mode take no part in a backward pass.
+    x_ND, label_N, dtype = x_ND.detach().double().clone(), label_N.clone(), x_ND.dtype
     if not torch.isfinite(x_ND).all():
         raise ValueError("an input of the logistic regression is not finite")
     share_N = torch.ones_like(x_ND[:, 0]) if weight_N is None else weight_N.to(x_ND)

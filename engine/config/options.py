@@ -127,10 +127,18 @@ class CampaignConfig(Section):
 
     @property
     def refits(self) -> bool:
-        """Whether the discriminators are fitted again at the end of training."""
-        method = self.method
-        is_possible = method.has_discriminators and (method.has_vae or self.sees_embeddings)
-        return self.train.refit and self.train.folds > 1 and is_possible
+        """Whether the discriminators are fitted or calibrated at the end of training."""
+        return self.train.refit and self.method.has_discriminators
+
+    @property
+    def refits_ensembles(self) -> bool:
+        """Whether discriminators on a VAE's latents are fitted again at the end."""
+        return self.refits and self.method.has_vae and self.train.folds > 1
+
+    @property
+    def fits_at_once(self) -> bool:
+        """Whether the discriminators are fitted at the end, straight on embeddings, and nothing trains before."""
+        return self.refits and self.sees_embeddings and not self.method.has_vae
 
     @model_validator(mode="after")
     def _embeddings_fit(self) -> "CampaignConfig":

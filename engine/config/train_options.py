@@ -51,7 +51,7 @@ class TrainConfig(Section):
     refit: bool = True
     """At the end fit the discriminators again, on the trained encoder's latents or straight on embeddings, and
     calibrate them. Embeddings with method features need no other training."""
-    folds: int = Field(default=2, ge=1, le=16)
+    folds: int = Field(default=5, ge=1, le=16)
     """Discriminators. Each image is scored by one that did not train on it; 1, as in the paper, turns that off."""
     task: Literal["auto", "none", "classification"] = "auto"
     """The task learner T of Algorithm 1, trained on the labelled pool; only margin scores by it. auto: on embeddings a

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from engine.config.options import CampaignConfig
 from engine.models.centring import make_centres, sample_of_pool
-from engine.models.weights import require_classes
+from engine.models.weights import require_classes, shape_of
 from vaal.centres import Centres
+from vaal.ensembles import EnsembleDiscriminators, refit_ensembles
 from vaal.linear_head import LinearHead, fit_linear_head
 from vaal.refit import Cached, FittedDiscriminators, refit
 
@@ -27,10 +28,10 @@ class Seen(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """The discriminators, None without a last refit; the task learner, and what the train manifest says of it, None
-    and empty without one on embeddings; the centres of the round's clusters, None if there can be none."""
+    """The discriminators, None where those of the game stay; the task learner, and what the train manifest says of it,
+    None and empty without one on embeddings; the centres of the round's clusters, None if there can be none."""
 
-    discriminators: FittedDiscriminators | None
+    discriminators: FittedDiscriminators | EnsembleDiscriminators | None
     head: LinearHead | None
     task: dict[str, Any]
     centres: Centres | None
@@ -56,13 +57,18 @@ def fit(
     centres = make_centres(sample_NZ, 2 * config.select.budget, seed)
     if labelled is None:
         return Fitted(None, None, {}, centres)
-    found = refit(labelled.cached, unlabelled.cached, config.train.folds) if config.refits else None
+    found: FittedDiscriminators | EnsembleDiscriminators | None = None
+    if config.fits_at_once:
+        found = refit(labelled.cached, unlabelled.cached, config.train.folds)
+    elif config.refits_ensembles:
+        found = refit_ensembles(labelled.cached, unlabelled.cached, config.train.folds, shape_of(config), seed)
     if not config.sees_embeddings or not config.has_task or (config.train.task == "auto" and not _are_classes(labels)):
         return Fitted(found, None, {}, centres)
     classes = sorted(set(labels))
     require_classes(len(classes))
     label_N = torch.tensor([classes.index(name) for name in labels])
-    fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed)
+    with torch.enable_grad():
+        fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed)
     task = {"classes": classes, "held_out_accuracy": fitted.held_out_accuracy}
     return Fitted(found, fitted.head, {"task": task}, centres)
 

@@ -43,7 +43,7 @@ class Front(NamedTuple):
         x_NZ: Tensor = self.standardiser(self.vectors(seen_N))
         return x_NZ
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def vectors(self, seen_N: NDArray[Any]) -> Tensor:
         """The embeddings (N, D) as they are, float32."""
         seen = torch.from_numpy(np.ascontiguousarray(seen_N))

@@ -2,6 +2,7 @@
 
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from engine.config.options import CampaignConfig
 from engine.errors import VaalError
 from engine.storage.location import Location
 from vaal.assembly import Networks, Sizes
+from vaal.ensembles import EnsembleDiscriminators
 from vaal.linear_head import LinearHead
 from vaal.methods import EMBEDDING_FILE, TASK_FILE
+from vaal.networks import NetworkShape
 from vaal.refit import FittedDiscriminators
 from vaal.standardise import Standardiser
 from vaal.task import Classifier
@@ -32,10 +35,19 @@ def make_networks(config: CampaignConfig, vector_length: int = 0) -> Networks:
 
 
 def made_at_last(config: CampaignConfig, networks: Networks) -> Networks:
-    """The same networks with the discriminators of the last refit, where there is one, without its weights."""
-    if not config.refits:
-        return networks
-    return networks._replace(discriminators=FittedDiscriminators(config.train.folds, networks.num_latents))
+    """The same networks with the discriminators that are fitted at the end, where they are, without their weights."""
+    folds = config.train.folds
+    if config.fits_at_once:
+        return networks._replace(discriminators=FittedDiscriminators(folds, networks.num_latents))
+    if config.refits_ensembles:
+        shape = replace(shape_of(config), num_latents=networks.num_latents)
+        return networks._replace(discriminators=EnsembleDiscriminators(folds, shape))
+    return networks
+
+
+def shape_of(config: CampaignConfig) -> NetworkShape:
+    """The shape of a configuration's networks."""
+    return Sizes(config.train.preset, config.image.size, config.image.channels, config.train.folds).shape
 
 
 def score_function(config: CampaignConfig) -> Callable[[Networks, Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
-from engine.pool.embedding_parquet import EmbeddingFile, indexed, num_foreign, rows_of_shard
+from engine.pool.embedding_parquet import CACHED_BYTES, EmbeddingFile, indexed, num_foreign, rows_of_shard
 from engine.pool.vectors import VectorError, faults_of_rows, to_float32
 from engine.storage.globs import matches_of
 from engine.storage.location import Location
@@ -59,6 +59,16 @@ class EmbeddingFiles:
     @property
     def num_rows(self) -> int:
         return sum(file.num_rows for file in self.files)
+
+    @property
+    def advice(self) -> str:
+        """A line for whoever wrote row groups that are read anew for every shard in them; empty for good ones."""
+        largest = max(self.files, key=lambda file: file.largest_bytes)
+        of_one = all(ends is not None and ends[0] == ends[1] for ends in largest.groups)
+        if largest.largest_bytes <= CACHED_BYTES or of_one:
+            return ""
+        what = f"{largest.url}: a row group of {largest.largest_bytes >> 20} MiB is read anew for every shard in it"
+        return f"{what}; sort the rows by shard and write row groups of about a shard"
 
     def vectors_of(self, shard: str) -> ShardVectors:
         """The embeddings of a shard's items.

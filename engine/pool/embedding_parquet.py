@@ -33,13 +33,14 @@ _BUFFER_BYTES = 1 << 20
 
 class EmbeddingFile(NamedTuple):
     """A Parquet file: `mark` changes when it is written again; `groups` are the first and the last shard of each row
-    group, or None where it does not say."""
+    group, or None where it does not say; `largest_bytes` is the size of the largest, before compression."""
 
     url: str
     size_bytes: int
     mark: str
     num_rows: int
     groups: tuple[tuple[str, str] | None, ...]
+    largest_bytes: int = 0
 
 
 def indexed(location: Location) -> tuple[EmbeddingFile, int | None]:
@@ -62,7 +63,9 @@ def _described(file: EmbeddingFile) -> tuple[EmbeddingFile, int | None]:
         length = kind.list_size if pa.types.is_fixed_size_list(kind) else _most_common_length(parquet)
     if length is not None and not 1 <= length <= MAX_LENGTH:
         raise InputError(f"{file.url}: vectors of {length} numbers; give 1 to {MAX_LENGTH:,}")
-    return file._replace(num_rows=metadata.num_rows, groups=groups), length if metadata.num_rows else None
+    largest = max((metadata.row_group(n).total_byte_size for n in range(len(groups))), default=0)
+    file = file._replace(num_rows=metadata.num_rows, groups=groups, largest_bytes=largest)
+    return file, length if metadata.num_rows else None
 
 
 def _check_types(file: EmbeddingFile, schema: pa.Schema) -> None:

@@ -21,6 +21,8 @@ from engine.storage.location import Location
 RANDOM = "random"
 """The strategy that all others are compared with: all picks are a uniform random sample."""
 TASKS = ("linear", "mlp", "knn")
+METHOD = "features"
+"""Discriminators straight on vectors: what a simulated round trains."""
 MANAGED = ("salt", "pool", "select.budget", "select.seed", "train.seed", "device")
 """Keys and sections of a campaign that the simulation sets itself."""
 
@@ -148,11 +150,14 @@ class Experiment(Section):
     def config_of(self, strategy: Strategy, seed: int) -> CampaignConfig:
         """The configuration of a strategy's campaign. Raises ConfigError for an option that is unknown or wrong."""
         own = {"select.control_fraction": 1.0} if strategy.name == RANDOM else {}
-        options = {**self.campaign, **own, **strategy.options}
+        options = {"train.method": METHOD, **self.campaign, **own, **strategy.options}
         for key in options:
             if {key, key.partition(".")[0]} & {*MANAGED}:
                 why = f"strategy {strategy.name!r}: {key}: the experiment sets it"
                 raise ConfigError(f"{why}; use budget, seeds and [pool] of the experiment")
+        if (method := options["train.method"]) not in (METHOD, "auto"):
+            why = f"strategy {strategy.name!r}: train.method={method!r} is not simulated on vectors"
+            raise ConfigError(f"{why}; leave it at {METHOD}")
         managed = {"select.budget": self.budget, "select.seed": seed, "train.seed": seed, "device": "cpu"}
         # They are in memory: the name stands for wherever they are.
         managed["pool.embeddings"] = "member:npy"

@@ -24,7 +24,6 @@ from engine.storage.documents import read_document
 from engine.storage.location import Location
 from vaal.acquisition import ACQUISITIONS
 from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
-from vaal.methods import METHODS
 
 CODE = ("engine.simulation.trials", "engine.selection.select")
 """Modules that decide, with all that they import, what a trial gives."""
@@ -68,8 +67,8 @@ def _options(config: CampaignConfig) -> dict[str, Any]:
 
 def _rows(config: CampaignConfig) -> list[Any]:
     """The rows of the tables that a configuration uses, as text."""
-    rows = [METHODS[config.train.method], DIVERSIFIERS[config.select.diversity]]
-    rows += [ACQUISITIONS[name] for name in config.score.acquisition]
+    rows = [config.method, DIVERSIFIERS[config.select.diversity]]
+    rows += [ACQUISITIONS[name] for name in config.acquisitions(has_task=config.has_task)]
     rows += [WITHOUT_SIGNAL[name] for name in (config.select.when_no_signal,) if name in WITHOUT_SIGNAL]
     return [repr(row) for row in rows]
 

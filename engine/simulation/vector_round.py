@@ -33,7 +33,7 @@ class Trained(NamedTuple):
     details: dict[str, Any]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def train_and_score(
     campaign: Campaign,
     names: list[tuple[str, str]],

@@ -170,7 +170,7 @@ def judges_task(groups: Groups, shard: str, key: str) -> bool:
 
 def _num_steps(config: CampaignConfig, steps_per_epoch: float) -> int:
     """The iterations of a training; none where the last refit does everything."""
-    if config.refits and not config.method.has_vae:
+    if config.fits_at_once:
         return 0
     return min(config.train.max_steps, math.ceil(config.train.epochs * steps_per_epoch))
 

@@ -2,59 +2,98 @@
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from engine.models.centring import save_centres
 from engine.models.fitting import MOST_FITTED, Seen, fit
 from engine.models.front import Front
+from engine.models.weights import score_function
 from engine.training.batches import Decoded, decoded, to_images, unlabelled_images
 from engine.training.plan import TrainingPlan
 from vaal.assembly import Networks
+from vaal.calibration import Judged, adjust
 from vaal.refit import Cached
 
 BATCH = 256
 
 
-@torch.inference_mode()
+class _Read(NamedTuple):
+    """Items of one pool on the CPU: latents (N, Z), what discriminators see of them (N, D), folds (N,), and by their
+    own fold's network the logits (N,)."""
+
+    latent_NZ: Tensor
+    mean_ND: Tensor
+    fold_N: Tensor
+    logit_N: Tensor
+
+    def at(self, is_in_N: Tensor) -> "_Read":
+        return _Read(*(values[is_in_N] for values in self))
+
+    @property
+    def seen(self) -> Seen:
+        return Seen(self.latent_NZ, Cached(self.mean_ND, self.fold_N))
+
+    @property
+    def judged(self) -> Judged:
+        return Judged(self.logit_N, self.fold_N)
+
+
+@torch.no_grad()
 def fit_at_last(
     plan: TrainingPlan, networks: Networks, front: Front
 ) -> tuple[Networks, dict[str, str], dict[str, Any]]:
-    """The networks with the discriminators of the last refit, and on embeddings with the task learner, where the
-    configuration has them. Writes the centres of the round's clusters. Returns also SHA-256 of the files by name, and
-    what the train manifest says of the task learner.
+    """The networks with discriminators that are fitted at once, or those of the game calibrated; and on embeddings with
+    the task learner; where the configuration has them. Writes the centres of the round's clusters. Returns also SHA-256
+    of the files by name, and what the train manifest says of the task learner.
 
     The same for any number of workers, and after any interruption: everything is read again.
     """
     config, pool = plan.config, plan.pool
-    labelled, labels = None, list[str]()
+    labelled, trained, labels = None, None, list[str]()
     if config.refits or front.length:
-        positions = [position for position in plan.positions if not pool.is_held_out(*position[:2])]
-        found = list(decoded(pool, positions))
-        labels = [plan.labels[positions[n][:2]] for n, _ in found]
-        labelled = _seen(plan, networks, front, ((*positions[n][:2], image) for n, image in found))
-    unlabelled = _seen(plan, networks, front, unlabelled_images(pool, plan.deal, MOST_FITTED))
-    fitted = fit(config, pool.round, labelled, unlabelled, labels, plan.images_per_epoch)
+        found = list(decoded(pool, plan.positions))
+        items = [plan.positions[n][:2] for n, _ in found]
+        images = ((*item, image) for item, (_, image) in zip(items, found, strict=True))
+        labelled = _read(plan, networks, front, images)
+        held_out = [pool.is_held_out(*item) for item in items]
+        is_held_out_N = torch.tensor(held_out, dtype=torch.bool)
+        trained = labelled.at(~is_held_out_N).seen
+        labels = [plan.labels[item] for item, is_out in zip(items, held_out, strict=True) if not is_out]
+    unlabelled = _read(plan, networks, front, _sample(plan))
+    fitted = fit(config, pool.round, trained, unlabelled.seen, labels, plan.images_per_epoch)
     if fitted.discriminators is not None:
         networks = networks._replace(discriminators=fitted.discriminators)
+    elif config.refits and labelled is not None and networks.discriminators is not None:
+        # No discriminator has seen the items of its own fold; a single one none of those that are held out.
+        judged = labelled.at(is_held_out_N) if pool.held_out else labelled
+        adjust(list(networks.discriminators.folds), judged.judged, unlabelled.judged)
     if fitted.head is not None:
         networks = networks._replace(task=fitted.head)
     files = save_centres(plan.folder, fitted.centres) if fitted.centres is not None else {}
     return networks.ready(front.device), files, fitted.task
 
 
-def _seen(plan: TrainingPlan, networks: Networks, front: Front, images: Iterable[Decoded]) -> Seen:
-    """The latents of these images and what discriminators see of them, on the CPU."""
-    latents, means, folds = [], [], []
-    left = iter(images)
+def _sample(plan: TrainingPlan) -> Iterable[Decoded]:
+    """Unlabelled images that no discriminator of their own fold has trained on; or those to train on."""
+    if not plan.config.fits_at_once:
+        return unlabelled_images(plan.pool, plan.deal, MOST_FITTED)
+    everything = unlabelled_images(plan.pool._replace(held_out=0.0), plan.deal, MOST_FITTED)
+    return (image for image in everything if not plan.pool.is_held_out(*image[:2]))
+
+
+def _read(plan: TrainingPlan, networks: Networks, front: Front, images: Iterable[Decoded]) -> _Read:
+    score, left = score_function(plan.config), iter(images)
+    none = torch.empty(0, networks.num_latents)
+    parts = [_Read(none, none, torch.empty(0, dtype=torch.int64), torch.empty(0))]
     while part := list(islice(left, BATCH)):
         block = to_images(plan.pool, part)
+        fold_B = torch.from_numpy(block.fold_N)
         x_B = front(block.seen_N)
-        latents.append(networks.latents(x_B).cpu())
-        means.append(networks.means(x_B).cpu() if plan.config.refits else latents[-1])
-        folds.append(torch.from_numpy(block.fold_N))
-    if not folds:
-        none = torch.empty(0, 1)
-        return Seen(none, Cached(none, torch.empty(0, dtype=torch.int64)))
-    return Seen(torch.cat(latents), Cached(torch.cat(means), torch.cat(folds)))
+        logit_B, latent_BZ = score(networks, x_B, fold_B.to(front.device))
+        # On embeddings the latents are these, and not the VAE's.
+        mean_BD = networks.means(x_B) if front.length else latent_BZ
+        parts.append(_Read(latent_BZ.cpu(), mean_BD.cpu(), fold_B, logit_B.cpu()))
+    return _Read(*(torch.cat(values) for values in zip(*(parts[1:] or parts), strict=True)))

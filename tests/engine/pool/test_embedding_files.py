@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import ConfigError, InputError
-from engine.pool import embedding_parquet
+from engine.pool import embedding_files, embedding_parquet
 from engine.pool.embedding_files import EmbeddingFiles, index_embeddings
 from engine.pool.vectors import VectorError
 from engine.storage.location import Location
@@ -217,6 +218,16 @@ def test_only_row_groups_that_may_hold_the_shard_are_read(tmp_path: Path, monkey
     monkeypatch.setattr(embedding_parquet, "_rows_of", lambda file, n, shard: asked.append(n) or read(file, n, shard))
     assert len(files.vectors_of("s4.tar").rows) == 30
     assert asked == [4]
+
+
+def test_row_groups_that_are_read_again_and_again_are_worth_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_files, "CACHED_BYTES", 100)
+    assert re.search(r"a.parquet: a row group of \d+ MiB is read anew", indexed(tmp_path, table(random_rows())).advice)
+    assert not indexed(tmp_path, table(random_rows()), row_group_size=30).advice
+    monkeypatch.undo()
+    assert not indexed(tmp_path, table(random_rows())).advice
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ def test_random_is_always_there_and_options_are_dotted_keys(tmp_path: Path) -> N
         ("select.diversity", "select.diversty", ["'lowest'", "select.diversty: unknown key"]),
         ('"none"', '"nothing"', ["'lowest'", "select.diversity='nothing'"]),
         ("select.diversity", "select.budget = 3\nselect.diversity", ["select.budget: the experiment sets it"]),
+        ("select.diversity", 'train.method = "vaal"\nselect.diversity', ["train.method='vaal' is not simulated"]),
         ("size = 300", "", ["test: give"]),
         ("count = 50", "", ["first_labels.count: missing"]),
         ("digits = true", "", ["pool: give either"]),

@@ -51,6 +51,7 @@ def test_findings_say_what_the_curves_hold(tmp_path: Path) -> None:
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.heavy
 def test_few_seeds_show_nothing_and_say_so(tmp_path: Path) -> None:
     found = findings_of(*((experiment := made_up(tmp_path, 4))[0], "few", experiment[1]))
     assert "With 4 seeds nothing can be significant" in found.caution
@@ -86,9 +87,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert {(row["strategy"], row["seed"], row["round"]) for row in accuracies} == {
         (name, seed, number) for name in ("random", "lowest") for seed in (0, 1) for number in (0, 1)
     }
-    assert Path(found["report"]).read_text().startswith("<!DOCTYPE html>") or "<!DOCTYPE html>" in Path(
-        found["report"]
-    ).read_text(encoding="utf-8")
+    assert "<!DOCTYPE html>" in Path(found["report"]).read_text(encoding="utf-8")
     (tmp_path / "small.toml").write_text(text.replace("seeds = 2", "seeds = 1"))
     ran = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert ran.returncode == 2

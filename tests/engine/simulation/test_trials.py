@@ -48,6 +48,7 @@ def timeless(value: Any) -> Any:
     return {name: timeless(inner) for name, inner in value.items() if not name.startswith("seconds")}
 
 
+@pytest.mark.heavy
 def test_a_trial_is_a_campaign_that_buys_its_budget_every_round(tmp_path: Path) -> None:
     played = Played(tmp_path)
     points = played.play("lowest")
@@ -67,6 +68,7 @@ def test_a_trial_is_a_campaign_that_buys_its_budget_every_round(tmp_path: Path) 
     assert all(played.world.classes[truth[item]] == label for item, label in said.items())
 
 
+@pytest.mark.heavy
 def test_all_picks_of_random_are_a_random_sample(tmp_path: Path) -> None:
     played = Played(tmp_path)
     played.play("random")
@@ -74,6 +76,7 @@ def test_all_picks_of_random_are_a_random_sample(tmp_path: Path) -> None:
     assert set(picks["arm"].to_pylist()) == {"control"}
 
 
+@pytest.mark.heavy
 def test_what_is_done_is_never_done_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = Played(tmp_path).play("lowest")
     made: list[None] = []
@@ -92,6 +95,7 @@ def test_what_is_done_is_never_done_twice(tmp_path: Path, monkeypatch: pytest.Mo
     assert [point["tasks"]["linear"] for point in found] == [point["tasks"]["linear"] for point in points]
 
 
+@pytest.mark.heavy
 def test_trials_of_a_seed_share_the_first_point_and_seeds_do_not(tmp_path: Path) -> None:
     played = Played(tmp_path)
     random, lowest, other = played.of("random"), played.of("lowest"), played.of("lowest", 1)
@@ -156,6 +160,7 @@ def test_a_trial_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(
     assert timeless({"points": points}) == whole
 
 
+@pytest.mark.heavy
 def test_a_selection_is_what_the_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played, compared = Played(tmp_path), list[bool]()
 

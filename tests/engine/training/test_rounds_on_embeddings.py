@@ -1,0 +1,119 @@
+"""A whole round on embeddings, from files and by an encoder: trained, scored, with faults named and nothing decoded."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
+from engine.campaign.stages import Run
+from engine.config.input_options import ImageConfig
+from engine.models.encoders import load_encoder
+from engine.models.weights import load_networks
+from engine.pool.images import decode
+from engine.pool.items import read_shard
+from engine.pool.manifest import list_shards
+from engine.scoring.score import score
+from engine.selection.select import select
+from engine.simulation.demo_pools import DemoPool
+from engine.training.train import train
+from tests.conftest import MakeCampaign
+from vaal.standardise import Standardiser
+
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("local_ray")]
+SETTINGS = (
+    "train.batch_size=16", "train.max_steps=40", "score.workers=1", "select.budget=40", "score.max_bad_fraction=0.1",
+)  # fmt: skip
+IMAGE = ImageConfig(size=8, channels=1)
+
+
+def embeddings(pool: DemoPool) -> dict[tuple[str, str], Any]:
+    """The pixels of each digit as a vector of 64, and another 100 of noise, so that directions are left out."""
+    rng, found = np.random.default_rng(0), {}
+    for shard in list_shards(pool.shards, "")[0]:
+        for item in read_shard(shard, IMAGE):
+            pixels = decode(item.data, IMAGE).astype(np.float32).ravel() / 64
+            found[shard.shard, item.key] = np.concatenate([pixels, rng.normal(0, 0.1, 100)]).astype(np.float32)
+    return found
+
+
+def table_of(vectors: dict[tuple[str, str], Any]) -> pa.Table:
+    shards, keys = zip(*vectors, strict=True)
+    values = pa.array(np.concatenate(list(vectors.values())))
+    return pa.table({"shard": shards, "key": keys, "embedding": pa.FixedSizeListArray.from_arrays(values, 164)})
+
+
+def a_round(campaign: Campaign) -> None:
+    train(campaign, Run(log=lambda _: None))
+    score(campaign, Run(log=lambda _: None))
+
+
+def scores(campaign: Campaign) -> dict[tuple[str, str], tuple[float, Any]]:
+    found = {}
+    for entry in read_manifest(campaign, "scores", ScoresManifest)["shards"]:
+        table = (campaign.stage("scores") / entry["file"]).read_table(["key", "logit", "latent"])
+        found |= {(entry["shard"], row["key"]): (row["logit"], row["latent"]) for row in table.to_pylist()}
+    return found
+
+
+@pytest.mark.timeout(480)
+@pytest.mark.parametrize("method", ["vaal", "features"])
+def test_a_round_on_embeddings_in_parquet(
+    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, method: str
+) -> None:
+    vectors = embeddings(pool)
+    whole = dict(vectors)
+    faulty = [item for item in vectors if item[0] == "digits-00003.tar"][:6]
+    for item in faulty[:3]:
+        vectors[item] = np.full(164, np.nan, np.float32)
+    for item in faulty[3:]:
+        del vectors[item]
+    pq.write_table(table_of(vectors), tmp_path / "e.parquet", row_group_size=300)
+    campaign = make_campaign(*SETTINGS, f"train.method={method}", f"pool.embeddings={tmp_path}/e.parquet")
+    a_round(campaign)
+    manifest = read_manifest(campaign, "train", TrainManifest)
+    assert manifest["embedding"]["length"] == 164
+    assert ("vae.safetensors" in manifest["files"]) == (method == "vaal")
+    found = scores(campaign)
+    assert found.keys() == whole.keys() - set(faulty)
+    networks = load_networks(campaign.stage("train"), campaign.config, manifest["files"])
+    assert isinstance(networks.embedding, Standardiser)
+    items = list(found)[::50]
+    latents = networks.embedding(torch.from_numpy(np.stack([whole[item] for item in items])))
+    np.testing.assert_array_equal(np.array([found[item][1] for item in items]), latents.half().numpy())
+    (bad,) = Path((campaign.stage("quarantine")).path).glob("*.parquet")
+    rows = pq.read_table(bad).to_pylist()
+    assert {(row["stage"], row["error"]) for row in rows} == {("embedding", "NotFinite"), ("embedding", "NoVector")}
+    assert {(row["shard"], row["key"]) for row in rows} == set(faulty)
+    select(campaign)
+    picks = (campaign.stage("selection") / "selection.parquet").read_table(["shard", "key"]).to_pylist()
+    assert len(picks) == 40
+    assert not {(pick["shard"], pick["key"]) for pick in picks} & set(faulty)
+
+
+@pytest.mark.timeout(480)
+def test_a_round_with_an_encoder(make_campaign: MakeCampaign, pool: DemoPool) -> None:
+    encoder = (
+        "encoder.model=tests.encoders:Blocks", "encoder.arguments={length=12, channels=1}", "encoder.size=16",
+        "encoder.mean=[0.5]", "encoder.std=[0.25]",
+    )  # fmt: skip
+    campaign = make_campaign(*SETTINGS, *encoder, "train.method=features")
+    a_round(campaign)
+    manifest = read_manifest(campaign, "train", TrainManifest)
+    assert manifest["embedding"]["length"] == 12
+    networks = load_networks(campaign.stage("train"), campaign.config, manifest["files"])
+    assert networks.embedding is not None
+    (shard, *_), image = list_shards(pool.shards, "")[0], ImageConfig(size=16, channels=1)
+    items = list(read_shard(shard, image))
+    pixels = torch.from_numpy(np.stack([decode(item.data, image) for item in items]))
+    latents = networks.embedding(load_encoder(campaign.config.encoder, "cpu").encoder(pixels)).numpy()
+    found = scores(campaign)
+    assert len(found) == 1797
+    stored = np.array([found[shard.shard, item.key][1] for item in items])
+    # The encoder's sums may be in another order, and float16 rounds.
+    np.testing.assert_allclose(stored, latents, atol=5e-3)
