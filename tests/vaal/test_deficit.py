@@ -112,3 +112,12 @@ def test_without_labels_or_a_rest_nothing_is_lacking() -> None:
 
 def test_coarse_clusters_hold_a_few_labels_each() -> None:
     assert [num_coarse(size) for size in (0, 20, 50, 1000, 10**6)] == [4, 4, 10, 200, 200]
+
+
+def test_a_pool_of_billions_is_judged_too() -> None:
+    centre_CZ, cluster_N, kind_C = pool(0)
+    huge_C = np.bincount(cluster_N, minlength=200) * 10**6
+    for chosen, speaks in ((np.arange(len(cluster_N)), False), (np.flatnonzero(kind_C[cluster_N] < 5), True)):
+        drawn_C = np.bincount(cluster_N[np.random.default_rng(0).choice(chosen, 300)], minlength=200)
+        found = deficit_of(Coverage(huge_C, drawn_C, np.zeros(200, np.int64)), centre_CZ, 0)
+        assert found.speaks == speaks
