@@ -53,7 +53,10 @@ class Encoder(nn.Module):
 
         Raises EncoderError if the network returns anything else than (B, D) floats. Values may be not finite.
         """
-        found = self.network(self.preprocessing(pixels_BHWC))
+        # The method of the contract; networks of libraries have parts of that name, which are no embeddings.
+        method = getattr(self.network, "features", None)
+        embed = self.network if method is None or isinstance(method, nn.Module) else method
+        found = embed(self.preprocessing(pixels_BHWC))
         if not isinstance(found, Tensor):
             raise EncoderError(f"returns {type(found).__name__}, not one tensor (batch, components)")
         if found.ndim != 2 or len(found) != len(pixels_BHWC) or not found.is_floating_point():

@@ -34,7 +34,7 @@ def timm_encoder(name: str, **arguments: Any) -> nn.Module:
     try:
         import timm
     except ImportError as error:
-        raise ConfigError("engine.models.adapters:timm_encoder needs timm: pip install timm") from error
+        raise ConfigError("engine.models.adapters:timm_encoder needs timm: pip install 'vaal[timm]'") from error
     network = timm.create_model(name, pretrained=False, **arguments)
     return network if network.num_classes == 0 else _without_classes(network, f"timm's {name}")
 

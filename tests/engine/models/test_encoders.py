@@ -184,7 +184,7 @@ def test_without_timm_its_adapter_says_so() -> None:
     try:
         import timm
     except ImportError:
-        with pytest.raises(ConfigError, match="needs timm: pip install timm"):
+        with pytest.raises(ConfigError, match="needs timm: pip install"):
             load_encoder(EncoderConfig(model="engine.models.adapters:timm_encoder", arguments={"name": "x"}), "cpu")
         return
     settings = EncoderConfig(model="engine.models.adapters:timm_encoder", arguments={"name": "resnet10t"}, size=64)
@@ -210,3 +210,18 @@ def test_a_real_encoder_tells_classes_apart_far_above_chance(tmp_path: Path) -> 
     # Chance is a tenth; in the pixels themselves, a quarter.
     found = KNeighborsClassifier(5, metric="cosine").fit(embeddings[:300], classes[:300])
     assert found.score(embeddings[300:], classes[300:]) > 0.4
+
+
+class _WithFeatures(nn.Module):
+    """Its embedding is `features`; what it returns itself are classes."""
+
+    def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return x_BCHW.mean(dim=(2, 3))
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.features(x_BCHW) @ torch.ones(3, 10)
+
+
+def test_an_encoders_method_features_is_its_embedding() -> None:
+    encoder = Encoder(_WithFeatures(), Preprocessing([0.0] * 3, [1.0] * 3))
+    torch.testing.assert_close(encoder(images()), images().float().mean(dim=(1, 2)) / 255)
