@@ -27,6 +27,8 @@ excess is at least LEAST_EXCESS: less is real where labels are many, and not wor
 LABELS_A_CLUSTER, FEWEST_CLUSTERS, MOST_CLUSTERS = 5, 4, 200
 MOST_COMPARED = 2000
 """Clusters between which all distances are held, at most; more are joined."""
+MOST_EXACT = 10**9
+"""Items of a pool from which samples are drawn without replacement."""
 Counts = NDArray[np.int64]
 
 
@@ -84,8 +86,7 @@ def deficit_of(coverage: Coverage, centre_CZ: NDArray[np.float32], seed: int) ->
     size, all_C = int(labels_C.sum()), free_C + labels_C + fill_C
     if not 0 < size < all_C.sum():
         return Deficit(0.0, 0.0, 1.0, 0)
-    rng = np.random.default_rng(seed)
-    samples = rng.multivariate_hypergeometric(all_C, size, NUM_DRAWS, method="marginals")
+    samples = _random_samples(all_C, size, seed)
     # The labels are one more sample under the null.
     labels_SC = np.concatenate([labels_C[None], samples])
     far_S = _energies(labels_SC, all_C, centre_CZ, seed)
@@ -95,6 +96,15 @@ def deficit_of(coverage: Coverage, centre_CZ: NDArray[np.float32], seed: int) ->
     # Distances of equal samples differ by rounding alone.
     p = float((far_S >= far_S[0] * (1 - 1e-9)).sum() / len(far_S))
     return Deficit(float(lacking_S[0]), float(lacking_S[1:].mean()), p, int(coarse_C.max()) + 1)
+
+
+def _random_samples(all_C: Counts, size: int, seed: int) -> Counts:
+    """How many items of each cluster are in each of NUM_DRAWS random samples, (S, C)."""
+    rng, total = np.random.default_rng(seed), int(all_C.sum())
+    if total < MOST_EXACT:
+        return rng.multivariate_hypergeometric(all_C, size, NUM_DRAWS, method="marginals")
+    # So many items are hardly fewer without the sample, and numpy counts no further.
+    return np.minimum(rng.multinomial(size, all_C / total, NUM_DRAWS), all_C)
 
 
 def _deficits(rest_SG: Counts, sample_SG: Counts, fill_1G: Counts, size: int) -> NDArray[np.float64]:

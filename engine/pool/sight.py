@@ -129,6 +129,17 @@ def sight_of(config: CampaignConfig, shards: Sequence[Shard], length: int = 0) -
     return Sight(image, Vectors(files.length, files=files))
 
 
+def notes_on(sight: Sight, shards: Sequence[Shard]) -> list[str]:
+    """What is worth a line about the embeddings' files: rows of other shards, and row groups that cost time."""
+    files = sight.vectors.files if sight.vectors else None
+    if files is None:
+        return []
+    foreign = files.num_foreign({shard.shard for shard in shards})
+    of = f"of {files.num_rows:,} rows in pool.embeddings"
+    counted = f"{foreign:,} {of} are of shards that are not in the pool; they are not used"
+    return [*([counted] if foreign else []), *([files.advice] if files.advice else [])]
+
+
 def embedding_inputs(config: CampaignConfig) -> dict[str, Any]:
     """What decides the embeddings of a configuration, as JSON values for a fingerprint; empty where there are none."""
     if not config.sees_embeddings:

@@ -19,7 +19,7 @@ from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batc
 from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.duplicates import likeness_of
-from engine.selection.gate import RULE
+from engine.selection.gate import RULE, judge
 from engine.selection.parts import Share
 from engine.selection.reduction import FirstPass, RowQuery, count, gather
 from engine.selection.sources import Draws, Source, with_draws, without
@@ -66,12 +66,14 @@ def plan_pass(
     centres = load_centres(campaign.stage("train"), trained["files"]) if "cluster" in there else None
     # Four times as many as in the first try, because duplicates call for more candidates.
     size = 4 * math.ceil(options.oversample * options.budget)
-    has_margin = {"margin", "predicted"} <= there
+    # Of all other rules it is known what the gate will say.
+    is_lowest = options.diversity != RULE and judge(campaign, trained).speaks
+    may_refine = not is_lowest and options.when_no_signal == "uncertainty"
     wish = Wish(
-        num_lowest=0 if options.diversity == RULE else size,
+        num_lowest=size if is_lowest else 0,
         num_clusters=len(centres.centre_CZ) if centres else 0,
-        num_keyed=size if options.diversity == RULE or options.when_no_signal == "uncertainty" else 0,
-        num_turned=size if has_margin and options.when_no_signal == "uncertainty" else 0,
+        num_keyed=size if options.diversity == RULE or may_refine else 0,
+        num_turned=size if may_refine and {"margin", "predicted"} <= there else 0,
         num_labelled=sum(len(source.labelled) for source in sources),
         budget=options.budget,
         seed=seed,

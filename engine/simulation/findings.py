@@ -12,7 +12,7 @@ from engine.simulation.comparisons import LEAST_SEEDS, LEVEL, Difference, Saving
 from engine.simulation.experiment import RANDOM, Experiment
 
 TASK_NAMES = {"linear": "linear head", "mlp": "small network", "knn": "5 nearest neighbours"}
-BATCH_METRICS = ("share_missing", "distance", "auc", "speaks", "seconds_train_and_score", "seconds_select")
+BATCH_METRICS = ("share_missing", "distance", "auc", "speaks", "lacking", "seconds_train_and_score", "seconds_select")
 
 
 class Task(NamedTuple):

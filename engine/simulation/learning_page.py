@@ -22,6 +22,7 @@ METRIC_NAMES = {
     "distance": "Distance of the labels' classes from the pool's (total variation)",
     "auc": "AUC of the discriminators",
     "speaks": "Share of seeds in which the gate speaks",
+    "lacking": "Share of the pool that lacks labels, before the batch",
     "seconds_train_and_score": "Seconds to train and score",
     "seconds_select": "Seconds to select",
 }

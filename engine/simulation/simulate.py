@@ -6,6 +6,8 @@ the page are made from them at the end.
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -37,7 +39,8 @@ CURVES_SCHEMA = pa.schema(
 """A row a measurement. `round` counts the batches that were bought, and `num_labels` the labels then. Of a `task`:
 accuracy, accuracy_missing (the mean over the classes without a first label), accuracy/CLASS, seconds. Without one, of
 the batch before: share_missing (of picks, true classes), distance (total variation between the classes of labels and
-pool, true classes), auc, speaks (the gate: 1 or 0), seconds_train_and_score, seconds_select."""
+pool, true classes), auc, speaks (the gate: 1 or 0), lacking (the share of the pool that
+lacks labels, where the gate asks that), seconds_train_and_score, seconds_select."""
 
 
 class Simulated(NamedTuple):
@@ -92,9 +95,11 @@ def _play_all(
                         run.on_progress(done / total, f"{trial.strategy}, seed {trial.seed}")
             except BrokenProcessPool as error:
                 raise VaalError("a process of the simulation was killed; run the same command again") from error
-            finally:
-                for future in left:
-                    future.cancel()
+            except BaseException:
+                # Nobody wants what is at work. It is made again.
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
     return found
 
 
@@ -111,11 +116,21 @@ def _begin(experiment: Experiment, world: World) -> None:
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    # Ctrl-C reaches every process; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     threadpool_limits(1)
     # A point that a power cut loses can be made again; waiting for the disk would take a third of the time.
     os.fsync = lambda fd: None  # noqa: ARG005 - called by that name
     _here.append((experiment, world))
+
+
+def _end_with_parent() -> None:
+    """So that what is left of a killed simulation does not write beside the next one."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _play(trial: Trial) -> list[Point]:

@@ -132,6 +132,8 @@ def _figures(scratch: Scratch, number: int) -> Point:
         point["share_missing"] = float(np.isin(setup.pool.label_N[bought], list(setup.missing)).mean())
     seconds = read_document(campaign.round_home / "seconds.json", dict[str, float])
     point |= {"auc": trained["diagnosis"]["auc"], "speaks": float(selection["signal"] == "present")}
+    if (lacking := selection.get("gate", {}).get("lacking")) is not None:
+        point["lacking"] = lacking
     return point | {f"seconds_{name}": value for name, value in seconds.items()}
 
 

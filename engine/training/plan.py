@@ -19,7 +19,7 @@ from engine.pool.manifest import estimate_num_items, read_shards
 from engine.pool.metadata import read_groups
 from engine.pool.runs import holds_archives
 from engine.pool.shard import DamagedShardError, Shard
-from engine.pool.sight import sight_of
+from engine.pool.sight import Sight, notes_on, sight_of
 from engine.storage.location import Location
 from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, count_trainable
@@ -94,7 +94,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(config) else HELD_OUT_SHARE
     groups = read_groups(campaign.home, config.pool.group)
-    pool = Pool(shards, sight_of(config, shards), train.folds, labelled, held_out, campaign.round, groups)
+    pool = Pool(shards, _sight(config, shards, log), train.folds, labelled, held_out, campaign.round, groups)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, shards, config.image, log)
     usable = {position[:2] for position in positions}
@@ -137,6 +137,13 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         device="",
         board=None,
     )
+
+
+def _sight(config: CampaignConfig, shards: list[Shard], log: Log) -> Sight:
+    sight = sight_of(config, shards)
+    for note in notes_on(sight, shards):
+        log(note)
+    return sight
 
 
 def _holds_archives(shard: Shard) -> bool:

@@ -78,6 +78,20 @@ def test_uncertain_labels_fill_gaps_and_make_none() -> None:
     assert not deficit_of(coverage_of(cluster_N, biased, filling), centre_CZ, 0).speaks
 
 
+@pytest.mark.heavy
+def test_a_pool_without_its_uncertain_items_is_not_taken_for_another() -> None:
+    spoken = []
+    for seed in range(40):
+        centre_CZ, cluster_N, kind_C = pool(seed)
+        random = np.random.default_rng([seed, 1]).choice(len(cluster_N), 600, replace=False)
+        left = np.setdiff1d(np.arange(len(cluster_N)), random)
+        # Nearly all of two kinds is labelled for uncertainty.
+        uncertain = left[kind_C[cluster_N[left]] < 2][:600]
+        spoken.append(deficit_of(coverage_of(cluster_N, random, uncertain), centre_CZ, seed))
+    assert sum(found.p < 0.025 for found in spoken) <= 4
+    assert sum(found.speaks for found in spoken) <= 2
+
+
 def test_many_clusters_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deficit, "MOST_COMPARED", 50)
     centre_CZ, cluster_N, kind_C = pool(0)
@@ -98,3 +112,12 @@ def test_without_labels_or_a_rest_nothing_is_lacking() -> None:
 
 def test_coarse_clusters_hold_a_few_labels_each() -> None:
     assert [num_coarse(size) for size in (0, 20, 50, 1000, 10**6)] == [4, 4, 10, 200, 200]
+
+
+def test_a_pool_of_billions_is_judged_too() -> None:
+    centre_CZ, cluster_N, kind_C = pool(0)
+    huge_C = np.bincount(cluster_N, minlength=200) * 10**6
+    for chosen, speaks in ((np.arange(len(cluster_N)), False), (np.flatnonzero(kind_C[cluster_N] < 5), True)):
+        drawn_C = np.bincount(cluster_N[np.random.default_rng(0).choice(chosen, 300)], minlength=200)
+        found = deficit_of(Coverage(huge_C, drawn_C, np.zeros(200, np.int64)), centre_CZ, 0)
+        assert found.speaks == speaks

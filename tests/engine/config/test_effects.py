@@ -60,6 +60,10 @@ def planned(bench: Bench, config: CampaignConfig) -> Any:
     return plan.num_steps, plan.weights, phase_of(plan, 0, is_holding=False)
 
 
+def refits(bench: Bench, config: CampaignConfig) -> Any:
+    return config.refits
+
+
 def networks(bench: Bench, config: CampaignConfig) -> Any:
     made = make_networks(config)
     return [
@@ -104,7 +108,7 @@ def reading(bench: Bench, config: CampaignConfig) -> Any:
     """How the tasks of scoring are told to read."""
     bench.patch.setattr(stream, "Reading", stop)
     with pytest.raises(Stopped) as stopped:
-        next(stream.scored_chunks(Campaign(Location("/nowhere"), config, 0), [], {}, ("cpu", 1)))
+        next(stream.scored_chunks(Campaign(Location("/nowhere"), config, 0), [], {}, ("cpu", 1), {}))
     return stopped.value.args
 
 
@@ -187,6 +191,7 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
     "train.adversarial_weight": (0.5, planned),
     "train.gradient_clipping": (1.0, deepspeed),
     "train.folds": (3, networks),
+    "train.refit": (False, refits),
     "train.workers": (2, cluster),
     "train.min_workers": ({"train.min_workers": 1, "train.workers": 2}, cluster),
     "train.zero_stage": (2, deepspeed),

@@ -18,7 +18,7 @@ from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.runs import read_run
 from engine.pool.shard import ChangedShardError, Place, Shard
-from engine.pool.sight import Sight, embedding_inputs, sight_of
+from engine.pool.sight import Sight, embedding_inputs, notes_on, sight_of
 from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.watchdog import Attempts
 from engine.tables.scores import unpack
@@ -175,6 +175,13 @@ def test_what_decides_the_embeddings_changes_with_their_files(made: Made, tmp_pa
         path = tmp_path / "a.parquet"
         pq.write_table(pq.read_table(path)[1:], path)
         assert embedding_inputs(config) != before
+
+
+def test_rows_of_other_shards_are_counted_and_not_used(made: Made) -> None:
+    assert not notes_on(made.sight, made.shards)
+    notes = notes_on(made.sight, made.shards[:2])
+    expected = [] if made.sight.companion else ["40 of 120 rows in pool.embeddings are of shards that are not in the"]
+    assert [note[:66] for note in notes] == [note[:66] for note in expected]
 
 
 def test_without_any_usable_embedding_the_first_fault_is_named(tmp_path: Path) -> None:

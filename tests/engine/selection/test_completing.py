@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_items
+from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
 from engine.campaign.stages import Run
 from engine.config.texts import parse_settings
 from engine.config.toml import override
@@ -19,8 +21,11 @@ from engine.errors import NotAcceptableError
 from engine.models.centring import make_centres, save_centres
 from engine.pool.identity import draw_of, shard_number_of
 from engine.selection import parts
+from engine.selection.candidates import plan_pass
 from engine.selection.explanation import explain
 from engine.selection.select import describe, select
+from engine.selection.sources import sources_of
+from engine.tables.scores import records_of
 from engine.tables.selections import CLUSTERS_FILE
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
@@ -253,3 +258,13 @@ def test_nothing_and_everything_can_be_picked(make_campaign: MakeCampaign) -> No
         config = override(campaign.config, parse_settings(words), "test")
         select(dataclasses.replace(campaign, config=config))
         assert sorted(names(rows(campaign, "selection"))) == sorted(names(eligible(campaign)))
+
+
+@pytest.mark.parametrize(("word", "columns"), [("yes", []), ("no", ["offset", "margin", "predicted"])])
+def test_other_rules_read_no_more_than_they_need(make_campaign: MakeCampaign, word: str, columns: list[str]) -> None:
+    settings = ("select.diversity=none", f"labels.are_biased={word}")
+    campaign = scored(make_campaign(*settings), num_centres=0, margins=True)
+    records = records_of(read_manifest(campaign, "scores", ScoresManifest)["shards"])
+    sources = sources_of(campaign.home, records, picked_items(campaign.home, before=0))
+    wish, centres = plan_pass(campaign, read_manifest(campaign, "train", TrainManifest), sources, 0)
+    assert (wish.columns, wish.num_lowest > 0, centres) == (columns, word == "yes", None)

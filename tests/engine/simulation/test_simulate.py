@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,16 @@ def test_the_command(tmp_path: Path) -> None:
     text = DIGITS.replace("rounds = 2", 'rounds = 1\ntasks = ["linear"]').replace("seeds = 6", "seeds = 2")
     (tmp_path / "small.toml").write_text(text)
     arguments = [sys.executable, "-m", "jobs", "simulate", str(tmp_path / "small.toml"), "--out", str(tmp_path / "out")]
+    killed = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while killed.poll() is None and not list((tmp_path / "out").glob("first/*/*/point-000.json")):
+        time.sleep(0.1)
+    killed.kill()
+    killed.wait()
+    first = {file: file.read_bytes() for file in (tmp_path / "out").glob("first/*/*/point-000.json")}
+    assert first
     ran = subprocess.run([*arguments, "--json"], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+    assert all(file.read_bytes() == content for file, content in first.items())
     found = json.loads(ran.stdout)
     assert found["seeds"] == 2
     assert "nothing can be significant" in found["caution"]

@@ -27,7 +27,7 @@ from tests.learn import optimize
 STEPS = 60
 SETTINGS = (
     "train.batch_size=16", f"train.max_steps={STEPS}", "train.workers=2", "train.zero_stage=2",
-    "train.checkpoint_steps=8", "train.task=classification",
+    "train.checkpoint_steps=8", "train.task=classification", "train.refit=false",
 )  # fmt: skip
 
 
