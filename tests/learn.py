@@ -19,6 +19,7 @@ from engine.pool.items import read_shard
 from engine.training.batches import Batches, Labelled, Part, cache_labelled, prefetched
 from engine.training.judging import fit_centroid, judge
 from engine.training.plan import TrainingPlan, augment_of, phase_of, plan_training
+from engine.training.refitting import fit_at_last
 from tests.updater import OptimizerUpdater
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
 
@@ -112,6 +113,7 @@ def learn(campaign: Campaign, *, guarded: bool = True, num_threads: int = 1) -> 
         optimize(plan, campaign, networks, guarded=guarded)
         networks, positions = networks.ready(), positions_of(campaign)
         fit_centroid(networks, plan.pool, positions, FRONT)
+        networks, *_ = fit_at_last(plan, networks, FRONT)
         return Learnt(networks, judge(plan, networks, positions, FRONT), plan)
     finally:
         torch.set_num_threads(num_before)

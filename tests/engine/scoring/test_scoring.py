@@ -88,7 +88,7 @@ def test_a_score_is_that_of_the_image_alone(scored: Campaign) -> None:
     for shard in read_shards(scored.home)[:2]:
         for item in list(read_shard(shard, scored.config.image))[::20]:
             pixels = torch.tensor(decode(item.data, ImageConfig(size=8, channels=1)))[None].permute(0, 3, 1, 2)
-            fold = torch.tensor([fold_of(shard.shard, item.key, 2)])
+            fold = torch.tensor([fold_of(shard.shard, item.key, scored.config.train.folds)])
             logit, mean = score_function(scored.config)(networks, pixels.float() / 127.5 - 1, fold)
             row = rows[shard.shard, item.key]
             assert row["logit"] == pytest.approx(logit.item(), abs=TOLERANCE)

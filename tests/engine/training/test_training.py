@@ -133,8 +133,8 @@ def check_results(campaign: Campaign, manifest: dict[str, Any]) -> None:
     assert manifest["signal"] in ("present", "none")
     assert manifest["diagnosis"]["held_out"]["labelled"] == 200
     assert set(manifest["files"]) == {
-        "vae.safetensors", "discriminator-0.safetensors", "discriminator-1.safetensors", "task.safetensors",
-        "metrics.parquet",
+        "vae.safetensors", *(f"discriminator-{fold}.safetensors" for fold in range(5)), "task.safetensors",
+        "centres.safetensors", "metrics.parquet",
     }  # fmt: skip
     header = safetensors.torch.load((folder / "discriminator-1.safetensors").read_bytes())
     assert {tensor.dtype for tensor in header.values()} == {torch.float32}
