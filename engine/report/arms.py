@@ -28,7 +28,10 @@ from engine.tables.selections import ORIGIN_CONTROL
 QUERY, CONTROL = "query", "control"
 MOST_JUDGED = 500
 """Labels of an arm on which the task learner is judged, at most: each may be in a scores file of its own."""
+MOST_CLASSES = 12
+"""Labels of a round that are shown."""
 NUM_DIVISIONS = 1999
+"""Random divisions of the labels into arms."""
 Z_95 = 1.959964
 """Of a 95 % interval."""
 _NO_TASK = "no classes were learned (train.task)"
@@ -132,9 +135,7 @@ def variation_of(counts_2K: NDArray[np.int64], seed: int) -> Variation:
     return Variation(float(value / scale), float(random_R.mean() / scale), float(p))
 
 
-def _known_of(
-    campaign: Campaign, label: dict[Identity, str], arms: dict[Identity, str]
-) -> tuple[Known | None, str]:
+def _known_of(campaign: Campaign, label: dict[Identity, str], arms: dict[Identity, str]) -> tuple[Known | None, str]:
     """What the task learner of the round knew; or None, and why."""
     if not is_complete(campaign.stage("train")):
         return None, _GONE
@@ -165,7 +166,9 @@ def _some(items: list[Identity], seed: int) -> list[Identity]:
 def _predictions(campaign: Campaign, items: list[Identity]) -> tuple[dict[Identity, int], str]:
     """The number of the class that was predicted for each of these items that was scored; or nothing, and why."""
     folder = campaign.stage("scores")
-    records = {record.shard: record for record in records_of(read_manifest(campaign, "scores", ScoresManifest)["shards"])}
+    records = {
+        record.shard: record for record in records_of(read_manifest(campaign, "scores", ScoresManifest)["shards"])
+    }
     by_shard: dict[str, set[str]] = defaultdict(set)
     for shard, key in items:
         by_shard[shard].add(key)
@@ -199,3 +202,10 @@ def wilson(hits: int, total: int) -> Share:
     share, z2 = hits / total, Z_95**2 / total
     middle, half = share + z2 / 2, Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total))
     return Share(share, max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2)), total)
+
+
+def class_shares(gain: Gain) -> tuple[list[str], dict[str, list[float]]]:
+    """The most frequent labels of a round, MOST_CLASSES of them, and what share of each arm's labels these are."""
+    frequent = (gain.labels[QUERY] + gain.labels[CONTROL]).most_common()
+    names = [name for name, _ in sorted(frequent, key=lambda pair: (-pair[1], pair[0]))[:MOST_CLASSES]]
+    return names, {arm: [found[name] / max(1, found.total()) for name in names] for arm, found in gain.labels.items()}

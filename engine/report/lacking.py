@@ -114,5 +114,7 @@ def round_by_round(campaign: Campaign) -> list[list[str]]:
             gate = selection.get("gate")
             if gate and gate["value"] is not None:
                 shares = [f"{gate[name] or 0:.0%}" for name in ("lacking", "value", "by_chance")]  # type: ignore[literal-required]
-                rows.append([f"{number:03d}", *shares, f"{gate['p']:.2g}", selection.get("branch", "").replace("_", " ")])
+                rows.append(
+                    [f"{number:03d}", *shares, f"{gate['p']:.2g}", selection.get("branch", "").replace("_", " ")]
+                )
     return rows
