@@ -48,7 +48,7 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
     """The numbers at the top of the page by what they count."""
     train, scores, selection, _ = manifests
     cut = selection["highest_picked_logit"]
-    found = {
+    found: Row = {
         "images in the pool": scores["counts"]["listed"],
         "images labelled": num_labelled,
         "images scored": scores["counts"]["scored"],

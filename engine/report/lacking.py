@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.manifests import Gate, SelectionManifest, read_committed, read_manifest, reason_of
+from engine.campaign.manifests import Gate, SelectionManifest, read_committed, read_manifest
 from engine.tables.rows import Row
 from engine.tables.selections import CLUSTERS_FILE
 
@@ -19,7 +19,7 @@ DONE = {
     "class_balanced_margin": "What the task learner is least sure of was picked, its classes in turn (margin)",
     "as_random": "The picks are as good as random: there was no task learner that could say what it is not sure of",
 }
-"""What was done, by the branch of the selection; others are said by their reason."""
+"""What was done, by the branch of the selection. What other branches do stands above the picks."""
 NOT_MEASURED = "It was not measured: the scores have no clusters of the pool."
 
 
@@ -55,9 +55,9 @@ def clusters_of(campaign: Campaign, selection: SelectionManifest) -> Clusters:
     shown = []
     for row in rows:
         counts = [row["pool"], row["labels"], row["picks"]]
-        shares = [count / total for count, total in zip(counts, totals, strict=True)]
+        pool, labels, picks = (count / total for count, total in zip(counts, totals, strict=True))
         example = {name: row[name] for name in ("shard", "key", "offset", "size_bytes", "content_hash")}
-        shown.append(Cluster(row["cluster"], *counts, *shares, example))
+        shown.append(Cluster(row["cluster"], *counts, pool, labels, picks, example))
     return Clusters(shown, len(table))
 
 
@@ -100,7 +100,7 @@ def done_in_words(selection: SelectionManifest) -> str:
     }
     why = word.get(gate["by"], "") if gate else ""
     branch = selection.get("branch", "")
-    return why + (f"{DONE[branch]}." if branch in DONE else f"The rule: {reason_of(selection)}.")
+    return why + (f"{DONE[branch]}." if branch in DONE else "")
 
 
 def round_by_round(campaign: Campaign) -> list[list[str]]:
@@ -113,7 +113,7 @@ def round_by_round(campaign: Campaign) -> list[list[str]]:
             selection = read_manifest(of_round, "selection", SelectionManifest)
             gate = selection.get("gate")
             if gate and gate["value"] is not None:
-                shares = [f"{gate[name] or 0:.0%}" for name in ("lacking", "value", "by_chance")]  # type: ignore[literal-required]
+                shares = [f"{gate[name] or 0:.0%}" for name in ("lacking", "value", "by_chance")]
                 rows.append(
                     [f"{number:03d}", *shares, f"{gate['p']:.2g}", selection.get("branch", "").replace("_", " ")]
                 )

@@ -1,4 +1,4 @@
-"""The report shows what the rule did: what the labels lacked, the clusters, and what was gained once labels are back."""
+"""The report shows what the rule did: what the labels lacked, and what was gained once labels are back."""
 
 import json
 import re
