@@ -24,16 +24,12 @@ NOT_MEASURED = "It was not measured: the scores have no clusters of the pool."
 
 
 class Cluster(NamedTuple):
-    """A cluster: its number, its images, labels and picks, the shares of all that these are, and the image nearest its
-    centre."""
+    """A cluster: its number, how much it has of the pool, the labels and the picks, what share of all that is, and the
+    image nearest its centre."""
 
     number: int
-    images: int
-    labels: int
-    picks: int
-    share_of_pool: float
-    share_of_labels: float
-    share_of_picks: float
+    counts: dict[str, int]
+    shares: dict[str, float]
     example: Row
 
 
@@ -51,13 +47,13 @@ def clusters_of(campaign: Campaign, selection: SelectionManifest) -> Clusters:
         return Clusters([], 0)
     table = read_committed(campaign.stage("selection"), CLUSTERS_FILE)
     rows = table.slice(0, MOST_CLUSTERS).filter(pc.is_valid(table.slice(0, MOST_CLUSTERS)["key"])).to_pylist()
-    totals = [max(1, _sum(table, name)) for name in ("pool", "labels", "picks")]
+    totals = {name: max(1, _sum(table, name)) for name in ("pool", "labels", "picks")}
     shown = []
     for row in rows:
-        counts = [row["pool"], row["labels"], row["picks"]]
-        pool, labels, picks = (count / total for count, total in zip(counts, totals, strict=True))
+        count = {name: row[name] for name in totals}
+        share = {name: row[name] / total for name, total in totals.items()}
         example = {name: row[name] for name in ("shard", "key", "offset", "size_bytes", "content_hash")}
-        shown.append(Cluster(row["cluster"], *counts, pool, labels, picks, example))
+        shown.append(Cluster(row["cluster"], count, share, example))
     return Clusters(shown, len(table))
 
 

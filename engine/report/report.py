@@ -143,16 +143,13 @@ def _bars_of(clusters: lacking.Clusters, gains: list[arms.Gain]) -> dict[str, Dr
     """Charts of shares by name: of the clusters that lack most, and of the classes of the newest labels by arm."""
     found: dict[str, Draw] = {}
     if shown := clusters.shown:
-        shares = {
-            "not_picked": [cluster.share_of_pool for cluster in shown],
-            "labelled": [cluster.share_of_labels for cluster in shown],
-            "picked": [cluster.share_of_picks for cluster in shown],
-        }
+        colours = {"not_picked": "pool", "labelled": "labels", "picked": "picks"}
+        shares = {colour: [cluster.shares[name] for cluster in shown] for colour, name in colours.items()}
         found["clusters"] = partial(charts.shares_chart, [f"{c.number}" for c in shown], shares, "cluster")
     if compared := [gain for gain in gains if gain.variation]:
         names, by_arm = arms.class_shares(compared[-1])
-        colours = {"picked": by_arm[arms.QUERY], "not_picked": by_arm[arms.CONTROL]}
-        found["arms"] = partial(charts.shares_chart, names, colours, "label")
+        by_colour = {"picked": by_arm[arms.QUERY], "not_picked": by_arm[arms.CONTROL]}
+        found["arms"] = partial(charts.shares_chart, names, by_colour, "label")
     return found
 
 

@@ -85,8 +85,9 @@ def test_the_page_says_what_the_labels_lacked_and_shows_the_clusters(make_campai
     assert found.total == len(table)
     assert len(found.shown) == MOST_CLUSTERS
     for cluster, row in zip(found.shown, table, strict=False):
-        assert (cluster.number, cluster.images, cluster.labels) == (row["cluster"], row["pool"], row["labels"])
-        assert cluster.share_of_pool == row["pool"] / sum(row["pool"] for row in table)
+        assert cluster.number == row["cluster"]
+        assert cluster.counts == {name: row[name] for name in ("pool", "labels", "picks")}
+        assert cluster.shares["pool"] == row["pool"] / sum(row["pool"] for row in table)
         assert f'<li title="cluster {row["cluster"]}: {row["shard"]} / {row["key"]}">' in text
     assert "What the rule gained" not in text
     assert "Control group · 12 images" in text
