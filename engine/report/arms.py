@@ -76,6 +76,10 @@ class Gain(NamedTuple):
     known: Known | None
     no_known: str
 
+    def shares(self, arm: str, names: list[str]) -> list[float]:
+        """What share of an arm's labels each of these is."""
+        return [self.labels[arm][name] / max(1, self.labels[arm].total()) for name in names]
+
 
 def gains_of(campaign: Campaign, labels: pa.Table) -> list[Gain]:
     """The rounds before the campaign's that have labels, oldest first. `labels`: LABELS_SCHEMA.
@@ -204,8 +208,8 @@ def wilson(hits: int, total: int) -> Share:
     return Share(share, max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2)), total)
 
 
-def class_shares(gain: Gain) -> tuple[list[str], dict[str, list[float]]]:
-    """The most frequent labels of a round, MOST_CLASSES of them, and what share of each arm's labels these are."""
-    frequent = (gain.labels[QUERY] + gain.labels[CONTROL]).most_common()
-    names = [name for name, _ in sorted(frequent, key=lambda pair: (-pair[1], pair[0]))[:MOST_CLASSES]]
-    return names, {arm: [found[name] / max(1, found.total()) for name in names] for arm, found in gain.labels.items()}
+def class_counts(gain: Gain) -> list[tuple[str, int, int]]:
+    """The most frequent labels of a round, MOST_CLASSES of them: each with how many the query and the control have."""
+    query, control = gain.labels[QUERY], gain.labels[CONTROL]
+    names = sorted(query | control, key=lambda name: (-query[name] - control[name], name))
+    return [(name, query[name], control[name]) for name in names[:MOST_CLASSES]]

@@ -109,6 +109,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         lacking=lacking,
         clusters=clusters,
         gains=gains,
+        class_counts=arms.class_counts,
         groups=groups,
         sample=shown["sample"],
         pairs=pairs,
@@ -147,8 +148,9 @@ def _bars_of(clusters: lacking.Clusters, gains: list[arms.Gain]) -> dict[str, Dr
         shares = {colour: [cluster.shares[name] for cluster in shown] for colour, name in colours.items()}
         found["clusters"] = partial(charts.shares_chart, [f"{c.number}" for c in shown], shares, "cluster")
     if compared := [gain for gain in gains if gain.variation]:
-        names, by_arm = arms.class_shares(compared[-1])
-        by_colour = {"picked": by_arm[arms.QUERY], "not_picked": by_arm[arms.CONTROL]}
+        gain = compared[-1]
+        names = [name for name, *_ in arms.class_counts(gain)]
+        by_colour = {"picked": gain.shares(arms.QUERY, names), "not_picked": gain.shares(arms.CONTROL, names)}
         found["arms"] = partial(charts.shares_chart, names, by_colour, "label")
     return found
 

@@ -129,6 +129,9 @@ def test_the_next_round_shows_what_the_rule_gained(make_campaign: MakeCampaign) 
     assert "What the rule gained over random picking" in text
     assert '<tr><th scope="row">000</th><td>48</td><td>12</td>' in text
     assert "<td>0.0005</td>" in text
+    # Every bar has its numbers; a label is text.
+    assert '<tr><th scope="row">1</th><td>48</td><td>0</td></tr>' in text
+    assert '<tr><th scope="row">$x$ &lt;b&gt;</th><td>0</td>' in text
     # The deficit of both rounds is there.
     assert text.count("<td>cluster completion</td>") == 2
     assert {"arms.png", "arms-dark.png", "clusters.png"} <= set(report(later)["files"])
