@@ -15,7 +15,7 @@ from engine.errors import InputError
 from engine.handoff.answers import ingest
 from engine.report.arms import MOST_JUDGED, gains_of, wilson
 from engine.report.lacking import MOST_CLUSTERS, NOT_MEASURED, clusters_of, finding_in_words
-from engine.report.report import report
+from engine.report.report import MOST_IMAGES, report
 from engine.selection.select import select
 from engine.storage.location import Location
 from engine.tables.selections import CLUSTERS_FILE
@@ -91,6 +91,10 @@ def test_the_page_says_what_the_labels_lacked_and_shows_the_clusters(make_campai
         assert f'<li title="cluster {row["cluster"]}: {row["shard"]} / {row["key"]}">' in text
     assert "What the rule gained" not in text
     assert "Control group · 12 images" in text
+    # Clusters of one pick do not stand one below the other.
+    assert re.search(r"\d\d clusters with one pick each", text)
+    assert not re.search(r"Cluster \d+ · 1 image<", text)
+    assert text.count('<li title="rank ') == MOST_IMAGES
 
 
 def test_a_gate_that_does_not_speak_and_one_that_is_overruled(make_campaign: MakeCampaign) -> None:
