@@ -15,6 +15,8 @@ from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_LETTERS = 24
+"""Of a label beside a row of bars."""
 _DASHED = (0, (4, 2))
 _NO_VALUES = pa.table([[0.0], [1.0], [0], [0], [0]], schema=HISTOGRAM_SCHEMA)
 
@@ -114,6 +116,20 @@ def kl_chart(kl_Z: list[float], theme: Theme) -> bytes:
     # A collapsed posterior looks flat, and not as its own noise enlarged.
     axes.set_ylim(0, max(1.08 * max(kl_Z), 0.1))
     axes.locator_params(axis="x", integer=True, nbins=9)
+    return _png(axes)
+
+
+def shares_chart(names: list[str], shares: dict[str, list[float]], y_name: str, theme: Theme) -> bytes:
+    """A row of bars for each name, the first on top. `shares`: those of every name by the colour of the theme that they
+    are drawn in, from 0 to 1; the first is the topmost bar of a row."""
+    axes = _new_axes((4.6, 0.9 + 0.3 * len(names)), theme, "share of all (%)", y_name)
+    height = 0.8 / len(shares)
+    for number, (colour, share) in enumerate(shares.items()):
+        places = [place + (number - (len(shares) - 1) / 2) * height for place in range(len(names))]
+        axes.barh(places, [100 * value for value in share], height, color=getattr(theme, colour))
+    # A label is text, also with a dollar sign in it.
+    axes.set_yticks(range(len(names)), [name[:MOST_LETTERS] for name in names], parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     return _png(axes)
 
 

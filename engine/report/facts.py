@@ -12,6 +12,7 @@ from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.errors import InputError
 from engine.models.diagnosis import lift_text, share_text
+from engine.report.lacking import share_in_words
 from engine.tables.rows import Row
 from engine.tables.selections import HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 
@@ -47,7 +48,7 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
     """The numbers at the top of the page by what they count."""
     train, scores, selection, _ = manifests
     cut = selection["highest_picked_logit"]
-    found = {
+    found: Row = {
         "images in the pool": scores["counts"]["listed"],
         "images labelled": num_labelled,
         "images scored": scores["counts"]["scored"],
@@ -55,6 +56,8 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
         "images picked": selection["counts"]["picked"],
         f"signal ({strength(train)}, AUC {train['diagnosis']['auc']:.2f} of 1)": train["signal"],
     }
+    if share := share_in_words(selection):
+        found["of the pool lacks labels"] = share
     return found if cut is None else found | {"highest score picked (logit)": logit_text(cut)}
 
 
@@ -141,6 +144,14 @@ def _settings(config: CampaignConfig, section: str) -> Row:
 
 def _plain(value: Any) -> Any:
     return ", ".join(value) if isinstance(value, list) else value
+
+
+def share_text_of(share: Any) -> str:
+    """A share with its interval, as the page writes it."""
+    if share is None:
+        return "no labels"
+    numbers = (f"{100 * value:.0f}" for value in (share.value, share.low, share.high))
+    return "{}% ({} to {})".format(*numbers).replace("-", "−")
 
 
 def logit_text(value: float) -> str:

@@ -5,6 +5,7 @@ the report on an earlier round does not change as labels come back.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from engine.campaign.manifests import (
     write_manifest,
 )
 from engine.campaign.stages import QUIET, Run
-from engine.report import charts, facts
+from engine.report import arms, charts, facts, lacking
 from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
 from engine.report.sheet import KIND_TEXTS, groups_of, in_turns, pairs_of
@@ -35,6 +36,7 @@ from engine.tables import selections
 from engine.tables.error_classes import survey
 from engine.tables.scores import records_of
 
+Draw = Callable[[charts.Theme], bytes]
 MOST_IMAGES = 48
 """Images on the page from the picked ones, and as many from the others."""
 MOST_FAULTS = 10
@@ -84,13 +86,16 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     shown = {"picked": picked, "sample": drawn.slice(0, len(picked)).to_pylist()}
     shown["sample"].sort(key=lambda row: (row["logit"], row["shard"], row["key"]))
     images = [*picked, *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
+    clusters = lacking.clusters_of(campaign, selection)
+    gains = arms.gains_of(campaign, labels)
+    images += [cluster.example for cluster in clusters.shown]
     thumbnails = read_thumbnails(campaign, images)
     num_blank = sum(image is BLANK for image in thumbnails.values())
     if num_blank:
         run.log(f"{num_blank:,} images are in their shards no more, and are shown grey")
     bins, latent_map = charts.bins_of(histogram, picks["logit"].to_numpy()), map_of(candidates)
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
-    pictures = _draw(campaign, manifests, bins, latent_map)
+    pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains))
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
     others = sum(fault.items for fault in faults[MOST_FAULTS:])
     page = _render(
@@ -101,6 +106,10 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         charts=charts,
         picked_at=datetime.fromisoformat(selection["completed_at"]),
         reason=reason_of(selection),
+        lacking=lacking,
+        clusters=clusters,
+        gains=gains,
+        class_counts=arms.class_counts,
         groups=groups,
         sample=shown["sample"],
         pairs=pairs,
@@ -131,11 +140,28 @@ def _labels_at_selection(home: Location, selection: SelectionManifest) -> pa.Tab
     ).labels
 
 
-def _draw(campaign: Campaign, manifests: Manifests, bins: charts.Bins, latent_map: LatentMap) -> dict[str, bytes]:
-    """PNG by name, each for light and for dark surroundings."""
+def _bars_of(clusters: lacking.Clusters, gains: list[arms.Gain]) -> dict[str, Draw]:
+    """Charts of shares by name: of the clusters that lack most, and of the classes of the newest labels by arm."""
+    found: dict[str, Draw] = {}
+    if shown := clusters.shown:
+        colours = {"not_picked": "pool", "labelled": "labels", "picked": "picks"}
+        shares = {colour: [cluster.shares[name] for cluster in shown] for colour, name in colours.items()}
+        found["clusters"] = partial(charts.shares_chart, [f"{c.number}" for c in shown], shares, "cluster")
+    if compared := [gain for gain in gains if gain.variation]:
+        gain = compared[-1]
+        names = [name for name, *_ in arms.class_counts(gain)]
+        by_colour = {"picked": gain.shares(arms.QUERY, names), "not_picked": gain.shares(arms.CONTROL, names)}
+        found["arms"] = partial(charts.shares_chart, names, by_colour, "label")
+    return found
+
+
+def _draw(
+    campaign: Campaign, manifests: Manifests, bins: charts.Bins, latent_map: LatentMap, bars: dict[str, Draw]
+) -> dict[str, bytes]:
+    """PNG by name, each for light and for dark surroundings. `bars`: further charts."""
     train, _, selection, _ = manifests
     levels = selection["highest_picked_logit"], selection["highest_candidate_logit"]
-    found = {"histogram": partial(charts.histogram_chart, bins, *levels)}
+    found: dict[str, Draw] = {"histogram": partial(charts.histogram_chart, bins, *levels), **bars}
     if len(latent_map.points_N2):
         found["map"] = partial(charts.map_chart, latent_map)
     if kl_Z := train["diagnosis"]["kl_per_unit"]:
@@ -155,6 +181,7 @@ def _render(**content: Any) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "logit": facts.logit_text,
+        "share": facts.share_text_of,
         "grouped": lambda value: f"{value:,}" if isinstance(value, int) else value,
     }
     source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")

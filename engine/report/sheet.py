@@ -48,7 +48,9 @@ class Pair(NamedTuple):
 def groups_of(picks: pa.Table, most: int) -> list[Group]:
     """Groups with `most` rows in all, largest first, the control arm last; with equal sizes by rank."""
     picks = picks.sort_by("rank")
-    cluster_B = pc.fill_null(picks["cluster"], _CONTROL).to_numpy()
+    # Where the pool has clusters, a control pick is in one, too.
+    is_query = pc.equal(picks["arm"], "query")
+    cluster_B = pc.if_else(is_query, pc.fill_null(picks["cluster"], _CONTROL), _CONTROL).to_numpy()
     cluster_G, first_G, size_G = np.unique(cluster_B, return_index=True, return_counts=True)
     # The control arm has its turn first, so that it is always seen, and stands last.
     order = np.lexsort((first_G, -size_G, cluster_G != _CONTROL))

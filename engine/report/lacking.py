@@ -1,0 +1,116 @@
+"""What the labels lacked: the gate's finding in words, round against round, and the clusters that lack most."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.campaign.folder import Campaign, is_complete
+from engine.campaign.manifests import Gate, SelectionManifest, read_committed, read_manifest
+from engine.tables.rows import Row
+from engine.tables.selections import CLUSTERS_FILE
+
+MOST_CLUSTERS = 12
+"""Clusters that are shown."""
+DONE = {
+    "cluster_completion": "The labels were completed, cluster by cluster",
+    "weight_completion": "The labels were completed by a sample, the denser the more is lacking",
+    "class_balanced_margin": "What the task learner is least sure of was picked, its classes in turn (margin)",
+    "as_random": "The picks are as good as random: there was no task learner that could say what it is not sure of",
+}
+"""What was done, by the branch of the selection. What other branches do stands above the picks."""
+NOT_MEASURED = "It was not measured: the scores have no clusters of the pool."
+
+
+class Cluster(NamedTuple):
+    """A cluster: its number, how much it has of the pool, the labels and the picks, what share of all that is, and the
+    image nearest its centre."""
+
+    number: int
+    counts: dict[str, int]
+    shares: dict[str, float]
+    example: Row
+
+
+class Clusters(NamedTuple):
+    """The clusters that lack most, first the one with the lowest mean logit, and how many there are in all."""
+
+    shown: list[Cluster]
+    total: int
+
+
+def clusters_of(campaign: Campaign, selection: SelectionManifest) -> Clusters:
+    """The clusters of a complete selection; none where it has no table of them. Raises InputError if the table is not
+    the committed one."""
+    if CLUSTERS_FILE not in selection["files"]:
+        return Clusters([], 0)
+    table = read_committed(campaign.stage("selection"), CLUSTERS_FILE)
+    rows = table.slice(0, MOST_CLUSTERS).filter(pc.is_valid(table.slice(0, MOST_CLUSTERS)["key"])).to_pylist()
+    totals = {name: max(1, _sum(table, name)) for name in ("pool", "labels", "picks")}
+    shown = []
+    for row in rows:
+        count = {name: row[name] for name in totals}
+        share = {name: row[name] / total for name, total in totals.items()}
+        example = {name: row[name] for name in ("shard", "key", "offset", "size_bytes", "content_hash")}
+        shown.append(Cluster(row["cluster"], count, share, example))
+    return Clusters(shown, len(table))
+
+
+def _sum(table: pa.Table, name: str) -> int:
+    return int(pc.sum(table[name]).as_py() or 0)
+
+
+def share_in_words(selection: SelectionManifest) -> str:
+    """What share of the pool lacks labels, for the top of the page; "" where that was not measured."""
+    lacking = selection.get("gate", {}).get("lacking")
+    return "" if lacking is None else f"{lacking:.0%}"
+
+
+def finding_in_words(selection: SelectionManifest) -> tuple[str, str]:
+    """What the gate found: a short sentence, and the numbers behind it."""
+    gate = selection.get("gate")
+    if not gate or gate["value"] is None or gate["lacking"] is None:
+        return NOT_MEASURED, ""
+    lacks = f"{gate['lacking']:.0%} of the pool lacks labels."
+    if gate["by"] == "deficit" and not gate["speaks"]:
+        lacks = "The labels lack no part of the pool that could be shown."
+    numbers = (
+        f"Of a random sample of as many images as are labelled, the labels lack {gate['value']:.0%} (deficit). Random "
+        f"labels lack {gate['by_chance']:.0%} by chance, and {_of_samples(gate)} of random samples are as far from the "
+        "pool as the labels are."
+    )
+    return lacks, numbers
+
+
+def _of_samples(gate: Gate) -> str:
+    return f"{100 * (gate['p'] or 0):.2g}% (p = {gate['p']:.2g})"
+
+
+def done_in_words(selection: SelectionManifest) -> str:
+    """What was done, and who decided that."""
+    gate = selection.get("gate")
+    word = {
+        "labels.are_biased": "labels.are_biased decided that, and no test. ",
+        "auc": "The AUC decided what was done, and not the deficit. ",
+    }
+    why = word.get(gate["by"], "") if gate else ""
+    branch = selection.get("branch", "")
+    return why + (f"{DONE[branch]}." if branch in DONE else "")
+
+
+def round_by_round(campaign: Campaign) -> list[list[str]]:
+    """A row for each round up to the campaign's that measured the deficit: round, what is lacking, the deficit, by
+    chance, p, and what was done."""
+    rows = []
+    for number in range(campaign.round + 1):
+        of_round = replace(campaign, round=number)
+        if is_complete(of_round.stage("selection")):
+            selection = read_manifest(of_round, "selection", SelectionManifest)
+            gate = selection.get("gate")
+            if gate and gate["value"] is not None:
+                shares = [f"{gate[name] or 0:.0%}" for name in ("lacking", "value", "by_chance")]
+                rows.append(
+                    [f"{number:03d}", *shares, f"{gate['p']:.2g}", selection.get("branch", "").replace("_", " ")]
+                )
+    return rows
