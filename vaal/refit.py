@@ -69,6 +69,9 @@ def refit(labelled: Cached, unlabelled: Cached, num_folds: int) -> FittedDiscrim
         pool._replace(x_ND=pool.x_ND.detach().double().cpu(), fold_N=pool.fold_N.cpu())
         for pool in (labelled, unlabelled)
     ]
+    if num_folds == 1 and min(len(pool.fold_N) for pool in pools) < 2:
+        # Nothing can be held out from one item.
+        return _made([_fit(pools, -1, PENALTIES[0])], pools[0].x_ND.shape[1])
     judged, count = (pools, num_folds) if num_folds > 1 else ([_dealt(pool) for pool in pools], 2)
     variance = float(pools[1].x_ND.var(dim=0, correction=0).mean()) or 1.0
     layers, least, penalty = list[nn.Linear](), math.inf, PENALTIES[0]
@@ -83,7 +86,11 @@ def refit(labelled: Cached, unlabelled: Cached, num_folds: int) -> FittedDiscrim
     if num_folds == 1:
         layers = [_fit(pools, -1, penalty * variance)]
         rescale(layers[0], factor)
-    made = FittedDiscriminators(num_folds, pools[0].x_ND.shape[1])
+    return _made(layers, pools[0].x_ND.shape[1])
+
+
+def _made(layers: list[nn.Linear], length: int) -> FittedDiscriminators:
+    made = FittedDiscriminators(len(layers), length)
     for fold, layer in zip(made.folds, layers, strict=True):
         fold.load_state_dict(layer.state_dict())
     return made.requires_grad_(False)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 MOST_LATENTS = 128
 """Components of a latent. Longer embeddings are projected on as many directions, those of largest variance."""
+FAR = 1000.0
 _MOST_FITTED = 8192
 """Items whose directions are found."""
 _STEPS = 2**20
@@ -46,7 +47,7 @@ class Standardiser(nn.Module):
     @classmethod
     def fit(cls, vector_ND: Tensor) -> "Standardiser":
         """The constants of these embeddings (N, D), N >= 1, finite, on the CPU."""
-        made, x_ND = cls(vector_ND.shape[1]), vector_ND.double().cpu()
+        made, x_ND = cls(vector_ND.shape[1]), _plausible(vector_ND.double().cpu())
         made.mean_D.copy_(x_ND.mean(dim=0))
         # With the mean as it is kept.
         centred_ND = x_ND - made.mean_D.double()
@@ -83,6 +84,14 @@ class Standardiser(nn.Module):
         """Whole numbers (N, Z) in float64, below 2**53."""
         steps_ND = ((vector_ND.float() - self.mean_D) / self.step).round().clamp(-2 * _STEPS, 2 * _STEPS).double()
         return steps_ND if self.length <= MOST_LATENTS else steps_ND @ self.directions_ZD.double().T
+
+
+def _plausible(x_ND: Tensor) -> Tensor:
+    """Without the items that are FAR times as far from the middle as half of all: one broken vector must not decide
+    the scale of all others."""
+    distance_N = (x_ND - x_ND.median(dim=0).values).norm(dim=1)
+    middle = float(distance_N.median())
+    return x_ND[distance_N <= FAR * middle] if middle > 0 else x_ND
 
 
 def _principal_directions(centred_ND: Tensor, count: int) -> Tensor:

@@ -16,8 +16,8 @@ from vaal.frozen_encoder import Encoder, EncoderError, Preprocessing, check_enco
 
 
 class LoadedEncoder(NamedTuple):
-    """An encoder on its device, the number D of components of its embeddings, and the SHA-256 of its file of weights,
-    empty without one."""
+    """An encoder on its device, the number D of components of its embeddings, and the SHA-256 of its weights: of
+    their file, or without one of those that the factory gives."""
 
     encoder: Encoder
     length: int
@@ -34,9 +34,11 @@ def load_encoder(config: EncoderConfig, device: torch.device | str, sha256: str 
         ConfigError: the factory cannot be imported or fails, makes no network, or one that is no encoder: see
             `vaal.frozen_encoder.check_encoder`.
         InputError: the weights are missing, no safetensors, or those of another network or another time.
+
+    Without encoder.weights, the weights that the factory gives count in their place.
     """
     network = _make(config)
-    sha256 = _load_weights(network, config, sha256) if config.weights else ""
+    sha256 = _load_weights(network, config, sha256) if config.weights else _own_weights(network, config, sha256)
     encoder = Encoder(network, Preprocessing(config.mean, config.std, config.order == "bgr")).to(device)
     try:
         length = check_encoder(encoder, config.size)
@@ -85,6 +87,16 @@ def _load_weights(network: nn.Module, config: EncoderConfig, sha256: str) -> str
     if faults:
         raise InputError(f"{location}: not the weights of encoder.model={config.model}: {'; '.join(faults)}")
     network.load_state_dict(state)
+    return found
+
+
+def _own_weights(network: nn.Module, config: EncoderConfig, sha256: str) -> str:
+    """The SHA-256 of the weights that the factory gave."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    found = hashlib.sha256(safetensors.torch.save({name: state[name].clone() for name in sorted(state)})).hexdigest()
+    if sha256 not in ("", found):
+        why = "its factory gives other weights than before; restore them, or name a file in encoder.weights"
+        raise InputError(f"encoder.model={config.model}: {why}")
     return found
 
 

@@ -1,5 +1,6 @@
 """What is fitted at once to the latents of a round, whoever cached them: discriminators, task learner and centres."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ MOST_FITTED = 20_000
 """Unlabelled items to which discriminators and centres are fitted: a few at random of all shards."""
 MOST_CLASSES = 1000
 """With more values, labels are taken for something else than classes."""
+
+LEAST_SHARED = 0.9
+"""Share of the labelled images whose label another one has too; with fewer, labels are notes and no classes."""
 
 
 class Seen(NamedTuple):
@@ -74,5 +78,7 @@ def fit(
 
 
 def _are_classes(labels: Sequence[str]) -> bool:
-    """Whether labels look like classes: at least two, few, and each of two images on average."""
-    return 2 <= len(set(labels)) <= min(MOST_CLASSES, len(labels) // 2)
+    """Whether labels look like classes: at least two, few, and most images share theirs with another."""
+    counts = Counter(labels)
+    shared = sum(count for count in counts.values() if count > 1)
+    return 2 <= len(counts) <= MOST_CLASSES and shared >= LEAST_SHARED * len(labels)

@@ -24,6 +24,8 @@ BEFORE_BYTES = (256 << 10, 16 << 20)
 WHOLE_BYTES = 256 << 10
 """A shard with an image for so many of its bytes is read whole, front to back."""
 BLOCK = 512
+EMBEDDINGS = "embeddings"
+"""The name of what decides the embeddings among the inputs of a training."""
 MOST_SHARDS, MOST_WITHOUT = 8, 256
 """Shards, and samples of each, that are looked at to find the length of the embeddings."""
 

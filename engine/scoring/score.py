@@ -21,9 +21,10 @@ from engine.campaign.stages import QUIET, Log, Run
 from engine.cluster.ray_session import ray_session
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
+from engine.errors import InputError
 from engine.pool.manifest import read_shards, write_shards
 from engine.pool.shard import CHANGED
-from engine.pool.sight import embedding_inputs
+from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.scoring.drafts import Draft
 from engine.scoring.quarantine import require_acceptable
 from engine.scoring.resume import Ledger, ScoringPlan, make_plan
@@ -105,6 +106,11 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
         weights.pop(TASK_FILE, None)
     for name, sha in weights.items():
         (folder / name).read_verified(sha, f"delete {folder}/manifest.json and train again")
+    seen, before = embedding_inputs(config), trained_by["inputs"].get(EMBEDDINGS)
+    if seen and before and fingerprint(**seen) != before and not completed(campaign, "handoff"):
+        source = config.pool.embeddings or config.encoder.model
+        fix = f"restore them, or train on them: delete {folder}/manifest.json, then run: vaal train {campaign.home}"
+        raise InputError(f"{source}: the embeddings changed since the networks were trained on them; {fix}")
     if sha256 := trained_by.get("embedding", {}).get("encoder_sha256"):
         weights[ENCODER] = sha256
     return {
@@ -113,7 +119,7 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
             image=result_values(config.image),
             score=result_values(config.score),
             group=config.pool.group,
-            **embedding_inputs(config),
+            **seen,
         ),
         "code": code_fingerprint(config, names),
     }

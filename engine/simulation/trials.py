@@ -48,11 +48,12 @@ def trials_of(experiment: Experiment, world: World, home: Location) -> list[Tria
     # The number of rounds decides nothing but whether there are enough items: a simulation may be made longer.
     code = source_fingerprint(CODE, [])
     first = fingerprint(experiment=made, files=world.files, code=code)[:16]
+    code_of = {s.name: source_fingerprint(CODE, _rows(experiment.config_of(s, 0))) for s in experiment.strategies}
     found = []
     for seed in range(experiment.seeds):
         for strategy in experiment.strategies:
             config = experiment.config_of(strategy, seed)
-            key = fingerprint(first=first, options=_options(config), rows=_rows(config))[:16]
+            key = fingerprint(first=first, options=_options(config), code=code_of[strategy.name])[:16]
             names = f"{home}/runs/{key}/{seed:04d}", f"{home}/first/{first}/{seed:04d}"
             found.append(Trial(strategy.name, seed, config, *names))
     return found
@@ -66,11 +67,11 @@ def _options(config: CampaignConfig) -> dict[str, Any]:
 
 
 def _rows(config: CampaignConfig) -> list[Any]:
-    """The rows of the tables that a configuration uses, as text."""
+    """The rows of the tables that a configuration uses: the code that they name counts too."""
     rows = [config.method, DIVERSIFIERS[config.select.diversity]]
     rows += [ACQUISITIONS[name] for name in config.acquisitions(has_task=config.has_task)]
     rows += [WITHOUT_SIGNAL[name] for name in (config.select.when_no_signal,) if name in WITHOUT_SIGNAL]
-    return [repr(row) for row in rows]
+    return rows
 
 
 def play(

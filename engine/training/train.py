@@ -23,7 +23,7 @@ from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_sessi
 from engine.config.section import result_values
 from engine.errors import VaalError
 from engine.models.diagnosis import summary
-from engine.pool.sight import embedding_inputs
+from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
 from engine.training.board import Board, following
 from engine.training.plan import TrainingPlan, plan_training, require_few
@@ -54,11 +54,12 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
     labels = snapshot.files
     plan = plan_training(campaign, snapshot, run.log)
     config = campaign.config
+    seen = embedding_inputs(config)
     pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(
         labels=labels, pool=pool_print, steps=plan.num_steps,
         image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
-        **embedding_inputs(config),
+        **seen,
     )[:16]  # fmt: skip
 
     def on_step(step: int, losses: dict[str, float]) -> None:
@@ -80,7 +81,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         campaign,
         "train",
         TrainManifest,
-        inputs={**labels, "pool": pool_print},
+        inputs={**labels, "pool": pool_print, **({EMBEDDINGS: fingerprint(**seen)} if seen else {})},
         counts={
             "labelled": len(plan.pool.labelled),
             "labelled_not_decoded": result["not_decoded"],

@@ -117,3 +117,11 @@ def test_few_items_of_a_fold_say_too_little_to_move_it_and_none_to_calibrate() -
     factor = adjust(folds, judged[0], few)
     assert float(folds[1][1].bias.detach()) == pytest.approx(4 * factor)
     assert adjust(folds, Judged(few.logit_N[:0], few.fold_N[:0]), few) == 1
+
+
+def test_one_labelled_item_alone_is_no_error() -> None:
+    one = Cached(torch.ones(1, 3), torch.zeros(1, dtype=torch.int64))
+    others = Cached(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(50, dtype=torch.int64))
+    made = refit(one, others, 1)
+    assert torch.isfinite(made(others.x_ND)).all()
+    assert made(one.x_ND).item() > made(others.x_ND).mean()

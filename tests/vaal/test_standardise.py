@@ -105,3 +105,11 @@ def test_the_constants_go_through_a_file_and_are_the_same_each_time(tmp_path: Pa
     assert torch.equal(Standardiser.fit(v_ND)(v_ND), made(v_ND))
     weights = made.directions_ZD
     assert (weights.gather(1, weights.abs().argmax(dim=1, keepdim=True)) > 0).all()
+
+
+def test_one_broken_vector_does_not_decide_the_scale_of_all_others() -> None:
+    v_ND = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    broken_ND = torch.cat([v_ND, torch.full((1, 8), 1e30)])
+    made, alone = Standardiser.fit(broken_ND), Standardiser.fit(v_ND)
+    torch.testing.assert_close(made(v_ND), alone(v_ND))
+    assert torch.isfinite(made(broken_ND)).all()

@@ -225,3 +225,10 @@ class _WithFeatures(nn.Module):
 def test_an_encoders_method_features_is_its_embedding() -> None:
     encoder = Encoder(_WithFeatures(), Preprocessing([0.0] * 3, [1.0] * 3))
     torch.testing.assert_close(encoder(images()), images().float().mean(dim=(1, 2)) / 255)
+
+
+def test_without_a_file_the_weights_that_the_factory_gives_are_known_again() -> None:
+    known = load_encoder(config(), "cpu").sha256
+    assert load_encoder(config(), "cpu", known).sha256 == known
+    with pytest.raises(InputError, match="its factory gives other weights than before"):
+        load_encoder(config(), "cpu", known[::-1])

@@ -13,6 +13,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
 from engine.campaign.stages import Run
 from engine.config.input_options import ImageConfig
+from engine.errors import InputError
 from engine.models.encoders import load_encoder
 from engine.models.weights import load_networks
 from engine.pool.images import decode
@@ -94,6 +95,10 @@ def test_a_round_on_embeddings_in_parquet(
     picks = (campaign.stage("selection") / "selection.parquet").read_table(["shard", "key"]).to_pylist()
     assert len(picks) == 40
     assert not {(pick["shard"], pick["key"]) for pick in picks} & set(faulty)
+    # Other vectors under the same keys are not scored by networks that never saw the like.
+    pq.write_table(table_of(dict(zip(vectors, reversed(vectors.values()), strict=True))), tmp_path / "e.parquet")
+    with pytest.raises(InputError, match=r"e\.parquet: the embeddings changed since the networks were trained on them"):
+        score(campaign)
 
 
 @pytest.mark.timeout(480)
