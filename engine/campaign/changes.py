@@ -91,11 +91,13 @@ def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] |
     places = [place for place in matter if now[place] is not listed[place]]
     if places:
         wanted, scored = _wanted(campaign), _scored(campaign, scores_key)
-        image = campaign.config.image
+        image, companion = campaign.config.image, campaign.config.embedding_member
 
         def look(place: int) -> _Finding:
             before = listed[place]
-            return _look_at(before, wanted.get(before.shard, []), _digest_of_scores(before, scored), image)
+            # Scores do not say which embeddings they are of.
+            digest = "" if companion else _digest_of_scores(before, scored)
+            return _look_at(before, wanted.get(before.shard, []), digest, image, companion)
 
         with ThreadPoolExecutor(SCAN_THREADS) as threads:
             findings = list(threads.map(look, places))
@@ -196,12 +198,12 @@ def _digest(items: Iterable[tuple[int, str, str]]) -> str:
     return digest.hexdigest()
 
 
-def _look_at(before: Shard, places: list[Place], scored: str, image: ImageConfig) -> _Finding:
+def _look_at(before: Shard, places: list[Place], scored: str, image: ImageConfig, companion: str = "") -> _Finding:
     """What a shard is now. It is read where something depends on its bytes, and the store has no mark to prove them."""
     now = current(before)
     if now.etag_or_mtime == before.etag_or_mtime and now.etag_or_mtime.startswith("etag:"):
         return _Finding(now, True, None, 0)
-    if not places and not scored:
+    if not places and not scored and not companion:
         return _Finding(new_version(now._replace(num_items=None)), False, [], 0)
     wanted = {place.key for place in places}
     found: dict[str, Place] = {}
@@ -209,12 +211,12 @@ def _look_at(before: Shard, places: list[Place], scored: str, image: ImageConfig
 
     def items() -> Iterator[tuple[int, str, str]]:
         nonlocal num_items
-        for item in read_shard(now, image):
+        for item in read_shard(now, image, companion):
             num_items += 1
             hashed = content_hash(item.data) if item.data else ""
             if item.key in wanted:
                 found[item.key] = Place(item.key, item.offset, item.size_bytes, hashed)
-            yield item.offset, item.key, hashed
+            yield item.offset, item.key, " ".join((hashed, *map(content_hash, item.companions)))
 
     try:
         version = _digest(items())

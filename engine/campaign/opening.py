@@ -177,8 +177,11 @@ def _require_as_made(campaign: Campaign) -> None:
             made: dict[str, Any] = {**read_complete(folder, stage.name, Manifest)["config"]}
             for key in filter(changes_results, fields()):
                 section, _, name = key.rpartition(".")
-                if {section, key} & {*sections} and name in made.get(section, {}):
-                    was, now = made[section][name], getattr(getattr(campaign.config, section), name)
+                if {section, key} & {*sections} and section:
+                    values, part = made.get(section, {}), getattr(campaign.config, section)
+                    now = getattr(part, name)
+                    # An older version had not the option, and worked as with its default.
+                    was = values[name] if name in values else getattr(type(part).model_validate(values), name)
                     if was != now:
                         why = f"{key}={now!r}, but {folder} was made with {was!r}"
                         raise ConfigError(f"{campaign.home}/campaign.toml: {why}; restore that value in the file")

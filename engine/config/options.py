@@ -110,6 +110,13 @@ class CampaignConfig(Section):
         return self.train.input == "embeddings" or (self.train.input == "auto" and has_some)
 
     @property
+    def embedding_member(self) -> str:
+        """The suffix of the samples' files that hold embeddings, lower case; empty where they are elsewhere."""
+        if not self.sees_embeddings or not self.pool.embeddings.startswith(MEMBER):
+            return ""
+        return self.pool.embeddings.removeprefix(MEMBER).lower().removeprefix(".")
+
+    @property
     def method(self) -> Method:
         """The method of training."""
         name = self.train.method
@@ -171,7 +178,7 @@ class CampaignConfig(Section):
         needing = [name for name in self.score.acquisition if "task" in ACQUISITIONS[name].needs]
         if needing and not self.has_task:
             raise ValueError(f"score.acquisition={needing[0]} needs a task learner: --set train.task=classification")
-        if self.select.diversity == "class_balanced" and "margin" not in self.score.acquisition:
+        if self.select.diversity == "class_balanced" and "margin" not in self.acquisitions(has_task=self.has_task):
             raise ValueError("select.diversity=class_balanced needs margins: --set score.acquisition=['vaal','margin']")
         diversity, most = self.select.diversity, DIVERSIFIERS[self.select.diversity].most_picks
         if most is not None and self.select.budget > most:

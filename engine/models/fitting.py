@@ -72,7 +72,9 @@ def fit(
     require_classes(len(classes))
     label_N = torch.tensor([classes.index(name) for name in labels])
     with torch.enable_grad():
-        fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed)
+        # Images of a clip are in one fold of the discriminators.
+        fold_N = labelled.cached.fold_N if config.pool.group and config.train.folds > 1 else None
+        fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed, fold_N)
     task = {"classes": classes, "held_out_accuracy": fitted.held_out_accuracy}
     return Fitted(found, fitted.head, {"task": task}, centres)
 

@@ -118,7 +118,10 @@ def load_networks(
 
     embedding = Standardiser.of(read(EMBEDDING_FILE)) if config.sees_embeddings else None
     num_inputs = embedding.num_latents if embedding is not None else 0
-    networks = made_at_last(config, make_networks(config, num_inputs))
+    networks, first = make_networks(config, num_inputs), "discriminator-0.safetensors"
+    # An older version fitted none at the end, whatever the option's default is now.
+    if first not in networks.files() or read(first).keys() != networks.files()[first].state_dict().keys():
+        networks = made_at_last(config, networks)
     names = [*networks.files(), *([TASK_FILE] if with_task else [])]
     states = {name: read(name) for name in names}
     networks = networks._replace(embedding=embedding)

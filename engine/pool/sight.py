@@ -121,8 +121,7 @@ def sight_of(config: CampaignConfig, shards: Sequence[Shard], length: int = 0) -
     image, source = image_of(config), config.pool.embeddings
     if not config.sees_embeddings or config.encoder.model:
         return Sight(image)
-    if source.startswith(MEMBER):
-        member = source.removeprefix(MEMBER).lower().removeprefix(".")
+    if member := config.embedding_member:
         return Sight(image, Vectors(length or _first_length(shards, image, member), member))
     files = index_embeddings(source)
     if length and files.length != length:

@@ -23,7 +23,7 @@ RANDOM = "random"
 TASKS = ("linear", "mlp", "knn")
 METHOD = "features"
 """Discriminators straight on vectors: what a simulated round trains."""
-MANAGED = ("salt", "pool", "select.budget", "select.seed", "train.seed", "device")
+MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed", "device")
 """Keys and sections of a campaign that the simulation sets itself."""
 
 

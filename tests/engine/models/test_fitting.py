@@ -1,8 +1,14 @@
-"""What labels are taken for, where the user does not say."""
+"""What is fitted at the end of training: from which labels, by which folds; and what an older version fitted."""
 
+import numpy as np
 import pytest
+import torch
 
 from engine.models.fitting import MOST_CLASSES, _are_classes
+from engine.models.weights import load_networks, make_networks, save_weights
+from tests.conftest import MakeCampaign
+from vaal.linear_head import fit_linear_head
+from vaal.networks import Discriminators
 
 
 @pytest.mark.parametrize(
@@ -20,3 +26,24 @@ from engine.models.fitting import MOST_CLASSES, _are_classes
 )
 def test_labels_are_classes_if_most_images_share_theirs(labels: list[str], expected: bool) -> None:
     assert _are_classes(labels) == expected
+
+
+def test_networks_of_a_version_that_fitted_none_at_the_end_are_loaded(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    assert campaign.config.refits
+    networks, folder = make_networks(campaign.config), campaign.stage("train")
+    found = load_networks(folder, campaign.config, save_weights(folder, networks.files()))
+    assert isinstance(found.discriminators, Discriminators)
+    torch.testing.assert_close(found.discriminators.state_dict(), networks.discriminators.state_dict())
+
+
+def test_a_clip_is_in_one_fold_of_the_head() -> None:
+    rng = np.random.default_rng(0)
+    clip_N = np.repeat(np.arange(40), 6)
+    x_ND = torch.from_numpy(rng.normal(size=(40, 16))[clip_N] + 0.01 * rng.normal(size=(240, 16))).float()
+    label_N = torch.from_numpy(rng.integers(4, size=40)[clip_N])
+    apart = fit_linear_head(x_ND, label_N, 4, 0).held_out_accuracy
+    together = fit_linear_head(x_ND, label_N, 4, 0, torch.from_numpy(clip_N % 5)).held_out_accuracy
+    assert apart is not None and together is not None  # noqa: PT018
+    # Frames of a clip tell each other's label; of clips apart nothing is known.
+    assert together < 0.5 < apart
