@@ -24,7 +24,7 @@ from engine.training.plan import plan_training
 from jobs.cli import app
 from tests.conftest import MakeCampaign, pretend_trained
 
-WAIT_SECONDS = 150.0
+WAIT_SECONDS = 300.0
 ONE_BY_ONE = "score.batch_size=1"
 """Scoring takes so long that an interrupt comes before its end."""
 
