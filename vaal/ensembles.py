@@ -1,4 +1,4 @@
-"""Discriminators on a VAE's latents, fitted anew when the VAE stands still: for each fold the mean of several.
+"""Discriminators on a VAE's latents, fitted again when the VAE stands still: for each fold the mean of several.
 
 Shape suffixes: N items, D units of a latent, B batch, K folds.
 """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 MOST_LATENTS = 128
 """Components of a latent. Longer embeddings are projected on as many directions, those of largest variance."""
 FAR = 1000.0
+"""Times as far from the middle as half of all items: such a vector is broken."""
 _MOST_FITTED = 8192
 """Items whose directions are found."""
 _STEPS = 2**20

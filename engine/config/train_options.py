@@ -49,8 +49,8 @@ class TrainConfig(Section):
     gradient_clipping: float = Field(default=0.0, ge=0)
     """Largest norm of a gradient; 0 does not clip."""
     refit: bool = True
-    """At the end fit discriminators anew to the latents of the trained VAE, or straight to embeddings (method features,
-    before which nothing trains then); and make the logits of the folds comparable and calibrate them."""
+    """At the end fit discriminators again to the latents of the trained VAE, or straight to embeddings (method
+    features, before which nothing trains then); and make the logits of the folds comparable and calibrate them."""
     folds: int = Field(default=5, ge=1, le=16)
     """Discriminators, each trained without one part of the images, whose scores it gives. More see more of the few
     labels, and cost little, but a whole encoder each with method features on pixels. 1, as in the paper: no folds."""

@@ -19,7 +19,6 @@ MOST_FITTED = 20_000
 """Unlabelled items to which discriminators and centres are fitted: a few at random of all shards."""
 MOST_CLASSES = 1000
 """With more values, labels are taken for something else than classes."""
-
 LEAST_SHARED = 0.9
 """Share of the labelled images whose label another one has too; with fewer, labels are notes and no classes."""
 

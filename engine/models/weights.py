@@ -3,6 +3,7 @@
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,7 @@ def load_networks(
     """
     advice = f"delete {folder}/manifest.json and train again"
 
+    @cache
     def read(name: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = safetensors.torch.load((folder / name).read_verified(sha256.get(name), advice))
         return state

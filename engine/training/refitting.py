@@ -1,6 +1,6 @@
 """The end of training: latents are cached, and everything is fitted to them that is fitted at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -54,10 +54,8 @@ def fit_at_last(
     config, pool = plan.config, plan.pool
     labelled, trained, labels = None, None, list[str]()
     if config.refits or front.length:
-        found = list(decoded(pool, plan.positions))
-        items = [plan.positions[n][:2] for n, _ in found]
-        images = ((*item, image) for item, (_, image) in zip(items, found, strict=True))
-        labelled = _read(plan, networks, front, images)
+        items = list[tuple[str, str]]()
+        labelled = _read(plan, networks, front, _labelled_images(plan, items))
         held_out = [pool.is_held_out(*item) for item in items]
         is_held_out_N = torch.tensor(held_out, dtype=torch.bool)
         trained = labelled.at(~is_held_out_N).seen
@@ -74,6 +72,13 @@ def fit_at_last(
         networks = networks._replace(task=fitted.head)
     files = save_centres(plan.folder, fitted.centres) if fitted.centres is not None else {}
     return networks.ready(front.device), files, fitted.task
+
+
+def _labelled_images(plan: TrainingPlan, items: list[tuple[str, str]]) -> Iterator[Decoded]:
+    """The labelled images that decode, one at a time: all of them may not fit the memory. `items` gets their names."""
+    for number, image in decoded(plan.pool, plan.positions):
+        items.append(plan.positions[number][:2])
+        yield (*items[-1], image)
 
 
 def _sample(plan: TrainingPlan) -> Iterable[Decoded]:
