@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaal.calibration import mean_loss, rescale, temperature_factor
-from vaal.logistic import fit_logistic, linear
+from vaal.logistic import Logistic, linear
 
 NUM_FOLDS = 3
 PENALTIES = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -59,34 +59,40 @@ def fit_linear_head(
     """
     variance = float(x_ND.double().var(dim=0, correction=0).mean()) or 1.0
     fold_N = _stratified_folds(label_N, seed) if fold_N is None else fold_N
+    logistic = Logistic(x_ND.float(), label_N, num_classes)
     penalty, factor, accuracy = PENALTIES[0], 1.0, None
-    lowest = float("inf")
+    lowest, weight_KCE, best_KCE = float("inf"), None, None
     for candidate in PENALTIES if fold_N is not None else ():
         assert fold_N is not None
-        logit_NC = cross_fitted(x_ND, label_N, num_classes, candidate * variance, fold_N)
+        # From the weights of the penalty before, of the same fold.
+        weight_KCE = logistic.fit(candidate * variance, _others(fold_N), tolerance=ROUGH, start_KCE=weight_KCE)
+        logit_NC = _held_out(logistic, weight_KCE, fold_N)
         loss = mean_loss(logit_NC, label_N)
         if loss >= lowest:
             # The loss falls and then rises with a weaker penalty, whose fits take longest.
             break
-        lowest, penalty, factor = loss, candidate, temperature_factor(logit_NC, label_N)
+        lowest, penalty, factor, best_KCE = loss, candidate, temperature_factor(logit_NC, label_N), weight_KCE
         accuracy = float((logit_NC.argmax(dim=1) == label_N).double().mean())
-    layer = _all_classes(fit_logistic(x_ND.float(), label_N, num_classes, penalty * variance, tolerance=ROUGH))
+    start_KCE = None if best_KCE is None else best_KCE.mean(dim=0, keepdim=True)
+    layer = _all_classes(logistic.layer(logistic.fit(penalty * variance, tolerance=ROUGH, start_KCE=start_KCE)[0]))
     rescale(layer, factor)
     head = LinearHead(x_ND.shape[1], num_classes).to(x_ND.device)
     head.to_logits.load_state_dict(layer.state_dict())
     return FittedHead(head.eval(), accuracy, penalty)
 
 
-def cross_fitted(x_ND: Tensor, label_N: Tensor, num_classes: int, l2: float, fold_N: Tensor) -> Tensor:
-    """Logits (N, C) of each item by the head of the items in other folds, float64."""
-    logit_NC = x_ND.new_zeros(len(x_ND), num_classes, dtype=torch.float64)
-    x_ND = x_ND.double()
-    for fold in range(int(fold_N.max()) + 1):
-        is_own = fold_N == fold
-        layer = fit_logistic(x_ND[~is_own], label_N[~is_own], num_classes, l2, tolerance=ROUGH)
-        with torch.no_grad():
-            logit_NC[is_own] = _all_classes(layer)(x_ND[is_own])
-    return logit_NC
+def _others(fold_N: Tensor) -> Tensor:
+    """The weights (N, K) of regressions of which each is on the items of all folds but one."""
+    return (fold_N[:, None] != torch.arange(int(fold_N.max()) + 1, device=fold_N.device)).double()
+
+
+def _held_out(logistic: Logistic, weight_KCE: Tensor, fold_N: Tensor) -> Tensor:
+    """Logits (N, classes) of each item by the regression of the items in other folds, float64."""
+    parts = [(fold_N == number, weight_CE) for number, weight_CE in enumerate(weight_KCE)]
+    logits = [logistic.logits(weight_CE, is_own_N).double() for is_own_N, weight_CE in parts]
+    order = torch.cat([is_own_N.nonzero()[:, 0] for is_own_N, _ in parts]).argsort()
+    logit_NC = torch.cat(logits)[order]
+    return logit_NC if logit_NC.shape[1] > 1 else torch.cat([-logit_NC, logit_NC], dim=1) / 2
 
 
 def _all_classes(layer: nn.Linear) -> nn.Linear:

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vaal.calibration import Judged, adjust, balanced, mean_loss, rescale
-from vaal.logistic import fit_logistic
+from vaal.logistic import SMALLEST_GRADIENT, Logistic
 
 PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
 """l2 of the logistic regressions in units of the mean variance of an input, the strongest first."""
-ROUGH = 1e-4
-"""Tolerance of a fit: far below what the items leave open."""
 
 
 class Cached(NamedTuple):
@@ -71,12 +69,17 @@ def refit(labelled: Cached, unlabelled: Cached, num_folds: int) -> FittedDiscrim
     ]
     if num_folds == 1 and min(len(pool.fold_N) for pool in pools) < 2:
         # Nothing can be held out from one item.
-        return _made([_fit(pools, -1, PENALTIES[0])], pools[0].x_ND.shape[1])
+        whole = _logistic(pools)
+        return _made([whole.layer(whole.fit(PENALTIES[0], tolerance=SMALLEST_GRADIENT)[0])])
     judged, count = (pools, num_folds) if num_folds > 1 else ([_dealt(pool) for pool in pools], 2)
+    weight_NK = _weights(judged, count)
     variance = float(pools[1].x_ND.var(dim=0, correction=0).mean()) or 1.0
-    layers, least, penalty = list[nn.Linear](), math.inf, PENALTIES[0]
+    logistic, layers, least, penalty = _logistic(judged), list[nn.Linear](), math.inf, PENALTIES[0]
+    weight_KCE: Tensor | None = None
     for candidate in PENALTIES:
-        found = [_fit(judged, number, candidate * variance) for number in range(count)]
+        # From the weights of the penalty before, of the same fold.
+        weight_KCE = logistic.fit(candidate * variance, weight_NK, tolerance=SMALLEST_GRADIENT, start_KCE=weight_KCE)
+        found = [logistic.layer(weight_CE) for weight_CE in weight_KCE]
         loss = mean_loss(*balanced(*(pool.logit_N for pool in _out_of_fold(found, judged))))
         if loss >= least:
             # The loss falls and then rises with a weaker penalty.
@@ -84,13 +87,13 @@ def refit(labelled: Cached, unlabelled: Cached, num_folds: int) -> FittedDiscrim
         layers, least, penalty = found, loss, candidate
     factor = adjust(layers, *_out_of_fold(layers, judged))
     if num_folds == 1:
-        layers = [_fit(pools, -1, penalty * variance)]
+        layers = [logistic.layer(logistic.fit(penalty * variance, tolerance=SMALLEST_GRADIENT)[0])]
         rescale(layers[0], factor)
-    return _made(layers, pools[0].x_ND.shape[1])
+    return _made(layers)
 
 
-def _made(layers: list[nn.Linear], length: int) -> FittedDiscriminators:
-    made = FittedDiscriminators(len(layers), length)
+def _made(layers: list[nn.Linear]) -> FittedDiscriminators:
+    made = FittedDiscriminators(len(layers), layers[0].in_features)
     for fold, layer in zip(made.folds, layers, strict=True):
         fold.load_state_dict(layer.state_dict())
     return made.requires_grad_(False)
@@ -101,14 +104,24 @@ def _dealt(pool: Cached) -> Cached:
     return pool._replace(fold_N=torch.arange(len(pool.fold_N)) % 2)
 
 
-def _fit(pools: list[Cached], number: int, l2: float) -> nn.Linear:
-    """On the items outside of fold `number`."""
-    parts = [pool.x_ND[pool.fold_N != number] for pool in pools]
-    if not all(map(len, parts)):
-        raise ValueError(f"a pool has no item outside of fold {number}")
-    label_N = torch.cat([torch.full((len(part),), kind) for part, kind in zip(parts, (1, 0), strict=True)])
-    weight_N = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in parts])
-    return fit_logistic(torch.cat(parts), label_N, 2, l2, weight_N, ROUGH)
+def _weights(pools: list[Cached], count: int) -> Tensor:
+    """The weights of all items (N, K), 0 in their own fold; each pool has half of those of a regression."""
+    parts = []
+    for pool in pools:
+        is_outside_NK = pool.fold_N[:, None] != torch.arange(count)
+        items_K = is_outside_NK.sum(dim=0)
+        if not items_K.all():
+            raise ValueError(f"a pool has no item outside of fold {int(items_K.argmin())}")
+        parts.append(is_outside_NK.double() / items_K / 2)
+    return torch.cat(parts)
+
+
+def _logistic(pools: list[Cached]) -> Logistic:
+    """Regressions that tell the labelled items from the others."""
+    counts = [len(pool.fold_N) for pool in pools]
+    label_N = torch.cat([torch.full((count,), kind) for count, kind in zip(counts, (1, 0), strict=True)])
+    weight_N = torch.cat([torch.full((count,), 0.5 / count, dtype=torch.float64) for count in counts])
+    return Logistic(torch.cat([pool.x_ND for pool in pools]), label_N, 2, weight_N)
 
 
 def _out_of_fold(layers: list[nn.Linear], pools: list[Cached]) -> list[Judged]:
