@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.pool.vectors import MAX_LENGTH, VectorError, check_vector, faults_of_rows, parse_npy
+from engine.pool.vectors import MAX_LENGTH, VectorError, _header, check_vector, faults_of_rows, parse_npy
 
 
 def npy(array: Any, **options: Any) -> bytes:
@@ -129,3 +129,13 @@ def test_faults_of_a_matrix_are_those_of_its_rows() -> None:
 def test_an_error_stays_whole_between_processes() -> None:
     error = pickle.loads(pickle.dumps(VectorError("NotNpy", "why")))
     assert (error.kind, str(error)) == ("NotNpy", "why")
+
+
+def test_the_header_that_files_share_is_read_once_and_their_numbers_each_time() -> None:
+    arrays = [np.full(24, number, np.float32) for number in range(1, 6)]
+    before = _header.cache_info().misses
+    for array in arrays:
+        np.testing.assert_array_equal(parse_npy(npy(array)), array)
+    assert _header.cache_info().misses <= before + 1
+    with pytest.raises(VectorError, match="92 bytes of numbers, 96 by its header"):
+        parse_npy(npy(arrays[0])[:-4])
