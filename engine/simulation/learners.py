@@ -1,4 +1,4 @@
-"""The task models whose accuracy is measured, on vectors: each is fitted in about a second.
+"""The task models whose accuracy is measured. On vectors each is fitted in about a second.
 
 Shape suffixes: N labelled vectors, M vectors of the test set, D components, C classes.
 """
@@ -12,6 +12,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
 from torch.nn import functional
 
+from engine.simulation.small_learner import small
+from engine.simulation.worlds import Items
+
 Vectors = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
@@ -21,14 +24,16 @@ HIDDEN, STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 256, 400, 128, 2e-3, 0.5
 NEIGHBOURS = 5
 
 
-def predict(task: str, train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int, seed: int) -> Numbers:
-    """The class (M,) int64 that a task model gives to each vector of the test set, the same for a seed on any machine
-    of a kind. Initial weights depend on the seed alone, not on the labels.
+def predict(task: str, train: Items, label_N: Numbers, test: Items, num_classes: int, seed: int) -> Numbers:
+    """The class (M,) int64 that a task model gives to each item of the test set, the same for a seed on any machine of
+    a kind. Initial weights depend on the seed alone, not on the labels.
 
     Raises KeyError for an unknown task.
     """
     with threadpool_limits(1):
-        return LEARNERS[task](train_ND, label_N, test_MD, num_classes, seed)
+        if task == "small":
+            return small(train.pixel_NSSC, label_N, test.pixel_NSSC, num_classes, seed)
+        return LEARNERS[task](train.vector_ND, label_N, test.vector_ND, num_classes, seed)
 
 
 def _linear(train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int, seed: int) -> Numbers:  # noqa: ARG001
