@@ -141,7 +141,7 @@ def test_the_next_round_shows_what_the_rule_gained(make_campaign: MakeCampaign) 
     assert {"arms.png", "arms-dark.png", "clusters.png"} <= set(report(later)["files"])
 
 
-def test_what_is_gone_is_told(make_campaign: MakeCampaign) -> None:
+def test_what_is_gone_is_reported(make_campaign: MakeCampaign) -> None:
     first, later, _ = two_rounds(make_campaign(*SETTINGS))
     labels = read_labels(later.home)
     for name in first.stage("scores").children():
