@@ -35,7 +35,7 @@ CLUSTERS_FILE = "candidates/clusters.parquet"
 CLUSTERS_SCHEMA = pa.schema(
     [
         *required(pa.int32(), "cluster"),
-        *required(pa.int64(), "pool", "labels", "picks"),
+        *required(pa.int64(), "pool", "labels", "drawn", "filled", "picks"),
         pa.field("mean_logit", pa.float64()),
         pa.field("shard", pa.string()),
         pa.field("key", pa.string()),
@@ -45,8 +45,9 @@ CLUSTERS_SCHEMA = pa.schema(
     ]
 )
 """A row a cluster, those with the lowest mean logits first. `pool` counts what is in it, labelled or not, `labels` what
-has a label, `picks` what was picked now. The mean logit is of what can be picked, null where nothing can; the item is
-the nearest to the centre of that, null but for the first clusters."""
+has a label, `picks` what was picked now; `drawn` and `filled` are as in `vaal.deficit.Coverage`. The mean logit is of
+what can be picked, null where nothing can; the item is the nearest to the centre of that, null but for the first
+clusters."""
 CANDIDATES_FILE = "candidates/candidates.parquet"
 """In its own folder: files beside selection.parquet hold only picks."""
 HISTOGRAM_FILE = "candidates/histogram.parquet"
