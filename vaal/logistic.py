@@ -136,7 +136,7 @@ class _Problem:
         slope_LE = torch.zeros_like(scaled_KCE).flatten(0, 1)
         for begin in range(0, len(self.x_NE), BLOCK_ITEMS):
             rows = slice(begin, begin + BLOCK_ITEMS)
-            logit_BKC = (self.x_NE[rows] @ scaled_KCE.flatten(0, 1).T).unflatten(1, weight_KCE.shape[:2])
+            logit_BKC = (self.x_NE[rows] @ scaled_KCE.flatten(0, 1).T).view(-1, *weight_KCE.shape[:2])
             part_K, residual_BKC = _loss_and_residual(logit_BKC, self.label_N[rows], self.share_NK[rows])
             loss_K += part_K.double()
             slope_LE += residual_BKC.flatten(1).T @ self.x_NE[rows]
