@@ -18,8 +18,8 @@ MOST_LATENTS = 1040
 """Z times the square of LARGEST is below 2**24, up to which float32 holds every whole number."""
 WITHIN = 0.999
 """Share of the values that the scale covers; the others are cut to LARGEST."""
-BLOCK_VALUES = 2**22
-"""Distances held at a time."""
+BLOCK_VALUES = 2**20
+"""Distances held at a time: about what a processor's cache holds."""
 ITERATIONS = 5
 
 
@@ -65,18 +65,31 @@ def nearest(x_NZ: Tensor, centre_CZ: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not len(centre_CZ) or x_NZ.shape[1] > MOST_LATENTS:
         raise ValueError(f"{len(centre_CZ)} centres of {x_NZ.shape[1]} units; at least one of at most {MOST_LATENTS}")
-    centre_ZC, norm_C = centre_CZ.T.contiguous(), centre_CZ.square().sum(dim=1).to(torch.int32)
+    centre_ZC, norm_C = centre_CZ.T.contiguous(), centre_CZ.square().sum(dim=1)
     found = []
     step = max(1, BLOCK_VALUES // len(centre_CZ))
     for begin in range(0, len(x_NZ), step):
         block_BZ = x_NZ[begin : begin + step]
-        gap_BC = (block_BZ @ centre_ZC).to(torch.int32).mul_(-2).add_(norm_C)
-        # Of equal values the first is found.
-        least_B, place_B = gap_BC.min(dim=1)
-        found.append((place_B.to(torch.int32), least_B + block_BZ.square().sum(dim=1).to(torch.int32)))
+        place_B, gap_B = _least(block_BZ, centre_ZC, norm_C)
+        found.append((place_B.to(torch.int32), gap_B.to(torch.int32) + block_BZ.square().sum(dim=1).to(torch.int32)))
     none = torch.empty(0, dtype=torch.int32, device=x_NZ.device)
     cluster_N, distance_N = (torch.cat([none, *parts]) for parts in (zip(*found, strict=True) if found else ((), ())))
     return cluster_N, distance_N
+
+
+def _least(x_BZ: Tensor, centre_ZC: Tensor, norm_C: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of the centres (B,) with the least norm - 2 x . centre, and that (B,), whole numbers."""
+    if 3 * len(centre_ZC) * LARGEST**2 < 2**24:
+        # Float32 holds the gaps too: they need no second pass.
+        gap_BC = torch.addmm(norm_C, x_BZ, centre_ZC, alpha=-2)
+    else:
+        gap_BC = (x_BZ @ centre_ZC).to(torch.int32).mul_(-2).add_(norm_C.to(torch.int32))
+    if gap_BC.device.type == "cpu":
+        # NumPy takes a tenth of the time that torch takes. It finds the first, too.
+        place_B = torch.from_numpy(gap_BC.numpy().argmin(axis=1))
+        return place_B, gap_BC.gather(1, place_B[:, None])[:, 0]
+    least_B, place_B = gap_BC.min(dim=1)
+    return place_B, least_B
 
 
 def k_means(

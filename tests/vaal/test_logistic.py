@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from vaal.calibration import temperature_factor
 from vaal.linear_head import fit_linear_head
-from vaal.logistic import fit_logistic
+from vaal.logistic import Logistic, fit_logistic
 
 
 def drawn(num_classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -32,6 +32,28 @@ def test_the_weights_are_those_of_scikit_learn(num_classes: int, is_weighted: bo
         bias_C, peer_C = bias_C - bias_C.mean(), peer_C - peer_C.mean()
     np.testing.assert_allclose(layer.weight.detach().numpy(), peer.coef_, atol=1e-4)
     np.testing.assert_allclose(bias_C, peer_C, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_folds_side_by_side_are_those_fitted_alone_wherever_they_start(num_classes: int) -> None:
+    x_ND, label_N, weight_N = drawn(num_classes)
+    fold_N = torch.arange(600) % 3
+    weight_NK = weight_N[:, None] * (fold_N[:, None] != torch.arange(3))
+    together = Logistic(x_ND, label_N, num_classes)
+    cold_KCE = together.fit(1e-2, weight_NK, tolerance=1e-8)
+    warm_KCE = together.fit(1e-2, weight_NK, tolerance=1e-8, start_KCE=together.fit(1, weight_NK, tolerance=1e-8))
+    torch.testing.assert_close(warm_KCE, cold_KCE, rtol=0, atol=1e-5)
+    for number in range(3):
+        rows = fold_N != number
+        alone = fit_logistic(x_ND[rows], label_N[rows], num_classes, 1e-2, weight_N[rows], tolerance=1e-8)
+        layer = together.layer(cold_KCE[number])
+        torch.testing.assert_close(layer.weight, alone.weight, rtol=0, atol=1e-5)
+        # Of several biases only the differences are determined.
+        logit_NC, alone_NC = (
+            found(x_ND) - (found(x_ND).mean(dim=1, keepdim=True) if num_classes > 2 else 0) for found in (layer, alone)
+        )
+        torch.testing.assert_close(logit_NC, alone_NC, rtol=0, atol=1e-4)
+        torch.testing.assert_close(together.logits(cold_KCE[number], rows), layer(x_ND[rows]), rtol=0, atol=1e-9)
 
 
 def test_it_is_the_same_each_time_and_draws_no_random_number() -> None:
