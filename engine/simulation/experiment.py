@@ -16,6 +16,7 @@ from engine.config.options import CampaignConfig
 from engine.config.section import Section
 from engine.config.texts import explain
 from engine.config.toml import override
+from engine.config.train_options import SIMULATED_ONLY
 from engine.errors import ConfigError, InputError, one_line
 from engine.storage.location import Location
 
@@ -23,14 +24,12 @@ RANDOM = "random"
 """The strategy that all others are compared with: all picks are a uniform random sample."""
 METHOD = "features"
 """Discriminators straight on vectors: what a simulated round trains on embeddings."""
-PAPER = "vaal_2019"
-"""The value of `train.method` for the authors' own code, which only a simulation runs."""
 PAPER_OPTIONS: dict[str, Any] = {
     "train.batch_size": 128, "train.vae_steps": 2, "train.discriminator_steps": 1, "train.folds": 1,
     "train.refit": False, "labels.are_biased": "yes", "select.diversity": "none", "select.duplicates": "off",
     "select.control_fraction": 0.0,
 }  # fmt: skip
-"""What goes with it, unless the experiment says otherwise: their schedule, and the b lowest scores."""
+"""What goes with train.method = vaal_2019 unless the experiment says otherwise: their schedule, the b lowest scores."""
 MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed", "device")
 """Keys and sections of a campaign that the simulation sets itself."""
 
@@ -167,7 +166,8 @@ class Experiment(Section):
             raise ValueError("test: give shards or embeddings, or size, the number of items that the pool lends")
         for name, there in (("shards", self.pool.shards), ("embeddings", self.pool.embeddings)):
             if self.test.is_own and bool(getattr(self.test, name)) != bool(there):
-                raise ValueError(f"test.{name}: as in [pool], or none: a test set has what the pool has; correct it")
+                why = "missing, but [pool] has some; give them" if there else "[pool] has none; leave it out"
+                raise ValueError(f"test.{name}: {why}")
         has_vectors = bool(self.pool.embeddings or self.pool.digits)
         for task in self.tasks:
             if not (self.pool.shards if task == "small" else has_vectors):
@@ -185,8 +185,8 @@ class Experiment(Section):
 
     def kind_of(self, strategy: Strategy) -> str:
         """The kind of a strategy's campaigns, a row of `trial_campaign.KINDS`."""
-        if {**self.campaign, **strategy.options}.get("train.method") == PAPER:
-            return PAPER
+        if {**self.campaign, **strategy.options}.get("train.method") == SIMULATED_ONLY:
+            return SIMULATED_ONLY
         return "pixels" if self.pool.shards else "vectors"
 
     def config_of(self, strategy: Strategy, seed: int) -> CampaignConfig:
@@ -202,7 +202,7 @@ class Experiment(Section):
         if self.pool.shards:
             # Known to nobody but the oracle: an item_id hides nothing here, and is the same in every run.
             managed |= {"salt": f"{seed + 1:032x}", "train.input": "pixels"}
-            if method == PAPER:
+            if method == SIMULATED_ONLY:
                 options = {**self.campaign, **PAPER_OPTIONS, **own, **strategy.options, "train.method": "vaal"}
         else:
             if method not in (METHOD, "auto"):
@@ -211,8 +211,8 @@ class Experiment(Section):
             # They are in memory: the name stands for wherever they are.
             managed |= {"train.method": METHOD, "pool.embeddings": "member:npy"}
         config = override(CampaignConfig(), {**options, **managed}, f"strategy {strategy.name!r}")
-        if method == PAPER and (config.image != self.image or config.image.size % 16):
-            why = f"strategy {strategy.name!r}: image.size={config.image.size} with {PAPER}"
+        if method == SIMULATED_ONLY and (config.image != self.image or config.image.size % 16):
+            why = f"strategy {strategy.name!r}: image.size={config.image.size} with {SIMULATED_ONLY}"
             raise ConfigError(f"{why}; set a multiple of 16 in [campaign], for all strategies")
         return config
 
