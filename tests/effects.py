@@ -62,7 +62,7 @@ class Bench:
         return self.campaign(self.base)
 
     def unchanged(self, look: Look, config: CampaignConfig) -> Any:
-        """What is seen with this configuration, every time anew."""
+        """What is seen with this configuration, looked at again every time."""
         key = look, config.model_dump_json()
         if key not in self._seen:
             self._seen[key] = look(self, config)

@@ -40,8 +40,11 @@ def fabricate_scores(
     """
     entries = []
     num_latents = make_networks(campaign.config).num_latents
-    trained = is_complete(campaign.stage("train")) and read_manifest(campaign, "train", TrainManifest)["files"]
-    centres = load_centres(campaign.stage("train"), trained) if trained else None
+    is_trained = is_complete(campaign.stage("train"))
+    trained = read_manifest(campaign, "train", TrainManifest)["files"] if is_trained else {}
+    centres = load_centres(campaign.stage("train"), trained)
+    # As scoring would say: otherwise it would score again where a test calls it.
+    weights = {name: sha256 for name, sha256 in trained.items() if name.endswith(".safetensors")}
     for shard in read_shards(campaign.home):
         row = dict(_chunk_row(shard, campaign.config.image.model_dump_json(), quarantine_every))
         items = unpack(row["items"]).drop_columns(["fold"])
@@ -60,14 +63,14 @@ def fabricate_scores(
         row["scored"] = pack(items.append_column("latent", latent))
         draft = Draft(shard.shard)
         draft.add(row)
-        entries.append(draft.commit(campaign, file_name(shard, fingerprint())).entry())
+        entries.append(draft.commit(campaign, file_name(shard, fingerprint(**weights))).entry())
     counts = {
         "shards": len(entries),
         **{name: sum(entry[name] for entry in entries) for name in ("listed", "scored", "quarantined")},
     }
     errors = dict(count_errors(records_of(entries)))
     write_manifest(
-        campaign, "scores", ScoresManifest, inputs={}, counts=counts, files={},
+        campaign, "scores", ScoresManifest, inputs=weights, counts=counts, files={},
         device="cpu", errors=errors, shards=entries,
     )  # fmt: skip
 

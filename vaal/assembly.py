@@ -57,14 +57,17 @@ class Networks(NamedTuple):
         without a VAE the latents of embeddings."""
         return x_B if self.vae is None else self.vae.encode(x_B)[0].float()
 
-    def latents(self, x_B: Tensor) -> Tensor:
+    def latents(self, x_B: Tensor, mean_BZ: Tensor | None = None) -> Tensor:
         """The latents (B, Z) by which items are compared, float32: those of embeddings where there are some, else the
-        VAE's means; without a VAE the features of the first discriminator, because those of two are two spaces."""
+        VAE's means; without a VAE the features of the first discriminator, because those of two are two spaces.
+
+        `mean_BZ` are those of `means`, where the caller has them: the encoder then does not run again.
+        """
         if self.embedding is not None:
             return x_B
         if isinstance(self.discriminators, ImageDiscriminators):
             return self.discriminators.latents(x_B)
-        return self.means(x_B)
+        return self.means(x_B) if mean_BZ is None else mean_BZ
 
     def ready(self, device: torch.device | str = "cpu") -> "Networks":
         """The same networks, in eval mode on a device."""

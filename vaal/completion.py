@@ -3,8 +3,12 @@
 The discriminator's labelled-logit s is calibrated and balanced: exp(s) is how many times denser the labels are than the
 pool at an item. With n_L labels and b more to come, w = max(0, 1 - rho exp(s)), rho = n_L / (n_L + b), is in proportion
 to how much of the pool's density the labels lack there. *Weight completion* draws b items without replacement with
-probabilities in proportion to w. *Cluster completion* takes the items nearest the centres of the clusters with the
-lowest mean logit.
+probabilities in proportion to w. *Cluster completion* takes the items nearest the centres of the b clusters that lack
+most: by the sum of their items' w over the root of their number, which is the geometric mean of what is lacking for an
+item and in all.
+
+Where nothing is lacking, *uncertainty sampling* draws items with probabilities in proportion to 1 - margin, in turn
+over the classes that the task learner predicts (power sampling, Kirsch et al. 2023, arXiv 2106.12059, exponent 1).
 
 What is found in parts of the pool merges in any tree, and always to the same. Items are told apart by the number of
 their file and their place in it; ties go to the first.
@@ -22,8 +26,8 @@ from vaal.diversity.gumbel import uniform
 
 NEAREST = 3
 """Items of each cluster that are kept: the second and the third stand in for a duplicate."""
-FINENESS, LARGEST_LOGIT = 2**20, 512.0
-"""Sums are of logits cut at LARGEST_LOGIT, in whole units of 1 / FINENESS: exact up to 10**10 items."""
+FINENESS = 2**20
+"""Sums of weights are in whole units of 1 / FINENESS: exact up to 10**12 items."""
 LEAST_CLUSTERS = 1.5
 """Clusters for each pick: with fewer, clusters would give items that their neighbours stand for already."""
 
@@ -125,23 +129,25 @@ def _turns(items: Items) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return order, np.arange(len(order)) - begin_K
 
 
-def fixed_sums(cluster_N: NDArray[np.int32], logit_N: NDArray[np.float32], num_clusters: int) -> NDArray[np.int64]:
-    """The sum of the logits of each cluster in units of 1 / FINENESS (C,), exact for up to 2**24 items at a time."""
-    whole_N = np.rint(np.clip(logit_N.astype(np.float64), -LARGEST_LOGIT, LARGEST_LOGIT) * FINENESS)
+def fixed_sums(cluster_N: NDArray[np.int32], weight_N: NDArray[np.float64], num_clusters: int) -> NDArray[np.int64]:
+    """The sum of the weights of each cluster in units of 1 / FINENESS (C,), exact for up to 2**33 items at a time."""
     # A sum of whole numbers below 2**53 is exact in float64, in any order.
-    return np.bincount(cluster_N, weights=whole_N, minlength=num_clusters).astype(np.int64)
+    return np.bincount(cluster_N, weights=np.rint(weight_N * FINENESS), minlength=num_clusters).astype(np.int64)
 
 
-def mean_logits(sum_C: NDArray[np.int64], count_C: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The mean logit of each cluster; infinite where it has no items."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(count_C > 0, sum_C / FINENESS / count_C, np.inf)
+def mean_weights(sum_C: NDArray[np.int64], count_C: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The mean weight of each cluster; 0 where it has no items."""
+    mean_C: NDArray[np.float64] = sum_C / FINENESS / np.maximum(1, count_C)
+    return mean_C
 
 
 def cluster_order(sum_C: NDArray[np.int64], count_C: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The numbers of the clusters that have items, those with the lowest mean logits first; ties by number."""
-    mean_C = mean_logits(sum_C, count_C)
-    order = np.argsort(mean_C, kind="stable")
+    """The numbers of the clusters that have items, those that lack most first: see the module's text; ties by number.
+
+    The mean alone would take small clusters far away, and the sum alone those that are large.
+    """
+    lacking_C = mean_weights(sum_C, count_C) * np.sqrt(count_C)
+    order = np.lexsort((-lacking_C, count_C == 0))
     return order[: int(np.count_nonzero(count_C))]
 
 

@@ -169,8 +169,9 @@ def _minimum(problem: _Problem, weight_KCE: Tensor, tolerance: float) -> Tensor:
     regression with its own curvature and step, as if it were alone."""
     loss_K, slope_KCE = problem.at(weight_KCE)
     steps, size_K = list[_Step](), torch.ones_like(loss_K).to(weight_KCE)
+    is_stuck_K = torch.zeros_like(loss_K, dtype=torch.bool)
     for _ in range(MOST_ITERATIONS):
-        is_open_K = slope_KCE.abs().amax(dim=(1, 2)) > tolerance
+        is_open_K = (slope_KCE.abs().amax(dim=(1, 2)) > tolerance) & ~is_stuck_K
         if not is_open_K.any():
             break
         direction_KCE = -_by_inverse(slope_KCE, steps, size_K) * is_open_K[:, None, None]
@@ -184,8 +185,11 @@ def _minimum(problem: _Problem, weight_KCE: Tensor, tolerance: float) -> Tensor:
             if not is_over_K.any() or float(step_K.min()) < SMALLEST_STEP:
                 break
             step_K = torch.where(is_over_K, step_K / 2, step_K)
-        if is_over_K.any():
-            break
+        # Rounding hides where the loss would still fall: such a regression stands still, and the others go on.
+        is_stuck_K |= is_over_K
+        next_KCE = torch.where(is_over_K[:, None, None], weight_KCE, next_KCE)
+        next_slope_KCE = torch.where(is_over_K[:, None, None], slope_KCE, next_slope_KCE)
+        next_loss_K = torch.where(is_over_K, loss_K, next_loss_K)
         moved_KCE, turned_KCE = next_KCE - weight_KCE, next_slope_KCE - slope_KCE
         product_K, square_K = _product(moved_KCE, turned_KCE), _product(turned_KCE, turned_KCE)
         # Of a regression that stands still, and where rounding hides the curvature, the step says nothing.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vaal.networks import Autoencoder, NetworkShape, initialise
 
 WIDTHS = (128, 256, 512, 1024)
-"""Channels of the encoder's maps; the decoder's in reverse."""
+"""Channels of the encoder's maps; the decoder's in reverse. Narrower ones are for CPUs."""
 PAPER_SHAPE = NetworkShape(width=WIDTHS[0], max_width=WIDTHS[-1], num_latents=32, discriminator_width=512)
 
 
@@ -33,13 +33,13 @@ def _layers(kind: type[nn.Conv2d | nn.ConvTranspose2d], width: int, widths: Sequ
 class PaperDecoder(nn.Module):
     """Latents (B, Z) to images (B, C, H, W), unbounded. Its first map has an eighth of the image's side."""
 
-    def __init__(self, image_size: int, num_channels: int, num_latents: int) -> None:
+    def __init__(self, image_size: int, num_channels: int, num_latents: int, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         side = image_size // 8
-        expand = nn.Linear(num_latents, WIDTHS[-1] * side**2)
-        to_image = nn.ConvTranspose2d(WIDTHS[0], num_channels, kernel_size=1)
-        layers = _layers(nn.ConvTranspose2d, WIDTHS[-1], WIDTHS[-2::-1])
-        self.layers = nn.Sequential(expand, nn.Unflatten(1, (WIDTHS[-1], side, side)), *layers, to_image)
+        expand = nn.Linear(num_latents, widths[-1] * side**2)
+        to_image = nn.ConvTranspose2d(widths[0], num_channels, kernel_size=1)
+        layers = _layers(nn.ConvTranspose2d, widths[-1], widths[-2::-1])
+        self.layers = nn.Sequential(expand, nn.Unflatten(1, (widths[-1], side, side)), *layers, to_image)
         initialise(self, linear=[expand, to_image])
 
     def forward(self, z_BZ: Tensor) -> Tensor:
@@ -48,15 +48,22 @@ class PaperDecoder(nn.Module):
 
 
 class PaperVAE(Autoencoder):
-    """The authors' VAE: 22,835,139 parameters at 32 px, RGB and 32 latent units.
+    """The authors' VAE: 22,835,139 parameters at 32 px, RGB, 32 latent units and the authors' `widths`.
 
-    Raises ValueError if `image_size` is below 32 or not a multiple of 16.
+    Raises ValueError if `image_size` is not a multiple of 16, or is below 32 with the authors' widths.
     """
 
-    def __init__(self, image_size: int, num_channels: int, num_latents: int = PAPER_SHAPE.num_latents) -> None:
-        if image_size < 32 or image_size % 16:
+    def __init__(
+        self,
+        image_size: int,
+        num_channels: int,
+        num_latents: int = PAPER_SHAPE.num_latents,
+        widths: Sequence[int] = WIDTHS,
+    ) -> None:
+        if image_size % 16 or image_size < (32 if widths == WIDTHS else 16):
             raise ValueError(f"the paper's VAE needs images of 32 px or a larger multiple of 16, got {image_size}")
-        encoder = nn.Sequential(*_layers(nn.Conv2d, num_channels, WIDTHS))
+        encoder = nn.Sequential(*_layers(nn.Conv2d, num_channels, widths))
         initialise(encoder)
-        num_features = WIDTHS[-1] * (image_size // 16) ** 2
-        super().__init__(encoder, num_features, num_latents, PaperDecoder(image_size, num_channels, num_latents))
+        num_features = widths[-1] * (image_size // 16) ** 2
+        decoder = PaperDecoder(image_size, num_channels, num_latents, widths)
+        super().__init__(encoder, num_features, num_latents, decoder)

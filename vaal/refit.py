@@ -20,10 +20,12 @@ PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
 
 
 class Cached(NamedTuple):
-    """Inputs of the discriminators for the items of one pool (N, D), float32, and their folds (N,), int64."""
+    """Inputs of the discriminators for the items of one pool (N, D), float32; their folds (N,), int64; and random
+    numbers that the items of a group share (N,), int64, None where each item is a group of its own."""
 
     x_ND: Tensor
     fold_N: Tensor
+    group_N: Tensor | None = None
 
 
 class FittedDiscriminators(nn.Module):
@@ -58,7 +60,8 @@ def refit(labelled: Cached, unlabelled: Cached, num_folds: int) -> FittedDiscrim
     Both pools have the same weight, so that a logit of 0 means equally dense. One penalty for all folds, that with the
     least loss of the items out of fold; the penalty is the same for every unit, whose scales therefore count: those of
     `vaal.standardise`. Logits are then aligned over the folds and calibrated, see `vaal.calibration.adjust`. With one
-    fold the items are dealt into two for the penalty and the temperature.
+    fold the groups are dealt into two for the penalty and the temperature; where all of a pool are in one of them, the
+    penalty is the strongest and nothing is calibrated.
 
     The same for the same items in any order up to rounding. Raises ValueError if a pool has no item outside of a fold,
     or an input is not finite.
@@ -67,11 +70,11 @@ def refit(labelled: Cached, unlabelled: Cached, num_folds: int) -> FittedDiscrim
         pool._replace(x_ND=pool.x_ND.detach().double().cpu(), fold_N=pool.fold_N.cpu())
         for pool in (labelled, unlabelled)
     ]
-    if num_folds == 1 and min(len(pool.fold_N) for pool in pools) < 2:
-        # Nothing can be held out from one item.
+    judged, count = (pools, num_folds) if num_folds > 1 else ([_dealt(pool) for pool in pools], 2)
+    if num_folds == 1 and not all(0 < int(pool.fold_N.sum()) < len(pool.fold_N) for pool in judged):
+        # Nothing can be held out from one item, or from one group.
         whole = _logistic(pools)
         return _made([whole.layer(whole.fit(PENALTIES[0], tolerance=SMALLEST_GRADIENT)[0])])
-    judged, count = (pools, num_folds) if num_folds > 1 else ([_dealt(pool) for pool in pools], 2)
     weight_NK = _weights(judged, count)
     variance = float(pools[1].x_ND.var(dim=0, correction=0).mean()) or 1.0
     logistic, layers, least, penalty = _logistic(judged), list[nn.Linear](), math.inf, PENALTIES[0]
@@ -100,8 +103,9 @@ def _made(layers: list[nn.Linear]) -> FittedDiscriminators:
 
 
 def _dealt(pool: Cached) -> Cached:
-    """The items dealt into two folds in turn."""
-    return pool._replace(fold_N=torch.arange(len(pool.fold_N)) % 2)
+    """Dealt into two folds: a group by its number, the same in both pools; without groups the items in turn."""
+    number_N = torch.arange(len(pool.fold_N)) if pool.group_N is None else pool.group_N.cpu()
+    return pool._replace(fold_N=number_N % 2)
 
 
 def _weights(pools: list[Cached], count: int) -> Tensor:

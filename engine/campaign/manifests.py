@@ -113,6 +113,10 @@ class ScoresManifest(Manifest):
     shards: Annotated[list[ShardEntry], Field(min_length=1)]
 
 
+BY_WORD = "labels.are_biased"
+"""What decided the gate where the user says whether the labels are biased, and no test is asked."""
+
+
 class Gate(TypedDict):
     """Whether there is something to complete, and `by` what that was decided: deficit, auc or labels.are_biased.
 

@@ -147,6 +147,11 @@ class CampaignConfig(Section):
         """Whether the discriminators are fitted at the end, straight on embeddings, and nothing trains before."""
         return self.refits and self.sees_embeddings and not self.method.has_vae
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether the discriminators of the game stay, and are made comparable and calibrated at the end."""
+        return self.refits and not self.refits_ensembles and not self.fits_at_once
+
     @model_validator(mode="after")
     def _embeddings_fit(self) -> "CampaignConfig":
         if self.pool.embeddings and self.encoder.model:

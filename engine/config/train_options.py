@@ -14,6 +14,10 @@ else:
     Method = Literal[("auto", *METHODS)]
 
 
+SIMULATED_ONLY = "vaal_2019"
+"""A method that only a simulation runs: the authors' code."""
+
+
 class TrainConfig(Section):
     """How the VAE and the discriminators are trained."""
 
@@ -86,6 +90,9 @@ class TrainConfig(Section):
     @classmethod
     def _preset_sets_what_is_not_given(cls, values: Any) -> Any:
         if isinstance(values, dict):
+            if values.get("method") == SIMULATED_ONLY:
+                why = "its scores depend on the images that share a batch, so no result could be repeated"
+                raise ValueError(f"train.method={SIMULATED_ONLY} is for experiments of vaal simulate: {why}; use vaal")
             return {**PRESET_SETTINGS.get(str(values.get("preset", "small")), {}), **values}
         return values
 

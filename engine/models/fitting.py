@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from engine.models.centring import make_centres, sample_of_pool
 from engine.models.weights import require_classes, shape_of
 from vaal.centres import Centres
 from vaal.ensembles import EnsembleDiscriminators, refit_ensembles
-from vaal.linear_head import LinearHead, fit_linear_head
+from vaal.linear_head import NUM_FOLDS, LinearHead, fit_linear_head
 from vaal.refit import Cached, FittedDiscriminators, refit
 
 MOST_FITTED = 20_000
@@ -71,11 +72,21 @@ def fit(
     require_classes(len(classes))
     label_N = torch.tensor([classes.index(name) for name in labels])
     with torch.enable_grad():
-        # Images of a clip are in one fold of the discriminators.
-        fold_N = labelled.cached.fold_N if config.pool.group and config.train.folds > 1 else None
+        fold_N = _folds_of_groups(labelled.cached, config.train.folds)
         fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed, fold_N)
     task = {"classes": classes, "held_out_accuracy": fitted.held_out_accuracy}
     return Fitted(found, fitted.head, {"task": task}, centres)
+
+
+def _folds_of_groups(labelled: Cached, num_folds: int) -> Tensor | None:
+    """Folds of the task learner that keep groups together: those of the discriminators, or dealt where these have one.
+    None where there are no groups to keep together, or only one."""
+    if labelled.group_N is None:
+        return None
+    if num_folds > 1:
+        return labelled.fold_N
+    numbers, place_N = np.unique(labelled.group_N.numpy(), return_inverse=True)
+    return torch.from_numpy(place_N % NUM_FOLDS) if len(numbers) > 1 else None
 
 
 def _are_classes(labels: Sequence[str]) -> bool:

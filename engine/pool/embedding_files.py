@@ -62,12 +62,12 @@ class EmbeddingFiles:
 
     @property
     def advice(self) -> str:
-        """A line for whoever wrote row groups that are read anew for every shard in them; empty for good ones."""
+        """A line for whoever wrote row groups that are read again for every shard in them; empty for good ones."""
         largest = max(self.files, key=lambda file: file.largest_bytes)
         of_one = all(ends is not None and ends[0] == ends[1] for ends in largest.groups)
         if largest.largest_bytes <= CACHED_BYTES or of_one:
             return ""
-        what = f"{largest.url}: a row group of {largest.largest_bytes >> 20} MiB is read anew for every shard in it"
+        what = f"{largest.url}: a row group of {largest.largest_bytes >> 20} MiB is read again for every shard in it"
         return f"{what}; sort the rows by shard and write row groups of about a shard"
 
     def vectors_of(self, shard: str) -> ShardVectors:

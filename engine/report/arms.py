@@ -84,7 +84,7 @@ class Gain(NamedTuple):
 def gains_of(campaign: Campaign, labels: pa.Table) -> list[Gain]:
     """The rounds before the campaign's that have labels, oldest first. `labels`: LABELS_SCHEMA.
 
-    Raises InputError if a scores file is not the committed one. One that is gone is told in words.
+    Raises InputError if a scores file is not the committed one. One that is gone is reported in words.
     """
     by_round: dict[int, dict[Identity, str]] = defaultdict(dict)
     for item, label, number in zip(

@@ -3,23 +3,38 @@
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.manifests import Gate, SelectionManifest, read_committed, read_manifest
+from engine.campaign.manifests import (
+    BY_WORD,
+    Gate,
+    SelectionManifest,
+    TrainManifest,
+    read_committed,
+    read_manifest,
+)
+from engine.models.centring import load_centres
 from engine.tables.rows import Row
-from engine.tables.selections import CLUSTERS_FILE
+from engine.tables.selections import CLUSTERS_FILE, ORIGIN_UNCERTAINTY
+from vaal.deficit import Coverage, Deficit, deficit_of
 
 MOST_CLUSTERS = 12
 """Clusters that are shown."""
 DONE = {
     "cluster_completion": "The labels were completed, cluster by cluster",
     "weight_completion": "The labels were completed by a sample, the denser the more is lacking",
-    "class_balanced_margin": "What the task learner is least sure of was picked, its classes in turn (margin)",
+    "uncertainty_sampling": "Images were drawn by how unsure the task learner is of them, its classes in turn (margin)",
     "as_random": "The picks are as good as random: there was no task learner that could say what it is not sure of",
 }
 """What was done, by the branch of the selection. What other branches do stands above the picks."""
+SAID = {
+    True: "The labels lack parts of the pool: you say so (labels.are_biased=yes).",
+    False: "The labels lack no part of the pool: you say so (labels.are_biased=no).",
+}
 NOT_MEASURED = "It was not measured: the scores have no clusters of the pool."
 
 
@@ -34,15 +49,17 @@ class Cluster(NamedTuple):
 
 
 class Clusters(NamedTuple):
-    """The clusters that lack most, first the one with the lowest mean logit, and how many there are in all."""
+    """The clusters that lack most, the one that lacks most first; how many there are in all; and the deficit
+    once the batch is labelled, None where it is not known."""
 
     shown: list[Cluster]
     total: int
+    after: Deficit | None = None
 
 
-def clusters_of(campaign: Campaign, selection: SelectionManifest) -> Clusters:
-    """The clusters of a complete selection; none where it has no table of them. Raises InputError if the table is not
-    the committed one."""
+def clusters_of(campaign: Campaign, trained: TrainManifest, selection: SelectionManifest) -> Clusters:
+    """The clusters of a complete selection; none where it has no table of them. Raises InputError if the table, or the
+    clusters' centres, are not the committed ones."""
     if CLUSTERS_FILE not in selection["files"]:
         return Clusters([], 0)
     table = read_committed(campaign.stage("selection"), CLUSTERS_FILE)
@@ -54,7 +71,24 @@ def clusters_of(campaign: Campaign, selection: SelectionManifest) -> Clusters:
         share = {name: row[name] / total for name, total in totals.items()}
         example = {name: row[name] for name in ("shard", "key", "offset", "size_bytes", "content_hash")}
         shown.append(Cluster(row["cluster"], count, share, example))
-    return Clusters(shown, len(table))
+    return Clusters(shown, len(table), _after(campaign, trained, selection, table))
+
+
+def _after(campaign: Campaign, trained: TrainManifest, selection: SelectionManifest, table: pa.Table) -> Deficit | None:
+    """The deficit that the gate would find with the batch labelled; None for a table of an earlier version."""
+    centres = load_centres(campaign.stage("train"), trained["files"])
+    if centres is None or "drawn" not in table.column_names:
+        return None
+    table = table.sort_by("cluster")
+    pool_C, drawn_C, filled_C = (table[name].to_numpy() for name in ("pool", "drawn", "filled"))
+    picks = read_committed(campaign.stage("selection"), "selection.parquet").select(["cluster", "origin"])
+    is_filling_N = pc.equal(picks["origin"], ORIGIN_UNCERTAINTY).to_numpy()
+    cluster_N = picks["cluster"].to_numpy()
+    drawn_C = drawn_C + np.bincount(cluster_N[~is_filling_N], minlength=len(pool_C))
+    filled_C = filled_C + np.bincount(cluster_N[is_filling_N], minlength=len(pool_C))
+    coverage = Coverage(pool_C - drawn_C - filled_C, drawn_C, filled_C)
+    with threadpool_limits(1):
+        return deficit_of(coverage, centres.centre_CZ.numpy(), selection["round_seed"])
 
 
 def _sum(table: pa.Table, name: str) -> int:
@@ -62,19 +96,23 @@ def _sum(table: pa.Table, name: str) -> int:
 
 
 def share_in_words(selection: SelectionManifest) -> str:
-    """What share of the pool lacks labels, for the top of the page; "" where that was not measured."""
-    lacking = selection.get("gate", {}).get("lacking")
-    return "" if lacking is None else f"{lacking:.0%}"
+    """What share of the pool lacks labels, for the top of the page; "" where that was not measured, or not asked."""
+    gate = selection.get("gate")
+    return "" if not gate or gate["by"] == BY_WORD or gate["lacking"] is None else f"{gate['lacking']:.0%}"
 
 
 def finding_in_words(selection: SelectionManifest) -> tuple[str, str]:
     """What the gate found: a short sentence, and the numbers behind it."""
     gate = selection.get("gate")
-    if not gate or gate["value"] is None or gate["lacking"] is None:
+    if not gate or (gate["by"] != BY_WORD and (gate["value"] is None or gate["lacking"] is None)):
         return NOT_MEASURED, ""
-    lacks = f"{gate['lacking']:.0%} of the pool lacks labels."
-    if gate["by"] == "deficit" and not gate["speaks"]:
+    lacks = f"{gate['lacking'] or 0:.0%} of the pool lacks labels."
+    if gate["by"] == BY_WORD:
+        lacks = SAID[gate["speaks"]]
+    elif gate["by"] == "deficit" and not gate["speaks"]:
         lacks = "The labels lack no part of the pool that could be shown."
+    if gate["value"] is None:
+        return lacks, NOT_MEASURED
     numbers = (
         f"Of a random sample of as many images as are labelled, the labels lack {gate['value']:.0%} (deficit). Random "
         f"labels lack {gate['by_chance']:.0%} by chance, and {_of_samples(gate)} of random samples are as far from the "
@@ -91,12 +129,25 @@ def done_in_words(selection: SelectionManifest) -> str:
     """What was done, and who decided that."""
     gate = selection.get("gate")
     word = {
-        "labels.are_biased": "labels.are_biased decided that, and no test. ",
+        BY_WORD: "labels.are_biased decided what was done, and no test. ",
         "auc": "The AUC decided what was done, and not the deficit. ",
     }
     why = word.get(gate["by"], "") if gate else ""
     branch = selection.get("branch", "")
     return why + (f"{DONE[branch]}." if branch in DONE else "")
+
+
+def before_and_after(selection: SelectionManifest, clusters: Clusters) -> list[list[str]]:
+    """Rows of what lacks labels, the deficit and that by chance: as the gate found it, and with the batch labelled.
+    None where either is not known."""
+    gate, after = selection.get("gate"), clusters.after
+    if not gate or after is None or gate["value"] is None or gate["by_chance"] is None:
+        return []
+    found = {"before the batch": (gate["value"], gate["by_chance"]), "with the batch": (after.value, after.by_chance)}
+    return [
+        [name, *(f"{share:.0%}" for share in (max(0.0, value - by_chance), value, by_chance))]
+        for name, (value, by_chance) in found.items()
+    ]
 
 
 def round_by_round(campaign: Campaign) -> list[list[str]]:

@@ -74,7 +74,7 @@ def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
 
 def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str, bytes], dict[str, int]]:
     """The files of the report by name, and its counts."""
-    _, scores, selection, _ = manifests
+    train, scores, selection, _ = manifests
     labels = _labels_at_selection(campaign.home, selection)
     picks, candidates, histogram, drawn = (
         read_committed(campaign.stage("selection"), name)
@@ -86,7 +86,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     shown = {"picked": picked, "sample": drawn.slice(0, len(picked)).to_pylist()}
     shown["sample"].sort(key=lambda row: (row["logit"], row["shard"], row["key"]))
     images = [*picked, *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
-    clusters = lacking.clusters_of(campaign, selection)
+    clusters = lacking.clusters_of(campaign, train, selection)
     gains = arms.gains_of(campaign, labels)
     images += [cluster.example for cluster in clusters.shown]
     thumbnails = read_thumbnails(campaign, images)

@@ -32,8 +32,8 @@ Bools = NDArray[np.bool_]
 
 class Wish(NamedTuple):
     """What a pass is to find: the `num_lowest` logits; the labels of `num_clusters` clusters, with the nearest items of
-    each; the `num_keyed` lowest keys of the weights from `num_labelled` and `budget`; and the first `num_turned` by
-    margin, in turn over the predicted classes. `seed` draws the keys."""
+    each; the `num_keyed` lowest keys of the weights from `num_labelled` and `budget`; and the first `num_turned` by the
+    keys of 1 - margin, in turn over the predicted classes. `seed` draws the keys."""
 
     num_lowest: int
     num_clusters: int = 0
@@ -49,14 +49,14 @@ class Wish(NamedTuple):
         needs = (
             (self.num_clusters, ("cluster", "distance")),
             (self.num_keyed, ("offset",)),
-            (self.num_turned, ("margin", "predicted")),
+            (self.num_turned, ("offset", "margin", "predicted")),
         )
-        return [name for size, names in needs if size for name in names]
+        return list(dict.fromkeys(name for size, names in needs if size for name in names))
 
 
 class Collected(NamedTuple):
-    """How the clusters are labelled, and how many labels each has; the exact sum of the logits of what can be picked in
-    each, as `vaal.completion.fixed_sums` has it, and the number of these (C,) int64; and items by `Wish`."""
+    """How the clusters are labelled, and how many labels each has; of what can be picked in each the exact sum of the
+    weights, as `vaal.completion.fixed_sums` has it, and the number (C,) int64; and items by `Wish`."""
 
     coverage: Coverage
     labelled_C: NDArray[np.int64]
@@ -124,20 +124,24 @@ class Collector:
         at_N = np.arange(begin, begin + len(free["logit"]))
         zero = np.zeros(wish.num_clusters, np.int64)
         coverage, labelled_C, sum_C, count_C, nearest = Coverage(zero, zero, zero), zero, zero, zero, no_items()
+        if wish.num_clusters or wish.num_keyed:
+            weight_N = weight_of(free["logit"], wish.num_labelled, wish.budget)
+        if wish.num_keyed or wish.num_turned:
+            draw_N = draws_of(shard_number_of(shard), free["offset"], wish.seed)
         if wish.num_clusters:
             coverage, labelled_C, count_C = _coverage(column["cluster"], fates, wish.num_clusters)
-            sum_C = fixed_sums(free["cluster"], free["logit"], wish.num_clusters)
+            sum_C = fixed_sums(free["cluster"], weight_N, wish.num_clusters)
             near_N = np.flatnonzero(free["distance"] <= self._far_C[free["cluster"]])
             nearest = lowest_of_each(_items(free["distance"], at_N, near_N, free["cluster"]), NEAREST)
         keyed, turned = no_items(), no_items()
         if wish.num_keyed:
-            draw_N = draws_of(shard_number_of(shard), free["offset"], wish.seed)
-            key_N = keys_of(weight_of(free["logit"], wish.num_labelled, wish.budget), draw_N)
+            key_N = keys_of(weight_N, draw_N)
             keyed = _items(key_N, at_N, np.flatnonzero(key_N <= self._high), second_N=free["logit"])
         if wish.num_turned:
             sure_N = np.append(self._unsure, np.inf)[np.minimum(free["predicted"], len(self._unsure))]
-            low_N = np.flatnonzero(free["margin"] <= sure_N)
-            turned = _items(free["margin"], at_N, low_N, free["predicted"])
+            key_N = keys_of(1 - free["margin"].astype(np.float64), draw_N)
+            low_N = np.flatnonzero(key_N <= sure_N)
+            turned = _items(key_N, at_N, low_N, free["predicted"])
         return Collected(coverage, labelled_C, sum_C, count_C, nearest, keyed, turned)
 
     def _cut_nearest(self, items: Items) -> None:
@@ -153,7 +157,7 @@ class Collector:
             self._high = items.score_K[-1]
 
     def _cut_turned(self, items: Items) -> None:
-        """The highest margin of each class with which an item may still be among the first."""
+        """The highest key of each class with which an item may still be among the first."""
         if len(items.at_K) < self.wish.num_turned:
             return
         count = np.bincount(items.group_K)

@@ -22,7 +22,7 @@ _NOT_AMONG = {
     "random": "it is not in the random sample of the pool",
     "nearest": "it is not among those nearest the centres of the parts of the pool that lack labels most",
     "keyed": "it was not drawn: the more the labels lack images like it, the likelier that was",
-    "turned": "of its predicted class enough others have a lower margin",
+    "turned": "of its predicted class enough others were drawn before it",
 }
 """Why an item is not a candidate, by the kind of candidates."""
 

@@ -7,13 +7,13 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from engine.campaign.folder import Campaign
-from engine.campaign.manifests import Gate, TrainManifest
+from engine.campaign.manifests import BY_WORD, Gate, TrainManifest
 from engine.errors import NotAcceptableError
 from engine.models.diagnosis import interval_of
 from engine.selection.collecting import Collected
 from engine.tables.selections import CLUSTERS_SCHEMA
 from vaal.centres import Centres
-from vaal.completion import LEAST_CLUSTERS, cluster_order, mean_logits
+from vaal.completion import LEAST_CLUSTERS, cluster_order, mean_weights
 from vaal.deficit import Deficit, deficit_of
 
 RULE = "completion"
@@ -58,7 +58,7 @@ def judge(campaign: Campaign, trained: TrainManifest, deficit: Deficit | None = 
     """
     config = campaign.config
     if config.labels.are_biased != "auto":
-        return Verdict(config.labels.are_biased == "yes", "labels.are_biased", deficit)
+        return Verdict(config.labels.are_biased == "yes", BY_WORD, deficit)
     if deficit is not None and config.select.diversity == RULE:
         return Verdict(deficit.speaks, "deficit", deficit)
     return Verdict(trained["signal"] == "present", "auc", deficit)
@@ -79,7 +79,7 @@ def branch_name(campaign: Campaign, verdict: Verdict, collected: Collected, *, h
     """The row of `vaal.diversity.BRANCHES` that picks, or the diversity method."""
     options = campaign.config.select
     if not verdict.speaks and options.when_no_signal == "uncertainty":
-        return "class_balanced_margin" if has_margin else "as_random"
+        return "uncertainty_sampling" if has_margin else "as_random"
     if not verdict.speaks:
         return {"diversity": "spread"}.get(options.when_no_signal, options.when_no_signal)
     if options.diversity != RULE:
@@ -91,7 +91,7 @@ def branch_name(campaign: Campaign, verdict: Verdict, collected: Collected, *, h
 def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str) -> str:
     """What the gate found and what is done, in a line."""
     options, words = campaign.config.select, in_words(verdict.entry())
-    found = {"auc": interval_of(trained), "deficit": words}.get(verdict.by, f"{verdict.by} says so")
+    found = interval_of(trained) if verdict.by == "auc" else words
     if verdict.speaks:
         return f"signal present, {found}: images are picked by {name.replace('_', ' ')}"
     how = f"select.when_no_signal={options.when_no_signal} picks"
@@ -103,11 +103,17 @@ def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str
 
 
 def in_words(entry: Gate | None) -> str:
-    """What the gate found of the labels, for a person; "" where there are no clusters. `entry` as in the manifest."""
-    if not entry or None in (entry["value"], entry["by_chance"], entry["p"], entry["lacking"]):
+    """What the gate found of the labels, or what the user says of them, for a person; "" where neither is known.
+    `entry` as in the manifest."""
+    if not entry:
         return ""
-    numbers = f"deficit {entry['value']:.0%}, {entry['by_chance']:.0%} by chance, p {entry['p']:.2g}"
-    return f"{entry['lacking']:.0%} of the pool lacks labels ({numbers})"
+    numbers = ""
+    if None not in (entry["value"], entry["by_chance"], entry["p"], entry["lacking"]):
+        numbers = f"deficit {entry['value']:.0%}, {entry['by_chance']:.0%} by chance, p {entry['p']:.2g}"
+    if entry["by"] == BY_WORD:
+        word = f"{BY_WORD}={'yes' if entry['speaks'] else 'no'}"
+        return f"{word} ({f'not asked: {numbers}' if numbers else 'no deficit was measured'})"
+    return f"{entry['lacking']:.0%} of the pool lacks labels ({numbers})" if numbers else ""
 
 
 def clusters_table(collected: Collected, picks: pa.Table, examples: pa.Table) -> pa.Table:
@@ -116,17 +122,18 @@ def clusters_table(collected: Collected, picks: pa.Table, examples: pa.Table) ->
     picks_C = np.bincount(picks["cluster"].drop_null().to_numpy(), minlength=len(collected.sum_C))
     coverage, order = collected.coverage, cluster_order(collected.sum_C, collected.count_C)
     order = np.concatenate([order, np.setdiff1d(np.arange(len(collected.sum_C)), order)])
-    mean_C = mean_logits(collected.sum_C, collected.count_C)[order]
     nulls = len(order) - len(examples)
     columns = {
         "cluster": order,
         "pool": (coverage.unlabelled_C + coverage.drawn_C + coverage.filled_C)[order],
         "labels": collected.labelled_C[order],
+        "drawn": coverage.drawn_C[order],
+        "filled": coverage.filled_C[order],
         "picks": picks_C[order],
-        "mean_logit": pa.array(mean_C, mask=np.isinf(mean_C)),
+        "mean_weight": mean_weights(collected.sum_C, collected.count_C)[order],
         **{
             field.name: pa.concat_arrays([*examples[field.name].cast(field.type).chunks, pa.nulls(nulls, field.type)])
-            for field in list(CLUSTERS_SCHEMA)[5:]
+            for field in list(CLUSTERS_SCHEMA)[7:]
         },
     }
     return pa.table(columns, schema=CLUSTERS_SCHEMA)

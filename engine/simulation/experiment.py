@@ -11,18 +11,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from engine.config.input_options import ImageConfig
 from engine.config.options import CampaignConfig
 from engine.config.section import Section
 from engine.config.texts import explain
 from engine.config.toml import override
+from engine.config.train_options import SIMULATED_ONLY
 from engine.errors import ConfigError, InputError, one_line
 from engine.storage.location import Location
 
 RANDOM = "random"
 """The strategy that all others are compared with: all picks are a uniform random sample."""
-TASKS = ("linear", "mlp", "knn")
 METHOD = "features"
-"""Discriminators straight on vectors: what a simulated round trains."""
+"""Discriminators straight on vectors: what a simulated round trains on embeddings."""
+PAPER_OPTIONS: dict[str, Any] = {
+    "train.batch_size": 128, "train.vae_steps": 2, "train.discriminator_steps": 1, "train.folds": 1,
+    "train.refit": False, "labels.are_biased": "yes", "select.diversity": "none", "select.duplicates": "off",
+    "select.control_fraction": 0.0,
+}  # fmt: skip
+"""What goes with train.method = vaal_2019 unless the experiment says otherwise: their schedule, the b lowest scores."""
 MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed", "device")
 """Keys and sections of a campaign that the simulation sets itself."""
 
@@ -30,8 +37,11 @@ MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.se
 class PoolPart(Section):
     """What there is to pick from. Every seed draws its own pool, so that seeds vary as pools do."""
 
+    shards: str = ""
+    """WebDataset tar shards (one, or a glob): campaigns then see pixels. ${VAAL_DATA} is replaced by that variable."""
     embeddings: str = ""
-    """Parquet (one file or a glob) with shard, key and embedding. ${VAAL_DATA} is replaced by that variable."""
+    """Parquet (one file or a glob) with shard, key and embedding. With `shards`, the task models linear, mlp and knn
+    alone see them, and items without an image are ignored."""
     digits: bool = False
     """Instead: scikit-learn's 1,797 digits, their 8 x 8 pixels as vectors, with their labels."""
     size: int = Field(default=0, ge=0)
@@ -48,8 +58,10 @@ class PoolPart(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> "PoolPart":
-        if self.digits == bool(self.embeddings):
-            raise ValueError("pool: give either embeddings or digits = true")
+        if self.digits == bool(self.embeddings or self.shards):
+            raise ValueError("pool: give either shards, embeddings or both, or digits = true")
+        if self.shards and self.copies:
+            raise ValueError(f"pool.copies={self.copies}: copies are made of embeddings only; set it to 0 for shards")
         return self
 
 
@@ -67,12 +79,20 @@ class OraclePart(Section):
 class TestPart(Section):
     """On what accuracy is measured. None of it is in the pool."""
 
+    shards: str = ""
+    """Tar shards as the pool's."""
     embeddings: str = ""
-    """Parquet as the pool's. Empty: `size` items of the pool's files are the test set, and not in the pool."""
+    """Parquet as the pool's. Without these two, `size` items of the pool's files are the test set, and not in the
+    pool."""
     labels: str = ""
     """Parquet or CSV file with shard, key, label of these items. Empty: the oracle's file, which then holds them."""
     size: int = Field(default=0, ge=0)
-    """Items of the test set, drawn anew by every seed; 0 is all of `embeddings`."""
+    """Items of the test set, drawn anew by every seed; 0 is all of its own files."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it has files of its own."""
+        return bool(self.shards or self.embeddings)
 
 
 class FirstLabelsPart(Section):
@@ -116,8 +136,9 @@ class Experiment(Section):
     """Labels a batch."""
     seeds: int = Field(default=10, ge=1, le=10_000)
     """Repetitions with other pools, test sets, first labels and random numbers; the same for every strategy."""
-    tasks: list[Literal["linear", "mlp", "knn"]] = Field(default=["linear", "mlp", "knn"], min_length=1)
-    """Models whose accuracy counts: a linear head, a network with one hidden layer, the five nearest neighbours."""
+    tasks: list[Literal["linear", "mlp", "knn", "small"]] = Field(default=["linear", "mlp", "knn"], min_length=1)
+    """Models whose accuracy counts: a linear head, a network with one hidden layer, the five nearest neighbours, all
+    of embeddings; small: a convolutional network on pixels."""
     campaign: dict[str, Any] = Field(default={})
     """Options of a campaign for all strategies."""
     strategies: list[Strategy] = Field(min_length=1)
@@ -141,27 +162,59 @@ class Experiment(Section):
             raise ValueError("seeds=1: one seed shows nothing, its differences may all be chance; give 6 or more")
         if self.first_labels.kind != "none" and not self.first_labels.count:
             raise ValueError("first_labels.count: missing; give a number, or first_labels.kind = none")
-        if not self.test.embeddings and not self.test.size:
-            raise ValueError("test: give embeddings and labels, or size, the number of items that the pool lends")
+        if not self.test.is_own and not self.test.size:
+            raise ValueError("test: give shards or embeddings, or size, the number of items that the pool lends")
+        for name, there in (("shards", self.pool.shards), ("embeddings", self.pool.embeddings)):
+            if self.test.is_own and bool(getattr(self.test, name)) != bool(there):
+                why = "missing, but [pool] has some; give them" if there else "[pool] has none; leave it out"
+                raise ValueError(f"test.{name}: {why}")
+        has_vectors = bool(self.pool.embeddings or self.pool.digits)
+        for task in self.tasks:
+            if not (self.pool.shards if task == "small" else has_vectors):
+                missing = "pool.shards: it sees pixels" if task == "small" else "pool.embeddings: it sees embeddings"
+                raise ValueError(f"tasks: {task} needs {missing}; give them, or leave it out")
         if not self.pool.digits and not self.oracle.labels:
             raise ValueError("oracle.labels: missing; give the file with shard, key, label of every item")
         return self
 
+    @property
+    def image(self) -> ImageConfig:
+        """How images are read for the task model `small`, whatever a strategy's campaign sees."""
+        options = {key: value for key, value in self.campaign.items() if key.startswith("image.")}
+        return override(CampaignConfig(), options, "[campaign]").image
+
+    def kind_of(self, strategy: Strategy) -> str:
+        """The kind of a strategy's campaigns, a row of `trial_campaign.KINDS`."""
+        if {**self.campaign, **strategy.options}.get("train.method") == SIMULATED_ONLY:
+            return SIMULATED_ONLY
+        return "pixels" if self.pool.shards else "vectors"
+
     def config_of(self, strategy: Strategy, seed: int) -> CampaignConfig:
         """The configuration of a strategy's campaign. Raises ConfigError for an option that is unknown or wrong."""
         own = {"select.control_fraction": 1.0} if strategy.name == RANDOM else {}
-        options = {"train.method": METHOD, **self.campaign, **own, **strategy.options}
+        options = {**self.campaign, **own, **strategy.options}
         for key in options:
             if {key, key.partition(".")[0]} & {*MANAGED}:
                 why = f"strategy {strategy.name!r}: {key}: the experiment sets it"
                 raise ConfigError(f"{why}; use budget, seeds and [pool] of the experiment")
-        if (method := options["train.method"]) not in (METHOD, "auto"):
-            why = f"strategy {strategy.name!r}: train.method={method!r} is not simulated on vectors"
-            raise ConfigError(f"{why}; leave it at {METHOD}")
+        method = options.get("train.method", "auto")
         managed = {"select.budget": self.budget, "select.seed": seed, "train.seed": seed, "device": "cpu"}
-        # They are in memory: the name stands for wherever they are.
-        managed["pool.embeddings"] = "member:npy"
-        return override(CampaignConfig(), {**options, **managed}, f"strategy {strategy.name!r}")
+        if self.pool.shards:
+            # Known to nobody but the oracle: an item_id hides nothing here, and is the same in every run.
+            managed |= {"salt": f"{seed + 1:032x}", "train.input": "pixels"}
+            if method == SIMULATED_ONLY:
+                options = {**self.campaign, **PAPER_OPTIONS, **own, **strategy.options, "train.method": "vaal"}
+        else:
+            if method not in (METHOD, "auto"):
+                why = f"strategy {strategy.name!r}: train.method={method!r} is not simulated on vectors"
+                raise ConfigError(f"{why}; leave it at {METHOD}, or give pool.shards")
+            # They are in memory: the name stands for wherever they are.
+            managed |= {"train.method": METHOD, "pool.embeddings": "member:npy"}
+        config = override(CampaignConfig(), {**options, **managed}, f"strategy {strategy.name!r}")
+        if method == SIMULATED_ONLY and (config.image != self.image or config.image.size % 16):
+            why = f"strategy {strategy.name!r}: image.size={config.image.size} with {SIMULATED_ONLY}"
+            raise ConfigError(f"{why}; set a multiple of 16 in [campaign], for all strategies")
+        return config
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

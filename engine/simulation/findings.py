@@ -11,7 +11,12 @@ from engine.simulation import comparisons
 from engine.simulation.comparisons import LEAST_SEEDS, LEVEL, Difference, Saving
 from engine.simulation.experiment import RANDOM, Experiment
 
-TASK_NAMES = {"linear": "linear head", "mlp": "small network", "knn": "5 nearest neighbours"}
+TASK_NAMES = {
+    "linear": "linear head",
+    "mlp": "small network",
+    "knn": "5 nearest neighbours",
+    "small": "network on pixels",
+}
 BATCH_METRICS = ("share_missing", "distance", "auc", "speaks", "lacking", "seconds_train_and_score", "seconds_select")
 
 

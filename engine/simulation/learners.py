@@ -1,16 +1,19 @@
-"""The task models whose accuracy is measured, on vectors: each is fitted in about a second.
+"""The task models whose accuracy is measured. On vectors each is fitted in about a second.
 
-Shape suffixes: N labelled vectors, M vectors of the test set, B a batch, D components, H hidden units, C classes.
+Shape suffixes: N labelled vectors, M vectors of the test set, D components, C classes.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from torch import Tensor, nn
+from torch import nn
+from torch.nn import functional
+
+from engine.simulation.small_learner import small
+from engine.simulation.worlds import Items
 
 Vectors = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -18,18 +21,19 @@ Numbers = NDArray[np.int64]
 INVERSE_PENALTY = 0.03
 """C of scikit-learn's logistic regression."""
 HIDDEN, STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 256, 400, 128, 2e-3, 0.5
-BETAS, EPSILON = (0.9, 0.999), 1e-8
 NEIGHBOURS = 5
 
 
-def predict(task: str, train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int, seed: int) -> Numbers:
-    """The class (M,) int64 that a task model gives to each vector of the test set, the same for a seed on any machine
-    of a kind. Initial weights depend on the seed alone, not on the labels.
+def predict(task: str, train: Items, label_N: Numbers, test: Items, num_classes: int, seed: int) -> Numbers:
+    """The class (M,) int64 that a task model gives to each item of the test set, the same for a seed on any machine of
+    a kind. Initial weights depend on the seed alone, not on the labels.
 
     Raises KeyError for an unknown task.
     """
     with threadpool_limits(1):
-        return LEARNERS[task](train_ND, label_N, test_MD, num_classes, seed)
+        if task == "small":
+            return small(train.pixel_NSSC, label_N, test.pixel_NSSC, num_classes, seed)
+        return LEARNERS[task](train.vector_ND, label_N, test.vector_ND, num_classes, seed)
 
 
 def _linear(train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int, seed: int) -> Numbers:  # noqa: ARG001
@@ -44,65 +48,27 @@ def _linear(train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: 
 
 
 def _mlp(train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int, seed: int) -> Numbers:
-    """One hidden layer, AdamW with a cosine schedule, and a fixed number of steps whatever the number of labels.
-
-    With its derivatives written down and its optimiser's state in one vector, it takes half of the time that autograd
-    and torch.optim take.
-    """
+    """One hidden layer, AdamW with a cosine schedule, and a fixed number of steps whatever the number of labels."""
     generator = torch.Generator().manual_seed(seed)
-    first_HD = torch.empty(HIDDEN, train_ND.shape[1])
-    second_CH = torch.empty(num_classes, HIDDEN)
-    for weight in (first_HD, second_CH):
-        nn.init.kaiming_uniform_(weight, nonlinearity="relu", generator=generator)
-    parameters = torch.cat([first_HD.flatten(), torch.zeros(HIDDEN), second_CH.flatten(), torch.zeros(num_classes)])
-    gradient = torch.empty_like(parameters)
-    shapes = first_HD.shape, (HIDDEN,), second_CH.shape, (num_classes,)
-    parts, slopes = (_views(values, shapes) for values in (parameters, gradient))
+    length = train_ND.shape[1]
+    model = nn.Sequential(nn.Linear(length, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, num_classes))
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     x_ND, y_N = torch.from_numpy(train_ND), torch.from_numpy(label_N)
-    optimiser = _AdamW(parameters)
+    for _ in range(STEPS):
+        place_B = torch.randint(len(y_N), (min(BATCH, len(y_N)),), generator=generator)
+        loss = functional.cross_entropy(model(x_ND[place_B]), y_N[place_B])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
     with torch.inference_mode():
-        for step in range(STEPS):
-            place_B = torch.randint(len(y_N), (min(BATCH, len(y_N)),), generator=generator)
-            _backward(parts, slopes, x_ND[place_B], y_N[place_B])
-            optimiser.step(gradient, LEARNING_RATE * (1 + math.cos(math.pi * step / STEPS)) / 2)
-        hidden_MH = torch.addmm(parts[1], torch.from_numpy(test_MD), parts[0].T).relu_()
-        found: Numbers = torch.addmm(parts[3], hidden_MH, parts[2].T).argmax(dim=1).numpy()
+        found: Numbers = model(torch.from_numpy(test_MD)).argmax(dim=1).numpy()
     return found
-
-
-def _views(values: Tensor, shapes: Iterable[Sequence[int]]) -> list[Tensor]:
-    """Parts of a vector, one after another, in these shapes."""
-    sizes = [math.prod(shape) for shape in shapes]
-    return [part.view(*shape) for part, shape in zip(torch.split(values, sizes), shapes, strict=True)]
-
-
-def _backward(parts: list[Tensor], slopes: list[Tensor], x_BD: Tensor, y_B: Tensor) -> None:
-    """Write the derivatives of the mean cross-entropy by the weights and biases of both layers to `slopes`."""
-    hidden_BH = torch.addmm(parts[1], x_BD, parts[0].T).relu_()
-    residual_BC = torch.addmm(parts[3], hidden_BH, parts[2].T).softmax(dim=1)
-    residual_BC[torch.arange(len(y_B)), y_B] -= 1
-    residual_BC /= len(y_B)
-    torch.mm(residual_BC.T, hidden_BH, out=slopes[2])
-    torch.sum(residual_BC, dim=0, out=slopes[3])
-    residual_BH = (residual_BC @ parts[2]).mul_(hidden_BH > 0)
-    torch.mm(residual_BH.T, x_BD, out=slopes[0])
-    torch.sum(residual_BH, dim=0, out=slopes[1])
-
-
-class _AdamW:
-    """Adam with decoupled weight decay (arXiv 1711.05101) on one vector, as torch.optim.AdamW does it."""
-
-    def __init__(self, parameters: Tensor) -> None:
-        self.parameters, self.count = parameters, 0
-        self.mean, self.square = torch.zeros_like(parameters), torch.zeros_like(parameters)
-
-    def step(self, gradient: Tensor, rate: float) -> None:
-        self.count += 1
-        self.parameters.mul_(1 - rate * WEIGHT_DECAY)
-        self.mean.lerp_(gradient, 1 - BETAS[0])
-        self.square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        size = (self.square / (1 - BETAS[1] ** self.count)).sqrt_().add_(EPSILON)
-        self.parameters.addcdiv_(self.mean, size, value=-rate / (1 - BETAS[0] ** self.count))
 
 
 def _knn(train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int, seed: int) -> Numbers:  # noqa: ARG001

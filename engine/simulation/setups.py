@@ -43,10 +43,11 @@ def setup_of(world: World, experiment: Experiment, seed: int) -> Setup:
         test_N = rng.permutation(len(world.test.key_N))
         test = world.test.take(test_N[: wanted or len(test_N)])
     pool = _with_copies(world.items.take(_members(world, experiment, place_N, rng)), experiment, rng)
-    # One scale for all components: distances stay those of the embedding.
-    middle_D = pool.vector_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
-    scale = np.float32(max(1e-12, float((pool.vector_ND - middle_D).std(dtype=np.float64))))
-    pool, test = (part._replace(vector_ND=(part.vector_ND - middle_D) / scale) for part in (pool, test))
+    if pool.vector_ND.size:
+        # One scale for all components: distances stay those of the embedding.
+        middle_D = pool.vector_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
+        scale = np.float32(max(1e-12, float((pool.vector_ND - middle_D).std(dtype=np.float64))))
+        pool, test = (part._replace(vector_ND=(part.vector_ND - middle_D) / scale) for part in (pool, test))
     answer_N = _answers(pool, world.classes, experiment)
     missing = _missing(world.classes, experiment, rng)
     return Setup(pool, answer_N, test, _first_labels(pool, missing, experiment, rng), missing)
@@ -78,7 +79,7 @@ def _members(
 
 def _with_copies(items: Items, experiment: Experiment, rng: np.random.Generator) -> Items:
     """The items and their near copies, sorted by shard and key."""
-    spread = float(items.vector_ND.std()) * experiment.pool.copy_noise
+    spread = float(items.vector_ND.std()) * experiment.pool.copy_noise if experiment.pool.copies else 0.0
     parts = [items]
     for number in range(1, experiment.pool.copies + 1):
         noise_ND = rng.standard_normal(items.vector_ND.shape, np.float32) * np.float32(spread)

@@ -1,7 +1,7 @@
 """Whole campaigns against an oracle, strategies and seeds side by side: `vaal simulate`.
 
-Every trial runs in a process of its own with one thread, and leaves its points on disk. The curves, the comparisons and
-the page are made from them at the end.
+A trial leaves its points on disk. On embeddings every trial runs in a process of its own with one thread; on pixels
+they run one after another, in one session of Ray. Curves, comparisons and the page are made from them at the end.
 """
 
 import multiprocessing
@@ -17,11 +17,13 @@ import pyarrow as pa
 
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import QUIET, Run
+from engine.cluster.ray_session import ray_session
 from engine.errors import VaalError
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import Findings, findings_of
 from engine.simulation.learning_page import render
 from engine.simulation.setups import setup_of
+from engine.simulation.trial_campaign import KINDS, ground_of
 from engine.simulation.trials import Point, Trial, play, trials_of
 from engine.simulation.worlds import World, load
 from engine.storage.location import Location
@@ -78,12 +80,47 @@ def _play_all(
 ) -> dict[str, list[Point]]:
     """The points of every trial by its folder."""
     different = list({trial.folder: trial for trial in trials}.values())
-    total, done = len(different), 0
+    if any(KINDS[trial.kind].needs_ray for trial in different):
+        return _one_by_one(different, experiment, world, run)
+    return _side_by_side(different, experiment, world, run, workers)
+
+
+def _one_by_one(trials: list[Trial], experiment: Experiment, world: World, run: Run) -> dict[str, list[Point]]:
+    """As `_play_all`, in this process: training uses all cores itself."""
     found: dict[str, list[Point]] = {}
-    # The first of a seed makes the point that the others share.
-    leaders = list({trial.first_folder: trial for trial in reversed(different)}.values())[::-1]
+    total, done = len(trials) * (experiment.rounds + 1), 0
+    with ray_session(run.address):
+        for trial in trials:
+            ground = ground_of(world, experiment, trial.seed, trial.first_folder)
+
+            def on_round(trial: Trial = trial) -> None:
+                nonlocal done
+                done += 1
+                run.on_progress(done / total, f"{trial.strategy}, seed {trial.seed}")
+
+            found[trial.folder] = play(trial, experiment, ground, on_round)
+            done = len(found) * (experiment.rounds + 1)
+    return found
+
+
+def _turns(trials: list[Trial]) -> Iterator[list[Trial]]:
+    """Trials that may work side by side: what later ones of a seed share is made by one of a turn before theirs."""
+    left = trials
+    for shared in ("first_folder", "opening_folder"):
+        leaders = list({getattr(trial, shared): trial for trial in reversed(left)}.values())[::-1]
+        yield leaders
+        left = [trial for trial in left if trial not in leaders]
+    yield left
+
+
+def _side_by_side(
+    trials: list[Trial], experiment: Experiment, world: World, run: Run, workers: int
+) -> dict[str, list[Point]]:
+    """As `_play_all`, in processes of one thread each."""
+    total, done = len(trials), 0
+    found: dict[str, list[Point]] = {}
     with _pool(min(workers, total), experiment, world) as pool:
-        for batch in (leaders, [trial for trial in different if trial not in leaders]):
+        for batch in _turns(trials):
             left = {pool.submit(_play, trial): trial for trial in batch}
             try:
                 while left:
@@ -135,8 +172,8 @@ def _end_with_parent() -> None:
 
 def _play(trial: Trial) -> list[Point]:
     experiment, world = _here[0]
-    setup = setup_of(world, experiment, trial.seed)
-    return play(trial, experiment, setup, world.classes, lambda: None)
+    ground = ground_of(world, experiment, trial.seed, trial.first_folder)
+    return play(trial, experiment, ground, lambda: None)
 
 
 def _curves(trials: list[Trial], points: dict[str, list[Point]]) -> pa.Table:

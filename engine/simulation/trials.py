@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.campaign.folder import is_complete
+from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
 from engine.campaign.manifests import SelectionManifest, TrainManifest, read_committed, read_manifest
 from engine.config.options import CampaignConfig
@@ -17,8 +17,7 @@ from engine.config.section import result_values
 from engine.selection.select import select
 from engine.simulation.experiment import Experiment
 from engine.simulation.learners import predict
-from engine.simulation.scratch import Scratch, at_round
-from engine.simulation.setups import Setup
+from engine.simulation.trial_campaign import KINDS, Ground, TrialCampaign, at_round
 from engine.simulation.worlds import World
 from engine.storage.documents import read_document
 from engine.storage.location import Location
@@ -27,36 +26,45 @@ from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
 
 CODE = ("engine.simulation.trials", "engine.selection.select")
 """Modules that decide, with all that they import, what a trial gives."""
+OPENING = ("train", "quarantine", "scores")
+"""The stages of the first round that trials share, the last one last."""
 Point = dict[str, Any]
 """What was measured at one number of labels: `num_labels`, by task accuracies, and figures of the batch before it."""
 
 
 class Trial(NamedTuple):
     """A strategy with a seed. `folder` is named after a fingerprint of all that decides its rounds; `first_folder`
-    after one of what decides the point before the first of them, which trials of a seed share."""
+    after one of what decides the point before the first of them, which trials of a seed share; `opening_folder` after
+    one of what decides training and scoring of the first round, which those with equal options of these share."""
 
     strategy: str
     seed: int
     config: CampaignConfig
+    kind: str
     folder: str
     first_folder: str
+    opening_folder: str
 
 
 def trials_of(experiment: Experiment, world: World, home: Location) -> list[Trial]:
     """All trials of an experiment, seed by seed. Strategies with the same options share theirs."""
     made = experiment.model_dump(exclude={"rounds", "seeds", "tasks", "strategies", "campaign"})
     # The number of rounds decides nothing but whether there are enough items: a simulation may be made longer.
-    code = source_fingerprint(CODE, [])
-    first = fingerprint(experiment=made, files=world.files, code=code)[:16]
-    code_of = {s.name: source_fingerprint(CODE, _rows(experiment.config_of(s, 0))) for s in experiment.strategies}
+    image = result_values(experiment.image)
+    first = fingerprint(experiment=made, files=world.files, image=image, code=source_fingerprint(CODE, []))[:16]
     found = []
-    for seed in range(experiment.seeds):
-        for strategy in experiment.strategies:
-            config = experiment.config_of(strategy, seed)
-            key = fingerprint(first=first, options=_options(config), code=code_of[strategy.name])[:16]
-            names = f"{home}/runs/{key}/{seed:04d}", f"{home}/first/{first}/{seed:04d}"
-            found.append(Trial(strategy.name, seed, config, *names))
-    return found
+    for strategy in experiment.strategies:
+        kind, config = experiment.kind_of(strategy), experiment.config_of(strategy, 0)
+        options, rows = _options(config), [KINDS[kind], config.method, *_scores(config)]
+        opening = fingerprint(
+            first=first, options={**options, "select": {}, "labels": {}}, code=source_fingerprint(CODE, rows)
+        )
+        own = fingerprint(first=first, options=options, code=source_fingerprint(CODE, [*rows, *_rules(config)]))
+        for seed in range(experiment.seeds):
+            names = ("runs", own[:16]), ("first", first), ("openings", opening[:16])
+            folders = (f"{home}/{name}/{key}/{seed:04d}" for name, key in names)
+            found.append(Trial(strategy.name, seed, experiment.config_of(strategy, seed), kind, *folders))
+    return sorted(found, key=lambda trial: trial.seed)
 
 
 def _options(config: CampaignConfig) -> dict[str, Any]:
@@ -66,68 +74,98 @@ def _options(config: CampaignConfig) -> dict[str, Any]:
     return values
 
 
-def _rows(config: CampaignConfig) -> list[Any]:
-    """The rows of the tables that a configuration uses: the code that they name counts too."""
-    rows = [config.method, DIVERSIFIERS[config.select.diversity]]
-    rows += [ACQUISITIONS[name] for name in config.acquisitions(has_task=config.has_task)]
-    rows += [WITHOUT_SIGNAL[name] for name in (config.select.when_no_signal,) if name in WITHOUT_SIGNAL]
-    return rows
+def _scores(config: CampaignConfig) -> list[Any]:
+    """The rows of the tables that training and scoring use: the code that they name counts too."""
+    return [ACQUISITIONS[name] for name in config.acquisitions(has_task=config.has_task)]
 
 
-def play(
-    trial: Trial, experiment: Experiment, setup: Setup, classes: list[str], on_round: Callable[[], None]
-) -> list[Point]:
+def _rules(config: CampaignConfig) -> list[Any]:
+    """The rows of the tables that the selection uses."""
+    rows: list[Any] = [DIVERSIFIERS[config.select.diversity]]
+    return rows + [WITHOUT_SIGNAL[name] for name in (config.select.when_no_signal,) if name in WITHOUT_SIGNAL]
+
+
+def play(trial: Trial, experiment: Experiment, ground: Ground, on_round: Callable[[], None]) -> list[Point]:
     """The points of a trial: before its first batch and after each. `on_round` is called after each that was made."""
     folder = Location.of(trial.folder)
-    scratch = Scratch(folder / "campaign", setup, classes, trial.config)
+    made = KINDS[trial.kind].make(folder / "campaign", ground, trial.config)
     points = []
     for number in range(experiment.rounds + 1):
         file = (Location.of(trial.first_folder) if number == 0 else folder) / f"point-{number:03d}.json"
         point = read_document(file, dict[str, Any]) if file.exists() else {}
         missing = [task for task in experiment.tasks if task not in point.get("tasks", {})]
         if missing:
-            scratch.create()
-            if number and scratch.campaign.round < number:
-                _buy(scratch)
-            point = {"tasks": {}, **(point or _figures(scratch, number))}
-            point["tasks"] |= _accuracies(scratch, number, missing, trial.seed)
+            made.create()
+            if number and made.campaign.round < number:
+                _buy(made, trial)
+            point = {"tasks": {}, **(point or _figures(made, number))}
+            point["tasks"] |= _accuracies(made, number, missing, trial.seed)
             file.write_json(point)
             on_round()
         points.append(point)
     return points
 
 
-def _buy(scratch: Scratch) -> None:
+def _buy(made: TrialCampaign, trial: Trial) -> None:
     """One round: train, score, select, and the oracle's labels of what was picked."""
-    campaign = scratch.campaign
-    begin = time.perf_counter()
+    campaign = made.campaign
     if not is_complete(campaign.stage("scores")):
-        scratch.train_and_score(campaign)
-    trained = time.perf_counter()
+        if campaign.round == 0:
+            _take_over(campaign, _opening(made, trial))
+        else:
+            _train_and_score(made)
+    begin = time.perf_counter()
     select(campaign)
-    seconds = {"train_and_score": trained - begin, "select": time.perf_counter() - trained}
-    (campaign.round_home / "seconds.json").write_json(seconds)
+    seconds = read_document(campaign.round_home / "seconds.json", dict[str, float])
+    (campaign.round_home / "seconds.json").write_json({**seconds, "select": time.perf_counter() - begin})
     picks = read_committed(campaign.stage("selection"), "selection.parquet")
-    scratch.answer(campaign, picks)
+    made.answer(campaign, picks)
     # Scores take most of a campaign's space, and its next rounds do not read them.
     campaign.stage("scores").clear()
 
 
-def _figures(scratch: Scratch, number: int) -> Point:
+def _train_and_score(made: TrialCampaign) -> None:
+    begin, campaign = time.perf_counter(), made.campaign
+    made.train_and_score(campaign)
+    (campaign.round_home / "seconds.json").write_json({"train_and_score": time.perf_counter() - begin})
+    campaign.stage("train/checkpoint").clear()
+
+
+def _opening(made: TrialCampaign, trial: Trial) -> Campaign:
+    """A campaign of which the first round is trained and scored, for all trials that would do that alike."""
+    home = Location.of(trial.opening_folder) / "campaign"
+    opening = KINDS[trial.kind].make(home, made.ground, trial.config)
+    opening.create()
+    if not (opening.campaign.round_home / "seconds.json").exists():
+        _train_and_score(opening)
+    return opening.campaign
+
+
+def _take_over(campaign: Campaign, opening: Campaign) -> None:
+    """Copy what the first round's training and scoring left; a stage's manifest last, and the scores' last of all."""
+    names = ["pool/shards.parquet", "rounds/000/seconds.json"]
+    for stage in OPENING:
+        files = [*opening.stage(stage).children()]
+        names += [f"rounds/000/{stage}/{name}" for name in sorted(files, key=lambda name: name == "manifest.json")]
+    for name in names:
+        (campaign.home / name).write_bytes((opening.home / name).read_bytes())
+
+
+def _figures(made: TrialCampaign, number: int) -> Point:
     """The number of labels, and what is known of the batch before this point."""
-    setup, num_classes = scratch.setup, len(scratch.classes)
-    place_L, _ = scratch.labelled(before=number)
+    setup, num_classes = made.setup, len(made.classes)
+    place_L, _ = made.labelled(before=number)
     shares = [np.bincount(setup.pool.label_N[place], minlength=num_classes) for place in (place_L, slice(None))]
     labels_C, pool_C = (count_C / count_C.sum() for count_C in shares)
     point: Point = {"num_labels": len(place_L), "distance": float(np.abs(labels_C - pool_C).sum() / 2)}
     if not number:
         return point
-    campaign = at_round(scratch.campaign, number - 1)
+    campaign = at_round(made.campaign, number - 1)
     selection, trained = (
         read_manifest(campaign, "selection", SelectionManifest),
         read_manifest(campaign, "train", TrainManifest),
     )
-    before = scratch.labelled(before=number - 1)[0]
+    before = made.labelled(before=number - 1)[0]
     bought = np.setdiff1d(place_L, before)
     if setup.missing:
         point["share_missing"] = float(np.isin(setup.pool.label_N[bought], list(setup.missing)).mean())
@@ -138,22 +176,22 @@ def _figures(scratch: Scratch, number: int) -> Point:
     return point | {f"seconds_{name}": value for name, value in seconds.items()}
 
 
-def _accuracies(scratch: Scratch, number: int, tasks: Sequence[str], seed: int) -> dict[str, Any]:
+def _accuracies(made: TrialCampaign, number: int, tasks: Sequence[str], seed: int) -> dict[str, Any]:
     """By task: the accuracy, that of each class, and the seconds."""
-    setup, num_classes = scratch.setup, len(scratch.classes)
-    place_L, label_L = scratch.labelled(before=number)
+    setup, num_classes = made.setup, len(made.classes)
+    place_L, label_L = made.labelled(before=number)
     true_M, found = setup.test.label_N, {}
     for task in tasks:
         begin = time.perf_counter()
-        predicted_M = predict(task, setup.pool.vector_ND[place_L], label_L, setup.test.vector_ND, num_classes, seed)
+        predicted_M = predict(task, setup.pool.take(place_L), label_L, setup.test, num_classes, seed)
         is_right_M = predicted_M == true_M
         by_class = {
-            name: float(is_right_M[true_M == c].mean()) for c, name in enumerate(scratch.classes) if (true_M == c).any()
+            name: float(is_right_M[true_M == c].mean()) for c, name in enumerate(made.classes) if (true_M == c).any()
         }
         found[task] = {
             "accuracy": float(is_right_M.mean()),
             "classes": by_class,
-            "missing": [by_class[scratch.classes[c]] for c in sorted(setup.missing) if scratch.classes[c] in by_class],
+            "missing": [by_class[made.classes[c]] for c in sorted(setup.missing) if made.classes[c] in by_class],
             "seconds": time.perf_counter() - begin,
         }
     return found

@@ -1,10 +1,9 @@
-"""The world of an experiment: all items with vectors and true labels, read once.
+"""The world of an experiment: all items with vectors or pixels and true labels, read once.
 
-Shape suffixes: N items, D components of a vector.
+Shape suffixes: N items, D components of a vector, S image side in pixels, C channels.
 """
 
 import hashlib
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, one_line
 from engine.pool.manifest import expand as matching
-from engine.simulation.experiment import Experiment, expand
+from engine.simulation.experiment import Experiment, PoolPart, TestPart, expand
+from engine.simulation.pixel_pools import read_images
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
 from engine.tables.values import label_of
@@ -23,15 +23,27 @@ DIGITS_SHARD_ITEMS = 225
 
 
 class Items(NamedTuple):
-    """N items: shard and key (N,) of text, vectors (N, D) float32, and the number of the true class (N,) int64."""
+    """N items: shard and key (N,) of text, vectors (N, D) float32, pixels (N, S, S, C) uint8 of S x S images, and the
+    number of the true class (N,) int64. D or S is 0 where there are no vectors or no pixels."""
 
     shard_N: NDArray[np.object_]
     key_N: NDArray[np.object_]
     vector_ND: NDArray[np.float32]
+    pixel_NSSC: NDArray[np.uint8]
     label_N: NDArray[np.int64]
 
     def take(self, place: NDArray[np.intp]) -> "Items":
-        return Items(self.shard_N[place], self.key_N[place], self.vector_ND[place], self.label_N[place])
+        return Items(
+            self.shard_N[place],
+            self.key_N[place],
+            self.vector_ND[place],
+            self.pixel_NSSC[place],
+            self.label_N[place],
+        )
+
+    def names(self) -> list[tuple[str, str]]:
+        """(shard, key) of every item."""
+        return list(zip(self.shard_N.tolist(), self.key_N.tolist(), strict=True))
 
 
 class World(NamedTuple):
@@ -54,22 +66,19 @@ def load(experiment: Experiment) -> World:
     if experiment.pool.digits:
         return _digits()
     source, files = experiment.oracle.labels, dict[str, str]()
-    shard_N, key_N, vector_ND = _embeddings(experiment.pool.embeddings, experiment.pool.components, files)
-    labels = _labels(source, files)
-    classes = set(labels.values())
-    test_names = None
-    if experiment.test.embeddings:
-        test_names = _embeddings(experiment.test.embeddings, experiment.pool.components, files)
+    pool, test = _seen(experiment, experiment.pool, files), None
+    labels = test_labels = _labels(source, files)
+    if experiment.test.is_own:
+        test = _seen(experiment, experiment.test, files)
         test_labels = _labels(experiment.test.labels, files) if experiment.test.labels else labels
-        classes |= set(test_labels.values())
-        if test_names[2].shape[1] != vector_ND.shape[1]:
-            lengths = f"{test_names[2].shape[1]} components, and those of the pool {vector_ND.shape[1]}"
+        if test.vector_ND.shape[1] != pool.vector_ND.shape[1]:
+            lengths = f"{test.vector_ND.shape[1]} components, and those of the pool {pool.vector_ND.shape[1]}"
             raise InputError(f"{experiment.test.embeddings}: embeddings of {lengths}; use one encoder for both")
-        _require_apart(experiment, (shard_N, key_N), test_names[:2])
-    names = sorted(classes)
+        _require_apart(experiment, pool, test)
+    names = sorted(set(labels.values()) | set(test_labels.values()))
     number = {name: place for place, name in enumerate(names)}
-    items = _with_labels((shard_N, key_N, vector_ND), labels, number, source)
-    test = _with_labels(test_names, test_labels, number, experiment.test.labels or source) if test_names else None
+    items = _with_labels(pool, labels, number, source)
+    test = test and _with_labels(test, test_labels, number, experiment.test.labels or source)
     return World(items, test, names, files)
 
 
@@ -82,8 +91,32 @@ def _digits() -> World:
     shard_N = np.array([f"digits-{n // DIGITS_SHARD_ITEMS:05d}.tar" for n in place_N], object)
     key_N = np.array([f"{n % DIGITS_SHARD_ITEMS:06d}" for n in place_N], object)
     vector_ND = bunch.data[order].astype(np.float32)
-    items = Items(shard_N, key_N, vector_ND, bunch.target[order].astype(np.int64))
+    label_N: NDArray[np.int64] = bunch.target[order].astype(np.int64)
+    items = Items(shard_N, key_N, vector_ND, np.zeros((len(order), 0, 0, 0), np.uint8), label_N)
     return World(items, None, [str(n) for n in range(10)], {"digits": hashlib.sha256(vector_ND.tobytes()).hexdigest()})
+
+
+def _seen(experiment: Experiment, part: PoolPart | TestPart, files: dict[str, str]) -> Items:
+    """The items of these files, without labels; of which `files` gets the hashes. Those of shards, where there are
+    some: of embeddings without an image nothing is known.
+
+    Raises InputError for an image without an embedding, where there are some.
+    """
+    names, pixel_NSSC = read_images(part.shards, experiment.image, files) if part.shards else (None, None)
+    vector_ND = np.zeros((len(names or ()), 0), np.float32)
+    if part.embeddings:
+        shard_N, key_N, vector_ND = _embeddings(part.embeddings, experiment.pool.components, files)
+        place = {name: number for number, name in enumerate(zip(shard_N, key_N, strict=True))}
+        if names is None or pixel_NSSC is None:
+            names, pixel_NSSC = list(place), np.zeros((len(place), 0, 0, 0), np.uint8)
+        elif holes := [name for name in names if name not in place]:
+            why = f"{len(holes):,} images have no embedding, for example {'/'.join(holes[0])}"
+            raise InputError(f"{part.embeddings}: {why}; make them, or leave out embeddings")
+        vector_ND = vector_ND[[place[name] for name in names]]
+    assert names is not None
+    assert pixel_NSSC is not None
+    shard_N, key_N = (np.array(column, object) for column in zip(*names, strict=True))
+    return Items(shard_N, key_N, vector_ND, pixel_NSSC, np.zeros(len(names), np.int64))
 
 
 def _embeddings(
@@ -137,24 +170,17 @@ def _labels(pattern: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
     }
 
 
-def _require_apart(
-    experiment: Experiment, pool: Iterable[NDArray[np.object_]], test: Iterable[NDArray[np.object_]]
-) -> None:
-    if both := set(zip(*pool, strict=True)) & set(zip(*test, strict=True)):
+def _require_apart(experiment: Experiment, pool: Items, test: Items) -> None:
+    if both := {*pool.names()} & {*test.names()}:
         shard, key = min(both)
         why = f"{len(both):,} of its items are in the pool too, for example {shard}/{key}"
-        raise InputError(f"{experiment.test.embeddings}: {why}; take them out of one of the two")
+        source = experiment.test.shards or experiment.test.embeddings
+        raise InputError(f"{source}: {why}; take them out of one of the two")
 
 
-def _with_labels(
-    names: tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.float32]],
-    labels: dict[tuple[str, str], str],
-    number: dict[str, int],
-    source: str,
-) -> Items:
-    shard_N, key_N, vector_ND = names
-    found = [labels.get(item) or "" for item in zip(shard_N, key_N, strict=True)]
+def _with_labels(items: Items, labels: dict[tuple[str, str], str], number: dict[str, int], source: str) -> Items:
+    found = [labels.get(name) or "" for name in items.names()]
     if holes := [place for place, label in enumerate(found) if not label]:
-        item = f"{shard_N[holes[0]]}/{key_N[holes[0]]}"
+        item = f"{items.shard_N[holes[0]]}/{items.key_N[holes[0]]}"
         raise InputError(f"{source}: {len(holes):,} items have no label, for example {item}; label every item")
-    return Items(shard_N, key_N, vector_ND, np.array([number[label] for label in found], np.int64))
+    return items._replace(label_N=np.array([number[label] for label in found], np.int64))

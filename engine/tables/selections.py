@@ -35,8 +35,8 @@ CLUSTERS_FILE = "candidates/clusters.parquet"
 CLUSTERS_SCHEMA = pa.schema(
     [
         *required(pa.int32(), "cluster"),
-        *required(pa.int64(), "pool", "labels", "picks"),
-        pa.field("mean_logit", pa.float64()),
+        *required(pa.int64(), "pool", "labels", "drawn", "filled", "picks"),
+        *required(pa.float64(), "mean_weight"),
         pa.field("shard", pa.string()),
         pa.field("key", pa.string()),
         pa.field("offset", pa.int64()),
@@ -44,9 +44,10 @@ CLUSTERS_SCHEMA = pa.schema(
         pa.field("content_hash", pa.string()),
     ]
 )
-"""A row a cluster, those with the lowest mean logits first. `pool` counts what is in it, labelled or not, `labels` what
-has a label, `picks` what was picked now. The mean logit is of what can be picked, null where nothing can; the item is
-the nearest to the centre of that, null but for the first clusters."""
+"""A row a cluster, those that lack most first, as `vaal.completion` says. `pool` counts what is in it, labelled or not,
+`labels` what has a label, `picks` what was picked now; `drawn` and `filled` are as in `vaal.deficit.Coverage`. The mean
+weight is of what can be picked, 0 where nothing can; the item is the nearest to the centre of that, null but for the
+first clusters."""
 CANDIDATES_FILE = "candidates/candidates.parquet"
 """In its own folder: files beside selection.parquet hold only picks."""
 HISTOGRAM_FILE = "candidates/histogram.parquet"

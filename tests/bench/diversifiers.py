@@ -186,7 +186,7 @@ def measure_one(method: str, num_candidates: int, budget: int) -> None:
     """In a fresh process: prints one JSON object."""
     candidates, taken = synthetic(num_candidates, 1), synthetic(1000, 2)
     before = resident_bytes()
-    # The peak begins anew, at what is resident now.
+    # The peak begins again, at what is resident now.
     Path("/proc/self/clear_refs").write_text("5")
     seconds, _ = timed(method, candidates, taken, budget)
     print(json.dumps({"seconds": seconds, "before": before, "peak": resident_bytes(peak=True)}))

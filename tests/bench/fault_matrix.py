@@ -179,7 +179,7 @@ def describe(outcome: Outcome, expected: int) -> str:
     # Without the folder, which differs from run to run.
     said = re.sub(r"\S*/(?=\S)", "", lines[-1])[:100].replace("|", "/") if ended.status and lines else ""
     is_right = len(keys) == expected and keys.total() == len(keys)
-    verdict = "right" if is_right and ended.status == 0 else "**wrong, exit 0**" if ended.status == 0 else "told"
+    verdict = "right" if is_right and ended.status == 0 else "**wrong, exit 0**" if ended.status == 0 else "reported"
     figures = f"{keys.total():,} rows, {keys.total() - len(keys)} twice, {outcome.num_named} named"
     return f"{verdict}; exit {ended.status}; {figures}{'; ' + said if said else ''}"
 

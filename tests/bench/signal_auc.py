@@ -7,7 +7,7 @@ On pools of real digits (tests/constructed.py), several seeds each:
     no difference         200 labels drawn at random; the verdict should be "none" for 9 seeds of 10
     missing mode          88 % of the unlabelled digits are of a kind without a label; targets: AUC above 0.9 (0.94 is
                           the most there is), over 95 % of 100 picks from the missing kind
-    authors' reductions   the same with the objective as the authors' code reduces it; "collapsed" should be told
+    authors' reductions   the same with the objective as the authors' code reduces it; "collapsed" should be reported
 On CIFAR-10 (`cifar`; below VAAL_DATA, else ../shared/data): labels for 1,000 images of each of five classes; the share
 of the picks from the other five beside that of a random choice.
 """

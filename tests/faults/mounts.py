@@ -33,7 +33,7 @@ class Mount(NamedTuple):
         return Path(f"/proc/{self.holder}/root{self.point}")
 
     def change(self, options: str) -> None:
-        """Mount it anew with other options, for example ro, or size=10m."""
+        """Mount it again with other options, for example ro, or size=10m."""
         subprocess.run([*self.enter, "mount", "-o", f"remount,{options}", self.point], check=True, timeout=30)
 
 

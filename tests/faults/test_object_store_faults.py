@@ -83,10 +83,10 @@ def test_a_store_that_fails_now_and_then(
     plan = Plan(prefixes=paths, share=share, seed=int(share * 10))
     with store(fault_pool, reference.trained, plan) as made:
         runs = run_until_done(made, tmp_path)
-        told = [f"{ended.status}: {ended.errors.strip().splitlines()[-1:]}" for ended in runs]
-        LOG.info("%s requests, %s, %s runs: %s", plan.requests, dict(plan.injected), len(runs), told)
+        reported = [f"{ended.status}: {ended.errors.strip().splitlines()[-1:]}" for ended in runs]
+        LOG.info("%s requests, %s, %s runs: %s", plan.requests, dict(plan.injected), len(runs), reported)
         assert plan.injected.total() > 10
-        assert runs[-1].status == 0, told
+        assert runs[-1].status == 0, reported
         law.assert_law_4(fetch(made, tmp_path / "last"), reference.rows, exactly=True)
 
 
@@ -99,10 +99,10 @@ def test_shards_that_fail_for_longer_than_the_client_is_patient(
     plan = Plan(prefixes=(POOL,), kinds=(kind,), methods=("GET",), share=0.1, in_a_row=40, at_most=120)
     with store(fault_pool, reference.trained, plan) as made:
         runs = run_until_done(made, tmp_path)
-        told = [f"{ended.status}: {ended.errors.strip().splitlines()[-1:]}" for ended in runs]
-        LOG.info("%s requests, %s, %s runs: %s", plan.requests, dict(plan.injected), len(runs), told)
+        reported = [f"{ended.status}: {ended.errors.strip().splitlines()[-1:]}" for ended in runs]
+        LOG.info("%s requests, %s, %s runs: %s", plan.requests, dict(plan.injected), len(runs), reported)
         assert plan.injected[kind] > 10
-        assert runs[-1].status == 0, told
+        assert runs[-1].status == 0, reported
         law.assert_law_4(fetch(made, tmp_path / "last"), reference.rows, exactly=True)
 
 

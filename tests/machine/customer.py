@@ -174,7 +174,7 @@ class Customer:
                 self.begin()
                 return
             else:
-                words, extra = self.mend(done.err.splitlines()[-1], words, extra)
+                words, extra = self.fix(done.err.splitlines()[-1], words, extra)
                 if not words:
                     break
         raise self.truth.broken("advice leads on", "; ".join(history[-4:]))
@@ -190,7 +190,7 @@ class Customer:
             raise self.truth.broken("advice is whole", found[0])
         return [found[1]] if found[1] == "ingest" else [found[1], *rest[1:]]
 
-    def mend(self, error: str, words: list[str], extra: list[str]) -> tuple[list[str], list[str]]:
+    def fix(self, error: str, words: list[str], extra: list[str]) -> tuple[list[str], list[str]]:
         """The next command by the advice in an error, after doing by hand what it says; none without advice."""
         if to_delete := re.search(r"delete (it|/\S+)(?: and (/\S+))?", error):
             first = str(self.named(error)) if to_delete[1] == "it" else to_delete[1]
@@ -202,8 +202,8 @@ class Customer:
             return [command[1], *command[2].split()], []
         if setting := re.search(r"--set (\S+=\w+)", error):
             return words, ["--set", setting[1]]
-        is_mended = ("restore" in error and self.restore(error)) or to_delete or "run again" in error
-        return (words, extra) if is_mended else ([], [])
+        is_fixed = ("restore" in error and self.restore(error)) or to_delete or "run again" in error
+        return (words, extra) if is_fixed else ([], [])
 
     def named(self, error: str) -> Path:
         """The file or folder that an error begins with."""

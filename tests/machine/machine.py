@@ -211,7 +211,7 @@ class Machine(Customer, RuleBasedStateMachine):
 
     @rule(
         shard=shards,
-        how=st.sampled_from(["touch", "reorder", "replace", "replace unseen", "cut", "mend"]),
+        how=st.sampled_from(["touch", "reorder", "replace", "replace unseen", "cut", "fix"]),
         seed=numbers,
     )
     def a_shard_changes(self, shard: str, how: str, seed: int) -> None:

@@ -18,7 +18,7 @@ from vaal.completion import (
     keys_of,
     lowest,
     lowest_of_each,
-    mean_logits,
+    mean_weights,
     no_items,
     weight_of,
 )
@@ -122,23 +122,22 @@ def test_nothing_merges_with_something() -> None:
 
 def test_sums_are_exact_in_any_order() -> None:
     rng = np.random.default_rng(0)
-    logit_N, cluster_N = rng.normal(size=5000).astype(np.float32) * 4, rng.integers(7, size=5000).astype(np.int32)
-    logit_N[:2] = [1e9, -np.inf]
-    whole = fixed_sums(cluster_N, logit_N, 9)
+    weight_N, cluster_N = rng.random(5000), rng.integers(7, size=5000).astype(np.int32)
+    whole = fixed_sums(cluster_N, weight_N, 9)
     order = rng.permutation(5000)
-    parts = [fixed_sums(cluster_N[part], logit_N[part], 9) for part in np.array_split(order, 6)]
+    parts = [fixed_sums(cluster_N[part], weight_N[part], 9) for part in np.array_split(order, 6)]
     assert sum(parts).tolist() == whole.tolist()  # type: ignore[attr-defined]
-    mean_C = mean_logits(whole, np.bincount(cluster_N, minlength=9))
+    mean_C = mean_weights(whole, np.bincount(cluster_N, minlength=9))
     for cluster in range(7):
-        mean = np.clip(logit_N[cluster_N == cluster].astype(float), -512, 512).mean()
-        assert mean_C[cluster] == pytest.approx(mean, abs=1 / FINENESS)
-    assert np.isinf(mean_C[7:]).all()
+        assert mean_C[cluster] == pytest.approx(weight_N[cluster_N == cluster].mean(), abs=1 / FINENESS)
+    assert mean_C[7:].tolist() == [0, 0]
 
 
-def test_clusters_come_in_the_order_of_their_mean_logits() -> None:
-    sum_C, count_C = np.array([10, -6, 0, -4, 5]) * FINENESS, np.array([2, 3, 0, 2, 1])
-    # Two clusters tie at -2, and one is empty.
-    assert cluster_order(sum_C, count_C).tolist() == [1, 3, 0, 4]
+def test_clusters_come_in_the_order_of_what_they_lack() -> None:
+    # Sums over the roots of the numbers: 1, 1.5, none, 1, 1.2, 0 and 2: mean 0.5 of sixteen before a mean of 1 of one.
+    sum_C = np.array([2, 3, 0, 1, 2.4, 0, 8]) * FINENESS
+    count_C = np.array([4, 4, 0, 1, 4, 9, 16])
+    assert cluster_order(sum_C.astype(np.int64), count_C).tolist() == [6, 1, 4, 0, 3, 5]
     found = items(200, 5, 4)._replace(group_K=np.arange(200) % 5)
     nearest = lowest_of_each(found, NEAREST)
     listed = by_clusters(nearest, np.array([3, 0, 4]))

@@ -1,4 +1,4 @@
-"""Discriminators that are trained anew on latents: means of perceptrons, cross-fitted, comparable and calibrated."""
+"""Discriminators that are trained again on latents: means of perceptrons, cross-fitted, comparable and calibrated."""
 
 import pytest
 import torch

@@ -125,3 +125,27 @@ def test_one_labelled_item_alone_is_no_error() -> None:
     made = refit(one, others, 1)
     assert torch.isfinite(made(others.x_ND)).all()
     assert made(one.x_ND).item() > made(others.x_ND).mean()
+
+
+def test_with_one_fold_the_items_of_a_group_are_held_out_together() -> None:
+    generator, found = torch.Generator().manual_seed(0), {}
+    # Frames of clips, which are in one pool or in both by chance: nothing tells the pools apart but the clip.
+    clip_N = torch.arange(60).repeat_interleave(10)
+    clips = torch.randn(60, 24, generator=generator)[clip_N] + 0.05 * torch.randn(600, 24, generator=generator)
+    is_labelled_N = torch.rand(60, generator=generator)[clip_N] < 0.4
+    number_N = torch.randint(-(2**62), 2**62, (60,), generator=generator)[clip_N]
+    for name, group_N in (("apart", None), ("together", number_N)):
+        made = [
+            Cached(
+                clips[part], torch.zeros(int(part.sum()), dtype=torch.int64), None if group_N is None else group_N[part]
+            )
+            for part in (is_labelled_N, ~is_labelled_N)
+        ]
+        found[name] = float(refit(*made, 1)(clips).std())
+    assert found["together"] < 0.5 < 2 < found["apart"]
+
+
+def test_one_labelled_group_alone_is_no_error() -> None:
+    labelled, others = pools(20, 100, 1)
+    made = refit(labelled._replace(group_N=torch.full((20,), 7)), others._replace(group_N=torch.arange(100)), 1)
+    assert torch.isfinite(made(others.x_ND)).all()

@@ -19,7 +19,7 @@ def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
     vae, discriminators = networks.scoring("vae", "discriminators")
     mean_BZ = vae.encode(x_BCHW)[0].float()
     with torch.autocast(x_BCHW.device.type, enabled=False):
-        return _own_fold(discriminators(mean_BZ), fold_B), mean_BZ if networks.embedding is None else x_BCHW
+        return _own_fold(discriminators(mean_BZ), fold_B), networks.latents(x_BCHW, mean_BZ)
 
 
 @torch.inference_mode()

@@ -21,4 +21,4 @@ def centroid_score(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
     mean_BZ, logvar_BZ = vae.encode(x_BCHW)
     mean_BZ, std_BZ = mean_BZ.float(), (0.5 * logvar_BZ.float()).exp()
     difference = torch.cat([mean_BZ - centroid.mean_Z, std_BZ - centroid.std_Z], dim=1)
-    return -difference.norm(dim=1), mean_BZ if networks.embedding is None else x_BCHW
+    return -difference.norm(dim=1), networks.latents(x_BCHW, mean_BZ)

@@ -83,7 +83,7 @@ class Fallback(NamedTuple):
 WITHOUT_SIGNAL = {
     "diversity": Fallback("k_center", "spread over latent space, because no signal was found"),
     "random": Fallback("none", "random, because no signal was found"),
-    "uncertainty": Fallback("none", "least sure of its class, because the labels lack no part of the pool"),
+    "uncertainty": Fallback("none", "drawn by how unsure its class is, because the labels lack no part of the pool"),
 }
 """By `select.when_no_signal`."""
 
@@ -92,8 +92,8 @@ class Branch(NamedTuple):
     """What a selection does: which items are its candidates, the row of DIVERSIFIERS that chooses among them, the
     origin that the picks have, and why an image is picked.
 
-    Candidates are the lowest logits, a random sample, the items nearest the centres of the clusters with the lowest
-    mean logits, the lowest keys of the completion, or the lowest margins in turn over the predicted classes.
+    Candidates are the lowest logits, a random sample, the items nearest the centres of the clusters that lack most, the
+    lowest keys of the completion, or those of the uncertainty in turn over the predicted classes.
     """
 
     candidates: Literal["lowest", "random", "nearest", "keyed", "turned"]
@@ -107,8 +107,8 @@ BRANCHES = {
         "nearest", "none", "completion", "nearest the centre of a part of the pool that the labels lack"
     ),
     "weight_completion": Branch("keyed", "none", "completion", "drawn by how much the labels lack images like it"),
-    "class_balanced_margin": Branch(
-        "turned", "none", "uncertainty", "least sure of its class, in turn over the predicted classes (lowest margin)"
+    "uncertainty_sampling": Branch(
+        "turned", "none", "uncertainty", "drawn by how unsure its class is, in turn over the predicted classes (margin)"
     ),
     "as_random": Branch("keyed", "none", "completion", "as random: the labels lack no part of the pool"),
     "random": Branch("random", "none", "query", WITHOUT_SIGNAL["random"].reason),

@@ -105,7 +105,7 @@ def actors(bench: Bench, config: CampaignConfig) -> Any:
 
 
 def reading(bench: Bench, config: CampaignConfig) -> Any:
-    """How the tasks of scoring are told to read."""
+    """How the tasks of scoring are asked to read."""
     bench.patch.setattr(stream, "Reading", stop)
     with pytest.raises(Stopped) as stopped:
         next(stream.scored_chunks(Campaign(Location("/nowhere"), config, 0), [], {}, ("cpu", 1), {}))

@@ -1,4 +1,4 @@
-"""A train manifest says what was found, and each finding names the setting that mends it."""
+"""A train manifest says what was found, and each finding names the setting that fixes it."""
 
 import json
 import math

@@ -224,7 +224,7 @@ def test_row_groups_that_are_read_again_and_again_are_worth_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding_files, "CACHED_BYTES", 100)
-    assert re.search(r"a.parquet: a row group of \d+ MiB is read anew", indexed(tmp_path, table(random_rows())).advice)
+    assert re.search(r"a.parquet: a row group of \d+ MiB is read again", indexed(tmp_path, table(random_rows())).advice)
     assert not indexed(tmp_path, table(random_rows()), row_group_size=30).advice
     monkeypatch.undo()
     assert not indexed(tmp_path, table(random_rows())).advice

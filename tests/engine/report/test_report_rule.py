@@ -11,6 +11,7 @@ import pytest
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import read_labels
+from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.errors import InputError
 from engine.handoff.answers import ingest
 from engine.report.arms import MOST_JUDGED, gains_of, wilson
@@ -81,7 +82,7 @@ def test_the_page_says_what_the_labels_lacked_and_shows_the_clusters(make_campai
     assert "The labels were completed, cluster by cluster." in text
     assert "<td>cluster completion</td>" in text
     table = (campaign.stage("selection") / CLUSTERS_FILE).read_table().to_pylist()
-    found = clusters_of(campaign, manifest)
+    found = clusters_of(campaign, read_manifest(campaign, "train", TrainManifest), manifest)
     assert found.total == len(table)
     assert len(found.shown) == MOST_CLUSTERS
     for cluster, row in zip(found.shown, table, strict=False):
@@ -113,7 +114,7 @@ def test_without_clusters_it_says_that_it_was_not_measured(make_campaign: MakeCa
     text = page(campaign)
     assert NOT_MEASURED in text
     assert "Round against round" not in text
-    assert clusters_of(campaign, manifest).shown == []
+    assert clusters_of(campaign, read_manifest(campaign, "train", TrainManifest), manifest).shown == []
 
 
 def test_the_next_round_shows_what_the_rule_gained(make_campaign: MakeCampaign) -> None:
@@ -141,7 +142,7 @@ def test_the_next_round_shows_what_the_rule_gained(make_campaign: MakeCampaign) 
     assert {"arms.png", "arms-dark.png", "clusters.png"} <= set(report(later)["files"])
 
 
-def test_what_is_gone_is_told(make_campaign: MakeCampaign) -> None:
+def test_what_is_gone_is_reported(make_campaign: MakeCampaign) -> None:
     first, later, _ = two_rounds(make_campaign(*SETTINGS))
     labels = read_labels(later.home)
     for name in first.stage("scores").children():

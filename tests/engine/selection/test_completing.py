@@ -85,22 +85,29 @@ def names(found: list[Row]) -> list[tuple[str, str]]:
 def in_keys_order(campaign: Campaign) -> list[Row]:
     """The definition of weight completion."""
     items = eligible(campaign)
-    seed = json.loads((campaign.stage("selection") / "manifest.json").read_bytes())["round_seed"]
-    num_labelled = len(labelled_items(campaign.home))
-    weight_N = weight_of(np.array([row["logit"] for row in items], np.float32), num_labelled, 60)
-    draw_N = [draws_of(shard_number_of(row["shard"]), np.array([row["offset"]]), seed)[0] for row in items]
-    key_N = keys_of(weight_N, np.array(draw_N, np.uint64)).tolist()
+    key_N = drawn_keys(campaign, items, weights(campaign, items))
     return [items[n] for n in sorted(range(len(items)), key=lambda n: (key_N[n], items[n]["logit"]))]
 
 
+def weights(campaign: Campaign, items: list[Row]) -> NDArray[np.float64]:
+    logit_N = np.array([row["logit"] for row in items], np.float32)
+    return weight_of(logit_N, len(labelled_items(campaign.home)), 60)
+
+
+def drawn_keys(campaign: Campaign, items: list[Row], weight_N: NDArray[np.float64]) -> list[float]:
+    seed = json.loads((campaign.stage("selection") / "manifest.json").read_bytes())["round_seed"]
+    draw_N = [draws_of(shard_number_of(row["shard"]), np.array([row["offset"]]), seed)[0] for row in items]
+    return keys_of(weight_N, np.array(draw_N, np.uint64)).tolist()
+
+
 def in_clusters_order(campaign: Campaign) -> list[list[Row]]:
-    """The definition of cluster completion: the clusters, those with the lowest mean logits first, and in each the
-    nearest items first."""
+    """The definition of cluster completion: the clusters, those first whose squared sum of weights over their number of
+    items is largest, and in each the nearest items first."""
     clusters: dict[int, list[Row]] = {}
     for row in eligible(campaign):
         clusters.setdefault(row["cluster"], []).append(row)
-    mean = {c: Fraction(sum(round(row["logit"] * 2**20) for row in found), len(found)) for c, found in clusters.items()}
-    order = sorted(clusters, key=lambda cluster: (mean[cluster], cluster))
+    whole = {c: sum(round(w * 2**20) for w in weights(campaign, found).tolist()) for c, found in clusters.items()}
+    order = sorted(clusters, key=lambda cluster: (-Fraction(whole[cluster] ** 2, len(clusters[cluster])), cluster))
     return [sorted(clusters[c], key=lambda row: (row["distance"], row["shard"], row["offset"])) for c in order]
 
 
@@ -137,8 +144,8 @@ def test_the_table_of_the_clusters_adds_up(make_campaign: MakeCampaign) -> None:
     assert [row["cluster"] for row in table[: len(listed)]] == [found[0]["cluster"] for found in listed]
     assert [row["key"] for row in table[:60]] == [found[0]["key"] for found in listed[:60]]
     assert [row["content_hash"] for row in table[:60]] == [found[0]["content_hash"] for found in listed[:60]]
-    means = [np.mean([row["logit"] for row in found]) for found in listed]
-    np.testing.assert_allclose([row["mean_logit"] for row in table[: len(listed)]], means, atol=1e-5)
+    means = [weights(campaign, found).mean() for found in listed]
+    np.testing.assert_allclose([row["mean_weight"] for row in table[: len(listed)]], means, atol=1e-5)
 
 
 def test_the_control_arm_is_random_and_never_a_completion(make_campaign: MakeCampaign) -> None:
@@ -166,22 +173,25 @@ def test_with_few_clusters_weights_decide(make_campaign: MakeCampaign, num_centr
     assert "the likelier that was" in explain(campaign, *names(in_keys_order(campaign))[-1])["why"]
 
 
-def test_where_nothing_is_lacking_the_margin_decides_in_turn(make_campaign: MakeCampaign) -> None:
+def test_where_nothing_is_lacking_margins_draw_in_turn(make_campaign: MakeCampaign) -> None:
     campaign = scored(make_campaign(*PLAIN), biased=False, margins=True)
     manifest = select(campaign)
-    left = sorted(eligible(campaign), key=lambda row: (row["margin"], row["shard"], row["offset"]))
+    items = eligible(campaign)
+    key_N = drawn_keys(campaign, items, 1 - np.array([row["margin"] for row in items], np.float32).astype(float))
+    items = [row | {"draw": key} for row, key in zip(items, key_N, strict=True)]
+    left = sorted(items, key=lambda row: (row["draw"], row["shard"], row["offset"]))
     expected: list[Row] = []
     while len(expected) < 60:
         turn: dict[int, Row] = {}
         for row in left:
             turn.setdefault(row["predicted"], row)
-        expected += sorted(turn.values(), key=lambda row: (row["margin"], row["shard"], row["offset"]))
+        expected += sorted(turn.values(), key=lambda row: (row["draw"], row["shard"], row["offset"]))
         left = [row for row in left if row not in expected]
     picks = rows(campaign, "selection")
     assert names(picks) == names(expected[:60])
     assert {pick["origin"] for pick in picks} == {"uncertainty"}
     assert (manifest["signal"], manifest["when_no_signal"], manifest["branch"]) == (
-        "none", "uncertainty", "class_balanced_margin",
+        "none", "uncertainty", "uncertainty_sampling",
     )  # fmt: skip
 
 

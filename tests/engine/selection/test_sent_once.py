@@ -126,8 +126,8 @@ def test_a_setting_of_a_refused_export_is_repeated_in_its_advice(customer: Custo
     customer.init(*PAPER)
     for command in ("train", "score", "select"):
         customer.vaal(command)
-    told = customer.vaal("export", "--set", "select.budget=3", "--set", "select.diversity=k_center", status=2).err
-    assert f"run: vaal select {customer.home} --set select.budget=3 --set select.diversity=k_center" in told
+    error = customer.vaal("export", "--set", "select.budget=3", "--set", "select.diversity=k_center", status=2).err
+    assert f"run: vaal select {customer.home} --set select.budget=3 --set select.diversity=k_center" in error
     customer.vaal("select", "--set", "select.budget=3", "--set", "select.diversity=k_center")
     customer.vaal("export")
     assert len(customer.sent()) == 3
@@ -149,5 +149,5 @@ def test_words_when_nothing_is_left_an_image_is_lost_or_the_list_is_damaged(cust
     left = customer.vaal("round", "--set", "select.budget=100", status=2).err
     assert "lower it: --set select.budget=" in left
     (customer.home / "pool/shards.parquet").write_bytes(b"x")
-    assert "shards.parquet" in (told := customer.vaal("status", status=4).err)
-    assert "restore it from a copy" in told
+    assert "shards.parquet" in (error := customer.vaal("status", status=4).err)
+    assert "restore it from a copy" in error

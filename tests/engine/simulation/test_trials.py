@@ -14,7 +14,8 @@ from engine.campaign.opening import open_campaign
 from engine.selection.select import select
 from engine.simulation import trials
 from engine.simulation.experiment import Experiment, Strategy
-from engine.simulation.setups import Setup, setup_of
+from engine.simulation.setups import Setup
+from engine.simulation.trial_campaign import ground_of
 from engine.simulation.trials import Point, Trial, play, trials_of
 from engine.simulation.worlds import World, load
 from engine.storage.location import Location
@@ -29,14 +30,15 @@ class Played:
     def __init__(self, folder: Path, text: str = SMALL) -> None:
         self.experiment: Experiment = read(folder, text)
         self.world: World = load(self.experiment)
-        self.setup: Setup = setup_of(self.world, self.experiment, 0)
         self.trials = trials_of(self.experiment, self.world, Location.of(str(folder)))
+        self.ground = ground_of(self.world, self.experiment, 0, self.trials[0].first_folder)
+        self.setup: Setup = self.ground.setup
 
     def of(self, strategy: str, seed: int = 0) -> Trial:
         return next(trial for trial in self.trials if (trial.strategy, trial.seed) == (strategy, seed))
 
     def play(self, strategy: str, on_round: Callable[[], None] = lambda: None) -> list[Point]:
-        return play(self.of(strategy), self.experiment, self.setup, self.world.classes, on_round)
+        return play(self.of(strategy), self.experiment, self.ground, on_round)
 
 
 def timeless(value: Any) -> Any:

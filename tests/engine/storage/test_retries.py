@@ -111,7 +111,7 @@ def test_one_error_at_any_block_changes_nothing(
 
 @pytest.mark.parametrize("members", [VARIABLE, FIXED], ids=["variable", "fixed"])
 @pytest.mark.parametrize(
-    ("how", "fault", "told", "num_opened"),
+    ("how", "fault", "reported", "num_opened"),
     [
         ("at once", OSError(LOST), f"given up after {ATTEMPTS} tries: {LOST}", ATTEMPTS),
         ("half-way", OSError(LOST), f"given up after {ATTEMPTS} tries: {LOST}", ATTEMPTS),
@@ -121,7 +121,7 @@ def test_one_error_at_any_block_changes_nothing(
     ids=["at once", "half-way", "ends", "no permission"],
 )
 def test_an_error_that_stays_is_a_named_failure_at_any_block(
-    place: Callable[[bytes], Shard], members: Any, how: str, fault: Exception, told: str, num_opened: int,
+    place: Callable[[bytes], Shard], members: Any, how: str, fault: Exception, reported: str, num_opened: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     faulty, content = Storage(monkeypatch), archive(members)
@@ -134,7 +134,7 @@ def test_an_error_that_stays_is_a_named_failure_at_any_block(
             items.extend(read_shard(shard, IMAGE))
         assert str(failure.value).startswith(f"{shard.url}: cannot be read: byte ")
         assert how == "at once" or f": byte {at}: " in str(failure.value)
-        assert told in str(failure.value)
+        assert reported in str(failure.value)
         assert items == whole[: len(items)]
         assert faulty.num_opened == num_opened
 

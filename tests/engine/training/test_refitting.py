@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from engine.config.toml import override
+from engine.models.fitting import _folds_of_groups
 from engine.models.front import Front
 from engine.models.weights import make_networks
 from engine.training.batches import unlabelled_images
 from engine.training.plan import augment_of, plan_training
-from engine.training.refitting import _read, fit_at_last
+from engine.training.refitting import _read, _sample, fit_at_last
 from tests.conftest import MakeCampaign
 
 FRONT = Front(torch.device("cpu"))
@@ -28,7 +29,8 @@ def test_folds_are_comparable_at_the_end(make_campaign: MakeCampaign, method: st
             last.bias.add_(20.0 * number)
             last.weight.mul_(30)
     made, _, _ = fit_at_last(plan, networks, FRONT)
-    read = _read(plan, made, FRONT, unlabelled_images(plan.pool, plan.deal, 2000))
+    read = _read(plan, made, FRONT, unlabelled_images(plan.pool, plan.deal, 2000), with_logits=True)
+    assert read.logit_N is not None
     low_K = [float(read.logit_N[read.fold_N == number].quantile(0.5)) for number in range(2)]
     assert low_K[0] == pytest.approx(low_K[1], abs=0.15)
     lowest = read.fold_N[read.logit_N.argsort()[: len(read.fold_N) // 10]].double().mean()
@@ -56,6 +58,24 @@ def test_a_single_discriminator_is_calibrated_on_what_is_held_out(make_campaign:
     factor = made.discriminators.folds[0].state_dict()["4.weight"] / before
     assert float(factor.min()) == pytest.approx(float(factor.max()), rel=1e-4)
     assert float(factor.mean()) != pytest.approx(1)
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_what_is_fitted_at_the_end_knows_the_groups(make_campaign: MakeCampaign, folds: int) -> None:
+    campaign = make_campaign("pool.group='(.*).'", f"train.folds={folds}")
+    plan = plan_training(campaign)
+    images, networks = list(_sample(plan)), make_networks(campaign.config).ready()
+    read = _read(plan, networks, FRONT, images, with_logits=False)
+    assert read.group_N is not None
+    clips = [key[:-1] for _, key, _ in images]
+    assert [clips.index(clip) for clip in clips] == [read.group_N.tolist().index(n) for n in read.group_N.tolist()]
+    assert 30 < len(set(clips)) < len(clips) / 3
+    fold_N = _folds_of_groups(read.seen.cached, folds)
+    assert fold_N is not None
+    assert len(set(zip(clips, fold_N.tolist(), strict=True))) == len(set(clips))
+    assert len(fold_N.unique()) == (3 if folds == 1 else 2)
+    alone = read.seen.cached._replace(group_N=torch.zeros(len(clips), dtype=torch.int64))
+    assert _folds_of_groups(alone, 1) is None
 
 
 def test_only_discriminators_that_learn_features_see_changed_images(make_campaign: MakeCampaign) -> None:

@@ -5,10 +5,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from vaal.ablations import FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
+from vaal.ablations import Centroid, FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
 from vaal.acquisition.discriminator import image_logit, labelled_logit
+from vaal.acquisition.wasserstein import centroid_score
 from vaal.assembly import Networks
 from vaal.networks import VAE, Discriminators, NetworkShape
+from vaal.standardise import Standardiser
+from vaal.vector_networks import VectorVAE
+
+Score = Callable[[Networks, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 SHAPE = NetworkShape(width=8, max_width=8, num_latents=4, discriminator_width=8)
 
@@ -26,6 +31,22 @@ def test_score_is_the_own_folds_logit_of_the_latent_mean() -> None:
     torch.testing.assert_close(mean, expected_mean)
     for i in range(6):
         torch.testing.assert_close(logit[i], discriminators.folds[int(fold[i])](expected_mean)[i, 0])
+
+
+@pytest.mark.parametrize("score", [labelled_logit, centroid_score])
+@pytest.mark.parametrize("of_embeddings", [False, True])
+def test_latents_are_the_embeddings_or_the_means_of_one_pass(
+    score: Score, of_embeddings: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    x, encoder, passes = torch.randn(6, 5), VectorVAE(5, SHAPE).eval(), list[int]()
+    expected, encode = encoder.encode(x)[0], encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda x_BD: passes.append(len(x_BD)) or encode(x_BD))
+    scale = Standardiser.fit(x) if of_embeddings else None
+    made = Networks(encoder, Discriminators(3, SHAPE).eval(), Centroid(4), embedding=scale)
+    latents = score(made, x, torch.zeros(6, dtype=torch.int64))[1]
+    assert torch.equal(latents, x if of_embeddings else expected)
+    assert passes == [6]
 
 
 def test_training_mode_is_refused() -> None:

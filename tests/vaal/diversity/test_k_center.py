@@ -21,7 +21,7 @@ def distances(left: Array, right: Array) -> NDArray[np.float64]:
 
 
 def naive(latent: Array, centers: Array, b: int) -> list[int]:
-    """All distances anew for every choice."""
+    """All distances again for every choice."""
     chosen: list[int] = []
     for _ in range(b):
         near = np.concatenate([centers, latent[chosen]])

@@ -1,0 +1,56 @@
+"""A campaign that trains and scores as VAAL's authors did, and selects by the function that every campaign uses."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.campaign.folder import Campaign
+from engine.pool.identity import content_hash
+from engine.pool.items import read_shard
+from engine.pool.manifest import read_shards
+from engine.scoring.scorer import Scores
+from engine.simulation.paper_2019 import Paper2019, Scored
+from engine.simulation.pixel_campaign import PixelCampaign
+from engine.simulation.stage_files import Members, write_stages
+from engine.simulation.vector_round import Trained
+from vaal.signal import Posterior, diagnose
+
+
+class PaperCampaign(PixelCampaign):
+    """Only its training and scoring are not those of the commands. Its AUC is on images that it trained on."""
+
+    def train_and_score(self, campaign: Campaign) -> None:
+        """Train on what is labelled and what is not, in memory, and score both."""
+        train, pixel_NSSC = campaign.config.train, self.setup.pool.pixel_NSSC
+        place_L = self.labelled()[0]
+        place_U = np.setdiff1d(np.arange(len(pixel_NSSC)), place_L)
+        side, channels = pixel_NSSC.shape[2:]
+        networks = Paper2019(side, channels, train.seed + (campaign.round << 32))
+        labelled, unlabelled = pixel_NSSC[place_L], pixel_NSSC[place_U]
+        steps = min(train.max_steps, max(1, train.epochs * len(place_U) // train.batch_size))
+        networks.train(labelled, unlabelled, steps, train)
+        # The authors score the unlabelled images alone. The table holds all: the others make batches of their own.
+        parts = [networks.score(pixels, train.batch_size) for pixels in (labelled, unlabelled)]
+        scored = Scored(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        diagnosis = diagnose(parts[0].logit_N, parts[1].logit_N, Posterior(*scored[1:]))
+        members = self._members(campaign)
+        at_N = np.argsort(np.concatenate([place_L, place_U]))[[self.place[name] for name in members.names]]
+        scores = _table_of(scored, at_N)
+        write_stages(campaign, Trained(scores, None, diagnosis, {"counts": {"steps": steps}}), members)
+
+    def _members(self, campaign: Campaign) -> Members:
+        """Where the images are in the shards, in the order of these."""
+        shards, image = read_shards(self.home), campaign.config.image
+        items = [(shard.shard, item) for shard in shards for item in read_shard(shard, image)]
+        return Members(
+            [(shard, item.key) for shard, item in items],
+            np.array([item.offset for _, item in items], np.int64),
+            np.array([item.size_bytes for _, item in items], np.int64),
+            [content_hash(item.data) for _, item in items],
+        )
+
+
+def _table_of(scored: Scored, at_N: NDArray[np.intp]) -> Scores:
+    """The scores of the items at these places."""
+    logit_N, latent_NZ = scored.logit_N.numpy()[at_N], scored.mean_NZ.numpy()[at_N].astype(np.float16)
+    return Scores({"logit": logit_N}, latent_NZ, np.isfinite(logit_N) & np.isfinite(latent_NZ).all(axis=1))

@@ -1,0 +1,124 @@
+"""A trial on pixels is a real campaign: it picks what the commands pick, and goes on where it was killed."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import identities, read_labels
+from engine.campaign.opening import create, open_campaign
+from engine.campaign.stages import run_stage
+from engine.simulation import pixel_campaign, trials
+from engine.simulation.trial_campaign import KINDS
+from engine.storage.location import Location
+from tests.engine.simulation.test_pixel_experiment import PIXELS, write_files
+from tests.engine.simulation.test_trials import Played, timeless
+
+SMALL = PIXELS.replace("image.size = 16", "image.size = 16\ntrain.max_steps = 3\ntrain.batch_size = 8")
+PAPER = """
+[[strategies]]
+name = "authors"
+train.method = "vaal_2019"
+train.batch_size = 8
+"""
+
+
+@pytest.fixture(autouse=True)
+def _quick_task_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.simulation.small_learner.STEPS", 3)
+
+
+def played(folder: Path, text: str = SMALL) -> Played:
+    folder.mkdir(exist_ok=True)
+    write_files(folder)
+    return Played(folder, text.format(folder))
+
+
+def picks(home: str, number: int = 0) -> list[str]:
+    """The item_ids of a round's picks in their order."""
+    found: list[str] = pq.read_table(f"{home}/rounds/{number:03d}/selection/selection.parquet")["item_id"].to_pylist()
+    return found
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("local_ray")
+def test_picks_are_those_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = played(tmp_path / "one", SMALL.replace("rounds = 1", "rounds = 2"))
+    one.play("random")
+    trained = list[int]()
+    original = pixel_campaign.train
+
+    def counted(campaign: Campaign) -> object:
+        trained.append(campaign.round)
+        return original(campaign)
+
+    monkeypatch.setattr(pixel_campaign, "train", counted)
+    points = one.play("lowest")
+    # Its options of training are those of random, which trained the first round.
+    assert trained == [1]
+    assert [point["num_labels"] for point in points] == [8, 13, 18]
+    simulated = f"{one.of('lowest').folder}/campaign"
+    config = one.of("lowest").config
+    made = create(
+        str(tmp_path / "by hand"), [f"{one.ground.pool}/*.tar"], f"{simulated}.first.csv", config, lambda _: None
+    )
+    for number in (0, 1):
+        campaign = open_campaign(made.home.url)
+        for command in ("train", "score", "select"):
+            run_stage(command, campaign)
+        assert picks(made.home.url, number) == picks(simulated, number)
+        file = Location.of(f"{simulated}.answers-{number:03d}.csv")
+        picked = pixel_campaign.picked_items(made.home, number + 1)
+        pixel_campaign.ingest(campaign, file, "generic", picked)
+    labels = [read_labels(Location.of(home)) for home in (made.home.url, simulated)]
+    assert sorted(identities(labels[0])) == sorted(identities(labels[1]))
+    truth = dict(zip(one.setup.pool.names(), one.setup.answer_N.tolist(), strict=True))
+    said = dict(zip(identities(labels[1]), labels[1]["label"].to_pylist(), strict=True))
+    assert said == {name: one.world.classes[truth[name]] for name in said}
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("local_ray")
+def test_a_killed_trial_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = played(tmp_path / "whole").play("lowest")
+    one = played(tmp_path / "killed")
+    for module, name in ((pixel_campaign, "score"), (trials, "_take_over"), (trials, "select")):
+        with monkeypatch.context() as dying:
+
+            def die(*_: object) -> None:
+                raise KeyboardInterrupt
+
+            dying.setattr(module, name, die)
+            with pytest.raises(KeyboardInterrupt):
+                one.play("lowest")
+        opening = Location.of(one.of("lowest").opening_folder) / "campaign/rounds/000/train/manifest.json"
+        trained = opening.read_bytes()
+    again = one.play("lowest")
+    assert opening.read_bytes() == trained
+    assert timeless({"points": again}) == timeless({"points": whole})
+    homes = [f"{each.of('lowest').folder}/campaign" for each in (one, played(tmp_path / "whole"))]
+    assert picks(homes[0]) == picks(homes[1])
+
+
+@pytest.mark.heavy
+def test_the_authors_code_buys_its_lowest_scores(tmp_path: Path) -> None:
+    one = played(tmp_path, SMALL.replace("budget = 5", "budget = 6") + PAPER)
+    trial = one.of("authors")
+    assert trial.kind == "vaal_2019"
+    assert trial.opening_folder != one.of("lowest").opening_folder
+    config = trial.config
+    assert (config.train.vae_steps, config.train.folds, config.train.batch_size) == (2, 1, 8)
+    opening = KINDS[trial.kind].make(Location.of(trial.opening_folder) / "campaign", one.ground, config)
+    opening.create()
+    opening.train_and_score(opening.campaign)
+    points = one.play("authors")
+    assert [point["num_labels"] for point in points] == [8, 14]
+    tables = [pq.read_table(file) for file in Path(opening.campaign.stage("scores").path).glob("*.parquet")]
+    first = {one.setup.pool.names()[place] for place in one.setup.first}
+    rows = [row for table in tables for row in table.to_pylist() if (row["shard"], row["key"]) not in first]
+    assert len(rows) == 30 - 8
+    lowest = sorted(rows, key=lambda row: row["logit"])[:6]
+    bought = pq.read_table(f"{trial.folder}/campaign/rounds/000/selection/selection.parquet").to_pylist()
+    assert {row["key"] for row in bought} == {row["key"] for row in lowest}
+    assert all(pick["offset"] > 0 and pick["content_hash"] for pick in bought)
