@@ -8,7 +8,7 @@ under names of other shards, which takes 3 GB and leaves every row to be checked
 the same, duplicates are off. b = 1,000, and a tenth of it a control arm.
 
 Each measurement is a fresh process that calls `select`, with Ray up where there is more than one part; CPU and memory
-are those of all its processes together. The rules take turns, for three rounds (small: 2):
+are those of all its processes together. The rules take turns, twice:
 
 - none: the b lowest logits, which is the reduction alone; clusters: of the 3 b lowest by their latents
 - lacking: completion where labels lack parts of the pool; b of the 2 b clusters give an item each
@@ -162,15 +162,17 @@ def child_main(folder: str, rule: str) -> None:
 
 def main() -> None:
     end_on_sigterm()
-    num_files, rounds = (10, 2) if is_small() else (1000, 3)
+    num_files, rounds = (10, 2) if is_small() else (1000, 2)
     print(machine(), flush=True)
     found: dict[str, list[dict[str, Any]]] = {rule: [] for rule in RULES}
     with tempfile.TemporaryDirectory() as folder:
         size = result_of(start_fresh(__file__, "make", folder, str(num_files)))["bytes"]
         print(f"{num_files * ROWS_PER_FILE:,} scores, {size / 1e9:.1f} GB, b = {B:,}, median of {rounds}", flush=True)
-        for _ in range(rounds):
+        for number in range(1, rounds + 1):
             for rule in RULES:
-                found[rule].append(result_of(start_fresh(__file__, "child", folder, rule)))
+                one = result_of(start_fresh(__file__, "child", folder, rule))
+                found[rule].append(one)
+                print(f"  round {number}: {rule:<9}{one['seconds']:8.2f} s {one['cpu']:8.2f} CPU s", flush=True)
     ratios = {}
     for rule, measured in found.items():
         seconds, cpu = (statistics.median(one[name] for one in measured) for name in ("seconds", "cpu"))
