@@ -15,7 +15,7 @@ from vaal.networks import initialise
 
 WIDTHS = (32, 64, 128, 128)
 """Channels of the convolutions; the two in the middle halve the image."""
-STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 400, 64, 1e-2, 0.05
+STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 300, 64, 1e-2, 0.05
 """The steps are the same whatever the number of labels; AdamW, one cycle of the learning rate."""
 TEST_BATCH = 500
 CROP = 8

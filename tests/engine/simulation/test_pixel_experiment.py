@@ -118,8 +118,18 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
     refused("s1.tar: item k21")
 
 
-def test_a_pool_has_the_images_of_its_source_byte_for_byte(tmp_path: Path) -> None:
-    experiment = read(tmp_path, write_files(tmp_path))
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", ""),
+        ("[oracle]", "size = 20\nimbalance = 2.0\n[oracle]\nnoise = 0.3"),
+        ("count = 8", 'kind = "one_source"\ncount = 8'),
+        ("count = 8", 'kind = "biased"\nmissing = 1\ncount = 8'),
+        ("count = 8", 'kind = "none"'),
+    ],
+)
+def test_a_pool_has_the_images_of_its_source_byte_for_byte(tmp_path: Path, old: str, new: str) -> None:
+    experiment = read(tmp_path, write_files(tmp_path).replace(old, new, 1))
     world = load(experiment)
     grounds = [ground_of(world, experiment, 0, str(tmp_path / name)) for name in ("one", "same")]
     pools = [sorted((tmp_path / name / "pool").iterdir()) for name in ("one", "same")]
@@ -131,7 +141,7 @@ def test_a_pool_has_the_images_of_its_source_byte_for_byte(tmp_path: Path) -> No
         for item in read_shard(shard, image)
     }
     pool = grounds[0].setup.pool
-    assert len(drawn) == 30
+    assert len(drawn) == (experiment.pool.size or 30)
     assert set(drawn) == set(pool.names())
     assert all(data == picture(int(key[1:])) for (_, key), data in drawn.items())
     # What T sees, and the label, are of the same item.

@@ -41,6 +41,7 @@ def picks(home: str, number: int = 0) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.usefixtures("local_ray")
 def test_picks_are_those_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +100,18 @@ def test_a_killed_trial_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert timeless({"points": again}) == timeless({"points": whole})
     homes = [f"{each.of('lowest').folder}/campaign" for each in (one, played(tmp_path / "whole"))]
     assert picks(homes[0]) == picks(homes[1])
+
+
+def test_a_trial_is_new_where_its_images_are(tmp_path: Path) -> None:
+    texts = (
+        SMALL,
+        SMALL.replace("image.size = 16", "image.size = 12"),
+        SMALL.replace("max_steps = 3", "max_steps = 4"),
+    )
+    trials = [played(tmp_path, text).of("lowest") for text in texts]
+    assert trials[0].first_folder != trials[1].first_folder
+    assert trials[0].first_folder == trials[2].first_folder
+    assert len({trial.opening_folder for trial in trials}) == 3
 
 
 @pytest.mark.heavy

@@ -12,9 +12,10 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import identities, read_labels
 from engine.campaign.opening import open_campaign
 from engine.selection.select import select
-from engine.simulation import trials
+from engine.simulation import scratch, trials
 from engine.simulation.experiment import Experiment, Strategy
 from engine.simulation.setups import Setup
+from engine.simulation.simulate import _turns
 from engine.simulation.trial_campaign import ground_of
 from engine.simulation.trials import Point, Trial, play, trials_of
 from engine.simulation.worlds import World, load
@@ -109,6 +110,34 @@ def test_trials_of_a_seed_share_the_first_point_and_seeds_do_not(tmp_path: Path)
     assert len(made) == 2
 
 
+@pytest.mark.heavy
+def test_trials_that_train_alike_share_the_first_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = '[[strategies]]\nname = "{}"\ntrain.task = "classification"\nselect.duplicates = "{}"\n'
+    text = SMALL.replace("rounds = 2", "rounds = 1") + task.format("task", "off") + task.format("too", "exact")
+    played, rounds = Played(tmp_path, text), list[str]()
+    folders = [played.of(name).opening_folder for name in ("random", "lowest", "task", "too")]
+    assert folders[0] == folders[1] != folders[2] == folders[3]
+    (tmp_path / "alone").mkdir()
+    alone = Played(tmp_path / "alone", text).play("too")
+    original = scratch.train_and_score
+
+    def counted(campaign: Campaign, *rest: Any) -> Any:
+        rounds.append(campaign.home.url)
+        return original(campaign, *rest)
+
+    monkeypatch.setattr(scratch, "train_and_score", counted)
+    for name in ("random", "lowest", "task"):
+        played.play(name)
+    assert [url.removesuffix("/campaign") for url in rounds] == [folders[0], folders[2]]
+    assert timeless({"points": played.play("too")}) == timeless({"points": alone})
+    assert len(rounds) == 2
+    # What makes something for others comes in a turn before them.
+    first, second, rest = _turns([trial for trial in played.trials if trial.seed == 0])
+    assert [[trial.strategy for trial in turn] for turn in (first, second, rest)] == [
+        ["random"], ["lowest", "task"], ["too"]
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("old", "new", "is_same"),
     [
@@ -152,6 +181,7 @@ def test_a_trial_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(
         monkeypatch.setattr(Location, name, dying(name))
     shutil.rmtree(tmp_path / "runs")
     shutil.rmtree(tmp_path / "first")
+    shutil.rmtree(tmp_path / "openings")
     # Every run dies some writes after the one before did; the last one is not disturbed.
     for writes in (1, 2, 3, 5, 7, 9, 11, 13, 17, 19, 23, 10_000):
         left[0] = writes
