@@ -37,6 +37,11 @@ def vaal(*arguments: str) -> dict[str, Any]:
     return data
 
 
+def hear_interrupts() -> None:
+    """What a shell starts in the background ignores interrupts, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupt_in_scoring(home: str) -> tuple[int, str]:
     """Start a round, and interrupt its driver once it has committed a shard. Exit status and standard error.
 
@@ -46,7 +51,9 @@ def interrupt_in_scoring(home: str) -> tuple[int, str]:
     scores = Path(home) / "rounds/000/scores"
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
-        driver = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        driver = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+        )
         while not list(scores.glob("*.parquet")):
             assert driver.poll() is None, driver.communicate()[1]
             assert time.monotonic() < deadline

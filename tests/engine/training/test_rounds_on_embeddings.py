@@ -1,4 +1,5 @@
-"""A whole round on embeddings, from files and by an encoder: trained, scored, with faults named and nothing decoded."""
+"""A whole round on embeddings, from files and by an encoder: trained, scored, with faults named and nothing decoded;
+and a simulated round that gives the scores that the commands give on the same embeddings and labels."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from engine.campaign.folder import Campaign
+from engine.campaign.labels import read_labels
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
 from engine.campaign.stages import Run
 from engine.config.input_options import ImageConfig
@@ -22,13 +24,14 @@ from engine.pool.manifest import list_shards
 from engine.scoring.score import score
 from engine.selection.select import select
 from engine.simulation.demo_pools import DemoPool
+from engine.simulation.vector_round import train_and_score
 from engine.training.train import train
 from tests.conftest import MakeCampaign
 from vaal.standardise import Standardiser
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("local_ray")]
 SETTINGS = (
-    "train.batch_size=16", "train.max_steps=40", "score.workers=1", "select.budget=40", "score.max_bad_fraction=0.1",
+    "train.batch_size=16", "score.workers=1", "select.budget=40", "score.max_bad_fraction=0.1", "device=cpu",
 )  # fmt: skip
 IMAGE = ImageConfig(size=8, channels=1)
 
@@ -62,21 +65,49 @@ def scores(campaign: Campaign) -> dict[tuple[str, str], tuple[float, Any]]:
     return found
 
 
+def assert_simulated_the_same(campaign: Campaign, vectors: dict[tuple[str, str], Any]) -> None:
+    """Of the round of a method without a VAE, by the items that have a vector."""
+    names = list(vectors)
+    place = {name: number for number, name in enumerate(names)}
+    rows = read_labels(campaign.home).sort_by([("shard", "ascending"), ("key", "ascending")]).to_pylist()
+    labels = [row for row in rows if (row["shard"], row["key"]) in place]
+    place_L = np.array([place[row["shard"], row["key"]] for row in labels], np.intp)
+    vector_ND = np.stack(list(vectors.values()))
+    found = train_and_score(campaign, names, vector_ND, place_L, [row["label"] for row in labels])
+    columns = ["key", "logit", "margin", "predicted", "cluster", "distance"]
+    num_compared = 0
+    for entry in read_manifest(campaign, "scores", ScoresManifest)["shards"]:
+        for row in (campaign.stage("scores") / entry["file"]).read_table(columns).to_pylist():
+            at, num_compared = place[entry["shard"], row["key"]], num_compared + 1
+            for name in ("logit", "margin"):
+                assert row[name] == pytest.approx(found.scores.columns[name][at], abs=1e-4)
+            for name in ("predicted", "cluster", "distance"):
+                assert row[name] == found.scores.columns[name][at]
+    assert num_compared == len(names)
+    trained = read_manifest(campaign, "train", TrainManifest)
+    assert trained["task"] == found.details["task"]
+    assert trained["diagnosis"]["auc"] == pytest.approx(found.diagnosis.auc.value, abs=1e-4)
+
+
+# Without a limit on the steps the pool is read whole and in its order, as a simulated round reads it.
 @pytest.mark.timeout(480)
-@pytest.mark.parametrize("method", ["vaal", "features"])
+@pytest.mark.parametrize(("method", "steps"), [("vaal", ("train.max_steps=40",)), ("features", ())])
 def test_a_round_on_embeddings_in_parquet(
-    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, method: str
+    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, method: str, steps: tuple[str, ...]
 ) -> None:
     vectors = embeddings(pool)
     whole = dict(vectors)
     faulty = [item for item in vectors if item[0] == "digits-00003.tar"][:6]
+    usable = {item: vector for item, vector in vectors.items() if item not in faulty}
     for item in faulty[:3]:
         vectors[item] = np.full(164, np.nan, np.float32)
     for item in faulty[3:]:
         del vectors[item]
     pq.write_table(table_of(vectors), tmp_path / "e.parquet", row_group_size=300)
-    campaign = make_campaign(*SETTINGS, f"train.method={method}", f"pool.embeddings={tmp_path}/e.parquet")
+    campaign = make_campaign(*SETTINGS, *steps, f"train.method={method}", f"pool.embeddings={tmp_path}/e.parquet")
     a_round(campaign)
+    if method == "features":
+        assert_simulated_the_same(campaign, usable)
     manifest = read_manifest(campaign, "train", TrainManifest)
     assert manifest["embedding"]["length"] == 164
     assert ("vae.safetensors" in manifest["files"]) == (method == "vaal")
