@@ -186,7 +186,7 @@ def main() -> None:
         pairs = list(zip(measured, found["reduction"], strict=True))
         ratios[rule] = {name: statistics.median(one[name] / base[name] for one, base in pairs) for name in KINDS}
         peak = max(one["peak"] for one in measured) / 2**20
-        print(f"  {rule:<9} ({measured[0]['branch']:<21}) {seconds:7.2f} s, {ratios[rule]['seconds']:.2f} of the first; "
+        print(f"  {rule:<9} ({measured[0]['branch']:<21}) {seconds:7.2f} s, {ratios[rule]['seconds']:.2f} of it; "
               f"{cpu:7.2f} CPU s, {ratios[rule]['cpu']:.2f}; {peak:6,.0f} MiB")  # fmt: skip
     note = "" if num_files == 1000 else " (the aim is for 100,000,000 scores)"
     for name, unit in KINDS.items():
