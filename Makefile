@@ -4,8 +4,8 @@ PYTHON ?= python3
 POOL ?= digits
 BENCH ?= large
 STEPS ?= 10000
-BENCHES ?= score_throughput score_memory driver_cost resume_planning decoding reduction duplicates diversifiers \
-	step_overhead input_stall zero_memory signal_auc
+BENCHES ?= score_throughput score_memory driver_cost resume_planning decoding reduction rule_cost embedding_scores \
+	simulated_rounds duplicates diversifiers step_overhead input_stall zero_memory signal_auc
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
