@@ -14,7 +14,7 @@ def whole(num_items: int, num_units: int, seed: int = 0, largest: int = LARGEST)
     return torch.from_numpy(rng.integers(-largest, largest + 1, (num_items, num_units)).astype(np.float32))
 
 
-@pytest.mark.parametrize("num_units", [1, 7, 128, MOST_LATENTS])
+@pytest.mark.parametrize("num_units", [1, 7, 128, 346, 347, MOST_LATENTS])
 def test_the_nearest_centre_is_that_of_whole_numbers(num_units: int) -> None:
     x_NZ, centre_CZ = whole(50, num_units), whole(30, num_units, 1)
     # Opposite corners: the largest values that there are.
