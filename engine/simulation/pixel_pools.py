@@ -8,6 +8,7 @@ import io
 import itertools
 import tarfile
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,23 +28,31 @@ from engine.storage.location import Location
 Names = list[tuple[str, str]]
 
 
-def read_images(pattern: str, image: ImageConfig, files: dict[str, str]) -> tuple[Names, NDArray[np.uint8]]:
-    """Shard and key of every image of these shards, and its pixels (N, S, S, C) uint8. `files` gets the hashes of what
-    was read.
+class Images(NamedTuple):
+    """N images: shard and key, pixels (N, S, S, C) uint8, and the hashes of their files."""
+
+    names: Names
+    pixel_NSSC: NDArray[np.uint8]
+    hashes: list[str]
+
+
+def read_images(pattern: str, image: ImageConfig, files: dict[str, str]) -> Images:
+    """All images of these shards. `files` gets the hashes of what was read.
 
     Raises InputError if a shard is missing or damaged, or an image cannot be decoded.
     """
-    names, images = Names(), list[NDArray[np.uint8]]()
+    names, images, hashes = Names(), list[NDArray[np.uint8]](), list[str]()
     for shard in list_shards([expand(pattern)], "")[0]:
         digest = hashlib.sha256()
         for item in read_shard(shard, image):
             images.append(_pixels(shard, item, image))
             names.append((shard.shard, item.key))
-            digest.update(f"{item.key}\0{content_hash(item.data)}\n".encode())
+            hashes.append(content_hash(item.data))
+            digest.update(f"{item.key}\0{hashes[-1]}\n".encode())
         files[shard.url] = digest.hexdigest()
     if not names:
         raise InputError(f"{pattern}: no image in these shards; check image.suffixes")
-    return names, np.stack(images)
+    return Images(names, np.stack(images), hashes)
 
 
 def _pixels(shard: Shard, item: Item, image: ImageConfig) -> NDArray[np.uint8]:

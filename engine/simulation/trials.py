@@ -116,8 +116,10 @@ def _buy(made: TrialCampaign, trial: Trial) -> None:
             _train_and_score(made)
     begin = time.perf_counter()
     select(campaign)
-    seconds = read_document(campaign.round_home / "seconds.json", dict[str, float])
-    (campaign.round_home / "seconds.json").write_json({**seconds, "select": time.perf_counter() - begin})
+    file, selected = campaign.round_home / "seconds.json", time.perf_counter() - begin
+    # A run that was killed right after scoring left none.
+    seconds = read_document(file, dict[str, float]) if file.exists() else {}
+    file.write_json({**seconds, "select": selected})
     picks = read_committed(campaign.stage("selection"), "selection.parquet")
     made.answer(campaign, picks)
     # Scores take most of a campaign's space, and its next rounds do not read them.

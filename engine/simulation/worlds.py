@@ -66,15 +66,15 @@ def load(experiment: Experiment) -> World:
     if experiment.pool.digits:
         return _digits()
     source, files = experiment.oracle.labels, dict[str, str]()
-    pool, test = _seen(experiment, experiment.pool, files), None
+    (pool, marks), test = _seen(experiment, experiment.pool, files), None
     labels = test_labels = _labels(source, files)
     if experiment.test.is_own:
-        test = _seen(experiment, experiment.test, files)
+        test, test_marks = _seen(experiment, experiment.test, files)
         test_labels = _labels(experiment.test.labels, files) if experiment.test.labels else labels
         if test.vector_ND.shape[1] != pool.vector_ND.shape[1]:
             lengths = f"{test.vector_ND.shape[1]} components, and those of the pool {pool.vector_ND.shape[1]}"
             raise InputError(f"{experiment.test.embeddings}: embeddings of {lengths}; use one encoder for both")
-        _require_apart(experiment, pool, test)
+        _require_apart(experiment, test, set(marks), test_marks)
     names = sorted(set(labels.values()) | set(test_labels.values()))
     number = {name: place for place, name in enumerate(names)}
     items = _with_labels(pool, labels, number, source)
@@ -96,27 +96,26 @@ def _digits() -> World:
     return World(items, None, [str(n) for n in range(10)], {"digits": hashlib.sha256(vector_ND.tobytes()).hexdigest()})
 
 
-def _seen(experiment: Experiment, part: PoolPart | TestPart, files: dict[str, str]) -> Items:
-    """The items of these files, without labels; of which `files` gets the hashes. Those of shards, where there are
-    some: of embeddings without an image nothing is known.
+def _seen(experiment: Experiment, part: PoolPart | TestPart, files: dict[str, str]) -> tuple[Items, list[Any]]:
+    """The items of these files, without labels, and by what the same one is known elsewhere: the hash of its image, or
+    its name. `files` gets the hashes of the files. Where there are shards, embeddings without an image are ignored.
 
     Raises InputError for an image without an embedding, where there are some.
     """
-    names, pixel_NSSC = read_images(part.shards, experiment.image, files) if part.shards else (None, None)
-    vector_ND = np.zeros((len(names or ()), 0), np.float32)
+    images = read_images(part.shards, experiment.image, files) if part.shards else None
+    names, vector_ND = images.names if images else [], np.zeros((len(images.names) if images else 0, 0), np.float32)
     if part.embeddings:
         shard_N, key_N, vector_ND = _embeddings(part.embeddings, experiment.pool.components, files)
         place = {name: number for number, name in enumerate(zip(shard_N, key_N, strict=True))}
-        if names is None or pixel_NSSC is None:
-            names, pixel_NSSC = list(place), np.zeros((len(place), 0, 0, 0), np.uint8)
-        elif holes := [name for name in names if name not in place]:
+        names = names or list(place)
+        if holes := [name for name in names if name not in place]:
             why = f"{len(holes):,} images have no embedding, for example {'/'.join(holes[0])}"
             raise InputError(f"{part.embeddings}: {why}; make them, or leave out embeddings")
         vector_ND = vector_ND[[place[name] for name in names]]
-    assert names is not None
-    assert pixel_NSSC is not None
     shard_N, key_N = (np.array(column, object) for column in zip(*names, strict=True))
-    return Items(shard_N, key_N, vector_ND, pixel_NSSC, np.zeros(len(names), np.int64))
+    pixel_NSSC = images.pixel_NSSC if images else np.zeros((len(names), 0, 0, 0), np.uint8)
+    items = Items(shard_N, key_N, vector_ND, pixel_NSSC, np.zeros(len(names), np.int64))
+    return items, images.hashes if images else names
 
 
 def _embeddings(
@@ -170,10 +169,9 @@ def _labels(pattern: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
     }
 
 
-def _require_apart(experiment: Experiment, pool: Items, test: Items) -> None:
-    if both := {*pool.names()} & {*test.names()}:
-        shard, key = min(both)
-        why = f"{len(both):,} of its items are in the pool too, for example {shard}/{key}"
+def _require_apart(experiment: Experiment, test: Items, marks: set[Any], test_marks: list[Any]) -> None:
+    if both := sorted(name for name, mark in zip(test.names(), test_marks, strict=True) if mark in marks):
+        why = f"{len(both):,} of its items are in the pool too, for example {'/'.join(both[0])}"
         source = experiment.test.shards or experiment.test.embeddings
         raise InputError(f"{source}: {why}; take them out of one of the two")
 

@@ -107,6 +107,9 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
     refused("none.tar", text.replace("/pool/*", "/pool/none"))
     with_test = text.replace("[test]\nsize = 10", f'[test]\nshards = "{tmp_path}/pool/s1.tar"')
     refused("s1.tar: 20 of its items are in the pool too, for example s1.tar/k20", with_test)
+    # Other images may have the same names: shards are called 00000.tar everywhere.
+    write_shard(tmp_path / "test/s1.tar", {f"{key}.png": picture(int(key[1:]) + 100) for key in KEYS[20:]})
+    assert len(load(read(tmp_path, with_test.replace("/pool/s1", "/test/s1"))).items.key_N) == 40
     with_vectors = text.replace("[oracle]", f'embeddings = "{tmp_path}/e.parquet"\n[oracle]')
     write_vectors(tmp_path / "e.parquet", KEYS[:19])
     refused("e.parquet: 40 images have no embedding, for example s0.tar/k00", with_vectors)

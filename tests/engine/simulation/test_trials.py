@@ -193,6 +193,27 @@ def test_a_trial_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(
 
 
 @pytest.mark.heavy
+def test_a_trial_that_is_killed_right_after_scoring_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played, home = Played(tmp_path), Path(Played(tmp_path).of("lowest").folder) / "campaign/rounds/001"
+
+    def die(campaign: Campaign) -> None:
+        if campaign.round == 1:
+            (home / "seconds.json").unlink()
+            raise KeyboardInterrupt
+        select(campaign)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(trials, "select", die)
+        with pytest.raises(KeyboardInterrupt):
+            played.play("lowest")
+    trained = (home / "train/manifest.json").read_bytes()
+    points = played.play("lowest")
+    assert (home / "train/manifest.json").read_bytes() == trained
+    assert [point["num_labels"] for point in points] == [50, 70, 90]
+    assert "seconds_select" in points[2]
+
+
+@pytest.mark.heavy
 def test_a_selection_is_what_the_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played, compared = Played(tmp_path), list[bool]()
 
