@@ -22,12 +22,14 @@ BATCH_METRICS = ("share_missing", "distance", "auc", "speaks", "lacking", "secon
 
 class Task(NamedTuple):
     """The comparisons of one task model. By strategy: mean accuracies and half the width of their simultaneous band
-    (K,), the same of the difference from random, the difference of areas from random in points of accuracy, labels
-    saved; and by pair of strategies the difference of areas and the number of seeds in which the first is ahead."""
+    (K,), the same of the difference from random, the difference of areas from random in points of accuracy, the number
+    of seeds in which it is ahead of random, labels saved; and by pair of other strategies the difference of areas and
+    the number of seeds in which the first is ahead."""
 
     curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
     gaps: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
     areas: dict[str, Difference]
+    ahead: dict[str, int]
     savings: dict[str, list[Saving | None]]
     pairs: dict[tuple[str, str], tuple[Difference, int]]
 
@@ -76,17 +78,20 @@ def _task(curves: pa.Table, task: str, strategies: list[str], num_labels_K: NDAr
     value = {name: _values(curves, name, task, "accuracy") for name in strategies}
     area = {name: comparisons.area(num_labels_K, value[name]) for name in strategies}
     others = [name for name in strategies if name != RANDOM]
-    pairs = [(a, b) for place, a in enumerate(strategies) for b in strategies[place + 1 :]]
+    # Those with random are in the other table: a larger family would show less of each.
+    pairs = [(a, b) for place, a in enumerate(others) for b in others[place + 1 :]]
+    above = {name: 100 * (area[name] - area[RANDOM]) for name in others}
     # Points of accuracy, hundredths.
     gaps = {f"{a}\0{b}": 100 * (area[a] - area[b]) for a, b in pairs}
     compared = comparisons.differences(gaps)
-    ahead = {pair: int((gaps["\0".join(pair)] > 0).sum()) for pair in pairs}
+    firsts = {pair: int((gaps["\0".join(pair)] > 0).sum()) for pair in pairs}
     return Task(
         curves={name: comparisons.band(value[name]) for name in strategies},
         gaps={name: comparisons.band(100 * (value[name] - value[RANDOM])) for name in others},
-        areas=comparisons.differences({name: 100 * (area[name] - area[RANDOM]) for name in others}),
+        areas=comparisons.differences(above),
+        ahead={name: int((gap_S > 0).sum()) for name, gap_S in above.items()},
         savings={name: comparisons.savings(num_labels_K, value[name], value[RANDOM]) for name in others},
-        pairs={pair: (compared["\0".join(pair)], ahead[pair]) for pair in pairs},
+        pairs={pair: (compared["\0".join(pair)], firsts[pair]) for pair in pairs},
     )
 
 
@@ -112,6 +117,17 @@ def _caution(seeds: int, num_tests: int) -> str:
             f"possible p is {least:.2f}. Give more seeds or fewer strategies."
         )
     return ""
+
+
+def caution_on_pairs(found: Findings, task: Task) -> str:
+    """What so few seeds cannot show of pairs; empty where they can."""
+    least = comparisons.least_p(found.seeds, len(task.pairs))
+    if least < LEVEL or not task.pairs:
+        return ""
+    return (
+        f"With {found.seeds} seeds and {len(task.pairs)} pairs no pair can be shown: the smallest possible p is "
+        f"{least:.2f}. Give more seeds or fewer strategies."
+    )
 
 
 def _sentences(tasks: dict[str, Task]) -> list[str]:
@@ -150,12 +166,14 @@ def saving_text(saving: Saving) -> str:
     if value == -np.inf:
         return "random's last accuracy not reached"
     words = "fewer" if value >= 0 else "more"
-    if low >= 0 or high < 0:
+    if low == -np.inf:
+        best = f"at best {_percent(abs(high))} {'fewer' if high >= 0 else 'more'}; " if high > -np.inf else ""
+        spread = f"{best}perhaps not reached"
+    elif low >= 0 or high < 0:
         spread = " to ".join(sorted((f"{abs(100 * end):.0f}" for end in (low, high)), key=float))
-        spread = spread.replace("inf", "not reached")
     else:
-        spread = f"{_percent(high)} fewer to {_percent(-low) if np.isfinite(low) else 'not reached,'} more"
-    return f"{abs(100 * value):.0f} % ({spread}) {words} labels"
+        spread = f"{_percent(high)} fewer to {_percent(-low)} more"
+    return f"{abs(100 * value):.0f} % {words} labels ({spread})"
 
 
 def short_saving(saving: Saving | None) -> str:
@@ -195,7 +213,9 @@ def _task_json(task: Task) -> dict[str, Any]:
     return {
         "curves": {name: _band_json(band) for name, band in task.curves.items()},
         "differences": {name: _band_json(band) for name, band in task.gaps.items()},
-        "area_against_random": {name: _difference_json(gap) for name, gap in task.areas.items()},
+        "area_against_random": {
+            name: {**_difference_json(gap), "ahead_in": task.ahead[name]} for name, gap in task.areas.items()
+        },
         "labels_saved": {name: [_saving_json(one) for one in savings] for name, savings in task.savings.items()},
         "pairs": [
             {"first": a, "second": b, "first_ahead_in": ahead, **_difference_json(gap)}

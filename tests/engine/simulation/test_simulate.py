@@ -44,9 +44,10 @@ def test_findings_say_what_the_curves_hold(tmp_path: Path) -> None:
     assert better["mean"] == pytest.approx(100 * (0.1 + 0.1 + 0.05) / 3, abs=0.5)
     assert task["labels_saved"]["better"][0]["saved"] == pytest.approx(1 - 30 / 60, abs=0.08)
     assert task["labels_saved"]["worse"][0]["saved"] == "not reached"
-    assert {(pair["first"], pair["second"]) for pair in task["pairs"]} == {
-        ("random", "better"), ("random", "worse"), ("better", "worse")
-    }  # fmt: skip
+    assert (better["ahead_in"], worse["ahead_in"]) == (10, 0)
+    assert [(pair["first"], pair["second"], pair["first_ahead_in"]) for pair in task["pairs"]] == [
+        ("better", "worse", 10)
+    ]
     assert not found["caution"]
     assert "not reached" in " ".join(found["sentences"])
     json.dumps(found, allow_nan=False)
