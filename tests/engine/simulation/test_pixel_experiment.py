@@ -148,9 +148,10 @@ def test_a_pool_has_the_images_of_its_source_byte_for_byte(tmp_path: Path, old: 
     assert set(drawn) == set(pool.names())
     assert all(data == picture(int(key[1:])) for (_, key), data in drawn.items())
     # What T sees, and the label, are of the same item.
-    for name, pixels, label in zip(pool.names(), pool.pixel_NSSC, pool.label_N, strict=True):
-        assert (pixels == decode(drawn[name], image)).all()
-        assert label == int(name[1][1:]) % 2
+    for items in (pool, grounds[0].setup.test):
+        for (_, key), pixels, label in zip(items.names(), items.pixel_NSSC, items.label_N, strict=True):
+            assert (pixels == decode(picture(int(key[1:])), image)).all()
+            assert label == int(key[1:]) % 2
 
 
 @pytest.mark.heavy
