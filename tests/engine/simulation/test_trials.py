@@ -193,6 +193,25 @@ def test_a_trial_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(
 
 
 @pytest.mark.heavy
+def test_a_trial_that_is_killed_before_it_says_how_long_it_took_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Location.write_json
+
+    def dying(self: Location, content: dict[str, Any]) -> str:
+        if self.url.endswith("rounds/001/seconds.json"):
+            raise KeyboardInterrupt
+        return original(self, content)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Location, "write_json", dying)
+        Played(tmp_path).play("lowest")
+    points = Played(tmp_path).play("lowest")
+    assert [point["num_labels"] for point in points] == [50, 70, 90]
+    assert "seconds_train_and_score" not in points[2]
+
+
+@pytest.mark.heavy
 def test_a_selection_is_what_the_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played, compared = Played(tmp_path), list[bool]()
 
