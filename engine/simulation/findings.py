@@ -111,6 +111,12 @@ def _caution(seeds: int, num_tests: int) -> str:
             f"With {seeds} seeds and {num_tests} strategies beside random nothing can be significant: the smallest "
             f"possible p is {least:.2f}. Give more seeds or fewer strategies."
         )
+    least = comparisons.least_p(seeds, num_tests * (num_tests + 1) // 2)
+    if least >= LEVEL:
+        return (
+            f"With {seeds} seeds no pair of {num_tests + 1} strategies can differ significantly, other than from "
+            f"random alone: the smallest possible p is {least:.3f}. Give more seeds or fewer strategies."
+        )
     return ""
 
 
