@@ -22,6 +22,10 @@ MOST_EXACT = 16
 NUM_SIGNS = 20_000
 NUM_RESAMPLES = 4999
 MOST_SEEDS_NEEDED = 10_000
+ROUNDING = 1e-12
+"""Two accuracies that differ by less are equal."""
+LEAST_GAIN = 1e-9
+"""A gain of accuracy below this is none."""
 Curves = NDArray[np.float64]
 
 
@@ -187,7 +191,8 @@ def _saved(
     labels that the reference bought for it. None where the reference gains nothing."""
     own_K, reference_K = isotonic(own_K), isotonic(reference_K)
     gain = float(reference_K[-1] - reference_K[0])
-    if gain <= 0:
+    # Means that differ by rounding alone are no gain.
+    if gain <= LEAST_GAIN:
         return None
     accuracy = float(reference_K[0]) + share * gain
     bought = _first_at(num_labels_K, reference_K, accuracy) - float(num_labels_K[0])
@@ -197,7 +202,7 @@ def _saved(
 
 def _first_at(num_labels_K: NDArray[np.float64], curve_K: Curves, height: float) -> float:
     """Where a rising curve first has this height; infinite where it never has."""
-    place = int(np.searchsorted(curve_K, height - 1e-12))
+    place = int(np.searchsorted(curve_K, height - ROUNDING))
     if place == len(curve_K):
         return np.inf
     if place == 0:

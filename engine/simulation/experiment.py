@@ -211,6 +211,9 @@ class Experiment(Section):
             # They are in memory: the name stands for wherever they are.
             managed |= {"train.method": METHOD, "pool.embeddings": "member:npy"}
         config = override(CampaignConfig(), {**options, **managed}, f"strategy {strategy.name!r}")
+        if strategy.name == RANDOM and config.select.control_fraction != 1:
+            why = f"strategy {RANDOM!r}: select.control_fraction={config.select.control_fraction:g}"
+            raise ConfigError(f"{why}; all its picks are random, and all others are compared with it: use another name")
         if method == SIMULATED_ONLY and (config.image != self.image or config.image.size % 16):
             why = f"strategy {strategy.name!r}: image.size={config.image.size} with {SIMULATED_ONLY}"
             raise ConfigError(f"{why}; set a multiple of 16 in [campaign], for all strategies")

@@ -81,7 +81,8 @@ def write_pool(pattern: str, names: Names, folder: Location, image: ImageConfig)
 
 def _archive(shard: Shard, keys: set[str], image: ImageConfig) -> bytes:
     content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    # Names that USTAR has no room for get a header of their own.
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for item in _drawn(shard, keys, image):
             # Without a time or an owner the bytes are always the same.
             member = tarfile.TarInfo(f"{item.key}.{_suffix(item.data, image)}")

@@ -116,10 +116,7 @@ def _buy(made: TrialCampaign, trial: Trial) -> None:
             _train_and_score(made)
     begin = time.perf_counter()
     select(campaign)
-    file, selected = campaign.round_home / "seconds.json", time.perf_counter() - begin
-    # A run that was killed right after scoring left none.
-    seconds = read_document(file, dict[str, float]) if file.exists() else {}
-    file.write_json({**seconds, "select": selected})
+    (campaign.round_home / "seconds.json").write_json({**_seconds(campaign), "select": time.perf_counter() - begin})
     picks = read_committed(campaign.stage("selection"), "selection.parquet")
     made.answer(campaign, picks)
     # Scores take most of a campaign's space, and its next rounds do not read them.
@@ -171,11 +168,16 @@ def _figures(made: TrialCampaign, number: int) -> Point:
     bought = np.setdiff1d(place_L, before)
     if setup.missing:
         point["share_missing"] = float(np.isin(setup.pool.label_N[bought], list(setup.missing)).mean())
-    seconds = read_document(campaign.round_home / "seconds.json", dict[str, float])
     point |= {"auc": trained["diagnosis"]["auc"], "speaks": float(selection["signal"] == "present")}
     if (lacking := selection.get("gate", {}).get("lacking")) is not None:
         point["lacking"] = lacking
-    return point | {f"seconds_{name}": value for name, value in seconds.items()}
+    return point | {f"seconds_{name}": value for name, value in _seconds(campaign).items()}
+
+
+def _seconds(campaign: Campaign) -> dict[str, float]:
+    """How long the steps of the campaign's round took; without those of a run that was killed before it wrote them."""
+    file = campaign.round_home / "seconds.json"
+    return read_document(file, dict[str, float]) if file.exists() else {}
 
 
 def _accuracies(made: TrialCampaign, number: int, tasks: Sequence[str], seed: int) -> dict[str, Any]:

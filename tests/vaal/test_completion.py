@@ -22,6 +22,7 @@ from vaal.completion import (
     no_items,
     weight_of,
 )
+from vaal.diversity import branch_of
 from vaal.diversity.class_balanced import class_balanced
 
 
@@ -152,3 +153,9 @@ def test_margins_in_turn_over_the_classes() -> None:
     assert class_balanced(margin_M, predicted_M, 2).tolist() == [1, 4]
     with pytest.raises(ValueError, match="1 of 6 margins are not finite"):
         class_balanced(np.array([0, 1, 2, 3, 4, np.nan], np.float32), predicted_M, 2)
+
+
+def test_what_an_earlier_version_did_is_explained_as_what_it_was() -> None:
+    branch = branch_of("class_balanced_margin", "completion")
+    assert (branch.candidates, branch.origin) == ("turned", "uncertainty")
+    assert "lowest margin" in branch.reason

@@ -110,6 +110,10 @@ BRANCHES = {
     "uncertainty_sampling": Branch(
         "turned", "none", "uncertainty", "drawn by how unsure its class is, in turn over the predicted classes (margin)"
     ),
+    # What campaigns of an earlier version did, for their explanations: nothing picks like that now.
+    "class_balanced_margin": Branch(
+        "turned", "none", "uncertainty", "least sure of its class, in turn over the predicted classes (lowest margin)"
+    ),
     "as_random": Branch("keyed", "none", "completion", "as random: the labels lack no part of the pool"),
     "random": Branch("random", "none", "query", WITHOUT_SIGNAL["random"].reason),
     "spread": Branch("random", WITHOUT_SIGNAL["diversity"].diversity, "query", WITHOUT_SIGNAL["diversity"].reason),

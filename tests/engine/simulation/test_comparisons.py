@@ -104,6 +104,15 @@ def test_what_is_not_reached_is_said_and_never_extrapolated() -> None:
     assert savings(LABELS, reference, reference[:, ::-1]) == [None, None, None]
 
 
+def test_a_gain_that_is_rounding_is_none() -> None:
+    # The mean of the same three numbers in another order.
+    first, last = np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.2, 0.1])
+    reference = np.stack([first, last], axis=1)
+    assert 0 < abs(np.diff(reference.mean(axis=0))[0]) < 1e-15
+    for curve in (reference, reference[:, ::-1]):
+        assert savings(np.array([10.0, 20.0]), reference, curve) == [None] * 3
+
+
 def test_isotonic_curves_are_those_of_scikit_learn() -> None:
     from sklearn.isotonic import IsotonicRegression
 

@@ -71,6 +71,7 @@ def test_random_is_always_there_and_options_are_dotted_keys(tmp_path: Path) -> N
         ("digits = true", "", ["pool: give either"]),
         ("budget = 20", "budget = ", ["not valid TOML"]),
         ('name = "lowest"', 'name = "a/b"', ["strategies.1='a/b'"]),
+        ('name = "lowest"', 'name = "random"\nselect.control_fraction = 0.5', ["control_fraction=0.5", "another name"]),
         ('[[strategies]]', '[[strategies]]\nname = "lowest"\n[[strategies]]', ["'lowest' is given twice"]),
     ],
 )  # fmt: skip

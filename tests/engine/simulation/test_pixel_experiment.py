@@ -14,9 +14,11 @@ from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.simulation.learners import predict
+from engine.simulation.pixel_pools import write_pool
 from engine.simulation.setups import setup_of
 from engine.simulation.trial_campaign import ground_of
 from engine.simulation.worlds import load
+from engine.storage.location import Location
 from tests.engine.simulation.test_experiment import read, write_vectors
 
 PIXELS = """
@@ -152,6 +154,23 @@ def test_a_pool_has_the_images_of_its_source_byte_for_byte(tmp_path: Path, old: 
         for (_, key), pixels, label in zip(items.names(), items.pixel_NSSC, items.label_N, strict=True):
             assert (pixels == decode(picture(int(key[1:])), image)).all()
             assert label == int(key[1:]) % 2
+
+
+def test_a_pool_holds_names_of_any_length(tmp_path: Path) -> None:
+    keys = ["é" * 60, "long" * 40, *KEYS[:18]]
+    write_files(tmp_path)
+    with tarfile.open(tmp_path / "pool/s0.tar", "w") as archive:
+        for number, key in enumerate(keys):
+            info = tarfile.TarInfo(f"{key}.png")
+            info.size = len(picture(number))
+            archive.addfile(info, io.BytesIO(picture(number)))
+    shard = list_shards([f"{tmp_path}/pool/*.tar"], "")[0][0]
+    names = [(shard.shard, key) for key in sorted(keys)]
+    pool = Location.of(f"{tmp_path}/drawn")
+    write_pool(f"{tmp_path}/pool/*.tar", names, pool, ImageConfig(size=16))
+    found = list_shards([f"{pool}/*.tar"], pool.url)[0]
+    items = [item for shard in found for item in read_shard(shard, ImageConfig(size=16))]
+    assert {item.key: item.data for item in items} == {key: picture(number) for number, key in enumerate(keys)}
 
 
 @pytest.mark.heavy

@@ -1,6 +1,7 @@
 """`vaal simulate` from the file of an experiment to its curves, its page and its figures."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.simulation.experiment import Experiment
-from engine.simulation.findings import findings_of, to_json
+from engine.simulation.findings import _caution, caution_on_pairs, findings_of, to_json
 from engine.simulation.learning_page import render
 from engine.simulation.simulate import CURVES_SCHEMA
 from tests.engine.simulation.test_experiment import DIGITS, read
@@ -60,6 +61,30 @@ def test_few_seeds_show_nothing_and_say_so(tmp_path: Path) -> None:
     assert all(not gap.is_shown for gap in found.tasks["linear"].areas.values())
     assert "not shown to differ" in found.sentences[0]
     assert found.caution in render(found)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "num_tests", "words"),
+    [
+        (5, 1, "With 5 seeds nothing"),
+        (6, 1, ""),
+        (6, 2, "2 strategies beside random nothing can be significant: the smallest possible p is 0.06"),
+        (10, 7, ""),
+    ],
+)
+def test_what_so_few_seeds_cannot_show_is_said_first(seeds: int, num_tests: int, words: str) -> None:
+    caution = _caution(seeds, num_tests)
+    assert re.search(words, caution) if words else not caution
+
+
+@pytest.mark.heavy
+def test_pairs_that_too_few_seeds_cannot_tell_apart_say_so(tmp_path: Path) -> None:
+    found = findings_of(*((experiment := made_up(tmp_path, 6))[0], "pairs", experiment[1]))
+    task = found.tasks["linear"]
+    assert caution_on_pairs(found, task) == ""
+    others = {("a", str(number)): next(iter(task.pairs.values())) for number in range(2)}
+    words = caution_on_pairs(found, task._replace(pairs=others))
+    assert words.startswith("With 6 seeds and 2 pairs no pair can be shown: the smallest possible p is 0.06.")
 
 
 @pytest.mark.heavy

@@ -193,24 +193,23 @@ def test_a_trial_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(
 
 
 @pytest.mark.heavy
-def test_a_trial_that_is_killed_right_after_scoring_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    played, home = Played(tmp_path), Path(Played(tmp_path).of("lowest").folder) / "campaign/rounds/001"
+def test_a_trial_that_is_killed_before_it_says_how_long_it_took_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Location.write_json
 
-    def die(campaign: Campaign) -> None:
-        if campaign.round == 1:
-            (home / "seconds.json").unlink()
+    def dying(self: Location, content: dict[str, Any]) -> str:
+        if self.url.endswith("rounds/001/seconds.json"):
             raise KeyboardInterrupt
-        select(campaign)
+        return original(self, content)
 
-    with monkeypatch.context() as dying:
-        dying.setattr(trials, "select", die)
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "write_json", dying)
         with pytest.raises(KeyboardInterrupt):
-            played.play("lowest")
-    trained = (home / "train/manifest.json").read_bytes()
-    points = played.play("lowest")
-    assert (home / "train/manifest.json").read_bytes() == trained
+            Played(tmp_path).play("lowest")
+    points = Played(tmp_path).play("lowest")
     assert [point["num_labels"] for point in points] == [50, 70, 90]
-    assert "seconds_select" in points[2]
+    assert "seconds_train_and_score" not in points[2]
 
 
 @pytest.mark.heavy
