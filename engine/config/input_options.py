@@ -17,8 +17,9 @@ class PoolConfig(Section):
     shards: list[str] = Field(default=[])
     """WebDataset tar shards: paths or URLs, with globs (*.tar) or brace ranges (train-{00000..00049}.tar)."""
     root: str = Field(default="", json_schema_extra=SPEED)
-    """Path or URL of the folder that shard names are relative to. Empty: the deepest folder common to all shards. Can
-    be set when the pool has moved: the shards are looked for there, and their hashes show that they are the same."""
+    """Path or URL of the folder that shard names are relative to. Empty at init: the deepest folder common to all
+    shards, which is then written here. Can be set when the pool has moved: the shards are looked for there, and their
+    hashes show that they are the same."""
     metadata: str = ""
     """CSV, JSON-lines or Parquet file with a row for every shard: a column `shard`, and columns to stratify or group
     by."""

@@ -67,7 +67,8 @@ class SelectConfig(Section):
     budget: int = Field(default=1000, ge=0)
     """b: exactly this many images are picked in a round."""
     oversample: float = Field(default=3.0, ge=1, le=1000)
-    """The batch is chosen among this many times b candidates: those with the lowest logits."""
+    """The batch is chosen among this many times b candidates: the first by the rule of the selection, such as the
+    lowest logits."""
     duplicates: Literal["off", "exact", "near"] = "near"
     """Which duplicates are not picked: equal files (exact), or also the same picture in another encoding or size or
     mirrored, and images with nearly equal latents (near)."""

@@ -87,7 +87,13 @@ def to_toml(config: CampaignConfig) -> str:
         for line in str(field.description).splitlines():
             table.add(tomlkit.comment(line))
         table.add(tomlkit.comment(f"{allowed[:1].upper()}{allowed[1:]}. {effect}" if allowed else effect))
-        table.add(name, tree[section][name] if section else tree[name])
+        value = tree[section][name] if section else tree[name]
+        if isinstance(value, dict):
+            # A table of its own would move below the options that follow, away from its explanation.
+            inline = tomlkit.inline_table()
+            inline.update(value)
+            value = inline
+        table.add(name, value)
     for section, table in tables.items():
         document.add(section, table)
     return f"{tomlkit.dumps(document)}\n{LAST_LINE}\n"

@@ -120,7 +120,8 @@ class Strategy(Section):
             return values
         rest = {name: value for name, value in values.items() if name not in ("name", "options")}
         options = values.get("options", {})
-        return {"name": values.get("name", ""), "options": {**flat(rest), **flat(options)}}
+        named = {"name": values["name"]} if "name" in values else {}
+        return {**named, "options": {**flat(rest), **flat(options)}}
 
 
 class Experiment(Section):

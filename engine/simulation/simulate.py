@@ -18,7 +18,7 @@ import pyarrow as pa
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import ray_session
-from engine.errors import VaalError
+from engine.errors import ConfigError, VaalError
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import Findings, findings_of
 from engine.simulation.learning_page import render
@@ -64,7 +64,10 @@ def simulate(file: str, folder: str, run: Run = QUIET, workers: int = 0) -> Simu
     experiment, home = read_experiment(file), Location.of(folder)
     world = load(experiment)
     # What it asks for and is not there is said before anything starts.
-    setup_of(world, experiment, 0)
+    try:
+        setup_of(world, experiment, 0)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
     trials = trials_of(experiment, world, home)
     with alone(home, "simulate"):
         points = _play_all(trials, experiment, world, run, workers or os.cpu_count() or 1)

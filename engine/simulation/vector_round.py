@@ -16,6 +16,7 @@ from engine.models.fitting import MOST_FITTED, Seen, fit
 from engine.models.front import MOST_MEASURED, Front
 from engine.pool.identity import draw_of, fold_of
 from engine.scoring.scorer import Scorer, Scores
+from engine.training.plan import shares_outside
 from vaal.assembly import Networks
 from vaal.centres import Centres
 from vaal.refit import Cached
@@ -41,9 +42,13 @@ def train_and_score(
     place_L: NDArray[np.intp],
     labels: Sequence[str],
 ) -> Trained:
-    """Train on what is labelled and score the whole pool, as a round with train.method=features does."""
+    """Train on what is labelled and score the whole pool, as a round with train.method=features does.
+
+    Raises ConfigError if all that is labelled is in one fold.
+    """
     config, number = campaign.config, campaign.round
     fold_N = np.array([fold_of(shard, key, config.train.folds, number) for shard, key in names])
+    shares_outside(fold_N[place_L].tolist(), config.train.folds)
     is_labelled_N = np.zeros(len(names), np.bool_)
     is_labelled_N[place_L] = True
     rest = np.flatnonzero(~is_labelled_N)

@@ -201,15 +201,19 @@ def _is_cross_fitted(config: CampaignConfig) -> bool:
 
 def _labelled_share(config: CampaignConfig, pool: Pool, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
     """The share of the labelled items that discriminator k trains on, for every k; empty without folds."""
-    train = config.train
     if not _is_cross_fitted(config):
         return ()
-    folds = [pool.fold_of(*item) for item in labelled]
-    share = tuple(1 - folds.count(fold) / len(folds) for fold in range(train.folds))
-    if 0.0 in share:
-        groups = "" if pool.groups == ALONE else ", in other groups (pool.group)"
+    elsewhere = "" if pool.groups == ALONE else ", in other groups (pool.group)"
+    return shares_outside([pool.fold_of(*item) for item in labelled], config.train.folds, elsewhere)
+
+
+def shares_outside(folds: list[int], num_folds: int, elsewhere: str = "") -> tuple[float, ...]:
+    """The share of the labelled images outside of each fold, from the fold of every image. `elsewhere` says where more
+    of them help. Raises ConfigError if all are in one fold."""
+    share = tuple(1 - folds.count(fold) / max(1, len(folds)) for fold in range(num_folds))
+    if num_folds > 1 and 0.0 in share:
         raise ConfigError(
-            f"train.folds={train.folds}: all {len(folds)} labelled images fall into one fold, which leaves its "
-            f"discriminator none to train on; label more{groups}, or --set train.folds=1"
+            f"train.folds={num_folds}: all {len(folds)} labelled images fall into one fold, which leaves its "
+            f"discriminator none to train on; label more{elsewhere}, or --set train.folds=1"
         )
     return share

@@ -1,5 +1,6 @@
 """Law 10: an unknown option is an error; that every option has an effect is shown in test_effects.py."""
 
+import re
 import tomllib
 
 import pytest
@@ -157,3 +158,17 @@ def test_networks_see_embeddings_where_there_are_some_unless_told_otherwise() ->
     with_encoder = override(CampaignConfig(), encoder, "--set")
     assert with_encoder.sees_embeddings
     assert parse_config(to_toml(with_encoder).encode(), "test") == with_encoder
+
+
+def test_every_option_stands_below_its_explanation() -> None:
+    line_by_line = to_toml(override(CampaignConfig(), {"encoder.arguments": {"depth": 3}}, "test")).splitlines()
+    section, found = "", dict[str, str]()
+    for above, line in zip(["", *line_by_line], line_by_line, strict=False):
+        if line.startswith("["):
+            section = line.strip("[]") + "."
+        elif " = " in line and not line.startswith("#"):
+            found[section + line.partition(" = ")[0]] = above
+    found.pop("format")
+    assert {*found} == {*config.fields()}
+    for option, above in found.items():
+        assert re.fullmatch(r"# .*(Changes|Does not change) results\.", above), option

@@ -11,6 +11,7 @@ import pytest
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import identities, read_labels
 from engine.campaign.opening import open_campaign
+from engine.errors import ConfigError
 from engine.selection.select import select
 from engine.simulation import scratch, trials
 from engine.simulation.experiment import Experiment, Strategy
@@ -230,6 +231,13 @@ def test_a_selection_is_what_the_command_makes(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(trials, "select", both)
     played.play("lowest")
     assert compared == [True, True]
+
+
+def test_labels_in_one_fold_are_refused_in_words(tmp_path: Path) -> None:
+    text = SMALL.replace("count = 50", "count = 1")
+    assert text != SMALL
+    with pytest.raises(ConfigError, match="all 1 labelled images fall into one fold"):
+        Played(tmp_path, text).play("lowest")
 
 
 def test_strategies_are_options_of_campaigns() -> None:
