@@ -103,7 +103,7 @@ def test_a_gate_that_does_not_speak_and_one_that_is_overruled(make_campaign: Mak
     select(campaign)
     text = page(campaign)
     assert "The labels lack no part of the pool that could be shown." in text
-    assert "What the task learner is least sure of was picked" in text
+    assert "Images were drawn by how unsure the task learner is of them" in text
     assert "Whatever their score: the labels lack no part of the pool." in text
 
 

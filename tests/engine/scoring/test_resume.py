@@ -103,7 +103,7 @@ def test_a_complete_stage_of_another_versions_code_is_kept_and_that_is_said(
     campaign: Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend_trained(campaign)
-    monkeypatch.setattr(fabricate, "fingerprint", lambda: fingerprint(code="1.0"))
+    monkeypatch.setattr(fabricate, "fingerprint", lambda **_: fingerprint(code="1.0"))
     fabricate.fabricate_scores(campaign, lambda _, keys: np.arange(len(keys), dtype=np.float32))
     file = campaign.stage("scores") / "manifest.json"
     file.write_json(json.loads(file.read_bytes()) | {"inputs": {"code": "1.0"}})
