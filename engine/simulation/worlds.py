@@ -4,10 +4,12 @@ Shape suffixes: N items, D components of a vector, S image side in pixels, C cha
 """
 
 import hashlib
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -129,9 +131,7 @@ def _embeddings(
         try:
             table = pq.read_table(pa.BufferReader(content), columns=["shard", "key", "embedding"])
             names = [table[name].cast(pa.string()) for name in ("shard", "key")]
-            rows = table["embedding"].combine_chunks()
-            if not pa.types.is_fixed_size_list(rows.type) or rows.null_count:
-                raise InputError(f"{location}: the column embedding is {rows.type}; write fixed-size lists of float32")
+            rows = _of_one_length(table["embedding"].combine_chunks(), location)
         except (KeyError, ValueError, pa.ArrowException) as error:
             why = f"not a Parquet table with shard, key, embedding: {one_line(error)}"
             raise InputError(f"{location}: {why}; correct it") from error
@@ -151,6 +151,16 @@ def _embeddings(
     return shard_N, key_N, vector_ND[:, :components]
 
 
+def _of_one_length(rows: pa.Array, location: Location) -> pa.FixedSizeListArray:
+    """Lists of numbers as lists of a fixed size."""
+    lengths = pc.unique(pc.list_value_length(rows)).to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        found = ", ".join(sorted("null" if length is None else str(length) for length in lengths[:5])) or "none"
+        why = f"the lists of the column embedding have lengths {found}"
+        raise InputError(f"{location}: {why}; give every row a vector, all of one length")
+    return rows.cast(pa.list_(rows.type.value_type, lengths[0]))
+
+
 def _labels(pattern: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
     location = Location.of(expand(pattern))
     content = location.read_bytes()
@@ -161,12 +171,18 @@ def _labels(pattern: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
         except (KeyError, ValueError, pa.ArrowException) as error:
             why = f"not a Parquet table with shard, key, label: {one_line(error)}"
             raise InputError(f"{location}: {why}; correct it") from error
-        shards, keys, values = (table[name].to_pylist() for name in ("shard", "key", "label"))
-        return {(s, k): label_of(v, f"{location}: {s}/{k}") or "" for s, k, v in zip(shards, keys, values, strict=True)}
-    rows = read_rows(location, ("shard", "key"), ("label",))
-    return {
-        (str(r["shard"]), str(r["key"])): label_of(r.get("label"), f"{location}: line {r['line']}") or "" for r in rows
-    }
+        columns = (table[name].to_pylist() for name in ("shard", "key", "label"))
+        rows = [(s, k, label_of(v, f"{location}: {s}/{k}")) for s, k, v in zip(*columns, strict=True)]
+    else:
+        lines = read_rows(location, ("shard", "key"), ("label",))
+        rows = [
+            (str(r["shard"]), str(r["key"]), label_of(r.get("label"), f"{location}: line {r['line']}")) for r in lines
+        ]
+    found = {(shard, key): label or "" for shard, key, label in rows}
+    if len(found) < len(rows):
+        (shard, key), count = Counter(row[:2] for row in rows).most_common(1)[0]
+        raise InputError(f"{location}: item {shard}/{key} has {count} rows; leave one for each item")
+    return found
 
 
 def _require_apart(experiment: Experiment, test: Items, marks: set[Any], test_marks: list[Any]) -> None:

@@ -184,6 +184,11 @@ def test_files_are_read(tmp_path: Path) -> None:
     setup = made(tmp_path, write_files(tmp_path))
     assert (len(setup.pool.key_N), len(setup.test.key_N)) == (40, 20)
     assert setup.pool.vector_ND.std() == pytest.approx(1, abs=1e-3)
+    # Lists whose type has no length are read too.
+    table = pq.read_table(tmp_path / "pool.parquet")
+    lists = pa.array(table["embedding"].to_pylist(), pa.list_(pa.float64()))
+    pq.write_table(table.set_column(2, "embedding", lists), tmp_path / "pool.parquet")
+    assert (made(tmp_path, FILES.format(tmp_path)).pool.vector_ND == setup.pool.vector_ND).all()
 
 
 def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
@@ -206,8 +211,15 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
     write_files(tmp_path)
     (tmp_path / "labels.csv").write_text("shard,key,label\n" + "".join(f"s.tar,{k},1\n" for k in KEYS[1:]))
     refused("labels.csv: 1 items have no label, for example s.tar/k00")
+    (tmp_path / "labels.csv").write_text("shard,key,label\n" + "".join(f"s.tar,{k},1\n" for k in [*KEYS, "k03"]))
+    refused("labels.csv: item s.tar/k03 has 2 rows")
     (tmp_path / "labels.csv").unlink()
     refused("labels.csv")
+    write_files(tmp_path)
+    for vectors, lengths in (([[1.0, 2.0], None], "2, null"), ([[1.0, 2.0], [1.0]], "1, 2")):
+        names = {"shard": ["s.tar"] * 2, "key": KEYS[:2]}
+        pq.write_table(pa.table({**names, "embedding": vectors}), tmp_path / "pool.parquet")
+        refused(f"pool.parquet: the lists of the column embedding have lengths {lengths}; give every row a vector")
     (tmp_path / "pool.parquet").write_bytes(b"no table")
     refused("pool.parquet: not a Parquet table")
     text = text.replace(str(tmp_path), "${NOT_SET_ANYWHERE}")
