@@ -16,10 +16,12 @@ from engine.campaign.heartbeat import alone
 from engine.campaign.labels import identities, labelled_items, read_snapshot
 from engine.campaign.manifests import Manifest, read_complete
 from engine.campaign.stages import STAGES, Log
+from engine.config.input_options import MEMBER
 from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results, fields
 from engine.config.texts import parse_settings, plural
 from engine.config.toml import override, parse_campaign, to_toml
 from engine.errors import ConfigError, InputError
+from engine.pool.embedding_files import index_embeddings
 from engine.pool.manifest import at_root, list_shards, look_up, read_shards, write_shards
 from engine.pool.metadata import import_metadata, read_strata
 from engine.storage.documents import read_document
@@ -34,7 +36,8 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
 
     Raises:
         ConfigError: the folder already holds a campaign, or the rounds of one.
-        InputError: a shard or the label file is not what it should be; nothing usable is left behind.
+        InputError: a shard, the label file or the files of embeddings are not what they should be; nothing usable is
+            left behind.
         BusyError: another run is at work in the folder.
     """
     home = Location.of(url)
@@ -56,6 +59,9 @@ def _create(home: Location, patterns: list[str], labels: str, config: CampaignCo
     patterns = patterns or config.pool.shards
     shards, root = list_shards(patterns, config.pool.root)
     log(f"{plural(len(shards), 'shard')}, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
+    if (embeddings := config.pool.embeddings) and not embeddings.startswith(MEMBER):
+        # A wrong path is found here, and not when a cluster is up.
+        index_embeddings(embeddings)
     write_shards(home, shards)
     if config.pool.metadata:
         import_metadata(home, Location.of(config.pool.metadata), [shard.shard for shard in shards])

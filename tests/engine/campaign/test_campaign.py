@@ -107,3 +107,9 @@ def test_a_stage_is_complete_by_its_manifest(make_campaign: MakeCampaign) -> Non
     assert read_manifest(campaign, "handoff/generic", Manifest) == written
     assert (written["stage"], written["round"], written["seed"]) == ("handoff/generic", 0, 0)
     assert written["config"] == campaign.config.model_dump()
+
+
+def test_embeddings_that_are_nowhere_are_refused_at_init(make_campaign: MakeCampaign, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere.parquet: no such file"):
+        make_campaign(f"pool.embeddings={tmp_path}/nowhere.parquet")
+    assert not (tmp_path / "campaign/campaign.toml").exists()
