@@ -223,7 +223,8 @@ def _looked_up(location: Location) -> tuple[int, str]:
 def _size_and_mark(location: Location) -> tuple[int, str]:
     info = location.filesystem.get_file_info(location.path)
     if not info.is_file:
-        what = f"a folder; give '{location}/*.parquet'" if info.type == fs.FileType.Directory else "no such file; check the path"
+        is_folder = info.type == fs.FileType.Directory
+        what = f"a folder; give '{location}/*.parquet'" if is_folder else "no such file; check the path"
         raise InputError(f"pool.embeddings: {location}: {what}")
     return info.size, mark_of(location, info)
 
