@@ -14,7 +14,7 @@ are those of all its processes together. The rules take turns, twice:
 - none: the same where scores have clusters, whose coverage every selection counts for its report
 - clusters: of the 3 b lowest by their latents
 - lacking: completion where labels lack parts of the pool; b of the 2 b clusters give an item each
-- margin: completion where they do not: the lowest margins, in turn over the predicted classes
+- margin: completion where they do not: a draw by margins, in turn over the predicted classes
 
 Aim: completion takes at most twice the seconds of `reduction`. Where other work takes most of the machine, their CPU
 seconds say more.
