@@ -87,7 +87,7 @@ class TestPart(Section):
     labels: str = ""
     """Parquet or CSV file with shard, key, label of these items. Empty: the oracle's file, which then holds them."""
     size: int = Field(default=0, ge=0)
-    """Items of the test set, drawn anew by every seed; 0 is all of its own files."""
+    """Items of the test set, drawn again by every seed; 0 is all of its own files."""
 
     @property
     def is_own(self) -> bool:
@@ -104,7 +104,7 @@ class FirstLabelsPart(Section):
     count: int = Field(default=0, ge=0)
     """Labels; of kind none the budget's."""
     missing: Annotated[int, Field(ge=1)] | list[str] = 1
-    """With kind biased: the classes without a label; a number of them is drawn anew by every seed."""
+    """With kind biased: the classes without a label; a number of them is drawn again by every seed."""
 
 
 class Strategy(Section):

@@ -77,7 +77,7 @@ def main() -> None:
         for size in sizes if images else ():
             measure(name, images[:: 10 if is_small() else 1], size)
     if absent:
-        print(f"not measured: {' and '.join(absent)}, for want of shards below VAAL_DATA or ../shared/data")
+        print(f"not measured: {' and '.join(absent)}, for lack of shards below VAAL_DATA or ../shared/data")
 
 
 if __name__ == "__main__":

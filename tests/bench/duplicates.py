@@ -191,7 +191,7 @@ def main() -> None:
             + ", ".join(f"{found[kind]:,} by {kind}" for kind in KINDS)
         )
     if not cifar10_shards() or not photo_shards():
-        print("recall not measured, for want of shards below VAAL_DATA or ../shared/data")
+        print("recall not measured, for lack of shards below VAAL_DATA or ../shared/data")
         return
     with tempfile.TemporaryDirectory() as folder:
         made = cifar_pool(Path(folder), 0, "small", 60 if small else 500)

@@ -162,7 +162,7 @@ def main() -> None:
         if sources:
             compare(name, sources, side, few if is_small() else many, 2 if is_small() else 3)
         else:
-            print(f"not measured: {name}, for want of its shards below VAAL_DATA or ../shared/data")
+            print(f"not measured: {name}, for lack of its shards below VAAL_DATA or ../shared/data")
 
 
 if __name__ == "__main__":

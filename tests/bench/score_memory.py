@@ -148,7 +148,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             tell(title, make(Path(name), small=small), Path(name))
     if absent:
-        print(f"not measured: {' and '.join(absent)}, for want of shards below VAAL_DATA or ../shared/data")
+        print(f"not measured: {' and '.join(absent)}, for lack of shards below VAAL_DATA or ../shared/data")
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def main() -> None:
     pool = POOLS[given.pool]
     sources = pool.shards()
     if not sources:
-        print(f"not measured: {given.pool}, for want of its shards below VAAL_DATA or ../shared/data")
+        print(f"not measured: {given.pool}, for lack of its shards below VAAL_DATA or ../shared/data")
         return
     end_on_sigterm()
     turns, num_rounds = jobs(given), given.rounds or (5 if given.size == "large" else 2)

@@ -153,7 +153,7 @@ def main() -> None:
     end_on_sigterm()
     # It sets VAAL_DATA too.
     if not cifar10_shards():
-        print("not measured, for want of CIFAR-10's embeddings below VAAL_DATA or ../shared/data")
+        print("not measured, for lack of CIFAR-10's embeddings below VAAL_DATA or ../shared/data")
         return
     size = "small" if is_small() else "large"
     items, labels, budget, rounds = SIZES[size]

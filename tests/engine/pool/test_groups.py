@@ -52,7 +52,7 @@ def test_an_item_of_which_nothing_is_said_is_a_group_of_its_own(groups: Groups) 
         assert held_out_of("a.tar", key, 0.5, 3, groups) == held_out_of("a.tar", key, 0.5, 3)
 
 
-def test_a_group_is_whole_in_every_split_over_shards_and_drawn_anew_each_round() -> None:
+def test_a_group_is_whole_in_every_split_over_shards_and_drawn_again_each_round() -> None:
     def splits(clip: int, round_number: int) -> set[tuple[Any, ...]]:
         items = [(shard, f"clip{clip:03d}_{frame:06d}") for shard in ("a.tar", "b.tar") for frame in range(5)]
         return {
