@@ -17,7 +17,7 @@ class Vendor(NamedTuple):
 
 
 VENDORS = {
-    "generic": Vendor("engine.handoff.generic", "images with a CSV and a JSON-lines list"),
+    "generic": Vendor("engine.handoff.vendors.generic", "images with a CSV and a JSON-lines list"),
 }
 TASK_COLUMNS = ("item_id", "file", "priority", "bytes", "sha256")
 """The fields of a task: the opaque name, the path of the image below the handoff's folder, 0 for the most valuable

@@ -59,7 +59,7 @@ def test_a_stage_runs_by_its_command_and_its_manifest_is_returned(make_campaign:
 
 @pytest.mark.heavy
 def test_a_second_vendor_breaks_neither_status_nor_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(VENDORS, "other", Vendor("engine.handoff.generic", "the same files"))
+    monkeypatch.setitem(VENDORS, "other", Vendor("engine.handoff.vendors.generic", "the same files"))
     campaign = make_round(tmp_path).campaign
     assert export(campaign, vendor="other")["stage"] == "handed_out/other-000"
     found = status(campaign)["rounds"][0]["stages"]
