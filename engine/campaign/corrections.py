@@ -1,16 +1,21 @@
 """Corrections of labels, all of them by appending: set one, retract one, undo an ingest or a correction."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.changes import look_again
+from engine.campaign.decisions import NEVER_PICK, Author, decide, never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, picked_items, require_exported
 from engine.campaign.labels import (
+    INGEST,
     PLACES,
+    VOTES,
     Identity,
     Snapshot,
     append_labels,
@@ -21,6 +26,7 @@ from engine.campaign.labels import (
 from engine.campaign.opening import current_round
 from engine.campaign.positions import all_positions, earlier_positions, positions_of, write_positions
 from engine.campaign.stages import Log
+from engine.campaign.votes import files_of_votes, newest_versions, read_votes
 from engine.errors import InputError
 from engine.pool.identity import item_id_of
 from engine.pool.manifest import read_shards
@@ -46,7 +52,7 @@ def identity_of(campaign: Campaign, names: list[str]) -> Identity:
     raise InputError(f"{campaign.home}: item_id {names[0]!r} was never handed out or labelled; give SHARD KEY")
 
 
-def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
+def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: Author = Author()) -> str:
     """Give an item of the pool this label. Returns the label before, or "".
 
     Raises InputError for an item that is not in the pool, an empty label, or a class that is not allowed.
@@ -66,7 +72,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log) -> str:
     if label not in snapshot.history["label"].to_pylist():
         log(f"new class, never seen in this campaign before: {label}")
     if label != before or _hash_of(home, item) != bytes_before:
-        append_labels(home, "set", [_row(item, label, round_number)])
+        append_labels(home, "set", [_row(item, label, round_number, author)])
     return before
 
 
@@ -77,18 +83,23 @@ def _hash_of(home: Location, item: Identity) -> str | None:
     return hashes.get(item)
 
 
-def retract(campaign: Campaign, item: Identity) -> str:
-    """Take an item's label away. Returns it. Raises InputError where there is none."""
-    snapshot = read_snapshot(campaign.home)
+def retract(campaign: Campaign, item: Identity, author: Author = Author(), *, never_pick: bool = False) -> str:
+    """Take an item's label away. Returns it. The item is unlabelled again; with `never_pick` it is never picked, and
+    may have no label even now. Raises InputError where there is no label."""
+    snapshot, salt = read_snapshot(campaign.home), campaign.config.salt
     before = snapshot.values.get(item)
-    if before is None:
+    if before is None and not never_pick:
         raise InputError(f"{campaign.home}: {item[0]}/{item[1]} has no label; see: vaal labels {campaign.home} list")
-    append_labels(campaign.home, "retract", [_row(item, None, _round_of(campaign, snapshot, item))])
-    return before
+    if before is not None:
+        append_labels(campaign.home, "retract", [_row(item, None, _round_of(campaign, snapshot, item), author)])
+    if never_pick and item not in never_picked(campaign.home):
+        decide(campaign.home, NEVER_PICK, [(item_id_of(*item, salt), *item, None)], author)
+    return before or ""
 
 
-def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
-    """Take back the last ingest, or the named file of an ingest or a correction: each item is what it is without it.
+def undo(campaign: Campaign, name: str = "", author: Author = Author()) -> tuple[str, int]:
+    """Take back the last ingest, or the named one, or the named file of a correction: each item is what it is without
+    it. The votes of an ingest stay, and do not count any more.
 
     Items that were corrected since stay, and what was undone before stays undone. Returns the name of the file, and the
     number of items.
@@ -96,23 +107,61 @@ def undo(campaign: Campaign, name: str = "") -> tuple[str, int]:
     Raises InputError where there is no such file, or nothing of it counts any more.
     """
     snapshot = read_snapshot(campaign.home)
+    name = name.removesuffix(".parquet")
+    ingest = _ingest_of(campaign.home, snapshot, name)
+    if not ingest:
+        wanted = _label_file(campaign, snapshot, name)
+        return wanted.removeprefix("labels/"), _take_back(campaign, snapshot, wanted, "", author)
+    # The labels that were derived when it came; those that other votes give now are derived again.
+    number = str(files_of_votes(campaign.home).index(f"{ingest}.parquet") + 1).encode()
+    derived = [
+        file
+        for file, marks in snapshot.marks.items()
+        if f"-{INGEST}-" in file and marks.get(VOTES) == number and file not in snapshot.undone
+    ]
+    votes = read_votes(campaign.home).filter(pc.field("ingest") == ingest)
+    _take_back(campaign, snapshot, derived[0] if derived else "", ingest, author)
+    return f"{ingest}.parquet", pc.count_distinct(votes["item_id"]).as_py()
+
+
+def _ingest_of(home: Location, snapshot: Snapshot, name: str) -> str:
+    """The ingest with votes that a name says, its own or of its file of labels; without a name the last one that
+    counts; "" where there is none."""
+    ingests = [file.removesuffix(".parquet") for file in files_of_votes(home)]
+    counting = [ingest for ingest in ingests if ingest not in snapshot.undone_votes]
+    if not name:
+        return counting[-1] if counting else ""
+    number = int(snapshot.marks.get(f"labels/{name}.parquet", {}).get(VOTES, 0)) if f"-{INGEST}-" in name else 0
+    asked = ingests[number - 1] if number else name
+    return asked if asked in counting else ""
+
+
+def _label_file(campaign: Campaign, snapshot: Snapshot, name: str) -> str:
+    """The file of labels to take back. Raises InputError as `undo`."""
     counting = _counting(snapshot)
-    files = [file for file in snapshot.tables if counting[file] and (name or "-ingest-" in file)]
-    wanted = f"labels/{name.removesuffix('.parquet')}.parquet" if name else next(reversed(files), "")
+    files = [file for file in snapshot.tables if counting[file] and (name or f"-{INGEST}-" in file)]
+    wanted = f"labels/{name}.parquet" if name else next(reversed(files), "")
     if wanted not in files:
         there = ", ".join(file.removeprefix("labels/") for file in files) or "none"
-        what = f"label file {name!r} whose rows count" if name else "ingest whose labels count"
+        what = f"label file {name + '.parquet'!r} whose rows count" if name else "ingest whose labels count"
         raise InputError(f"{campaign.home}: no {what}; there are: {there}")
+    return wanted
+
+
+def _take_back(campaign: Campaign, snapshot: Snapshot, wanted: str, ingest: str, author: Author) -> int:
+    """Append what each item of a label file is without it. Returns the number of items."""
     live = {file: table for file, table in snapshot.tables.items() if file not in {wanted, *snapshot.undone}}
     before = {item: (file, row) for file, table in live.items() for item, row in _by_identity(table)}
-    items = sorted(counting[wanted])
+    items = sorted(_counting(snapshot)[wanted]) if wanted else []
     rows = [
-        tuple(before[item][1].values()) if item in before else _row(item, None, _round_of(campaign, snapshot, item))
+        tuple(before[item][1].values())
+        if item in before
+        else _row(item, None, _round_of(campaign, snapshot, item), author)
         for item in items
     ]
     _restore_positions(campaign, {item: snapshot.marks[before[item][0]] for item in items if item in before})
-    append_labels(campaign.home, "undo", rows, wanted)
-    return wanted.removeprefix("labels/"), len(rows)
+    append_labels(campaign.home, "undo", rows, undoes=wanted, undoes_votes=ingest)
+    return len(rows)
 
 
 def _restore_positions(campaign: Campaign, marks: dict[Identity, dict[bytes, bytes]]) -> None:
@@ -132,11 +181,14 @@ def note_on_training(campaign: Campaign) -> str:
 
 
 def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
-    """Every label that counts: shard, key, item_id, label, num_votes."""
-    labels, salt = read_snapshot(campaign.home).values, campaign.config.salt
+    """Every label that counts: shard, key, item_id, label, num_votes. A label without votes is its own."""
+    snapshot, salt = read_snapshot(campaign.home), campaign.config.salt
+    votes = newest_versions(read_votes(campaign.home, snapshot.undone_votes))
+    counts = Counter(votes["item_id"].to_pylist())
+    named = ((item_id_of(*item, salt), item, label) for item, label in sorted(snapshot.values.items()))
     return [
-        {"shard": shard, "key": key, "item_id": item_id_of(shard, key, salt), "label": label, "num_votes": 1}
-        for (shard, key), label in sorted(labels.items())
+        {"shard": shard, "key": key, "item_id": name, "label": label, "num_votes": counts[name] or 1}
+        for name, (shard, key), label in named
     ]
 
 
@@ -171,5 +223,5 @@ def _round_of(campaign: Campaign, snapshot: Snapshot, item: Identity) -> int | N
     return None
 
 
-def _row(item: Identity, label: str | None, round_number: int | None) -> tuple[Any, ...]:
-    return (*item, label, round_number, CORRECTION, None, datetime.now(UTC))
+def _row(item: Identity, label: str | None, round_number: int | None, author: Author) -> tuple[Any, ...]:
+    return (*item, label, round_number, CORRECTION, author.name, datetime.now(UTC), None, author.why or None)

@@ -33,6 +33,15 @@ def round_home(home: Location, number: int) -> Location:
     return home / f"rounds/{number:03d}"
 
 
+CLOSED_FILE = "closed.json"
+"""In the folder of a round that has ended."""
+
+
+def is_closed(home: Location, number: int) -> bool:
+    """Whether a round was ended, by rule or by hand."""
+    return (round_home(home, number) / CLOSED_FILE).exists()
+
+
 def read_overrides(home: Location, number: int) -> dict[str, Any]:
     """The options that `--set` changed from a round on."""
     file = round_home(home, number) / "overrides.json"

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import completed, picked_items
 from engine.campaign.labels import labels_fingerprints
@@ -84,11 +85,12 @@ def content_of(manifest: Manifest) -> str:
 def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, str]:
     """The inputs of a selection apart from its options: SHA-256 by name."""
     kinds: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
-    before = picked_before["item_id"].to_pylist()
+    before, never = picked_before["item_id"].to_pylist(), sorted(never_picked(campaign.home))
     return {
         **{name: content_of(read_manifest(campaign, name, kind)) for name, kind in kinds.items()},
         **labels_fingerprints(campaign.home),
         "picked_before": hashlib.sha256("\n".join(sorted(before)).encode()).hexdigest(),
+        **({"never picked": fingerprint(items=never)} if never else {}),
     }
 
 
@@ -101,7 +103,7 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
         options.append("labels.are_biased")
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
     # What an older version did not compare is in `inputs` alone, and so are label files that came since.
-    names = [*manifest["inputs"], *(name for name in inputs if name.startswith("labels/"))]
+    names = [*manifest["inputs"], *(name for name in inputs if name.startswith(("labels/", "never")))]
     changed = [name for name in dict.fromkeys(names) if manifest["inputs"].get(name) != inputs.get(name)]
     # New weights count when the pool is scored with them.
     return options, [name for name in changed if name != "train"]

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.campaign.decisions import released
 from engine.campaign.folder import Campaign, is_complete, round_home
-from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_complete
+from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed, read_complete
 from engine.errors import ConfigError
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -28,21 +29,43 @@ IMAGES_SCHEMA = pa.schema(
         *map(SELECTION_SCHEMA.field, _PLACE),
         *required(pa.string(), "file", "sha256"),
         SELECTION_SCHEMA.field("origin"),
+        *required(pa.bool_(), "gold"),
+        *required(pa.int64(), "sent_bytes", "width", "height"),
     ]
 )
-"""A row an image of a batch. `file` is its name in the handoff's folder, `sha256` that of its content."""
+"""A row an image of a batch, in the order of its tasks. `file` is its name in the handoff's folder, `sha256`,
+`sent_bytes`, `width` and `height` (pixels) are of its content there, `rank` is its place in the selection. A gold image has a label already; its item_id
+is one of its own in each batch, and its rank is -1."""
 
 
 class SentBatch(NamedTuple):
-    """A batch that was handed out: the folder of its record, its vendor, and what it holds as `picks_hash` says it."""
+    """A batch that was handed out: the folder of its record, and its manifest."""
 
     folder: Location
-    vendor: str
-    picks: str
+    manifest: HandoffManifest
+
+    @property
+    def vendor(self) -> str:
+        return self.manifest["sending"]["vendor"]
+
+    @property
+    def record(self) -> str:
+        """The folder of the record below the campaign."""
+        return record_of(self.folder)
+
+    def rows(self) -> pa.Table:
+        """All images that were sent: IMAGES_SCHEMA, in the order of the tasks."""
+        return read_committed(self.folder, IMAGES_FILE)
 
     def images(self) -> pa.Table:
-        """IMAGES_SCHEMA, in the order of priority."""
-        return read_committed(self.folder, IMAGES_FILE)
+        """The images that were sent to be labelled, without the gold ones: IMAGES_SCHEMA."""
+        rows = self.rows()
+        return rows.filter(pc.invert(rows["gold"]))
+
+
+def record_of(folder: Location) -> str:
+    """A folder's path below its campaign, from rounds/ on."""
+    return f"rounds/{folder.url.rpartition('/rounds/')[2]}"
 
 
 def vendor_of(record: Location) -> str:
@@ -57,15 +80,27 @@ def batches(home: Location, number: int) -> list[SentBatch]:
     for name in root.folders():
         parts = re.fullmatch(r"(.+)-(\d+)", name)
         if parts and is_complete(root / name):
-            manifest = read_complete(root / name, "handoff", Manifest)
-            found.append((int(parts[2]), SentBatch(root / name, parts[1], manifest["inputs"].get("picks", ""))))
-    return [batch for _, batch in sorted(found)]
+            manifest = read_complete(root / name, "handoff", HandoffManifest)
+            found.append((int(parts[2]), SentBatch(root / name, manifest)))
+    return [batch for _, batch in sorted(found, key=lambda pair: pair[0])]
+
+
+def all_batches(home: Location, before: int) -> list[SentBatch]:
+    """The batches of the rounds before this one, oldest first."""
+    return [batch for number in range(before) for batch in batches(home, number)]
 
 
 def current_batches(home: Location, number: int) -> list[SentBatch]:
     """The batches of a round's selection as it is now, oldest first; none where there is no selection."""
     picks = _picks_of(home, number)
-    return [batch for batch in batches(home, number) if batch.picks == picks]
+    return [batch for batch in batches(home, number) if batch.manifest["inputs"]["picks"] == picks]
+
+
+def still_out(home: Location, before: int) -> pa.Array:
+    """The item_ids of everything that was sent in the rounds before, and not taken back to be picked again."""
+    free = released(home)
+    tables = [_without(batch, free) for batch in all_batches(home, before)]
+    return pa.concat_tables([IMAGES_SCHEMA.empty_table(), *tables])["item_id"].combine_chunks()
 
 
 def picks_hash(picks: pa.Table) -> str:
@@ -110,7 +145,7 @@ def left_out(home: Location, number: int) -> pa.Table:
     return picks.filter(pc.invert(pc.is_in(picks["item_id"], value_set=sent)))
 
 
-def picked_items(home: Location, before: int) -> pa.Table:
+def picked_items(home: Location, before: int, *, with_released: bool = False) -> pa.Table:
     """Everything picked in the rounds before: item_id, shard, key, offset, size_bytes, content_hash, round; each
     item once.
 
@@ -118,24 +153,24 @@ def picked_items(home: Location, before: int) -> pa.Table:
     shard had changed, may be picked again. This includes what was handed out in round `before` itself and does not
     belong to its selection, which was made again since. Where the selection is gone, its batches are taken to be the
     newest.
+
+    Args:
+        with_released: also what was taken back from its vendor and may be picked again.
     """
     columns = pa.schema([*map(SELECTION_SCHEMA.field, _PLACE), ("round", pa.int32())])
+    free = set() if with_released else released(home)
     tables = [columns.empty_table()]
     for number in range(before + 1):
         out, folder = batches(home, number), round_home(home, number) / "selection"
         is_selected = number < before and is_complete(folder) and not current_batches(home, number)
         found = [with_hash(read_committed(folder, "selection.parquet"))] if is_selected else []
         if number == before and out:
-            own = _picks_of(home, number) or out[-1].picks
-            out = [batch for batch in out if batch.picks != own]
+            # More people are asked about images of a disputed batch; it is of no selection.
+            selections = [picks for batch in out if (picks := batch.manifest["inputs"]["picks"])]
+            own = _picks_of(home, number) or (selections[-1] if selections else "")
+            out = [batch for batch in out if batch.manifest["inputs"]["picks"] != own]
         # First what a vendor saw: an older selection does not have the hashes.
-        found = [*(batch.images() for batch in out), *found]
-        # What an earlier version replaced after it was handed out.
-        found += [
-            with_hash((folder / f"replaced/{name}/selection.parquet").read_table())
-            for name in (folder / "replaced").folders()
-            if is_complete(folder / f"replaced/{name}")
-        ]
+        found = [*(_without(batch, free) for batch in out), *found]
         tables += [
             table.select(list(_PLACE)).append_column("round", pa.array([number] * len(table), pa.int32()))
             for table in found
@@ -143,3 +178,10 @@ def picked_items(home: Location, before: int) -> pa.Table:
     table = pa.concat_tables(tables)
     _, first = np.unique(table["item_id"].to_numpy(), return_index=True)
     return table.take(pa.array(np.sort(first)))
+
+
+def _without(batch: SentBatch, free: set[tuple[str, str]]) -> pa.Table:
+    """The images of a batch that were not released."""
+    images, record = batch.images(), batch.record
+    gone = [item_id for name, item_id in free if name == record]
+    return images.filter(pc.invert(pc.is_in(images["item_id"], value_set=pa.array(gone, pa.string()))))

@@ -8,13 +8,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from itertools import count
+from itertools import count, takewhile
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.campaign.folder import is_closed
 from engine.errors import InputError, one_line
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -31,15 +32,21 @@ LABELS_SCHEMA = pa.schema(
         pa.field("annotator", pa.string()),
         pa.field("labelled_at", pa.timestamp("us", tz="UTC")),
         pa.field("origin", pa.string()),
+        pa.field("why", pa.string()),
     ]
 )
-"""`origin` says by which rule the image was picked: see `engine.campaign.origins`, which knows it where it is null."""
+"""`origin` says by which rule the image was picked: see `engine.campaign.origins`, which knows it where it is null.
+`why` is a person's reason for a correction."""
 POSITIONS_SCHEMA = pa.schema([SHARD_FIELD, *ITEM_FIELDS[:3], pa.field("content_hash", pa.string())])
 """Where an image was when it was labelled. The hash is null where an older campaign did not keep it."""
 INITIAL = "initial"
 AFTER, UNDOES, PLACES = b"after", b"undoes", b"places"
+VOTES, UNDOES_VOTES = b"votes", b"undoes votes"
 """Metadata of a label file: the files of other programs that were there before it; the file that it takes back; the
-number of files of positions that were there."""
+number of files of positions that were there; the number of files of votes that were there; the ingest that it takes
+back."""
+INGEST = "ingest"
+"""The kind of a label file whose rows were derived from votes."""
 Identity = tuple[str, str]
 
 
@@ -58,6 +65,30 @@ class Snapshot(NamedTuple):
         """The names of the files that take back another one, and of those that are taken back."""
         pairs = ((name, marks[UNDOES].decode()) for name, marks in self.marks.items() if UNDOES in marks)
         return {name for pair in pairs for name in pair}
+
+    @property
+    def undone_votes(self) -> set[str]:
+        """The ingests that were taken back."""
+        return {marks[UNDOES_VOTES].decode() for marks in self.marks.values() if UNDOES_VOTES in marks}
+
+    def last_words(self) -> pa.Table:
+        """The row that decides on each item, without what was undone: shard, key, label, labelled_at, is_derived,
+        num_votes.
+
+        `is_derived`: it came from votes; else from a person or another program. `num_votes` is the number of files of
+        votes that were there.
+        """
+        undone, tables = self.undone, []
+        for name, table in self.tables.items():
+            if name not in undone:
+                facts = (f"-{INGEST}-" in name, int(self.marks[name].get(VOTES, 0)))
+                columns = [pa.repeat(pa.scalar(fact), len(table)) for fact in facts]
+                tables.append(
+                    table.select(["shard", "key", "label", "labelled_at"])
+                    .append_column("is_derived", columns[0])
+                    .append_column("num_votes", columns[1])
+                )
+        return last_of_each(pa.concat_tables(tables)) if tables else LABELS_SCHEMA.empty_table()
 
     @property
     def history(self) -> pa.Table:
@@ -95,6 +126,7 @@ def read_snapshot(home: Location) -> Snapshot:
 def _check_rounds(home: Location, snapshot: Snapshot) -> None:
     """Raises InputError for another program's file with a round that no round before it leads to."""
     ended = set(pc.unique(snapshot.history["round"]).to_pylist())
+    ended |= set(takewhile(lambda number: is_closed(home, number), count()))
     for name in filter(lambda name: not _is_own(name), snapshot.tables):
         rounds = snapshot.tables[name]["round"]
         for number in pc.unique(rounds).drop_null().to_pylist():
@@ -118,14 +150,15 @@ def _parse(name: str, content: bytes) -> pa.Table:
         # Without threads: files are small, and a thread that lives at the end of a short command can abort it.
         table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
         # Other programs may add columns and order them as they like.
-        if "origin" not in table.column_names:
-            # Earlier versions did not keep it, and other programs need not know it.
-            table = table.append_column("origin", pa.nulls(len(table), pa.string()))
+        for name in LABELS_SCHEMA.names[-2:]:
+            if name not in table.column_names:
+                # Other programs need not know it.
+                table = table.append_column(name, pa.nulls(len(table), pa.string()))
         columns = [table[field.name].cast(field.type) for field in LABELS_SCHEMA]
         found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
         found = found.set_column(2, LABELS_SCHEMA.field("label"), _as_written_here(found["label"]))
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
-        why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names[:-1])}: {one_line(error)}"
+        why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names[:-2])}: {one_line(error)}"
         # Without one of its own files a campaign would send out what is labelled.
         raise InputError(f"{why}; restore it from a copy" + ("" if _is_own(name) else ", or remove it")) from error
     return found.replace_schema_metadata(table.schema.metadata)
@@ -199,15 +232,19 @@ def label_row(
     return *item, label_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment, origin
 
 
-def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]], undoes: str = "") -> str:
+def append_labels(
+    home: Location, kind: str, labels: Iterable[tuple[Any, ...]], *, undoes: str = "", undoes_votes: str = ""
+) -> str:
     """Write a file of labels, rows of LABELS_SCHEMA, which may end before the origin; it is newer than all that are
     there. Returns its name.
 
     Args:
         kind: "initial" for the first file, else what happened, for its name.
         undoes: the name of the file that this one takes back.
+        undoes_votes: the ingest whose votes do not count any more.
     """
-    rows = [(*row, None)[: len(LABELS_SCHEMA)] for row in labels]
+    width = len(LABELS_SCHEMA)
+    rows = [(*row, *[None] * width)[:width] for row in labels]
     there = (home / "labels").children()
     names = [f"labels/{name}" for name in there]
     others = json.dumps([name for name in names if not _is_own(name)])
@@ -216,8 +253,9 @@ def append_labels(home: Location, kind: str, labels: Iterable[tuple[Any, ...]], 
         numbers = [int(name[:6]) for name in there if re.match(r"\d{6}-", name)]
         digest = hashlib.sha256("\n".join(sorted("\t".join(map(str, row[:4])) for row in rows)).encode()).hexdigest()
         name = f"{max(numbers, default=0) + 1:06d}-{kind}-{digest[:16]}"
-    num_places = str(len((home / "pool/items").children()))
-    metadata = {AFTER: others, PLACES: num_places} | ({UNDOES: undoes} if undoes else {})
+    num_places, num_votes = (str(len((home / folder).children())) for folder in ("pool/items", "votes"))
+    metadata = {AFTER: others, PLACES: num_places, VOTES: num_votes}
+    metadata |= {mark: value for mark, value in ((UNDOES, undoes), (UNDOES_VOTES, undoes_votes)) if value}
     table = to_table(rows, LABELS_SCHEMA).replace_schema_metadata(metadata)
     (home / f"labels/{name}.parquet").write_table(table)
     return f"{name}.parquet"

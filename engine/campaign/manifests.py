@@ -152,6 +152,29 @@ class SelectionManifest(Manifest):
     gate: NotRequired[Gate]
 
 
+class Sending(TypedDict):
+    """What a batch is, as it was sent: its name for the vendor, how many people label each image, what one answer costs,
+    and the question. `disputed`: its images were out before, and more people are asked. `waiting` counts the picks of
+    the selection that no batch held then, and may go out later. `place` is where links of images point, empty for
+    files; `links_expire_at` is null where they do not end."""
+
+    vendor: str
+    name: str
+    annotators: int
+    price: float
+    question: dict[str, Any]
+    disputed: bool
+    waiting: int
+    place: str
+    links_expire_at: Moment | None
+
+
+class HandoffManifest(Manifest):
+    """The record of a batch that was handed out. `inputs.picks` is a hash of the selection that it came from."""
+
+    sending: Sending
+
+
 M = TypeVar("M", bound=Manifest)
 COUNTS: dict[str, set[str]] = {
     "train": {"steps"},

@@ -4,14 +4,16 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pyarrow.compute as pc
 
 from engine.campaign.changes import require_some
+from engine.campaign.decisions import never_picked
 from engine.campaign.first_labels import import_labels
-from engine.campaign.folder import Campaign, read_overrides, round_home
-from engine.campaign.handed_out import completed, picked_items
+from engine.campaign.folder import Campaign, is_closed, read_overrides, round_home
+from engine.campaign.handed_out import batches, completed, picked_items
 from engine.campaign.heartbeat import alone
 from engine.campaign.labels import identities, labelled_items, read_snapshot
 from engine.campaign.manifests import Manifest, read_complete
@@ -19,7 +21,7 @@ from engine.campaign.stages import STAGES, Log
 from engine.config.input_options import MEMBER
 from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results, fields
 from engine.config.texts import parse_settings, plural
-from engine.config.toml import override, parse_campaign, to_toml
+from engine.config.toml import override, parse_campaign, tables_completed, to_toml
 from engine.errors import ConfigError, InputError
 from engine.pool.embedding_files import index_embeddings
 from engine.pool.manifest import at_root, list_shards, look_up, read_shards, write_shards
@@ -194,6 +196,7 @@ def _require_as_made(campaign: Campaign) -> None:
 
 
 def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campaign:
+    values = tables_completed(campaign.config, values)
     changed = replace(campaign, config=override(campaign.config, values, "--set"))
     old, new = campaign.config.model_dump(), changed.config.model_dump()
     for key in values:
@@ -222,19 +225,26 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
 
 
 def current_round(home: Location) -> int:
-    """The round after the last one with ingested labels, all or some of them; 0 where there is none.
+    """The first round that has not ended.
 
-    Labels that were retracted count too: a round does not come back.
+    A round whose images were handed out ends as `engine.campaign.settling` says. One of which nothing was handed out
+    ends with the first labels of its picks, and every round with labels of a later one. Labels that were retracted
+    count too: a round does not come back.
     """
-    last = pc.max(read_snapshot(home).history["round"]).as_py()
-    return 0 if last is None else last + 1
+    labelled = set(pc.unique(read_snapshot(home).history["round"]).drop_null().to_pylist())
+    last = max(labelled, default=-1)
+    ended = (
+        number < last or is_closed(home, number) or (number in labelled and not batches(home, number))
+        for number in count()
+    )
+    return next(number for number, has_ended in enumerate(ended) if not has_ended)
 
 
 def check_budget(campaign: Campaign) -> None:
     """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
     budget, counts = campaign.config.select.budget, [shard.num_items for shard in read_shards(campaign.home)]
     out = picked_items(campaign.home, campaign.round)
-    taken = labelled_items(campaign.home) | set(identities(out))
+    taken = labelled_items(campaign.home) | set(identities(out)) | never_picked(campaign.home)
     num_left = sum(count or 0 for count in counts) - len(taken)
     if all(counts) and budget > num_left:
         fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"

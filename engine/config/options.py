@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
+from engine.config.handoff_options import HandoffConfig
 from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, PoolConfig
 from engine.config.section import SPEED, Section
 from engine.config.train_options import TrainConfig
 from vaal.acquisition import ACQUISITIONS
+from vaal.consensus import CONSENSUS
 from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
 from vaal.methods import METHODS, Method
 
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
     AcquisitionName: TypeAlias = str
     Diversity: TypeAlias = str
     WhenNoSignal: TypeAlias = str
+    ConsensusName: TypeAlias = str
 else:
     # The tables are the only lists of these names.
-    AcquisitionName, Diversity = (Literal[tuple(table)] for table in (ACQUISITIONS, DIVERSIFIERS))
+    AcquisitionName, Diversity, ConsensusName = (
+        Literal[tuple(table)] for table in (ACQUISITIONS, DIVERSIFIERS, CONSENSUS)
+    )
     WhenNoSignal = Literal[(*WITHOUT_SIGNAL, "refuse")]
 
 
@@ -33,6 +38,13 @@ class LabelsConfig(Section):
     """The only classes there are, or from-init for those of the first labels. Empty: any; new ones are reported."""
     are_biased: Literal["auto", "yes", "no"] = "auto"
     """Whether the labels lack parts of the pool: a test of few labels cannot see it, you may know. auto: the test."""
+    consensus: ConsensusName = "one_coin"
+    """How the votes on an image become its label: by their number (majority), or by how often each annotator is right, as
+    one number (one_coin) or for each class (dawid_skene; needs many votes of each annotator)."""
+    min_posterior: float = Field(default=0.6, ge=0, le=1)
+    """An image whose label is less probable than this is disputed, and has no label."""
+    close_when: Literal["all"] | Annotated[float, Field(gt=0, le=1)] = "all"
+    """A round ends, and the next can begin, when all of its images are settled, or this share of them."""
 
 
 class ScoreConfig(Section):
@@ -103,6 +115,7 @@ class CampaignConfig(Section):
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig = SelectConfig()
+    handoff: HandoffConfig = HandoffConfig()
 
     @property
     def sees_embeddings(self) -> bool:

@@ -56,12 +56,24 @@ def _validated(tree: dict[str, Any], source: str) -> CampaignConfig:
 def override(config: CampaignConfig, values: dict[str, Any], source: str) -> CampaignConfig:
     """A copy of `config` with dotted keys replaced. Raises ConfigError that names `source` and the key."""
     tree, known = config.model_dump(), fields()
-    for key, value in {**_brought_by_preset(config, values), **values}.items():
+    for key, value in tables_completed(config, {**_brought_by_preset(config, values), **values}).items():
         if key not in known:
             raise ConfigError(f"{source}: {unknown_key(key, known)}")
         section, _, name = key.rpartition(".")
         (tree[section] if section else tree)[name] = value
     return _validated(tree, source)
+
+
+def tables_completed(config: CampaignConfig, values: dict[str, Any]) -> dict[str, Any]:
+    """The values, where those of keys inside of a table, like handoff.question.task, are the whole table."""
+    tree, found = config.model_dump(), dict[str, Any]()
+    for key, value in values.items():
+        table, _, name = key.rpartition(".")
+        section, _, option = table.partition(".")
+        there = tree.get(section, {}).get(option) if option else None
+        # A table may also be set whole; what it does not name has its default.
+        found |= {table: {**found.get(table, there), name: value}} if isinstance(there, dict) else {key: value}
+    return found
 
 
 def _brought_by_preset(config: CampaignConfig, values: dict[str, Any]) -> dict[str, Any]:

@@ -1,169 +1,167 @@
-"""The handoff: the images of the picks, read from their shards by byte range, and a vendor's task files."""
+"""The handoff: the images of the picks and a vendor's task files, and the record of what was sent.
 
+From the manifest of its record on, a batch is out. It is written last, so that an export that was interrupted sent
+nothing. A batch of which no run came to say that it is out is shown by the next one, before anything else is sent.
+"""
+
+import csv
 import hashlib
-import pkgutil
-import random
-from collections import defaultdict
-from collections.abc import Iterator
-from itertools import accumulate
-from typing import Any
+import io
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
-from engine.campaign.handed_out import (
-    IMAGES_FILE,
-    IMAGES_SCHEMA,
-    RECORDS,
-    SentBatch,
-    batches,
-    current_batches,
-    picks_hash,
-    vendor_of,
-)
-from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_manifest, write_manifest
-from engine.campaign.places import placed
+from engine.campaign.handed_out import RECORDS, SentBatch, batches, picks_hash, record_of
+from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
-from engine.errors import InputError, UnreadableError
-from engine.handoff import TASK_COLUMNS, VENDORS
-from engine.pool.formats import format_of
-from engine.pool.identity import content_hash
-from engine.pool.shard import Place, Shard, check_unchanged, read_images
+from engine.errors import ConfigError, InputError
+from engine.handoff.choice import ALL, Chosen, Wish, chosen_of, require_money
+from engine.handoff.gold import gold_images, mixed
+from engine.handoff.images import Written, written_of
+from engine.handoff.links import Links, links_for
+from engine.handoff.parcels import Parcel, moment_of_end, parcel_of, record_parcel, write_parcel, write_tasks
+from engine.handoff.question import question_of
+from engine.handoff.vendor_files import REFRESHED_FILE, files_of, is_intact
 from engine.storage.location import Location
-from engine.tables.rows import Row
-from engine.tables.selections import with_hash
+from engine.tables.harmless import harmless
 
-MOST_VERIFIED_BYTES = 256 << 20
-"""So many bytes of the images in the vendor's folder are read to check them, in random images of a larger batch. The
-names and sizes of all are checked. Bytes can be checked only by reading them: all of a batch would cost as much as
-writing it, at every `vaal round`."""
+LINKS_FILE = "links.csv"
+ANNOUNCED_FILE = "announced.json"
+"""In the record of a batch of which a run came to say that it is out."""
 
 
-def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR) -> Manifest:
-    """Complete the handoff for a vendor. Returns the manifest of its record. A complete handoff is left alone, unless
-    its files are damaged: then they are written again, and are the same batch.
+def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR, wish: Wish = ALL) -> HandoffManifest:
+    """Hand picks that are not out to a vendor. Returns the manifest of the batch's record. Where nothing is left to
+    send, the vendor's newest batch is left alone, unless its files are damaged: then they are written again.
 
     The vendor's folder then holds exactly this batch: what was in it is deleted first. Tasks are in order of priority,
     the most valuable image first.
 
     Raises:
         InputError: there is no selection, or a shard changed meanwhile; then nothing is handed out.
-        ConfigError: the options or inputs of the selection changed since it was made.
+        ConfigError: the options or inputs of the selection changed since it was made; nothing is left for this vendor;
+            or it would cost more than handoff.money_limit.
     """
-    out = [batch for batch in current_batches(campaign.home, campaign.round) if batch.vendor == vendor]
-    if out:
-        manifest = read_manifest(campaign, f"{RECORDS}/{out[-1].folder.name}", Manifest)
-        if not _is_intact(campaign.stage(f"handoff/{vendor}"), out[-1], manifest):
-            run.log(f"{campaign.stage(f'handoff/{vendor}')}: not the files of {out[-1].folder.name}; written again")
-            _write(campaign, vendor, out[-1].images(), run)
-        return manifest
-    selection, folder = current_selection(campaign), campaign.stage(f"handoff/{vendor}")
-    if (folder / "manifest.json").exists():
-        run.log(f"{folder}: an earlier version handed it out; it is recorded now, so do not send it again")
-    picks = with_hash(read_committed(campaign.stage("selection"), "selection.parquet"))
-    tasks = _write(campaign, vendor, picks, run)
-    if num_left := len(picks) - len(tasks):
+    own = [batch for batch in batches(campaign.home, campaign.round) if batch.vendor == vendor]
+    if own and not (own[-1].folder / ANNOUNCED_FILE).exists():
+        run.log(f"{own[-1].folder.name} was recorded by a run that was interrupted: this is it, and nothing more is sent")
+        return _announced(own[-1].folder, _whole(campaign, own[-1], run))
+    selection = None if wish.is_disputed else current_selection(campaign)
+    chosen = chosen_of(campaign, wish)
+    if not len(chosen.images):
+        if own:
+            return _whole(campaign, own[-1], run)
+        raise ConfigError(_nothing_left(campaign, vendor, wish))
+    record = campaign.stage(f"{RECORDS}/{vendor}-{len(batches(campaign.home, campaign.round)):03d}")
+    parcel = _packed(campaign, run, vendor, chosen, record)
+    written, links = write_parcel(campaign, parcel, run, record)
+    if num_left := len(parcel.rows) - len(written):
         why = "are left out of the batch, because their shards do not hold them any more; a later round may pick them"
-        run.log(f"{num_left} of {len(picks)} picks {why}")
-    return _record(campaign, vendor, selection, picks, tasks)
+        run.log(f"{num_left} of {len(parcel.rows)} images {why}")
+    return _announced(record, record_parcel(campaign, parcel, written, links, (selection, chosen, record)))
 
 
-def _write(campaign: Campaign, vendor: str, picks: pa.Table, run: Run) -> list[Row]:
-    """Write the vendor's folder. Returns the tasks, the most valuable image first."""
-    folder = campaign.stage(f"handoff/{vendor}")
-    with current_shards(campaign, run.log) as shards:
-        # Those that are in their shards no more have been named, and are left out.
-        here, _ = placed(campaign.home, picks)
-        if len(picks) and not len(here):
-            raise InputError(f"{campaign.stage('selection')}: none of its images is in its shard; restore the shards")
-        tasks = _write_all(folder, here, {shard.shard: shard for shard in shards}, run)
-    tasks.sort(key=lambda task: int(task["priority"]))
-    _write_tasks(vendor, folder, tasks)
-    return tasks
+def _announced(record: Location, manifest: HandoffManifest) -> HandoffManifest:
+    (record / ANNOUNCED_FILE).write_json({"at": datetime.now(UTC).isoformat(timespec="seconds")})
+    return manifest
 
 
-def _is_intact(folder: Location, batch: SentBatch, manifest: Manifest) -> bool:
-    """Whether the vendor's folder holds the batch: by names and sizes, and MOST_VERIFIED_BYTES of it by content."""
-    images = batch.images().select(["file", "size_bytes", "sha256"]).to_pylist()
-    if (folder / "images").children() != {row["file"].partition("/")[2]: row["size_bytes"] for row in images}:
-        return False
-    files = {name: sha256 for name, sha256 in manifest["files"].items() if name != IMAGES_FILE}
-    # Others at every call.
-    random.shuffle(images)
-    ends = accumulate(row["size_bytes"] for row in images)
-    files |= {row["file"]: row["sha256"] for row, end in zip(images, ends, strict=True) if end <= MOST_VERIFIED_BYTES}
-    try:
-        for name, sha256 in files.items():
-            (folder / name).read_verified(sha256, "")
-    except UnreadableError:
-        raise
-    except InputError:
-        return False
-    return True
+def _nothing_left(campaign: Campaign, vendor: str, wish: Wish) -> str:
+    """Why there is nothing to send, and what to do."""
+    if wish.is_disputed:
+        return f"{campaign.home}: nothing is disputed; see: vaal handoff {campaign.home}"
+    out = [batch.folder.name for batch in batches(campaign.home, campaign.round)]
+    if not out:
+        return f"{campaign.stage('selection')}: no pick fits --share or --stratum, or none is left that may be sent"
+    why = f"every pick of round {campaign.round:03d} that fits is out already ({', '.join(out)}), so nothing goes to {vendor}"
+    return f"{campaign.home}: {why}; take images back first: vaal handoff {campaign.home} recall --pick-again"
 
 
-def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
+def _packed(campaign: Campaign, run: Run, vendor: str, chosen: Chosen, record: Location) -> Parcel:
+    """What is to be sent, with gold images at random places. Raises ConfigError where there is no money for it."""
+    question, images = question_of(campaign), chosen.images
+    if question.is_open and question.task == "class" and question.classes:
+        run.log(
+            f"the question has the {len(question.classes)} classes of the labels; if there may be others, name all of "
+            "them: --set 'handoff.question.classes=[...]'"
+        )
+    gold = gold_images(campaign, question, record_of(record), len(images), run.log)
+    require_money(campaign, len(images) + len(gold))
+    ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())
+    gold = gold.append_column("rank", ranks).append_column("origin", origins).select(images.column_names)
+    is_gold = pa.array(np.arange(len(images) + len(gold)) >= len(images))
+    rows = pa.concat_tables([images, gold]).append_column("gold", is_gold)
+    salt = bytes.fromhex(campaign.config.salt)
+    name = f"batch-{hashlib.blake2b(record_of(record).encode(), digest_size=4, key=salt).hexdigest()}"
+    order = mixed(len(images), len(gold), int.from_bytes(salt[:4]))
+    return Parcel(vendor, rows.take(pa.array(order, pa.int64())), question, name, campaign.config.handoff)
+
+
+def _picks_of(campaign: Campaign, selection: SelectionManifest) -> str:
+    return selection.get("picks") or picks_hash(read_committed(campaign.stage("selection"), "selection.parquet"))
+
+
+def _whole(campaign: Campaign, batch: SentBatch, run: Run) -> HandoffManifest:
+    """The manifest of a batch that is out. Its files are written again where they are damaged."""
+    if not is_intact(campaign, batch):
+        run.log(f"{campaign.stage(f'handoff/{batch.vendor}')}: not the files of {batch.folder.name}; written again")
+        made = write_parcel(campaign, parcel_of(campaign, batch), run)
+        if made.files != files_of(batch):
+            _note_refreshed(batch, made.links, made.files)
+    return batch.manifest
+
+
+def _note_refreshed(batch: SentBatch, links: Links, files: dict[str, str]) -> None:
+    (batch.folder / REFRESHED_FILE).write_json({"files": files, "links_expire_at": moment_of_end(links)})
+
+
+def refresh_links(campaign: Campaign, run: Run, vendor: str) -> HandoffManifest:
+    """Sign the links of the vendor's newest batch again: no task is new. links.csv has them by item_id.
+
+    Raises ConfigError where there is no batch of this vendor in the round, or its links are not signed.
+    """
+    own = [batch for batch in batches(campaign.home, campaign.round) if batch.vendor == vendor]
+    if not own:
+        raise ConfigError(f"{campaign.round_home}: nothing went to {vendor} in this round; see: vaal handoff {campaign.home}")
+    batch, folder = own[-1], campaign.stage(f"handoff/{vendor}")
+    parcel = parcel_of(campaign, batch)
+    if batch.manifest["sending"]["links_expire_at"] is None:
+        why = f"{batch.folder}: its images travel as {parcel.handoff.images}, and such links do not end"
+        raise ConfigError(f"{why}; signed links: --set handoff.images=s3://BUCKET/FOLDER, before an export")
+    _whole(campaign, batch, run)
+    links = links_for(parcel.handoff.images, campaign.config.handoff.link_days, datetime.now(UTC))
+    images = {row["item_id"]: written_of(row) for row in batch.rows().to_pylist()}
+    files = write_tasks(campaign, parcel, images, links, folder)
+    (folder / LINKS_FILE).write_bytes(_list_of_links(images, links))
+    _note_refreshed(batch, links, files)
+    for notice in links.notices:
+        run.log(notice)
+    return batch.manifest
+
+
+def _list_of_links(images: dict[str, Written], links: Links) -> bytes:
+    text = io.StringIO()
+    rows = ([image.item_id, harmless(links.of(image.file))] for image in images.values())
+    csv.writer(text, lineterminator="\n").writerows([("item_id", "link"), *rows])
+    return text.getvalue().encode()
+
+
+def describe(campaign: Campaign, manifest: HandoffManifest) -> dict[str, Any]:
     """The facts about a complete stage that a person sees."""
-    folder = campaign.stage(f"handoff/{vendor_of(campaign.stage(manifest['stage']))}")
-    tasks = next(iter(manifest["files"]), "")
-    return {"images": manifest["counts"]["images"], "handoff": folder, "tasks": folder / tasks}
-
-
-def _record(
-    campaign: Campaign, vendor: str, selection: SelectionManifest, picks: pa.Table, tasks: list[Row]
-) -> Manifest:
-    """Record the batch in handed_out/. From its manifest on, the images are out."""
-    name = f"{RECORDS}/{vendor}-{len(batches(campaign.home, campaign.round)):03d}"
-    record, by_id = campaign.stage(name), {pick["item_id"]: pick for pick in picks.to_pylist()}
-    images = pa.Table.from_pylist([by_id[task["item_id"]] | task for task in tasks], schema=IMAGES_SCHEMA)
-    files = {**_write_tasks(vendor, record, tasks), IMAGES_FILE: (record / IMAGES_FILE).write_table(images)}
-    if current_selection(campaign) != selection:
-        fix = f"run: vaal export {campaign.home}"
-        raise InputError(f"{campaign.stage('selection')}: made again while it was exported; {fix}")
-    return write_manifest(
-        campaign,
-        name,
-        Manifest,
-        inputs={"selection": selection["files"]["selection.parquet"], "picks": picks_hash(picks)},
-        counts={"images": len(tasks), "bytes": sum(task["bytes"] for task in tasks)},
-        files=files,
-    )
-
-
-def _write_tasks(vendor: str, folder: Location, tasks: list[Row]) -> dict[str, str]:
-    """A vendor's task files. Returns their SHA-256 by name."""
-    tasks = [{name: task[name] for name in TASK_COLUMNS} for task in tasks]
-    files: dict[str, str] = pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(folder, tasks)
-    return files
-
-
-def _write_all(folder: Location, picks: pa.Table, shards: dict[str, Shard], run: Run) -> list[Row]:
-    """Write the images of the picks into an empty folder, and nothing where a shard changed."""
-    by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for pick in picks.to_pylist():
-        by_shard[pick["shard"]].append(pick)
-    for shard in by_shard:
-        check_unchanged(shards[shard])
-    folder.clear()
-    tasks: list[Row] = []
-    for shard, wanted in sorted(by_shard.items()):
-        contents = read_images(shards[shard], [Place(*(pick[name] for name in Place._fields)) for pick in wanted])
-        for task in _write_images(folder, wanted, contents):
-            tasks.append(task)
-            run.on_progress(len(tasks) / len(picks), f"{len(tasks)} of {len(picks)} images")
-    return tasks
-
-
-def _write_images(folder: Location, picks: list[dict[str, Any]], contents: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """Yields the tasks, each with the hash of the bytes that the vendor sees."""
-    for pick, content in zip(picks, contents, strict=True):
-        form = format_of(content)
-        if form is None:
-            raise InputError(f"{pick['shard']}: item {pick['key']} is no longer an image; restore the shard")
-        file = f"images/{pick['item_id']}.{form.suffixes[0]}"
-        (folder / file).write_bytes(content)
-        sha256 = hashlib.sha256(content).hexdigest()
-        task = dict(zip(TASK_COLUMNS, (pick["item_id"], file, pick["rank"], len(content), sha256), strict=True))
-        yield task | {"content_hash": content_hash(content)}
+    sending, counts = manifest["sending"], manifest["counts"]
+    folder = campaign.stage(f"handoff/{sending['vendor']}")
+    price = Decimal(str(sending["price"])) * sending["annotators"] * counts["images"]
+    return {
+        "images": counts["images"],
+        **({"of them gold": counts["gold"]} if counts["gold"] else {}),
+        **({"picks still to send": sending["waiting"]} if sending["waiting"] else {}),
+        **({"price": f"{price:,}"} if price else {}),
+        **({"links work until": sending["links_expire_at"]} if sending["links_expire_at"] else {}),
+        "handoff": folder,
+        "tasks": folder / next(iter(manifest["files"]), ""),
+    }

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import Identity, identities
-from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
+from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.origins import picked_origins
-from engine.tables.score_reader import columns_of, read_scores
-from engine.tables.scores import records_of
+from engine.models.predictions import GONE, predictions
 from engine.tables.selections import ORIGIN_CONTROL
 
 QUERY, CONTROL = "query", "control"
@@ -35,8 +34,6 @@ NUM_DIVISIONS = 1999
 Z_95 = 1.959964
 """Of a 95 % interval."""
 _NO_TASK = "no classes were learned (train.task)"
-_NO_COLUMN = "its scores have no predictions (score.acquisition without margin)"
-_GONE = "its scores are not in the campaign any more"
 
 
 class Share(NamedTuple):
@@ -142,14 +139,14 @@ def variation_of(counts_2K: NDArray[np.int64], seed: int) -> Variation:
 def _known_of(campaign: Campaign, label: dict[Identity, str], arms: dict[Identity, str]) -> tuple[Known | None, str]:
     """What the task learner of the round knew; or None, and why."""
     if not is_complete(campaign.stage("train")):
-        return None, _GONE
+        return None, GONE
     classes = read_manifest(campaign, "train", TrainManifest).get("task", {}).get("classes")
     if not classes:
         return None, _NO_TASK
     if not is_complete(campaign.stage("scores")):
-        return None, _GONE
+        return None, GONE
     chosen = [item for arm in (QUERY, CONTROL) for item in _some([i for i in arms if arms[i] == arm], campaign.round)]
-    predicted, why = _predictions(campaign, chosen)
+    predicted, why = predictions(campaign, chosen)
     if why:
         return None, why
     right: dict[str, list[bool]] = {QUERY: [], CONTROL: []}
@@ -165,51 +162,3 @@ def _some(items: list[Identity], seed: int) -> list[Identity]:
         return items
     chosen = np.random.default_rng([seed, 2]).permutation(len(items))[:MOST_JUDGED]
     return [sorted(items)[place] for place in chosen]
-
-
-def _predictions(campaign: Campaign, items: list[Identity]) -> tuple[dict[Identity, int], str]:
-    """The number of the class that was predicted for each of these items that was scored; or nothing, and why."""
-    folder = campaign.stage("scores")
-    records = {
-        record.shard: record for record in records_of(read_manifest(campaign, "scores", ScoresManifest)["shards"])
-    }
-    by_shard: dict[str, set[str]] = defaultdict(set)
-    for shard, key in items:
-        by_shard[shard].add(key)
-    found: dict[Identity, int] = {}
-    for shard in sorted(by_shard.keys() & records.keys()):
-        record = records[shard]
-        if not (folder / record.file).exists():
-            return {}, _GONE
-        if "predicted" not in columns_of(folder, record):
-            return {}, _NO_COLUMN
-        table = read_scores(folder, record, ["key", "predicted"])
-        pairs = zip(table["key"].to_pylist(), table["predicted"].to_pylist(), strict=True)
-        found |= {(shard, key): number for key, number in pairs if key in by_shard[shard]}
-    return found, ""
-
-
-def known_of(query: list[bool], control: list[bool]) -> Known:
-    """Shares of what is right in each arm, with Wilson's intervals, and their difference, control less query, with
-    Newcombe's (Statistics in Medicine 17, 1998, method 10)."""
-    of_query, of_control = (wilson(sum(right), len(right)) if right else None for right in (query, control))
-    if of_query is None or of_control is None:
-        return Known(of_query, of_control, None)
-    value = of_control.value - of_query.value
-    below = math.hypot(of_control.value - of_control.low, of_query.high - of_query.value)
-    above = math.hypot(of_control.high - of_control.value, of_query.value - of_query.low)
-    return Known(of_query, of_control, Share(value, value - below, value + above, len(query) + len(control)))
-
-
-def wilson(hits: int, total: int) -> Share:
-    """hits / total with Wilson's score interval, exact at 0 and 1 hits too. `total` is at least 1."""
-    share, z2 = hits / total, Z_95**2 / total
-    middle, half = share + z2 / 2, Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total))
-    return Share(share, max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2)), total)
-
-
-def class_counts(gain: Gain) -> list[tuple[str, int, int]]:
-    """The most frequent labels of a round, MOST_CLASSES of them: each with how many the query and the control have."""
-    query, control = gain.labels[QUERY], gain.labels[CONTROL]
-    names = sorted(query | control, key=lambda name: (-query[name] - control[name], name))
-    return [(name, query[name], control[name]) for name in names[:MOST_CLASSES]]

@@ -71,7 +71,7 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
 def _make(
     campaign: Campaign, run: Run, records: list[ShardRecord], trained: TrainManifest, *, force: bool
 ) -> SelectionManifest:
-    out = batches(campaign.home, campaign.round)
+    out = [batch for batch in batches(campaign.home, campaign.round) if batch.manifest["inputs"]["picks"]]
     # What was handed out stays out when its selection is replaced.
     picked_before = picked_items(campaign.home, before=campaign.round + (force and bool(out)))
     inputs = selection_inputs(campaign, picked_before)
@@ -199,7 +199,7 @@ def _not_alike(likeness: Likeness) -> str:
 
 def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) -> None:
     """Raises ConfigError if a selection that is gone would be made again with other images than were handed out."""
-    if batch.picks != picks_hash(picks):
+    if batch.manifest["inputs"]["picks"] != picks_hash(picks):
         raise ConfigError(
             f"{campaign.stage('selection')}: it is gone, and now other images would be picked than were handed out in "
             f"{batch.folder}; restore it, or to pick other images as well, run: vaal select --force {campaign.home}"

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.campaign.decisions import never_picked
 from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_items, read_labels
 from engine.campaign.origins import origins_of
 from engine.campaign.positions import all_positions
@@ -43,10 +44,12 @@ class Draws(NamedTuple):
 
 
 def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Table) -> list[Source]:
-    """A source for each record, sorted by shard. Labelled items and those picked before are taken."""
+    """A source for each record, sorted by shard. Items that are labelled, were picked before or are never to be picked
+    are taken."""
     origins = origins_of(home, read_labels(home))
     uncertain = [item for item, origin in origins.items() if origin == ORIGIN_UNCERTAINTY]
-    sets = (set(origins) | set(identities(picked_before)), origins, uncertain)
+    taken = {*origins, *identities(picked_before), *never_picked(home)}
+    sets = (taken, origins, uncertain)
     found, none = [_by_shard(items) for items in sets], pa.array([], pa.string())
     return [Source(record, *(keys.get(record.shard, none) for keys in found)) for record in sorted(records)]
 

@@ -1,0 +1,205 @@
+"""The ledger: every image that ever left, and what came of it.
+
+All of it follows from records that are only added to: batches (handed_out/), votes/, labels/ and decisions/.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions
+from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
+from engine.campaign.labels import Snapshot, read_snapshot
+from engine.campaign.outcomes import Counts, Outcomes, outcomes_of
+from engine.campaign.votes import read_votes
+from engine.storage.location import Location
+
+STATES = ("out", "answered in part", "settled", "disputed", "skipped", EXPIRED, RECALLED, "retracted")
+"""What an image that was sent can be. Retracted: a person took its label away."""
+OUT, IN_PART, SETTLED, DISPUTED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED = range(len(STATES))
+DONE = (SETTLED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED)
+"""The states in which nobody waits for an answer any more."""
+_SEPARATOR = "\0"
+"""No name of a shard has it."""
+
+
+class Ledger(NamedTuple):
+    """R images in batches, in the order of sending, and U different ones.
+
+    `rows` are IMAGES_SCHEMA; `batch_R` is the place of each one's batch in `batches`, `item_R` its place in
+    `outcomes.item_ids`, `state_R` in STATES; `asked_R` is how many answers were asked for, `paid_R` how many of them
+    came. `items` has a row for each different image, which may also be a pick that was never sent: item_id, shard, key,
+    offset, size_bytes, content_hash, round, gold. `state_U` are their states; `by_votes_U` what the votes alone say;
+    `stands_U` says where a person's or another program's word stands over votes.
+    """
+
+    batches: list[SentBatch]
+    rows: pa.Table
+    batch_R: Counts
+    item_R: Counts
+    state_R: NDArray[np.int8]
+    asked_R: Counts
+    paid_R: Counts
+    items: pa.Table
+    state_U: NDArray[np.int8]
+    by_votes_U: NDArray[np.int8]
+    stands_U: NDArray[np.bool_]
+    outcomes: Outcomes
+
+    @property
+    def prices(self) -> list[Decimal]:
+        """The price of one answer in each batch."""
+        return [Decimal(str(batch.manifest["sending"]["price"])) for batch in self.batches]
+
+    def spent(self, number: int) -> Decimal:
+        """The price of the answers of a batch that came."""
+        return self.prices[number] * int(self.paid_R[self.batch_R == number].sum())
+
+    def reserved(self, number: int) -> Decimal:
+        """The price of the answers of a batch that may still come."""
+        is_open = (self.batch_R == number) & np.isin(self.state_R, (OUT, IN_PART))
+        return self.prices[number] * int((self.asked_R - self.paid_R)[is_open].sum())
+
+    @property
+    def spend(self) -> Decimal:
+        """All that was spent and is reserved."""
+        numbers = range(len(self.batches))
+        return sum((self.spent(number) + self.reserved(number) for number in numbers), Decimal(0))
+
+    def counts(self, number: int) -> dict[str, int]:
+        """How many images of a batch are in each state; gold ones are not counted."""
+        is_own = (self.batch_R == number) & ~self.rows["gold"].to_numpy()
+        found = np.bincount(self.state_R[is_own], minlength=len(STATES)).tolist()
+        return {state: count for state, count in zip(STATES, found, strict=True) if count}
+
+
+def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None) -> Ledger:
+    """The ledger as it is now; `snapshot` are the labels, if they are read already."""
+    home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
+    batches = all_batches(home, campaign.round + 1)
+    tables = [batch.rows() for batch in batches]
+    rows = pa.concat_tables([IMAGES_SCHEMA.empty_table(), *tables])
+    batch_R = np.repeat(np.arange(len(batches)), [len(table) for table in tables])
+    items = _items(campaign, batches, tables)
+    item_R = pc.index_in(rows["item_id"], value_set=items["item_id"].combine_chunks()).to_numpy().astype(np.int64)
+    ids = items["item_id"].combine_chunks()
+    outcomes = outcomes_of(
+        ids,
+        _truths(items, snapshot),
+        read_votes(home, snapshot.undone_votes),
+        campaign.config.handoff.question.task,
+        campaign.config.labels.consensus,
+    )
+    asked_R = np.array([batch.manifest["sending"]["annotators"] for batch in batches], np.int64)[batch_R]
+    back_R = _taken_back(home, batches, rows, batch_R)
+    live_U = np.bincount(item_R, weights=asked_R * (back_R == 0), minlength=len(ids)).astype(np.int64)
+    # What was picked and never sent may be answered all the same: one answer settles it.
+    live_U[np.bincount(item_R, minlength=len(ids)) == 0] = 1
+    by_votes_U = _by_votes(outcomes, live_U, campaign.config.labels.min_posterior)
+    state_U, stands_U = _with_words(items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids)))
+    state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
+    paid_R = _paid(item_R, asked_R, outcomes)
+    return Ledger(
+        batches, rows, batch_R, item_R, state_R, asked_R, paid_R, items, state_U, by_votes_U, stands_U, outcomes
+    )
+
+
+def _items(campaign: Campaign, batches: list[SentBatch], tables: list[pa.Table]) -> pa.Table:
+    """Every image that an answer may be for, each once: the picks, and the gold images under their names for vendors."""
+    picked = picked_items(campaign.home, campaign.round + 1, with_released=True)
+    gold = [
+        table.filter(table["gold"])
+        .select([*picked.column_names[:-1]])
+        .append_column("round", pa.array([batch.manifest["round"]] * pc.sum(table["gold"]).as_py(), pa.int32()))
+        for batch, table in zip(batches, tables, strict=True)
+        if len(table) and pc.any(table["gold"]).as_py()
+    ]
+    found = pa.concat_tables([picked, *gold])
+    return found.append_column("gold", pa.array(np.arange(len(found)) >= len(picked)))
+
+
+def names_of(table: pa.Table) -> pa.Array:
+    """The identity of each row as one text."""
+    return pc.binary_join_element_wise(table["shard"], table["key"], _SEPARATOR).combine_chunks()
+
+
+def _truths(items: pa.Table, snapshot: Snapshot) -> pa.Array:
+    """The label of each gold image, null for the others."""
+    labels = snapshot.labels
+    found = labels["label"].combine_chunks().take(pc.index_in(names_of(items), value_set=names_of(labels)))
+    return pc.if_else(items["gold"].combine_chunks(), found, pa.scalar(None, pa.string()))
+
+
+def _taken_back(home: Location, batches: list[SentBatch], rows: pa.Table, batch_R: Counts) -> NDArray[np.int8]:
+    """GIVEN_UP or TAKEN_BACK for the rows that were expired or recalled, else 0."""
+    codes = {EXPIRED: GIVEN_UP, RECALLED: TAKEN_BACK}
+    decisions = decided(read_decisions(home), *codes)
+    records = pa.array([batch.record for batch in batches], pa.string()).take(pa.array(batch_R))
+    sent = pc.binary_join_element_wise(records, rows["item_id"].combine_chunks(), _SEPARATOR)
+    names = pc.binary_join_element_wise(decisions["batch"], decisions["item_id"], _SEPARATOR).combine_chunks()
+    code_N = np.array([codes[kind] for kind in decisions["kind"].to_pylist()], np.int8)
+    place = pc.index_in(sent, value_set=names)
+    found: NDArray[np.int8] = np.zeros(len(rows), np.int8)
+    is_back = place.is_valid().to_numpy(zero_copy_only=False)
+    found[is_back] = code_N[place.drop_null().to_numpy()]
+    return found
+
+
+def _by_votes(outcomes: Outcomes, live_U: Counts, least: float) -> NDArray[np.int8]:
+    """The state of each image by its votes; `live_U` is how many answers are asked for and not taken back."""
+    votes_U = outcomes.num_votes_U
+    is_complete_U = outcomes.is_final_U | (votes_U >= live_U)
+    # nan is not certain.
+    is_certain_U = (outcomes.posterior_U >= least) & (outcomes.values_U > outcomes.skips_U)
+    conditions = [votes_U == 0, ~is_complete_U, outcomes.skips_U > outcomes.values_U, is_certain_U]
+    return np.select(conditions, [OUT, IN_PART, SKIPPED, SETTLED], DISPUTED).astype(np.int8)
+
+
+def _sent_at(batches: list[SentBatch], item_R: Counts, batch_R: Counts, size: int) -> NDArray[np.int64]:
+    """When each image was sent last (U,), microseconds since 1970; 0 where it never was."""
+    at = [datetime.fromisoformat(batch.manifest["completed_at"]).timestamp() * 1e6 for batch in batches]
+    sent_U = np.zeros(size, np.int64)
+    np.maximum.at(sent_U, item_R, np.array(at, np.int64)[batch_R])
+    return sent_U
+
+
+def _with_words(
+    items: pa.Table, snapshot: Snapshot, by_votes_U: NDArray[np.int8], sent_at_U: NDArray[np.int64]
+) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """The state of each image by votes and words, and where a word stands over votes.
+
+    A label was taken away from an image as it was then: what was sent later to be labelled again, is.
+    """
+    words, state_U = snapshot.last_words(), by_votes_U.copy()
+    place = pc.index_in(names_of(items), value_set=names_of(words))
+    said_U = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False) & ~items["gold"].to_numpy())
+    word = words.take(place.take(pa.array(said_U)))
+    is_derived, has_label = word["is_derived"].to_numpy(), word["label"].is_valid().to_numpy()
+    at = pc.fill_null(word["labelled_at"].cast(pa.int64()), np.iinfo(np.int64).max).to_numpy()
+    stands = ~is_derived & (has_label | (at >= sent_at_U[said_U]))
+    # A label of an ingest without votes is one that another program derived.
+    state_U[said_U[has_label & (stands | (by_votes_U[said_U] == OUT))]] = SETTLED
+    state_U[said_U[~has_label & stands]] = RETRACTED
+    stands_U = np.zeros(len(items), bool)
+    stands_U[said_U] = stands
+    return state_U, stands_U
+
+
+def _paid(item_R: Counts, asked_R: Counts, outcomes: Outcomes) -> Counts:
+    """How many of the answers that each row asked for came: those of an image fill its batches in their order."""
+    came_R = outcomes.num_votes_U[item_R]
+    came_R = np.where(outcomes.is_final_U[item_R], np.iinfo(np.int64).max // 2, came_R)
+    order = np.argsort(item_R, kind="stable")
+    total = np.cumsum(asked_R[order])
+    is_first = np.append(True, np.diff(item_R[order]) > 0) if len(order) else np.array([], bool)
+    start = np.maximum.accumulate(np.where(is_first, total - asked_R[order], 0)) if len(order) else total
+    before = total - asked_R[order] - start
+    paid_R = np.empty(len(order), np.int64)
+    paid_R[order] = np.clip(came_R[order] - before, 0, asked_R[order])
+    return paid_R

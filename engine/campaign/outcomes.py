@@ -1,0 +1,144 @@
+"""What the votes on each image come to: a function of the newest versions of all answers, repeatable at any time."""
+
+import json
+import pkgutil
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from engine.campaign.votes import newest_versions
+from vaal.consensus import CONSENSUS, Consensus, Votes
+
+TIE = 0.5
+"""Of several classes, each is decided by more than this share of the votes."""
+Counts = NDArray[np.int64]
+
+
+class Outcomes(NamedTuple):
+    """The outcome of each of U images, in the order of `item_ids` (U,), and of each annotator.
+
+    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version; `is_final_U` says
+    where a vendor gave its final answer. `labels` (U,) are the most probable values, null without a vote, and
+    `posterior_U` their probabilities, nan where there are none. `votes` are the newest versions, `item_V` (V,) the
+    places of their images. `annotators` has a row for each: annotator, vendor, votes, accuracy (as the consensus
+    estimates it, nan where it does not), gold_right, gold_seen.
+    """
+
+    item_ids: pa.Array
+    values_U: Counts
+    skips_U: Counts
+    is_final_U: NDArray[np.bool_]
+    labels: pa.Array
+    posterior_U: NDArray[np.float64]
+    votes: pa.Table
+    item_V: Counts
+    annotators: pa.Table
+
+    @property
+    def num_votes_U(self) -> Counts:
+        return self.values_U + self.skips_U
+
+
+def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str, method: str) -> Outcomes:
+    """The outcomes of these images.
+
+    Args:
+        item_ids: (U,) strings, unique.
+        truths: (U,) strings, the known label of each gold image, null for the others.
+        votes: all versions of all answers, VOTES_SCHEMA.
+        task: of the question; see `engine.handoff.exchange.Question`.
+        method: labels.consensus.
+    """
+    newest = newest_versions(votes)
+    place = pc.index_in(newest["item_id"], value_set=item_ids)
+    newest, item_V = newest.filter(place.is_valid()), place.drop_null().to_numpy().astype(np.int64)
+    is_value_V = ~newest["skipped"].to_numpy()
+    size = len(item_ids)
+    values_U = np.bincount(item_V[is_value_V], minlength=size)
+    skips_U = np.bincount(item_V[~is_value_V], minlength=size)
+    is_final_U = np.bincount(item_V[newest["annotator"].is_null().to_numpy()], minlength=size) > 0
+    named, annotator_V = _annotators(newest)
+    given = newest.filter(pa.array(is_value_V))
+    deciders = {"class": _one_class, "classes": _several_classes}
+    decide = deciders.get(task, _newest_value)
+    labels, posterior_U, accuracy_A = decide(
+        given, item_V[is_value_V], annotator_V[is_value_V], truths, len(named), method
+    )
+    right_A, seen_A = _gold(newest, item_V, annotator_V, truths, len(named))
+    table = named.append_column("votes", pa.array(np.bincount(annotator_V, minlength=len(named))))
+    for name, column in (("accuracy", accuracy_A), ("gold_right", right_A), ("gold_seen", seen_A)):
+        table = table.append_column(name, pa.array(column))
+    return Outcomes(item_ids, values_U, skips_U, is_final_U, labels, posterior_U, newest, item_V, table)
+
+
+Decided = tuple[pa.Array, NDArray[np.float64], NDArray[np.float64]]
+"""The labels (U,), their probabilities (U,), and the accuracies of the annotators (A,)."""
+
+
+def _annotators(votes: pa.Table) -> tuple[pa.Table, Counts]:
+    """The annotators of the votes, and the place of each vote's (V,). A vendor's final answers are one annotator's."""
+    pairs = list(zip(votes["annotator"].to_pylist(), votes["vendor"].to_pylist(), strict=True))
+    places: dict[tuple[str | None, str], int] = {}
+    annotator_V = np.array([places.setdefault(pair, len(places)) for pair in pairs], np.int64)
+    names, vendors = ([pair[side] for pair in places] for side in (0, 1))
+    return pa.table({"annotator": pa.array(names, pa.string()), "vendor": pa.array(vendors, pa.string())}), annotator_V
+
+
+def _one_class(
+    votes: pa.Table, item_V: Counts, annotator_V: Counts, truths: pa.Array, num_annotators: int, method: str
+) -> Decided:
+    values = pa.concat_arrays([votes["value"].combine_chunks(), truths])
+    classes = pc.unique(values.drop_null()).sort()
+    class_V = pc.index_in(votes["value"], value_set=classes).to_numpy().astype(np.int64)
+    truth_U = pc.fill_null(pc.index_in(truths, value_set=classes), -1).to_numpy().astype(np.int64)
+    function = pkgutil.resolve_name(CONSENSUS[method].function)
+    found: Consensus = function(Votes(item_V, annotator_V, class_V, truth_U, num_annotators, len(classes)))
+    best = pa.array(np.maximum(found.class_N, 0), mask=found.class_N < 0)
+    labels = classes.take(best) if len(classes) else pa.nulls(len(truths), pa.string())
+    return labels, found.probability_N, found.accuracy_A
+
+
+def _several_classes(
+    votes: pa.Table, item_V: Counts, _: Counts, truths: pa.Array, num_annotators: int, __: str
+) -> Decided:
+    """Each class is decided by the majority. The probability is that of the least certain class."""
+    said: dict[int, list[set[str]]] = {}
+    for item, value in zip(item_V.tolist(), votes["value"].to_pylist(), strict=True):
+        said.setdefault(item, []).append(set(json.loads(value)))
+    labels: list[str | None] = [None] * len(truths)
+    posterior_U = np.full(len(truths), np.nan)
+    for item, sets in said.items():
+        shares = {name: sum(name in found for found in sets) / len(sets) for name in set[str]().union(*sets)}
+        labels[item] = json.dumps(sorted(name for name, share in shares.items() if share > TIE), ensure_ascii=False)
+        posterior_U[item] = min((max(share, 1 - share) for share in shares.values()), default=1.0)
+    return pa.array(labels, pa.string()), posterior_U, np.full(num_annotators, np.nan)
+
+
+def _newest_value(
+    votes: pa.Table, item_V: Counts, _: Counts, truths: pa.Array, num_annotators: int, __: str
+) -> Decided:
+    """Shapes have no consensus: the newest answer counts. It is certain."""
+    last = dict(zip(item_V.tolist(), votes["value"].to_pylist(), strict=True))
+    labels = pa.array([last.get(item) for item in range(len(truths))], pa.string())
+    return labels, np.where(labels.is_valid(), 1.0, np.nan), np.full(num_annotators, np.nan)
+
+
+def _gold(
+    votes: pa.Table, item_V: Counts, annotator_V: Counts, truths: pa.Array, num_annotators: int
+) -> tuple[Counts, Counts]:
+    """How many gold images each annotator answered as is known, and how many it answered at all."""
+    known = truths.take(pa.array(item_V))
+    is_right = pc.fill_null(pc.equal(known, votes["value"].combine_chunks()), fill_value=False)
+    is_gold = known.is_valid().to_numpy(zero_copy_only=False)
+    counted = (annotator_V[mask] for mask in (is_gold & is_right.to_numpy(zero_copy_only=False), is_gold))
+    right_A, seen_A = (np.bincount(places, minlength=num_annotators) for places in counted)
+    return right_A, seen_A
+
+
+def label_text(value: str | Iterable[object]) -> str:
+    """A value as it is kept in votes and labels: a class as it is, several classes or shapes as JSON."""
+    return value if isinstance(value, str) else json.dumps(list(value), ensure_ascii=False, sort_keys=True)

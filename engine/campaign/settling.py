@@ -1,0 +1,195 @@
+"""From votes to labels, and the end of a round.
+
+What is derived is written again only where it changed: the outcome of every image (consensus/), and a label where the
+outcome gives another one. A person's label, or that of another program, stands over votes.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, round_home
+from engine.campaign.handed_out import current_batches
+from engine.campaign.labels import (
+    INGEST,
+    POSITIONS_SCHEMA,
+    Identity,
+    Snapshot,
+    append_labels,
+    read_snapshot,
+)
+from engine.campaign.ledger import DONE, SETTLED, STATES, Ledger, names_of, read_ledger
+from engine.campaign.origins import picked_origins
+from engine.campaign.positions import write_positions
+from engine.tables.columns import required
+
+CONSENSUS_SCHEMA = pa.schema(
+    [
+        *required(pa.string(), "item_id", "shard", "key", "state"),
+        pa.field("label", pa.string()),
+        pa.field("posterior", pa.float64()),
+        *required(pa.int64(), "num_votes", "num_skipped"),
+    ]
+)
+"""The outcome of every image that has votes. The metadata say from which votes and options it follows."""
+
+
+class Settled(NamedTuple):
+    """What settling changed: the items whose label is another one now, and of these those that had one before; whether
+    the round ended with it; and the ledger."""
+
+    changed: list[Identity]
+    num_replaced: int
+    is_closed: bool
+    ledger: Ledger
+
+
+def settle(campaign: Campaign, forced: frozenset[str] = frozenset()) -> Settled:
+    """Derive labels from the votes, and end the round where labels.close_when says so.
+
+    It follows from what is committed alone: whatever was interrupted is completed by the next call.
+
+    Args:
+        forced: item_ids whose votes stand over what a person said before they came.
+    """
+    snapshot = read_snapshot(campaign.home)
+    ledger = read_ledger(campaign, snapshot)
+    _write_consensus(campaign, ledger, snapshot)
+    changed, num_replaced = _write_labels(campaign, ledger, snapshot, forced)
+    if changed:
+        ledger = read_ledger(campaign)
+    return Settled(changed, num_replaced, _close_if_due(campaign, ledger), ledger)
+
+
+def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> None:
+    """Keep this version of the outcomes, if the newest one is another."""
+    outcomes, folder, labels = ledger.outcomes, campaign.home / "consensus", campaign.config.labels
+    has_votes = pa.array(outcomes.num_votes_U > 0)
+    items = ledger.items.select(["item_id", "shard", "key"]).filter(has_votes)
+    if not len(items):
+        return
+    columns = {
+        "state": pa.array(np.array(STATES)[ledger.state_U]),
+        "label": outcomes.labels,
+        "posterior": pa.array(outcomes.posterior_U, from_pandas=True),
+        "num_votes": pa.array(outcomes.values_U),
+        "num_skipped": pa.array(outcomes.skips_U),
+    }
+    for name, column in columns.items():
+        items = items.append_column(name, column.filter(has_votes))
+    ingests = "\n".join(pc.unique(outcomes.votes["ingest"]).to_pylist())
+    facts = {"method": labels.consensus, "min_posterior": str(labels.min_posterior), "ingests": ingests}
+    facts["labels"] = hashlib.sha256("\n".join(sorted(snapshot.files.values())).encode()).hexdigest()
+    table = items.cast(CONSENSUS_SCHEMA).replace_schema_metadata(facts)
+    names = list(folder.children())
+    if names and (folder / names[-1]).read_table().equals(table):
+        return
+    (folder / f"{len(names) + 1:06d}.parquet").write_table(table)
+
+
+def _write_labels(
+    campaign: Campaign, ledger: Ledger, snapshot: Snapshot, forced: frozenset[str]
+) -> tuple[list[Identity], int]:
+    """Append the labels that the votes give and the campaign does not have. Returns their items, and how many had
+    another label."""
+    items, outcomes = ledger.items, ledger.outcomes
+    latest = _latest(outcomes.votes)
+    labels, words = snapshot.labels, snapshot.last_words()
+    before = _looked_up(items, labels, "label")
+    num_votes_U = pc.fill_null(_looked_up(items, words, "num_votes"), 0).to_numpy()
+    label = pc.if_else(pa.array(ledger.by_votes_U == SETTLED), outcomes.labels, pa.scalar(None, pa.string()))
+    is_other = pc.not_equal(pc.fill_null(label, ""), pc.fill_null(before, "")).to_numpy(zero_copy_only=False)
+    candidates = items.append_column("label", label).append_column("before", before)
+    candidates = candidates.append_column("num_votes", pa.array(num_votes_U))
+    candidates = candidates.append_column("stands", pa.array(ledger.stands_U))
+    is_asked = (outcomes.num_votes_U > 0) & ~items["gold"].to_numpy() & is_other
+    found = candidates.filter(pa.array(is_asked)).to_pylist()
+    wanted = [
+        item
+        for item in found
+        if not item["stands"] or (item["item_id"] in forced and latest[item["item_id"]].number > item["num_votes"])
+    ]
+    origins, at = picked_origins(campaign.home, {item["round"] for item in wanted}), datetime.now(UTC)
+    rows: list[tuple[Any, ...]] = []
+    for item in wanted:
+        identity, vote = (item["shard"], item["key"]), latest[item["item_id"]]
+        annotator = vote.annotator if vote.is_only else None
+        moment = vote.answered_at or at
+        rows.append((*identity, item["label"], item["round"], vote.vendor, annotator, moment, origins.get(identity)))
+    if rows:
+        # The positions of picks are known: training need not scan their shards.
+        write_positions(campaign.home, [tuple(item[name] for name in POSITIONS_SCHEMA.names) for item in wanted])
+        append_labels(campaign.home, INGEST, rows)
+    return [row[:2] for row in rows], sum(item["before"] is not None for item in wanted)
+
+
+class _Latest(NamedTuple):
+    """Of an image's votes: the number of the newest ingest, its vendor, the annotator and the time of the last one, and
+    whether there is only one."""
+
+    number: int
+    vendor: str
+    annotator: str | None
+    answered_at: datetime | None
+    is_only: bool
+
+
+def _latest(votes: pa.Table) -> dict[str, _Latest]:
+    found: dict[str, _Latest] = {}
+    names = ("item_id", "ingest", "vendor", "annotator", "answered_at")
+    for item_id, ingest, vendor, annotator, at in zip(*(votes[name].to_pylist() for name in names), strict=True):
+        vote, other = _Latest(int(ingest[:6]), vendor, annotator, at, is_only=True), found.get(item_id)
+        if other:
+            newer = vote if vote.number >= other.number else other
+            vote = newer._replace(is_only=False, answered_at=max(filter(None, (at, other.answered_at)), default=None))
+        found[item_id] = vote
+    return found
+
+
+def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:
+    """A column of a table that has a row for an item, or none, in the order of the items."""
+    return table[column].combine_chunks().take(pc.index_in(names_of(items), value_set=names_of(table)))
+
+
+class Progress(NamedTuple):
+    """How far the answers of a round are: its picks, those that nobody waits for any more, those that are not sent yet,
+    and whether the round's answers are all that labels.close_when asks for."""
+
+    total: int
+    done: int
+    waiting: int
+    is_due: bool
+
+
+def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
+    """How far the answers of the campaign's round are."""
+    own = {batch.record for batch in current_batches(campaign.home, campaign.round)}
+    numbers = [number for number, batch in enumerate(ledger.batches) if batch.record in own]
+    is_own = np.isin(ledger.batch_R, numbers) & ~ledger.rows["gold"].to_numpy()
+    # An image that was taken back and sent again is there twice, and counts once.
+    _, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
+    states = ledger.state_R[is_own][::-1][last]
+    done = int(np.isin(states, DONE).sum())
+    waiting = ledger.batches[numbers[-1]].manifest["sending"]["waiting"] if numbers else 0
+    total, rule = len(states) + waiting, campaign.config.labels.close_when
+    is_due = total > 0 and (done == total if rule == "all" else done >= rule * total)
+    return Progress(total, done, waiting, is_due)
+
+
+def close(campaign: Campaign, progress: Progress, by: str) -> None:
+    """End the campaign's round. A round that ended does not come back."""
+    content = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": by, **progress._asdict()}
+    (round_home(campaign.home, campaign.round) / CLOSED_FILE).write_json(content)
+
+
+def _close_if_due(campaign: Campaign, ledger: Ledger) -> bool:
+    if is_closed(campaign.home, campaign.round):
+        return False
+    progress = progress_of(campaign, ledger)
+    if progress.is_due:
+        close(campaign, progress, f"labels.close_when={campaign.config.labels.close_when}")
+    return progress.is_due

@@ -1,0 +1,105 @@
+"""The answers of annotators, kept for ever: what counts as a label is derived from them (`engine.campaign.settling`).
+
+A file of votes is what one ingest brought. Files are only ever added. An ingest is undone by a label file that names it
+(`engine.campaign.labels.UNDOES_VOTES`); its file stays.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from engine.storage.location import Location
+from engine.tables.columns import required
+
+FOLDER = "votes"
+VOTES_SCHEMA = pa.schema(
+    [
+        *required(pa.string(), "item_id", "vendor"),
+        pa.field("vendor_answer_id", pa.string()),
+        pa.field("annotator", pa.string()),
+        pa.field("value", pa.string()),
+        *required(pa.bool_(), "skipped"),
+        pa.field("seconds", pa.float64()),
+        pa.field("answered_at", pa.timestamp("us", tz="UTC")),
+        *required(pa.string(), "ingest"),
+        pa.field("reason", pa.string()),
+        pa.field("raw", pa.string()),
+    ]
+)
+"""`annotator` is a keyed hash; null: the vendor's final answer, of all annotators together. `value` is a class, or JSON
+of several classes or of shapes; null where the image was skipped, maybe with a `reason`. `ingest` is the name of the
+file of votes without its suffix. `raw` is the vendor's own JSON of shapes."""
+DIGEST_BYTES = 16
+_NO_TIME = np.iinfo(np.int64).min
+
+
+def annotator_hash(salt: str, vendor: str, name: str) -> str:
+    """A pseudonym of an annotator, 32 hex digits: it cannot be traced back without the campaign's salt."""
+    key = bytes.fromhex(salt)
+    return hmac.new(key, f"{vendor}\0{name}".encode(), hashlib.sha256).hexdigest()[: 2 * DIGEST_BYTES]
+
+
+def digest_of(*parts: str | None) -> bytes:
+    """A hash of texts, DIGEST_BYTES long; None is no text."""
+    joined = "".join("\0" if part is None else f"\1{len(part)}:{part}" for part in parts)
+    return hashlib.blake2b(joined.encode(), digest_size=DIGEST_BYTES).digest()
+
+
+def identity_of_vote(item_id: str, vendor: str, answer_id: str | None, annotator: str | None) -> bytes:
+    """What stays the same in all versions of an answer: the vendor's own name of it, or else whose it is of what."""
+    return digest_of(vendor, answer_id, None if answer_id else item_id, None if answer_id else annotator)
+
+
+def files_of_votes(home: Location) -> list[str]:
+    """The names of the files of votes, oldest first."""
+    return list((home / FOLDER).children())
+
+
+def read_votes(home: Location, undone: Iterable[str] = ()) -> pa.Table:
+    """All versions of all answers, oldest ingest first, without those of undone ingests: VOTES_SCHEMA."""
+    names = [name for name in files_of_votes(home) if name.removesuffix(".parquet") not in set(undone)]
+    tables = [(home / FOLDER / name).read_typed_table(VOTES_SCHEMA) for name in names]
+    return pa.concat_tables([VOTES_SCHEMA.empty_table(), *tables])
+
+
+def append_votes(home: Location, vendor: str, votes: pa.Table) -> str:
+    """Write a file of votes, VOTES_SCHEMA without `ingest`. Returns its name without the suffix, which is the ingest."""
+    number = max((int(name.partition("-")[0]) for name in files_of_votes(home)), default=0) + 1
+    name = f"{number:06d}-{vendor}"
+    column = pa.array([name], pa.string()).take(pa.array(np.zeros(len(votes), np.int64)))
+    table = votes.add_column(VOTES_SCHEMA.get_field_index("ingest"), VOTES_SCHEMA.field("ingest"), column)
+    (home / f"{FOLDER}/{name}.parquet").write_table(table.cast(VOTES_SCHEMA))
+    return name
+
+
+def identities_of_votes(votes: pa.Table) -> list[bytes]:
+    """`identity_of_vote` of every row."""
+    columns = (votes[name].to_pylist() for name in ("item_id", "vendor", "vendor_answer_id", "annotator"))
+    return [identity_of_vote(*row) for row in zip(*columns, strict=True)]
+
+
+def newest_versions(votes: pa.Table) -> pa.Table:
+    """The newest version of every answer, in the order of first ingest.
+
+    The time of answering decides, and where it is the same or missing the ingest. A version without a time is older
+    than one with it.
+    """
+    if not len(votes):
+        return votes
+    numbers: dict[bytes, int] = {}
+    answer_N = np.array([numbers.setdefault(identity, len(numbers)) for identity in identities_of_votes(votes)])
+    order = np.lexsort((np.arange(len(votes)), _times(votes), answer_N))
+    # Sorted by answer, the last of each is the newest.
+    return votes.take(pa.array(order[np.append(np.diff(answer_N[order]) > 0, True)]))
+
+
+def _times(votes: pa.Table) -> NDArray[np.int64]:
+    """Microseconds since 1970 of each answer (N,), the least number where it is not known."""
+    micros = pc.fill_null(votes["answered_at"].cast(pa.int64()), int(_NO_TIME))
+    found: NDArray[np.int64] = micros.to_numpy()
+    return found

@@ -1,0 +1,97 @@
+"""The images of a batch: read from their shards by byte range, without their metadata, under opaque names."""
+
+import hashlib
+import io
+import shlex
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from engine.campaign.folder import Campaign
+from engine.campaign.stages import Run
+from engine.errors import InputError
+from engine.handoff.stripping import is_strippable, stripped
+from engine.pool.formats import FORMATS, format_of
+from engine.pool.identity import content_hash
+from engine.pool.shard import Place, Shard, check_unchanged, read_images
+from engine.storage.location import Location
+
+
+class Written(NamedTuple):
+    """An image that was written: its name for vendors, its file, what the vendor sees of it, and the hash of the bytes
+    that are in the pool."""
+
+    item_id: str
+    file: str
+    size_bytes: int
+    sha256: str
+    media_type: str
+    width: int
+    height: int
+    content_hash: str
+
+
+def written_of(row: dict[str, Any]) -> Written:
+    """An image of a batch that was sent, from its row of IMAGES_SCHEMA."""
+    suffix = row["file"].rpartition(".")[2]
+    (form,) = (form for form in FORMATS if form.suffixes[0] == suffix)
+    facts = row | {"size_bytes": row["sent_bytes"], "media_type": f"image/{form.name.lower()}"}
+    return Written(**{name: facts[name] for name in Written._fields})
+
+
+def write_images(
+    campaign: Campaign, folder: Location, rows: pa.Table, shards: dict[str, Shard], run: Run, *, strip_metadata: bool
+) -> dict[str, Written]:
+    """Write the images as ITEM_ID.SUFFIX into a folder. Nothing is written where a shard changed.
+
+    Args:
+        rows: item_id, shard, and the fields of a `Place`.
+
+    Raises InputError for a shard that changed, and an image that is none or is damaged.
+    """
+    by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows.select(["item_id", "shard", *Place._fields]).to_pylist():
+        by_shard[row["shard"]].append(row)
+    for shard in by_shard:
+        check_unchanged(shards[shard])
+    found: dict[str, Written] = {}
+    num_kept = 0
+    for shard, wanted in sorted(by_shard.items()):
+        contents = read_images(shards[shard], [Place(*(row[name] for name in Place._fields)) for row in wanted])
+        for row, content in zip(wanted, contents, strict=True):
+            num_kept += strip_metadata and not is_strippable(content)
+            written, sent = _prepared(campaign, row, content, strip_metadata=strip_metadata)
+            (folder / written.file.rpartition("/")[2]).write_bytes(sent)
+            found[written.item_id] = written
+            run.on_progress(len(found) / len(rows), f"{len(found)} of {len(rows)} images")
+    if num_kept:
+        run.log(f"{num_kept:,} images keep their metadata: they are BMP or TIFF files, of which it is not taken out")
+    return found
+
+
+def _prepared(
+    campaign: Campaign, row: dict[str, Any], content: bytes, *, strip_metadata: bool
+) -> tuple[Written, bytes]:
+    """An image as a vendor gets it, and its bytes there."""
+    form = format_of(content)
+    where = f"{row['shard']}: item {row['key']}"
+    if form is None:
+        raise InputError(f"{where} is no longer an image; restore the shard")
+    try:
+        sent = stripped(content) if strip_metadata else content
+        with Image.open(io.BytesIO(sent)) as image:
+            width, height = image.size
+    except (ValueError, UnidentifiedImageError, OSError) as error:
+        place = shlex.join([row["shard"], row["key"]])
+        fix = f"do not send it: vaal labels {campaign.home} retract {place} --never-pick"
+        raise InputError(f"{where}: its metadata cannot be taken out: {error}; {fix}") from error
+    file = f"images/{row['item_id']}.{form.suffixes[0]}"
+    sha256 = hashlib.sha256(sent).hexdigest()
+    media_type = f"image/{form.name.lower()}"
+    written = Written(
+        row["item_id"], file, len(sent), sha256, media_type, width, height, row["content_hash"] or content_hash(content)
+    )
+    return written, sent
+

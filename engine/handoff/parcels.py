@@ -1,0 +1,126 @@
+"""A batch on its way: its images and task files in the vendor's folder, and its record."""
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, cast
+
+import pyarrow as pa
+
+from engine.campaign.changes import current_shards
+from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA, SentBatch
+from engine.campaign.labels import identities
+from engine.campaign.manifests import HandoffManifest, write_manifest
+from engine.campaign.places import placed
+from engine.campaign.stages import Run
+from engine.config.handoff_options import HandoffConfig
+from engine.errors import InputError
+from engine.handoff.exchange import Outgoing, Question, Task
+from engine.handoff.images import Written, write_images
+from engine.handoff.links import FILES, Links, links_for
+from engine.handoff.prelabels import prelabels_of
+from engine.handoff.vendor_files import images_at, write_task_files
+from engine.storage.location import Location
+
+
+class Parcel(NamedTuple):
+    """What goes into a vendor's folder.
+
+    `rows` are the images, gold ones too, in the order of the tasks: rank, item_id, shard, key, offset, size_bytes,
+    content_hash, origin, gold. `name` is that of the batch for the vendor. `handoff` are the options of its sending.
+    """
+
+    vendor: str
+    rows: pa.Table
+    question: Question
+    name: str
+    handoff: HandoffConfig
+
+
+class Made(NamedTuple):
+    """A vendor's folder that was written: its images by item_id, how they are linked, and the SHA-256 of its task
+    files by name."""
+
+    images: dict[str, Written]
+    links: Links
+    files: dict[str, str]
+
+
+def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, *records: Location) -> Made:
+    """Write the vendor's folder, and the task files into the record too."""
+    handoff, folder = parcel.handoff, campaign.stage(f"handoff/{parcel.vendor}")
+    links = links_for(handoff.images, handoff.link_days, datetime.now(UTC))
+    with current_shards(campaign, run.log) as shards:
+        # Those that are in their shards no more have been named, and are left out.
+        here, _ = placed(campaign.home, parcel.rows)
+        if not len(here):
+            raise InputError(f"{campaign.stage('selection')}: none of its images is in its shard; restore the shards")
+        by_name = {shard.shard: shard for shard in shards}
+        folder.clear()
+        at, strips = images_at(folder, handoff.images), handoff.strip_metadata
+        written = write_images(campaign, at, here, by_name, run, strip_metadata=strips)
+    for notice in links.notices:
+        run.log(notice)
+    return Made(written, links, write_tasks(campaign, parcel, written, links, folder, *records))
+
+
+def write_tasks(
+    campaign: Campaign, parcel: Parcel, images: dict[str, Written], links: Links, *folders: Location
+) -> dict[str, str]:
+    """Write the task files. Returns their SHA-256 by name."""
+    guesses = prelabels_of(campaign, parcel.question, parcel.rows)
+    named = zip(parcel.rows["item_id"].to_pylist(), identities(parcel.rows), strict=True)
+    there = [(images[item_id], guesses.get(item, "")) for item_id, item in named if item_id in images]
+    tasks = [
+        Task(
+            image.item_id, image.file, links.of(image.file), place, image.size_bytes, image.sha256,
+            image.media_type, image.width, image.height, guess,
+        )
+        for place, (image, guess) in enumerate(there)
+    ]  # fmt: skip
+    outgoing = Outgoing(parcel.name, parcel.question, parcel.handoff.annotators, tasks)
+    return write_task_files(parcel.vendor, outgoing, *folders)
+
+
+def record_parcel(
+    campaign: Campaign, parcel: Parcel, made: Made, record: Location, inputs: dict[str, str], num_waiting: int
+) -> HandoffManifest:
+    """Complete the record of a batch. From its manifest on, the images are out."""
+    rows = []
+    for row in parcel.rows.to_pylist():
+        if image := made.images.get(row["item_id"]):
+            facts = image._asdict() | {"sent_bytes": image.size_bytes, "size_bytes": row["size_bytes"]}
+            rows.append(row | {name: facts[name] for name in IMAGES_SCHEMA.names if name in facts})
+    images = pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
+    is_disputed, handoff = not inputs["picks"], parcel.handoff
+    return write_manifest(
+        campaign,
+        record.url.removeprefix(f"{campaign.round_home.url}/"),
+        HandoffManifest,
+        inputs=inputs,
+        counts={"images": len(rows), "bytes": sum(row["sent_bytes"] for row in rows), "gold": sum(images["gold"].to_pylist())},
+        files={**made.files, IMAGES_FILE: (record / IMAGES_FILE).write_table(images)},
+        sending={
+            "vendor": parcel.vendor,
+            "name": parcel.name,
+            "annotators": handoff.annotators,
+            "price": handoff.price,
+            "question": parcel.question._asdict(),
+            "disputed": is_disputed,
+            "waiting": num_waiting,
+            "place": "" if handoff.images == FILES else handoff.images,
+            "links_expire_at": moment_of_end(made.links),
+        },
+    )
+
+
+def moment_of_end(links: Links) -> str | None:
+    return links.expire_at.isoformat(timespec="seconds") if links.expire_at else None
+
+
+def parcel_of(campaign: Campaign, batch: SentBatch) -> Parcel:
+    """A batch that was sent, as it was."""
+    sending, config = batch.manifest["sending"], cast("dict[str, Any]", batch.manifest["config"])
+    handoff = HandoffConfig.model_validate(config["handoff"])
+    return Parcel(sending["vendor"], batch.rows(), Question(**sending["question"]), sending["name"], handoff)
+
+

@@ -1,0 +1,69 @@
+"""The files of a batch in its vendor's own format, and whether they are still there."""
+
+import pkgutil
+import random
+from itertools import accumulate
+from typing import Any
+
+from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import IMAGES_FILE, SentBatch
+from engine.errors import InputError, UnreadableError
+from engine.handoff import VENDORS
+from engine.handoff.exchange import Outgoing
+from engine.handoff.links import store_of
+from engine.storage.documents import read_document
+from engine.storage.location import Location
+
+MOST_VERIFIED_BYTES = 256 << 20
+"""So many bytes of the images in the vendor's folder are read to check them, in random images of a larger batch. The
+names and sizes of all are checked. Bytes can be checked only by reading them: all of a batch would cost as much as
+writing it, at every `vaal round`."""
+REFRESHED_FILE = "refreshed.json"
+"""In the record of a batch whose links were made again: the SHA-256 of its task files, and until when the links work."""
+INSTRUCTIONS_FILE = "instructions.txt"
+
+
+def write_task_files(vendor: str, batch: Outgoing, *folders: Location) -> dict[str, str]:
+    """Write the vendor's task files into each folder. Returns their SHA-256 by name."""
+    files: dict[str, str] = {}
+    for name, content in pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(batch):
+        files |= {name: (folder / name).write_bytes(content) for folder in folders}
+    if text := batch.question.instructions:
+        files |= {INSTRUCTIONS_FILE: (folder / INSTRUCTIONS_FILE).write_bytes(f"{text}\n".encode()) for folder in folders}
+    return files
+
+
+def files_of(batch: SentBatch) -> dict[str, str]:
+    """The SHA-256 of the task files of a batch by name, as its links are now."""
+    file = batch.folder / REFRESHED_FILE
+    files: dict[str, str] = read_document(file, dict[str, Any])["files"] if file.exists() else batch.manifest["files"]
+    return {name: sha256 for name, sha256 in files.items() if name != IMAGES_FILE}
+
+
+def images_at(folder: Location, place: str) -> Location:
+    """Where the images of a batch are written."""
+    return store_of(place or "files") or folder / "images"
+
+
+def is_intact(campaign: Campaign, batch: SentBatch) -> bool:
+    """Whether the vendor's folder holds the batch: by names and sizes, and MOST_VERIFIED_BYTES of it by content."""
+    folder, place = campaign.stage(f"handoff/{batch.vendor}"), batch.manifest["sending"]["place"]
+    images = batch.rows().select(["file", "size_bytes", "sent_bytes", "sha256"]).to_pylist()
+    at, wanted = images_at(folder, place), {row["file"].partition("/")[2]: row["sent_bytes"] for row in images}
+    there = at.children()
+    if {name: there.get(name) for name in wanted} != wanted or (at == folder / "images" and len(there) > len(wanted)):
+        return False
+    files = {folder / name: sha256 for name, sha256 in files_of(batch).items()}
+    # Others at every call.
+    random.shuffle(images)
+    ends = accumulate(row["sent_bytes"] for row in images)
+    chosen = [row for row, end in zip(images, ends, strict=True) if end <= MOST_VERIFIED_BYTES]
+    files |= {at / row["file"].partition("/")[2]: row["sha256"] for row in chosen}
+    try:
+        for file, sha256 in files.items():
+            file.read_verified(sha256, "")
+    except UnreadableError:
+        raise
+    except InputError:
+        return False
+    return True
