@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import look_again
-from engine.campaign.decisions import NEVER_PICK, Author, decide, never_picked
+from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, picked_items, require_exported
 from engine.campaign.labels import (
@@ -52,7 +52,7 @@ def identity_of(campaign: Campaign, names: list[str]) -> Identity:
     raise InputError(f"{campaign.home}: item_id {names[0]!r} was never handed out or labelled; give SHARD KEY")
 
 
-def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: Author = Author()) -> str:
+def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: Author = USER) -> str:
     """Give an item of the pool this label. Returns the label before, or "".
 
     Raises InputError for an item that is not in the pool, an empty label, or a class that is not allowed.
@@ -83,7 +83,7 @@ def _hash_of(home: Location, item: Identity) -> str | None:
     return hashes.get(item)
 
 
-def retract(campaign: Campaign, item: Identity, author: Author = Author(), *, never_pick: bool = False) -> str:
+def retract(campaign: Campaign, item: Identity, author: Author = USER, *, never_pick: bool = False) -> str:
     """Take an item's label away. Returns it. The item is unlabelled again; with `never_pick` it is never picked, and
     may have no label even now. Raises InputError where there is no label."""
     snapshot, salt = read_snapshot(campaign.home), campaign.config.salt
@@ -97,7 +97,7 @@ def retract(campaign: Campaign, item: Identity, author: Author = Author(), *, ne
     return before or ""
 
 
-def undo(campaign: Campaign, name: str = "", author: Author = Author()) -> tuple[str, int]:
+def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str, int]:
     """Take back the last ingest, or the named one, or the named file of a correction: each item is what it is without
     it. The votes of an ingest stay, and do not count any more.
 

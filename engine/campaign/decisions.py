@@ -47,6 +47,9 @@ class Author(NamedTuple):
             return "unknown"
 
 
+USER = Author()
+
+
 def decide(home: Location, kind: str, items: Iterable[tuple[str, str, str, str | None]], author: Author) -> int:
     """Append a decision on images: item_id, shard, key, batch. Returns the number of rows; none write no file."""
     at = datetime.now(UTC)

@@ -33,9 +33,9 @@ IMAGES_SCHEMA = pa.schema(
         *required(pa.int64(), "sent_bytes", "width", "height"),
     ]
 )
-"""A row an image of a batch, in the order of its tasks. `file` is its name in the handoff's folder, `sha256`,
-`sent_bytes`, `width` and `height` (pixels) are of its content there, `rank` is its place in the selection. A gold image has a label already; its item_id
-is one of its own in each batch, and its rank is -1."""
+"""A row an image of a batch, in the order of its tasks. `file` is its name in the handoff's folder; `sha256`,
+`sent_bytes`, `width` and `height` (pixels) are of its content there; `rank` is its place in the selection. A gold image
+has a label already. Its item_id is one of its own in each batch, and its rank is -1."""
 
 
 class SentBatch(NamedTuple):

@@ -36,7 +36,8 @@ class Ledger(NamedTuple):
     `outcomes.item_ids`, `state_R` in STATES; `asked_R` is how many answers were asked for, `paid_R` how many of them
     came. `items` has a row for each different image, which may also be a pick that was never sent: item_id, shard, key,
     offset, size_bytes, content_hash, round, gold. `state_U` are their states; `by_votes_U` what the votes alone say;
-    `stands_U` says where a person's or another program's word stands over votes.
+    `stands_U` says where a person's or another program's word stands over votes, and `word_votes_U` how many files of
+    votes there were when it was said.
     """
 
     batches: list[SentBatch]
@@ -50,6 +51,7 @@ class Ledger(NamedTuple):
     state_U: NDArray[np.int8]
     by_votes_U: NDArray[np.int8]
     stands_U: NDArray[np.bool_]
+    word_votes_U: Counts
     outcomes: Outcomes
 
     @property
@@ -102,16 +104,30 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None) -> Ledger:
     # What was picked and never sent may be answered all the same: one answer settles it.
     live_U[np.bincount(item_R, minlength=len(ids)) == 0] = 1
     by_votes_U = _by_votes(outcomes, live_U, campaign.config.labels.min_posterior)
-    state_U, stands_U = _with_words(items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids)))
+    state_U, stands_U, word_votes_U = _with_words(
+        items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids))
+    )
     state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
     paid_R = _paid(item_R, asked_R, outcomes)
     return Ledger(
-        batches, rows, batch_R, item_R, state_R, asked_R, paid_R, items, state_U, by_votes_U, stands_U, outcomes
+        batches,
+        rows,
+        batch_R,
+        item_R,
+        state_R,
+        asked_R,
+        paid_R,
+        items,
+        state_U,
+        by_votes_U,
+        stands_U,
+        word_votes_U,
+        outcomes,
     )
 
 
 def _items(campaign: Campaign, batches: list[SentBatch], tables: list[pa.Table]) -> pa.Table:
-    """Every image that an answer may be for, each once: the picks, and the gold images under their names for vendors."""
+    """Every image that an answer may be for, each once: the picks, and gold images under their names for vendors."""
     picked = picked_items(campaign.home, campaign.round + 1, with_released=True)
     gold = [
         table.filter(table["gold"])
@@ -153,7 +169,7 @@ def _taken_back(home: Location, batches: list[SentBatch], rows: pa.Table, batch_
 
 def _by_votes(outcomes: Outcomes, live_U: Counts, least: float) -> NDArray[np.int8]:
     """The state of each image by its votes; `live_U` is how many answers are asked for and not taken back."""
-    votes_U = outcomes.num_votes_U
+    votes_U = outcomes.num_votes
     is_complete_U = outcomes.is_final_U | (votes_U >= live_U)
     # nan is not certain.
     is_certain_U = (outcomes.posterior_U >= least) & (outcomes.values_U > outcomes.skips_U)
@@ -171,8 +187,9 @@ def _sent_at(batches: list[SentBatch], item_R: Counts, batch_R: Counts, size: in
 
 def _with_words(
     items: pa.Table, snapshot: Snapshot, by_votes_U: NDArray[np.int8], sent_at_U: NDArray[np.int64]
-) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """The state of each image by votes and words, and where a word stands over votes.
+) -> tuple[NDArray[np.int8], NDArray[np.bool_], Counts]:
+    """The state of each image by votes and words, where a word stands over votes, and how many files of votes there
+    were then.
 
     A label was taken away from an image as it was then: what was sent later to be labelled again, is.
     """
@@ -188,12 +205,14 @@ def _with_words(
     state_U[said_U[~has_label & stands]] = RETRACTED
     stands_U = np.zeros(len(items), bool)
     stands_U[said_U] = stands
-    return state_U, stands_U
+    word_votes_U = np.zeros(len(items), np.int64)
+    word_votes_U[said_U] = word["num_votes"].to_numpy()
+    return state_U, stands_U, word_votes_U
 
 
 def _paid(item_R: Counts, asked_R: Counts, outcomes: Outcomes) -> Counts:
     """How many of the answers that each row asked for came: those of an image fill its batches in their order."""
-    came_R = outcomes.num_votes_U[item_R]
+    came_R = outcomes.num_votes[item_R]
     came_R = np.where(outcomes.is_final_U[item_R], np.iinfo(np.int64).max // 2, came_R)
     order = np.argsort(item_R, kind="stable")
     total = np.cumsum(asked_R[order])

@@ -153,7 +153,7 @@ class SelectionManifest(Manifest):
 
 
 class Sending(TypedDict):
-    """What a batch is, as it was sent: its name for the vendor, how many people label each image, what one answer costs,
+    """What a batch is, as it was sent: its name for the vendor, how many people label each image, what an answer costs,
     and the question. `disputed`: its images were out before, and more people are asked. `waiting` counts the picks of
     the selection that no batch held then, and may go out later. `place` is where links of images point, empty for
     files; `links_expire_at` is null where they do not end."""

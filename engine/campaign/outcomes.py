@@ -39,7 +39,8 @@ class Outcomes(NamedTuple):
     annotators: pa.Table
 
     @property
-    def num_votes_U(self) -> Counts:
+    def num_votes(self) -> Counts:
+        """(U,)."""
         return self.values_U + self.skips_U
 
 

@@ -39,11 +39,10 @@ CONSENSUS_SCHEMA = pa.schema(
 
 
 class Settled(NamedTuple):
-    """What settling changed: the items whose label is another one now, and of these those that had one before; whether
-    the round ended with it; and the ledger."""
+    """What settling changed: the label before and now of every item with another one, null for none; whether the round
+    ended with it; and the ledger."""
 
-    changed: list[Identity]
-    num_replaced: int
+    changes: dict[Identity, tuple[str | None, str | None]]
     is_closed: bool
     ledger: Ledger
 
@@ -59,16 +58,16 @@ def settle(campaign: Campaign, forced: frozenset[str] = frozenset()) -> Settled:
     snapshot = read_snapshot(campaign.home)
     ledger = read_ledger(campaign, snapshot)
     _write_consensus(campaign, ledger, snapshot)
-    changed, num_replaced = _write_labels(campaign, ledger, snapshot, forced)
-    if changed:
+    changes = _write_labels(campaign, ledger, snapshot, forced)
+    if changes:
         ledger = read_ledger(campaign)
-    return Settled(changed, num_replaced, _close_if_due(campaign, ledger), ledger)
+    return Settled(changes, _close_if_due(campaign, ledger), ledger)
 
 
 def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> None:
     """Keep this version of the outcomes, if the newest one is another."""
     outcomes, folder, labels = ledger.outcomes, campaign.home / "consensus", campaign.config.labels
-    has_votes = pa.array(outcomes.num_votes_U > 0)
+    has_votes = pa.array(outcomes.num_votes > 0)
     items = ledger.items.select(["item_id", "shard", "key"]).filter(has_votes)
     if not len(items):
         return
@@ -93,20 +92,17 @@ def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> 
 
 def _write_labels(
     campaign: Campaign, ledger: Ledger, snapshot: Snapshot, forced: frozenset[str]
-) -> tuple[list[Identity], int]:
-    """Append the labels that the votes give and the campaign does not have. Returns their items, and how many had
-    another label."""
+) -> dict[Identity, tuple[str | None, str | None]]:
+    """Append the labels that the votes give and the campaign does not have. Returns the labels before and now."""
     items, outcomes = ledger.items, ledger.outcomes
     latest = _latest(outcomes.votes)
-    labels, words = snapshot.labels, snapshot.last_words()
-    before = _looked_up(items, labels, "label")
-    num_votes_U = pc.fill_null(_looked_up(items, words, "num_votes"), 0).to_numpy()
+    before = _looked_up(items, snapshot.labels, "label")
     label = pc.if_else(pa.array(ledger.by_votes_U == SETTLED), outcomes.labels, pa.scalar(None, pa.string()))
     is_other = pc.not_equal(pc.fill_null(label, ""), pc.fill_null(before, "")).to_numpy(zero_copy_only=False)
     candidates = items.append_column("label", label).append_column("before", before)
-    candidates = candidates.append_column("num_votes", pa.array(num_votes_U))
+    candidates = candidates.append_column("num_votes", pa.array(ledger.word_votes_U))
     candidates = candidates.append_column("stands", pa.array(ledger.stands_U))
-    is_asked = (outcomes.num_votes_U > 0) & ~items["gold"].to_numpy() & is_other
+    is_asked = (outcomes.num_votes > 0) & ~items["gold"].to_numpy() & is_other
     found = candidates.filter(pa.array(is_asked)).to_pylist()
     wanted = [
         item
@@ -124,7 +120,7 @@ def _write_labels(
         # The positions of picks are known: training need not scan their shards.
         write_positions(campaign.home, [tuple(item[name] for name in POSITIONS_SCHEMA.names) for item in wanted])
         append_labels(campaign.home, INGEST, rows)
-    return [row[:2] for row in rows], sum(item["before"] is not None for item in wanted)
+    return {(item["shard"], item["key"]): (item["before"], item["label"]) for item in wanted}
 
 
 class _Latest(NamedTuple):

@@ -68,7 +68,7 @@ def read_votes(home: Location, undone: Iterable[str] = ()) -> pa.Table:
 
 
 def append_votes(home: Location, vendor: str, votes: pa.Table) -> str:
-    """Write a file of votes, VOTES_SCHEMA without `ingest`. Returns its name without the suffix, which is the ingest."""
+    """Write a file of votes, VOTES_SCHEMA without `ingest`. Returns its name without the suffix: the ingest."""
     number = max((int(name.partition("-")[0]) for name in files_of_votes(home)), default=0) + 1
     name = f"{number:06d}-{vendor}"
     column = pa.array([name], pa.string()).take(pa.array(np.zeros(len(votes), np.int64)))

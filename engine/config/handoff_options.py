@@ -15,7 +15,7 @@ class QuestionConfig(Section):
 
     task: Literal["class", "classes", "boxes", "mask"] = "class"
     """One class, several classes, boxes or polygons, or a mask."""
-    classes: list[str] = []
+    classes: list[str] = Field(default=[])
     """The only classes there are. Empty: labels.classes, and else those of the labels, and others may come back."""
     instructions: str = ""
     """What annotators read."""
@@ -39,8 +39,8 @@ class HandoffConfig(Section):
     link_days: float = Field(default=MOST_LINK_DAYS, ge=0, le=MOST_LINK_DAYS)
     """Days that signed links to s3:// and gs:// live; 0: task files hold the plain URLs."""
     strip_metadata: bool = True
-    """Whether EXIF, GPS, XMP, comments and embedded thumbnails are taken out of JPEG, PNG, WebP and GIF files. The pixels
-    stay as they are."""
+    """Whether EXIF, GPS, XMP, comments and embedded thumbnails are taken out of JPEG, PNG, WebP and GIF files. The
+    pixels stay as they are."""
     price: float = Field(default=0.0, ge=0)
     """What one answer of one annotator costs, in the currency of your choice."""
     money_limit: Annotated[float, Field(ge=0)] | Literal["none"] = "none"

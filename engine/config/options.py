@@ -39,8 +39,8 @@ class LabelsConfig(Section):
     are_biased: Literal["auto", "yes", "no"] = "auto"
     """Whether the labels lack parts of the pool: a test of few labels cannot see it, you may know. auto: the test."""
     consensus: ConsensusName = "one_coin"
-    """How the votes on an image become its label: by their number (majority), or by how often each annotator is right, as
-    one number (one_coin) or for each class (dawid_skene; needs many votes of each annotator)."""
+    """How the votes on an image become its label: by their number (majority), or by how often each annotator is right,
+    as one number (one_coin) or for each class (dawid_skene; needs many votes of each annotator)."""
     min_posterior: float = Field(default=0.6, ge=0, le=1)
     """An image whose label is less probable than this is disputed, and has no label."""
     close_when: Literal["all"] | Annotated[float, Field(gt=0, le=1)] = "all"

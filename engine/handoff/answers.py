@@ -1,219 +1,246 @@
-"""Finished labels from a vendor: all of a file are appended, or none."""
+"""Answers become votes: what is new, what was known, what contradicts what came before."""
 
-import pkgutil
-from typing import NamedTuple
+import json
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.campaign.changes import MOST_LINES, refresh
-from engine.campaign.folder import Campaign
-from engine.campaign.labels import (
-    POSITIONS_SCHEMA,
-    Identity,
-    Snapshot,
-    append_labels,
-    check_classes,
-    identities,
-    label_row,
-    read_snapshot,
-)
-from engine.campaign.origins import picked_origins
-from engine.campaign.places import placed
-from engine.campaign.positions import write_positions
-from engine.campaign.stages import QUIET, Log
-from engine.config.texts import plural
+from engine.campaign.labels import check_classes
+from engine.campaign.outcomes import label_text
+from engine.campaign.votes import VOTES_SCHEMA, annotator_hash, digest_of, identities_of_votes, identity_of_vote
 from engine.errors import InputError
-from engine.handoff import VENDORS
-from engine.storage.location import Location
-from engine.tables.rows import Row
-from engine.tables.values import label_of, text_of
+from engine.handoff.exchange import Answer, Question
+from engine.tables.values import label_of
 
-
-class Ingested(NamedTuple):
-    """What a file of finished labels brought.
-
-    The numbers of its rows that are new, were known already, have no label yet, or replaced an earlier label; the
-    classes that the campaign's labels never had before; how many items that were handed out have no label yet; how
-    many of the new labels are for images whose bytes are in the pool no more; and how many of the rows that were known
-    already were corrected or replaced since, and stay so.
-    """
-
-    new: int
-    repeated: int
-    blank: int
-    replaced: int
-    new_classes: list[str]
-    out: int
-    changed: int = 0
-    corrected: int = 0
-
-
-class _Known:
-    """What earlier ingests said, and what became of it.
-
-    A vendor's file comes again, often with more rows. What an ingest gave an item once is known, whatever a person
-    corrected or retracted since. It is new again where that ingest was undone and nobody decided otherwise.
-    """
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._said: dict[tuple[Identity, str], int] = {}
-        """The number of the last ingest that said it, undone or not."""
-        self._answered: dict[Identity, int] = {}
-        """The number of the last ingest that said anything of it."""
-        self._counts: set[tuple[Identity, str]] = set()
-        """What ingests said that are not undone."""
-        self._last: dict[Identity, tuple[int, bool]] = {}
-        """The number of the last file of an item that is not undone, and whether it is an ingest."""
-        for number, (name, table) in enumerate(snapshot.tables.items()):
-            pairs = list(zip(identities(table), table["label"].to_pylist(), strict=True))
-            is_ingest = "-ingest-" in name
-            items = dict(pairs)
-            if is_ingest:
-                self._said |= dict.fromkeys(pairs, number)
-                self._answered |= dict.fromkeys(items, number)
-            if name not in snapshot.undone:
-                self._counts |= set(pairs) if is_ingest else set()
-                self._last |= dict.fromkeys(items, (number, is_ingest))
-
-    def __call__(self, item: Identity, label: str, *, replace: bool) -> bool:
-        """Whether this answer changes nothing. With `replace` it replaces another answer, but no correction of it."""
-        said = self._said.get((item, label))
-        if said is None:
-            return False
-        return self._is_decided(item, said) or (not replace and (item, label) in self._counts)
-
-    def overrides(self, item: Identity, before: str | None) -> bool:
-        """Whether another answer overrides a decision: a label that no ingest gave, or that an answer was retracted."""
-        answered = self._answered.get(item)
-        is_decided = self._is_decided(item, -1 if answered is None else answered)
-        return is_decided and (before is not None or answered is not None)
-
-    def _is_decided(self, item: Identity, since: int) -> bool:
-        """Whether the last word on an item is not an ingest's, but that of a person or another program after this."""
-        number, is_ingest = self._last.get(item, (-1, True))
-        return not is_ingest and number > since
-
-
-class _Sifted(NamedTuple):
-    """The rows that change a label, by item_id; which labels they override that are no ingest's, as text; and counts as
-    in `Ingested`."""
-
-    changed: dict[str, Row]
-    overridden: list[str]
-    repeated: int
-    blank: int
-    replaced: int
-    corrected: int
+CHUNK_ROWS = 50_000
+WITHOUT_INGEST = VOTES_SCHEMA.remove(VOTES_SCHEMA.get_field_index("ingest"))
+_SHOWN = 60
+"""Characters of a value in an error."""
 
 
 class Rules(NamedTuple):
-    """What is accepted: `classes` as labels.classes, and whether a label may replace an earlier other one."""
+    """What is accepted: whether an answer may replace an earlier other one, and a person's label; and whether rows that
+    fit are taken where others do not."""
 
-    classes: list[str] | str = []  # noqa: RUF012 - never written to
     replace: bool = False
+    accept_rest: bool = False
 
 
-ANY = Rules()
+class Version(NamedTuple):
+    """The newest version of an answer: a digest of what it says, its value (null: skipped), and its time."""
+
+    content: bytes
+    value: str | None
+    answered_at: datetime | None
 
 
-def ingest(
-    campaign: Campaign, source: Location, vendor: str, picked: pa.Table, rules: Rules = ANY, log: Log = QUIET.log
-) -> Ingested:
-    """Append the finished labels of a vendor's file, all or none. Repeated rows and files change nothing,
-    also where the labels were corrected since.
+class Known:
+    """The answers that came before: every version of each, and the newest."""
 
-    A label is for the bytes that were handed out. Of the pool only the shards of new labels are looked at, and the
-    images that have other bytes now are named: their labels wait until the bytes are back.
+    def __init__(self, votes: pa.Table, undone: set[str]) -> None:
+        self.newest: dict[bytes, Version] = {}
+        self._contents: set[bytes] = set()
+        self._undone: dict[bytes, int] = {}
+        columns = (votes[name].to_pylist() for name in ("value", "answered_at", "ingest"))
+        for identity, value, at, ingest in zip(identities_of_votes(votes), *columns, strict=True):
+            version = Version(digest_of(value), value, at)
+            if ingest in undone:
+                self._undone[identity + version.content] = int(ingest[:6])
+                continue
+            self._contents.add(identity + version.content)
+            before = self.newest.get(identity)
+            if not before or is_newer(at, before.answered_at):
+                self.newest[identity] = version
 
-    Args:
-        picked: every item ever handed out: see `picked_items`.
+    def has(self, identity: bytes, content: bytes) -> bool:
+        """Whether any version of the answer said this."""
+        return identity + content in self._contents
 
-    Raises InputError for a file without rows, an item_id that was never handed out, a class that is not allowed, or a
-    label that contradicts another; nothing is written.
+    def undone_at(self, identity: bytes, content: bytes) -> int:
+        """The number of the last ingest that said this and was undone; 0 where there is none."""
+        return self._undone.get(identity + content, 0)
+
+
+def is_newer(at: datetime | None, before: datetime | None) -> bool:
+    """Whether of two versions the one that came later is the newer, by the times that they have."""
+    return before is None or (at is not None and at >= before)
+
+
+class Place(NamedTuple):
+    """What is known of an image that was handed out: its label now, whether a person's or another program's word on it
+    stands over votes, how many files of votes there were when it was said, and whether the image is gold."""
+
+    label: str | None
+    stands: bool
+    word_votes: int
+    is_gold: bool
+
+
+class Asked(NamedTuple):
+    """Who was asked what: the vendor, the campaign's salt, the question, and whether the vendor's files are snapshots
+    (see `engine.handoff.Vendor`)."""
+
+    vendor: str
+    salt: str
+    question: Question
+    is_snapshot: bool
+
+
+class Sieve:
+    """Takes answers one by one. `votes` are what is new; what does not fit is in `refused`, with its reason.
+
+    The counts are of answers that were known already, of those among them that were corrected or replaced since, of
+    blank ones, and of newer versions of known ones.
     """
-    home, snapshot = campaign.home, read_snapshot(campaign.home)
-    by_id = {item["item_id"]: item for item in picked.to_pylist()}
-    answers = pkgutil.resolve_name(f"{VENDORS[vendor].module}:read_answers")(source)
-    if not answers:
-        raise InputError(f"{source}: no rows; give the file that the vendor filled in")
-    sifted = _sift(source, answers, by_id, snapshot, rules)
-    changed = sifted.changed
-    items = [by_id[item_id] for item_id in sorted(changed)]
-    _append(home, source, vendor, items, changed)
-    new_classes = sorted({row["label"] for row in changed.values()} - set(snapshot.history["label"].to_pylist()))
-    if new_classes:
-        log(f"new classes, never seen in this campaign before: {', '.join(new_classes)}")
-    if sifted.overridden:
-        more = ", ..." if len(sifted.overridden) > MOST_LINES else ""
-        named = ", ".join(sifted.overridden[:MOST_LINES])
-        log(f"overrides {plural(len(sifted.overridden), 'correction')}: {named}{more}")
-    labelled = set(snapshot.values) | {_identity(by_id[item_id]) for item_id in changed}
-    out = sum(_identity(item) not in labelled for item in by_id.values())
-    num_changed = _num_changed(campaign, items, log)
-    num_new = len(changed) - sifted.replaced
-    return Ingested(
-        num_new, sifted.repeated, sifted.blank, sifted.replaced, new_classes, out, num_changed, sifted.corrected
-    )
+
+    def __init__(self, asked: Asked, places: dict[str, Place], known: Known, *, replace: bool) -> None:
+        self._vendor, self._salt, self._question, self._is_snapshot = asked
+        self._places, self._known, self._replace = places, known, replace
+        self._here: dict[bytes, Version] = {}
+        self._rows: list[tuple[Any, ...]] = []
+        self._chunks: list[pa.Table] = []
+        self.refused: list[str] = []
+        self.item_ids: set[str] = set()
+        self.repeated = self.corrected = self.blank = self.versions = 0
+
+    def take(self, answer: Answer, where: str) -> None:
+        """Look at an answer; `where` is its place, with its file."""
+        if answer.fault:
+            self.refused.append(f"{where}: {answer.fault}")
+            return
+        try:
+            self._take(answer, where)
+        except InputError as error:
+            self.refused.append(str(error))
+
+    @property
+    def votes(self) -> pa.Table:
+        """The new votes: VOTES_SCHEMA without `ingest`."""
+        self._flush()
+        return pa.concat_tables([WITHOUT_INGEST.empty_table(), *self._chunks])
+
+    def _take(self, answer: Answer, where: str) -> None:
+        item_id = self._item_of(answer.item, where)
+        value = None if answer.skipped else value_of(answer, self._question, where)
+        if value is None and not answer.skipped:
+            self.blank += 1
+            return
+        annotator = annotator_hash(self._salt, self._vendor, answer.annotator) if answer.annotator else None
+        identity = identity_of_vote(item_id, self._vendor, answer.answer_id or None, annotator)
+        version = Version(digest_of(value), value, answer.answered_at)
+        self.item_ids.add(item_id)
+        if self._is_repeated_here(identity, version, item_id, where) or not self._is_new(
+            identity, version, answer, where
+        ):
+            self.repeated += 1
+            return
+        if (
+            self._replace
+            and not version.answered_at
+            and (before := self._known.newest.get(identity))
+            and before.answered_at
+        ):
+            # The newer version is the one that is to replace the other.
+            version = version._replace(answered_at=datetime.now(UTC))
+        facts = (answer.answer_id or None, annotator, value, answer.skipped, answer.seconds, version.answered_at)
+        self._rows.append((item_id, self._vendor, *facts, answer.reason or None, answer.raw or None))
+        if len(self._rows) >= CHUNK_ROWS:
+            self._flush()
+
+    def _item_of(self, name: str, where: str) -> str:
+        """The item_id that a name says: itself, or the stem of a file."""
+        name = name.strip()
+        stem = name.replace("\\", "/").rpartition("/")[2].partition(".")[0]
+        item_id = name if name in self._places else stem
+        if item_id not in self._places:
+            raise InputError(f"{where}: item_id {name[:_SHOWN]!r} was never handed out by this campaign; remove it")
+        return item_id
+
+    def _is_repeated_here(self, identity: bytes, version: Version, item_id: str, where: str) -> bool:
+        """Whether the files said this already. Raises InputError where they contradict themselves."""
+        twin = self._here.setdefault(identity, version)
+        if twin is version:
+            return False
+        is_dated = bool(version.answered_at and twin.answered_at and version.answered_at != twin.answered_at)
+        if twin.content != version.content and not is_dated:
+            why = f"{where}: item_id {item_id!r} is {_words(version.value)} here but {_words(twin.value)} before"
+            raise InputError(f"{why}; keep the right one")
+        return twin.content == version.content
+
+    def _is_new(self, identity: bytes, version: Version, answer: Answer, where: str) -> bool:
+        """Whether an answer adds something. Raises InputError where it contradicts what is known."""
+        item_id = self._item_of(answer.item, where)
+        place, newest = self._places[item_id], self._known.newest.get(identity)
+        is_other = place.stands and place.label != version.value
+        if self._known.has(identity, version.content):
+            is_current = newest is not None and newest.content == version.content
+            if is_current or not self._replace:
+                self.corrected += is_other or not is_current
+                return False
+        undone_at = self._known.undone_at(identity, version.content)
+        if not newest and undone_at and place.stands and place.word_votes >= undone_at:
+            # A person decided after this very answer had come.
+            self.corrected += is_other
+            return False
+        self._require_class(version.value, where)
+        before = place.label if place.stands or not newest else newest.value
+        is_sure = self._replace or self._is_snapshot or answer.answer_id or (newest and _both_dated(version, newest))
+        contradicts = newest is not None or (place.stands and place.label is not None and not answer.annotator)
+        if contradicts and not is_sure and version.value != place.label and not place.is_gold:
+            fix = "keep the right one, or correct it with --replace"
+            raise InputError(
+                f"{where}: item_id {item_id!r} is {_words(version.value)} here but {_words(before)} before; {fix}"
+            )
+        self.versions += newest is not None
+        return True
+
+    def _require_class(self, value: str | None, where: str) -> None:
+        """Raises InputError for a class that is not one of the question's."""
+        if value is None or self._question.is_open:
+            return
+        names = [value] if self._question.task == "class" else _names_in(json.loads(value))
+        for name in names:
+            check_classes(self._question.classes, (), name, where)
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, WITHOUT_INGEST, strict=True)]
+            self._chunks.append(pa.table(arrays, schema=WITHOUT_INGEST))
+            self._rows = []
 
 
-def _sift(source: Location, rows: list[Row], by_id: dict[str, Row], snapshot: Snapshot, rules: Rules) -> _Sifted:
-    """What the rows of a file change. Raises InputError as `ingest`."""
-    values, known, initial = snapshot.values, _Known(snapshot), snapshot.first_classes
-    said: dict[str, str] = {}
-    changed: dict[str, Row] = {}
-    overridden: list[str] = []
-    repeated = blank = replaced = corrected = 0
-    for row in rows:
-        where = f"{source}: line {row['line']}"
-        item_id, label = text_of(row["item_id"], f"{where}: item_id"), label_of(row.get("label"), f"{where}: label")
-        if item_id not in by_id:
-            raise InputError(f"{where}: item_id {item_id!r} was never handed out by this campaign; remove it")
-        if not label:
-            blank += 1
-            continue
-        item = _identity(by_id[item_id])
-        twin, before = said.setdefault(item_id, label), values.get(item)
-        why = f"{where}: item_id {item_id!r} is {label!r} here but"
-        if twin != label:
-            raise InputError(f"{why} {twin!r} before; keep the right one")
-        if label == before or item_id in changed:
-            repeated += 1
-        elif known(item, label, replace=rules.replace):
-            repeated, corrected = repeated + 1, corrected + 1
-        else:
-            check_classes(rules.classes, initial, label, where)
-            if before and not rules.replace:
-                raise InputError(f"{why} {before!r} before; keep the right one, or correct it with --replace")
-            if known.overrides(item, before):
-                overridden.append(f"{item[0]}/{item[1]} was {before or 'retracted'} and is {label}")
-            replaced += before is not None
-            changed[item_id] = {**row, "label": label}
-    return _Sifted(changed, overridden, repeated, blank, replaced, corrected)
+def value_of(answer: Answer, question: Question, where: str) -> str | None:
+    """The value of an answer as votes keep it; None where there is none yet. Raises InputError for what is not of the
+    question's kind."""
+    value: Any = answer.value
+    if value is None:
+        return None
+    if question.task == "class":
+        if isinstance(value, list) and len(value) == 1:
+            (value,) = value
+        if isinstance(value, list):
+            raise InputError(f"{where}: has {len(value)} values, and one class is asked for; give one")
+        return label_of(value, f"{where}: label") or None
+    if isinstance(value, str):
+        value = [value] if question.task == "classes" else value
+    if isinstance(value, str) or any(isinstance(part, str) != (question.task == "classes") for part in value):
+        raise InputError(f"{where}: {str(value)[:_SHOWN]!r} is no answer to a question for {question.task}")
+    if question.task == "classes":
+        names = {label_of(name, f"{where}: label") for name in value} - {""}
+        return label_text(sorted(names))
+    return label_text(value)
 
 
-def _identity(item: Row) -> Identity:
-    return item["shard"], item["key"]
+def _names_in(values: list[Any]) -> list[str]:
+    """The classes in several classes or in shapes."""
+    return [str(value["label"]) if isinstance(value, dict) else str(value) for value in values]
 
 
-def _num_changed(campaign: Campaign, items: list[Row], log: Log) -> int:
-    """How many of these items are in their shards no more with the bytes that were handed out; they are logged."""
-    try:
-        refresh(campaign, log, only={item["shard"] for item in items})
-        return len(placed(campaign.home, pa.Table.from_pylist(items))[1]) if items else 0
-    except InputError as error:
-        # The labels are in, and belong to their bytes. Every stage that reads an image compares these.
-        log(f"{error}; the labels are taken, and the next training looks at their images")
-        return 0
+def _both_dated(version: Version, other: Version) -> bool:
+    return version.answered_at is not None and other.answered_at is not None
 
 
-def _append(home: Location, source: Location, vendor: str, items: list[Row], rows: dict[str, Row]) -> None:
-    if not items:
-        return
-    origins = picked_origins(home, {item["round"] for item in items})
-    labels = [
-        label_row(rows[i["item_id"]], source, _identity(i), i["round"], vendor, origins.get(_identity(i)))
-        for i in items
-    ]
-    # The positions of picks are known: training need not scan their shards.
-    write_positions(home, [tuple(i[name] for name in POSITIONS_SCHEMA.names) for i in items])
-    append_labels(home, "ingest", labels)
+def _words(value: str | None) -> str:
+    return "skipped" if value is None else repr(value[:_SHOWN])

@@ -78,7 +78,9 @@ def _disputed(campaign: Campaign) -> pa.Table:
 def _of_stratum(campaign: Campaign, picks: pa.Table, stratum: str) -> pa.Table:
     column = campaign.config.select.stratify
     if not column:
-        raise ConfigError(f"--stratum {stratum}: needs select.stratify, the column of pool.metadata that it is a value of")
+        raise ConfigError(
+            f"--stratum {stratum}: needs select.stratify, the column of pool.metadata that it is a value of"
+        )
     strata = read_strata(campaign.home, column)
     if stratum not in strata.values():
         known = ", ".join(sorted(set(strata.values()))[:10])
@@ -104,6 +106,8 @@ def require_money(campaign: Campaign, num_images: int) -> Decimal:
     if spend + cost > limit:
         room = int(max(limit - spend, Decimal(0)) / each)
         fix = f"send fewer: --limit {room}" if room else "nothing more can be sent"
-        why = f"{num_images:,} images cost {cost:,}, and {spend:,} of handoff.money_limit={limit:,} are spent or reserved"
+        why = (
+            f"{num_images:,} images cost {cost:,}, and {spend:,} of handoff.money_limit={limit:,} are spent or reserved"
+        )
         raise ConfigError(f"{campaign.home}: {why}; {fix}, or raise it: --set handoff.money_limit=...")
     return cost

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 Shape = dict[str, Any]
 """An object in an image: `label`, and one of `box` [left, top, width, height], `polygon` [[x, y], ...] or `mask`, a
@@ -86,9 +86,10 @@ class AnswerFile:
     """A file of answers: alone, in a folder or in a zip archive.
 
     `place` names it in errors. `path` is its path below what the user named, with /; the file's name where it is alone.
-    `open` gives a new stream from its start.
+    `open` gives a new stream from its start, `beside` one of another file by its path from this one's folder.
     """
 
     place: str
     path: str
-    open: Callable[[], BinaryIO]
+    open: Callable[[], IO[bytes]]
+    beside: Callable[[str], IO[bytes]] | None = None

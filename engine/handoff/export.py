@@ -9,7 +9,7 @@ import hashlib
 import io
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,7 +49,9 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
     """
     own = [batch for batch in batches(campaign.home, campaign.round) if batch.vendor == vendor]
     if own and not (own[-1].folder / ANNOUNCED_FILE).exists():
-        run.log(f"{own[-1].folder.name} was recorded by a run that was interrupted: this is it, and nothing more is sent")
+        run.log(
+            f"{own[-1].folder.name} was recorded by a run that was interrupted: this is it, and nothing more is sent"
+        )
         return _announced(own[-1].folder, _whole(campaign, own[-1], run))
     selection = None if wish.is_disputed else current_selection(campaign)
     chosen = chosen_of(campaign, wish)
@@ -59,11 +61,17 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
         raise ConfigError(_nothing_left(campaign, vendor, wish))
     record = campaign.stage(f"{RECORDS}/{vendor}-{len(batches(campaign.home, campaign.round)):03d}")
     parcel = _packed(campaign, run, vendor, chosen, record)
-    written, links = write_parcel(campaign, parcel, run, record)
-    if num_left := len(parcel.rows) - len(written):
+    made = write_parcel(campaign, parcel, run, record)
+    if num_left := len(parcel.rows) - len(made.images):
         why = "are left out of the batch, because their shards do not hold them any more; a later round may pick them"
-        run.log(f"{num_left} of {len(parcel.rows)} images {why}")
-    return _announced(record, record_parcel(campaign, parcel, written, links, (selection, chosen, record)))
+        run.log(f"{num_left} of {len(parcel.rows)} picks {why}")
+    inputs = {"picks": ""}
+    if selection:
+        inputs = {"selection": selection["files"]["selection.parquet"], "picks": _picks_of(campaign, selection)}
+        if current_selection(campaign) != selection:
+            fix = f"run: vaal export {campaign.home}"
+            raise InputError(f"{campaign.stage('selection')}: made again while it was exported; {fix}")
+    return _announced(record, record_parcel(campaign, parcel, made, record, inputs, chosen.num_waiting))
 
 
 def _announced(record: Location, manifest: HandoffManifest) -> HandoffManifest:
@@ -78,8 +86,8 @@ def _nothing_left(campaign: Campaign, vendor: str, wish: Wish) -> str:
     out = [batch.folder.name for batch in batches(campaign.home, campaign.round)]
     if not out:
         return f"{campaign.stage('selection')}: no pick fits --share or --stratum, or none is left that may be sent"
-    why = f"every pick of round {campaign.round:03d} that fits is out already ({', '.join(out)}), so nothing goes to {vendor}"
-    return f"{campaign.home}: {why}; take images back first: vaal handoff {campaign.home} recall --pick-again"
+    why = f"every pick that fits is out already ({', '.join(out)}), so nothing goes to {vendor}"
+    return f"{campaign.round_home}: {why}; take images back first: vaal handoff {campaign.home} recall --pick-again"
 
 
 def _packed(campaign: Campaign, run: Run, vendor: str, chosen: Chosen, record: Location) -> Parcel:
@@ -110,7 +118,7 @@ def _whole(campaign: Campaign, batch: SentBatch, run: Run) -> HandoffManifest:
     """The manifest of a batch that is out. Its files are written again where they are damaged."""
     if not is_intact(campaign, batch):
         run.log(f"{campaign.stage(f'handoff/{batch.vendor}')}: not the files of {batch.folder.name}; written again")
-        made = write_parcel(campaign, parcel_of(campaign, batch), run)
+        made = write_parcel(campaign, parcel_of(batch), run)
         if made.files != files_of(batch):
             _note_refreshed(batch, made.links, made.files)
     return batch.manifest
@@ -127,9 +135,11 @@ def refresh_links(campaign: Campaign, run: Run, vendor: str) -> HandoffManifest:
     """
     own = [batch for batch in batches(campaign.home, campaign.round) if batch.vendor == vendor]
     if not own:
-        raise ConfigError(f"{campaign.round_home}: nothing went to {vendor} in this round; see: vaal handoff {campaign.home}")
+        raise ConfigError(
+            f"{campaign.round_home}: nothing went to {vendor} in this round; see: vaal handoff {campaign.home}"
+        )
     batch, folder = own[-1], campaign.stage(f"handoff/{vendor}")
-    parcel = parcel_of(campaign, batch)
+    parcel = parcel_of(batch)
     if batch.manifest["sending"]["links_expire_at"] is None:
         why = f"{batch.folder}: its images travel as {parcel.handoff.images}, and such links do not end"
         raise ConfigError(f"{why}; signed links: --set handoff.images=s3://BUCKET/FOLDER, before an export")

@@ -31,7 +31,8 @@ def gold_images(campaign: Campaign, question: Question, record: str, num_images:
     # An answer can be right only where the label is one of those that are asked for.
     fitting = [n for n, item in enumerate(there) if question.is_open or labels[item] in question.classes]
     if len(fitting) < wanted:
-        log(f"handoff.gold_fraction asks for {wanted:,} gold images, and {len(fitting):,} labelled ones fit: all are used")
+        why = f"{len(fitting):,} labelled ones fit: all are used"
+        log(f"handoff.gold_fraction asks for {wanted:,} gold images, and {why}")
     batches = all_batches(campaign.home, campaign.round + 1) if wanted else []
     used = Counter(item for batch in batches for item in identities(batch.rows().filter(batch.rows()["gold"])))
     keys = {n: _key(campaign.config.salt, record, *there[n]) for n in fitting}

@@ -94,4 +94,3 @@ def _prepared(
         row["item_id"], file, len(sent), sha256, media_type, width, height, row["content_hash"] or content_hash(content)
     )
     return written, sent
-

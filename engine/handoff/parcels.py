@@ -97,7 +97,11 @@ def record_parcel(
         record.url.removeprefix(f"{campaign.round_home.url}/"),
         HandoffManifest,
         inputs=inputs,
-        counts={"images": len(rows), "bytes": sum(row["sent_bytes"] for row in rows), "gold": sum(images["gold"].to_pylist())},
+        counts={
+            "images": len(rows),
+            "bytes": sum(row["sent_bytes"] for row in rows),
+            "gold": sum(images["gold"].to_pylist()),
+        },
         files={**made.files, IMAGES_FILE: (record / IMAGES_FILE).write_table(images)},
         sending={
             "vendor": parcel.vendor,
@@ -114,13 +118,12 @@ def record_parcel(
 
 
 def moment_of_end(links: Links) -> str | None:
+    """Until when links work, ISO 8601; None where they do not end."""
     return links.expire_at.isoformat(timespec="seconds") if links.expire_at else None
 
 
-def parcel_of(campaign: Campaign, batch: SentBatch) -> Parcel:
+def parcel_of(batch: SentBatch) -> Parcel:
     """A batch that was sent, as it was."""
     sending, config = batch.manifest["sending"], cast("dict[str, Any]", batch.manifest["config"])
     handoff = HandoffConfig.model_validate(config["handoff"])
     return Parcel(sending["vendor"], batch.rows(), Question(**sending["question"]), sending["name"], handoff)
-
-

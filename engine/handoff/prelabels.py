@@ -6,8 +6,8 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, identities
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.errors import ConfigError
-from engine.models.predictions import predictions
 from engine.handoff.exchange import Question
+from engine.models.predictions import predictions
 
 
 def prelabels_of(campaign: Campaign, question: Question, rows: pa.Table) -> dict[Identity, str]:
@@ -21,7 +21,9 @@ def prelabels_of(campaign: Campaign, question: Question, rows: pa.Table) -> dict
         raise ConfigError(f"handoff.prelabels: guesses are classes, and handoff.question.task={question.task}")
     classes = read_manifest(campaign, "train", TrainManifest).get("task", {}).get("classes")
     if not classes:
-        raise ConfigError(f"{campaign.stage('train')}: handoff.prelabels needs a task learner: train.task=classification")
+        raise ConfigError(
+            f"{campaign.stage('train')}: handoff.prelabels needs a task learner: train.task=classification"
+        )
     items = identities(rows)
     predicted, why = predictions(campaign, items)
     if why:

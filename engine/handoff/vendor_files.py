@@ -2,7 +2,8 @@
 
 import pkgutil
 import random
-from itertools import accumulate
+from collections.abc import Callable, Iterable
+from itertools import accumulate, chain
 from typing import Any
 
 from engine.campaign.folder import Campaign
@@ -19,17 +20,21 @@ MOST_VERIFIED_BYTES = 256 << 20
 names and sizes of all are checked. Bytes can be checked only by reading them: all of a batch would cost as much as
 writing it, at every `vaal round`."""
 REFRESHED_FILE = "refreshed.json"
-"""In the record of a batch whose links were made again: the SHA-256 of its task files, and until when the links work."""
+"""In the record of a batch whose links were signed again: the SHA-256 of its task files, and until when links work."""
 INSTRUCTIONS_FILE = "instructions.txt"
 
 
 def write_task_files(vendor: str, batch: Outgoing, *folders: Location) -> dict[str, str]:
     """Write the vendor's task files into each folder. Returns their SHA-256 by name."""
+    write: Callable[[Outgoing], Iterable[tuple[str, bytes]]] = pkgutil.resolve_name(
+        f"{VENDORS[vendor].module}:write_tasks"
+    )
+    text = batch.question.instructions
+    instructions = [(INSTRUCTIONS_FILE, f"{text}\n".encode())] if text else []
     files: dict[str, str] = {}
-    for name, content in pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(batch):
-        files |= {name: (folder / name).write_bytes(content) for folder in folders}
-    if text := batch.question.instructions:
-        files |= {INSTRUCTIONS_FILE: (folder / INSTRUCTIONS_FILE).write_bytes(f"{text}\n".encode()) for folder in folders}
+    for name, content in chain(write(batch), instructions):
+        for folder in folders:
+            files[name] = (folder / name).write_bytes(content)
     return files
 
 

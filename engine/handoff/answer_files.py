@@ -1,0 +1,109 @@
+"""The files of answers that a person names: files, folders and zip archives, on disks and object stores."""
+
+import pkgutil
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import IO, BinaryIO, cast
+
+from pyarrow import fs
+
+from engine.errors import InputError, one_line
+from engine.handoff import VENDORS
+from engine.handoff.exchange import AnswerFile
+from engine.storage.location import Location
+
+HEAD_BYTES = 1 << 16
+"""So many first bytes say whose file it is."""
+
+
+def answer_files(names: list[str], vendor: str) -> Iterator[AnswerFile]:
+    """The files of a vendor's answers. In folders and archives other files are passed over.
+
+    Raises InputError for what does not exist, a folder or archive without answers, and a file of another vendor.
+    """
+    for name in names:
+        source = Location.of(name)
+        info = source.info()
+        if info.type == fs.FileType.NotFound:
+            raise InputError(f"{source}: does not exist; give the file that the vendor filled in")
+        if info.type == fs.FileType.Directory:
+            found = list(_in_folder(source))
+        elif source.name.lower().endswith(".zip"):
+            found = list(_in_archive(source))
+        else:
+            _require_own(file := _alone(source), vendor)
+            yield file
+            continue
+        own = [file for file in found if _is_mine(file, vendor)]
+        if not own and found:
+            _require_own(found[0], vendor)
+        if not own:
+            raise InputError(f"{source}: no file of {vendor} in it; give what the vendor exported")
+        yield from own
+
+
+def _alone(source: Location) -> AnswerFile:
+    folder = Location(source.url.rpartition("/")[0])
+    return AnswerFile(source.url, source.name, partial(_open, source), partial(_open_beside, folder))
+
+
+def _in_folder(folder: Location, below: str = "") -> Iterator[AnswerFile]:
+    """The files of a folder and of the folders in it."""
+    here = Location(f"{folder}/{below}".rstrip("/"))
+    for name in here.children():
+        yield AnswerFile(f"{here}/{name}", f"{below}{name}", partial(_open, here / name), partial(_open_beside, here))
+    for name in here.folders():
+        yield from _in_folder(folder, f"{below}{name}/")
+
+
+def _in_archive(source: Location) -> Iterator[AnswerFile]:
+    stream = _open(source)
+    try:
+        archive = zipfile.ZipFile(stream)
+        for name in archive.namelist():
+            if not name.endswith("/"):
+                folder = name.rpartition("/")[0]
+                opened = partial(_open_member, archive, source, "", name)
+                yield AnswerFile(f"{source}/{name}", name, opened, partial(_open_member, archive, source, folder))
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"{source}: not a whole zip archive: {one_line(error)}; fetch it again") from error
+
+
+def _open(source: Location) -> BinaryIO:
+    """A stream that can be read and, where the storage can, moved in."""
+    try:
+        return cast("BinaryIO", source.filesystem.open_input_file(source.path))
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {one_line(error)}") from error
+
+
+def _open_beside(folder: Location, path: str) -> BinaryIO:
+    return _open(folder / path)
+
+
+def _open_member(archive: zipfile.ZipFile, source: Location, folder: str, path: str) -> IO[bytes]:
+    name = f"{folder}/{path}".lstrip("/")
+    try:
+        return archive.open(name)
+    except (KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise InputError(
+            f"{source}/{name}: cannot be read: {one_line(error)}; unpack it, and give the folder"
+        ) from error
+
+
+def _is_mine(file: AnswerFile, vendor: str) -> bool:
+    with file.open() as stream:
+        head = stream.read(HEAD_BYTES)
+    function: Callable[[str, bytes], bool] = pkgutil.resolve_name(f"{VENDORS[vendor].module}:is_mine")
+    return function(file.path, head)
+
+
+def _require_own(file: AnswerFile, vendor: str) -> None:
+    """Raises InputError for a file that another vendor is known to send. What nobody knows is the reader's matter."""
+    if _is_mine(file, vendor):
+        return
+    others = [name for name in VENDORS if name != vendor and _is_mine(file, name)]
+    if others:
+        fix = " or ".join(f"--from {name}" for name in others)
+        raise InputError(f"{file.place}: looks like a file of {' or '.join(others)}, not of {vendor}; use {fix}")

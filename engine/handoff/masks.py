@@ -1,0 +1,42 @@
+"""Masks that come back as files are kept beside the votes, under the names of their content."""
+
+import hashlib
+
+from engine.errors import InputError
+from engine.handoff.exchange import Answer, AnswerFile
+from engine.pool.formats import format_of
+from engine.storage.location import Location
+
+FOLDER = "votes/masks"
+
+
+def with_masks(answer: Answer, file: AnswerFile, home: Location) -> Answer:
+    """The answer, where masks that are named as files beside the vendor's file are named as they are kept:
+    votes/masks/SHA256.png. Run lengths stay as they are. A mask that is missing or no image is a fault."""
+    if not isinstance(answer.value, list) or answer.fault:
+        return answer
+    kept = []
+    for shape in answer.value:
+        mask = shape.get("mask") if isinstance(shape, dict) else None
+        if not isinstance(mask, str) or not isinstance(shape, dict):
+            kept.append(shape)
+            continue
+        try:
+            kept.append({**shape, "mask": _keep(mask, file, home)})
+        except (InputError, OSError) as error:
+            return answer._replace(fault=f"mask {mask!r}: {error}; put it beside {file.path}")
+    return answer._replace(value=kept)  # type: ignore[arg-type]
+
+
+def _keep(mask: str, file: AnswerFile, home: Location) -> str:
+    if file.beside is None:
+        raise InputError("there is no folder to look for it in")
+    with file.beside(mask) as stream:
+        content = stream.read()
+    form = format_of(content)
+    if form is None:
+        raise InputError("is no image")
+    name = f"{FOLDER}/{hashlib.sha256(content).hexdigest()}.{form.suffixes[0]}"
+    if not (home / name).exists():
+        (home / name).write_bytes(content)
+    return name
