@@ -18,6 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 MOST_SECONDS = 604_800
+NOW = datetime(2040, 1, 31, 23, 59, 30, tzinfo=UTC)
+"""Later than this test runs: botocore asks the real clock whether credentials have ended."""
+FILE = "images/0123456789abcdef0123456789abcdef.png"
+NAME = FILE.partition("/")[2]
+PREFIXES = ["", "/handoff", "/two words/größe/日本", "/a+b=c&d/50%/100%25/~x", "/trailing/"]
+EMAIL = "signer@project.iam.gserviceaccount.com"
 
 
 class Keys(NamedTuple):

@@ -78,7 +78,7 @@ def links_for(images: str, days: float, now: datetime) -> Links:
     bucket, _, prefix = store.path.partition("/")
 
     def signed(file: str) -> str:
-        return signer.sign(bucket, f"{prefix}/{_name(file)}".lstrip("/"), seconds)
+        return signer.sign(bucket, f"{prefix}/{_name(file)}" if prefix else _name(file), seconds)
 
     return Links(signed, now + timedelta(seconds=seconds), notices)
 
@@ -127,8 +127,9 @@ def _s3_signer(store: Location) -> _Signer:
             aws_session_token=keys.token,
             config=config,
         )
-    except (BotoCoreError, ClientError, ValueError, RuntimeError) as error:
-        # RuntimeError is botocore's for credentials that have ended.
+    except (BotoCoreError, ClientError, OSError, ValueError, TypeError, RuntimeError) as error:
+        # botocore's own errors, and what passes through it: no such credential_process, no JSON from it, an end without
+        # its zone, credentials that have ended.
         fix = "correct the AWS credentials, or set handoff.link_days=0"
         raise ConfigError(f"{store}: links cannot be signed: {one_line(error)}; {fix}") from error
 
