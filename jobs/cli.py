@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from jobs.demo import demo
+from jobs.handoff import handoff
 from jobs.ingest import ingest
 from jobs.init import init
 from jobs.labels import labels
@@ -53,6 +54,7 @@ PAGES: dict[str, Callable[..., Outcome]] = {
     "select": select,
     "export": export,
     "report": report,
+    "handoff": handoff,
     "ingest": ingest,
     "labels": labels,
     "status": status,

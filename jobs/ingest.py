@@ -1,38 +1,57 @@
-"""`vaal ingest`: take in finished labels."""
+"""`vaal ingest`: take in the answers of annotators."""
 
 from typing import Annotated
 
 import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR
+from engine.errors import ConfigError
 from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, VendorName
+
+LABEL_STUDIO = "label-studio"
 
 
 def ingest(
     screen: Terminal,
     campaign: CampaignArgument,
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Finished labels by item_id: CSV, JSON lines or Parquet.")
-    ],
-    source: Annotated[VendorName, typer.Option("--from", help="The vendor that made the file.")] = DEFAULT_VENDOR,
-    replace: Annotated[bool, typer.Option(help="Labels that differ from earlier ones replace them.")] = False,
+    files: Annotated[
+        list[str], typer.Argument(metavar="[FILE]...", help="What the vendor exported: files, folders, zip archives.")
+    ] = [],
+    source: Annotated[VendorName, typer.Option("--from", help="The vendor that made the files.")] = DEFAULT_VENDOR,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Answers that differ from earlier ones, or from a correction, replace them."),
+    ] = False,
+    accept_rest: Annotated[bool, typer.Option("--accept-rest", help="Where rows do not fit, take the others.")] = False,
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="With --from label-studio: a server; its token is LABEL_STUDIO_API_KEY.")
+    ] = "",
+    project: Annotated[int | None, typer.Option(metavar="ID", help="With --url: the project on the server.")] = None,
     settings: SetOption = [],
 ) -> Outcome:
-    """Add finished labels; the next round begins with them. Ingesting a file twice changes nothing."""
+    """Add answers; labels follow from them. Ingesting a file twice changes nothing."""
+    if url and source != LABEL_STUDIO:
+        raise ConfigError(f"--url {url}: only with --from {LABEL_STUDIO}")
+    if bool(url) == bool(files) or (project is not None and not url):
+        raise ConfigError("give the files that the vendor exported, or --from label-studio --url URL [--project ID]")
     from engine.campaign.corrections import note_on_training
-    from engine.campaign.handed_out import picked_items, require_exported
     from engine.campaign.heartbeat import alone
     from engine.campaign.opening import current_round
     from engine.campaign.opening import opened as opened_with
+    from engine.handoff.answer_files import answer_files
     from engine.handoff.answers import Rules
-    from engine.handoff.answers import ingest as append
-    from engine.storage.location import Location
+    from engine.handoff.ingest import ingest as take_in
 
     with opened_with(campaign, settings) as opened, alone(opened.home, "ingest"):
-        picked, rules = picked_items(opened.home, opened.round + 1), Rules(opened.config.labels.classes, replace)
-        require_exported(opened)
-        counts = append(opened, Location.of(file), source, picked, rules, screen.log)
-    is_any = counts.new + counts.repeated + counts.replaced
+        rules = Rules(replace, accept_rest)
+        if url:
+            from engine.handoff.label_studio_api import fetch, token_of_environment
+
+            with fetch(url, project, token_of_environment()) as file:
+                counts = take_in(opened, [file], source, rules, screen.log)
+        else:
+            counts = take_in(opened, answer_files(files, source), source, rules, screen.log)
+    is_any = counts.new + counts.repeated + counts.replaced + counts.votes
     facts = {
         "new labels": counts.new,
         "known already": f"{counts.repeated:,}, {counts.corrected:,} of them corrected since"
@@ -40,15 +59,24 @@ def ingest(
         else counts.repeated,
         "replaced": counts.replaced,
         "still blank": counts.blank,
+        "new answers": counts.votes,
+        **({"newer versions": counts.versions} if counts.versions else {}),
+        **({"skipped": counts.skipped} if counts.skipped else {}),
+        **({"refused": len(counts.refused)} if counts.refused else {}),
         "new classes": ", ".join(counts.new_classes) or "none",
         **({"of images that changed": counts.changed} if counts.changed else {}),
         "picks still out": counts.out,
+        **({"of them disputed": counts.disputed} if counts.disputed else {}),
         "labels": opened.home / "labels",
-        "next": f"vaal round {opened.home.quoted}"
-        if is_any
-        else f"vaal ingest {opened.home.quoted} FILE, when labels are there",
+        "next": _next(opened.home.quoted, is_any=bool(is_any), is_over=current_round(opened.home) > opened.round),
     }
     if counts.new + counts.replaced and (note := note_on_training(opened)):
         screen.log(note)
     title = f"Ingested; the campaign is in round {current_round(opened.home):03d}"
     return Outcome(title, facts, counts._asdict())
+
+
+def _next(home: str, *, is_any: bool, is_over: bool) -> str:
+    if is_over:
+        return f"vaal round {home}"
+    return f"vaal handoff {home}" if is_any else f"vaal ingest {home} FILE, when answers are there"

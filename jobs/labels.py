@@ -1,55 +1,137 @@
-"""`vaal labels`: correct labels, undo an ingest or a correction, list what is labelled."""
+"""`vaal labels`: correct labels, undo an ingest or a correction, list what is labelled, write it as training data."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from jobs.terminal import CampaignArgument, Outcome, Terminal
+from engine.errors import ConfigError
+from jobs.terminal import CampaignArgument, Outcome, Terminal, WhoOption, WhyOption
+
+if TYPE_CHECKING:
+    from engine.campaign.decisions import Author
+    from engine.campaign.folder import Campaign
 
 Names = Annotated[
     list[str], typer.Argument(metavar="[ITEM] [LABEL]", help="The item, as SHARD KEY or as ITEM_ID, and for set LABEL.")
 ]
+USAGE = {
+    "set": (2, 3, "SHARD KEY LABEL or ITEM_ID LABEL"),
+    "retract": (1, 2, "SHARD KEY or ITEM_ID"),
+    "undo": (0, 1, "[FILE]"),
+    "list": (0, 0, "none"),
+    "forget": (0, 0, "none, and --items FILE"),
+    "export": (0, 0, "none, and --out FOLDER"),
+}
+"""The least and most arguments of an action, and what they are."""
 
 
 def labels(
     screen: Terminal,
     campaign: CampaignArgument,
     action: Annotated[
-        Literal["set", "retract", "undo", "list"],
-        typer.Argument(help="set a label, retract one, undo the last ingest or a named file of labels/, or list all."),
+        Literal["set", "retract", "undo", "list", "forget", "export"],
+        typer.Argument(
+            help="set a label; retract one; undo the last ingest, or a named file of labels/ or votes/; list all labels; "
+            "forget images for privacy; export the labelled images as shards."
+        ),
     ],
     names: Names = [],
+    never_pick: Annotated[
+        bool, typer.Option("--never-pick", help="With retract: the image is never picked, now or later.")
+    ] = False,
+    items: Annotated[
+        str, typer.Option(metavar="FILE", help="With forget: a table of item_id, or of shard and key.")
+    ] = "",
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="With export: where the shards are written.")] = "",
+    split: Annotated[
+        str, typer.Option(metavar="NAME=SHARE,...", help="With export: the parts that the images are dealt into.")
+    ] = "train=0.9,val=0.1",
+    seed: Annotated[int, typer.Option(min=0, help="With export: of the dealing.")] = 0,
+    who: WhoOption = "",
+    why: WhyOption = "",
 ) -> Outcome:
     """Correct labels. Nothing is erased: the newest row of an item counts."""
+    from engine.campaign.decisions import Author
+    from engine.campaign.opening import open_campaign
+
+    least, most, usage = USAGE[action]
+    if not least <= len(names) <= most:
+        raise ConfigError(f"labels {action}: {len(names)} arguments; give {usage}")
+    for option, given, command in (
+        ("--never-pick", never_pick, "retract"), ("--items", items, "forget"), ("--out", out, "export"),
+    ):  # fmt: skip
+        if given and action != command:
+            raise ConfigError(f"{option}: only with labels {command}")
+    opened = open_campaign(campaign)
+    if action == "list":
+        return _listed(opened)
+    if action == "export":
+        return _exported(opened, screen, out, split, seed)
+    if action == "forget":
+        return _forgotten(opened, screen, items, Author(who, why))
+    return _corrected(opened, screen, action, names, Author(who, why), never_pick=never_pick)
+
+
+def _listed(campaign: "Campaign") -> Outcome:
+    from engine.campaign.corrections import list_labels
+
+    found = list_labels(campaign)
+    facts = {f"{row['shard']} {row['key']}": row["label"] for row in found}
+    return Outcome(f"{len(found)} labels", facts, {"labels": found})
+
+
+def _corrected(
+    campaign: "Campaign", screen: Terminal, action: str, names: list[str], author: "Author", *, never_pick: bool
+) -> Outcome:
     from engine.campaign import corrections
     from engine.campaign.heartbeat import alone
     from engine.campaign.labels import labelled_values
-    from engine.campaign.opening import current_round, open_campaign
-    from engine.errors import ConfigError
+    from engine.campaign.opening import current_round
+    from engine.campaign.settling import settle
 
-    most = {"set": (2, 3), "retract": (1, 2), "undo": (0, 1), "list": (0, 0)}
-    usage = {"set": "SHARD KEY LABEL or ITEM_ID LABEL", "retract": "SHARD KEY or ITEM_ID", "undo": "[FILE]"}
-    if not most[action][0] <= len(names) <= most[action][1]:
-        raise ConfigError(f"labels {action}: {len(names)} arguments; give {usage.get(action, 'none')}")
-    opened = open_campaign(campaign)
-    if action == "list":
-        found = corrections.list_labels(opened)
-        facts = {f"{row['shard']} {row['key']}": row["label"] for row in found}
-        return Outcome(f"{len(found)} labels", facts, {"labels": found})
-    data: dict[str, str | int]
-    with alone(opened.home, f"labels {action}"):
+    data: dict[str, Any]
+    with alone(campaign.home, f"labels {action}"):
         if action == "undo":
-            file, count = corrections.undo(opened, *names)
+            file, count = corrections.undo(campaign, *names, author=author)
             data = {"file": file, "items": count}
         else:
-            item = corrections.identity_of(opened, names[:-1] if action == "set" else names)
+            item = corrections.identity_of(campaign, names[:-1] if action == "set" else names)
             data = {"shard": item[0], "key": item[1]}
             if action == "set":
-                before = corrections.set_label(opened, item, names[-1], screen.log)
-                data |= {"before": before, "label": labelled_values(opened.home)[item]}
+                before = corrections.set_label(campaign, item, names[-1], screen.log, author)
+                data |= {"before": before, "label": labelled_values(campaign.home)[item]}
             else:
-                data |= {"before": corrections.retract(opened, item)}
-        if note := corrections.note_on_training(opened):
+                data |= {"before": corrections.retract(campaign, item, author, never_pick=never_pick)}
+                data |= {"may be picked": "never"} if never_pick else {}
+        settle(campaign)
+        if note := corrections.note_on_training(campaign):
             screen.log(note)
-    title = f"Done: {action}; the campaign is in round {current_round(opened.home):03d}"
-    return Outcome(title, data | {"next": f"vaal status {opened.home.quoted}"}, data)
+    title = f"Done: {action}; the campaign is in round {current_round(campaign.home):03d}"
+    return Outcome(title, data | {"next": f"vaal status {campaign.home.quoted}"}, data)
+
+
+def _forgotten(campaign: "Campaign", screen: Terminal, items: str, author: "Author") -> Outcome:
+    from engine.campaign.heartbeat import alone
+    from engine.handoff.forgetting import forget
+    from engine.storage.location import Location
+
+    if not items:
+        raise ConfigError("labels forget: give --items FILE, a table of item_id, or of shard and key")
+    with alone(campaign.home, "labels forget"):
+        found = forget(campaign, Location.of(items), author, screen.log)
+    facts = {"images": found.images, "labels retracted": found.labels, "files deleted": len(found.deleted)}
+    facts |= {f"left {number}": text for number, text in enumerate(found.left, 1)}
+    return Outcome(f"Forgotten: {found.images} images", facts, found._asdict())
+
+
+def _exported(campaign: "Campaign", screen: Terminal, out: str, split: str, seed: int) -> Outcome:
+    from engine.campaign.heartbeat import alone
+    from engine.handoff.training_data import export_labels
+    from engine.storage.location import Location
+
+    if not out:
+        raise ConfigError("labels export: give --out FOLDER, where the shards are written")
+    with screen.progress("export") as update, alone(campaign.home, "labels export"):
+        made = export_labels(campaign, Location.of(out), split, seed, update, screen.log)
+    facts = {**{name: f"{count:,} images" for name, count in made.images.items()}, "classes": len(made.classes)}
+    return Outcome(f"Exported: {out}", facts | {"shards": out}, made._asdict())

@@ -68,11 +68,39 @@ def export(
     screen: Terminal,
     campaign: CampaignArgument,
     to: Annotated[VendorName, typer.Option(help="The labelling vendor.")] = DEFAULT_VENDOR,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Send at most N images now, the most valuable first.")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Send this share of all picks, at random; the rest to other vendors.")
+    ] = 1.0,
+    stratum: Annotated[
+        str, typer.Option(metavar="VALUE", help="Send the picks of this value of the column select.stratify.")
+    ] = "",
+    disputed: Annotated[
+        bool, typer.Option("--disputed", help="Ask handoff.annotators more people about images that are disputed.")
+    ] = False,
+    refresh_links: Annotated[
+        bool, typer.Option("--refresh-links", help="Sign the links of the vendor's newest batch again; send nothing.")
+    ] = False,
     settings: SetOption = [],
 ) -> Outcome:
-    """Write the picked images and their task list for a labelling vendor."""
+    """Write picked images that are not out yet, and their task list, for a labelling vendor."""
+    from engine.handoff.choice import Wish
+
+    wish = Wish(limit, share, stratum, disputed)
+    if refresh_links and wish != Wish():
+        raise ConfigError("--refresh-links: sends nothing, so it takes no --limit, --share, --stratum or --disputed")
     with _opened(campaign, settings) as opened:
-        return complete("export", screen, opened, vendor=to)
+        if not refresh_links:
+            return complete("export", screen, opened, vendor=to, wish=wish)
+        from engine.campaign.heartbeat import alone
+        from engine.handoff.export import refresh_links as refresh
+
+        with alone(opened.home, "export"):
+            manifest = refresh(opened, Run("local", log=screen.log), to)
+        facts = stage_of("export").describe(opened, manifest)
+        return Outcome(f"Round {opened.round:03d}: links signed again", facts, dict(manifest))
 
 
 def report(
@@ -91,14 +119,62 @@ def report(
 
 
 def whole_round(
-    screen: Terminal, campaign: CampaignArgument, settings: SetOption = [], address: AddressOption = "local"
+    screen: Terminal,
+    campaign: CampaignArgument,
+    close: Annotated[
+        bool, typer.Option("--close", help="End the round although answers are missing, and begin the next one.")
+    ] = False,
+    settings: SetOption = [],
+    address: AddressOption = "local",
 ) -> Outcome:
     """Train, score, select, export and report. After an interruption, run it again to continue."""
+    _end_round(screen, campaign, settings, close=close)
     with _opened(campaign, settings) as opened:
         manifests = complete_all(screen, opened, address)
-        return Outcome(
-            f"Round {opened.round:03d}: complete", {"next": f"vaal ingest {opened.home.quoted} FILE"}, manifests
-        )
+        facts = {"next": f"vaal ingest {opened.home.quoted} FILE", **_waiting(opened)}
+        return Outcome(f"Round {opened.round:03d}: complete", facts, manifests)
+
+
+def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) -> None:
+    """End the current round if its answers are all that labels.close_when asks for, or by hand.
+
+    Raises ConfigError where it is to be ended by hand and no answer came.
+    """
+    from engine.campaign.handed_out import current_batches
+    from engine.campaign.heartbeat import alone
+    from engine.campaign.opening import open_campaign
+    from engine.campaign.settling import close as close_round
+    from engine.campaign.settling import progress_of, settle
+
+    opened = open_campaign(url)
+    if not current_batches(opened.home, opened.round):
+        if close:
+            screen.log(f"--close: nothing of round {opened.round:03d} was handed out, so it goes on")
+        return
+    if any(setting.startswith(("labels.", "handoff.")) for setting in settings):
+        opened = open_campaign(url, settings)
+    with alone(opened.home, "round"):
+        settled = settle(opened)
+        progress = progress_of(opened, settled.ledger)
+        if settled.is_closed or not close:
+            return
+        if not progress.done:
+            fix = f"if none will come: vaal handoff {opened.home} recall"
+            raise ConfigError(f"{opened.round_home}: --close: no answer came for its {progress.total:,} images; {fix}")
+        close_round(opened, progress, "vaal round --close")
+        left = progress.total - progress.done
+        screen.log(f"round {opened.round:03d} ended by hand; {left:,} of {progress.total:,} images are not settled")
+
+
+def _waiting(campaign: "Campaign") -> dict[str, str]:
+    """How far the answers are, and when the round ends."""
+    from engine.campaign.ledger import read_ledger
+    from engine.campaign.settling import progress_of
+
+    progress, rule = progress_of(campaign, read_ledger(campaign)), campaign.config.labels.close_when
+    needed = "all are" if rule == "all" else f"{rule:.0%} are"
+    done = f"{progress.done:,} of {progress.total:,} picks are settled"
+    return {"answers": f"{done}; the round ends when {needed}, or by: vaal round {campaign.home.quoted} --close"}
 
 
 def complete_all(screen: Terminal, campaign: "Campaign", address: str) -> dict[str, Any]:
@@ -106,14 +182,15 @@ def complete_all(screen: Terminal, campaign: "Campaign", address: str) -> dict[s
     from engine.campaign.handed_out import completed, vendor_of
     from engine.campaign.heartbeat import alone
     from engine.cluster.ray_session import ray_session
+    from engine.handoff.choice import NOTHING
 
     needs_ray = any(stage.ray == "always" and not completed(campaign, stage.name) for stage in STAGES)
     manifests: dict[str, Any] = {}
     with alone(campaign.home, "round"), ray_session(address) if needs_ray else nullcontext():
         for stage in STAGES:
-            # What was handed out to one vendor is not sent to another as well.
+            # What is sent, to whom and how much of it, is decided once: nothing is added to it.
             records = completed(campaign, stage.name) if stage.name == "handoff" else []
-            options = {"vendor": vendor_of(records[0])} if records else {}
+            options = {"vendor": vendor_of(records[-1]), "wish": NOTHING} if records else {}
             outcome = complete(stage.command, screen, campaign, address, **options)
             screen.show(outcome)
             manifests[stage.name] = outcome.data

@@ -42,6 +42,8 @@ SetOption = Annotated[
 AddressOption = Annotated[
     str, typer.Option(help="Ray to run on: local (a private one), auto, or a cluster's host:port.", metavar="ADDRESS")
 ]
+WhoOption = Annotated[str, typer.Option(metavar="NAME", help="Who decides; the default is the user of this machine.")]
+WhyOption = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the decision.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else on standard error.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import picked_items
 from engine.campaign.opening import create
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET
 from engine.config.toml import override
-from engine.handoff.answers import Rules, ingest
+from engine.handoff.answer_files import answer_files
+from engine.handoff.ingest import ingest
 from engine.scoring.score import score
 from engine.simulation.trial_campaign import TrialCampaign
 from engine.storage.location import Location
@@ -45,8 +45,7 @@ class PixelCampaign(TrialCampaign):
             )
         ]
         file = _csv(Location.of(f"{self.home}.answers-{campaign.round:03d}.csv"), ("item_id", "label"), rows)
-        picked = picked_items(self.home, campaign.round + 1)
-        ingest(campaign, file, DEFAULT_VENDOR, picked, Rules(campaign.config.labels.classes))
+        ingest(campaign, answer_files([file.url], DEFAULT_VENDOR), DEFAULT_VENDOR)
 
 
 def _csv(file: Location, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Location:

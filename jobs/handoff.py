@@ -1,0 +1,165 @@
+"""`vaal handoff`: the ledger of what was sent, and taking it back."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from engine.errors import ConfigError
+from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, WhoOption, WhyOption
+
+if TYPE_CHECKING:
+    from engine.campaign.folder import Campaign
+    from engine.campaign.ledger import Ledger
+
+MOST_DISPUTED = 20
+"""Disputed images that a person is shown."""
+
+
+def handoff(
+    _: Terminal,
+    campaign: CampaignArgument,
+    action: Annotated[
+        Literal["show", "recall", "expire"],
+        typer.Argument(
+            metavar="[recall|expire]", help="recall what is out, or expire what is out for handoff.expires_days."
+        ),
+    ] = "show",
+    batch: Annotated[
+        str, typer.Option(metavar="NAME", help="With recall: one batch, like generic-000; else all are recalled.")
+    ] = "",
+    pick_again: Annotated[
+        bool, typer.Option("--pick-again", help="What is taken back may be picked and sent again; else it never is.")
+    ] = False,
+    who: WhoOption = "",
+    why: WhyOption = "",
+    settings: SetOption = [],
+) -> Outcome:
+    """Show what is out at which vendor, what came back, and what it costs; or take back what is out."""
+    from engine.campaign.decisions import Author
+    from engine.campaign.heartbeat import alone
+    from engine.campaign.ledger import read_ledger
+    from engine.campaign.opening import current_round
+    from engine.campaign.opening import opened as opened_with
+    from engine.campaign.recalling import expire, recall
+    from engine.campaign.settling import settle
+
+    if action == "show" and (batch or pick_again or who or why):
+        raise ConfigError("--batch, --pick-again, --who and --why: only with recall or expire")
+    if action == "expire" and batch:
+        raise ConfigError("--batch: only with recall; expire goes by handoff.expires_days")
+    with opened_with(campaign, settings) as opened:
+        if action == "show":
+            return _shown(opened, read_ledger(opened))
+        with alone(opened.home, f"handoff {action}"):
+            author = Author(who, why)
+            if action == "recall":
+                number = recall(opened, batch, author, pick_again=pick_again)
+            else:
+                number = expire(opened, author, pick_again=pick_again)
+            settled = settle(opened)
+        shown = _shown(opened, settled.ledger)
+        again = "yes" if pick_again else f"no; to let them: vaal handoff {opened.home.quoted} recall --pick-again"
+        facts = {"taken back": number, "may be picked again": again, **shown.facts}
+        title = f"Done: {action}; the campaign is in round {current_round(opened.home):03d}"
+        data = {"action": action, "images": number, "pick_again": pick_again, **shown.data}
+        return Outcome(title, facts, data, above=shown.above)
+
+
+def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
+    """The ledger for a person and for a program."""
+    from engine.campaign.ledger import STATES
+    from engine.campaign.settling import progress_of
+
+    batches = [_batch(ledger, number) for number in range(len(ledger.batches))]
+    totals = {state: sum(batch["states"].get(state, 0) for batch in batches) for state in STATES}
+    disputed, limit = _disputed(ledger), campaign.config.handoff.money_limit
+    progress = progress_of(campaign, ledger)
+    facts: dict[str, Any] = {state: count for state, count in totals.items() if count}
+    if ledger.spend:
+        facts["spend"] = f"{ledger.spend:,}" + ("" if limit == "none" else f" of handoff.money_limit={limit:,}")
+    for row in disputed[:MOST_DISPUTED]:
+        facts[f"disputed {row['item_id']}"] = ", ".join(f"{value} x {count}" for value, count in row["votes"].items())
+    if len(disputed) > MOST_DISPUTED:
+        facts["more disputed"] = f"{len(disputed) - MOST_DISPUTED:,}; all of them: --json"
+    if disputed:
+        facts["ask more people"] = f"vaal export {campaign.home.quoted} --disputed"
+    if progress.total:
+        rule = campaign.config.labels.close_when
+        needed = "all are" if rule == "all" else f"{rule:.0%} are"
+        done = f"{progress.done:,} of {progress.total:,} picks settled"
+        facts["round"] = f"{done}; it ends when {needed}, or by: vaal round {campaign.home.quoted} --close"
+    data = {
+        "batches": batches,
+        "states": totals,
+        "spend": float(ledger.spend),
+        "money_limit": limit,
+        "disputed": disputed,
+        "round": {"round": campaign.round, **progress._asdict()},
+    }
+    title = f"{campaign.home}: {len(batches)} batches" if batches else f"{campaign.home}: nothing was sent yet"
+    return Outcome(title, facts, data, above=_table(batches) if batches else None)
+
+
+def _batch(ledger: "Ledger", number: int) -> dict[str, Any]:
+    batch = ledger.batches[number]
+    manifest, sending = batch.manifest, batch.manifest["sending"]
+    states = ledger.counts(number)
+    sent_at = datetime.fromisoformat(manifest["completed_at"])
+    is_waited_for = any(states.get(state) for state in ("out", "answered in part", "disputed"))
+    return {
+        "batch": batch.folder.name,
+        "round": manifest["round"],
+        "vendor": sending["vendor"],
+        "name": sending["name"],
+        "images": manifest["counts"]["images"] - manifest["counts"].get("gold", 0),
+        "gold": manifest["counts"].get("gold", 0),
+        "annotators": sending["annotators"],
+        "task": sending["question"]["task"],
+        "disputed": sending["disputed"],
+        "sent_at": manifest["completed_at"],
+        "oldest_days": (datetime.now(UTC) - sent_at).total_seconds() / 86400 if is_waited_for else None,
+        "states": states,
+        "price": sending["price"],
+        "spent": float(ledger.spent(number)),
+        "reserved": float(ledger.reserved(number)),
+        "links_expire_at": sending["links_expire_at"],
+    }
+
+
+def _disputed(ledger: "Ledger") -> list[dict[str, Any]]:
+    """The disputed images, the least certain first, with their votes counted by value."""
+    from collections import Counter
+
+    import numpy as np
+
+    from engine.campaign.ledger import DISPUTED
+
+    outcomes = ledger.outcomes
+    places = np.flatnonzero((ledger.state_U == DISPUTED) & ~ledger.items["gold"].to_numpy())
+    places = places[np.argsort(np.nan_to_num(outcomes.posterior_U[places]), kind="stable")]
+    votes: dict[int, Counter[str]] = {place: Counter() for place in places.tolist()}
+    for place, value in zip(outcomes.item_V.tolist(), outcomes.votes["value"].to_pylist(), strict=True):
+        if place in votes:
+            votes[place][value if value is not None else "(skipped)"] += 1
+    return [
+        {
+            **{name: ledger.items[name][place].as_py() for name in ("item_id", "shard", "key", "round")},
+            "posterior": None if np.isnan(posterior := float(outcomes.posterior_U[place])) else posterior,
+            "votes": dict(votes[place].most_common()),
+        }
+        for place in places.tolist()
+    ]
+
+
+def _table(batches: list[dict[str, Any]]) -> Table:
+    table = Table("round", "batch", "images", "people", "state", "oldest", "spent", "reserved", title_justify="left")
+    for batch in batches:
+        states = "\n".join(f"{count:,} {state}" for state, count in batch["states"].items()) or "-"
+        images = f"{batch['images']:,}" + (f"\n{batch['gold']:,} gold" if batch["gold"] else "")
+        age = "-" if batch["oldest_days"] is None else f"{batch['oldest_days']:.1f} days"
+        name = batch["batch"] + ("\ndisputed" if batch["disputed"] else "")
+        money = (f"{batch[key]:,.2f}" if batch["price"] else "-" for key in ("spent", "reserved"))
+        table.add_row(f"{batch['round']:03d}", name, images, f"{batch['annotators']}", states, age, *money)
+    return table
