@@ -1,9 +1,9 @@
 """Labelling vendors: one row each (`--to`, `--from`).
 
-A row names its module, which is imported when it is used. Add a vendor as one file and one row. The module has two
-functions. `write_tasks(folder, tasks)` writes a vendor's task files next to images/ and returns their SHA-256 by name.
-`read_answers(file)` returns the rows of a file of finished labels: item_id, label, and optionally annotator and
-labelled_at.
+A row names its module, which is imported when it is used. Add a vendor as one file and one row. The module has three
+functions, whose records are in `exchange`. `write_tasks(batch)` yields the names and contents of a vendor's task files.
+`read_answers(file, question)` yields the answers of a file of finished labels. `is_mine(path, head)` says by a file's
+path and first bytes whether it is one of this vendor's.
 """
 
 from typing import NamedTuple
@@ -18,6 +18,9 @@ class Vendor(NamedTuple):
 
 VENDORS = {
     "generic": Vendor("engine.handoff.vendors.generic", "images with a CSV and a JSON-lines list"),
+    "ground-truth": Vendor("engine.handoff.vendors.ground_truth", "manifests of Amazon SageMaker Ground Truth"),
+    "imagefolder": Vendor("engine.handoff.vendors.imagefolder", "a folder of images, which come back in one a class"),
+    "tsv": Vendor("engine.handoff.vendors.tsv", "tab-separated tasks with Toloka's columns"),
 }
 TASK_COLUMNS = ("item_id", "file", "priority", "bytes", "sha256")
 """The fields of a task: the opaque name, the path of the image below the handoff's folder, 0 for the most valuable
