@@ -1,0 +1,88 @@
+"""A folder of images with metadata.csv, as `datasets` reads it; back comes a folder a class, or metadata with labels.
+
+A class whose name is no folder's, or is "images", goes into the column `label` of the metadata. In a folder a class
+each image has one class. Those that lie in images/ or in no folder are not labelled yet, nor are those in train/,
+validation/ and test/ where these are no classes.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+from engine.errors import InputError
+from engine.handoff.cells import columns_of, form_of, rows_of, stem_of, value_of
+from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
+from engine.handoff.task_files import csv_lines
+from engine.pool.formats import FORMATS, format_of
+from engine.tables.harmless import restored
+from engine.tables.row_stream import Row
+from engine.tables.values import label_of, text_of
+
+_SUFFIXES = tuple(f".{suffix}" for form in FORMATS for suffix in form.suffixes)
+_UNLABELLED = ("", "images", "train", "validation", "test")
+_SENT = {"file_name", "prelabel"}
+
+
+def write_tasks(batch: Outgoing) -> Iterable[tuple[str, bytes]]:
+    """metadata.csv in the order of the names, classes.txt, and instructions.txt if there are some."""
+    has_prelabels = any(task.prelabel for task in batch.tasks)
+    tasks = sorted(batch.tasks, key=lambda task: task.file)
+    names = ["file_name", *(["prelabel"] if has_prelabels else [])]
+    rows = ([task.file, *([task.prelabel] if has_prelabels else [])] for task in tasks)
+    yield "metadata.csv", b"".join(csv_lines([names, *rows]))
+    yield "classes.txt", "".join(f"{name}\n" for name in batch.question.classes).encode()
+    if batch.question.instructions:
+        yield "instructions.txt", f"{batch.question.instructions}\n".encode()
+
+
+def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
+    """One image, whose folder is its class, or metadata.csv, .jsonl or .parquet with file_name and label.
+
+    The metadata that were sent have no labels, and say that nothing is labelled. Raises InputError for another file.
+    """
+    folder, _, name = file.path.rpartition("/")
+    if name.lower().endswith(_SUFFIXES):
+        yield _of_folder(file.path, folder.rpartition("/")[2], question)
+    elif (form := form_of(name)) and stem_of(name) == "metadata":
+        is_text = form in ("csv", "tsv")
+        for line, row in rows_of(file, form, [("file_name",)] if is_text else [("file_name",), ("label",)]):
+            if is_text and "label" not in row and not row.keys() <= _SENT:
+                raise InputError(f"{file.place}: no column 'label' among {', '.join(map(repr, row))}; add it")
+            yield _of_row(f"line {line}", row, question, is_text)
+    elif name not in ("classes.txt", "instructions.txt"):
+        raise InputError(f"{file.place}: no image and no metadata; give a folder a class, or metadata.csv")
+
+
+def is_mine(path: str, head: bytes) -> bool:
+    """Whether it is an image, or metadata with the column file_name."""
+    if form_of(path) == "parquet":
+        return head.startswith(b"PAR1") and stem_of(path) == "metadata"
+    is_image = path.lower().endswith(_SUFFIXES) and format_of(head) is not None
+    return is_image or (stem_of(path) == "metadata" and "file_name" in columns_of(path, head))
+
+
+def _of_folder(path: str, folder: str, question: Question) -> Answer:
+    if question.task not in ("class", "classes"):
+        return Answer(path, path, None)
+    label = folder
+    if folder not in question.classes or folder == "images":
+        # Some file systems write é as e and an accent.
+        same = [name for name in question.classes if _composed(name) == _composed(folder)]
+        try:
+            label = "" if folder in _UNLABELLED else same[0] if len(same) == 1 else label_of(folder, "the folder")
+        except InputError as error:
+            return Answer(path, path, None, fault=str(error))
+    return Answer(path, path, None if not label else [label] if question.task == "classes" else label)
+
+
+def _of_row(where: str, row: Row, question: Question, is_text: bool) -> Answer:
+    item, label = "", row.get("label")
+    try:
+        item = text_of(row.get("file_name"), "file_name")
+        value, raw = value_of(restored(label) if is_text and label else label, question)
+    except InputError as error:
+        return Answer(where, item, None, fault=str(error))
+    return Answer(where, item, value, raw=raw, fault="" if item else "no 'file_name'; write it, or take the row out")
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)

@@ -1,0 +1,107 @@
+"""Toloka's columns, in files of tab-separated values: INPUT:, OUTPUT:, ASSIGNMENT:.
+
+Checked against the requester's guide and public assignment files, not against the service. The seconds of an answer are
+those of its task suite: Toloka has no others. Shapes are JSON in pixels as in the neutral handoff.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from engine.errors import InputError
+from engine.handoff.cells import columns_of, moment_or_none, rows_of, value_of
+from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
+from engine.handoff.task_files import csv_lines, in_files, json_file
+from engine.tables.harmless import restored
+from engine.tables.row_stream import Row
+from engine.tables.values import text_of
+
+_MOST_BYTES = 100_000_000
+_MOST_LINES = 10_000_000
+_OUTPUT = "OUTPUT:label"
+_ANSWERED = ("", "SUBMITTED", "APPROVED")
+_WITHOUT_ANSWER = ("ACTIVE", "EXPIRED")
+_REFUSED = ("SKIPPED", "REJECTED")
+_ITEM = (("INPUT:item_id", "INPUT:image"),)
+
+
+def write_tasks(batch: Outgoing) -> Iterable[tuple[str, bytes]]:
+    """tasks.tsv, in several files of at most 100 MB, and project.json: the project's fields and instructions."""
+    has_prelabels = any(task.prelabel for task in batch.tasks)
+    names = ["INPUT:image", "INPUT:item_id", *(["INPUT:prelabel"] if has_prelabels else []), "TASK:overlap"]
+    rows = (
+        [task.link, task.item_id, *([task.prelabel] if has_prelabels else []), batch.annotators] for task in batch.tasks
+    )
+    (header,) = csv_lines([names], "\t")
+    lines = csv_lines(rows, "\t")
+    yield from in_files("tasks.tsv", lines, most_bytes=_MOST_BYTES, most_lines=_MOST_LINES, header=header)
+    yield "project.json", json_file(_project(batch, has_prelabels))
+
+
+def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
+    """The assignments of a pool. Several OUTPUT: fields are read if one is OUTPUT:label.
+
+    Not submitted and expired assignments have no answer yet; skipped and rejected ones never have one. A row without
+    a task, which a control task of the vendor's own may be, is a fault.
+    """
+    output = ""
+    for line, row in rows_of(file, "tsv", _ITEM):
+        if not output:
+            outputs = [name for name in row if name.startswith("OUTPUT:")]
+            output = _OUTPUT if _OUTPUT in outputs or len(outputs) != 1 else outputs[0]
+            if output not in outputs:
+                why = f"{len(outputs)} columns OUTPUT:, and none is {_OUTPUT}"
+                raise InputError(f"{file.place}: {why}; download the assignments, and rename the answer's to {_OUTPUT}")
+        yield _answer(f"line {line}", row, output, question)
+
+
+def is_mine(path: str, head: bytes) -> bool:
+    """Whether it is a .tsv file with an INPUT: and an OUTPUT: column."""
+    prefixes = {name.partition(":")[0] for name in columns_of(path, head)}
+    return path.lower().endswith(".tsv") and {"INPUT", "OUTPUT"} <= prefixes
+
+
+def _project(batch: Outgoing, has_prelabels: bool) -> dict[str, object]:
+    task, classes, instructions, _ = batch.question
+    kind = {"class": "string", "classes": "array_string"}.get(task, "json")
+    is_file = any(work.link == work.file for work in batch.tasks)
+    inputs = {"image": {"type": "string" if is_file else "url", "required": True}, "item_id": {"type": "string"}}
+    inputs |= {"prelabel": {"type": "string", "required": False}} if has_prelabels else {}
+    label = {"type": kind, "required": True} | ({"allowed_values": classes} if kind != "json" and classes else {})
+    spec = {"input_spec": inputs, "output_spec": {"label": label}}
+    return {"public_name": batch.name, "public_instructions": instructions, "task_spec": spec}
+
+
+def _answer(where: str, row: Row, output: str, question: Question) -> Answer:
+    item = ""
+    try:
+        cells = {name: text_of(cell, name) for name, cell in row.items() if cell}
+        item = cells.get("INPUT:item_id") or re.split("[?#]", cells.get("INPUT:image", ""))[0]
+        status = cells.get("ASSIGNMENT:status", "")
+        value, raw = value_of(_listed(cells.get(output, ""), question), question) if status in _ANSWERED else (None, "")
+        started, ended = (moment_or_none(cells.get(f"ASSIGNMENT:{name}"), name) for name in ("started", "submitted"))
+    except InputError as error:
+        return Answer(where, item, None, fault=str(error))
+    fault = "" if item else "no INPUT:item_id and no INPUT:image; take the row out"
+    if status not in (*_ANSWERED, *_WITHOUT_ANSWER, *_REFUSED):
+        fault = f"ASSIGNMENT:status is {status!r}; give one of Toloka's"
+    return Answer(
+        where,
+        item,
+        value,
+        annotator=cells.get("ASSIGNMENT:worker_id", ""),
+        answer_id="/".join(filter(None, (cells.get(f"ASSIGNMENT:{name}_id") for name in ("assignment", "task")))),
+        answered_at=ended,
+        seconds=(ended - started).total_seconds() if started and ended and ended >= started else None,
+        skipped=status in _REFUSED,
+        reason=status.lower() if status in _REFUSED else "",
+        fault=fault,
+        raw=raw,
+    )
+
+
+def _listed(text: str, question: Question) -> str | list[str]:
+    """An answer as it was given. Toloka has commas between the texts of an array, and \\, for one in a text."""
+    text = restored(text)
+    if question.task != "classes" or text in question.classes or text.startswith("[") or "|" in text:
+        return text
+    return [part.replace("\\,", ",") for part in re.split(r"(?<!\\),", text)] if text else ""
