@@ -31,8 +31,8 @@ def labels(
     action: Annotated[
         Literal["set", "retract", "undo", "list", "forget", "export"],
         typer.Argument(
-            help="set a label; retract one; undo the last ingest, or a named file of labels/ or votes/; list all labels; "
-            "forget images for privacy; export the labelled images as shards."
+            help="set a label; retract one; undo the last ingest, or a named file of labels/ or votes/; list all "
+            "labels; forget images for privacy; export the labelled images as shards."
         ),
     ],
     names: Names = [],
@@ -92,7 +92,7 @@ def _corrected(
     data: dict[str, Any]
     with alone(campaign.home, f"labels {action}"):
         if action == "undo":
-            file, count = corrections.undo(campaign, *names, author=author)
+            file, count = corrections.undo(campaign, "".join(names), author)
             data = {"file": file, "items": count}
         else:
             item = corrections.identity_of(campaign, names[:-1] if action == "set" else names)
@@ -111,8 +111,9 @@ def _corrected(
 
 
 def _forgotten(campaign: "Campaign", screen: Terminal, items: str, author: "Author") -> Outcome:
-    from engine.campaign.heartbeat import alone
     from engine.handoff.forgetting import forget
+
+    from engine.campaign.heartbeat import alone
     from engine.storage.location import Location
 
     if not items:
@@ -125,8 +126,9 @@ def _forgotten(campaign: "Campaign", screen: Terminal, items: str, author: "Auth
 
 
 def _exported(campaign: "Campaign", screen: Terminal, out: str, split: str, seed: int) -> Outcome:
-    from engine.campaign.heartbeat import alone
     from engine.handoff.training_data import export_labels
+
+    from engine.campaign.heartbeat import alone
     from engine.storage.location import Location
 
     if not out:

@@ -119,9 +119,9 @@ def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str
         for file, marks in snapshot.marks.items()
         if f"-{INGEST}-" in file and marks.get(VOTES) == number and file not in snapshot.undone
     ]
+    num_labels = _take_back(campaign, snapshot, derived[0] if derived else "", ingest, author)
     votes = read_votes(campaign.home).filter(pc.field("ingest") == ingest)
-    _take_back(campaign, snapshot, derived[0] if derived else "", ingest, author)
-    return f"{ingest}.parquet", pc.count_distinct(votes["item_id"]).as_py()
+    return f"{ingest}.parquet", num_labels if derived else pc.count_distinct(votes["item_id"]).as_py()
 
 
 def _ingest_of(home: Location, snapshot: Snapshot, name: str) -> str:

@@ -150,10 +150,10 @@ def _parse(name: str, content: bytes) -> pa.Table:
         # Without threads: files are small, and a thread that lives at the end of a short command can abort it.
         table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
         # Other programs may add columns and order them as they like.
-        for name in LABELS_SCHEMA.names[-2:]:
-            if name not in table.column_names:
+        for column in LABELS_SCHEMA.names[-2:]:
+            if column not in table.column_names:
                 # Other programs need not know it.
-                table = table.append_column(name, pa.nulls(len(table), pa.string()))
+                table = table.append_column(column, pa.nulls(len(table), pa.string()))
         columns = [table[field.name].cast(field.type) for field in LABELS_SCHEMA]
         found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
         found = found.set_column(2, LABELS_SCHEMA.field("label"), _as_written_here(found["label"]))

@@ -94,13 +94,15 @@ def _one_class(
 ) -> Decided:
     values = pa.concat_arrays([votes["value"].combine_chunks(), truths])
     classes = pc.unique(values.drop_null()).sort()
+    if not len(classes):
+        none_U = np.full(len(truths), np.nan)
+        return pa.nulls(len(truths), pa.string()), none_U, np.full(num_annotators, np.nan)
     class_V = pc.index_in(votes["value"], value_set=classes).to_numpy().astype(np.int64)
     truth_U = pc.fill_null(pc.index_in(truths, value_set=classes), -1).to_numpy().astype(np.int64)
     function = pkgutil.resolve_name(CONSENSUS[method].function)
     found: Consensus = function(Votes(item_V, annotator_V, class_V, truth_U, num_annotators, len(classes)))
     best = pa.array(np.maximum(found.class_N, 0), mask=found.class_N < 0)
-    labels = classes.take(best) if len(classes) else pa.nulls(len(truths), pa.string())
-    return labels, found.probability_N, found.accuracy_A
+    return classes.take(best), found.probability_N, found.accuracy_A
 
 
 def _several_classes(

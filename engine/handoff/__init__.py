@@ -1,9 +1,9 @@
 """Labelling vendors: one row each (`--to`, `--from`).
 
 A row names its module, which is imported when it is used. Add a vendor as one file in vendors/ and one row. The module
-has three functions, whose records are in `engine.handoff.exchange`. `write_tasks(Outgoing)` yields the names and contents
-of a vendor's task files. `read_answers(AnswerFile, Question)` yields the answers of a file that comes back. `is_mine(path,
-head)` says by a file's path and first bytes whether it is one of this vendor's.
+has three functions, whose records are in `exchange`. `write_tasks(Outgoing)` yields the names and contents of a vendor's
+task files. `read_answers(AnswerFile, Question)` yields the answers of a file that comes back. `is_mine(path, head)` says
+by a file's path and first bytes whether it is one of this vendor's.
 """
 
 from typing import NamedTuple
@@ -19,9 +19,7 @@ class Vendor(NamedTuple):
 
 
 VENDORS = {
-    "generic": Vendor(
-        "engine.handoff.vendors.generic", "images with a CSV and a JSON-lines list", is_snapshot=False
-    ),
+    "generic": Vendor("engine.handoff.vendors.generic", "images with a CSV and a JSON-lines list", is_snapshot=False),
     "ground-truth": Vendor("engine.handoff.vendors.ground_truth", "manifests of Amazon SageMaker Ground Truth"),
     "imagefolder": Vendor("engine.handoff.vendors.imagefolder", "a folder of images, which come back in one a class"),
     "tsv": Vendor("engine.handoff.vendors.tsv", "tab-separated tasks with Toloka's columns"),

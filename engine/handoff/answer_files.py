@@ -1,11 +1,13 @@
 """The files of answers that a person names: files, folders and zip archives, on disks and object stores."""
 
+import io
 import pkgutil
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import IO, BinaryIO, cast
+from typing import IO, Any
 
+import pyarrow as pa
 from pyarrow import fs
 
 from engine.errors import InputError, one_line
@@ -13,6 +15,7 @@ from engine.handoff import VENDORS
 from engine.handoff.exchange import AnswerFile
 from engine.storage.location import Location
 
+BUFFER_BYTES = 1 << 20
 HEAD_BYTES = 1 << 16
 """So many first bytes say whose file it is."""
 
@@ -70,15 +73,41 @@ def _in_archive(source: Location) -> Iterator[AnswerFile]:
         raise InputError(f"{source}: not a whole zip archive: {one_line(error)}; fetch it again") from error
 
 
-def _open(source: Location) -> BinaryIO:
-    """A stream that can be read and, where the storage can, moved in."""
+class _Stream(io.RawIOBase):
+    """Arrow's stream as one of Python's, which has all that readers of text ask for."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return int(self._stream.readinto(buffer))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _open(source: Location) -> IO[bytes]:
     try:
-        return cast("BinaryIO", source.filesystem.open_input_file(source.path))
+        return io.BufferedReader(_Stream(source.filesystem.open_input_file(source.path)), BUFFER_BYTES)
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {one_line(error)}") from error
 
 
-def _open_beside(folder: Location, path: str) -> BinaryIO:
+def _open_beside(folder: Location, path: str) -> IO[bytes]:
     return _open(folder / path)
 
 

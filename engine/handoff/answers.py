@@ -192,6 +192,9 @@ class Sieve:
             raise InputError(
                 f"{where}: item_id {item_id!r} is {_words(version.value)} here but {_words(before)} before; {fix}"
             )
+        if contradicts and not is_sure:
+            # It says what a person said.
+            self.repeated += 1
         self.versions += newest is not None
         return True
 

@@ -101,7 +101,12 @@ def _packed(campaign: Campaign, run: Run, vendor: str, chosen: Chosen, record: L
     gold = gold_images(campaign, question, record_of(record), len(images), run.log)
     require_money(campaign, len(images) + len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())
-    gold = gold.append_column("rank", ranks).append_column("origin", origins).select(images.column_names)
+    gold = (
+        gold.append_column("rank", ranks)
+        .append_column("origin", origins)
+        .select(images.column_names)
+        .cast(images.schema)
+    )
     is_gold = pa.array(np.arange(len(images) + len(gold)) >= len(images))
     rows = pa.concat_tables([images, gold]).append_column("gold", is_gold)
     salt = bytes.fromhex(campaign.config.salt)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import all_batches
-from engine.campaign.labels import identities, labelled_values
+from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_values
 from engine.campaign.positions import labelled_positions
 from engine.campaign.stages import Log
 from engine.handoff.exchange import Question
@@ -25,7 +25,7 @@ def gold_images(campaign: Campaign, question: Question, record: str, num_images:
         num_images: images of the batch to be labelled.
     """
     wanted = round(campaign.config.handoff.gold_fraction * num_images)
-    places = labelled_positions(campaign.home) if wanted else pa.table({"shard": [], "key": []})
+    places = labelled_positions(campaign.home) if wanted else POSITIONS_SCHEMA.empty_table()
     labels = labelled_values(campaign.home)
     there = identities(places)
     # An answer can be right only where the label is one of those that are asked for.

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +27,7 @@ _BATCH_ROWS = 4096
 
 
 def stream_rows(
-    stream: BinaryIO, place: str, form: str, needed: Sequence[tuple[str, ...]] = ()
+    stream: IO[bytes], place: str, form: str, needed: Sequence[tuple[str, ...]] = ()
 ) -> Iterator[tuple[int, Row]]:
     """Yields each row with the line where it begins; in Parquet its number from 1.
 
@@ -70,7 +70,7 @@ def table_rows(place: str, table: pa.Table, first: int = 1) -> Iterator[tuple[in
 class _Texts:
     """The lines of a CSV text, each with its end, which \\r may be too. `is_cut`: the newest one has no end."""
 
-    def __init__(self, stream: BinaryIO, place: str) -> None:
+    def __init__(self, stream: IO[bytes], place: str) -> None:
         self._lines = _lines(stream, place)
         self.is_cut = False
 
@@ -81,7 +81,7 @@ class _Texts:
                 yield text
 
 
-def _lines(stream: BinaryIO, place: str) -> Iterator[str]:
+def _lines(stream: IO[bytes], place: str) -> Iterator[str]:
     """Yields the lines that \\n ends, with it. Not splitlines: it also splits inside of texts."""
     number = 1
     while content := stream.readline(_MOST_LINE_BYTES):
@@ -126,7 +126,7 @@ def _csv_rows(texts: _Texts, place: str, mark: str, needed: Sequence[tuple[str, 
         require_columns(place, names, needed)
 
 
-def _json_rows(stream: BinaryIO, place: str, needed: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, Row]]:
+def _json_rows(stream: IO[bytes], place: str, needed: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, Row]]:
     names: dict[str, None] = {}
     missing, has_rows = set(needed), False
     for line, content in enumerate(_lines(stream, place), 1):
@@ -164,7 +164,7 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _parquet_rows(stream: BinaryIO, place: str, needed: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, Row]]:
+def _parquet_rows(stream: IO[bytes], place: str, needed: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, Row]]:
     # Parquet is read from its end: a member of a zip archive would be unpacked again and again.
     with tempfile.TemporaryFile() as file:
         shutil.copyfileobj(stream, file)

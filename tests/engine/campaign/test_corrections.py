@@ -19,12 +19,11 @@ from engine.campaign.labels import (
 from engine.campaign.opening import current_round
 from engine.campaign.status import status
 from engine.errors import InputError
-from engine.handoff.answers import ingest
 from engine.pool.identity import item_id_of
 from engine.simulation.demo_pools import DemoPool
-from engine.storage.location import Location
 from engine.training.plan import plan_training
 from tests.conftest import MakeCampaign
+from tests.sendings import hand_out, take_in
 
 
 def unlabelled(campaign: Campaign, pool: DemoPool, count: int) -> list[tuple[str, str]]:
@@ -35,7 +34,7 @@ def foreign(campaign: Campaign, name: str, items: list[tuple[str, str]], label: 
     """A label file as another program writes it: other order of columns, one more, other types."""
     rows = [(*item, label, 0, "other", None, None) for item in items]
     # It knows nothing of origins, as an earlier version.
-    schema = LABELS_SCHEMA.remove(LABELS_SCHEMA.get_field_index("origin"))
+    schema = pa.schema([field for field in LABELS_SCHEMA if field.name not in ("origin", "why")])
     table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=schema)
     table = table.select(list(reversed(schema.names))).append_column("more", pa.array([1] * len(rows)))
     at = table.schema.get_field_index("key")
@@ -72,15 +71,11 @@ def test_an_ingest_is_undone_apart_from_what_was_corrected_since(
     campaign = make_campaign()
     items = unlabelled(campaign, pool, 3)
     ids = ["aa", "bb", "cc"]
-    shards, keys = (list(part) for part in zip(*items, strict=True))
-    picked = pa.table({
-        "item_id": ids, "shard": shards, "key": keys, "offset": [1, 2, 3], "size_bytes": [1] * 3,
-        "content_hash": ["0"] * 3, "round": [0] * 3
-    })  # fmt: skip
+    hand_out(campaign, dict(zip(ids, items, strict=True)))
     before = labelled_values(campaign.home)
     file = tmp_path / "answers.csv"
     file.write_text("item_id,label\n" + "".join(f"{name},9\n" for name in ids))
-    ingest(campaign, Location(str(file)), "generic", picked)
+    take_in(campaign, file)
     corrections.set_label(campaign, items[1], "8", print)
     name, count = corrections.undo(campaign)
     assert count == 2
@@ -90,7 +85,7 @@ def test_an_ingest_is_undone_apart_from_what_was_corrected_since(
         InputError, match=f"no label file '{name}' whose rows count; there are: initial.parquet, .*-set-"
     ):
         corrections.undo(campaign, name)
-    found = ingest(campaign, Location(str(file)), "generic", picked)
+    found = take_in(campaign, file)
     assert (found.new, found.repeated, found.corrected) == (2, 1, 1)
     assert labelled_values(campaign.home) == before | {items[0]: "9", items[1]: "8", items[2]: "9"}
 

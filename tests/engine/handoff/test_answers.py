@@ -1,5 +1,6 @@
 """Law 9: labels come back in any order, repeated or in parts; what does not fit is refused by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +10,10 @@ import pytest
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items, labelled_values, read_labels
 from engine.campaign.opening import current_round
+from engine.config.toml import override
 from engine.errors import InputError
-from engine.handoff.answers import Rules, ingest
-from engine.storage.location import Location
 from tests.conftest import MakeCampaign
+from tests.sendings import hand_out, take_in
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -21,24 +22,24 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 @pytest.fixture
-def handed_out(make_campaign: MakeCampaign) -> tuple[Campaign, pa.Table]:
-    """A campaign, and three items of it that were picked in round 0."""
-    columns = {"item_id": ["aa", "bb", "cc"], "shard": ["digits-00001.tar"] * 3, "key": ["k1", "k2", "k3"]}
-    positions = {"offset": [1, 2, 3], "size_bytes": [1, 1, 1], "content_hash": ["f"] * 3, "round": [0, 0, 0]}
-    return make_campaign(), pa.table({**columns, **positions})
+def handed_out(make_campaign: MakeCampaign) -> Campaign:
+    """A campaign with three items that were handed out in round 0."""
+    campaign = make_campaign()
+    hand_out(campaign, {name: ("digits-00001.tar", key) for name, key in (("aa", "k1"), ("bb", "k2"), ("cc", "k3"))})
+    return campaign
 
 
-def test_ingesting_twice_or_in_parts_changes_nothing(handed_out: tuple[Campaign, pa.Table], tmp_path: Path) -> None:
-    campaign, picked = handed_out
-    first = Location.of(str(write(tmp_path, "1.csv", "item_id,label,annotator\ncc,7,ann\naa,,\naa,8,bob\n")))
-    second = Location.of(str(write(tmp_path, "2.jsonl", '{"item_id":"bb","label":9}\n{"item_id":"aa","label":"8"}\n')))
+def test_ingesting_twice_or_in_parts_changes_nothing(handed_out: Campaign, tmp_path: Path) -> None:
+    campaign = handed_out
+    first = write(tmp_path, "1.csv", "item_id,label,annotator\ncc,7,ann\naa,,\naa,8,bob\n")
+    second = write(tmp_path, "2.jsonl", '{"item_id":"bb","label":9}\n{"item_id":"aa","label":"8"}\n')
     assert current_round(campaign.home) == 0
-    assert ingest(campaign, first, "generic", picked) == (2, 0, 1, 0, ["7", "8"], 1, 0, 0)
+    assert take_in(campaign, first)[:8] == (2, 0, 1, 0, ["7", "8"], 1, 0, 0)
     assert current_round(campaign.home) == 1
     after = read_labels(campaign.home)
-    assert ingest(campaign, first, "generic", picked) == (0, 2, 1, 0, [], 1, 0, 0)
+    assert take_in(campaign, first)[:8] == (0, 2, 1, 0, [], 1, 0, 0)
     assert read_labels(campaign.home) == after
-    assert ingest(campaign, second, "generic", picked) == (1, 1, 0, 0, ["9"], 0, 0, 0)
+    assert take_in(campaign, second)[:8] == (1, 1, 0, 0, ["9"], 0, 0, 0)
     rows = [row for row in read_labels(campaign.home).to_pylist() if row["round"] == 0]
     assert {(row["key"], row["label"], row["annotator"]) for row in rows} == {
         ("k1", "8", "bob"), ("k2", "9", None), ("k3", "7", "ann"),
@@ -59,24 +60,24 @@ def test_ingesting_twice_or_in_parts_changes_nothing(handed_out: tuple[Campaign,
     ],
 )
 def test_answers_that_do_not_fit_are_refused_whole(
-    handed_out: tuple[Campaign, pa.Table], tmp_path: Path, text: str, message: str
+    handed_out: Campaign, tmp_path: Path, text: str, message: str
 ) -> None:
-    campaign, picked = handed_out
+    campaign = handed_out
     before = read_labels(campaign.home)
     with pytest.raises(InputError, match=message):
-        ingest(campaign, Location.of(str(write(tmp_path, "answers.csv", text))), "generic", picked)
+        take_in(campaign, write(tmp_path, "answers.csv", text))
     assert read_labels(campaign.home) == before
 
 
 def test_zero_and_false_are_labels_and_a_column_with_gaps_is_one_of_integers(
-    handed_out: tuple[Campaign, pa.Table], tmp_path: Path
+    handed_out: Campaign, tmp_path: Path
 ) -> None:
-    campaign, picked = handed_out
+    campaign = handed_out
     pq.write_table(pa.table({"item_id": ["aa", "bb", "cc"], "label": [0.0, None, 3.0]}), tmp_path / "1.parquet")
-    assert ingest(campaign, Location(str(tmp_path / "1.parquet")), "generic", picked)[:3] == (2, 0, 1)
+    assert take_in(campaign, tmp_path / "1.parquet")[:3] == (2, 0, 1)
     text = '{"item_id": "bb", "label": false, "annotator": 0}\n\n{"item_id": "aa", "label": 0}\n{"item_id": "cc"}\n'
-    found = ingest(campaign, Location(str(write(tmp_path, "2.jsonl", text))), "generic", picked)
-    assert found == (1, 1, 1, 0, ["false"], 0, 0, 0)
+    found = take_in(campaign, write(tmp_path, "2.jsonl", text))
+    assert found[:8] == (1, 1, 1, 0, ["false"], 0, 0, 0)
     rows = {row["key"]: row for row in read_labels(campaign.home).to_pylist() if row["round"] == 0}
     assert [rows[key]["label"] for key in ("k1", "k2", "k3")] == ["0", "false", "3"]
     assert rows["k2"]["annotator"] == "0"
@@ -84,25 +85,23 @@ def test_zero_and_false_are_labels_and_a_column_with_gaps_is_one_of_integers(
 
 @pytest.mark.parametrize("classes", [["0", "6"], "from-init"])
 def test_a_class_that_is_not_allowed_is_refused_and_one_that_is_new_is_reported(
-    handed_out: tuple[Campaign, pa.Table], tmp_path: Path, classes: list[str] | str
+    handed_out: Campaign, tmp_path: Path, classes: list[str] | str
 ) -> None:
-    campaign, picked = handed_out
-    file = Location(str(write(tmp_path, "1.csv", "item_id,label\naa,6\nbb,dgo\n")))
+    campaign = handed_out
+    file = write(tmp_path, "1.csv", "item_id,label\naa,6\nbb,dgo\n")
     with pytest.raises(InputError, match=r"line 3: label 'dgo' is not one of labels.classes"):
-        ingest(campaign, file, "generic", picked, Rules(classes))
+        take_in(replace(campaign, config=override(campaign.config, {"labels.classes": classes}, "test")), file)
     assert current_round(campaign.home) == 0
     lines: list[str] = []
-    assert ingest(campaign, file, "generic", picked, log=lines.append).new_classes == ["dgo"]
+    assert take_in(campaign, file, log=lines.append).new_classes == ["dgo"]
     assert any("dgo" in line for line in lines)
 
 
-def test_an_answer_that_contradicts_an_earlier_one_is_refused(
-    handed_out: tuple[Campaign, pa.Table], tmp_path: Path
-) -> None:
-    campaign, picked = handed_out
-    ingest(campaign, Location.of(str(write(tmp_path, "1.csv", "item_id,label\naa,1\n"))), "generic", picked)
+def test_an_answer_that_contradicts_an_earlier_one_is_refused(handed_out: Campaign, tmp_path: Path) -> None:
+    campaign = handed_out
+    take_in(campaign, write(tmp_path, "1.csv", "item_id,label\naa,1\n"))
     with pytest.raises(InputError, match="item_id 'aa' is '2' here but '1' before"):
-        ingest(campaign, Location.of(str(write(tmp_path, "2.csv", "item_id,label\naa,2\n"))), "generic", picked)
-    other = Location(str(tmp_path / "2.csv"))
-    assert ingest(campaign, other, "generic", picked, Rules(replace=True)).replaced == 1
+        take_in(campaign, write(tmp_path, "2.csv", "item_id,label\naa,2\n"))
+    other = tmp_path / "2.csv"
+    assert take_in(campaign, other, replace=True).replaced == 1
     assert labelled_values(campaign.home)["digits-00001.tar", "k1"] == "2"

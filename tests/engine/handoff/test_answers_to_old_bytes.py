@@ -12,17 +12,17 @@ from typer.testing import CliRunner
 from engine.campaign import corrections
 from engine.campaign.changes import refresh
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import batches, picked_items
+from engine.campaign.handed_out import batches
 from engine.campaign.labels import labelled_values
 from engine.campaign.positions import all_positions
-from engine.handoff.answers import Ingested, ingest
 from engine.handoff.export import export
+from engine.handoff.ingest import Ingested
 from engine.pool.identity import content_hash
 from engine.pool.manifest import read_shards
-from engine.storage.location import Location
 from jobs.cli import app
 from tests.engine.campaign.test_changes import labelled_images, made, members, original, picks, remake  # noqa: F401
 from tests.rounds import Made
+from tests.sendings import take_in
 
 SHARD = "s-1.tar"
 
@@ -30,9 +30,7 @@ SHARD = "s-1.tar"
 def answer(made: Made, rows: list[dict[str, Any]], label: str = "dog") -> tuple[Ingested, list[str]]:  # noqa: F811
     file, log = Path(made.campaign.home.path).parent / "answers.csv", list[str]()
     file.write_text("item_id,label\n" + "".join(f"{row['item_id']},{label}\n" for row in rows))
-    return ingest(
-        made.campaign, Location(str(file)), "generic", picked_items(made.campaign.home, 1), log=log.append
-    ), log
+    return take_in(made.campaign, file, log=log.append), log
 
 
 def spoil(made: Made, *keys: str) -> None:  # noqa: F811

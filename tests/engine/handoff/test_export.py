@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import batches, picked_items
+from engine.campaign.handed_out import batches
 from engine.campaign.stages import Run
 from engine.handoff.export import export
 from engine.pool.formats import FORMATS
@@ -112,7 +112,7 @@ def test_of_a_large_batch_random_images_are_read(scored: Campaign, monkeypatch: 
     images = sorted(Path(scored.stage("handoff/generic/images").path).iterdir())
     whole = {image: image.read_bytes() for image in images}
     most = 3 * max(map(len, whole.values()))
-    monkeypatch.setattr("engine.handoff.export.MOST_VERIFIED_BYTES", most)
+    monkeypatch.setattr("engine.handoff.vendor_files.MOST_VERIFIED_BYTES", most)
     read: list[Location] = []
     original = Location.read_verified
 
@@ -130,18 +130,3 @@ def test_of_a_large_batch_random_images_are_read(scored: Campaign, monkeypatch: 
         image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     export(scored)
     assert {image: image.read_bytes() for image in images} == whole
-
-
-def test_what_an_earlier_version_handed_out_is_recorded_and_stays_out(scored: Campaign) -> None:
-    select(scored)
-    folder, selection = scored.stage("handoff/generic"), scored.stage("selection")
-    (folder / "manifest.json").write_json({"stage": "handoff/generic"})
-    lines: list[str] = []
-    export(scored, Run(log=lines.append))
-    assert "an earlier version handed it out; it is recorded now, so do not send it again" in lines[0]
-    assert not (folder / "manifest.json").exists()
-    # One that it replaced by force.
-    before = picked_items(scored.home, 0).num_rows
-    for name in ("selection.parquet", "manifest.json"):
-        (selection / f"replaced/000/{name}").write_bytes((selection / name).read_bytes())
-    assert picked_items(scored.home, 0).num_rows == before + 100

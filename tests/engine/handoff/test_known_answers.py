@@ -1,18 +1,19 @@
 """A vendor's file that comes again changes nothing, whatever became of its labels since."""
 
+import dataclasses
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from engine.campaign import corrections
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values, labels_fingerprints, read_labels
+from engine.config.toml import override
 from engine.errors import InputError
-from engine.handoff.answers import Ingested, Rules, ingest
+from engine.handoff.ingest import Ingested
 from engine.simulation.demo_pools import DemoPool
-from engine.storage.location import Location
 from tests.conftest import MakeCampaign
+from tests.sendings import hand_out, take_in
 
 
 class Sent:
@@ -23,18 +24,16 @@ class Sent:
         self.items = dict(
             zip(("aa", "bb", "cc"), sorted(set(pool.oracle) - set(labelled_values(campaign.home))), strict=False)
         )
-        shards, keys = zip(*self.items.values(), strict=True)
-        columns = {"item_id": list(self.items), "shard": shards, "key": keys}
-        positions = {"offset": [1, 2, 3], "size_bytes": [1, 1, 1], "content_hash": ["f"] * 3, "round": [0, 0, 0]}
-        self.picked = pa.table({**columns, **positions})
+        hand_out(campaign, self.items)
         self.log: list[str] = []
 
     def ingest(self, answers: str, *, replace: bool = False, classes: tuple[str, ...] = ()) -> Ingested:
         """`answers`: "aa=cat bb=dog"."""
         file = Path(self.campaign.home.path).parent / "answers.csv"
         file.write_text("item_id,label\n" + "".join(word.replace("=", ",") + "\n" for word in answers.split()))
-        rules = Rules(list(classes), replace)
-        return ingest(self.campaign, Location(str(file)), "generic", self.picked, rules, self.log.append)
+        config = override(self.campaign.config, {"labels.classes": list(classes)}, "test")
+        campaign = dataclasses.replace(self.campaign, config=config)
+        return take_in(campaign, file, log=self.log.append, replace=replace)
 
     def set(self, item_id: str, label: str) -> None:
         corrections.set_label(self.campaign, self.items[item_id], label, print)

@@ -1,0 +1,60 @@
+"""Batches that were handed out, written as an export records them, and answers to them."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA
+from engine.campaign.manifests import HandoffManifest, write_manifest
+from engine.campaign.stages import QUIET, Log
+from engine.handoff.answer_files import answer_files
+from engine.handoff.answers import Rules
+from engine.handoff.ingest import Ingested, ingest
+
+Identity = tuple[str, str]
+
+
+def hand_out(
+    campaign: Campaign,
+    items: dict[str, Identity],
+    *,
+    number: int = 0,
+    vendor: str = "generic",
+    gold: tuple[str, ...] = (),
+    **sending: Any,
+) -> HandoffManifest:
+    """Record a batch of these images, by item_id; `sending` are fields of its Sending that are not as by default."""
+    rows = [
+        {
+            "rank": rank, "item_id": item_id, "shard": shard, "key": key, "offset": rank + 1, "size_bytes": 1,
+            "content_hash": "f", "file": f"images/{item_id}.png", "sha256": "0", "origin": None,
+            "gold": item_id in gold, "sent_bytes": 1, "width": 1, "height": 1,
+        }
+        for rank, (item_id, (shard, key)) in enumerate(items.items())
+    ]  # fmt: skip
+    record = campaign.stage(f"handed_out/{vendor}-{number:03d}")
+    (record / "announced.json").write_json({})
+    table = pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
+    question = {"task": campaign.config.handoff.question.task, "classes": [], "instructions": "", "is_open": True}
+    facts: dict[str, Any] = {
+        "vendor": vendor, "name": "batch", "annotators": 1, "price": 0.0, "question": question, "disputed": False,
+        "waiting": 0, "place": "", "links_expire_at": None,
+    }  # fmt: skip
+    return write_manifest(
+        campaign,
+        f"handed_out/{vendor}-{number:03d}",
+        HandoffManifest,
+        inputs={"picks": "a selection that is gone"},
+        counts={"images": len(rows), "bytes": len(rows), "gold": len(gold)},
+        files={IMAGES_FILE: (record / IMAGES_FILE).write_table(table)},
+        sending={**facts, **sending},
+    )
+
+
+def take_in(
+    campaign: Campaign, file: Path | str, vendor: str = "generic", log: Log = QUIET.log, **rules: bool
+) -> Ingested:
+    """Ingest a file."""
+    return ingest(campaign, answer_files([str(file)], vendor), vendor, Rules(**rules), log)
