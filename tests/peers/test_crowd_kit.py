@@ -1,15 +1,14 @@
 """Consensus against crowd-kit, an implementation by others: the same estimates where it has the same model."""
 
 import pkgutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from tests.crowds import anaesthetists, crowd
-from tests.peers.environments import HERE, needs_peer, python_of
+from tests.peers.crowd_kit import NO_TOLERANCE, crowd_kit
+from tests.peers.environments import needs_peer
 from vaal.consensus import CONSENSUS, Consensus, Votes, dawid_skene, one_coin
 from vaal.consensus.agreement import agreement
 
@@ -18,22 +17,6 @@ NO_PSEUDO_COUNTS = {"right": 1e-9, "wrong": 1e-9, "evenness": 0.0}
 """crowd-kit has none."""
 SAME_MODEL = {"majority": dict[str, float](), "one_coin": NO_PSEUDO_COUNTS, "dawid_skene": NO_PSEUDO_COUNTS}
 ITERATIONS = 150
-NO_TOLERANCE = -1.0
-"""crowd-kit then takes all iterations: an improvement is never too small for it."""
-
-
-def crowd_kit(
-    votes: Votes, folder: Path, iterations: int, tolerance: float, *, with_alpha: bool = True
-) -> dict[str, NDArray[np.float64]]:
-    """What aggregate.py finds."""
-    np.savez(
-        folder / "votes.npz", item=votes.item_V, annotator=votes.annotator_V, label=votes.class_V, truth=votes.truth_N,
-        iterations=iterations, tolerance=tolerance, with_alpha=with_alpha,
-    )  # fmt: skip
-    script, files = HERE / "crowd-kit/aggregate.py", (folder / "votes.npz", folder / "found.npz")
-    subprocess.run([python_of("crowd-kit"), script, *files], check=True)
-    with np.load(files[1]) as found:
-        return dict(found)
 
 
 def ours(method: str, votes: Votes, **settings: float) -> Consensus:
@@ -52,7 +35,7 @@ def no_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["crowd", "anaesthetists"])
 def test_the_same_estimates_without_pseudo_counts(name: str, tmp_path: Path) -> None:
     votes = anaesthetists() if name == "anaesthetists" else crowd(800, 12, 3, 5, seed=1)[2]
-    found = crowd_kit(votes, tmp_path, ITERATIONS, NO_TOLERANCE)
+    found = crowd_kit(votes, tmp_path, iterations=ITERATIONS, tolerance=NO_TOLERANCE)
     for method, settings in SAME_MODEL.items():
         result, theirs_NC = ours(method, votes, **settings), found[f"{method}_probability"]
         np.testing.assert_allclose(result.probability_N, theirs_NC.max(axis=1), atol=1e-5)
@@ -65,7 +48,7 @@ def test_the_same_estimates_without_pseudo_counts(name: str, tmp_path: Path) -> 
 def test_nearly_the_same_with_known_classes(tmp_path: Path) -> None:
     class_N, _, votes = crowd(800, 12, 3, 5, seed=2)
     votes = votes._replace(truth_N=np.where(np.arange(800) % 10 == 0, class_N, -1))
-    theirs_NC = crowd_kit(votes, tmp_path, ITERATIONS, NO_TOLERANCE)["dawid_skene_probability"]
+    theirs_NC = crowd_kit(votes, tmp_path, iterations=ITERATIONS, tolerance=NO_TOLERANCE)["dawid_skene_probability"]
     result = ours("dawid_skene", votes, **NO_PSEUDO_COUNTS)
     # Not the same: crowd-kit counts the items of known class in the frequency of classes.
     assert (result.class_N == theirs_NC.argmax(axis=1)).mean() > 0.98
@@ -76,7 +59,7 @@ def test_with_pseudo_counts_it_is_right_at_least_as_often(tmp_path: Path) -> Non
     gains: dict[str, list[float]] = {method: [] for method in CONSENSUS}
     for seed in range(2):
         class_N, _, votes = crowd(2000, 12, 3, 5, seed=seed)
-        found = crowd_kit(votes, tmp_path, 100, 1e-5, with_alpha=False)
+        found = crowd_kit(votes, tmp_path, with_alpha=False)
         for method in CONSENSUS:
             theirs = (found[f"{method}_probability"].argmax(axis=1) == class_N).mean()
             gains[method].append((ours(method, votes).class_N == class_N).mean() - theirs)
