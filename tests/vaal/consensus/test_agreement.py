@@ -75,3 +75,11 @@ def test_accuracy_on_gold_has_wilsons_interval() -> None:
 def test_wilsons_intervals_for_ten(right: int, low: float, high: float) -> None:
     result = gold_accuracy(votes([(0, 1, 0)] * right + [(0, 1, 1)] * (10 - right), [0, -1, -1, -1, -1]))
     np.testing.assert_allclose([result.low_A[1], result.high_A[1]], [low, high], atol=1e-4)
+
+
+def test_an_interval_of_nothing_but_right_or_wrong_votes_ends_exactly_at_1_or_0() -> None:
+    annotator_V = np.repeat(np.arange(200), np.arange(200))
+    zeros = np.zeros(len(annotator_V), np.int64)
+    for said, bounds in ((zeros, "high_A"), (zeros + 1, "low_A")):
+        result = gold_accuracy(Votes(zeros, annotator_V, said, np.zeros(1, np.int64), 200, 2))
+        assert set(getattr(result, bounds)) == {1 - said[0]}

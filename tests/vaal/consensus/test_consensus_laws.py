@@ -43,6 +43,17 @@ def test_the_order_of_votes_changes_no_bit(method: str, found: list, truth: list
 
 
 @methods
+def test_nor_does_it_among_many_votes(method: str) -> None:
+    # Sums of many numbers depend on their order.
+    _, _, votes = crowd(300, 12, 9, 3)
+    order = np.random.default_rng(0).permutation(len(votes.item_V))
+    shuffled = votes._replace(
+        item_V=votes.item_V[order], annotator_V=votes.annotator_V[order], class_V=votes.class_V[order]
+    )
+    assert_equal(consensus(method, votes), consensus(method, shuffled))
+
+
+@methods
 @given(
     rows, truths, st.permutations(range(NUM_ITEMS)), st.permutations(range(NUM_ANNOTATORS)),
     st.permutations(range(NUM_CLASSES)),

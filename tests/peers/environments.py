@@ -1,0 +1,17 @@
+"""Peers' environments below build/peers: each is made by `make peer-NAME` from tests/peers/NAME/requirements.txt."""
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def python_of(name: str) -> Path:
+    """The Python of a peer's environment, whether or not it is there."""
+    return HERE.parents[1] / "build/peers" / name / "bin/python"
+
+
+def needs_peer(name: str) -> pytest.MarkDecorator:
+    """Skips a test where the environment is missing."""
+    return pytest.mark.skipif(not python_of(name).exists(), reason=f"run make peer-{name}")
