@@ -140,14 +140,14 @@ def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) 
 
     Raises ConfigError where it is to be ended by hand and no answer came.
     """
-    from engine.campaign.handed_out import current_batches
+    from engine.campaign.handed_out import newest_batches
     from engine.campaign.heartbeat import alone
     from engine.campaign.opening import open_campaign
     from engine.campaign.settling import close as close_round
     from engine.campaign.settling import progress_of, settle
 
     opened = open_campaign(url)
-    if not current_batches(opened.home, opened.round):
+    if not newest_batches(opened.home, opened.round):
         if close:
             screen.log(f"--close: nothing of round {opened.round:03d} was handed out, so it goes on")
         return

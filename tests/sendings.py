@@ -1,6 +1,5 @@
 """Batches that were handed out, written as an export records them, and answers to them."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -53,8 +52,6 @@ def hand_out(
     )
 
 
-def take_in(
-    campaign: Campaign, file: Path | str, vendor: str = "generic", log: Log = QUIET.log, **rules: bool
-) -> Ingested:
+def take_in(campaign: Campaign, file: object, vendor: str = "generic", log: Log = QUIET.log, **rules: bool) -> Ingested:
     """Ingest a file."""
     return ingest(campaign, answer_files([str(file)], vendor), vendor, Rules(**rules), log)

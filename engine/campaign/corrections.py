@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from engine.campaign.changes import look_again
 from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, never_picked
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.handed_out import current_batches, picked_items, require_exported
+from engine.campaign.handed_out import current_batches, picked_items
 from engine.campaign.labels import (
     INGEST,
     PLACES,
@@ -211,14 +211,12 @@ def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
 
 def _round_of(campaign: Campaign, snapshot: Snapshot, item: Identity) -> int | None:
     """The round of an item's labels so far, or the one that it was picked in. Until a selection is handed out, it can
-    be made again without what got a label: such a label ends no round. Raises ConfigError as `require_exported`."""
+    be made again without what got a label: such a label ends no round."""
     is_out = bool(current_batches(campaign.home, campaign.round))
     for table in (snapshot.history, picked_items(campaign.home, campaign.round + is_out)):
         rounds = dict(zip(identities(table), table["round"].to_pylist(), strict=True))
         if item in rounds:
             found: int | None = rounds[item]
-            if found == campaign.round:
-                require_exported(campaign)
             return found
     return None
 

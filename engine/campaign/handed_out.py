@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from engine.campaign.decisions import released
 from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed, read_complete
-from engine.errors import ConfigError
 from engine.storage.location import Location
 from engine.tables.columns import required
 from engine.tables.selections import SELECTION_SCHEMA, with_hash
@@ -85,6 +84,14 @@ def batches(home: Location, number: int) -> list[SentBatch]:
     return [batch for _, batch in sorted(found, key=lambda pair: pair[0])]
 
 
+def newest_batches(home: Location, number: int) -> list[SentBatch]:
+    """As `current_batches`; where the selection is gone, those of the newest selection that was handed out."""
+    if is_complete(round_home(home, number) / "selection"):
+        return current_batches(home, number)
+    out = [batch for batch in batches(home, number) if batch.manifest["inputs"]["picks"]]
+    return [batch for batch in out if batch.manifest["inputs"]["picks"] == out[-1].manifest["inputs"]["picks"]]
+
+
 def all_batches(home: Location, before: int) -> list[SentBatch]:
     """The batches of the rounds before this one, oldest first."""
     return [batch for number in range(before) for batch in batches(home, number)]
@@ -122,16 +129,6 @@ def completed(campaign: Campaign, name: str) -> list[Location]:
     if name == "handoff":
         return [batch.folder for batch in current_batches(campaign.home, campaign.round)]
     return [folder for folder in [campaign.stage(name)] if is_complete(folder)]
-
-
-def require_exported(campaign: Campaign) -> None:
-    """Raises ConfigError where labels would end a round whose selection was made again and is not handed out yet."""
-    folder, out = campaign.stage("selection"), batches(campaign.home, campaign.round)
-    if out and is_complete(folder) and not current_batches(campaign.home, campaign.round):
-        raise ConfigError(
-            f"{folder}: made again since {out[-1].folder.name} was handed out, and not exported: labels would end the "
-            f"round without it; run: vaal export {campaign.home}, then the same again"
-        )
 
 
 def left_out(home: Location, number: int) -> pa.Table:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, round_home
-from engine.campaign.handed_out import current_batches
+from engine.campaign.handed_out import newest_batches
 from engine.campaign.labels import (
     INGEST,
     POSITIONS_SCHEMA,
@@ -163,7 +163,7 @@ class Progress(NamedTuple):
 
 def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     """How far the answers of the campaign's round are."""
-    own = {batch.record for batch in current_batches(campaign.home, campaign.round)}
+    own = {batch.record for batch in newest_batches(campaign.home, campaign.round)}
     numbers = [number for number, batch in enumerate(ledger.batches) if batch.record in own]
     is_own = np.isin(ledger.batch_R, numbers) & ~ledger.rows["gold"].to_numpy()
     # An image that was taken back and sent again is there twice, and counts once.

@@ -192,9 +192,8 @@ class Sieve:
             raise InputError(
                 f"{where}: item_id {item_id!r} is {_words(version.value)} here but {_words(before)} before; {fix}"
             )
-        if contradicts and not is_sure:
-            # It says what a person said.
-            self.repeated += 1
+        # A final answer that says what is known.
+        self.repeated += not (answer.annotator or answer.answer_id or answer.answered_at) and version.value == place.label
         self.versions += newest is not None
         return True
 

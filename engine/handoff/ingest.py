@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from engine.campaign.changes import MOST_LINES, refresh
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import require_exported
 from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
 from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger, read_ledger
 from engine.campaign.places import placed
@@ -69,7 +68,6 @@ def ingest(
     class that is not allowed, an answer that contradicts another. Nothing is written then. With `rules.accept_rest`
     such rows are left out.
     """
-    require_exported(campaign)
     snapshot = read_snapshot(campaign.home)
     ledger = read_ledger(campaign, snapshot)
     question = question_of(campaign)

@@ -80,6 +80,7 @@ def test_an_ingest_is_undone_apart_from_what_was_corrected_since(
     name, count = corrections.undo(campaign)
     assert count == 2
     assert labelled_values(campaign.home) == before | {items[1]: "8"}
+    # A round that has ended does not come back.
     assert current_round(campaign.home) == 1
     with pytest.raises(
         InputError, match=f"no label file '{name}' whose rows count; there are: initial.parquet, .*-set-"

@@ -16,7 +16,7 @@ from tests.conftest import MakeCampaign
 
 
 def put(campaign: Campaign, rows: list[tuple[tuple[str, str], str | None, int | None]], name: str = "a") -> None:
-    columns = zip(*((*item, label, number, "other", None, None, None) for item, label, number in rows), strict=True)
+    columns = zip(*((*item, label, number, "other", *[None] * 4) for item, label, number in rows), strict=True)
     table = pa.table([list(column) for column in columns], schema=LABELS_SCHEMA)
     pq.write_table(table, Path(campaign.home.path, f"labels/{name}.parquet"))
 

@@ -9,7 +9,6 @@ from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import append_labels, read_labels
 from engine.campaign.origins import origins_of, picked_origins
-from engine.handoff.answers import ingest
 from engine.selection.select import select
 from engine.selection.sources import sources_of
 from engine.storage.location import Location
@@ -17,6 +16,7 @@ from engine.tables.scores import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.selection.test_completing import scored
 from tests.fabricate import fabricate_scores
+from tests.sendings import take_in
 
 pytestmark = pytest.mark.heavy
 
@@ -26,7 +26,7 @@ def answered(campaign: Campaign) -> list[dict[str, str]]:
     picks = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()
     file = Location.of(f"{campaign.home.path}-answers.jsonl")
     file.write_bytes("".join(json.dumps({"item_id": p["item_id"], "label": "1"}) + "\n" for p in picks).encode())
-    ingest(campaign, file, "generic", picked_items(campaign.home, before=1))
+    take_in(campaign, file)
     return list(picks)
 
 

@@ -16,6 +16,7 @@ from engine.campaign.status import status
 from engine.config.options import CampaignConfig, fields
 from engine.errors import ConfigError
 from engine.handoff import VENDORS, Vendor
+from engine.handoff.choice import Wish
 from engine.handoff.export import export
 from engine.selection.select import select
 from jobs.cli import PAGES
@@ -61,7 +62,7 @@ def test_a_stage_runs_by_its_command_and_its_manifest_is_returned(make_campaign:
 def test_a_second_vendor_breaks_neither_status_nor_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(VENDORS, "other", Vendor("engine.handoff.vendors.generic", "the same files"))
     campaign = make_round(tmp_path).campaign
-    assert export(campaign, vendor="other")["stage"] == "handed_out/other-000"
+    assert export(campaign, vendor="other", wish=Wish(limit=20))["stage"] == "handed_out/other-000"
     found = status(campaign)["rounds"][0]["stages"]
     assert list(found) == ["train", "scores", "selection", "handoff/other", "report"]
     # The rest of the round sends nothing to another vendor.
@@ -69,7 +70,7 @@ def test_a_second_vendor_breaks_neither_status_nor_replacement(tmp_path: Path, m
     export(campaign)
     found = status(campaign)["rounds"][0]["stages"]
     assert list(found) == ["train", "scores", "selection", "handoff/other", "handoff/generic", "report"]
-    assert found["handoff/other"]["images"] == found["handoff/generic"]["images"] == 60
+    assert (found["handoff/other"]["images"], found["handoff/generic"]["images"]) == (20, 40)
     # Handed out to either, the selection is replaced by force alone, and both batches are recorded.
     with pytest.raises(ConfigError, match="too late for round 000"):
         open_campaign(str(campaign.home), ["select.budget=5"])

@@ -7,6 +7,7 @@ import pytest
 
 from engine.config import options as config
 from engine.config.options import CampaignConfig
+from engine.config.section import Section
 from engine.config.texts import parse_settings
 from engine.config.toml import override, parse_config, to_toml
 from engine.errors import ConfigError
@@ -99,7 +100,8 @@ def test_declared_defaults_are_the_effective_ones(preset: str) -> None:
     for key, field in config.fields().items():
         section, _, name = key.rpartition(".")
         found = values[section][name] if section else values[name]
-        assert found == (preset if key == "train.preset" else field.default), key
+        default = field.default.model_dump() if isinstance(field.default, Section) else field.default
+        assert found == (preset if key == "train.preset" else default), key
 
 
 def test_a_preset_brings_its_settings_but_not_over_what_is_given() -> None:

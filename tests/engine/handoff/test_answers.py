@@ -10,6 +10,7 @@ import pytest
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items, labelled_values, read_labels
 from engine.campaign.opening import current_round
+from engine.campaign.votes import annotator_hash, read_votes
 from engine.config.toml import override
 from engine.errors import InputError
 from tests.conftest import MakeCampaign
@@ -35,15 +36,18 @@ def test_ingesting_twice_or_in_parts_changes_nothing(handed_out: Campaign, tmp_p
     second = write(tmp_path, "2.jsonl", '{"item_id":"bb","label":9}\n{"item_id":"aa","label":"8"}\n')
     assert current_round(campaign.home) == 0
     assert take_in(campaign, first)[:8] == (2, 0, 1, 0, ["7", "8"], 1, 0, 0)
-    assert current_round(campaign.home) == 1
+    assert current_round(campaign.home) == 0
     after = read_labels(campaign.home)
     assert take_in(campaign, first)[:8] == (0, 2, 1, 0, [], 1, 0, 0)
     assert read_labels(campaign.home) == after
     assert take_in(campaign, second)[:8] == (1, 1, 0, 0, ["9"], 0, 0, 0)
     rows = [row for row in read_labels(campaign.home).to_pylist() if row["round"] == 0]
+    ann, bob = (annotator_hash(campaign.config.salt, "generic", name) for name in ("ann", "bob"))
     assert {(row["key"], row["label"], row["annotator"]) for row in rows} == {
-        ("k1", "8", "bob"), ("k2", "9", None), ("k3", "7", "ann"),
+        ("k1", "8", None), ("k2", "9", None), ("k3", "7", ann),
     }  # fmt: skip
+    assert bob in read_votes(campaign.home)["annotator"].to_pylist()
+    assert current_round(campaign.home) == 1
     assert {("digits-00001.tar", key) for key in ("k1", "k2", "k3")} <= labelled_items(campaign.home)
 
 
@@ -80,7 +84,7 @@ def test_zero_and_false_are_labels_and_a_column_with_gaps_is_one_of_integers(
     assert found[:8] == (1, 1, 1, 0, ["false"], 0, 0, 0)
     rows = {row["key"]: row for row in read_labels(campaign.home).to_pylist() if row["round"] == 0}
     assert [rows[key]["label"] for key in ("k1", "k2", "k3")] == ["0", "false", "3"]
-    assert rows["k2"]["annotator"] == "0"
+    assert rows["k2"]["annotator"] == annotator_hash(campaign.config.salt, "generic", "0")
 
 
 @pytest.mark.parametrize("classes", [["0", "6"], "from-init"])

@@ -19,13 +19,12 @@ from engine.campaign.handed_out import picked_items
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.config.toml import override
 from engine.errors import InputError
-from engine.handoff.answers import ingest
 from engine.report.facts import strength
 from engine.report.report import MOST_IMAGES, describe, report
-from engine.storage.location import Location
 from engine.tables.scores import QUARANTINE_SCHEMA
 from engine.tables.selections import SAMPLE_FILE
 from tests.rounds import BUDGET, DAMAGED, SCRIPT, WIDE, Identity, Made, make_round, score_and_pick, without_report
+from tests.sendings import take_in
 from vaal.diversity import WITHOUT_SIGNAL
 
 
@@ -76,7 +75,7 @@ def take_back(campaign: Campaign, picks: pa.Table) -> None:
     """Ingest a label for each of these picks."""
     answers = Path(campaign.home.path).with_name("answers.csv")
     answers.write_text("item_id,label\n" + "".join(f"{item_id},x\n" for item_id in picks["item_id"].to_pylist()))
-    ingest(campaign, Location(str(answers)), "generic", picks)
+    take_in(campaign, answers)
 
 
 def test_page_loads_nothing(made: Made) -> None:

@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import read_labels
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.errors import InputError
-from engine.handoff.answers import ingest
 from engine.report.arms import MOST_JUDGED, gains_of, wilson
 from engine.report.lacking import MOST_CLUSTERS, NOT_MEASURED, clusters_of, finding_in_words
 from engine.report.report import MOST_IMAGES, report
@@ -22,6 +20,7 @@ from engine.storage.location import Location
 from engine.tables.selections import CLUSTERS_FILE
 from tests.conftest import MakeCampaign
 from tests.engine.selection.test_completing import scored
+from tests.sendings import take_in
 
 pytestmark = pytest.mark.heavy
 CLASSES = [str(number) for number in range(9)]
@@ -50,7 +49,7 @@ def answered(campaign: Campaign) -> list[dict[str, Any]]:
     file = Location.of(f"{campaign.home.path}-answers.jsonl")
     lines = (json.dumps({"item_id": pick["item_id"], "label": label_of(pick)}) + "\n" for pick in picks)
     file.write_bytes("".join(lines).encode())
-    ingest(campaign, file, "generic", picked_items(campaign.home, before=campaign.round + 1))
+    take_in(campaign, file)
     return picks
 
 

@@ -10,9 +10,11 @@ from engine.campaign.handed_out import batches
 from engine.campaign.labels import Identity, append_labels
 from engine.campaign.manifests import write_manifest
 from engine.campaign.opening import current_round
+from engine.campaign.settling import settle
 from engine.campaign.stages import Run
 from engine.errors import ConfigError, InputError
 from engine.handoff import VENDORS
+from engine.handoff.choice import Wish
 from engine.handoff.export import export
 from engine.selection.select import select
 from engine.selection.sources import sources_of
@@ -79,8 +81,11 @@ def test_before_they_are_sent(scored: Campaign) -> None:  # noqa: F811
     export(scored)
     assert item not in identities(batches(scored.home, 0)[-1].images())
     assert len(picks(scored)) == 40
-    # One that is out belongs to the round.
-    corrections.set_label(scored, min(picks(scored)), "1", print)
+    # One that is out belongs to the round, which ends with the last of them.
+    for item in picks(scored):
+        assert current_round(scored.home) == 0
+        corrections.set_label(scored, item, "1", print)
+        settle(scored)
     assert current_round(scored.home) == 1
 
 
@@ -101,15 +106,22 @@ def test_while_they_are_read_for_the_vendor(scored: Campaign) -> None:  # noqa: 
     assert item not in identities(batches(scored.home, 0)[-1].images())
 
 
-def test_what_is_out_can_go_to_another_vendor_whatever_is_labelled_since(
+def test_what_waits_can_go_to_another_vendor_whatever_is_labelled_since(
     scored: Campaign,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The advice to select again led nowhere: what is handed out stays picked."""
-    monkeypatch.setitem(VENDORS, "other", VENDORS["generic"])
+    for name in ("other", "third"):
+        monkeypatch.setitem(VENDORS, name, VENDORS["generic"])
     select(scored)
-    export(scored)
-    append_labels(scored.home, "set", [(*min(picks(scored)), "1", None, "correction", None, None)])
+    export(scored, wish=Wish(limit=15))
+    table = (scored.stage("selection") / "selection.parquet").read_table()
+    ordered = list(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
+    waiting = ordered[15:]
+    append_labels(scored.home, "set", [(*waiting[0], "1", None, "correction", None, None)])
     export(scored, vendor="other")
     one, other = batches(scored.home, 0)
-    assert identities(one.images()) == identities(other.images()) == picks(scored)
+    assert identities(one.images()) == set(ordered[:15])
+    assert identities(other.images()) == set(waiting[1:])
+    with pytest.raises(ConfigError, match=r"every pick that fits is out already .* recall --pick-again"):
+        export(scored, vendor="third")

@@ -66,7 +66,7 @@ def test_an_image_that_is_out_and_renamed_is_not_sent_again(customer: Customer, 
     first, *rest = customer.sent()
     customer.rename(first["shard"], first["key"], "zz")
     customer.answer(rest)
-    customer.vaal("round")
+    customer.vaal("round", "--close")
     assert len(customer.sent()) == 8
     assert not customer.sent_twice()
     fate = customer.vaal("select", "--explain", first["shard"], "zz").out
@@ -84,7 +84,7 @@ def test_a_copy_of_what_is_out_is_not_sent_when_the_first_is_cut_off(customer: C
     first, *rest = customer.sent()
     customer.pool.cut(first["shard"], 0.0)
     customer.answer(rest)
-    customer.vaal("round", "--set", "score.max_bad_fraction=1")
+    customer.vaal("round", "--close", "--set", "score.max_bad_fraction=1")
     assert len(customer.sent()) == 8
     assert not customer.sent_twice()
 
@@ -141,10 +141,10 @@ def test_words_when_nothing_is_left_an_image_is_lost_or_the_list_is_damaged(cust
     customer.pool.replace(first["shard"], first["key"], is_later=True)
     customer.pool.replace("0.tar", "00", is_later=True)
     customer.answer([second])
-    lines = customer.vaal("train").err.splitlines()
-    (out,) = (line for line in lines if f"{first['shard']}: item {first['key']} has other bytes" in line)
+    lines = customer.vaal("round", "--close").err.splitlines()
+    (out,) = {line for line in lines if f"{first['shard']}: item {first['key']} has other bytes" in line}
     assert out.endswith("restore the shard")
-    (labelled,) = (line for line in lines if "0.tar: item 00 has other bytes" in line)
+    (labelled,) = {line for line in lines if "0.tar: item 00 has other bytes" in line}
     assert labelled.endswith("restore the shard, or correct or retract the label")
     left = customer.vaal("round", "--set", "select.budget=100", status=2).err
     assert "lower it: --set select.budget=" in left

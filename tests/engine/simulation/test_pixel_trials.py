@@ -14,6 +14,7 @@ from engine.simulation.trial_campaign import KINDS
 from engine.storage.location import Location
 from tests.engine.simulation.test_pixel_experiment import PIXELS, write_files
 from tests.engine.simulation.test_trials import Played, timeless
+from tests.sendings import take_in
 
 SMALL = PIXELS.replace("image.size = 16", "image.size = 16\ntrain.max_steps = 3\ntrain.batch_size = 8")
 PAPER = """
@@ -70,8 +71,7 @@ def test_picks_are_those_of_the_commands(tmp_path: Path, monkeypatch: pytest.Mon
             run_stage(command, campaign)
         assert picks(made.home.url, number) == picks(simulated, number)
         file = Location.of(f"{simulated}.answers-{number:03d}.csv")
-        picked = pixel_campaign.picked_items(made.home, number + 1)
-        pixel_campaign.ingest(campaign, file, "generic", picked)
+        take_in(campaign, file)
     labels = [read_labels(Location.of(home)) for home in (made.home.url, simulated)]
     assert sorted(identities(labels[0])) == sorted(identities(labels[1]))
     truth = dict(zip(one.setup.pool.names(), one.setup.answer_N.tolist(), strict=True))
