@@ -17,7 +17,7 @@ export UV_HTTP_TIMEOUT ?= 600
 .PHONY: help setup demo test test-fast test-slow machine check fix bench constraints clean
 
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/NAME/' | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Make .venv with everything the project needs.
 
@@ -59,6 +59,11 @@ bench: $(READY) ## Measure; prints ratios. Some parts need images below VAAL_DAT
 	@for name in $(BENCHES); do \
 		echo "$$name"; $(BIN)/python tests/bench/$$name.py $(BENCH) || exit; \
 	done
+
+peer-%: tests/peers/%/requirements.txt $(READY) ## Make build/peers/NAME, a peer's environment for tests/peers (NAME: a folder there).
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python build/peers/$*
+	$(BIN)/uv pip install --python build/peers/$* --requirement $<
+	test ! -f tests/peers/$*/prepare.py || build/peers/$*/bin/python tests/peers/$*/prepare.py build/peers/$*-data
 
 constraints: $(READY) ## Pin the newest versions that pyproject.toml admits.
 	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra dev --quiet \

@@ -1,0 +1,165 @@
+"""What a real Label Studio does with tasks, and what its export holds: what the reader of its exports relies on."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.peers.label_studio import LabelStudio, label_studio
+
+KEPT = Path(__file__).parent / "label-studio/export.json"
+"""A real export of `answered`: tests of the reader need no server."""
+IDS = ["c3cd54f297bba3375c802b3acb273dc9", "b5272d7b5542a7fc5449d068088a68c7", "a43811dd2213cf45207a9fe43a296db9"]
+CONFIG = """<View>
+  <Header value="Which vessel is it?"/>
+  <Image name="image" value="$image"/>
+  <Choices name="class" toName="image" choice="single" required="true">
+    <Choice value="kettle"/>
+    <Choice value="&lt;tea &amp; pot&gt;"/>
+    <Choice value="=jug, &quot;ü&quot;"/>
+  </Choices>
+</View>"""
+POT, JUG = "<tea & pot>", '=jug, "ü"'
+
+
+@pytest.fixture(scope="module")
+def handed_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vendor's folder: three images, and a file of tasks that name them relatively."""
+    folder = tmp_path_factory.mktemp("handoff")
+    (folder / "images").mkdir()
+    for shade, item in enumerate(IDS):
+        Image.new("RGB", (48, 32), (shade, 0, 0)).save(folder / f"images/{item}.png")
+    tasks = [{"data": {"image": f"/data/local-files/?d=images/{item}.png", "item_id": item}} for item in IDS]
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(handed_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
+    with label_studio(tmp_path_factory.mktemp("server"), served=handed_out) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def project(server: LabelStudio, handed_out: Path) -> int:
+    made = server.create_project(CONFIG, annotators=3, images=handed_out / "images")
+    assert server.import_tasks(made, handed_out / "tasks.json") == 3
+    return made
+
+
+@pytest.fixture(scope="module")
+def answered(server: LabelStudio, project: int) -> dict[str, dict[str, Any]]:
+    """The export by item_id: three answers, a draft, a skip."""
+    first, second, third = (server.tasks(project)[item] for item in IDS)
+    server.annotate("ann", first, "kettle", seconds=4.25)
+    server.annotate("ben", first, POT)
+    corrected = server.annotate("cho", first, "kettle")
+    before = exported(server, project)[IDS[0]]["annotations"]
+    server.correct("cho", corrected, JUG)
+    server.draft("ann", second, "kettle")
+    server.skip("ben", third)
+    server.withdraw("cho", server.annotate("cho", third, "kettle"))
+    return exported(server, project) | {"before": {"annotations": before}}
+
+
+def exported(server: LabelStudio, project: int) -> dict[str, dict[str, Any]]:
+    return {task["data"]["item_id"]: task for task in json.loads(server.export(project))}
+
+
+def by(task: dict[str, Any], server: LabelStudio, user: str) -> dict[str, Any]:
+    """The only annotation of a user."""
+    (found,) = (one for one in task["annotations"] if one["completed_by"] == server.users[user]["id"])
+    return dict(found)
+
+
+def test_a_relative_link_leads_to_the_image(server: LabelStudio, project: int, handed_out: Path) -> None:
+    for item, task in server.tasks(project).items():
+        assert server.image("ann", task) == (handed_out / f"images/{item}.png").read_bytes()
+
+
+def test_an_image_needs_a_storage_of_the_project(server: LabelStudio, handed_out: Path) -> None:
+    """The root alone shows nothing, and the root itself cannot be a storage: so images lie in a folder in it."""
+    with pytest.raises(requests.HTTPError, match="cannot be the same as LOCAL_FILES_DOCUMENT_ROOT"):
+        server.create_project(CONFIG, images=handed_out)
+
+
+def test_each_annotator_has_an_answer(server: LabelStudio, answered: dict[str, Any]) -> None:
+    task = answered[IDS[0]]
+    assert len(task["annotations"]) == 3
+    for user, expected in (("ann", "kettle"), ("ben", POT), ("cho", JUG)):
+        annotation = by(task, server, user)
+        (result,) = annotation["result"]
+        assert (result["from_name"], result["type"]) == ("class", "choices")
+        assert result["value"] == {"choices": [expected]}
+        assert not annotation["was_cancelled"]
+    assert by(task, server, "ann")["lead_time"] == 4.25
+
+
+def test_a_corrected_answer_keeps_its_name(server: LabelStudio, answered: dict[str, Any]) -> None:
+    old, new = (by(answered[name], server, "cho") for name in ("before", IDS[0]))
+    assert old["result"] != new["result"]
+    assert old["unique_id"] == new["unique_id"]
+    assert old["id"] == new["id"]
+    assert old["created_at"] == new["created_at"]
+    assert old["updated_at"] < new["updated_at"]
+    untouched = [by(answered[name], server, "ann") for name in ("before", IDS[0])]
+    assert untouched[0] == untouched[1]
+
+
+def test_a_draft_is_no_answer(answered: dict[str, Any]) -> None:
+    assert answered[IDS[1]]["annotations"] == []
+    assert len(answered[IDS[1]]["drafts"]) == 1
+
+
+def test_a_skipped_task_says_so(server: LabelStudio, answered: dict[str, Any]) -> None:
+    task = answered[IDS[2]]
+    assert len(task["annotations"]) == 1
+    skipped = by(task, server, "ben")
+    assert skipped["was_cancelled"]
+    assert skipped["result"] == []
+
+
+def test_the_short_exports_lose_skips(server: LabelStudio, project: int, answered: dict[str, Any]) -> None:
+    """Why the reader refuses them."""
+    short = json.loads(server.export(project, "JSON_MIN"))
+    assert IDS[2] in answered
+    assert IDS[2] not in {row["item_id"] for row in short}
+
+
+def test_the_kept_export_has_the_form_of_a_real_one(
+    server: LabelStudio, project: int, answered: dict[str, Any], tmp_path: Path
+) -> None:
+    new = tmp_path / "export.json"
+    new.write_bytes(server.export(project))
+    assert form(json.loads(KEPT.read_bytes())) == form(json.loads(new.read_bytes())), f"copy {new} to {KEPT}"
+
+
+def form(value: Any) -> Any:
+    """The names in a JSON value, and the types of what they name."""
+    if isinstance(value, dict):
+        return {name: form(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [form(part) for part in value]
+    return type(value).__name__
+
+
+def test_the_same_file_twice_makes_each_task_twice(server: LabelStudio, handed_out: Path) -> None:
+    """So an export may hold an item twice."""
+    project = server.create_project(CONFIG)
+    for _ in range(2):
+        server.import_tasks(project, handed_out / "tasks.json")
+    found = [task["data"]["item_id"] for task in json.loads(server.export(project))]
+    assert sorted(found) == sorted(IDS * 2)
+
+
+def test_personal_tokens_work(server: LabelStudio, project: int) -> None:
+    refreshed = requests.post(
+        f"{server.url}/api/token/refresh/", json={"refresh": server.personal_token()}, timeout=20
+    ).json()
+    headers = {"Authorization": f"Bearer {refreshed['access']}"}
+    found = requests.get(f"{server.url}/api/projects/{project}", headers=headers, timeout=20)
+    assert found.json()["id"] == project
