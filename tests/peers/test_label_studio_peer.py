@@ -147,6 +147,20 @@ def form(value: Any) -> Any:
     return type(value).__name__
 
 
+def test_the_server_takes_any_answer(server: LabelStudio, handed_out: Path) -> None:
+    """Classes that nobody asked for, other controls, nothing at all, and one person's answers again and again."""
+    project = server.create_project(CONFIG, annotators=1)
+    server.import_tasks(project, handed_out / "tasks.json")
+    task = server.tasks(project)[IDS[0]]
+    server.annotate("ann", task, "kettle")
+    server.annotate("ann", task, "spoon")
+    server.annotate("ann", task, "kettle", control="vessel")
+    server.call("POST", f"/api/tasks/{task}/annotations/", "ann", json={"result": []})
+    annotations = exported(server, project)[IDS[0]]["annotations"]
+    assert [one["completed_by"] for one in annotations] == [server.users["ann"]["id"]] * 4
+    assert [one["was_cancelled"] for one in annotations] == [False] * 4
+
+
 def test_the_same_file_twice_makes_each_task_twice(server: LabelStudio, handed_out: Path) -> None:
     """So an export may hold an item twice."""
     project = server.create_project(CONFIG)
