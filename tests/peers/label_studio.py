@@ -29,10 +29,12 @@ class LabelStudio:
     Args:
         url: where it answers.
         users: by name: `id`, `email` and `token`, a legacy one.
+        served: the root of the local files that it may show; it has a folder images/.
     """
 
-    def __init__(self, url: str, users: dict[str, dict[str, Any]]) -> None:
-        self.url, self.users = url, users
+    def __init__(self, url: str, users: dict[str, dict[str, Any]], served: Path) -> None:
+        self.url, self.users, self.served = url, users, served
+        self._personal_tokens: dict[str, str] = {}
 
     def call(self, method: str, path: str, user: str = ADMIN, **arguments: Any) -> requests.Response:
         """What the server answers to a user; an error of its is an error here, with its words."""
@@ -43,17 +45,19 @@ class LabelStudio:
         return answer
 
     def personal_token(self, user: str = ADMIN) -> str:
-        """A personal access token: what the page "Account & settings" shows once."""
-        return str(self.call("POST", "/api/token/", user, json={}).json()["token"])
+        """A personal access token: what the page "Account & settings" shows. A user has one; it is shown once."""
+        if user not in self._personal_tokens:
+            self._personal_tokens[user] = self.call("POST", "/api/token/", user, json={}).json()["token"]
+        return self._personal_tokens[user]
 
-    def create_project(self, config: str, annotators: int = 1, images: Path | None = None) -> int:
-        """A project for a labelling configuration. `images`: a folder in the served one, whose files its tasks name."""
+    def create_project(self, config: str, annotators: int = 1) -> int:
+        """A project for a labelling configuration."""
         settings = {"title": "peer", "label_config": config, "maximum_annotations": annotators}
-        project = int(self.call("POST", "/api/projects/", json=settings).json()["id"])
-        if images:
-            storage = {"project": project, "path": str(images), "use_blob_urls": True}
-            self.call("POST", "/api/storages/localfiles", json=storage)
-        return project
+        return int(self.call("POST", "/api/projects/", json=settings).json()["id"])
+
+    def show_images(self, project: int, folder: Path) -> None:
+        """Let a project's tasks name the files of a folder that is in the served one. Its files become no tasks."""
+        self.call("POST", "/api/storages/localfiles", json={"project": project, "path": str(folder)})
 
     def import_tasks(self, project: int, file: Path) -> int:
         """Import a file, as the page "Import" does. Returns how many tasks there are in it."""
@@ -68,7 +72,11 @@ class LabelStudio:
 
     def annotate(self, user: str, task: int, *classes: str, control: str = "class", seconds: float = 4.2) -> int:
         """A user's new answer. Returns its number."""
-        answer = {"result": [chosen(control, *classes)], "lead_time": seconds}
+        return self.submit(user, task, [chosen(control, *classes)], lead_time=seconds)
+
+    def submit(self, user: str, task: int, result: list[dict[str, Any]], **fields: Any) -> int:
+        """A user's new answer of any kind. Returns its number."""
+        answer = {"result": result, **fields}
         return int(self.call("POST", f"/api/tasks/{task}/annotations/", user, json=answer).json()["id"])
 
     def correct(self, user: str, annotation: int, *classes: str, control: str = "class") -> None:
@@ -85,8 +93,7 @@ class LabelStudio:
 
     def skip(self, user: str, task: int) -> int:
         """A user gives no answer. Returns the number of the annotation that says so."""
-        cancelled = {"result": [], "was_cancelled": True, "lead_time": 1.5}
-        return int(self.call("POST", f"/api/tasks/{task}/annotations/", user, json=cancelled).json()["id"])
+        return self.submit(user, task, [], was_cancelled=True, lead_time=1.5)
 
     def image(self, user: str, task: int) -> bytes:
         """The bytes that a user's browser gets for a task's image."""
@@ -105,14 +112,15 @@ def chosen(control: str, *classes: str) -> dict[str, Any]:
 
 
 @contextmanager
-def label_studio(scratch: Path, served: Path | None = None) -> Iterator[LabelStudio]:
-    """A server on a copy of the prepared data in `scratch`. `served`: the root of the local files that it may show."""
+def label_studio(scratch: Path) -> Iterator[LabelStudio]:
+    """A server on a copy of the prepared data, in a folder that it may fill."""
     python = environment("label-studio")
     if not (DATA / "users.json").exists():
         pytest.skip("run make peer-label-studio")
-    home, port = scratch / "label-studio", free_port()
+    home, served, port = scratch / "data", scratch / "served", free_port()
     shutil.copytree(DATA, home)
-    variables = {"LOCAL_FILES_SERVING_ENABLED": "true", "LOCAL_FILES_DOCUMENT_ROOT": str(served)} if served else {}
+    (served / "images").mkdir(parents=True)
+    variables = {"LOCAL_FILES_SERVING_ENABLED": "true", "LOCAL_FILES_DOCUMENT_ROOT": str(served)}
     program = Path(__file__).parent / "label-studio/prepare.py"
     with (home / "log.txt").open("wb") as log:
         server = subprocess.Popen(
@@ -122,7 +130,7 @@ def label_studio(scratch: Path, served: Path | None = None) -> Iterator[LabelStu
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(url, server, home / "log.txt")
-            yield LabelStudio(url, json.loads((home / "users.json").read_text()))
+            yield LabelStudio(url, json.loads((home / "users.json").read_text()), served)
         finally:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()

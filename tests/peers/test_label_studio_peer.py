@@ -1,7 +1,6 @@
 """What a real Label Studio does with tasks, and what its export holds: what the reader of its exports relies on."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.peers.label_studio import LabelStudio, label_studio
+from tests.peers.label_studio import LabelStudio
 
 KEPT = Path(__file__).parent / "label-studio/export.json"
 """A real export of `answered`: tests of the reader need no server."""
@@ -27,27 +26,21 @@ POT, JUG = "<tea & pot>", '=jug, "ü"'
 
 
 @pytest.fixture(scope="module")
-def handed_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A vendor's folder: three images, and a file of tasks that name them relatively."""
-    folder = tmp_path_factory.mktemp("handoff")
-    (folder / "images").mkdir()
+def tasks(server: LabelStudio) -> Path:
+    """A file of tasks, which name three images relatively."""
     for shade, item in enumerate(IDS):
-        Image.new("RGB", (48, 32), (shade, 0, 0)).save(folder / f"images/{item}.png")
-    tasks = [{"data": {"image": f"/data/local-files/?d=images/{item}.png", "item_id": item}} for item in IDS]
-    (folder / "tasks.json").write_text(json.dumps(tasks))
-    return folder
+        Image.new("RGB", (48, 32), (shade, 0, 0)).save(server.served / f"images/{item}.png")
+    rows = [{"data": {"image": f"/data/local-files/?d=images/{item}.png", "item_id": item}} for item in IDS]
+    file = server.served / "tasks.json"
+    file.write_text(json.dumps(rows))
+    return file
 
 
 @pytest.fixture(scope="module")
-def server(handed_out: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
-    with label_studio(tmp_path_factory.mktemp("server"), served=handed_out) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def project(server: LabelStudio, handed_out: Path) -> int:
-    made = server.create_project(CONFIG, annotators=3, images=handed_out / "images")
-    assert server.import_tasks(made, handed_out / "tasks.json") == 3
+def project(server: LabelStudio, tasks: Path) -> int:
+    made = server.create_project(CONFIG, annotators=3)
+    server.show_images(made, server.served / "images")
+    assert server.import_tasks(made, tasks) == 3
     return made
 
 
@@ -76,15 +69,19 @@ def by(task: dict[str, Any], server: LabelStudio, user: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_a_relative_link_leads_to_the_image(server: LabelStudio, project: int, handed_out: Path) -> None:
+def test_a_relative_link_leads_to_the_image(server: LabelStudio, project: int) -> None:
     for item, task in server.tasks(project).items():
-        assert server.image("ann", task) == (handed_out / f"images/{item}.png").read_bytes()
+        assert server.image("ann", task) == (server.served / f"images/{item}.png").read_bytes()
 
 
-def test_an_image_needs_a_storage_of_the_project(server: LabelStudio, handed_out: Path) -> None:
-    """The root alone shows nothing, and the root itself cannot be a storage: so images lie in a folder in it."""
+def test_a_project_shows_images_of_its_own_storage_only(server: LabelStudio, tasks: Path) -> None:
+    """And the root of the served files cannot be one: images lie in a folder in it."""
+    project = server.create_project(CONFIG)
     with pytest.raises(requests.HTTPError, match="cannot be the same as LOCAL_FILES_DOCUMENT_ROOT"):
-        server.create_project(CONFIG, images=handed_out)
+        server.show_images(project, server.served)
+    server.show_images(project, server.served / "images")
+    assert server.import_tasks(project, tasks) == 3
+    assert server.tasks(project).keys() == set(IDS), "the storage made tasks of its files"
 
 
 def test_each_annotator_has_an_answer(server: LabelStudio, answered: dict[str, Any]) -> None:
@@ -147,25 +144,25 @@ def form(value: Any) -> Any:
     return type(value).__name__
 
 
-def test_the_server_takes_any_answer(server: LabelStudio, handed_out: Path) -> None:
+def test_the_server_takes_any_answer(server: LabelStudio, tasks: Path) -> None:
     """Classes that nobody asked for, other controls, nothing at all, and one person's answers again and again."""
     project = server.create_project(CONFIG, annotators=1)
-    server.import_tasks(project, handed_out / "tasks.json")
+    server.import_tasks(project, tasks)
     task = server.tasks(project)[IDS[0]]
     server.annotate("ann", task, "kettle")
     server.annotate("ann", task, "spoon")
     server.annotate("ann", task, "kettle", control="vessel")
-    server.call("POST", f"/api/tasks/{task}/annotations/", "ann", json={"result": []})
+    server.submit("ann", task, [])
     annotations = exported(server, project)[IDS[0]]["annotations"]
     assert [one["completed_by"] for one in annotations] == [server.users["ann"]["id"]] * 4
     assert [one["was_cancelled"] for one in annotations] == [False] * 4
 
 
-def test_the_same_file_twice_makes_each_task_twice(server: LabelStudio, handed_out: Path) -> None:
+def test_the_same_file_twice_makes_each_task_twice(server: LabelStudio, tasks: Path) -> None:
     """So an export may hold an item twice."""
     project = server.create_project(CONFIG)
     for _ in range(2):
-        server.import_tasks(project, handed_out / "tasks.json")
+        server.import_tasks(project, tasks)
     found = [task["data"]["item_id"] for task in json.loads(server.export(project))]
     assert sorted(found) == sorted(IDS * 2)
 

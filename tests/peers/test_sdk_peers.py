@@ -1,7 +1,10 @@
 """What we write for vendors is accepted by their own programs, each in an environment of its own."""
 
+import hashlib
+import importlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
+from engine.handoff import VENDORS
+from engine.handoff.exchange import Outgoing, Question, Task
 from tests.peers.environments import environment
 
 PROGRAM = Path(__file__).parent / "validate.py"
@@ -45,6 +50,8 @@ CONFIG = """<View>
   </Choices>
 </View>"""
 GUESS = {"from_name": "class", "to_name": "image", "type": "choices", "value": {"choices": [CLASSES[1]]}}
+VENDOR_OF = {"label-studio-sdk": "label-studio"}
+"""The vendor whose folder a peer checks, where the names differ."""
 SPOON = {"choices": ["spoon"]}
 EXAMPLES = {
     "label-studio-sdk": Example(
@@ -153,6 +160,7 @@ EXAMPLES = {
 
 
 def write_images(folder: Path) -> None:
+    """Our three images in images/."""
     (folder / "images").mkdir(parents=True)
     for shade, item in enumerate(IDS):
         Image.new("RGB", (48, 32), (shade, 0, 0)).save(folder / f"images/{item}.png")
@@ -186,3 +194,44 @@ def test_a_peer_accepts_what_is_right_and_nothing_else(peer: str, tmp_path: Path
     for why, (_, word) in zip(wrong, example.wrong, strict=True):
         assert why is not None
         assert any(part in why for part in word.split("|")), (why, word)
+
+
+def outgoing(question: Question, annotators: int, place: str, prelabel: str, folder: Path) -> Outgoing:
+    """A batch of our three images, at links of the form `place` or, where it is empty, in the folder."""
+    tasks = []
+    for priority, item in enumerate(IDS):
+        content = (folder / f"images/{item}.png").read_bytes()
+        file = f"images/{item}.png"
+        link = place.format(file=f"{item}.png") or file
+        found = (len(content), hashlib.sha256(content).hexdigest(), "image/png", 48, 32)
+        tasks.append(Task(item, file, link, priority, *found, prelabel))
+    return Outgoing("batch-0001", question, annotators, tasks)
+
+
+KINDS = ("class", "classes", "boxes", "mask")
+BATCHES = [
+    *((Question(kind, CLASSES), 1, "", "") for kind in KINDS),  # type: ignore[arg-type]
+    (Question("class", CLASSES, 'Which <vessel> is it?\nSay "jug" & pour.'), 3, "", ""),
+    (Question("class", CLASSES), 1, "", CLASSES[1]),
+    (Question("class", CLASSES), 1, "https://host/a%20folder/{file}?X-Amz-Expires=60&X-Amz-Signature=0a", ""),
+    (Question("class", CLASSES, is_open=True), 1, "s3://bucket/prefix/{file}", ""),
+]
+
+
+@pytest.mark.parametrize("peer", EXAMPLES)
+def test_a_peer_accepts_what_we_write(peer: str, tmp_path: Path) -> None:
+    environment(peer)
+    name = VENDOR_OF.get(peer, peer)
+    if name not in VENDORS:
+        pytest.skip(f"{name} is not in VENDORS")
+    vendor = importlib.import_module(VENDORS[name].module)
+    folders = []
+    for number, (question, annotators, place, prelabel) in enumerate(BATCHES):
+        write_images(folder := tmp_path / f"batch-{number}")
+        for name, content in vendor.write_tasks(outgoing(question, annotators, place, prelabel, folder)):
+            (folder / name).write_bytes(content)
+        if place and peer != "imagefolder":
+            shutil.rmtree(folder / "images")
+        folders.append(folder)
+    found = refusals(peer, folders)
+    assert found == [None] * len(BATCHES)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cvat_sdk.api_client import Configuration, models
 from cvat_sdk.api_client.model_utils import ModelNormal, validate_and_convert_types
@@ -25,8 +26,9 @@ def check(folder: Path) -> None:
     if (folder / "data.json").exists():
         data = _request(_json(folder / "data.json"), models.DataRequest)
         require(data.to_dict().get("image_quality") is not None, "no image_quality")
-        served = {Path(name).stem for name in data.server_files if not name.endswith(".jsonl")}
-        require(not served or served == {Path(name).name for name in items}, "data.json and manifest.jsonl differ")
+        files = data.to_dict().get("server_files") or data.to_dict()["remote_files"]
+        served = {Path(urlsplit(name).path).stem for name in files if name != "manifest.jsonl"}
+        require(served == {Path(name).name for name in items}, "data.json and manifest.jsonl differ")
 
 
 def _manifest(folder: Path) -> list[str]:
