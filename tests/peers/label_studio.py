@@ -35,11 +35,14 @@ class LabelStudio:
     def __init__(self, url: str, users: dict[str, dict[str, Any]], served: Path) -> None:
         self.url, self.users, self.served = url, users, served
         self._personal_tokens: dict[str, str] = {}
+        self._session = requests.Session()
+        # No proxy, and no password of ~/.netrc in place of the token.
+        self._session.trust_env = False
 
     def call(self, method: str, path: str, user: str = ADMIN, **arguments: Any) -> requests.Response:
         """What the server answers to a user; an error of its is an error here, with its words."""
         headers = {"Authorization": f"Token {self.users[user]['token']}"}
-        answer = requests.request(method, self.url + path, headers=headers, timeout=ANSWER_SECONDS, **arguments)
+        answer = self._session.request(method, self.url + path, headers=headers, timeout=ANSWER_SECONDS, **arguments)
         if not answer.ok:
             raise requests.HTTPError(f"{method} {path}: {answer.status_code}: {answer.text[:2000]}", response=answer)
         return answer
@@ -125,7 +128,7 @@ def label_studio(scratch: Path) -> Iterator[LabelStudio]:
     with (home / "log.txt").open("wb") as log:
         server = subprocess.Popen(
             [python, program, home, str(port)],
-            env=os.environ | variables, stdout=log, stderr=log, start_new_session=True,
+            env=os.environ | variables, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         try:
             url = f"http://127.0.0.1:{port}"

@@ -1,12 +1,13 @@
 """Label Studio on this machine only; runs in its own environment: prepare.py FOLDER [PORT].
 
 Without a port it makes FOLDER: a migrated database, which takes a minute, the users, and users.json, their ids and
-tokens. With a port it serves FOLDER there until it is killed.
+tokens. With a port it serves FOLDER there until its standard input ends, with the process that started it at the latest.
 """
 
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 USERS = ("admin", "ann", "ben", "cho")
@@ -29,9 +30,15 @@ def main(folder: str, port: str = "") -> None:
 
     server._setup_env()
     if port:
+        threading.Thread(target=_end_with_input, daemon=True).start()
         server._app_run(host="127.0.0.1", port=port)
     server._apply_database_migrations()
     (home / "users.json").write_text(json.dumps(_make_users()))
+
+
+def _end_with_input() -> None:
+    sys.stdin.read()
+    os._exit(0)
 
 
 def _make_users() -> dict[str, dict[str, str | int]]:
