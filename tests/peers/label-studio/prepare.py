@@ -1,7 +1,7 @@
 """Label Studio on this machine only; runs in its own environment: prepare.py FOLDER [PORT].
 
 Without a port it makes FOLDER: a migrated database, which takes a minute, the users, and users.json, their ids and
-tokens. With a port it serves FOLDER there until its standard input ends, with the process that started it at the latest.
+tokens. With a port it serves FOLDER there until its standard input ends, at the latest with its parent.
 """
 
 import json
