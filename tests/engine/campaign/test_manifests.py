@@ -1,7 +1,9 @@
 """Files of state that are damaged, foreign or newer: one line that names the file and the field."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from engine.campaign.stages import run_stage, stage_of
 from engine.errors import ConfigError, InputError
 from engine.report.facts import headline, read_manifests, round_facts, signal_facts
 from engine.selection.explanation import explain
+from engine.storage.location import Location
 from jobs.status import status as show_status
 from jobs.terminal import Terminal
 from tests.rounds import SCRIPT, make_round
@@ -183,8 +186,11 @@ def places_in(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", ["train", "scores", "selection", "handed_out/generic-000"])
 def test_any_wrong_or_missing_field_of_a_manifest_ends_in_one_line(
-    whole: Campaign, name: str, monkeypatch: pytest.MonkeyPatch
+    whole: Campaign, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # What a command makes again because a manifest is wrong is of no other case.
+    shutil.copytree(whole.home.path, tmp_path / "campaign")
+    whole = replace(whole, home=Location(f"{tmp_path}/campaign"))
     # Nobody else is here to wait for.
     monkeypatch.setattr("engine.campaign.heartbeat.SETTLING_SECONDS", 0.0)
     run_stage("export", whole)

@@ -135,13 +135,13 @@ def test_a_setting_of_a_refused_export_is_repeated_in_its_advice(customer: Custo
 
 @pytest.mark.heavy
 def test_words_when_nothing_is_left_an_image_is_lost_or_the_list_is_damaged(customer: Customer) -> None:
-    customer.init(*PAPER)
+    customer.init(*PAPER, "labels.close_when=0.25")
     customer.vaal("round")
     first, second, *_ = customer.sent()
     customer.pool.replace(first["shard"], first["key"], is_later=True)
     customer.pool.replace("0.tar", "00", is_later=True)
     customer.answer([second])
-    lines = customer.vaal("round", "--close").err.splitlines()
+    lines = customer.vaal("train").err.splitlines()
     (out,) = {line for line in lines if f"{first['shard']}: item {first['key']} has other bytes" in line}
     assert out.endswith("restore the shard")
     (labelled,) = {line for line in lines if "0.tar: item 00 has other bytes" in line}
