@@ -18,6 +18,10 @@ class Vendor(NamedTuple):
 
 VENDORS = {
     "generic": Vendor("engine.handoff.vendors.generic", "images with a CSV and a JSON-lines list"),
+    "coco": Vendor("engine.handoff.vendors.coco", "COCO instances"),
+    "cvat": Vendor("engine.handoff.vendors.cvat", "CVAT: manifest, task, data and labels"),
+    "encord": Vendor("engine.handoff.vendors.encord", "Encord: upload list and ontology"),
+    "v7": Vendor("engine.handoff.vendors.v7", "V7 Darwin: registrations and classes"),
 }
 TASK_COLUMNS = ("item_id", "file", "priority", "bytes", "sha256")
 """The fields of a task: the opaque name, the path of the image below the handoff's folder, 0 for the most valuable
