@@ -1,5 +1,7 @@
-"""An image's Darwin JSON 2.0, as V7 exports it."""
+"""What V7 exports: an image's Darwin JSON 2.0, and tags as CSV."""
 
+import csv
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,8 @@ from engine.handoff.json_stream import compact
 
 _SHAPES = ("bounding_box", "polygon", "mask")
 _RASTER = "raster_layer"
+_PEOPLE = ("annotators", "reviewers")
+"""Keys that name people, and are not kept."""
 
 
 def read_item(file: AnswerFile, given: Any, question: Question) -> Answer:
@@ -37,7 +41,35 @@ def read_item(file: AnswerFile, given: Any, question: Question) -> Answer:
         return answer._replace(fault=f"an annotation is not as V7 writes it ({error}); export it again")
     shapes = (_shape(entry, layers, question) for entry in own)
     answer = with_value(answer, question, labels, shapes)
-    return answer._replace(raw=compact(own + [{_RASTER: layer} for layer in layers])) if is_shaped and own else answer
+    raw = [{key: value for key, value in entry.items() if key not in _PEOPLE} for entry in own]
+    raw += [{_RASTER: layer} for layer in layers]
+    return answer._replace(raw=compact(raw)) if is_shaped and own else answer
+
+
+def read_tags(file: AnswerFile, question: Question) -> Iterator[Answer]:
+    """The answers of a CSV of tags: an image a line, its path first. Raises InputError when it is not that.
+
+    The format has no mark at its end: a last tag that is cut off is seen where it is no class of the question.
+    """
+    if question.task not in ("class", "classes"):
+        raise InputError(f"{file.place}: tags, where {question.task} are asked for; export Darwin JSON 2.0")
+    last = ""
+
+    def noted(line: str) -> str:
+        nonlocal last
+        last = line
+        return line
+
+    with file.open() as stream:
+        rows = csv.reader(map(noted, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")), strict=True)
+        try:
+            for path, *cells in filter(None, rows):
+                tags = [tag.strip() for tag in cells if tag.strip()]
+                if last[-1:] not in ("\n", "\r") and not set(tags[-1:]) <= set(question.classes):
+                    raise InputError(f"{file.place}: ends within {tags[-1]!r}, which is no class; export it again")
+                yield with_value(Answer(f"line {rows.line_num}", path.strip(), None), question, tags, ())
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{file.place}: no CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
 
 
 def _people(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,8 @@ from engine.handoff.given import box, outline, with_value
 from engine.handoff.json_stream import compact
 
 _DONE = ("LABELLED", "REVIEW_IN_PROGRESS", "REVIEWED", "REVIEWED_TWICE")
+_PEOPLE = ("createdBy", "lastEditedBy", "reviews")
+"""Keys that name people, and are not kept."""
 
 
 def read_row(row: dict[str, Any], where: str, question: Question) -> Iterator[Answer]:
@@ -54,7 +56,8 @@ def _objects(answer: Answer, row: dict[str, Any], unit: dict[str, Any], question
     is_done = row.get("annotation_task_status") == "COMPLETED" or row.get("label_status") in _DONE
     shapes = (_shape(given, unit) for given in objects)
     answer = with_value(_signed(answer, objects), question, (), shapes, is_done=is_done)
-    return answer._replace(raw=compact(objects)) if objects else answer
+    raw = [{key: value for key, value in given.items() if key not in _PEOPLE} for given in objects]
+    return answer._replace(raw=compact(raw)) if objects else answer
 
 
 def _signed(answer: Answer, parts: list[dict[str, Any]]) -> Answer:

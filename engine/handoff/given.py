@@ -21,9 +21,7 @@ def with_value(
     """
     try:
         if question.task in ("boxes", "mask"):
-            found = list(shapes)
-            if question.task == "mask" and any("box" in shape for shape in found):
-                raise ValueError("a box, where masks are asked for")
+            found = _asked(question, shapes)
             return answer._replace(value=found if found or is_done else None)
         names = sorted({_name(label) for label in labels})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -53,6 +51,13 @@ def outline(label: str, rings: Sequence[Sequence[tuple[Any, Any]]], raw: Any) ->
     if not rounded or min(map(len, rounded)) < 3:
         raise ValueError("a polygon of less than three points")
     return {"label": label, "polygon": rounded[0]} if len(rounded) == 1 else {"label": label, "mask": raw}
+
+
+def _asked(question: Question, shapes: Iterable[Shape]) -> list[Shape]:
+    found = list(shapes)
+    if question.task == "mask" and any("box" in shape for shape in found):
+        raise ValueError("a box, where masks are asked for")
+    return found
 
 
 def _name(label: Any) -> str:

@@ -23,13 +23,13 @@ _MARKS = (rb'"supercategory"', rb'"image_id".*"category_id"', rb'"category_id".*
 
 def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
     """instances.json. Ids start at 1."""
-    question, numbered = batch.question, enumerate(batch.tasks, 1)
+    question = batch.question
     info = {"description": batch.name} | ({"instructions": question.instructions} if question.instructions else {})
     categories = [{"id": id_, "name": name, "supercategory": ""} for id_, name in enumerate(question.classes, 1)]
     images = [
         {"id": id_, "file_name": task.file, "width": task.width, "height": task.height, "item_id": task.item_id}
         | ({"coco_url": task.link} if task.link != task.file else {})
-        for id_, task in numbered
+        for id_, task in enumerate(batch.tasks, 1)
     ]
     parts = {"info": info, "licenses": [], "categories": categories, "images": images, "annotations": []}
     yield "instances.json", document(parts)
@@ -40,13 +40,13 @@ def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     fix = "export COCO instances, with images, categories and annotations"
     if opening(file) not in ("{", ""):
         raise InputError(f"{file.place}: a list, where COCO has an object; {fix}")
-    names = {id_of(entry, "id"): entry.get("name") for entry in _objects(file, "categories")}
-    # For classes, shapes need not be kept.
-    parts = (
-        ("category_id", "bbox", "segmentation", "iscrowd") if question.task in ("boxes", "mask") else ("category_id",)
-    )
+    names: dict[str, Any] = {}
+    for category in _objects(file, "categories"):
+        if names.setdefault(id_of(category, "id"), category.get("name")) != category.get("name"):
+            raise InputError(f"{file.place}: two categories have the id {category.get('id')!r}; {fix}")
+    is_shaped = question.task in ("boxes", "mask")
     annotations = Grouped(
-        (id_of(entry, "image_id"), compact({part: entry[part] for part in parts if part in entry}))
+        (id_of(entry, "image_id"), compact(entry if is_shaped else {"category_id": entry.get("category_id")}))
         for entry in _objects(file, "annotations")
     )
     number = 0

@@ -6,7 +6,7 @@ Keys of s3:// and gs:// links are relative to the bucket, and manifest.jsonl bel
 fetched by the server. labels.json is for the label constructor ("Raw"), instructions.md for the task's guide.
 
 Read: the XML of a task, job or project. CVAT merges what several annotators said before, so its answer is final. The
-file does not say who labelled, nor whether anyone did: an image without tags, or without shapes, counts as not labelled.
+file does not say who labelled, nor whether anyone did: an image without tags, or shapes, counts as not labelled.
 """
 
 import posixpath

@@ -8,9 +8,9 @@ ontology's structure, as `OntologyStructure.from_dict` of Encord's SDK takes it;
 Read: the answers of the question with the ontology's name for it, "class" or "classes", or of the only one there is.
 Who edited a label last is its annotator.
 
-Checked with SDK 0.1.211: upload.json by DataUploadItems, ontology.json by OntologyStructure, and that rows as LabelRowV2
-writes them (`to_encord_dict`) are read. That what the web application exports is a list of such rows, or one, is from
-the documentation.
+Checked with SDK 0.1.211: upload.json by DataUploadItems, ontology.json by OntologyStructure, and that rows which
+LabelRowV2 writes (`to_encord_dict`) are read. That what the web application exports is a list of such rows, or one, is
+from the documentation.
 """
 
 from collections.abc import Iterator

@@ -10,18 +10,14 @@ Read: a Darwin JSON file an image. An image without annotations counts as not la
 Where several people are named at an answer, it is that of all of them. In a CSV of tags, each line is a path and tags.
 """
 
-import csv
-import io
 import posixpath
 import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from engine.errors import InputError
-from engine.handoff.darwin import read_item
+from engine.handoff.darwin import read_item, read_tags
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.given import with_value
 from engine.handoff.json_stream import document, lines, read_items
 
 _REQUEST_IMAGES = 10
@@ -45,7 +41,7 @@ def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     """The image of a Darwin JSON file, or those of a CSV of tags."""
     if file.path.lower().endswith(".csv"):
-        yield from _tagged(file, question)
+        yield from read_tags(file, question)
     else:
         for document_ in read_items(file, ""):
             yield read_item(file, document_, question)
@@ -70,16 +66,3 @@ def _request(slug: str, tasks: list[Task]) -> dict[str, Any]:
 
 def _key(task: Task) -> str:
     return task.file if task.link == task.file else unquote(urlsplit(task.link).path).lstrip("/")
-
-
-def _tagged(file: AnswerFile, question: Question) -> Iterator[Answer]:
-    if question.task not in ("class", "classes"):
-        raise InputError(f"{file.place}: tags, where {question.task} are asked for; export Darwin JSON 2.0")
-    with file.open() as stream:
-        rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
-        try:
-            for path, *tags in filter(None, rows):
-                answer = Answer(f"line {rows.line_num}", path.strip(), None)
-                yield with_value(answer, question, [tag.strip() for tag in tags if tag.strip()], ())
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{file.place}: no CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
