@@ -2,9 +2,7 @@
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -113,11 +111,3 @@ class Endless(io.RawIOBase):
 
 def endless_file(path: str, head: str, row: Callable[[int], str]) -> AnswerFile:
     return AnswerFile(PLACE, path, lambda: io.BufferedReader(Endless(head, row)))
-
-
-def file_on_disk(pieces: Iterator[str], path: str) -> AnswerFile:
-    """A file of any length, in a temporary place."""
-    file = Path(tempfile.mkdtemp()) / Path(path).name
-    with file.open("w", encoding="utf-8") as stream:
-        stream.writelines(pieces)
-    return AnswerFile(PLACE, path, lambda: file.open("rb"))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class Grouped:
-    """Keys and texts, in a temporary database that spills to disk and is gone with the object."""
+    """Keys and texts, in a temporary database that spills to disk and is gone when it is closed."""
 
     def __init__(self, rows: Iterable[tuple[str, str]]) -> None:
         self.database = sqlite3.connect("", isolation_level=None)
@@ -26,3 +26,6 @@ class Grouped:
         """At most a hundred of the keys that nobody took."""
         query = "SELECT DISTINCT key FROM rows WHERE key NOT IN (SELECT key FROM taken) LIMIT 100"
         return [key for (key,) in self.database.execute(query)]
+
+    def close(self) -> None:
+        self.database.close()

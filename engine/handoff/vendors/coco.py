@@ -10,6 +10,7 @@ The lists of the file may stand in any order, and an image's annotations anywher
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from engine.errors import InputError
@@ -44,23 +45,23 @@ def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     for category in _objects(file, "categories"):
         if names.setdefault(id_of(category, "id"), category.get("name")) != category.get("name"):
             raise InputError(f"{file.place}: two categories have the id {category.get('id')!r}; {fix}")
-    is_shaped = question.task in ("boxes", "mask")
-    annotations = Grouped(
+    is_shaped, number = question.task in ("boxes", "mask"), 0
+    rows = (
         (id_of(entry, "image_id"), compact(entry if is_shaped else {"category_id": entry.get("category_id")}))
         for entry in _objects(file, "annotations")
     )
-    number = 0
-    for number, image in enumerate(_objects(file, "images"), 1):
-        answer = Answer(f"image {number}", str(image.get("item_id") or image.get("file_name") or ""), None)
-        if (own := annotations.take(id_of(image, "id"))) is None:
-            fault = f"id {image.get('id')!r}, which an image before it has; give it one of its own, and its annotations"
-            yield answer._replace(fault=fault)
-        else:
-            yield with_annotations(answer, question, [json.loads(text) for text in own], names)
-    if not number:
-        raise InputError(f"{file.place}: no images; {fix}")
-    for key in annotations.left():
-        yield Answer("annotations", "", None, fault=f"image_id {key} is not among the images; add that image")
+    with closing(Grouped(rows)) as annotations:
+        for number, image in enumerate(_objects(file, "images"), 1):
+            answer = Answer(f"image {number}", str(image.get("item_id") or image.get("file_name") or ""), None)
+            if (own := annotations.take(id_of(image, "id"))) is None:
+                fault = f"id {image.get('id')!r}, which an image before it has; give it, and its annotations, another"
+                yield answer._replace(fault=fault)
+            else:
+                yield with_annotations(answer, question, [json.loads(text) for text in own], names)
+        if not number:
+            raise InputError(f"{file.place}: no images; {fix}")
+        for key in annotations.left():
+            yield Answer("annotations", "", None, fault=f"image_id {key} is not among the images; add that image")
 
 
 def is_mine(path: str, head: bytes) -> bool:

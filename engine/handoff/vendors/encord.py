@@ -14,11 +14,11 @@ from the documentation.
 """
 
 from collections.abc import Iterator
-from colorsys import hsv_to_rgb
 from typing import Any
 from urllib.parse import urlsplit
 
 from engine.errors import InputError
+from engine.handoff.encord_ontology import ontology
 from engine.handoff.encord_rows import read_row
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
 from engine.handoff.json_stream import document, opening, read_items
@@ -35,7 +35,7 @@ def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
         images = [_image(task) for task in batch.tasks[start : start + _FILE_IMAGES]]
         name = "upload.json" if len(starts) == 1 else f"upload-{number:03d}.json"
         yield name, document({"images": images, "skip_duplicate_urls": True})
-    yield "ontology.json", document(_ontology(batch.question))
+    yield "ontology.json", document(ontology(batch.question))
     if batch.question.instructions:
         yield "instructions.md", f"{batch.question.instructions}\n".encode()
 
@@ -60,28 +60,3 @@ def _image(task: Task) -> dict[str, Any]:
     link, query = urlsplit(task.link), urlsplit(task.link).query
     url = link._replace(query="").geturl() if "Signature=" in query else task.link
     return {"objectUrl": url, "title": task.item_id, "clientMetadata": {"item_id": task.item_id}}
-
-
-def _ontology(question: Question) -> dict[str, Any]:
-    """Features have numbers as hashes: unique in the ontology is enough."""
-    if question.task in ("boxes", "mask"):
-        shape = "bounding_box" if question.task == "boxes" else "bitmask"
-        objects = [
-            {"id": str(n), "name": name, "color": _color(n), "shape": shape, "featureNodeHash": f"{n:08x}"}
-            for n, name in enumerate(question.classes, 1)
-        ]
-        return {"objects": objects, "classifications": []}
-    options = [
-        {"id": f"1.1.{n}", "label": name, "value": name, "featureNodeHash": f"{n + 2:08x}"}
-        for n, name in enumerate(question.classes, 1)
-    ]
-    kind = "radio" if question.task == "class" else "checklist"
-    attribute: dict[str, Any] = {"id": "1.1", "name": question.task, "type": kind, "required": True, "dynamic": False}
-    attribute |= {"featureNodeHash": f"{2:08x}", "options": options}
-    classification = {"id": "1", "featureNodeHash": f"{1:08x}", "attributes": [attribute]}
-    return {"objects": [], "classifications": [classification]}
-
-
-def _color(number: int) -> str:
-    """Neighbours get hues that are far apart."""
-    return "#" + "".join(f"{round(255 * part):02X}" for part in hsv_to_rgb(number * 0.618 % 1, 0.9, 0.85))

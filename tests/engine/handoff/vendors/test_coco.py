@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 from itertools import permutations
 from typing import Any
 
@@ -13,6 +14,7 @@ from engine.handoff.exchange import Question
 from engine.handoff.vendors import coco
 from tests.vendor_files import (
     CLASSES,
+    answer_file,
     answers,
     assert_no_cut_is_taken,
     batch_of,
@@ -153,3 +155,22 @@ def test_the_order_of_annotations_does_not_matter() -> None:
     images = [{"id": number, "file_name": f"{number}.png"} for number in range(500)]
     back = answers(coco, instances(pairs, images=images), "a.json", CLASS)
     assert [answer.value for answer in back] == ["kettle", "=1+1"] * 250
+
+
+def peak_of(number_of_images: int) -> int:
+    """Bytes that reading takes at most, the file apart."""
+    pairs = [{"image_id": number, "category_id": 1} for number in range(number_of_images)]
+    images = [{"id": number, "file_name": f"{number}.png"} for number in reversed(range(number_of_images))]
+    file = answer_file(instances(pairs, images=images), "a.json")
+    tracemalloc.start()
+    try:
+        assert sum(answer.value == "kettle" for answer in coco.read_answers(file, CLASS)) == number_of_images
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.heavy
+def test_a_long_file_takes_no_more_memory() -> None:
+    peak_of(10)
+    assert peak_of(12_000) < 1.5 * peak_of(4_000)

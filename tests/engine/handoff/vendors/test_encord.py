@@ -80,10 +80,12 @@ def test_many_images_are_several_files() -> None:
 
 def test_the_ontology_is_the_question() -> None:
     (attribute,) = json.loads(written(encord, batch_of())["ontology.json"])["classifications"][0]["attributes"]
-    assert (attribute["name"], attribute["type"]) == ("class", "radio")
+    assert (attribute["name"], attribute["type"], attribute["required"]) == ("class", "radio", True)
     assert [option["label"] for option in attribute["options"]] == CLASSES
     several = json.loads(written(encord, batch_of("classes"))["ontology.json"])
-    assert several["classifications"][0]["attributes"][0]["type"] == "checklist"
+    # None of the classes is an answer too.
+    attribute = several["classifications"][0]["attributes"][0]
+    assert (attribute["type"], attribute["required"]) == ("checklist", False)
     for task, shape in (("boxes", "bounding_box"), ("mask", "bitmask")):
         objects = json.loads(written(encord, batch_of(task))["ontology.json"])["objects"]  # type: ignore[arg-type]
         assert [entry["name"] for entry in objects] == CLASSES
