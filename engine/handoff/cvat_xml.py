@@ -1,0 +1,86 @@
+"""The images of an XML file of CVAT, read as a stream, without a tree."""
+
+from collections.abc import Iterator
+from typing import Any
+from xml.parsers.expat import ExpatError, ParserCreate
+
+from engine.errors import InputError
+from engine.handoff.exchange import Answer, AnswerFile, Question, Shape
+from engine.handoff.given import box, outline, with_value
+from engine.handoff.json_stream import compact
+
+_PIECE_BYTES = 1 << 16
+
+
+def read_images(file: AnswerFile, question: Question, fix: str) -> Iterator[Answer]:
+    """An answer for each image. Raises InputError, with the fix, for a file that is truncated or something else."""
+    images = _Images(file, question, fix)
+    with file.open() as stream:
+        while piece := stream.read(_PIECE_BYTES):
+            yield from images.parse(piece)
+        yield from images.parse(b"", is_last=True)
+
+
+class _Images:
+    """The parser's handlers. They see one element at a time, and keep what belongs to the image that is open."""
+
+    def __init__(self, file: AnswerFile, question: Question, fix: str) -> None:
+        self.place, self.question, self.fix = file.place, question, fix
+        self.answers: list[Answer] = []
+        self.path: list[str] = []
+        self.image, self.tags, self.shapes = Answer("", "", None), list[str](), list[dict[str, str]]()
+        self.parser = ParserCreate()
+        self.parser.StartElementHandler, self.parser.EndElementHandler = self._start, self._end
+        # Entities are declared in a DOCTYPE: a few lines of them expand to any size.
+        self.parser.StartDoctypeDeclHandler = lambda *_: self._refuse("a DOCTYPE, which CVAT never writes")
+
+    def parse(self, piece: bytes, *, is_last: bool = False) -> list[Answer]:
+        try:
+            self.parser.Parse(piece, is_last)
+        except (ExpatError, LookupError, ValueError) as error:
+            raise InputError(f"{self.place}: not complete XML ({error}); {self.fix} again") from error
+        done, self.answers = self.answers, []
+        return done
+
+    def _refuse(self, what: str) -> None:
+        raise InputError(f"{self.place}: line {self.parser.CurrentLineNumber}: {what}; {self.fix}")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if not self.path and name != "annotations":
+            self._refuse(f"<{name}>, where CVAT has <annotations>")
+        elif self.path == ["annotations"] and name == "track":
+            self._refuse("a <track>, as in CVAT for video")
+        elif self.path == ["annotations"] and name == "image":
+            self.image = Answer(f"line {self.parser.CurrentLineNumber}", attributes.get("name", ""), None)
+            self.tags, self.shapes = [], []
+        elif self.path == ["annotations", "image"] and name == "tag":
+            self.tags.append(attributes.get("label", ""))
+        elif self.path == ["annotations", "image"]:
+            self.shapes.append({"type": name, **attributes})
+        self.path.append(name)
+
+    def _end(self, name: str) -> None:
+        self.path.pop()
+        if self.path == ["annotations"] and name == "image":
+            if not self.image.item:
+                self.image = self.image._replace(fault=f"an image without a name; {self.fix}")
+            answer = with_value(self.image, self.question, self.tags, map(_shape, self.shapes))
+            is_raw = isinstance(answer.value, list) and self.question.task in ("boxes", "mask")
+            self.answers.append(answer._replace(raw=compact(self.shapes)) if is_raw else answer)
+
+
+def _shape(given: dict[str, str]) -> Shape:
+    """Raises KeyError or ValueError for what is no box, polygon or mask, or lacks a part."""
+    kind, label = given["type"], given["label"]
+    if kind == "polygon":
+        points = [point.split(",") for point in given["points"].split(";")]
+        return outline(label, [[(x, y) for x, y in points]], None)
+    if kind == "mask":
+        mask: dict[str, Any] = {name: int(given[name]) for name in ("left", "top", "width", "height")}
+        return {"label": label, "mask": mask | {"rle": [int(length) for length in given["rle"].split(",")]}}
+    if kind != "box":
+        raise ValueError(f"a <{kind}> is no box, polygon or mask")
+    left, top, right, bottom = (float(given[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+    found = box(label, left, top, right - left, bottom - top)
+    # Degrees, clockwise around the centre.
+    return found | ({"rotation": float(given["rotation"])} if float(given.get("rotation", 0)) else {})
