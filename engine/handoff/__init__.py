@@ -2,8 +2,8 @@
 
 A row names its module, which is imported when it is used. Add a vendor as one file in vendors/ and one row. The module
 has three functions, whose records are in `exchange`. `write_tasks(Outgoing)` yields the names and contents of the
-vendor's task files. `read_answers(AnswerFile, Question)` yields the answers of a file that comes back. `is_mine(path, head)`
-says by a file's path and first bytes whether it is one of this vendor's.
+vendor's task files. `read_answers(AnswerFile, Question)` yields the answers of a file that comes back. `is_mine(path,
+head)` says by a file's path and first bytes whether it is one of this vendor's.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Vendor(NamedTuple):
 
 
 VENDORS = {
-    "generic": Vendor("engine.handoff.vendors.generic", "images with a CSV and a JSON-lines list"),
+    "generic": Vendor("engine.handoff.vendors.generic", "images with a CSV and a JSON-lines list", is_snapshot=False),
     "coco": Vendor("engine.handoff.vendors.coco", "COCO instances"),
     "cvat": Vendor("engine.handoff.vendors.cvat", "CVAT: manifest, task, data and labels"),
     "encord": Vendor("engine.handoff.vendors.encord", "Encord: upload list and ontology"),
@@ -28,6 +28,3 @@ VENDORS = {
     "tsv": Vendor("engine.handoff.vendors.tsv", "tab-separated tasks with Toloka's columns"),
     "v7": Vendor("engine.handoff.vendors.v7", "V7 Darwin: registrations and classes"),
 }
-TASK_COLUMNS = ("item_id", "file", "priority", "bytes", "sha256")
-"""The fields of a task: the opaque name, the path of the image below the handoff's folder, 0 for the most valuable
-image, and the size and SHA-256 of the image."""

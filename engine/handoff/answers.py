@@ -192,8 +192,8 @@ class Sieve:
             raise InputError(
                 f"{where}: item_id {item_id!r} is {_words(version.value)} here but {_words(before)} before; {fix}"
             )
-        # A final answer that says what is known.
-        self.repeated += not (answer.annotator or answer.answer_id or answer.answered_at) and version.value == place.label
+        is_plain = not (answer.annotator or answer.answer_id or answer.answered_at)
+        self.repeated += is_plain and version.value == place.label
         self.versions += newest is not None
         return True
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import ijson
 
@@ -59,7 +59,7 @@ def _head(file: AnswerFile) -> bytes:
 class _Shallow:
     """A stream that refuses what is nested too deeply."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
 
     def read(self, size: int = -1) -> bytes:
