@@ -1,12 +1,16 @@
 """`vaal ingest`: take in the answers of annotators."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR
 from engine.errors import ConfigError
 from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, VendorName
+
+if TYPE_CHECKING:
+    from engine.campaign.folder import Campaign
+    from engine.handoff.ingest import Ingested
 
 LABEL_STUDIO = "label-studio"
 
@@ -51,12 +55,20 @@ def ingest(
                 counts = take_in(opened, [file], source, rules, screen.log)
         else:
             counts = take_in(opened, answer_files(files, source), source, rules, screen.log)
-    is_any = counts.new + counts.repeated + counts.replaced + counts.votes
-    facts = {
+    if counts.new + counts.replaced and (note := note_on_training(opened)):
+        screen.log(note)
+    number = current_round(opened.home)
+    title = f"Ingested; the campaign is in round {number:03d}"
+    return Outcome(title, _facts(opened, counts, is_over=number > opened.round), counts._asdict())
+
+
+def _facts(campaign: "Campaign", counts: "Ingested", *, is_over: bool) -> dict[str, Any]:
+    """What came in, for a person."""
+    corrected = f", {counts.corrected:,} of them corrected since" if counts.corrected else ""
+    is_any = bool(counts.new + counts.repeated + counts.replaced + counts.votes)
+    return {
         "new labels": counts.new,
-        "known already": f"{counts.repeated:,}, {counts.corrected:,} of them corrected since"
-        if counts.corrected
-        else counts.repeated,
+        "known already": f"{counts.repeated:,}{corrected}",
         "replaced": counts.replaced,
         "still blank": counts.blank,
         "new answers": counts.votes,
@@ -67,13 +79,9 @@ def ingest(
         **({"of images that changed": counts.changed} if counts.changed else {}),
         "picks still out": counts.out,
         **({"of them disputed": counts.disputed} if counts.disputed else {}),
-        "labels": opened.home / "labels",
-        "next": _next(opened.home.quoted, is_any=bool(is_any), is_over=current_round(opened.home) > opened.round),
+        "labels": campaign.home / "labels",
+        "next": _next(campaign.home.quoted, is_any=is_any, is_over=is_over),
     }
-    if counts.new + counts.replaced and (note := note_on_training(opened)):
-        screen.log(note)
-    title = f"Ingested; the campaign is in round {current_round(opened.home):03d}"
-    return Outcome(title, facts, counts._asdict())
 
 
 def _next(home: str, *, is_any: bool, is_over: bool) -> str:

@@ -22,10 +22,10 @@ from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.errors import ConfigError, InputError
 from engine.handoff.choice import ALL, Chosen, Wish, chosen_of, require_money
 from engine.handoff.gold import gold_images, mixed
-from engine.handoff.images import Written, written_of
 from engine.handoff.links import Links, links_for
 from engine.handoff.parcels import Parcel, moment_of_end, parcel_of, record_parcel, write_parcel, write_tasks
 from engine.handoff.question import question_of
+from engine.handoff.sent_images import Written, written_of
 from engine.handoff.vendor_files import REFRESHED_FILE, files_of, is_intact
 from engine.storage.location import Location
 from engine.tables.harmless import harmless

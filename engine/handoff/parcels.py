@@ -15,9 +15,9 @@ from engine.campaign.stages import Run
 from engine.config.handoff_options import HandoffConfig
 from engine.errors import InputError
 from engine.handoff.exchange import Outgoing, Question, Task
-from engine.handoff.images import Written, write_images
 from engine.handoff.links import FILES, Links, links_for
 from engine.handoff.prelabels import prelabels_of
+from engine.handoff.sent_images import Written, write_images
 from engine.handoff.vendor_files import images_at, write_task_files
 from engine.storage.location import Location
 
