@@ -62,7 +62,7 @@ def _objects(answer: Answer, row: dict[str, Any], unit: dict[str, Any], question
 
 def _signed(answer: Answer, parts: list[dict[str, Any]]) -> Answer:
     """With the annotator, where the parts of the answer are of one, and the time of the last change."""
-    authors = {part.get("lastEditedBy") or part.get("createdBy") or "" for part in parts}
+    authors = {str(part.get("lastEditedBy") or part.get("createdBy") or "") for part in parts}
     times = [at for part in parts if (at := _moment(part.get("lastEditedAt") or part.get("createdAt")))]
     return answer._replace(
         annotator=authors.pop() if len(authors) == 1 else "", answered_at=max(times) if times else None
