@@ -152,8 +152,8 @@ def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) 
         if close:
             screen.log(f"--close: nothing of round {opened.round:03d} was handed out, so it goes on")
         return
-    if any(setting.startswith(("labels.", "handoff.")) for setting in settings):
-        opened = open_campaign(url, settings)
+    if about_answers := [setting for setting in settings if setting.startswith(("labels.", "handoff."))]:
+        opened = open_campaign(url, about_answers)
     with alone(opened.home, "round"):
         settled = settle(opened)
         progress = progress_of(opened, settled.ledger)
