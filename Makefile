@@ -63,6 +63,7 @@ bench: $(READY) ## Measure; prints ratios. Some parts need images below VAAL_DAT
 peer-%: tests/peers/%/requirements.txt $(READY) ## Make build/peers/NAME, a peer's environment for tests/peers (NAME: a folder there).
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python build/peers/$*
 	$(BIN)/uv pip install --python build/peers/$* --requirement $<
+	@test ! -f tests/peers/$*/prepare.py || build/peers/$*/bin/python tests/peers/$*/prepare.py build/peers/$*-data
 
 constraints: $(READY) ## Pin the newest versions that pyproject.toml admits.
 	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra dev --quiet \
