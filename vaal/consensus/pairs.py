@@ -51,7 +51,7 @@ def tally_of(votes: Votes) -> Tally:
     _require_valid(votes)
     num_items, num_classes = len(votes.truth_N), votes.num_classes
     order = np.lexsort((votes.annotator_V, votes.class_V, votes.item_V))
-    item_V, annotator_V, class_V = (values[order].astype(np.int64, copy=False) for values in votes[:3])
+    item_V, annotator_V, class_V = (values[order] for values in votes[:3])
     is_new_V = np.ones(len(item_V), np.bool_)
     is_new_V[1:] = (item_V[1:] != item_V[:-1]) | (class_V[1:] != class_V[:-1])
     pair_V, item_P, class_P = np.cumsum(is_new_V) - 1, item_V[is_new_V], class_V[is_new_V]
