@@ -84,7 +84,11 @@ def test_segments_anywhere_in_a_jpeg(options: dict[str, object], chosen: random.
 def test_a_jpeg_s_segments_between_scans_go() -> None:
     places = [at for at in markers(SLOW) if at > SLOW.index(SOS)]
     assert len(places) > 8
-    assert check(inserted(SLOW, places, [segment(0xE1, exif_of(6))] * len(places))) == SLOW
+    late = [segment(0xE1, exif_of(6)), segment(0xE2, b"ICC_PROFILE\0\1\1" + SECRET), segment(0xEE, b"Adobe" + bytes(7))]
+    for piece in late:
+        assert stripped(inserted(SLOW, places, [piece] * len(places))) == SLOW
+    inside = SLOW.index(SOS) + 30
+    assert b"\xff\x05" in stripped(inserted(SLOW, [inside], [b"\xff\x05"]))
 
 
 @pytest.mark.parametrize("options", [{}, PROGRESSIVE, RESTARTS, RESTARTS | PROGRESSIVE])

@@ -122,6 +122,7 @@ GIF_METADATA = [
     # XMP as it is usually written: no blocks, but a tail in which each reader finds an end.
     b"!\xff\x0bXMP DataXMP" + XMP + b"\1" + bytes(range(255, -1, -1)) + b"\0",
     extension(0xFF, b"NETSCAPE2.0", b"\2" + SECRET), extension(0xFF, SECRET), b"\0",
+    extension(0xFF, b"NETSCAPE2.0", b"\1\0", SECRET),
 ]  # fmt: skip
 
 
