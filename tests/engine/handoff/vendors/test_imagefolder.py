@@ -163,7 +163,8 @@ def test_the_first_answer_of_endless_metadata_is_there_at_once() -> None:
     [
         ("jug/a.png", PNG, True), ("jug/a.png", b"<html>", False), ("x/metadata.csv", b"file_name,label\n", True),
         ("metadata.jsonl", b'{"file_name": "a.png"}\n', True), ("metadata.parquet", b"PAR1", True),
-        ("metadata.csv", b"item_id,label\n", False), ("a.csv", b"file_name,label\n", False), ("a.parquet", b"PAR1", False),
+        ("metadata.csv", b"item_id,label\n", False), ("a.csv", b"file_name,label\n", False),
+        ("a.parquet", b"PAR1", False),
     ],
 )  # fmt: skip
 def test_images_and_metadata_are_known(path: str, head: bytes, mine: bool) -> None:
