@@ -1,5 +1,6 @@
 """Finished labels from a vendor: all of a file are appended, or none."""
 
+import io
 import pkgutil
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from engine.campaign.stages import QUIET, Log
 from engine.config.texts import plural
 from engine.errors import InputError
 from engine.handoff import VENDORS
+from engine.handoff.exchange import AnswerFile, Question
 from engine.storage.location import Location
 from engine.tables.rows import Row
 from engine.tables.values import label_of, text_of
@@ -133,10 +135,7 @@ def ingest(
     """
     home, snapshot = campaign.home, read_snapshot(campaign.home)
     by_id = {item["item_id"]: item for item in picked.to_pylist()}
-    answers = pkgutil.resolve_name(f"{VENDORS[vendor].module}:read_answers")(source)
-    if not answers:
-        raise InputError(f"{source}: no rows; give the file that the vendor filled in")
-    sifted = _sift(source, answers, by_id, snapshot, rules)
+    sifted = _sift(source, _read(source, vendor), by_id, snapshot, rules)
     changed = sifted.changed
     items = [by_id[item_id] for item_id in sorted(changed)]
     _append(home, source, vendor, items, changed)
@@ -154,6 +153,18 @@ def ingest(
     return Ingested(
         num_new, sifted.repeated, sifted.blank, sifted.replaced, new_classes, out, num_changed, sifted.corrected
     )
+
+
+def _read(source: Location, vendor: str) -> list[Row]:
+    """The answers of a file as rows. Raises InputError for one that cannot be taken."""
+    file = AnswerFile(str(source), source.name, lambda: io.BytesIO(source.read_bytes()))
+    rows = []
+    for answer in pkgutil.resolve_name(f"{VENDORS[vendor].module}:read_answers")(file, Question("class", [])):
+        if answer.fault:
+            raise InputError(f"{source}: {answer.where}: {answer.fault}")
+        names = {"item_id": answer.item, "label": answer.value, "annotator": answer.annotator or None}
+        rows.append({**names, "labelled_at": answer.answered_at, "line": answer.where.removeprefix("line ")})
+    return rows
 
 
 def _sift(source: Location, rows: list[Row], by_id: dict[str, Row], snapshot: Snapshot, rules: Rules) -> _Sifted:

@@ -28,6 +28,7 @@ from engine.campaign.places import placed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.errors import InputError, UnreadableError
 from engine.handoff import TASK_COLUMNS, VENDORS
+from engine.handoff.exchange import Outgoing, Question, Task
 from engine.pool.formats import format_of
 from engine.pool.identity import content_hash
 from engine.pool.shard import Place, Shard, check_unchanged, read_images
@@ -134,9 +135,13 @@ def _record(
 
 def _write_tasks(vendor: str, folder: Location, tasks: list[Row]) -> dict[str, str]:
     """A vendor's task files. Returns their SHA-256 by name."""
-    tasks = [{name: task[name] for name in TASK_COLUMNS} for task in tasks]
-    files: dict[str, str] = pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(folder, tasks)
-    return files
+    out = [
+        Task(task["item_id"], task["file"], task["file"], task["priority"], task["bytes"], task["sha256"], "", 0, 0)
+        for task in tasks
+    ]
+    batch = Outgoing("", Question("class", []), 1, out)
+    files = pkgutil.resolve_name(f"{VENDORS[vendor].module}:write_tasks")(batch)
+    return {name: (folder / name).write_bytes(content) for name, content in files}
 
 
 def _write_all(folder: Location, picks: pa.Table, shards: dict[str, Shard], run: Run) -> list[Row]:
