@@ -122,9 +122,10 @@ def _given(answer: Any, meta: dict[str, Any], question: Question) -> Any:
         return [name_of(index) for index in answer]
     if question.task == "boxes" and isinstance(answer, dict) and isinstance(answer.get("annotations"), list):
         return [_box(given, name_of) for given in answer["annotations"]]
-    if question.task == "mask" and isinstance(meta.get("internal-color-map"), dict):
-        colors = [color for color in meta["internal-color-map"].values() if color.get("class-name") != "BACKGROUND"]
-        return [{"label": c.get("class-name"), "mask": {"file": answer, "color": c.get("hex-color")}} for c in colors]
+    colors = meta.get("internal-color-map")
+    if question.task == "mask" and isinstance(colors, dict) and all(isinstance(c, dict) for c in colors.values()):
+        classes = [color for color in colors.values() if color.get("class-name") != "BACKGROUND"]
+        return [{"label": c.get("class-name"), "mask": {"file": answer, "color": c.get("hex-color")}} for c in classes]
     raise InputError(f"the answer is {str(answer)[:60]!r}; give the manifest of a job for {question.task}")
 
 
