@@ -125,6 +125,7 @@ def test_the_answers_of_every_kind_of_job() -> None:
 def test_what_has_no_answer_and_what_failed() -> None:
     failed = {"vessel-metadata": {"retry-count": 1, "failure-reason": "ClientError: x", "job-name": "b7"}}
     waiting, lost = read({}, failed)
+    assert read({"vessel": 0, **failed})[0] == lost._replace(where="line 1")
     assert (waiting.value, waiting.skipped, waiting.fault) == (None, False, "")
     assert (lost.value, lost.skipped, lost.reason, lost.fault) == (None, True, "ClientError: x", "")
 
