@@ -18,6 +18,11 @@ class Vendor(NamedTuple):
 
 VENDORS = {
     "generic": Vendor("engine.handoff.vendors.generic", "images with a CSV and a JSON-lines list"),
+    "label-studio": Vendor(
+        "engine.handoff.vendors.label_studio", "tasks, labeling configuration; back the JSON export"
+    ),
+    "labelbox": Vendor("engine.handoff.vendors.labelbox", "data rows, ontology, batch; back the export of version 2"),
+    "scale": Vendor("engine.handoff.vendors.scale", "a request of the API a line, batch; back the tasks"),
 }
 TASK_COLUMNS = ("item_id", "file", "priority", "bytes", "sha256")
 """The fields of a task: the opaque name, the path of the image below the handoff's folder, 0 for the most valuable
