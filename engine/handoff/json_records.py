@@ -62,7 +62,8 @@ def _records(file: AnswerFile) -> Iterator[Any]:
                 count += 1
                 yield record
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        why = one_line(error).split("  ")[0].rstrip(".")
+        # The parser's other lines show a piece of the file.
+        why = str(error).partition("\n")[0].strip().rstrip(".")
         is_cut = isinstance(error, ijson.IncompleteJSONError) and "premature EOF" in why
         text = "the file is cut off" if is_cut else f"not valid JSON in UTF-8: {why}"
         raise InputError(f"{file.place}: after record {count}: {text}; export or copy it again") from error

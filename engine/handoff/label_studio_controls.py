@@ -19,8 +19,9 @@ _CONTROLS = {
     "boxes": ('RectangleLabels name="box" toName="image"', 'PolygonLabels name="polygon" toName="image"'),
     "mask": ('BrushLabels name="mask" toName="image"',),
 }
-_VARIABLE = re.compile(r"\$(?=[\w\[\].{}])")
-"""Where the interface puts in a task's data."""
+_VARIABLE = re.compile(r"\$(?=[\w\[\].{}])", re.ASCII)
+"""Where the interface puts in a task's data, as its `parseValue` does."""
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NO_SHAPES = {"choices", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "relation"}
 
 
@@ -31,7 +32,8 @@ def labeling_config(question: Question) -> str:
     tag = "Choice" if question.task in ("class", "classes") else "Label"
     choices = "".join(f"    <{tag} value={quoteattr(name)}/>\n" for name in question.classes)
     controls = [f"  <{start}>\n{choices}  </{start.split()[0]}>\n" for start in _CONTROLS[question.task]]
-    header = f"  <Header value={quoteattr(_VARIABLE.sub('$ ', question.instructions))}/>\n"
+    text = _NOT_XML.sub(" ", _VARIABLE.sub("$ ", question.instructions))
+    header = f"  <Header value={quoteattr(text)}/>\n"
     image = f'  <Image name="{IMAGE}" value="$image"/>\n'
     return f"<View>\n{header if question.instructions else ''}{image}{''.join(controls)}</View>\n"
 

@@ -1,6 +1,7 @@
 """Labelbox: data rows, batch and ontology for its SDK, and the export of version 2. After the SDK of 2024 and the docs.
 
-Not run here: there is no server to run. A `row_data` that is no URL is a file of the vendor's folder; the SDK uploads it.
+Not run here: there is no server to run. A `row_data` that is no URL is a file of the vendor's folder: the SDK uploads
+it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,16 +1,15 @@
-"""Scale AI: a request of its API a line, and the tasks or callbacks that come back. After its SDK of 2026 and the docs.
+"""Scale AI: requests of its API, and the tasks or callbacks that come back. After its SDK of 2026 and the docs.
 
-Not run here: there is no server to run. Send each line of tasks.jsonl to /v1/task/ENDPOINT: textcollection for classes,
-imageannotation for boxes, segmentannotation for masks; fill in the project of batch.json first. An `attachment` that is
-no URL is a file of the vendor's folder, to be uploaded first.
+Not run here: there is no server to run. Send each line of tasks.jsonl to /v1/task/textcollection, for boxes to
+imageannotation, for masks to segmentannotation. The project of batch.json is the user's. A link that is no URL is a
+file of the vendor's folder, to be uploaded first.
 """
 
 from collections.abc import Iterator
 
-from engine.errors import InputError
 from engine.handoff import json_records
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_records import Record, one_of
+from engine.handoff.json_records import Record
 from engine.handoff.scale_responses import FIELD, choices, shapes
 from engine.tables.values import text_of
 
@@ -69,23 +68,16 @@ def _answers(where: str, record: Record, question: Question) -> Iterator[Answer]
 
 
 def _responses(answer: Answer, response: Record, question: Question) -> Iterator[Answer]:
-    fault = f"task {answer.answer_id} has {{}}; correct it at Scale and export it again"
-    try:
-        if question.task not in ("class", "classes"):
-            yield answer._replace(value=shapes(response), raw=json_records.compact(response["annotations"]))
-            return
-        found = choices(response["annotations"])
-    except InputError as error:
-        yield answer._replace(fault=fault.format(error))
+    if question.task not in ("class", "classes"):
+        yield answer._replace(value=shapes(response), raw=json_records.compact(response["annotations"]))
         return
-    for number, classes in enumerate(found):
+    for number, classes in enumerate(choices(response["annotations"])):
         # Who responded is not said: each is a person of its own, and keeps the name when later responses follow.
         name = f"{answer.answer_id}/{number}"
         vote = answer._replace(annotator=name, answer_id=name)
-        try:
-            yield vote._replace(value=classes if question.task == "classes" else one_of(classes))
-        except InputError as error:
-            yield vote._replace(fault=fault.format(error))
+        is_fit = question.task == "classes" or len(classes) == 1
+        fault = "" if is_fit else f"response {name} has {len(classes)} classes, not one; correct it at Scale"
+        yield vote._replace(value=None if fault else classes if question.task == "classes" else classes[0], fault=fault)
 
 
 def is_mine(path: str, head: bytes) -> bool:
