@@ -188,7 +188,7 @@ def test_a_label_that_does_not_answer(answers: list[Any], message: str) -> None:
     [
         {"data_row": 1},
         {"data_row": {}},
-        {"data_row": {"global_key": A}, "projects": []},
+        {"data_row": {"global_key": A}, "projects": [1]},
         {"data_row": {"global_key": A}, "projects": {"p": {"labels": [1]}}},
         exported(A, {"id": "lb1"}),
         exported(A, label(1, {"radio_answer": "jug"})),

@@ -23,7 +23,7 @@ def category(*responses: Any, name: str = "class") -> dict[str, Any]:
 
 def task(item_id: str, annotations: Any = None, **other: Any) -> dict[str, Any]:
     return {
-        "task_id": f"task-{item_id[0]}",
+        "task_id": f"task-{item_id[:1]}",
         "type": "textcollection",
         "status": "completed",
         "unique_id": item_id,
