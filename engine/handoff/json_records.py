@@ -1,10 +1,11 @@
 """Vendors' JSON: read record by record, and written with the same bytes each time."""
 
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import ijson
 
@@ -15,6 +16,9 @@ from engine.tables.values import is_blank, moment_of
 T = TypeVar("T")
 Record = dict[str, Any]
 HEAD_BYTES = 65_536
+MOST_OPEN = 2000
+"""So many brackets may be open in a record. The parser's memory grows with the square of the depth, so that a file that
+only opens brackets would take all of it. (Brackets in texts count too; nobody has so many that do not close.)"""
 _BOM = b"\xef\xbb\xbf"
 _FOREIGN = (AttributeError, IndexError, InputError, KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError)
 """What reading raises where a record has another form than the vendor's."""
@@ -58,8 +62,10 @@ def _records(file: AnswerFile) -> Iterator[Any]:
         with file.open() as stream:
             stream.read(len(_BOM) if head.startswith(_BOM) else 0)
             path = "item" if start.startswith(b"[") else ""
-            for record in ijson.items(stream, path, multiple_values=not path, use_float=True):
+            shallow = _Shallow(stream)
+            for record in ijson.items(shallow, path, multiple_values=not path, use_float=True):
                 count += 1
+                shallow.num_open = 0
                 yield record
     except (ijson.JSONError, UnicodeDecodeError) as error:
         # The parser's other lines show a piece of the file.
@@ -67,6 +73,21 @@ def _records(file: AnswerFile) -> Iterator[Any]:
         is_cut = isinstance(error, ijson.IncompleteJSONError) and "premature EOF" in why
         text = "the file is cut off" if is_cut else f"not valid JSON in UTF-8: {why}"
         raise InputError(f"{file.place}: after record {count}: {text}; export or copy it again") from error
+
+
+class _Shallow:
+    """A stream that refuses what is nested too deeply."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.num_open = 0
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        piece = self._stream.read(size)
+        self.num_open += piece.count(b"[") + piece.count(b"{") - piece.count(b"]") - piece.count(b"}")
+        if self.num_open > MOST_OPEN:
+            raise ijson.JSONError("nested too deeply")
+        return piece
 
 
 def head_of(file: AnswerFile) -> bytes:
@@ -96,6 +117,15 @@ def seconds(value: Any) -> float | None:
     return float(value) if is_number and math.isfinite(value) and value >= 0 else None
 
 
+def pixels(value: Any) -> float:
+    """A length in pixels. Raises TypeError or ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no length in pixels")
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is no length in pixels")
+    return value
+
+
 def one_of(found: Sequence[str]) -> str:
     """The only class found. Raises InputError if there is none, or more than one."""
     if len(found) != 1:
@@ -120,7 +150,9 @@ def json_list(values: Iterable[Any]) -> bytes:
 
 def json_lines(values: Iterable[Any]) -> bytes:
     """Values as JSON lines."""
-    return "".join(f"{compact(value)}\n" for value in values).encode()
+    content = io.BytesIO()
+    content.writelines(f"{compact(value)}\n".encode() for value in values)
+    return content.getvalue()
 
 
 def in_files(name: str, rows: Sequence[T], most: int) -> Iterator[tuple[str, Sequence[T]]]:

@@ -7,7 +7,7 @@ from xml.sax.saxutils import quoteattr
 
 from engine.errors import ConfigError, InputError
 from engine.handoff.exchange import Question, Shape, Value
-from engine.handoff.json_records import compact, one_of
+from engine.handoff.json_records import compact, one_of, pixels
 from engine.tables.values import text_of
 
 Result = dict[str, Any]
@@ -60,11 +60,11 @@ def _shapes(result: Result) -> Iterable[Shape]:
     shape: Shape
     if kind == "rectanglelabels":
         sides = zip(("x", "y", "width", "height"), (width, height) * 2, strict=True)
-        shape = {"box": [value[side] * total / 100 for side, total in sides]}
+        shape = {"box": [pixels(value[side] * total / 100) for side, total in sides]}
         # Degrees clockwise around the upper left corner.
         shape |= {"rotation": value["rotation"]} if value.get("rotation") else {}
     elif kind == "polygonlabels":
-        shape = {"polygon": [[x * width / 100, y * height / 100] for x, y in value["points"]]}
+        shape = {"polygon": [[pixels(x * width / 100), pixels(y * height / 100)] for x, y in value["points"]]}
     else:
         shape = {"mask": {"format": value["format"], "rle": value["rle"], "size": [width, height]}}
     for label in value[kind]:

@@ -13,15 +13,20 @@ from engine.handoff.json_records import Record
 from engine.handoff.scale_responses import FIELD, choices, shapes
 from engine.tables.values import text_of
 
+_MOST_BYTES = 100_000_000  # Of a file, more or less: what fits into memory, and through most tools.
 _SKIPPED = {"canceled", "error"}
 _ASKS = {"class": "Which class does the image show?", "classes": "Which of the classes does the image show?"}
 
 
 def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
-    """tasks.jsonl and batch.json."""
+    """batch.json, and tasks.jsonl, or tasks-001.jsonl and so on."""
     json_records.require_classes(batch, "scale")
     yield "batch.json", json_records.json_file({"project": "", "name": batch.name})
-    yield "tasks.jsonl", json_records.json_lines(_request(task, batch) for task in batch.tasks)
+    # Each request names all classes.
+    line_bytes = sum(len(json_records.json_lines([_request(task, batch)])) for task in batch.tasks[:1])
+    most = max(1, _MOST_BYTES // max(1, line_bytes))
+    for name, tasks in json_records.in_files("tasks.jsonl", batch.tasks, most):
+        yield name, json_records.json_lines(_request(task, batch) for task in tasks)
 
 
 def _request(task: Task, batch: Outgoing) -> Record:

@@ -200,7 +200,11 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
     assert len(server.failures) == 99 - label_studio_api.ATTEMPTS
 
 
-def test_an_export_that_breaks_off_is_fetched_again_from_its_start(server: Server) -> None:
+def test_an_export_that_breaks_off_is_fetched_again_from_its_start(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that what came before the break was written.
+    monkeypatch.setattr(label_studio_api, "_CHUNK_BYTES", 100)
     server.failures = ["cut", "cut"]
     assert fetched(server) == EXPORT
     server.failures = ["cut"] * 99

@@ -13,7 +13,7 @@ from engine.errors import ConfigError, InputError
 from engine.handoff.exchange import Answer, Outgoing, Question
 from engine.handoff.vendors import label_studio
 from engine.handoff.vendors.label_studio import is_mine, read_answers, write_tasks
-from tests.vendor_checks import CLASS_NAMES, ITEM_IDS, answer_file, outgoing, refuse, require_refused, without_end
+from tests.json_answers import CLASS_NAMES, ITEM_IDS, answer_file, outgoing, refuse, require_refused, without_end
 
 QUESTION = Question("class", ["kettle", "teapot", "jug"], "Which vessel?")
 WHEN = "2026-11-20T10:00:05.200000Z"

@@ -12,7 +12,7 @@ from engine.errors import ConfigError
 from engine.handoff.exchange import Answer, Outgoing, Question
 from engine.handoff.vendors import labelbox
 from engine.handoff.vendors.labelbox import is_mine, read_answers, write_tasks
-from tests.vendor_checks import CLASS_NAMES, ITEM_IDS, answer_file, outgoing, require_refused, without_end
+from tests.json_answers import CLASS_NAMES, ITEM_IDS, answer_file, outgoing, require_refused, without_end
 
 QUESTION = Question("class", ["kettle", "teapot", "jug"], "Which vessel?")
 A, B = "a" * 32, "b" * 32

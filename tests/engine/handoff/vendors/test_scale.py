@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from engine.errors import ConfigError
 from engine.handoff.exchange import Answer, Outgoing, Question
+from engine.handoff.vendors import scale
 from engine.handoff.vendors.scale import is_mine, read_answers, write_tasks
-from tests.vendor_checks import CLASS_NAMES, ITEM_IDS, answer_file, outgoing, require_refused, without_end
+from tests.json_answers import CLASS_NAMES, ITEM_IDS, answer_file, outgoing, require_refused, without_end
 
 QUESTION = Question("class", ["kettle", "teapot", "jug"], "Which vessel?")
 A, B = "a" * 32, "b" * 32
@@ -73,6 +74,16 @@ def test_a_request_a_line() -> None:
         }
         for item_id in (A, B)
     ]
+
+
+def test_many_requests_go_into_several_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = outgoing(QUESTION, [f"{n:032x}" for n in range(5)])
+    (whole,) = [content for name, content in files_of(batch).items() if name == "tasks.jsonl"]
+    monkeypatch.setattr(scale, "_MOST_BYTES", len(whole) // 2)
+    files = files_of(batch)
+    assert list(files) == ["batch.json", "tasks-001.jsonl", "tasks-002.jsonl", "tasks-003.jsonl"]
+    assert b"".join(list(files.values())[1:]) == whole
+    assert files_of(batch._replace(tasks=[]))["tasks.jsonl"] == b""
 
 
 def test_requests_for_the_other_tasks() -> None:
@@ -205,6 +216,8 @@ def test_shapes() -> None:
     assert (json.loads(answer.raw), answer.annotator, answer.answer_id) == ([box, polygon], "", "task-a")
     assert empty.value == []
     assert "an annotation of type 'line'" in bad.fault
+    (text,) = read(task(A, [{**box, "left": "3"}]), question=question)
+    assert "'3' is no length in pixels" in text.fault
 
 
 def test_masks() -> None:

@@ -72,6 +72,8 @@ def require_refused(read: Read, question: Question, whole: str, *, cuts_at_lines
     refuse(read, b"item_id,label\n1,kettle\n", question, "not JSON")
     refuse(read, b"[1, 2]", question, "not an object")
     refuse(read, b'{"item_id": "a", "label": "kettle"}\n', question, "export|give the tasks")
+    refuse(read, b"[" * 100_000, question, "nested too deeply")
+    refuse(read, b'[{"a":' + b'{"a":' * 1_000_000, question, "nested too deeply")
     refuse(read, data.rstrip() + b"}", question, "not valid JSON")
 
 
