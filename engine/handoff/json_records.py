@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, TypeVar
 
 import ijson
 
@@ -78,7 +78,7 @@ def _records(file: AnswerFile) -> Iterator[Any]:
 class _Shallow:
     """A stream that refuses what is nested too deeply."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self.num_open = 0
         self._stream = stream
 
