@@ -226,6 +226,17 @@ def fields() -> dict[str, FieldInfo]:
     return found
 
 
+def keys_in_tables() -> list[str]:
+    """The dotted keys inside of options that are tables."""
+    tables = {key: field.annotation for key, field in fields().items()}
+    return [
+        f"{key}.{name}"
+        for key, table in tables.items()
+        if isinstance(table, type) and issubclass(table, Section)
+        for name in table.model_fields
+    ]
+
+
 def changes_results(key: str) -> bool:
     """Whether the option with this dotted key may change what a round produces."""
     return fields()[key].json_schema_extra != SPEED
