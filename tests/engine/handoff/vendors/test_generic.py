@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from engine.handoff.exchange import Answer, Outgoing, Question
+from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
 from engine.handoff.records import schemas
 from engine.handoff.vendors.generic import is_mine, read_answers, write_tasks
 from engine.tables.harmless import harmless, restored
@@ -205,3 +205,12 @@ def test_the_first_answer_of_an_endless_file_is_there_at_once() -> None:
 )
 def test_a_file_of_answers_is_known_by_its_columns(path: str, head: bytes, mine: bool) -> None:
     assert is_mine(path, head) == mine
+
+
+@pytest.mark.parametrize(("status", "skipped"), [("skipped", True), ("Cannot be labelled", True), ("done", False)])
+def test_a_status_may_say_that_an_image_is_skipped(status: str, skipped: bool) -> None:
+    content = f"item_id,label,status\n{'0' * 32},,{status}\n{'1' * 32},cat,{status}\n"
+    file = AnswerFile("answers.csv", "answers.csv", lambda: io.BytesIO(content.encode()))
+    first, second = read_answers(file, Question("class", ["cat"]))
+    assert (first.skipped, first.reason) == (skipped, status if skipped else "")
+    assert (second.skipped, second.value) == (False, "cat")
