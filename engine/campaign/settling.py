@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.campaign.decisions import forgotten
 from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, round_home
 from engine.campaign.handed_out import newest_batches
 from engine.campaign.labels import (
@@ -104,10 +105,12 @@ def _write_labels(
     candidates = candidates.append_column("stands", pa.array(ledger.stands_U))
     is_asked = (outcomes.num_votes > 0) & ~items["gold"].to_numpy() & is_other
     found = candidates.filter(pa.array(is_asked)).to_pylist()
+    gone = forgotten(campaign.home)
     wanted = [
         item
         for item in found
-        if not item["stands"] or (item["item_id"] in forced and latest[item["item_id"]].number > item["num_votes"])
+        if (item["shard"], item["key"]) not in gone
+        and (not item["stands"] or (item["item_id"] in forced and latest[item["item_id"]].number > item["num_votes"]))
     ]
     origins, at = picked_origins(campaign.home, {item["round"] for item in wanted}), datetime.now(UTC)
     rows: list[tuple[Any, ...]] = []

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
 from engine.campaign.handed_out import RECORDS, SentBatch, batches, picks_hash, record_of
@@ -153,7 +154,7 @@ def refresh_links(campaign: Campaign, run: Run, vendor: str) -> HandoffManifest:
         raise ConfigError(f"{why}; signed links: --set handoff.images=s3://BUCKET/FOLDER, before an export")
     _whole(campaign, batch, run)
     links = links_for(parcel.handoff.images, campaign.config.handoff.link_days, datetime.now(UTC))
-    images = {row["item_id"]: written_of(row) for row in batch.rows().to_pylist()}
+    images = {row["item_id"]: written_of(row) for row in without_forgotten(campaign.home, batch.rows()).to_pylist()}
     files = write_tasks(campaign, parcel, images, links, folder)
     (folder / LINKS_FILE).write_bytes(_list_of_links(images, links))
     _note_refreshed(batch, links, files)
