@@ -198,7 +198,7 @@ def test_no_answer_and_no_person_gives_it_a_label_again(sent: Sent, tmp_path: Pa
     take_in(sent.campaign, tmp_path / "early.csv")
     assert labelled_values(sent.campaign.home)[sent.item] == "3"
     assert forget_all(sent.campaign, table_of(sent)).labels == 2
-    (tmp_path / "late.csv").write_text(f"item_id,annotator,label\n{sent.item_id},bob,4\n{sent.other_id},bob,4\n")
+    (tmp_path / "late.csv").write_text(f"item_id,annotator,label\n{sent.item_id},bob,3\n{sent.other_id},bob,4\n")
     take_in(sent.campaign, tmp_path / "late.csv", replace=replace)
     labels = labelled_values(sent.campaign.home)
     assert sent.item not in labels
@@ -310,6 +310,7 @@ def test_masks_go_but_those_of_other_images_too(sent: Sent) -> None:
     assert f"a mask that other images have too: {(folder / 'shared.png').url}" in found.left
 
 
+@pytest.mark.heavy
 def test_copies_on_an_object_store_are_deleted(make_campaign: MakeCampaign, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server("bucket") as environment:
         for name, value in environment.items():
@@ -341,6 +342,7 @@ def test_gold_copies_of_an_export_that_was_interrupted_go_too(sent: Sent) -> Non
     assert sent.alias not in images(sent.campaign)
 
 
+@pytest.mark.heavy
 def test_killed_after_any_write_it_is_completed_by_the_same_command(
     make_campaign: MakeCampaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
