@@ -19,7 +19,7 @@ from engine.campaign.labels import labelled_values
 from engine.campaign.opening import create
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
-from engine.errors import ConfigError, InputError
+from engine.errors import InputError
 from engine.handoff import export as handoff
 from engine.handoff import labelled_samples
 from engine.handoff.training_data import Exported, export_labels
@@ -208,25 +208,6 @@ def parts_of(folder: Path) -> dict[tuple[str, str], str]:
             facts = json.loads(sample["json"])
             found[facts["shard"], facts["key"]] = path.name.rpartition("-")[0]
     return found
-
-
-@pytest.mark.parametrize(
-    ("split", "message"),
-    [
-        ("train=0.8,val=0.1", "the shares sum to 0.9; they must sum to 1"),
-        ("train=0.8,train=0.2", "train is there twice"),
-        ("train=1.2,val=-0.2", "'train=1.2' is no part"),
-        ("train", "'train' is no part; write NAME=SHARE"),
-        ("train=nan", "is no part"),
-        ("../train=1", "is no part"),
-        ("", "is no part"),
-        ("train=1,val=0", "'val=0' is no part"),
-    ],
-)
-def test_wrong_splits_are_refused(make_campaign: MakeCampaign, tmp_path: Path, split: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        export(make_campaign(), tmp_path / "set", split)
-    assert not (tmp_path / "set").exists()
 
 
 def test_images_that_are_in_their_shards_no_more_are_named_and_left_out(tmp_path: Path) -> None:
