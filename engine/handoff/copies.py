@@ -9,7 +9,7 @@ from engine.campaign.handed_out import SentBatch
 from engine.campaign.labels import Identity, identities
 from engine.campaign.manifests import Manifest
 from engine.campaign.votes import read_votes
-from engine.errors import ConfigError
+from engine.errors import ConfigError, VaalError
 from engine.handoff.gold import gold_name
 from engine.handoff.links import store_of
 from engine.handoff.masks import FOLDER, masks_of
@@ -35,12 +35,20 @@ def erase(campaign: Campaign, wanted: set[Identity], batches: list[SentBatch], d
     names = _names_of(campaign, wanted, batches)
     places = {batch.manifest["sending"]["place"] for batch in batches} | {campaign.config.handoff.images}
     stores = [store for place in sorted(places) if place and (store := _store(place))]
-    files = [*_handoff_images(campaign, names), *(file for store in stores for file in _named(store, names))]
+    files = _handoff_images(campaign, names)
+    unreachable = []
+    for store in stores:
+        try:
+            files += _named(store, names)
+        except VaalError as error:
+            # All else is deleted meanwhile.
+            unreachable.append(f"the copies below {store}: {error}")
     masks, shared = _masks(campaign, names)
     for file in [*files, *masks]:
         file.delete()
     reports = [file for report in _old_reports(campaign, decided_at) for file in _cleared(report)]
     left = [f"a mask that other images have too: {mask}" for mask in shared]
+    left += unreachable
     left += [f"the copies below {place}, which you serve: delete them there" for place in sorted(places) if _web(place)]
     return Erased([file.url for file in [*files, *masks, *reports]], left)
 
