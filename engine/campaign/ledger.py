@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions
+from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions, released
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
 from engine.campaign.labels import Snapshot, read_snapshot
@@ -103,12 +103,13 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None) -> Ledger:
     live_U = np.bincount(item_R, weights=asked_R * (back_R == 0), minlength=len(ids)).astype(np.int64)
     # What was picked and never sent may be answered all the same: one answer settles it.
     live_U[np.bincount(item_R, minlength=len(ids)) == 0] = 1
-    by_votes_U = _by_votes(outcomes, live_U, campaign.config.labels.min_posterior)
+    came_U = _came(outcomes, item_R, asked_R)
+    by_votes_U = _by_votes(outcomes, came_U, live_U, campaign.config.labels.min_posterior)
     state_U, stands_U, word_votes_U = _with_words(
         items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids))
     )
     state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
-    paid_R = _paid(item_R, asked_R, outcomes)
+    paid_R = _paid(item_R, asked_R, came_U, _is_released(home, batches, rows, batch_R))
     return Ledger(
         batches,
         rows,
@@ -167,10 +168,28 @@ def _taken_back(home: Location, batches: list[SentBatch], rows: pa.Table, batch_
     return found
 
 
-def _by_votes(outcomes: Outcomes, live_U: Counts, least: float) -> NDArray[np.int8]:
-    """The state of each image by its votes; `live_U` is how many answers are asked for and not taken back."""
+def _is_released(home: Location, batches: list[SentBatch], rows: pa.Table, batch_R: Counts) -> NDArray[np.bool_]:
+    """The rows that may be picked again, or were."""
+    free = released(home)
+    if not free:
+        return np.zeros(len(rows), bool)
+    records, names = [batch.record for batch in batches], rows["item_id"].to_pylist()
+    sent = zip(batch_R.tolist(), names, strict=True)
+    return np.array([(records[number], item_id) in free for number, item_id in sent], bool)
+
+
+def _came(outcomes: Outcomes, item_R: Counts, asked_R: Counts) -> Counts:
+    """How many answers came of each image (U,). A vendor's final answer is all that were asked for at a time."""
+    most_U = np.ones(len(outcomes.item_ids), np.int64)
+    np.maximum.at(most_U, item_R, asked_R)
+    return outcomes.num_votes + outcomes.finals_U * (most_U - 1)
+
+
+def _by_votes(outcomes: Outcomes, came_U: Counts, live_U: Counts, least: float) -> NDArray[np.int8]:
+    """The state of each image by its votes; `came_U` is how many answers came, and `live_U` how many are asked for and
+    not taken back."""
     votes_U = outcomes.num_votes
-    is_complete_U = outcomes.is_final_U | (votes_U >= live_U)
+    is_complete_U = came_U >= live_U
     # nan is not certain.
     is_certain_U = (outcomes.posterior_U >= least) & (outcomes.values_U > outcomes.skips_U)
     conditions = [votes_U == 0, ~is_complete_U, outcomes.skips_U > outcomes.values_U, is_certain_U]
@@ -210,11 +229,11 @@ def _with_words(
     return state_U, stands_U, word_votes_U
 
 
-def _paid(item_R: Counts, asked_R: Counts, outcomes: Outcomes) -> Counts:
-    """How many of the answers that each row asked for came: those of an image fill its batches in their order."""
-    came_R = outcomes.num_votes[item_R]
-    came_R = np.where(outcomes.is_final_U[item_R], np.iinfo(np.int64).max // 2, came_R)
-    order = np.argsort(item_R, kind="stable")
+def _paid(item_R: Counts, asked_R: Counts, came_U: Counts, is_released_R: NDArray[np.bool_]) -> Counts:
+    """How many of the answers that each row asked for came: those of an image fill its batches in their order, and last
+    those of which no answer had come when it was taken back to be picked again."""
+    came_R = came_U[item_R]
+    order = np.lexsort((is_released_R, item_R))
     total = np.cumsum(asked_R[order])
     is_first = np.append(True, np.diff(item_R[order]) > 0) if len(order) else np.array([], bool)
     start = np.maximum.accumulate(np.where(is_first, total - asked_R[order], 0)) if len(order) else total
