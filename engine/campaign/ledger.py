@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions, released
+from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
 from engine.campaign.labels import Snapshot, read_snapshot
@@ -37,7 +37,7 @@ class Ledger(NamedTuple):
     came. `items` has a row for each different image, which may also be a pick that was never sent: item_id, shard, key,
     offset, size_bytes, content_hash, round, gold. `state_U` are their states; `by_votes_U` what the votes alone say;
     `stands_U` says where a person's or another program's word stands over votes, and `word_votes_U` how many files of
-    votes there were when it was said.
+    votes there were when it was said; `came_U` is how many answers came.
     """
 
     batches: list[SentBatch]
@@ -52,6 +52,7 @@ class Ledger(NamedTuple):
     by_votes_U: NDArray[np.int8]
     stands_U: NDArray[np.bool_]
     word_votes_U: Counts
+    came_U: Counts
     outcomes: Outcomes
 
     @property
@@ -100,7 +101,9 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None) -> Ledger:
     )
     asked_R = np.array([batch.manifest["sending"]["annotators"] for batch in batches], np.int64)[batch_R]
     back_R = _taken_back(home, batches, rows, batch_R)
-    live_U = np.bincount(item_R, weights=asked_R * (back_R == 0), minlength=len(ids)).astype(np.int64)
+    answered_R = pc.fill_null(rows["answered"], 0).to_numpy()
+    live_U = np.zeros(len(ids), np.int64)
+    np.maximum.at(live_U, item_R, (answered_R + asked_R) * (back_R == 0))
     # What was picked and never sent may be answered all the same: one answer settles it.
     live_U[np.bincount(item_R, minlength=len(ids)) == 0] = 1
     came_U = _came(outcomes, item_R, asked_R)
@@ -109,7 +112,7 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None) -> Ledger:
         items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids))
     )
     state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
-    paid_R = _paid(item_R, asked_R, came_U, _is_released(home, batches, rows, batch_R))
+    paid_R = _paid(item_R, asked_R, answered_R, came_U)
     return Ledger(
         batches,
         rows,
@@ -123,6 +126,7 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None) -> Ledger:
         by_votes_U,
         stands_U,
         word_votes_U,
+        came_U,
         outcomes,
     )
 
@@ -168,16 +172,6 @@ def _taken_back(home: Location, batches: list[SentBatch], rows: pa.Table, batch_
     return found
 
 
-def _is_released(home: Location, batches: list[SentBatch], rows: pa.Table, batch_R: Counts) -> NDArray[np.bool_]:
-    """The rows that may be picked again, or were."""
-    free = released(home)
-    if not free:
-        return np.zeros(len(rows), bool)
-    records, names = [batch.record for batch in batches], rows["item_id"].to_pylist()
-    sent = zip(batch_R.tolist(), names, strict=True)
-    return np.array([(records[number], item_id) in free for number, item_id in sent], bool)
-
-
 def _came(outcomes: Outcomes, item_R: Counts, asked_R: Counts) -> Counts:
     """How many answers came of each image (U,). A vendor's final answer is all that were asked for at a time."""
     most_U = np.ones(len(outcomes.item_ids), np.int64)
@@ -186,8 +180,8 @@ def _came(outcomes: Outcomes, item_R: Counts, asked_R: Counts) -> Counts:
 
 
 def _by_votes(outcomes: Outcomes, came_U: Counts, live_U: Counts, least: float) -> NDArray[np.int8]:
-    """The state of each image by its votes; `came_U` is how many answers came, and `live_U` how many are asked for and
-    not taken back."""
+    """The state of each image by its votes; `came_U` is how many answers came, and `live_U` after how many
+    of them nothing is asked any more."""
     votes_U = outcomes.num_votes
     is_complete_U = came_U >= live_U
     # nan is not certain.
@@ -229,15 +223,12 @@ def _with_words(
     return state_U, stands_U, word_votes_U
 
 
-def _paid(item_R: Counts, asked_R: Counts, came_U: Counts, is_released_R: NDArray[np.bool_]) -> Counts:
-    """How many of the answers that each row asked for came: those of an image fill its batches in their order, and last
-    those of which no answer had come when it was taken back to be picked again."""
-    came_R = came_U[item_R]
-    order = np.lexsort((is_released_R, item_R))
-    total = np.cumsum(asked_R[order])
-    is_first = np.append(True, np.diff(item_R[order]) > 0) if len(order) else np.array([], bool)
-    start = np.maximum.accumulate(np.where(is_first, total - asked_R[order], 0)) if len(order) else total
-    before = total - asked_R[order] - start
+def _paid(item_R: Counts, asked_R: Counts, answered_R: Counts, came_U: Counts) -> Counts:
+    """How many of the answers that each row asked for came: those after it was sent, and before it was sent again."""
+    order = np.argsort(item_R, kind="stable")
+    until = came_U[item_R[order]]
+    is_again = np.flatnonzero(np.diff(item_R[order]) == 0)
+    until[is_again] = np.minimum(until[is_again], answered_R[order][is_again + 1])
     paid_R = np.empty(len(order), np.int64)
-    paid_R[order] = np.clip(came_R[order] - before, 0, asked_R[order])
+    paid_R[order] = np.clip(until - answered_R[order], 0, asked_R[order])
     return paid_R

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import waiting_picks
@@ -75,6 +76,13 @@ def _disputed(campaign: Campaign) -> pa.Table:
     items = ledger.items.take(pa.array(order[is_it[order]]))
     ranks, none = pa.array(range(len(items)), pa.int64()), pa.nulls(len(items), pa.string())
     return items.append_column("rank", ranks).append_column("origin", none).select(_COLUMNS)
+
+
+def answers_of(campaign: Campaign, images: pa.Table) -> pa.Array:
+    """How many answers came of each image so far."""
+    ledger = read_ledger(campaign)
+    came = pa.array(ledger.came_U).take(pc.index_in(images["item_id"], ledger.items["item_id"].combine_chunks()))
+    return pc.fill_null(came, 0).combine_chunks() if isinstance(came, pa.ChunkedArray) else pc.fill_null(came, 0)
 
 
 def _of_stratum(campaign: Campaign, picks: pa.Table, stratum: str) -> pa.Table:

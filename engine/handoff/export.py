@@ -22,7 +22,7 @@ from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, batch
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.errors import ConfigError, InputError
-from engine.handoff.choice import ALL, Chosen, Wish, candidates_of, chosen_of, require_money
+from engine.handoff.choice import ALL, Chosen, Wish, answers_of, candidates_of, chosen_of, require_money
 from engine.handoff.gold import gold_images, mixed
 from engine.handoff.links import Links, links_for
 from engine.handoff.parcels import Parcel, moment_of_end, parcel_of, record_parcel, write_parcel, write_tasks
@@ -69,7 +69,7 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
             run.log(f"{chosen.num_lost} of {len(candidates)} picks {why}")
         # A selection of nothing is handed out too: then the stage is complete.
         if not len(chosen.images) and (own or not selection or selection["counts"]["picked"]):
-            if own:
+            if own and own[-1].manifest["sending"]["disputed"] >= wish.is_disputed:
                 return _whole(campaign, own[-1], run)
             if chosen.num_lost == len(candidates) > 0:
                 where = campaign.stage("selection")
@@ -127,6 +127,7 @@ def _packed(campaign: Campaign, run: Run, vendor: str, chosen: Chosen, record: L
     )
     is_gold = pa.array(np.arange(len(images) + len(gold)) >= len(images))
     rows = pa.concat_tables([images, gold]).append_column("gold", is_gold)
+    rows = rows.append_column("answered", answers_of(campaign, rows))
     drawn = hashlib.blake2b(
         record_of(record).encode(), digest_size=12, key=bytes.fromhex(campaign.config.salt)
     ).digest()
