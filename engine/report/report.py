@@ -25,6 +25,7 @@ from engine.campaign.manifests import (
 )
 from engine.campaign.stages import QUIET, Run
 from engine.report import arms, charts, facts, lacking
+from engine.report.answers_page import answers_page, page_of
 from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
 from engine.report.page import render, shown_thumbnails
@@ -52,12 +53,21 @@ LOSSES = {
 def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
     """Complete the report stage: report.html and its pictures. Returns its manifest; a complete stage is left alone.
 
+    Where answers came, the page about them is made, or made again if they changed: see `engine.report.answers_page`.
+
     Raises InputError if training, scoring or selection is not complete, or is of an earlier version; a file of theirs
     is not the one that its manifest names, or a shard changes meanwhile.
     """
+    if is_complete(campaign.stage("report")):
+        manifest = read_manifest(campaign, "report", Manifest)
+    else:
+        manifest = _complete(campaign, run)
+    answers_page(campaign, run.log)
+    return manifest
+
+
+def _complete(campaign: Campaign, run: Run) -> Manifest:
     folder = campaign.stage("report")
-    if is_complete(folder):
-        return read_manifest(campaign, "report", Manifest)
     manifests = read_manifests(campaign)
     with current_shards(campaign, run.log):
         files, counts = _make(campaign, manifests, run)
@@ -68,7 +78,11 @@ def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
     """What a person is shown of a complete stage."""
-    return {"report": campaign.stage(manifest["stage"]) / "report.html"}
+    answers = page_of(campaign)
+    return {
+        "report": campaign.stage(manifest["stage"]) / "report.html",
+        **({"answers": answers} if answers else {}),
+    }
 
 
 def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str, bytes], dict[str, int]]:
