@@ -128,7 +128,8 @@ def _confusions(texts: list[str], item_P: Counts, value_P: Counts, num_P: Counts
         found = np.stack([codes, *(np.bincount(place, row).astype(np.int64) for row in met[1:])])
     order = np.lexsort((found[0], -found[2]))[:MOST_CONFUSIONS]
     return [
-        Confusion(texts[code // size], texts[code % size], images, pairs) for code, images, pairs in found[:, order].T.tolist()
+        Confusion(texts[code // size], texts[code % size], images, pairs)
+        for code, images, pairs in found[:, order].T.tolist()
     ]
 
 
@@ -160,9 +161,7 @@ def annotators_of(answers: RoundAnswers) -> list[Annotator]:
 
 def _keys(table: pa.Table) -> pa.Array:
     """The vendor and the annotator of each row as one text."""
-    return pc.binary_join_element_wise(
-        table["vendor"], pc.fill_null(table["annotator"], ""), "\0"
-    ).combine_chunks()
+    return pc.binary_join_element_wise(table["vendor"], pc.fill_null(table["annotator"], ""), "\0").combine_chunks()
 
 
 def _medians(annotator_V: Counts, seconds: pa.ChunkedArray, size: int) -> list[float | None]:
@@ -196,11 +195,11 @@ def _low(table: pa.Table) -> list[bool]:
 def alpha_in_words(alpha: float) -> str:
     """What an alpha says."""
     if np.isnan(alpha):
-        return "It is not defined here: all answers are for one class."
+        return "All answers are for one class, so chance explains their agreement."
     if alpha >= RELIABLE:
-        return "The labels can be relied on."
+        return "Single answers can be relied on."
     if alpha >= TENTATIVE:
-        return "Usable with care: good enough for tentative conclusions, not for more."
+        return "Single answers are of use with care; labels that several people agree on are better than that."
     if alpha > BY_CHANCE:
-        return "Too low to rely on: the question, its instructions or some annotators need a look."
-    return "Hardly better than answers dealt at random: look at the question and its instructions first."
+        return "Single answers cannot be relied on: look at the question, its instructions, and the annotators."
+    return "The answers agree hardly more than random ones: look at the question and its instructions first."

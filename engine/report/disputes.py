@@ -22,7 +22,7 @@ class Said(NamedTuple):
     where they skipped it."""
 
     value: str
-    count: int
+    times: int
     names: list[str]
 
 
@@ -43,7 +43,10 @@ def disputes_of(answers: RoundAnswers) -> list[Dispute]:
     outcomes, items = answers.ledger.outcomes, answers.ledger.items
     places = np.flatnonzero(answers.state_U == DISPUTED)
     places = places[np.argsort(np.nan_to_num(outcomes.posterior_U[places]), kind="stable")][:MOST_DISPUTED]
-    said, forgotten = _said(answers, places.tolist()), set(identities(decided(read_decisions(answers.campaign.home), FORGOTTEN)))
+    said, forgotten = (
+        _said(answers, places.tolist()),
+        set(identities(decided(read_decisions(answers.campaign.home), FORGOTTEN))),
+    )
     labels = outcomes.labels.take(pa.array(places)).to_pylist()
     rows = items.take(pa.array(places)).to_pylist()
     return [
@@ -72,7 +75,7 @@ def _said(answers: RoundAnswers, places: list[int]) -> dict[int, list[Said]]:
     return {
         place: sorted(
             (Said(value, len(who), sorted(who)[:MOST_NAMES]) for value, who in values.items()),
-            key=lambda said: (-said.count, said.value),
+            key=lambda said: (-said.times, said.value),
         )
         for place, values in names.items()
     }

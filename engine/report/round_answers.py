@@ -14,7 +14,19 @@ from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Snapshot, read_snapshot
-from engine.campaign.ledger import DISPUTED, IN_PART, OUT, SETTLED, SKIPPED, STATES, Ledger, read_ledger
+from engine.campaign.ledger import (
+    DISPUTED,
+    GIVEN_UP,
+    IN_PART,
+    OUT,
+    RETRACTED,
+    SETTLED,
+    SKIPPED,
+    STATES,
+    TAKEN_BACK,
+    Ledger,
+    read_ledger,
+)
 from engine.campaign.outcomes import Counts
 from engine.tables.rows import Row
 from engine.tables.selections import ORIGIN_CONTROL
@@ -89,10 +101,9 @@ def headline(answers: RoundAnswers, num_annotators: int) -> Row:
 
 
 def states(answers: RoundAnswers) -> dict[str, int]:
-    """How many images are in each state, without the states that none is in."""
-    shown = answers.state_U[answers.state_U != NOT_OF_ROUND]
-    counts = np.bincount(shown, minlength=len(STATES)).tolist()
-    return {state: count for state, count in zip(STATES, counts, strict=True) if count}
+    """How many images are in each state, what is done first, without the states that none is in."""
+    order = (SETTLED, DISPUTED, SKIPPED, IN_PART, OUT, GIVEN_UP, TAKEN_BACK, RETRACTED)
+    return {STATES[state]: count for state in order if (count := answers.count(state))}
 
 
 def batches(answers: RoundAnswers) -> list[Row]:
@@ -100,7 +111,11 @@ def batches(answers: RoundAnswers) -> list[Row]:
     ledger, found = answers.ledger, []
     for number in answers.numbers:
         batch, is_own = ledger.batches[number], ledger.batch_R == number
-        sending, counts, gold = batch.manifest["sending"], ledger.counts(number), batch.manifest["counts"].get("gold", 0)
+        sending, counts, gold = (
+            batch.manifest["sending"],
+            ledger.counts(number),
+            batch.manifest["counts"].get("gold", 0),
+        )
         rest = {state: count for state, count in counts.items() if STATES.index(state) > SKIPPED}
         found.append(
             {
