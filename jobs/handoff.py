@@ -98,7 +98,8 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
         "disputed": disputed,
         "round": {"round": campaign.round, **progress._asdict()},
     }
-    title = f"{campaign.home}: {len(batches)} batches" if batches else f"{campaign.home}: nothing was sent yet"
+    count = f"{len(batches)} {'batch' if len(batches) == 1 else 'batches'}"
+    title = f"{campaign.home}: {count}" if batches else f"{campaign.home}: nothing was sent yet"
     return Outcome(title, facts, data, above=_table(batches) if batches else None)
 
 
@@ -154,7 +155,11 @@ def _disputed(ledger: "Ledger") -> list[dict[str, Any]]:
 
 
 def _table(batches: list[dict[str, Any]]) -> Table:
-    table = Table("round", "batch", "images", "people", "state", "oldest", "spent", "reserved", title_justify="left")
+    table = Table("round", title_justify="left")
+    # A name that is cut cannot be typed.
+    table.add_column("batch", no_wrap=True)
+    for name in ("images", "people", "state", "oldest", "spent", "reserved"):
+        table.add_column(name)
     for batch in batches:
         states = "\n".join(f"{count:,} {state}" for state, count in batch["states"].items()) or "-"
         images = f"{batch['images']:,}" + (f"\n{batch['gold']:,} gold" if batch["gold"] else "")

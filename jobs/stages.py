@@ -124,13 +124,14 @@ def whole_round(
     close: Annotated[
         bool, typer.Option("--close", help="End the round although answers are missing, and begin the next one.")
     ] = False,
+    to: Annotated[VendorName, typer.Option(help="The labelling vendor.")] = DEFAULT_VENDOR,
     settings: SetOption = [],
     address: AddressOption = "local",
 ) -> Outcome:
     """Train, score, select, export and report. After an interruption, run it again to continue."""
     _end_round(screen, campaign, settings, close=close)
     with _opened(campaign, settings) as opened:
-        manifests = complete_all(screen, opened, address)
+        manifests = complete_all(screen, opened, address, to)
         facts = {"next": f"vaal ingest {opened.home.quoted} FILE", **_waiting(opened)}
         return Outcome(f"Round {opened.round:03d}: complete", facts, manifests)
 
@@ -151,8 +152,8 @@ def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) 
         if close:
             screen.log(f"--close: nothing of round {opened.round:03d} was handed out, so it goes on")
         return
-    if any(setting.startswith(("labels.", "handoff.")) for setting in settings):
-        opened = open_campaign(url, settings)
+    if about_answers := [setting for setting in settings if setting.startswith(("labels.", "handoff."))]:
+        opened = open_campaign(url, about_answers)
     with alone(opened.home, "round"):
         settled = settle(opened)
         progress = progress_of(opened, settled.ledger)
@@ -177,7 +178,7 @@ def _waiting(campaign: "Campaign") -> dict[str, str]:
     return {"answers": f"{done}; the round ends when {needed}, or by: vaal round {campaign.home.quoted} --close"}
 
 
-def complete_all(screen: Terminal, campaign: "Campaign", address: str) -> dict[str, Any]:
+def complete_all(screen: Terminal, campaign: "Campaign", address: str, vendor: str = DEFAULT_VENDOR) -> dict[str, Any]:
     """Complete all stages of a round in order, leaving complete ones alone. Returns their manifests by stage."""
     from engine.campaign.handed_out import completed, vendor_of
     from engine.campaign.heartbeat import alone
@@ -189,8 +190,10 @@ def complete_all(screen: Terminal, campaign: "Campaign", address: str) -> dict[s
     with alone(campaign.home, "round"), ray_session(address) if needs_ray else nullcontext():
         for stage in STAGES:
             # What is sent, to whom and how much of it, is decided once: nothing is added to it.
-            records = completed(campaign, stage.name) if stage.name == "handoff" else []
-            options = {"vendor": vendor_of(records[-1]), "wish": NOTHING} if records else {}
+            options: dict[str, Any] = {}
+            if stage.name == "handoff":
+                records = completed(campaign, stage.name)
+                options = {"vendor": vendor_of(records[-1]), "wish": NOTHING} if records else {"vendor": vendor}
             outcome = complete(stage.command, screen, campaign, address, **options)
             screen.show(outcome)
             manifests[stage.name] = outcome.data

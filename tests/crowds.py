@@ -16,11 +16,16 @@ ANAESTHETISTS = """
 
 def crowd(
     num_items: int, num_annotators: int, votes_per_item: int, num_classes: int, *, seed: int = 0,
-    accuracies: tuple[float, float] = (0.6, 0.95),
+    accuracies: tuple[float, float] = (0.6, 0.95), common: float | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], Votes]:  # fmt: skip
-    """Classes (N,), accuracies of annotators (A,) in a range, and votes of different annotators; errors are uniform."""
+    """Classes (N,), accuracies of annotators (A,) in a range, and votes of different annotators; errors are uniform.
+
+    Classes are equally frequent, or the first has the share `common`.
+    """
     rng = np.random.default_rng(seed)
     class_N, accuracy_A = rng.integers(num_classes, size=num_items), rng.uniform(*accuracies, num_annotators)
+    if common is not None:
+        class_N = np.where(rng.random(num_items) < common, 0, rng.integers(1, num_classes, num_items))
     # The annotators of an item are at one distance from one another, too few times to come round: so they differ.
     longest = (num_annotators - 1) // max(votes_per_item - 1, 1)
     first_N, step_N = rng.integers(num_annotators, size=num_items), rng.integers(1, longest + 1, num_items)

@@ -44,7 +44,7 @@ def identity_of(campaign: Campaign, names: list[str]) -> Identity:
     names = [text_of(name, "the name of the item") for name in names]
     if len(names) == 2:
         return names[0], names[1]
-    picked = picked_items(campaign.home, campaign.round + 1)
+    picked = picked_items(campaign.home, campaign.round + 1, with_released=True)
     items = [*identities(picked), *identities(read_snapshot(campaign.home).history)]
     for shard, key in items:
         if item_id_of(shard, key, campaign.config.salt) == names[0]:

@@ -139,6 +139,8 @@ class CampaignConfig(Section):
     @property
     def has_task(self) -> bool:
         """Whether there is a task learner; with train.task=auto, if the labels are classes."""
+        if self.handoff.question.task != "class":
+            return False
         return self.train.task == "classification" or (self.train.task == "auto" and self.sees_embeddings)
 
     def acquisitions(self, *, has_task: bool) -> list[str]:
@@ -194,6 +196,9 @@ class CampaignConfig(Section):
             raise ValueError(f"select.stratify={self.select.stratify} needs pool.metadata, the file with that column")
         if "vaal" not in self.score.acquisition or len(set(self.score.acquisition)) < len(self.score.acquisition):
             raise ValueError(f"score.acquisition={self.score.acquisition}: name vaal, and each acquisition once")
+        if self.train.task == "classification" and not self.has_task:
+            task = self.handoff.question.task
+            raise ValueError(f"train.task=classification: labels of handoff.question.task={task} are no classes")
         needing = [name for name in self.score.acquisition if "task" in ACQUISITIONS[name].needs]
         if needing and not self.has_task:
             raise ValueError(f"score.acquisition={needing[0]} needs a task learner: --set train.task=classification")
@@ -219,6 +224,17 @@ def fields() -> dict[str, FieldInfo]:
         else:
             found[name] = field
     return found
+
+
+def keys_in_tables() -> list[str]:
+    """The dotted keys inside of options that are tables."""
+    tables = {key: field.annotation for key, field in fields().items()}
+    return [
+        f"{key}.{name}"
+        for key, table in tables.items()
+        if isinstance(table, type) and issubclass(table, Section)
+        for name in table.model_fields
+    ]
 
 
 def changes_results(key: str) -> bool:

@@ -31,8 +31,10 @@ def explain(error: ValidationError, known: list[str]) -> str:
     """All errors of a validation in one line, each with its key; `known` are keys to suggest for an unknown one."""
     faults: dict[str, str] = {}
     for fault in error.errors():
-        # A union appends the names of its members to the key.
+        # A union appends the names of its members to the key; a table has keys of its own.
         key = ".".join(str(part) for part in fault["loc"][:2])
+        if any(other.startswith(f"{key}.") for other in known):
+            key = ".".join(str(part) for part in fault["loc"][:3])
         message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
         if fault["type"] == "extra_forbidden":
             faults[key] = unknown_key(key, known)

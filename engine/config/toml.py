@@ -6,7 +6,7 @@ from typing import Any
 import tomlkit
 from pydantic import ValidationError
 
-from engine.config.options import CampaignConfig, changes_results, fields
+from engine.config.options import CampaignConfig, changes_results, fields, keys_in_tables
 from engine.config.texts import describe_range, explain, unknown_key
 from engine.config.train_options import PRESET_SETTINGS, TrainConfig
 from engine.errors import ConfigError, InputError, VaalError, one_line
@@ -50,7 +50,9 @@ def _validated(tree: dict[str, Any], source: str) -> CampaignConfig:
     try:
         return CampaignConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {explain(error, [*fields(), *CampaignConfig.model_fields])}") from error
+        raise ConfigError(
+            f"{source}: {explain(error, [*fields(), *keys_in_tables(), *CampaignConfig.model_fields])}"
+        ) from error
 
 
 def override(config: CampaignConfig, values: dict[str, Any], source: str) -> CampaignConfig:

@@ -25,6 +25,9 @@ VENDORS = {
     "encord": Vendor("engine.handoff.vendors.encord", "Encord: upload list and ontology"),
     "ground-truth": Vendor("engine.handoff.vendors.ground_truth", "manifests of Amazon SageMaker Ground Truth"),
     "imagefolder": Vendor("engine.handoff.vendors.imagefolder", "a folder of images, which come back in one a class"),
+    "label-studio": Vendor("engine.handoff.vendors.label_studio", "tasks and the labeling configuration"),
+    "labelbox": Vendor("engine.handoff.vendors.labelbox", "data rows, ontology and batch"),
+    "scale": Vendor("engine.handoff.vendors.scale", "a request of the API a line, and the batch"),
     "tsv": Vendor("engine.handoff.vendors.tsv", "tab-separated tasks with Toloka's columns"),
     "v7": Vendor("engine.handoff.vendors.v7", "V7 Darwin: registrations and classes"),
 }

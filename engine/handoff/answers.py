@@ -236,8 +236,9 @@ def value_of(answer: Answer, question: Question, where: str) -> str | None:
 
 
 def _names_in(values: list[Any]) -> list[str]:
-    """The classes in several classes or in shapes."""
-    return [str(value["label"]) if isinstance(value, dict) else str(value) for value in values]
+    """The classes in several classes or in shapes; a mask of a file need not name one."""
+    names = [str(value["label"]) if isinstance(value, dict) else str(value) for value in values]
+    return [name for name in names if name]
 
 
 def _both_dated(version: Version, other: Version) -> bool:

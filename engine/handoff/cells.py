@@ -68,7 +68,7 @@ def value_of(cell: Any, question: Question) -> tuple[Value | None, str]:
     given = _json_list(cell) if isinstance(cell, str) else cell
     if not isinstance(given, list):
         raise InputError(f"label is {_shown(given)}, and not a list of shapes; give a JSON list")
-    raw = json.dumps(given, ensure_ascii=False, separators=(",", ":"), default=str)
+    raw = json.dumps(given, separators=(",", ":"), default=str)
     return [_shape(shape, f"label: shape {number}") for number, shape in enumerate(given, 1)], raw
 
 
@@ -155,7 +155,9 @@ def _are_numbers(given: Any, length: int) -> bool:
 
 def _png(name: str) -> str:
     """The path of a mask, below the folder of the file that names it. Raises InputError if it leads elsewhere."""
-    is_below = not name.startswith("/") and ".." not in name.split("/") and not re.search(r"[\\:\x00-\x1f]", name)
+    is_below = (
+        not name.startswith("/") and ".." not in name.split("/") and not re.search(r"[\\:\x00-\x1f\ud800-\udfff]", name)
+    )
     if not (is_below and name.lower().endswith(".png")):
         raise InputError(f"label: mask is {_shown(name)}; give the name of a PNG file beside the answers")
     return posixpath.normpath(name)

@@ -55,7 +55,8 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
         return _announced(own[-1].folder, _whole(campaign, own[-1], run))
     selection = None if wish.is_disputed else current_selection(campaign)
     chosen = chosen_of(campaign, wish)
-    if not len(chosen.images):
+    # A selection of nothing is handed out too: then the stage is complete.
+    if not len(chosen.images) and (own or wish.is_disputed or not selection or selection["counts"]["picked"]):
         if own:
             return _whole(campaign, own[-1], run)
         raise ConfigError(_nothing_left(campaign, vendor, wish))

@@ -52,7 +52,7 @@ def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, *records: Locatio
     with current_shards(campaign, run.log) as shards:
         # Those that are in their shards no more have been named, and are left out.
         here, _ = placed(campaign.home, parcel.rows)
-        if not len(here):
+        if len(parcel.rows) and not len(here):
             raise InputError(f"{campaign.stage('selection')}: none of its images is in its shard; restore the shards")
         by_name = {shard.shard: shard for shard in shards}
         folder.clear()

@@ -62,6 +62,10 @@ class AnswerRecord(BaseModel):
     skipped: bool | Literal["true", "false", ""] | None = Field(
         None, description="true: a person looked at the image and gave no answer; label is empty"
     )
+    status: str = Field(
+        "",
+        description="instead of skipped: skipped, cancelled, rejected, unlabelable and the like, where label is empty",
+    )
     reason: str = Field("", description="why it was skipped")
 
 

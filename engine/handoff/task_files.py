@@ -12,10 +12,11 @@ from engine.tables.harmless import harmless
 def csv_lines(rows: Iterable[Iterable[object]], mark: str = ",") -> Iterator[bytes]:
     """Yields each row as a line with `mark` between the cells. No cell runs in a spreadsheet."""
     line = io.StringIO(newline="")
-    writer = csv.writer(line, delimiter=mark, lineterminator="\n")
+    # Of line ends in a cell the writer quotes those that are its own.
+    writer = csv.writer(line, delimiter=mark, lineterminator="\r\n")
     for row in rows:
         writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in row])
-        yield line.getvalue().encode()
+        yield line.getvalue().removesuffix("\r\n").encode() + b"\n"
         line.seek(0)
         line.truncate()
 

@@ -5,8 +5,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import left_out, picked_items
+from engine.campaign.handed_out import current_batches, left_out, picked_items
 from engine.campaign.labels import labelled_values
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, read_committed, read_manifest, reason_of
 from engine.config.texts import plural
@@ -38,10 +39,15 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     if pick := row_of(read_committed(folder, "selection.parquet"), shard, key):
         found = item | _of_pick(pick, manifest)
         if row_of(left_out(campaign.home, campaign.round), shard, key):
+            waiting = current_batches(campaign.home, campaign.round)[-1].manifest["sending"]["waiting"]
             found["why"] += (
-                "; it was left out of the batch, because its shard did not hold it: a later round may pick it"
+                f"; it waits to be sent: vaal export {campaign.home}"
+                if waiting
+                else "; it was left out of the batch, because its shard did not hold it: a later round may pick it"
             )
         return found
+    if (shard, key) in never_picked(campaign.home):
+        return item | {"outcome": "never picked", "why": "a person decided that it is never to be picked"}
     label = labelled_values(campaign.home).get((shard, key))
     if label is not None:
         return item | {"outcome": "labelled", "label": label, "why": "it has a label already"}

@@ -89,7 +89,9 @@ def moment_of(value: Any, where: str) -> datetime:
             return value if value.tzinfo else value.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         pass
-    raise InputError(f"{where} {value!r} is not an ISO 8601 time, like 2026-01-31T12:00:00Z, or seconds since 1970")
+    raise InputError(
+        f"{where} {value!r} is not an ISO 8601 time; write it like 2026-01-31T12:00:00Z, or in seconds since 1970"
+    )
 
 
 def skeleton(name: str, suffixes: Sequence[str] = ()) -> str:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values
+from engine.campaign.opening import current_round
 from engine.handoff.export import export
 from engine.selection.select import select
 from jobs.cli import app
@@ -74,7 +75,7 @@ def test_no_one_is_told_to_remove_a_label_file_of_the_campaigns_own(scored: Camp
 
 
 @pytest.mark.parametrize("is_ingest", [True, False])
-def test_a_new_selection_goes_out_before_labels_end_its_round(
+def test_labels_do_not_end_a_round_whose_new_selection_is_not_out(
     scored: Campaign,  # noqa: F811
     tmp_path: Path,
     is_ingest: bool,
@@ -87,10 +88,12 @@ def test_a_new_selection_goes_out_before_labels_end_its_round(
     home, item = str(scored.home), (images["shard"][0].as_py(), images["key"][0].as_py())
     select(scored, force=True)
     command = ["ingest", home, str(file)] if is_ingest else ["labels", home, "set", *item, "1"]
-    advice = advised(refused(*command))
-    assert advice == ["export", home]
-    done(*advice)
     done(*command)
+    assert current_round(scored.home) == 0
+    advice = advised(refused("export", home))
+    assert advice == ["select", home]
+    done(*advice)
+    done("export", home)
     assert labelled_values(scored.home)[item] == "1"
     sent = identities((scored.stage("handed_out/generic-001") / "images.parquet").read_table())
     assert sent == picks(scored)

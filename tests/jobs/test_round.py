@@ -112,9 +112,11 @@ def check_the_next_round(home: str, pool: DemoPool, first: Path) -> None:
     picks = pq.read_table(first / "selection/selection.parquet").to_pylist()
     answers = first / "answers.csv"
     write_answers(picks, pool.oracle, answers)
-    rest = {"blank": 0, "replaced": 0, "new_classes": [], "out": 0, "changed": 0, "corrected": 0}
-    assert vaal("ingest", home, str(answers)) | {"new_classes": []} == {"new": 100, "repeated": 0, **rest}
-    assert vaal("ingest", home, str(answers)) == {"new": 0, "repeated": 100, **rest}
+    none = ("blank", "replaced", "out", "changed", "corrected", "versions", "skipped", "disputed")
+    rest = {**dict.fromkeys(none, 0), "new_classes": [], "refused": []}
+    first_time = {"new": 100, "repeated": 0, "votes": 100, "is_closed": True, **rest}
+    assert vaal("ingest", home, str(answers)) | {"new_classes": []} == first_time
+    assert vaal("ingest", home, str(answers)) == {"new": 0, "repeated": 100, "votes": 0, "is_closed": False, **rest}
     state = vaal("status", home)
     assert (state["round"], state["labels"]["total"], state["labels"]["by_round"]) == (1, 300, {"0": 100})
 

@@ -81,7 +81,7 @@ def test_a_new_round_that_has_only_begun_offers_to_look_back(make_campaign: Make
     answers = tmp_path / "answers.csv"
     answers.write_text(f"item_id,label\n{pick['item_id']},7\n")
     assert vaal("export", home).exit_code == 0
-    assert vaal("ingest", home, str(answers)).exit_code == 0
+    assert vaal("ingest", home, str(answers), "--set", "labels.close_when=0.01").exit_code == 0
     assert f"look back: vaal report {home} --round 0" in refused(4, "report", home)
     look = f"look back: vaal select {home} --round 0 --explain {pick['item_id']}"
     assert look in refused(4, "select", home, "--explain", pick["item_id"], "")

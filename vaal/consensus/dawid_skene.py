@@ -16,6 +16,7 @@ from vaal.consensus.pairs import (
     WRONG,
     Tally,
     concluded,
+    evened,
     informative,
     tally_of,
 )
@@ -61,17 +62,17 @@ def dawid_skene(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, eve
     The posterior is exactly that of the model, over all classes. O(V C) time for each iteration; O(V + N + A C^2)
     memory, never N times C. Raises ValueError if there are more than MAX_RATES error rates.
     """
-    rates = estimate(votes, right=right, wrong=wrong, evenness=evenness)
-    tally = tally_of(votes)
+    rates, tally = estimate(votes, right=right, wrong=wrong), tally_of(votes)
+    judging = rates._replace(prior_C=evened(rates.prior_C, evenness))
     class_N, probability_N = np.full(len(tally.truth_N), -1), np.zeros(len(tally.truth_N))
     for block in _blocks(tally):
-        probability_CB = _posterior(tally, block, rates)
+        probability_CB = _posterior(tally, block, judging)
         probability_N[block.items] = most_B = probability_CB.max(axis=0)
         class_N[block.items] = (probability_CB > most_B - TIE).argmax(axis=0)
     return concluded(tally, class_N, probability_N, np.einsum("c,cac->a", *rates))
 
 
-def estimate(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, evenness: float = EVENNESS) -> Rates:
+def estimate(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG) -> Rates:
     """The error rates of annotators and the frequencies of classes, by EM from the shares of votes on.
 
     Each iteration makes them at least as likely as before. Raises ValueError if there are more than MAX_RATES rates.
@@ -96,8 +97,8 @@ def estimate(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, evenne
                 row_K += np.bincount(block.key_V, probability_B[block.item_V], len(row_K))
         rate_CAC += pseudo_CC[:, None]
         rate_CAC /= rate_CAC.sum(axis=2, keepdims=True)
-        prior_C = (num_C / max(num_open, 1) + evenness / num_classes) / (1 + evenness)
-        before, rates = rates, Rates(prior_C if num_open else np.full(num_classes, 1 / num_classes), rate_CAC)
+        prior_C = num_C / num_open if num_open else np.full(num_classes, 1 / num_classes)
+        before, rates = rates, Rates(prior_C, rate_CAC)
         if before and rates.change(before) < TOLERANCE:
             break
     assert rates

@@ -18,6 +18,7 @@ from vaal.consensus.pairs import (
     Tally,
     best_of,
     concluded,
+    evened,
     informative,
     tally_of,
 )
@@ -32,19 +33,19 @@ def one_coin(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, evenne
 
     Accuracies and frequencies of classes are estimated together (maximum a posteriori, from the shares of votes on)
     from items with votes of at least two annotators; accuracies also from items of known class, whose class is a fact
-    and not an estimate. Other votes are then judged by them. So where all items have one vote and none is known, labels
-    are the votes, with probability right / (right + wrong), and accuracies are that too. A single vote has about the
-    probability that its annotator is right; frequencies shift it by a limited amount (EVENNESS).
+    and not an estimate. All items are then judged by them, with the frequencies made half even (EVENNESS). So where all
+    items have one vote and none is known, labels are the votes, with probability right / (right + wrong), which is also
+    the accuracy of all. A single vote has about the probability that its annotator is right.
 
     The posterior is exactly that of the model, also over classes that an item has no vote for: these are in proportion
     to their frequencies. So the class may be one without a vote, where annotators are worse than chance. O(V + N + C)
     memory, and time for each iteration; never N times C.
     """
-    accuracy_A, prior_C = estimate(tally_of(informative(votes)), right, wrong, evenness)
-    tally = tally_of(votes)
+    accuracy_A, prior_C = estimate(tally_of(informative(votes)), right, wrong)
+    tally, prior_C = tally_of(votes), evened(prior_C, evenness)
     probability_P, unit_N = posterior(tally, accuracy_A, prior_C)
     class_N, probability_N = best_of(tally, probability_P)
-    doubtful = np.flatnonzero(tally.is_open_N & (unit_N * prior_C.max(initial=0) > probability_N + TIE))
+    doubtful = np.flatnonzero(tally.is_open_N & (unit_N * prior_C.max() > probability_N + TIE))
     unvoted = _likeliest_unvoted(tally, doubtful, prior_C)
     chance = np.where(unvoted < 0, 0, unit_N[doubtful] * prior_C[unvoted])
     is_likelier = chance > probability_N[doubtful] + TIE
@@ -53,7 +54,7 @@ def one_coin(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, evenne
     return concluded(tally, class_N, probability_N, accuracy_A)
 
 
-def estimate(tally: Tally, right: float, wrong: float, evenness: float) -> tuple[Floats, Floats]:
+def estimate(tally: Tally, right: float, wrong: float) -> tuple[Floats, Floats]:
     """The accuracy of each annotator (A,) and the frequency of each class (C,), by EM.
 
     Each iteration makes them at least as likely as before. Pseudo-counts as in vaal.consensus.pairs.
@@ -62,7 +63,7 @@ def estimate(tally: Tally, right: float, wrong: float, evenness: float) -> tuple
     num_A = np.bincount(annotator_V, minlength=tally.num_annotators)
     num_open = int(tally.is_open_N.sum())
     is_open_P = tally.is_open_N[tally.item_P]
-    prior_C = np.full(num_classes, 1 / max(num_classes, 1))
+    prior_C = np.full(num_classes, 1 / num_classes)
     accuracy_A, probability_P, unit_N = np.zeros(len(num_A)), tally.share_P, np.zeros(len(tally.truth_N))
     for _ in range(MAX_ITERATIONS):
         before = accuracy_A, prior_C
@@ -72,8 +73,7 @@ def estimate(tally: Tally, right: float, wrong: float, evenness: float) -> tuple
             voted_C = np.bincount(tally.class_P, probability_P * is_open_P, num_classes)
             # An item gives each class that it has no vote for prior_C times unit_N.
             unit_C = unit_N.sum() - np.bincount(tally.class_P, unit_N[tally.item_P], num_classes)
-            num_C = voted_C + prior_C * np.maximum(unit_C, 0)
-            prior_C = (num_C / num_open + evenness / num_classes) / (1 + evenness)
+            prior_C = (voted_C + prior_C * np.maximum(unit_C, 0)) / num_open
         if max(np.abs(accuracy_A - before[0]).max(initial=0), np.abs(prior_C - before[1]).max(initial=0)) < TOLERANCE:
             break
         probability_P, unit_N = posterior(tally, accuracy_A, prior_C)

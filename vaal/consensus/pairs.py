@@ -12,13 +12,13 @@ TIE = 1e-9
 """Probabilities that differ by less are equal: sums in another order differ by 1e-15."""
 RIGHT, WRONG = 9.0, 1.0
 """Pseudo-counts: what is assumed of an annotator before the first vote is an accuracy of 0.9, as if 9 of 10 votes had
-been right. Vendors' annotators agree with experts in about so many of their answers. With 10 votes it is half of the
-estimate; so an annotator whose first five votes are right has 0.93 and not 1, and one with hundreds of votes is judged
-by these alone."""
+been right. High enough that a single vote is the label, low enough that two that agree say more. With 10 votes it is
+half of the estimate: so an annotator whose first five votes are right has 0.93 and not 1, and one with hundreds of
+votes is judged by these."""
 EVENNESS = 1.0
-"""Pseudo-items for each item that informs the frequency of classes, spread evenly over the classes. With 1 a class has
-at least half its even share. So a vote of an annotator with an accuracy above 0.75 is never overruled by frequencies
-alone, and agreeing votes for a rare class never make it less probable."""
+"""How much an even frequency of classes counts beside the estimated one, when items are judged. With 1 a class has at
+least half its even share. So the only vote on an item, by an annotator with an accuracy above 0.75, is never overruled
+because its class is rare: active learning asks for rare classes."""
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 300
 """EM ends when no accuracy, rate or frequency changes by more than TOLERANCE, or after so many iterations: the estimate
@@ -51,7 +51,7 @@ def tally_of(votes: Votes) -> Tally:
     _require_valid(votes)
     num_items, num_classes = len(votes.truth_N), votes.num_classes
     order = np.lexsort((votes.annotator_V, votes.class_V, votes.item_V))
-    item_V, annotator_V, class_V = votes.item_V[order], votes.annotator_V[order], votes.class_V[order]
+    item_V, annotator_V, class_V = (values[order] for values in votes[:3])
     is_new_V = np.ones(len(item_V), np.bool_)
     is_new_V[1:] = (item_V[1:] != item_V[:-1]) | (class_V[1:] != class_V[:-1])
     pair_V, item_P, class_P = np.cumsum(is_new_V) - 1, item_V[is_new_V], class_V[is_new_V]
@@ -95,6 +95,11 @@ def informative(votes: Votes) -> Votes:
     tells_N = (votes.truth_N >= 0) | (np.bincount(votes.item_V, is_other_V, len(votes.truth_N)) > 0)
     of_V = tells_N[votes.item_V]
     return votes._replace(item_V=votes.item_V[of_V], annotator_V=votes.annotator_V[of_V], class_V=votes.class_V[of_V])
+
+
+def evened(prior_C: NDArray[np.float64], evenness: float) -> NDArray[np.float64]:
+    """The frequencies of classes by which items are judged: see EVENNESS."""
+    return (prior_C + evenness / len(prior_C)) / (1 + evenness)
 
 
 def best_of(tally: Tally, probability_P: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

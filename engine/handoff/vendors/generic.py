@@ -17,6 +17,8 @@ from engine.tables.row_stream import Row
 from engine.tables.values import is_blank, text_of
 
 _ITEM_ID = re.compile("[0-9a-f]{32}")
+_SKIPPED = re.compile("skip|cancel|reject|discard|unlabell?able|cannot|invalid|corrupt|broken|ignore", re.IGNORECASE)
+"""What a status says of an image that has no label and gets none."""
 
 
 def write_tasks(batch: Outgoing) -> Iterable[tuple[str, bytes]]:
@@ -69,11 +71,14 @@ def _answer(where: str, row: Row, question: Question) -> Answer:
         item = _item(row)
         value, raw = value_of(row.get("label"), question)
         texts = {name: text_of(row.get(name), name) for name in ("annotator", "answer_id", "reason")}
+        status = text_of(row.get("status"), "status")
         time = "answered_at" if is_blank(row.get("labelled_at")) else "labelled_at"
         moment = moment_or_none(row.get(time), time)
         seconds, skipped = seconds_of(row.get("seconds"), "seconds"), flag_of(row.get("skipped"), "skipped")
     except InputError as error:
         return Answer(where, item, None, fault=str(error))
+    if value is None and _SKIPPED.search(status):
+        skipped, texts["reason"] = True, texts["reason"] or status
     if skipped and value is not None:
         return Answer(where, item, None, fault=f"skipped, but label is {row['label']!r}; leave one of them empty")
     return Answer(where, item, value, answered_at=moment, seconds=seconds, skipped=skipped, raw=raw, **texts)

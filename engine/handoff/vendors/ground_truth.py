@@ -1,12 +1,12 @@
 """Amazon SageMaker Ground Truth: an input manifest and the label categories; back comes output.manifest.
 
 Ground Truth reads images from S3 alone. Without links the manifest has the images' paths: copy the folder images/ to
-S3, and put its URL before each of them. The consolidated answer is final. The workers' own answers,
-annotations/worker-response/iteration-N/NUMBER/TIME.json, are not read: their path has a number of the job's own, and
-nothing in them names the image. Nor are masks, or the verdict of a verification job. Checked against the developer's guide, not against the service.
+S3, and put its URL before each of them. The consolidated answer is final, and the verdict of a verification job is not
+read. Nor are the workers' own answers, annotations/worker-response/iteration-N/NUMBER/TIME.json: NUMBER is the job's
+own, and nothing in them names the image. Checked against the developer's guide, not against the service.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from engine.errors import ConfigError, InputError
@@ -121,11 +121,16 @@ def _given(answer: Any, meta: dict[str, Any], question: Question) -> Any:
     if question.task == "classes" and isinstance(answer, list):
         return [name_of(index) for index in answer]
     if question.task == "boxes" and isinstance(answer, dict) and isinstance(answer.get("annotations"), list):
-        return [
-            _box(given, name_of(given.get("class_id"))) for given in answer["annotations"] if isinstance(given, dict)
-        ]
+        return [_box(given, name_of) for given in answer["annotations"]]
+    colors = meta.get("internal-color-map")
+    if question.task == "mask" and isinstance(colors, dict) and all(isinstance(c, dict) for c in colors.values()):
+        classes = [color for color in colors.values() if color.get("class-name") != "BACKGROUND"]
+        return [{"label": c.get("class-name"), "mask": {"file": answer, "color": c.get("hex-color")}} for c in classes]
     raise InputError(f"the answer is {str(answer)[:60]!r}; give the manifest of a job for {question.task}")
 
 
-def _box(given: dict[str, Any], label: str) -> dict[str, Any]:
-    return {"label": label, "box": [given.get(side) for side in ("left", "top", "width", "height")]}
+def _box(given: Any, name_of: Callable[[Any], str]) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise InputError(f"a box is {str(given)[:60]!r}, and not an object; correct it")
+    box = [given.get(side) for side in ("left", "top", "width", "height")]
+    return {"label": name_of(given.get("class_id")), "box": box}

@@ -174,3 +174,19 @@ def test_every_option_stands_below_its_explanation() -> None:
     assert {*found} == {*config.fields()}
     for option, above in found.items():
         assert re.fullmatch(r"# .*(Changes|Does not change) results\.", above), option
+
+
+def test_a_key_inside_of_a_table_is_set_and_named() -> None:
+    made = override(CampaignConfig(), parse_settings(["handoff.question.task=boxes", "labels.close_when=1"]), "test")
+    assert made.handoff.question.task == "boxes"
+    again = override(made, parse_settings(["handoff.question.classes=['a']"]), "test")
+    assert (again.handoff.question.task, again.handoff.question.classes) == ("boxes", ["a"])
+    assert parse_config(to_toml(again).encode(), "again") == again
+    for setting, words in (
+        ("handoff.question.taks=boxes", r"handoff.question.taks: unknown key; did you mean handoff.question.task\?"),
+        ("handoff.question.task=box", "handoff.question.task='box': input should be 'class'"),
+        ("handoff.question.classes=['a','a']", "name each class once"),
+        ("handoff.question=5", "handoff.question=5: input should be"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            override(CampaignConfig(), parse_settings([setting]), "test")

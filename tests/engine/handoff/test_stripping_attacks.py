@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -69,6 +69,7 @@ def markers(data: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("options", [{}, PROGRESSIVE, RESTARTS | PROGRESSIVE])
+@settings(deadline=None)
 @given(chosen=st.randoms(use_true_random=False), number=st.integers(1, 12))
 def test_segments_anywhere_in_a_jpeg(options: dict[str, object], chosen: random.Random, number: int) -> None:
     plain = encode(WIDE, "JPEG", **options)
@@ -83,7 +84,30 @@ def test_segments_anywhere_in_a_jpeg(options: dict[str, object], chosen: random.
 def test_a_jpeg_s_segments_between_scans_go() -> None:
     places = [at for at in markers(SLOW) if at > SLOW.index(SOS)]
     assert len(places) > 8
-    assert check(inserted(SLOW, places, [segment(0xE1, exif_of(6))] * len(places))) == SLOW
+    late = [segment(0xE1, exif_of(6)), segment(0xE2, b"ICC_PROFILE\0\1\1" + SECRET), segment(0xEE, b"Adobe" + bytes(7))]
+    for piece in late:
+        assert stripped(inserted(SLOW, places, [piece] * len(places))) == SLOW
+    inside = SLOW.index(SOS) + 30
+    assert b"\xff\x05" in stripped(inserted(SLOW, [inside], [b"\xff\x05"]))
+
+
+@pytest.mark.parametrize("options", [{}, PROGRESSIVE, RESTARTS, RESTARTS | PROGRESSIVE])
+@settings(deadline=None)
+@given(place=st.floats(0, 1), piece=st.sampled_from([*JPEG_METADATA, b"\xff\x05", b"\xff\xd3", EOI, b"\xff\0", *FILL]))
+def test_in_the_middle_of_a_scan_everything_is_as_the_decoder_sees_it(
+    options: dict[str, object], place: float, piece: bytes
+) -> None:
+    plain = encode(WIDE, "JPEG", **options)
+    begin = plain.index(SOS) + 2 + plain[plain.index(SOS) + 3]
+    data = inserted(plain, [begin + int(place * (len(plain) - 2 - begin))], [piece])
+    try:
+        # Pillow takes what libjpeg only warns about.
+        pixels, bare = np.asarray(Image.open(io.BytesIO(data))), stripped(data)
+    except (OSError, ValueError):
+        return
+    assert SECRET not in bare
+    assert stripped(bare) == bare
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(bare))), pixels)
 
 
 def test_the_first_exif_of_a_jpeg_counts() -> None:
@@ -158,6 +182,7 @@ def tiff(entries: list[bytes], order: str = ">", begin: int = 8, number: int | N
     return head + SECRET[: begin - 8] + count + b"".join(entries) + struct.pack(f"{order}I", begin)
 
 
+@settings(deadline=None)
 @given(
     order=st.sampled_from("<>"),
     entries=st.lists(
@@ -252,6 +277,7 @@ def test_a_chunk_of_another_size_hides_nothing() -> None:
 GOOD = [saved("JPEG", 6), saved("PNG", 6), saved("WEBP", 6), encode(WIDE, "GIF", comment=SECRET)]
 
 
+@settings(deadline=None)
 @given(data=st.sampled_from(GOOD), seed=st.randoms(use_true_random=False), changes=st.integers(1, 5))
 def test_any_damage_is_refused_in_one_line_or_leaves_a_file_that_stays_as_it_is(
     data: bytes, seed: random.Random, changes: int

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -49,6 +49,7 @@ METADATA = [(b"XMP ", XMP), (b"EXIF", exif_of(1)), (b"SECR", SECRET), (b"\0\0\0\
 
 
 @pytest.mark.parametrize("plain", [EXTENDED, ANIMATED])
+@settings(deadline=None)
 @given(chosen=st.randoms(use_true_random=False))
 def test_chunks_anywhere_in_a_webp(plain: bytes, chosen: random.Random) -> None:
     mixed = [piece for kept in chunks(plain) for piece in (kept, *chosen.choices(METADATA, k=chosen.randrange(3)))]
@@ -121,6 +122,7 @@ GIF_METADATA = [
     # XMP as it is usually written: no blocks, but a tail in which each reader finds an end.
     b"!\xff\x0bXMP DataXMP" + XMP + b"\1" + bytes(range(255, -1, -1)) + b"\0",
     extension(0xFF, b"NETSCAPE2.0", b"\2" + SECRET), extension(0xFF, SECRET), b"\0",
+    extension(0xFF, b"NETSCAPE2.0", b"\1\0", SECRET),
 ]  # fmt: skip
 
 
@@ -136,6 +138,7 @@ def places(data: bytes) -> list[int]:
     return [*found, at]
 
 
+@settings(deadline=None)
 @given(chosen=st.randoms(use_true_random=False))
 def test_extensions_anywhere_in_a_gif(chosen: random.Random) -> None:
     data = GIF

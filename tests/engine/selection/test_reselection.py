@@ -150,9 +150,8 @@ def test_the_vendors_folder_holds_the_newest_batch_and_nothing_else(scored: Camp
         export(scored)
         ids = set(batches(scored.home, 0)[-1].images()["item_id"].to_pylist())
         assert {path.stem for path in (folder / "images").iterdir()} == ids
-        assert {path.name for path in folder.iterdir()} == {
-            "images", "tasks.csv", "tasks.jsonl", "question.json", "tasks.schema.json", "answers.schema.json",
-        }  # fmt: skip
+        written = {"tasks.csv", "tasks.jsonl", "question.json", "tasks.schema.json", "answers.schema.json"}
+        assert {path.name for path in folder.iterdir()} == {"images", *written}
     text = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     for secret in (scored.config.salt, scored.config.pool.root, "digits-0"):
         assert secret.encode() not in text

@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,23 +12,9 @@ from hypothesis import strategies as st
 
 from engine.errors import InputError
 from engine.tables.row_stream import FORMS, Row, stream_rows
+from tests.endless import Endless
 
 CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
-
-
-class Endless(io.RawIOBase):
-    """A file that never ends: `head`, then `line` again and again."""
-
-    def __init__(self, head: bytes, line: bytes) -> None:
-        self._parts: Iterator[bytes] = itertools.chain([head] if head else [], itertools.repeat(line))
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        part = next(self._parts)
-        buffer[: len(part)] = part
-        return len(part)
 
 
 def read(content: bytes, form: str, *needed: str) -> list[tuple[int, Row]]:

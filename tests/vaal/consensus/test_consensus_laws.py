@@ -122,6 +122,14 @@ def test_it_finds_most_classes_of_a_crowd(method: str) -> None:
 
 
 @methods
+def test_a_crowd_that_sees_one_class_mostly(method: str) -> None:
+    class_N, _, votes = crowd(2000, 12, 3, 5, seed=1, common=0.9)
+    is_right_N = consensus(method, votes).class_N == class_N
+    assert is_right_N.mean() > 0.95
+    assert is_right_N[class_N > 0].mean() > 0.85
+
+
+@methods
 def test_nothing_at_all(method: str) -> None:
     result = consensus(method, votes_of([], truth=[], num_annotators=0, num_classes=1))
     assert [len(array) for array in result] == [0, 0, 0]

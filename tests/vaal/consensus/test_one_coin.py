@@ -21,14 +21,14 @@ truths = st.lists(st.sampled_from([-1, -1, -1, 0, 1, 2, 3]), min_size=6, max_siz
 
 def dense_posterior(votes: Votes, accuracy_A: Floats, prior_C: Floats) -> tuple[Floats, float]:
     """The probability of every class of every item (N, C), and the log likelihood of the items with votes."""
-    joint_NC = np.tile(prior_C, (len(votes.truth_N), 1))
+    joint_NC = np.where(votes.truth_N[:, None] < 0, prior_C, 1.0)
     for item, annotator, said in zip(*votes[:3], strict=True):
         wrong = (1 - accuracy_A[annotator]) / (len(prior_C) - 1)
         joint_NC[item] *= np.where(np.arange(len(prior_C)) == said, accuracy_A[annotator], wrong)
     likelihood = 0.0
     for item, known in enumerate(votes.truth_N):
         if known >= 0:
-            likelihood += np.log(joint_NC[item, known] / prior_C[known])
+            likelihood += np.log(joint_NC[item, known])
             joint_NC[item] = np.arange(len(prior_C)) == known
         else:
             likelihood += np.log(joint_NC[item].sum())
@@ -61,15 +61,14 @@ def dense_one_coin(votes: Votes) -> tuple[Floats, Floats]:
         np.add.at(num_A, told.annotator_V, 1)
         accuracy_A = right_A / num_A
         if open_N.any():
-            prior_C = (probability_NC[open_N].mean(axis=0) + 1 / num_classes) / 2
+            prior_C = probability_NC[open_N].mean(axis=0)
         if max(np.abs(accuracy_A - old[0]).max(), np.abs(prior_C - old[1]).max()) < settings.TOLERANCE:
             break
         probability_NC, objective = dense_posterior(told, accuracy_A, prior_C)
         objective += settings.RIGHT * np.log(accuracy_A).sum() + settings.WRONG * np.log(1 - accuracy_A).sum()
-        objective += open_N.sum() / num_classes * np.log(prior_C).sum()
         assert objective > before - 1e-9
         before = objective
-    return dense_posterior(votes, accuracy_A, prior_C)[0], accuracy_A
+    return dense_posterior(votes, accuracy_A, (prior_C + 1 / num_classes) / 2)[0], accuracy_A
 
 
 @given(rows, truths)

@@ -1,0 +1,39 @@
+"""Files within a vendor's limits hold every line once, in order."""
+
+import csv
+import io
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.handoff.task_files import csv_lines, in_files
+from engine.tables.harmless import restored
+
+LINES = st.lists(st.binary(min_size=1, max_size=5).map(lambda line: line.replace(b"\n", b"") + b"\n"), max_size=12)
+
+
+@given(LINES, st.integers(1, 20), st.integers(1, 4), st.sampled_from([b"", b"header\n"]))
+def test_no_file_is_larger_than_the_limits(lines: list[bytes], most_bytes: int, most_lines: int, header: bytes) -> None:
+    files = dict(in_files("t.tsv", lines, most_bytes=most_bytes, most_lines=most_lines, header=header))
+    assert list(files) == (["t.tsv"] if len(files) == 1 else [f"t-{n:03d}.tsv" for n in range(1, len(files) + 1)])
+    parts = [content.removeprefix(header) for content in files.values()]
+    assert b"".join(parts) == b"".join(lines)
+    assert all(content.startswith(header) for content in files.values())
+    for content, part in zip(files.values(), parts, strict=True):
+        num = part.count(b"\n")
+        assert num <= most_lines
+        assert len(content) <= most_bytes or num <= 1
+    # No file is there that its neighbours had room for.
+    for part, after in itertools.pairwise(parts):
+        first = after.partition(b"\n")[0] + b"\n"
+        assert part.count(b"\n") == most_lines or len(header + part + first) > most_bytes
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")), min_size=2, max_size=3))
+def test_a_line_reads_back_and_runs_nowhere(cells: list[str]) -> None:
+    for mark in (",", "\t"):
+        (line,) = csv_lines([cells], mark)
+        (read,) = csv.reader(io.StringIO(line.decode(), newline=""), delimiter=mark, strict=True)
+        assert [restored(cell) for cell in read] == cells
+        assert not [cell for cell in read if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
