@@ -12,7 +12,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.places import known_of, read_moved
 from engine.config.input_options import ImageConfig
 from engine.pool.images import open_upright
-from engine.pool.manifest import read_shards
+from engine.pool.manifest import at_root, read_shards
 from engine.pool.shard import ChangedShardError, Place, ShardError, read_what_is_left
 from engine.tables.rows import Row
 
@@ -40,7 +40,7 @@ def read_thumbnails(
         known = {"content_hash": None, **row}
         place = {**known, **moved.get(known_of(known), {"fault": None})}
         by_shard[row["shard"]][row["key"]] = None if place["fault"] else Place(*(place[name] for name in Place._fields))
-    shards = {shard.shard: shard for shard in read_shards(campaign.home)}
+    shards = {shard.shard: shard for shard in at_root(read_shards(campaign.home), campaign.config.pool.root)}
     found: dict[Identity, Image.Image] = {}
     for name, places in by_shard.items():
         left = {key: place for key, place in places.items() if place}
