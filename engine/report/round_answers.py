@@ -35,6 +35,28 @@ MOST_REASONS = 12
 """Reasons for skipping that are shown."""
 MOST_LABELS = 24
 """Classes whose labels are counted on the page."""
+
+
+class Look(NamedTuple):
+    """How the page shows a state: in a colour of the theme, by the name of its class there, and in words."""
+
+    colour: str
+    words: str
+
+
+LOOKS = {
+    STATES[SETTLED]: Look(
+        "labelled", "The annotators agree well enough, or a person decided: the image has its label."
+    ),
+    STATES[DISPUTED]: Look("picked", "All answers are there, and they disagree: the image has no label. See below."),
+    STATES[SKIPPED]: Look("duplicate", "Most annotators gave no answer. It gets no label and is not picked again."),
+    STATES[IN_PART]: Look("other", "Some of its answers are still missing, so it has no label yet."),
+    STATES[OUT]: Look("other", "No answer came yet."),
+    STATES[GIVEN_UP]: Look("other", "Given up, because it was out for too long."),
+    STATES[TAKEN_BACK]: Look("other", "Taken back from the vendor."),
+    STATES[RETRACTED]: Look("other", "A person took its label away."),
+}
+"""By state, what is done first."""
 NO_REASON = "(no reason given)"
 NOT_OF_ROUND = -1
 _VOTE_COLUMNS = ["vendor", "annotator", "value", "skipped", "seconds", "reason", "answered_at"]
@@ -102,8 +124,7 @@ def headline(answers: RoundAnswers, num_annotators: int) -> Row:
 
 def states(answers: RoundAnswers) -> dict[str, int]:
     """How many images are in each state, what is done first, without the states that none is in."""
-    order = (SETTLED, DISPUTED, SKIPPED, IN_PART, OUT, GIVEN_UP, TAKEN_BACK, RETRACTED)
-    return {STATES[state]: count for state in order if (count := answers.count(state))}
+    return {state: count for state in LOOKS if (count := answers.count(STATES.index(state)))}
 
 
 def batches(answers: RoundAnswers) -> list[Row]:

@@ -13,6 +13,7 @@ import pytest
 
 from engine.campaign.decisions import USER
 from engine.campaign.folder import Campaign
+from engine.campaign.ledger import STATES
 from engine.campaign.recalling import recall
 from engine.campaign.votes import annotator_hash
 from engine.config.toml import override
@@ -235,6 +236,10 @@ def test_several_classes_are_compared_as_they_are_and_shapes_are_not(
     assert [row.name for row in of.label_counts(answers)][:2] == ["a", "b"]
     shapes = options(several, handoff__question={"task": "boxes"})
     assert concord_of(read_round(shapes, 0)) is None
+
+
+def test_every_state_has_a_look() -> None:
+    assert set(of.LOOKS) == set(STATES)
 
 
 def test_values_have_words() -> None:
