@@ -14,10 +14,10 @@ from contextlib import closing
 from typing import Any
 
 from engine.errors import InputError
-from engine.handoff.coco_annotations import id_of, with_annotations
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
-from engine.handoff.grouped import Grouped
-from engine.handoff.json_stream import compact, document, opening, read_items
+from engine.handoff.formats.coco_annotations import id_of, with_annotations
+from engine.handoff.formats.grouped import Grouped
+from engine.handoff.formats.json_stream import compact, document, opening, read_items
 
 _MARKS = (rb'"supercategory"', rb'"image_id".*"category_id"', rb'"category_id".*"image_id"', rb'"images".*"file_name"')
 

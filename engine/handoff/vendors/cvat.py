@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.errors import ConfigError, InputError
-from engine.handoff.cvat_xml import read_images
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_stream import document, lines
+from engine.handoff.formats.cvat_xml import read_images
+from engine.handoff.formats.json_stream import document, lines
 
 _TYPES = {"class": "tag", "classes": "tag", "boxes": "rectangle", "mask": "mask"}
 _MOST_NAME, _MOST_LABEL, _MOST_ANNOTATORS, _MOST_JOBS = 256, 64, 11, 5000

@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.errors import InputError
-from engine.handoff.encord_ontology import ontology
-from engine.handoff.encord_rows import read_row
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_stream import document, opening, read_items
+from engine.handoff.formats.encord_ontology import ontology
+from engine.handoff.formats.encord_rows import read_row
+from engine.handoff.formats.json_stream import document, opening, read_items
 
 _FILE_IMAGES = 10_000
 """Images in one upload file. Encord names no limit; files of this size are still registered in minutes."""

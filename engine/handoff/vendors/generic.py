@@ -8,10 +8,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from engine.errors import InputError
-from engine.handoff.cells import columns_of, flag_of, form_of, moment_or_none, rows_of, seconds_of, stem_of, value_of
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.records import schemas
-from engine.handoff.task_files import csv_lines, json_file, json_line
+from engine.handoff.formats.cells import (
+    columns_of,
+    flag_of,
+    form_of,
+    moment_or_none,
+    rows_of,
+    seconds_of,
+    stem_of,
+    value_of,
+)
+from engine.handoff.formats.records import schemas
+from engine.handoff.formats.task_files import csv_lines, json_file, json_line
 from engine.tables.harmless import restored
 from engine.tables.row_stream import Row
 from engine.tables.values import is_blank, text_of

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from engine.errors import ConfigError, InputError
-from engine.handoff.cells import columns_of, moment_or_none, rows_of, value_of
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
-from engine.handoff.task_files import in_files, json_file, json_line
+from engine.handoff.formats.cells import columns_of, moment_or_none, rows_of, value_of
+from engine.handoff.formats.task_files import in_files, json_file, json_line
 from engine.tables.row_stream import Row
 from engine.tables.values import text_of
 

@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 from engine.errors import InputError
-from engine.handoff.cells import columns_of, form_of, rows_of, stem_of, value_of
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
-from engine.handoff.task_files import csv_lines
+from engine.handoff.formats.cells import columns_of, form_of, rows_of, stem_of, value_of
+from engine.handoff.formats.task_files import csv_lines
 from engine.pool.formats import FORMATS, format_of
 from engine.tables.harmless import restored
 from engine.tables.row_stream import Row

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from engine.errors import InputError
-from engine.handoff import json_records
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_records import Record
-from engine.handoff.label_studio_controls import CLASS, IMAGE, labeling_config, value_of
+from engine.handoff.formats import json_records
+from engine.handoff.formats.json_records import Record
+from engine.handoff.formats.label_studio_controls import CLASS, IMAGE, labeling_config, value_of
 from engine.tables.values import text_of
 
 _MOST_TASKS = 50_000  # One request imports a file, and may have 250 MB.

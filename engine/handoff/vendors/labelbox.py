@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from uuid import NAMESPACE_OID, uuid5
 
 from engine.errors import ConfigError, InputError
-from engine.handoff import json_records
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_records import Record
-from engine.handoff.labelbox_ontology import CLASS, ontology, value_of
+from engine.handoff.formats import json_records
+from engine.handoff.formats.json_records import Record
+from engine.handoff.formats.labelbox_ontology import CLASS, ontology, value_of
 from engine.tables.values import text_of
 
 _MOST_ROWS = 100_000  # Of a batch.

@@ -7,10 +7,10 @@ file of the vendor's folder, to be uploaded first.
 
 from collections.abc import Iterator
 
-from engine.handoff import json_records
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_records import Record
-from engine.handoff.scale_responses import FIELD, choices, shapes
+from engine.handoff.formats import json_records
+from engine.handoff.formats.json_records import Record
+from engine.handoff.formats.scale_responses import FIELD, choices, shapes
 from engine.tables.values import text_of
 
 _MOST_BYTES = 100_000_000  # Of a file, more or less: what fits into memory, and through most tools.

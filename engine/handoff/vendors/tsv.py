@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from engine.errors import InputError
-from engine.handoff.cells import columns_of, moment_or_none, rows_of, value_of
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
-from engine.handoff.task_files import csv_lines, in_files, json_file
+from engine.handoff.formats.cells import columns_of, moment_or_none, rows_of, value_of
+from engine.handoff.formats.task_files import csv_lines, in_files, json_file
 from engine.tables.harmless import restored
 from engine.tables.row_stream import Row
 from engine.tables.values import text_of

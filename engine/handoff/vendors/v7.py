@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from engine.handoff.darwin import read_item, read_tags
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_stream import document, lines, read_items
+from engine.handoff.formats.darwin import read_item, read_tags
+from engine.handoff.formats.json_stream import document, lines, read_items
 
 _REQUEST_IMAGES = 10
 _TYPES = {"class": "tag", "classes": "tag", "boxes": "bounding_box", "mask": "mask"}

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.handoff.task_files import csv_lines, in_files
+from engine.handoff.formats.task_files import csv_lines, in_files
 from engine.tables.harmless import restored
 
 LINES = st.lists(st.binary(min_size=1, max_size=5).map(lambda line: line.replace(b"\n", b"") + b"\n"), max_size=12)

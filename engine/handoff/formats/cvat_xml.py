@@ -6,8 +6,8 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Question, Shape
-from engine.handoff.given import box, outline, with_value
-from engine.handoff.json_stream import compact
+from engine.handoff.formats.answer_values import box, outline, with_value
+from engine.handoff.formats.json_stream import compact
 
 _PIECE_BYTES = 1 << 16
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.handoff.exchange import Shape
-from engine.handoff.json_records import pixels
+from engine.handoff.formats.json_records import pixels
 from engine.tables.values import text_of
 
 FIELD = "class"

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.handoff.exchange import Question, Shape, Value
-from engine.handoff.json_records import compact, one_of, pixels
+from engine.handoff.formats.json_records import compact, one_of, pixels
 from engine.tables.values import text_of
 
 CLASS = "class"

@@ -7,7 +7,7 @@ from xml.sax.saxutils import quoteattr
 
 from engine.errors import ConfigError, InputError
 from engine.handoff.exchange import Question, Shape, Value
-from engine.handoff.json_records import compact, one_of, pixels
+from engine.handoff.formats.json_records import compact, one_of, pixels
 from engine.tables.values import text_of
 
 Result = dict[str, Any]
