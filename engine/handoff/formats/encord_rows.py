@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.handoff.exchange import Answer, Question, Shape
 from engine.handoff.formats.answer_values import box, outline, with_value
-from engine.handoff.formats.json_stream import compact
+from engine.handoff.formats.task_files import compact
 
 _DONE = ("LABELLED", "REVIEW_IN_PROGRESS", "REVIEWED", "REVIEWED_TWICE")
 _PEOPLE = ("createdBy", "lastEditedBy", "reviews")

@@ -3,10 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
+from engine.errors import ConfigError
+from engine.handoff.exchange import Outgoing
 from engine.tables.harmless import harmless
+
+T = TypeVar("T")
 
 
 def csv_lines(rows: Iterable[Iterable[object]], mark: str = ",") -> Iterator[bytes]:
@@ -21,33 +25,61 @@ def csv_lines(rows: Iterable[Iterable[object]], mark: str = ",") -> Iterator[byt
         line.truncate()
 
 
-def json_line(content: Any) -> bytes:
-    """A compact line of JSON."""
-    return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+def compact(value: Any) -> str:
+    """A value as JSON on one line, without spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def json_file(content: Any) -> bytes:
-    """JSON for people to read."""
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
+def json_line(value: Any) -> bytes:
+    """A value as a line of JSON lines."""
+    return f"{compact(value)}\n".encode()
+
+
+def json_list(values: Iterable[Any]) -> bytes:
+    """Values as a JSON list, one a line."""
+    return ("[\n" + ",\n".join(map(compact, values)) + "\n]\n").encode()
+
+
+def json_file(value: Any) -> bytes:
+    """A value as indented JSON, for people to read."""
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def in_files(
     name: str, lines: Iterable[bytes], *, most_bytes: int, most_lines: int, header: bytes = b""
 ) -> Iterator[tuple[str, bytes]]:
-    """Yields one file `name`, or as many as the limits ask for: NAME-001.SUFFIX and so on. `header` begins each.
+    """Yields one file `name`, or as many as the limits ask for: NAME-001.SUFFIX and so on. `header` begins each. Holds
+    one file.
 
     Args:
         most_bytes: of a file with its header. A line is never split.
         most_lines: of a file without its header.
     """
-    files: list[list[bytes]] = [[]]
-    size = len(header)
+    part, size, number = [header], len(header), 1
     for line in lines:
-        if files[-1] and (len(files[-1]) == most_lines or size + len(line) > most_bytes):
-            files.append([])
-            size = len(header)
-        files[-1].append(line)
+        if len(part) > 1 and (len(part) > most_lines or size + len(line) > most_bytes):
+            yield _numbered(name, number), b"".join(part)
+            part, size, number = [header], len(header), number + 1
+        part.append(line)
         size += len(line)
+    yield _numbered(name, number) if number > 1 else name, b"".join(part)
+
+
+def rows_in_files(name: str, rows: Sequence[T], most: int) -> Iterator[tuple[str, Sequence[T]]]:
+    """Yields the rows of each file under its name, as `in_files`: at most `most` in a file."""
+    for number, start in enumerate(range(0, len(rows) or 1, most), 1):
+        yield _numbered(name, number) if len(rows) > most else name, rows[start : start + most]
+
+
+def require_classes(batch: Outgoing, vendor: str) -> None:
+    """Raises ConfigError if the question names no classes, or a prelabel is none of them."""
+    if not batch.question.classes:
+        raise ConfigError(f"handoff.question.classes is empty, and {vendor} needs the classes; name them")
+    known = {"", *batch.question.classes}
+    if unknown := next((task.prelabel for task in batch.tasks if task.prelabel not in known), ""):
+        raise ConfigError(f"handoff.question.classes lacks {unknown!r}, which a network guesses; add it")
+
+
+def _numbered(name: str, number: int) -> str:
     stem, _, suffix = name.rpartition(".")
-    for number, part in enumerate(files, 1):
-        yield name if len(files) == 1 else f"{stem}-{number:03d}.{suffix}", header + b"".join(part)
+    return f"{stem}-{number:03}.{suffix}"
