@@ -1,11 +1,11 @@
 """The value of an answer, from the labels and shapes that a vendor's file gives an image."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from engine.errors import InputError, one_line
-from engine.handoff.exchange import Answer, Question, Shape
+from engine.handoff.exchange import Answer, Question, Shape, Value
 
 
 def with_value(
@@ -32,6 +32,16 @@ def with_value(
     if len(names) > 1:
         return answer._replace(fault=f"several classes, {', '.join(map(repr, names[:5]))}; leave one")
     return answer._replace(value=names[0] if names else None)
+
+
+def with_read(answer: Answer, read: Callable[[], tuple[Value, str]], what: str, program: str) -> Answer:
+    """The answer with the value and the raw shapes that `read` gives. Its InputError is a fault, which names what was
+    read, and the vendor's program to correct it in."""
+    try:
+        value, raw = read()
+    except InputError as error:
+        return answer._replace(fault=f"{what} has {error}; correct it in {program} and export again")
+    return answer._replace(value=value, raw=raw)
 
 
 def one_of(found: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.formats.answer_values import duration
+from engine.handoff.formats.answer_values import duration, with_read
 from engine.handoff.formats.cells import moment_or_none
 from engine.handoff.formats.json_stream import Record, head_of, is_json, read_records, start_of
 from engine.handoff.formats.label_studio_controls import CLASS, IMAGE, labeling_config, value_of
@@ -78,11 +78,7 @@ def _answer(where: str, item: str, annotation: Record, question: Question) -> An
     answer = Answer(where, item, None, annotator, answer_id=name, answered_at=answered_at, seconds=seconds)
     if annotation.get("was_cancelled"):
         return answer._replace(skipped=True, reason="cancelled")
-    try:
-        value, raw = value_of(annotation["result"], question)
-    except InputError as error:
-        return answer._replace(fault=f"annotation {name} has {error}; correct it in Label Studio and export again")
-    return answer._replace(value=value, raw=raw)
+    return with_read(answer, lambda: value_of(annotation["result"], question), f"annotation {name}", "Label Studio")
 
 
 def is_mine(path: str, head: bytes) -> bool:

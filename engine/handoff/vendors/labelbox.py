@@ -7,9 +7,9 @@ it.
 from collections.abc import Iterator, Sequence
 from uuid import NAMESPACE_OID, uuid5
 
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.formats.answer_values import duration
+from engine.handoff.formats.answer_values import duration, with_read
 from engine.handoff.formats.cells import moment_or_none
 from engine.handoff.formats.json_stream import Record, is_json, read_records
 from engine.handoff.formats.labelbox_ontology import CLASS, ontology, value_of
@@ -78,11 +78,7 @@ def _answer(where: str, item: str, label: Record, question: Question) -> Answer:
     answer = Answer(where, item, None, annotator, name, answered_at, duration(seconds))
     if work.get("skipped"):
         return answer._replace(skipped=True, reason="skipped")
-    try:
-        value, raw = value_of(label["annotations"], question)
-    except InputError as error:
-        return answer._replace(fault=f"label {name} has {error}; correct it in Labelbox and export again")
-    return answer._replace(value=value, raw=raw)
+    return with_read(answer, lambda: value_of(label["annotations"], question), f"label {name}", "Labelbox")
 
 
 def is_mine(path: str, head: bytes) -> bool:
