@@ -41,14 +41,13 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
 
 def _out(rounds: list[dict[str, Any]]) -> dict[str, str]:
     """What became of the batches of which images have no label, by batch."""
-    return {
-        f"{batch['batch']}, round {entry['round']:03d}": ", ".join(
-            f"{n:,} {name}" for name, n in batch["states"].items()
-        )
-        for entry in rounds
-        for batch in entry["batches"]
-        if batch["without_label"]
-    }
+    facts = {}
+    for entry in rounds:
+        for batch in entry["batches"]:
+            if batch["without_label"]:
+                states = ", ".join(f"{count:,} {name}" for name, count in batch["states"].items())
+                facts[f"{batch['batch']}, round {entry['round']:03d}"] = states
+    return facts
 
 
 def _answers(answers: dict[str, Any]) -> dict[str, str]:
