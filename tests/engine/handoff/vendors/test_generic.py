@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
-from engine.handoff.records import schemas
+from engine.handoff.formats.records import schemas
 from engine.handoff.vendors.generic import is_mine, read_answers, write_tasks
 from engine.tables.harmless import harmless, restored
 from tests.engine.handoff.vendors.table_batches import (

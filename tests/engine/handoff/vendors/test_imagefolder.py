@@ -38,7 +38,7 @@ def read(content: str | bytes, path: str, question: Question = VESSELS) -> list[
 
 def test_the_files_of_a_batch_show_no_order_but_that_of_names() -> None:
     files = dict(write_tasks(outgoing()))
-    assert list(files) == ["metadata.csv", "classes.txt", "instructions.txt"]
+    assert list(files) == ["metadata.csv", "classes.txt"]
     assert files["metadata.csv"].decode().splitlines() == ["file_name", *sorted(f"images/{i}.png" for i in IDS)]
     assert files["classes.txt"] == b"kettle\nteapot\njug\n"
     assert files == dict(write_tasks(outgoing(ids=IDS[::-1])))
