@@ -36,7 +36,7 @@ def _coco(labels: Labels) -> dict[str, bytes]:
 
 def _cvat(labels: Labels) -> dict[str, bytes]:
     images = "".join(
-        f'<image id="{n}" name="images/{item_id}.png" width="8" height="8"><tag label={quoteattr(name)}></tag></image>\n'
+        f'<image id="{n}" name="images/{item_id}.png" width="8" height="8"><tag label={quoteattr(name)}/></image>\n'
         for n, (item_id, name) in enumerate(labels.items())
     )
     meta = f"<version>1.1</version>\n<meta><task><owner><username>{ANN}</username></owner></task></meta>\n"
