@@ -36,8 +36,13 @@ def images() -> dict[Identity, bytes]:
     return found
 
 
-def make_small(folder: Path, pool: dict[Identity, bytes] | None = None, **settings: Any) -> Campaign:
-    """A campaign of `images()` with labels cat and dog, in round 0, with a selection. `settings` have __ for a dot."""
+def make_small(
+    folder: Path,
+    pool: dict[Identity, bytes] | None = None,
+    names: tuple[str, str] = ("cat", "dog"),
+    **settings: Any,
+) -> Campaign:
+    """A campaign of `images()` with labels of two names, in round 0, with a selection. `settings` have __ for a dot."""
     pool = images() if pool is None else pool
     folder.mkdir(parents=True, exist_ok=True)
     for shard in sorted({shard for shard, _ in pool}):
@@ -49,7 +54,7 @@ def make_small(folder: Path, pool: dict[Identity, bytes] | None = None, **settin
         }
         write_shard(folder / shard, members)
     labelled = [item for item in pool if item[0] == sorted(pool)[0][0]][:6]
-    rows = "".join(f"{shard},{key},{['cat', 'dog'][n % 2]}\n" for n, (shard, key) in enumerate(labelled))
+    rows = "".join(f"{shard},{key},{names[n % 2]}\n" for n, (shard, key) in enumerate(labelled))
     (folder / "labels.csv").write_text(f"shard,key,label\n{rows}")
     given = SETTINGS | {name.replace("__", "."): value for name, value in settings.items()}
     config = override(CampaignConfig(), given, "test")

@@ -188,10 +188,11 @@ class Walk:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_no_image_is_sent_twice_on_a_walk(base: Campaign, tmp_path: Path, seed: int) -> None:
     settings = {"handoff__annotators": 1 + seed % 3, "handoff__gold_fraction": [0.0, 0.3][seed % 2]}
     walk = Walk(copied(base, tmp_path / "campaign", **settings), seed)
+    walk.send()
     for _ in range(STEPS):
         try:
             walk.step()
@@ -199,8 +200,6 @@ def test_no_image_is_sent_twice_on_a_walk(base: Campaign, tmp_path: Path, seed: 
             # The pool is used up.
             assert "select.budget" in str(error), error
             break
-
-    assert walk.done["send"]
 
 
 def test_an_image_that_was_released_may_be_sent_again(base: Campaign, tmp_path: Path) -> None:
