@@ -10,7 +10,7 @@ import numpy as np
 from engine.campaign.folder import Campaign
 from engine.campaign.opening import create
 from engine.config.options import CampaignConfig
-from engine.config.toml import override, parse_campaign
+from engine.config.toml import override
 from engine.selection.select import select
 from engine.storage.location import Location
 from tests.conftest import pretend_trained
@@ -73,7 +73,7 @@ def picked(campaign: Campaign) -> Campaign:
 
 
 def copied(campaign: Campaign, home: Path, **settings: Any) -> Campaign:
-    """A copy of the campaign at `home`, with other settings, which the file has too; the pool is the same."""
+    """A copy of the campaign at `home`, with other settings, which the file does not have; the pool is the same."""
     shutil.copytree(campaign.home.path, home)
     return with_settings(replace(campaign, home=Location(str(home))), **settings)
 
@@ -82,9 +82,3 @@ def with_settings(campaign: Campaign, **settings: Any) -> Campaign:
     """The campaign with these settings from now on. It is not asked whether they may change."""
     given = {name.replace("__", "."): value for name, value in settings.items()}
     return replace(campaign, config=override(campaign.config, given, "test")) if given else campaign
-
-
-def reopened(campaign: Campaign) -> Campaign:
-    """As campaign.toml says."""
-    source = campaign.home / "campaign.toml"
-    return replace(campaign, config=parse_campaign(source.read_bytes(), str(source)))

@@ -38,17 +38,20 @@ class Killed(BaseException):
 def killed_after(num_writes: int) -> Iterator[list[str]]:
     """Every write and deletion after so many is the end. Yields what was written."""
     done: list[str] = []
+
+    def guarded(original: Callable[..., Any]) -> Callable[..., Any]:
+        def write(self: Location, *given: Any) -> Any:
+            if len(done) >= num_writes:
+                raise Killed(self.url)
+            found = original(self, *given)
+            done.append(self.url)
+            return found
+
+        return write
+
     with pytest.MonkeyPatch.context() as patch:
         for name in ("write_file", "delete", "clear"):
-
-            def guarded(self: Location, *given: Any, _original: Any = getattr(Location, name)) -> Any:
-                if len(done) >= num_writes:
-                    raise Killed(self.url)
-                found = _original(self, *given)
-                done.append(self.url)
-                return found
-
-            patch.setattr(Location, name, guarded)
+            patch.setattr(Location, name, guarded(getattr(Location, name)))
         yield done
 
 
