@@ -51,8 +51,11 @@ def digest_of(*parts: str | None) -> bytes:
 
 
 def identity_of_vote(item_id: str, vendor: str, answer_id: str | None, annotator: str | None) -> bytes:
-    """What stays the same in all versions of an answer: the vendor's own name of it, or else whose it is of what."""
-    return digest_of(vendor, answer_id, None if answer_id else item_id, None if answer_id else annotator)
+    """What stays the same in all versions of an answer: its image, and the vendor's own name of it or else whose it is.
+
+    Two servers, or two projects, may give the same name to answers for two images.
+    """
+    return digest_of(vendor, item_id, answer_id, None if answer_id else annotator)
 
 
 def files_of_votes(home: Location) -> list[str]:
