@@ -120,7 +120,8 @@ def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int6
     """The row of the newest version of every answer, by the answer's number."""
     order = np.lexsort((np.arange(len(votes)), _times(votes), answer_V))
     # Sorted by answer, the last of each is the newest.
-    return order[np.append(np.diff(answer_V[order]) > 0, True)[: len(order)]]
+    newest: NDArray[np.int64] = order[np.append(np.diff(answer_V[order]) > 0, True)[: len(order)]]
+    return newest
 
 
 def _times(votes: pa.Table) -> NDArray[np.int64]:
