@@ -10,7 +10,7 @@ import numpy as np
 from engine.campaign.folder import Campaign
 from engine.campaign.opening import create
 from engine.config.options import CampaignConfig
-from engine.config.toml import override, parse_campaign
+from engine.config.toml import override
 from engine.selection.select import select
 from engine.storage.location import Location
 from tests.conftest import pretend_trained
@@ -36,8 +36,13 @@ def images() -> dict[Identity, bytes]:
     return found
 
 
-def make_small(folder: Path, pool: dict[Identity, bytes] | None = None, **settings: Any) -> Campaign:
-    """A campaign of `images()` with labels cat and dog, in round 0, with a selection. `settings` have __ for a dot."""
+def make_small(
+    folder: Path,
+    pool: dict[Identity, bytes] | None = None,
+    names: tuple[str, str] = ("cat", "dog"),
+    **settings: Any,
+) -> Campaign:
+    """A campaign of `images()` with labels of two names, in round 0, with a selection. `settings` have __ for a dot."""
     pool = images() if pool is None else pool
     folder.mkdir(parents=True, exist_ok=True)
     for shard in sorted({shard for shard, _ in pool}):
@@ -49,7 +54,7 @@ def make_small(folder: Path, pool: dict[Identity, bytes] | None = None, **settin
         }
         write_shard(folder / shard, members)
     labelled = [item for item in pool if item[0] == sorted(pool)[0][0]][:6]
-    rows = "".join(f"{shard},{key},{['cat', 'dog'][n % 2]}\n" for n, (shard, key) in enumerate(labelled))
+    rows = "".join(f"{shard},{key},{names[n % 2]}\n" for n, (shard, key) in enumerate(labelled))
     (folder / "labels.csv").write_text(f"shard,key,label\n{rows}")
     given = SETTINGS | {name.replace("__", "."): value for name, value in settings.items()}
     config = override(CampaignConfig(), given, "test")
@@ -68,7 +73,7 @@ def picked(campaign: Campaign) -> Campaign:
 
 
 def copied(campaign: Campaign, home: Path, **settings: Any) -> Campaign:
-    """A copy of the campaign at `home`, with other settings, which the file has too; the pool is the same."""
+    """A copy of the campaign at `home`, with other settings, which the file does not have; the pool is the same."""
     shutil.copytree(campaign.home.path, home)
     return with_settings(replace(campaign, home=Location(str(home))), **settings)
 
@@ -77,9 +82,3 @@ def with_settings(campaign: Campaign, **settings: Any) -> Campaign:
     """The campaign with these settings from now on. It is not asked whether they may change."""
     given = {name.replace("__", "."): value for name, value in settings.items()}
     return replace(campaign, config=override(campaign.config, given, "test")) if given else campaign
-
-
-def reopened(campaign: Campaign) -> Campaign:
-    """As campaign.toml says."""
-    source = campaign.home / "campaign.toml"
-    return replace(campaign, config=parse_campaign(source.read_bytes(), str(source)))

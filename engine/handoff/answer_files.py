@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any
 
-import pyarrow as pa
 from pyarrow import fs
 
 from engine.errors import InputError, one_line
@@ -95,9 +94,13 @@ def _in_archive(source: Location) -> Iterator[AnswerFile]:
 
 class _Stream(io.RawIOBase):
     """A stream of Arrow, or of a member of an archive, as one of Python's, which has all that readers of text ask for.
-    What cannot be read is an InputError that names the place."""
+    What cannot be read is an InputError that names the place.
 
-    def __init__(self, stream: pa.NativeFile | IO[bytes], place: str, fix: str) -> None:
+    Args:
+        stream: a pa.NativeFile or a zipfile.ZipExtFile.
+    """
+
+    def __init__(self, stream: Any, place: str, fix: str) -> None:
         super().__init__()
         self._stream, self._place, self._fix = stream, place, fix
 

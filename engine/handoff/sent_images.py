@@ -61,7 +61,7 @@ def write_images(
         for row, content in zip(wanted, contents, strict=True):
             num_kept += strip_metadata and not is_strippable(content)
             written, sent = _prepared(campaign, row, content, strip_metadata=strip_metadata)
-            (folder / written.file.rpartition("/")[2]).write_bytes(sent)
+            (folder / written.file.rpartition("/")[2]).write_bytes(sent, written.media_type)
             found[written.item_id] = written
             run.on_progress(len(found) / len(rows), f"{len(found)} of {len(rows)} images")
     if num_kept:

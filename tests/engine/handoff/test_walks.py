@@ -1,6 +1,7 @@
 """Law 6 on random walks: whatever is exported, taken back, answered and selected again in whatever order, no image is
 sent twice. The judge reads the records alone."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -18,11 +19,10 @@ from engine.campaign.ledger import DISPUTED, IN_PART, OUT, read_ledger
 from engine.campaign.opening import current_round
 from engine.campaign.recalling import expire, recall
 from engine.campaign.settling import close, progress_of, settle
-from engine.errors import ConfigError, InputError, VaalError
+from engine.errors import ConfigError, InputError
 from engine.handoff.choice import Wish
 from engine.handoff.export import export
 from engine.selection.select import select
-from engine.storage.documents import read_document
 from tests.sendings import take_in
 from tests.small import copied, make_small, picked, with_settings
 
@@ -33,6 +33,10 @@ STEPS = 25
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     return make_small(tmp_path_factory.mktemp("walk"))
+
+
+class PoolUsedUpError(Exception):
+    """Nothing is left to pick: the end of a walk."""
 
 
 class Judge:
@@ -62,7 +66,7 @@ class Judge:
     def _batch(self, folder: Path) -> list[dict[str, Any]]:
         rows = [row for row in pq.read_table(folder / "images.parquet").to_pylist() if not row["gold"]]
         record = str(folder.relative_to(self.home))
-        manifest = read_document_of(folder)
+        manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["sending"]["disputed"]:
             assert {row["item_id"] for row in rows} <= {item_id for _, item_id in self.out}
             self.num_disputed += len(rows)
@@ -74,12 +78,6 @@ class Judge:
         assert [row["rank"] for row in rows] == sorted(row["rank"] for row in rows)
         self.out |= {(record, row["item_id"]): row["content_hash"] for row in rows}
         return rows
-
-
-def read_document_of(folder: Path) -> dict[str, Any]:
-    from engine.storage.location import Location
-
-    return read_document(Location(f"{folder}/manifest.json"), dict[str, Any])
 
 
 class Walk:
@@ -99,13 +97,15 @@ class Walk:
         try:
             action()
             self.done[action.__name__] += 1
-        except (ConfigError, InputError) as error:
-            assert "\n" not in str(error)
+        except (ConfigError, InputError):
             self.done[f"{action.__name__} refused"] += 1
         self.judge.look()
         settle(self.campaign)
         if (number := current_round(self.campaign.home)) > self.campaign.round:
-            self.campaign = picked(replace(self.campaign, round=number))
+            try:
+                self.campaign = picked(replace(self.campaign, round=number))
+            except ConfigError as error:
+                raise PoolUsedUpError if "select.budget" in str(error) else error from error
             self.done["round"] += 1
 
     def waiting(self) -> list[str]:
@@ -188,19 +188,16 @@ class Walk:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_no_image_is_sent_twice_on_a_walk(base: Campaign, tmp_path: Path, seed: int) -> None:
     settings = {"handoff__annotators": 1 + seed % 3, "handoff__gold_fraction": [0.0, 0.3][seed % 2]}
     walk = Walk(copied(base, tmp_path / "campaign", **settings), seed)
+    walk.send()
     for _ in range(STEPS):
         try:
             walk.step()
-        except VaalError as error:
-            # The pool is used up.
-            assert "select.budget" in str(error), error
+        except PoolUsedUpError:
             break
-
-    assert walk.done["send"]
 
 
 def test_an_image_that_was_released_may_be_sent_again(base: Campaign, tmp_path: Path) -> None:
