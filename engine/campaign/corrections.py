@@ -75,9 +75,17 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
     before = snapshot.values.get(item, "")
     if label not in snapshot.history["label"].to_pylist():
         log(f"new class, never seen in this campaign before: {label}")
-    if label != before or _hash_of(home, item) != bytes_before:
+    # Also the label that votes gave: now it stands over those that are still to come.
+    if label != before or _is_derived(snapshot, item) or _hash_of(home, item) != bytes_before:
         append_labels(home, "set", [correction_row(item, label, round_number, author)])
     return before
+
+
+def _is_derived(snapshot: Snapshot, item: Identity) -> bool:
+    """Whether an item's label follows from votes."""
+    words = snapshot.last_words()
+    place = pc.and_(pc.equal(words["shard"], item[0]), pc.equal(words["key"], item[1]))
+    return bool(pc.any(words.filter(place)["is_derived"]).as_py())
 
 
 def _hash_of(home: Location, item: Identity) -> str | None:
@@ -189,14 +197,23 @@ def note_on_training(campaign: Campaign) -> str:
 
 
 def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
-    """Every label that counts: shard, key, item_id, label, num_votes. A label without votes is its own."""
+    """Every label that counts: shard, key, item_id, label, num_votes: how many answers it follows from, in their newest
+    versions. What a person or another program says is one."""
     snapshot, salt = read_snapshot(campaign.home), campaign.config.salt
     votes = newest_versions(read_votes(campaign.home, snapshot.undone_votes))
-    counts = Counter(votes["item_id"].to_pylist())
+    counts = Counter(votes.filter(pc.invert(votes["skipped"]))["item_id"].to_pylist())
+    words = snapshot.last_words()
+    derived = set(identities(words.filter(words["is_derived"])))
     named = ((item_id_of(*item, salt), item, label) for item, label in sorted(snapshot.values.items()))
     return [
-        {"shard": shard, "key": key, "item_id": name, "label": label, "num_votes": counts[name] or 1}
-        for name, (shard, key), label in named
+        {
+            "shard": item[0],
+            "key": item[1],
+            "item_id": name,
+            "label": label,
+            "num_votes": (item in derived and counts[name]) or 1,
+        }
+        for name, item, label in named
     ]
 
 

@@ -25,6 +25,8 @@ STATES = ("out", "answered in part", "settled", "disputed", "skipped", EXPIRED, 
 OUT, IN_PART, SETTLED, DISPUTED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED = range(len(STATES))
 DONE = (SETTLED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED)
 """The states in which nobody waits for an answer any more."""
+TIE = 1e-9
+"""Probabilities are sums: what is as probable as labels.min_posterior may be less by this."""
 _SEPARATOR = "\0"
 """No name of a shard has it."""
 
@@ -172,7 +174,7 @@ def _by_votes(outcomes: Outcomes, live_U: Counts, least: float) -> NDArray[np.in
     votes_U = outcomes.num_votes
     is_complete_U = outcomes.is_final_U | (votes_U >= live_U)
     # nan is not certain.
-    is_certain_U = (outcomes.posterior_U >= least) & (outcomes.values_U > outcomes.skips_U)
+    is_certain_U = (outcomes.posterior_U >= least - TIE) & (outcomes.values_U > outcomes.skips_U)
     conditions = [votes_U == 0, ~is_complete_U, outcomes.skips_U > outcomes.values_U, is_certain_U]
     return np.select(conditions, [OUT, IN_PART, SKIPPED, SETTLED], DISPUTED).astype(np.int8)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.votes import newest_versions
+from engine.campaign.votes import newest_versions, times_of
 from vaal.consensus import CONSENSUS, Consensus, Votes
 
 TIE = 0.5
@@ -83,8 +83,10 @@ Decided = tuple[pa.Array, NDArray[np.float64], NDArray[np.float64]]
 def _annotators(votes: pa.Table) -> tuple[pa.Table, Counts]:
     """The annotators of the votes, and the place of each vote's (V,). A vendor's final answers are one annotator's."""
     pairs = list(zip(votes["annotator"].to_pylist(), votes["vendor"].to_pylist(), strict=True))
-    places: dict[tuple[str | None, str], int] = {}
-    annotator_V = np.array([places.setdefault(pair, len(places)) for pair in pairs], np.int64)
+    # In an order that does not depend on that of the votes: nor do sums over annotators then, in the last digit.
+    ordered = sorted(set(pairs), key=lambda pair: (pair[1], pair[0] or ""))
+    places = {pair: place for place, pair in enumerate(ordered)}
+    annotator_V = np.array([places[pair] for pair in pairs], np.int64)
     names, vendors = ([pair[side] for pair in places] for side in (0, 1))
     return pa.table({"annotator": pa.array(names, pa.string()), "vendor": pa.array(vendors, pa.string())}), annotator_V
 
@@ -124,8 +126,9 @@ def _several_classes(
 def _newest_value(
     votes: pa.Table, item_V: Counts, _: Counts, truths: pa.Array, num_annotators: int, __: str
 ) -> Decided:
-    """Shapes have no consensus: the newest answer counts. It is certain."""
-    last = dict(zip(item_V.tolist(), votes["value"].to_pylist(), strict=True))
+    """Shapes have no consensus: the newest answer counts, by its time, else by its ingest. It is certain."""
+    order = np.lexsort((np.arange(len(votes)), votes["ingest"].to_numpy(), times_of(votes)))
+    last = dict(zip(item_V[order].tolist(), votes["value"].take(pa.array(order)).to_pylist(), strict=True))
     labels = pa.array([last.get(item) for item in range(len(truths))], pa.string())
     return labels, np.where(labels.is_valid(), 1.0, np.nan), np.full(num_annotators, np.nan)
 

@@ -6,6 +6,7 @@ outcome gives another one. A person's label, or that of another program, stands 
 
 import hashlib
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from engine.campaign.labels import (
     append_labels,
     read_snapshot,
 )
-from engine.campaign.ledger import DONE, SETTLED, STATES, Ledger, names_of, read_ledger
+from engine.campaign.ledger import DONE, GIVEN_UP, OUT, SETTLED, STATES, TAKEN_BACK, Ledger, names_of, read_ledger
 from engine.campaign.origins import picked_origins
 from engine.campaign.positions import write_positions
 from engine.tables.columns import required
@@ -156,12 +157,13 @@ def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:
 
 class Progress(NamedTuple):
     """How far the answers of a round are: its picks, those that nobody waits for any more, those that are not sent yet,
-    and whether the round's answers are all that labels.close_when asks for."""
+    whether the round's answers are all that labels.close_when asks for, and the picks that any answer came for."""
 
     total: int
     done: int
     waiting: int
     is_due: bool
+    answered: int
 
 
 def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
@@ -175,8 +177,10 @@ def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     done = int(np.isin(states, DONE).sum())
     waiting = ledger.batches[numbers[-1]].manifest["sending"]["waiting"] if numbers else 0
     total, rule = len(states) + waiting, campaign.config.labels.close_when
-    is_due = total > 0 and (done == total if rule == "all" else done >= rule * total)
-    return Progress(total, done, waiting, is_due)
+    # Exactly: 0.55 * 100 is more than 55.
+    is_due = total > 0 and (done == total if rule == "all" else done >= Decimal(str(rule)) * total)
+    answered = int((~np.isin(states, (OUT, GIVEN_UP, TAKEN_BACK))).sum())
+    return Progress(total, done, waiting, is_due, answered)
 
 
 def close(campaign: Campaign, progress: Progress, by: str) -> None:

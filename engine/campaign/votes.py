@@ -51,8 +51,11 @@ def digest_of(*parts: str | None) -> bytes:
 
 
 def identity_of_vote(item_id: str, vendor: str, answer_id: str | None, annotator: str | None) -> bytes:
-    """What stays the same in all versions of an answer: the vendor's own name of it, or else whose it is of what."""
-    return digest_of(vendor, answer_id, None if answer_id else item_id, None if answer_id else annotator)
+    """What stays the same in all versions of an answer: its image, and the vendor's own name of it or else whose it is.
+
+    Two servers, or two projects, may give the same name to answers for two images.
+    """
+    return digest_of(vendor, item_id, answer_id, None if answer_id else annotator)
 
 
 def files_of_votes(home: Location) -> list[str]:
@@ -93,12 +96,12 @@ def newest_versions(votes: pa.Table) -> pa.Table:
         return votes
     numbers: dict[bytes, int] = {}
     answer_N = np.array([numbers.setdefault(identity, len(numbers)) for identity in identities_of_votes(votes)])
-    order = np.lexsort((np.arange(len(votes)), _times(votes), answer_N))
+    order = np.lexsort((np.arange(len(votes)), times_of(votes), answer_N))
     # Sorted by answer, the last of each is the newest.
     return votes.take(pa.array(order[np.append(np.diff(answer_N[order]) > 0, True)]))
 
 
-def _times(votes: pa.Table) -> NDArray[np.int64]:
+def times_of(votes: pa.Table) -> NDArray[np.int64]:
     """Microseconds since 1970 of each answer (N,), the least number where it is not known."""
     micros = pc.fill_null(votes["answered_at"].cast(pa.int64()), int(_NO_TIME))
     found: NDArray[np.int64] = micros.to_numpy()

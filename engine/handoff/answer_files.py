@@ -3,7 +3,9 @@
 import io
 import pkgutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any
 
@@ -16,6 +18,7 @@ from engine.handoff.exchange import AnswerFile
 from engine.storage.location import Location
 
 BUFFER_BYTES = 1 << 20
+ARCHIVE = ".zip"
 HEAD_BYTES = 1 << 16
 """So many first bytes say whose file it is."""
 
@@ -32,7 +35,7 @@ def answer_files(names: list[str], vendor: str) -> Iterator[AnswerFile]:
             raise InputError(f"{source}: does not exist; give the file that the vendor filled in")
         if info.type == fs.FileType.Directory:
             found = list(_in_folder(source))
-        elif source.name.lower().endswith(".zip"):
+        elif source.name.lower().endswith(ARCHIVE):
             found = list(_in_archive(source))
         else:
             _require_own(file := _alone(source), vendor)
@@ -46,6 +49,15 @@ def answer_files(names: list[str], vendor: str) -> Iterator[AnswerFile]:
         yield from own
 
 
+@contextmanager
+def reported(place: str) -> Iterator[None]:
+    """Turns what is found to be damaged in the middle of a file into an error that names it."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise InputError(f"{place}: damaged: {one_line(error)}; fetch it again") from error
+
+
 def _alone(source: Location) -> AnswerFile:
     folder = Location(source.url.rpartition("/")[0])
     return AnswerFile(source.url, source.name, partial(_open, source), partial(_open_beside, folder))
@@ -55,6 +67,9 @@ def _in_folder(folder: Location, below: str = "") -> Iterator[AnswerFile]:
     """The files of a folder and of the folders in it."""
     here = Location(f"{folder}/{below}".rstrip("/"))
     for name in here.children():
+        if name.lower().endswith(ARCHIVE):
+            yield from _in_archive(here / name)
+            continue
         yield AnswerFile(f"{here}/{name}", f"{below}{name}", partial(_open, here / name), partial(_open_beside, here))
     for name in here.folders():
         yield from _in_folder(folder, f"{below}{name}/")
@@ -65,6 +80,8 @@ def _in_archive(source: Location) -> Iterator[AnswerFile]:
     try:
         archive = zipfile.ZipFile(stream)
         for name in archive.namelist():
+            if name.lower().endswith(ARCHIVE):
+                raise InputError(f"{source}/{name}: an archive in an archive; unpack it, and give the folder")
             if not name.endswith("/"):
                 folder = name.rpartition("/")[0]
                 opened = partial(_open_member, archive, source, "", name)
@@ -108,6 +125,10 @@ def _open(source: Location) -> IO[bytes]:
 
 
 def _open_beside(folder: Location, path: str) -> IO[bytes]:
+    """What a vendor's file names, below its folder: nothing else of this machine is read."""
+    parts = path.replace("\\", "/").split("/")
+    if ".." in parts or not parts[0] or ":" in path:
+        raise InputError(f"{folder}: {path!r} is not below it")
     return _open(folder / path)
 
 
@@ -122,7 +143,7 @@ def _open_member(archive: zipfile.ZipFile, source: Location, folder: str, path: 
 
 
 def _is_mine(file: AnswerFile, vendor: str) -> bool:
-    with file.open() as stream:
+    with reported(file.place), file.open() as stream:
         head = stream.read(HEAD_BYTES)
     function: Callable[[str, bytes], bool] = pkgutil.resolve_name(f"{VENDORS[vendor].module}:is_mine")
     return function(file.path, head)

@@ -48,18 +48,22 @@ class Known:
             if ingest in undone:
                 self._undone[identity + version.content] = int(ingest[:6])
                 continue
-            self._contents.add(identity + version.content)
+            self._contents |= {identity + version.content, identity + version.content + _time_of(at)}
             before = self.newest.get(identity)
             if not before or is_newer(at, before.answered_at):
                 self.newest[identity] = version
 
-    def has(self, identity: bytes, content: bytes) -> bool:
-        """Whether any version of the answer said this."""
-        return identity + content in self._contents
+    def has(self, identity: bytes, version: Version) -> bool:
+        """Whether this version of the answer is known; one without a time is, if any version said the same."""
+        return identity + version.content + _time_of(version.answered_at) in self._contents
 
     def undone_at(self, identity: bytes, content: bytes) -> int:
         """The number of the last ingest that said this and was undone; 0 where there is none."""
         return self._undone.get(identity + content, 0)
+
+
+def _time_of(at: datetime | None) -> bytes:
+    return b"" if at is None else at.astimezone(UTC).isoformat().encode()
 
 
 def is_newer(at: datetime | None, before: datetime | None) -> bool:
@@ -78,13 +82,14 @@ class Place(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Who was asked what: the vendor, the campaign's salt, the question, and whether the vendor's files are snapshots
-    (see `engine.handoff.Vendor`)."""
+    """Who was asked what: the vendor, the campaign's salt, the question, whether the vendor's files are snapshots (see
+    `engine.handoff.Vendor`), and the option that lists the classes."""
 
     vendor: str
     salt: str
     question: Question
     is_snapshot: bool
+    classes_option: str = "labels.classes"
 
 
 class Sieve:
@@ -95,9 +100,10 @@ class Sieve:
     """
 
     def __init__(self, asked: Asked, places: dict[str, Place], known: Known, *, replace: bool) -> None:
-        self._vendor, self._salt, self._question, self._is_snapshot = asked
+        self._vendor, self._salt, self._question, self._is_snapshot, self._classes_option = asked
         self._places, self._known, self._replace = places, known, replace
         self._here: dict[bytes, Version] = {}
+        self._dated: dict[bytes, dict[datetime, Version]] = {}
         self._rows: list[tuple[Any, ...]] = []
         self._chunks: list[pa.Table] = []
         self.refused: list[str] = []
@@ -159,25 +165,35 @@ class Sieve:
 
     def _is_repeated_here(self, identity: bytes, version: Version, item_id: str, where: str) -> bool:
         """Whether the files said this already. Raises InputError where they contradict themselves."""
-        twin = self._here.setdefault(identity, version)
-        if twin is version:
+        first = twin = self._here.setdefault(identity, version)
+        if first is version:
             return False
-        is_dated = bool(version.answered_at and twin.answered_at and version.answered_at != twin.answered_at)
-        if twin.content != version.content and not is_dated:
+        if version.answered_at and first.answered_at:
+            # Versions of one answer: an answer may come back to what it was.
+            said = self._dated.setdefault(identity, {first.answered_at: first})
+            twin = said.setdefault(version.answered_at, version)
+            if twin is version:
+                return False
+        if twin.content != version.content:
             why = f"{where}: item_id {item_id!r} is {_words(version.value)} here but {_words(twin.value)} before"
             raise InputError(f"{why}; keep the right one")
-        return twin.content == version.content
+        return twin.answered_at is not None or version.answered_at is None
 
     def _is_new(self, identity: bytes, version: Version, answer: Answer, where: str) -> bool:
         """Whether an answer adds something. Raises InputError where it contradicts what is known."""
         item_id = self._item_of(answer.item, where)
         place, newest = self._places[item_id], self._known.newest.get(identity)
         is_other = place.stands and place.label != version.value
-        if self._known.has(identity, version.content):
-            is_current = newest is not None and newest.content == version.content
-            if is_current or not self._replace:
-                self.corrected += is_other or not is_current
-                return False
+        is_current = newest is not None and newest.content == version.content
+        # Of versions with times the newest counts, whatever is to be replaced.
+        if self._known.has(identity, version) and (is_current or not self._replace or version.answered_at):
+            self.corrected += is_other or not is_current
+            return False
+        if is_current and not self._replace:
+            # Only its time is another; it decides between versions that are still to come.
+            self.repeated += 1
+            self.corrected += is_other
+            return True
         undone_at = self._known.undone_at(identity, version.content)
         if not newest and undone_at and place.stands and place.word_votes >= undone_at:
             # A person decided after this very answer had come.
@@ -194,7 +210,7 @@ class Sieve:
             )
         is_plain = not (answer.annotator or answer.answer_id or answer.answered_at)
         self.repeated += is_plain and version.value == place.label
-        self.versions += newest is not None
+        self.versions += newest is not None and (self._replace or is_newer(version.answered_at, newest.answered_at))
         return True
 
     def _require_class(self, value: str | None, where: str) -> None:
@@ -203,7 +219,7 @@ class Sieve:
             return
         names = [value] if self._question.task == "class" else _names_in(json.loads(value))
         for name in names:
-            check_classes(self._question.classes, (), name, where)
+            check_classes(self._question.classes, (), name, where, self._classes_option)
 
     def _flush(self) -> None:
         if self._rows:

@@ -17,6 +17,7 @@ from engine.campaign.votes import append_votes, read_votes
 from engine.config.texts import plural
 from engine.errors import InputError
 from engine.handoff import VENDORS
+from engine.handoff.answer_files import reported
 from engine.handoff.answers import Asked, Known, Place, Rules, Sieve
 from engine.handoff.exchange import Answer, AnswerFile, Question
 from engine.handoff.masks import with_masks
@@ -83,6 +84,8 @@ def ingest(
         raise InputError(f"{', '.join(names[:3])}: no rows; give the file that the vendor filled in")
     _require_fitting(sieve.refused, rules, log)
     votes = sieve.votes
+    if sieve.versions:
+        log(f"{plural(sieve.versions, 'answer')} replaced by newer versions")
     if len(votes):
         append_votes(campaign.home, vendor, votes)
     forced = frozenset(sieve.item_ids) if rules.replace else frozenset()
@@ -117,8 +120,9 @@ def _answers(file: AnswerFile, vendor: str, question: Question, campaign: Campai
     read: Callable[[AnswerFile, Question], Iterator[Answer]] = pkgutil.resolve_name(
         f"{VENDORS[vendor].module}:read_answers"
     )
-    for answer in read(file, question):
-        yield with_masks(answer, file, campaign.home) if question.task == "mask" else answer
+    with reported(file.place):
+        for answer in read(file, question):
+            yield with_masks(answer, file, campaign.home) if question.task == "mask" else answer
 
 
 def _require_fitting(refused: list[str], rules: Rules, log: Log) -> None:
@@ -145,7 +149,8 @@ def _sieve(
     names = zip(items["item_id"].to_pylist(), identities(items), strict=True)
     places = {item_id: Place(labels.get(item), *word) for (item_id, item), word in zip(names, words, strict=True)}
     known = Known(read_votes(campaign.home), snapshot.undone_votes)
-    asked = Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot)
+    option = "handoff.question.classes" if campaign.config.handoff.question.classes else "labels.classes"
+    asked = Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot, option)
     return Sieve(asked, places, known, replace=replace)
 
 
