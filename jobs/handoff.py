@@ -83,6 +83,8 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
         facts[f"disputed {row['item_id']}"] = ", ".join(f"{value} x {count}" for value, count in row["votes"].items())
     if len(disputed) > MOST_DISPUTED:
         facts["more disputed"] = f"{len(disputed) - MOST_DISPUTED:,}; all of them: --json"
+    if reasons := _reasons(ledger):
+        facts["skipped because"] = ", ".join(f"{reason} x {count:,}" for reason, count in reasons.items())
     if disputed:
         facts["ask more people"] = f"vaal export {campaign.home.quoted} --disputed"
     if progress.total:
@@ -96,6 +98,7 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
         "spend": float(ledger.spend),
         "money_limit": limit,
         "disputed": disputed,
+        "skip_reasons": _reasons(ledger),
         "round": {"round": campaign.round, **progress._asdict()},
     }
     count = f"{len(batches)} {'batch' if len(batches) == 1 else 'batches'}"
@@ -125,7 +128,7 @@ def _batch(ledger: "Ledger", number: int) -> dict[str, Any]:
         "price": sending["price"],
         "spent": float(ledger.spent(number)),
         "reserved": float(ledger.reserved(number)),
-        "links_expire_at": sending["links_expire_at"],
+        "links_expire_at": batch.links_expire_at,
     }
 
 
@@ -152,6 +155,18 @@ def _disputed(ledger: "Ledger") -> list[dict[str, Any]]:
         }
         for place in places.tolist()
     ]
+
+
+def _reasons(ledger: "Ledger") -> dict[str, int]:
+    """Why images are skipped, by the answers to those that are, the most frequent first."""
+    from collections import Counter
+
+    from engine.campaign.ledger import SKIPPED
+
+    votes, is_skipped = ledger.outcomes.votes, (ledger.state_U == SKIPPED)[ledger.outcomes.item_V]
+    columns = (is_skipped.tolist(), votes["skipped"].to_pylist(), votes["reason"].to_pylist())
+    found = Counter(reason or "no reason" for is_it, skipped, reason in zip(*columns, strict=True) if is_it and skipped)
+    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _table(batches: list[dict[str, Any]]) -> Table:

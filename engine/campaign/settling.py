@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.decisions import forgotten
-from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, round_home
-from engine.campaign.handed_out import newest_batches
+from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, is_complete, round_home
+from engine.campaign.handed_out import newest_batches, waiting_picks
 from engine.campaign.labels import (
     INGEST,
     POSITIONS_SCHEMA,
@@ -26,6 +26,7 @@ from engine.campaign.labels import (
 )
 from engine.campaign.ledger import DONE, GIVEN_UP, OUT, SETTLED, STATES, TAKEN_BACK, Ledger, names_of, read_ledger
 from engine.campaign.origins import picked_origins
+from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
 from engine.tables.columns import required
 
@@ -156,8 +157,8 @@ def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:
 
 
 class Progress(NamedTuple):
-    """How far the answers of a round are: its picks, those that nobody waits for any more, those that are not sent yet,
-    whether the round's answers are all that labels.close_when asks for, and the picks that any answer came for."""
+    """How far the answers of a round are: its picks, those that nobody waits for any more, those that wait to be sent,
+    maybe again, whether the round's answers are all that labels.close_when asks for, and the picks with any answer."""
 
     total: int
     done: int
@@ -172,15 +173,22 @@ def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     numbers = [number for number, batch in enumerate(ledger.batches) if batch.record in own]
     is_own = np.isin(ledger.batch_R, numbers) & ~ledger.rows["gold"].to_numpy()
     # An image that was taken back and sent again is there twice, and counts once.
-    _, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
+    items, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
     states = ledger.state_R[is_own][::-1][last]
-    done = int(np.isin(states, DONE).sum())
-    waiting = ledger.batches[numbers[-1]].manifest["sending"]["waiting"] if numbers else 0
-    total, rule = len(states) + waiting, campaign.config.labels.close_when
+    is_done, is_answered = np.isin(states, DONE), ~np.isin(states, (OUT, GIVEN_UP, TAKEN_BACK))
+    if numbers and is_complete(campaign.stage("selection")):
+        # What is in its shard no more cannot be sent.
+        waiting = placed(campaign.home, waiting_picks(campaign.home, campaign.round))[0]["item_id"].combine_chunks()
+        num_waiting = len(waiting)
+    else:
+        waiting = pa.array([], pa.string())
+        num_waiting = ledger.batches[numbers[-1]].manifest["sending"]["waiting"] if numbers else 0
+    is_again = pc.is_in(ledger.items["item_id"].take(pa.array(items)), value_set=waiting).to_numpy()
+    done, total = int((is_done & ~is_again).sum()), num_waiting + int((~is_again).sum())
+    rule = campaign.config.labels.close_when
     # Exactly: 0.55 * 100 is more than 55.
     is_due = total > 0 and (done == total if rule == "all" else done >= Decimal(str(rule)) * total)
-    answered = int((~np.isin(states, (OUT, GIVEN_UP, TAKEN_BACK))).sum())
-    return Progress(total, done, waiting, is_due, answered)
+    return Progress(total, done, num_waiting, is_due, int(is_answered.sum()))
 
 
 def close(campaign: Campaign, progress: Progress, by: str) -> None:

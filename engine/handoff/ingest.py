@@ -17,7 +17,6 @@ from engine.campaign.votes import append_votes, read_votes
 from engine.config.texts import plural
 from engine.errors import InputError
 from engine.handoff import VENDORS
-from engine.handoff.answer_files import reported
 from engine.handoff.answers import Asked, Known, Place, Rules, Sieve
 from engine.handoff.exchange import Answer, AnswerFile, Question
 from engine.handoff.masks import with_masks
@@ -120,9 +119,8 @@ def _answers(file: AnswerFile, vendor: str, question: Question, campaign: Campai
     read: Callable[[AnswerFile, Question], Iterator[Answer]] = pkgutil.resolve_name(
         f"{VENDORS[vendor].module}:read_answers"
     )
-    with reported(file.place):
-        for answer in read(file, question):
-            yield with_masks(answer, file, campaign.home) if question.task == "mask" else answer
+    for answer in read(file, question):
+        yield with_masks(answer, file, campaign.home) if question.task == "mask" else answer
 
 
 def _require_fitting(refused: list[str], rules: Rules, log: Log) -> None:
