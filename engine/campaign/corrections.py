@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import look_again
-from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, forgotten, never_picked
+from engine.campaign.decisions import FOLDER as DECISIONS
+from engine.campaign.decisions import MAY_PICK, NEVER_PICK, USER, Author, decide, forgotten, never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, picked_items
 from engine.campaign.labels import (
@@ -113,7 +114,7 @@ def retract(campaign: Campaign, item: Identity, author: Author = USER, *, never_
 
 def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str, int]:
     """Take back the last ingest, or the named one, or the named file of a correction: each item is what it is without
-    it. The votes of an ingest stay, and do not count any more.
+    it. The votes of an ingest stay, and do not count any more. Of a named decision never to pick images, they may be.
 
     Items that were corrected since stay, and what was undone before stays undone. Returns the name of the file, and the
     number of items.
@@ -124,6 +125,8 @@ def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str
     name = name.removesuffix(".parquet")
     if f"-{FORGET}-" in name:
         raise InputError(f"{campaign.home}: {name}: what was forgotten stays so; undo another file")
+    if kept_out := _kept_out_by(campaign.home, name):
+        return f"{name}.parquet", decide(campaign.home, MAY_PICK, kept_out, author)
     ingest = _ingest_of(campaign.home, snapshot, name)
     if not ingest:
         wanted = _label_file(campaign, snapshot, name)
@@ -138,6 +141,15 @@ def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str
     num_labels = _take_back(campaign, snapshot, derived[0] if derived else "", ingest, author)
     votes = read_votes(campaign.home).filter(pc.field("ingest") == ingest)
     return f"{ingest}.parquet", num_labels if derived else pc.count_distinct(votes["item_id"]).as_py()
+
+
+def _kept_out_by(home: Location, name: str) -> list[tuple[str, str, str, str | None]]:
+    """The images that the named decision keeps from being picked, for a decision on them."""
+    if not name.endswith(f"-{NEVER_PICK.replace(' ', '-')}") or f"{name}.parquet" not in (home / DECISIONS).children():
+        return []
+    gone = never_picked(home)
+    rows = (home / DECISIONS / f"{name}.parquet").read_table().to_pylist()
+    return [(row["item_id"], row["shard"], row["key"], None) for row in rows if (row["shard"], row["key"]) in gone]
 
 
 def _ingest_of(home: Location, snapshot: Snapshot, name: str) -> str:
