@@ -7,11 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from engine.campaign import corrections
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches
-from engine.campaign.labels import LABELS_SCHEMA, read_labels
+from engine.campaign.labels import LABELS_SCHEMA, identities, read_labels
 from engine.campaign.opening import current_round, open_campaign
 from engine.campaign.recalling import recall
 from engine.campaign.settling import settle
@@ -19,6 +20,7 @@ from engine.errors import ConfigError
 from engine.handoff.choice import ALL, Wish
 from engine.handoff.export import export
 from engine.handoff.ingest import Ingested
+from jobs.cli import app
 from jobs.stages import _end_round
 from jobs.terminal import Terminal
 from tests.sendings import take_in
@@ -98,7 +100,7 @@ def test_picks_that_wait_to_be_sent_are_of_the_round(base: Campaign, tmp_path: P
 
 def test_a_round_is_ended_by_hand_once_any_answer_came(base: Campaign, tmp_path: Path) -> None:
     one = Round(base, tmp_path / "campaign", handoff__annotators=3)
-    with pytest.raises(ConfigError, match="--close: no answer came for its 9 images; .* recall"):
+    with pytest.raises(ConfigError, match=r"--close: no answer came for its 9 images; .* recall"):
         one.end(close=True)
     assert (one.end(), current_round(one.campaign.home)) == (0, 0)
     # One of three answers for one image settles nothing; and yet it is one.
@@ -130,9 +132,7 @@ def test_a_round_that_ended_does_not_come_back(base: Campaign, tmp_path: Path) -
     settle(open_campaign(str(one.campaign.home)))
     assert current_round(one.campaign.home) == 1
     assert one.answer(one.ids).new == NUM_PICKS
-    for item in list(
-        zip(*(read_labels(one.campaign.home)[name].to_pylist() for name in ("shard", "key")), strict=True)
-    ):
+    for item in identities(read_labels(one.campaign.home)):
         corrections.retract(one.campaign, item)
     assert current_round(one.campaign.home) == 1
 
@@ -140,19 +140,40 @@ def test_a_round_that_ended_does_not_come_back(base: Campaign, tmp_path: Path) -
 def test_labels_that_another_program_writes_end_the_round_at_the_next_round(base: Campaign, tmp_path: Path) -> None:
     one = Round(base, tmp_path / "campaign")
     images = batches(one.campaign.home, 0)[0].images()
-    identities = list(zip(images["shard"].to_pylist(), images["key"].to_pylist(), strict=True))
+    items = identities(images)
 
     def put(name: str, items: list[tuple[str, str]]) -> None:
         rows = [(*item, "cat", 0, "other", *[None] * 4) for item in items]
         table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=LABELS_SCHEMA)
         pq.write_table(table, Path(one.campaign.home.path, f"labels/{name}.parquet"))
 
-    put("a", identities[:-1])
+    put("a", items[:-1])
     assert one.end() == 0
-    put("b", identities[-1:])
+    put("b", items[-1:])
     assert current_round(one.campaign.home) == 0
     assert one.end() == 1
     assert one.closed["done"] == NUM_PICKS
+
+
+def test_why_images_were_skipped_is_counted(base: Campaign, tmp_path: Path) -> None:
+    one = Round(base, tmp_path / "campaign")
+    reasons = ("blurred", "two objects", "blurred", "")
+    rows = [
+        {"item_id": item_id, "annotator": "ann", "skipped": True, "reason": reason}
+        for item_id, reason in zip(one.ids, reasons, strict=False)
+    ]
+    # Outvoted: the image has a label.
+    rows.append({"item_id": one.ids[4], "annotator": "ann", "skipped": True, "reason": "lazy"})
+    rows += [{"item_id": one.ids[4], "annotator": name, "label": "cat"} for name in ("bob", "cy")]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    take_in(one.campaign, tmp_path / "answers.jsonl")
+    found = CliRunner().invoke(app, ["handoff", str(one.campaign.home), "--json"])
+    assert found.exit_code == 0, found.stderr
+    data = json.loads(found.stdout)
+    assert (data["states"]["skipped"], data["states"]["settled"]) == (4, 1)
+    assert data["skip_reasons"] == {"blurred": 2, "no reason": 1, "two objects": 1}
+    shown = CliRunner().invoke(app, ["handoff", str(one.campaign.home)])
+    assert "blurred x 2, no reason x 1, two objects x 1" in shown.stdout
 
 
 def test_what_is_set_about_answers_counts_at_once(base: Campaign, tmp_path: Path) -> None:
