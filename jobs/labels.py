@@ -33,8 +33,8 @@ def labels(
     action: Annotated[
         Literal["set", "retract", "undo", "list", "forget", "export"],
         typer.Argument(
-            help="set a label; retract one; undo the last ingest, or a named file of labels/ or votes/; list all "
-            "labels; forget images for privacy; export the labelled images as shards."
+            help="set a label; retract one; undo the last ingest, or a named file of labels/, votes/ or decisions/; "
+            "list all labels; forget images for privacy; export the labelled images as shards."
         ),
     ],
     names: Names = [],

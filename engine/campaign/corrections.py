@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import look_again
-from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, forgotten, never_picked
+from engine.campaign.decisions import FOLDER as DECISIONS
+from engine.campaign.decisions import MAY_PICK, NEVER_PICK, USER, Author, decide, forgotten, never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, picked_items
 from engine.campaign.labels import (
@@ -75,9 +76,17 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
     before = snapshot.values.get(item, "")
     if label not in snapshot.history["label"].to_pylist():
         log(f"new class, never seen in this campaign before: {label}")
-    if label != before or _hash_of(home, item) != bytes_before:
+    # Also the label that votes gave: now it stands over those that are still to come.
+    if label != before or _is_derived(snapshot, item) or _hash_of(home, item) != bytes_before:
         append_labels(home, "set", [correction_row(item, label, round_number, author)])
     return before
+
+
+def _is_derived(snapshot: Snapshot, item: Identity) -> bool:
+    """Whether an item's label follows from votes."""
+    words = snapshot.last_words()
+    place = pc.and_(pc.equal(words["shard"], item[0]), pc.equal(words["key"], item[1]))
+    return bool(pc.any(words.filter(place)["is_derived"]).as_py())
 
 
 def _hash_of(home: Location, item: Identity) -> str | None:
@@ -105,7 +114,7 @@ def retract(campaign: Campaign, item: Identity, author: Author = USER, *, never_
 
 def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str, int]:
     """Take back the last ingest, or the named one, or the named file of a correction: each item is what it is without
-    it. The votes of an ingest stay, and do not count any more.
+    it. The votes of an ingest stay, and do not count any more. Of a named decision never to pick images, they may be.
 
     Items that were corrected since stay, and what was undone before stays undone. Returns the name of the file, and the
     number of items.
@@ -116,6 +125,8 @@ def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str
     name = name.removesuffix(".parquet")
     if f"-{FORGET}-" in name:
         raise InputError(f"{campaign.home}: {name}: what was forgotten stays so; undo another file")
+    if kept_out := _kept_out_by(campaign.home, name):
+        return f"{name}.parquet", decide(campaign.home, MAY_PICK, kept_out, author)
     ingest = _ingest_of(campaign.home, snapshot, name)
     if not ingest:
         wanted = _label_file(campaign, snapshot, name)
@@ -130,6 +141,15 @@ def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str
     num_labels = _take_back(campaign, snapshot, derived[0] if derived else "", ingest, author)
     votes = read_votes(campaign.home).filter(pc.field("ingest") == ingest)
     return f"{ingest}.parquet", num_labels if derived else pc.count_distinct(votes["item_id"]).as_py()
+
+
+def _kept_out_by(home: Location, name: str) -> list[tuple[str, str, str, str | None]]:
+    """The images that the named decision keeps from being picked, for a decision on them."""
+    if not name.endswith(f"-{NEVER_PICK.replace(' ', '-')}") or f"{name}.parquet" not in (home / DECISIONS).children():
+        return []
+    gone = never_picked(home)
+    rows = (home / DECISIONS / f"{name}.parquet").read_table().to_pylist()
+    return [(row["item_id"], row["shard"], row["key"], None) for row in rows if (row["shard"], row["key"]) in gone]
 
 
 def _ingest_of(home: Location, snapshot: Snapshot, name: str) -> str:
@@ -189,14 +209,23 @@ def note_on_training(campaign: Campaign) -> str:
 
 
 def list_labels(campaign: Campaign) -> list[dict[str, Any]]:
-    """Every label that counts: shard, key, item_id, label, num_votes. A label without votes is its own."""
+    """Every label that counts: shard, key, item_id, label, num_votes: how many answers it follows from, in their newest
+    versions. What a person or another program says is one."""
     snapshot, salt = read_snapshot(campaign.home), campaign.config.salt
     votes = newest_versions(read_votes(campaign.home, snapshot.undone_votes))
-    counts = Counter(votes["item_id"].to_pylist())
+    counts = Counter(votes.filter(pc.invert(votes["skipped"]))["item_id"].to_pylist())
+    words = snapshot.last_words()
+    derived = set(identities(words.filter(words["is_derived"])))
     named = ((item_id_of(*item, salt), item, label) for item, label in sorted(snapshot.values.items()))
     return [
-        {"shard": shard, "key": key, "item_id": name, "label": label, "num_votes": counts[name] or 1}
-        for name, (shard, key), label in named
+        {
+            "shard": item[0],
+            "key": item[1],
+            "item_id": name,
+            "label": label,
+            "num_votes": (item in derived and counts[name]) or 1,
+        }
+        for name, item, label in named
     ]
 
 

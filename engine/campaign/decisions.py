@@ -17,8 +17,9 @@ from engine.tables.columns import required
 
 FOLDER = "decisions"
 RECALLED, EXPIRED, PICK_AGAIN, NEVER_PICK, FORGOTTEN = "recalled", "expired", "pick again", "never pick", "forgotten"
+MAY_PICK = "may pick"
 """Kinds: what is out is taken back from a vendor, or given up; what was taken back may be picked again; an image is
-never to be picked; or it is to be forgotten, which implies that."""
+never to be picked; or it is to be forgotten, which implies that; or it may be picked after all."""
 DECISIONS_SCHEMA = pa.schema(
     [
         *required(pa.string(), "kind", "item_id", "shard", "key"),
@@ -76,7 +77,11 @@ def decided(decisions: pa.Table, *kinds: str) -> pa.Table:
 
 def never_picked(home: Location) -> set[Identity]:
     """(shard, key) of everything that is never to be picked."""
-    return set(identities(decided(read_decisions(home), NEVER_PICK, FORGOTTEN)))
+    decisions = read_decisions(home)
+    rows = decided(decisions, NEVER_PICK, MAY_PICK)
+    last = dict(zip(identities(rows), rows["kind"].to_pylist(), strict=True))
+    gone = set(identities(decided(decisions, FORGOTTEN)))
+    return gone | {item for item, kind in last.items() if kind == NEVER_PICK}
 
 
 def forgotten(home: Location) -> set[Identity]:

@@ -261,9 +261,12 @@ def append_labels(
     return f"{name}.parquet"
 
 
-def check_classes(classes: list[str] | str, initial: Iterable[str], label: str, where: str) -> None:
-    """Raises InputError for a label that is not one of labels.classes; `initial` are the classes of init."""
+def check_classes(
+    classes: list[str] | str, initial: Iterable[str], label: str, where: str, option: str = "labels.classes"
+) -> None:
+    """Raises InputError for a label that is not one of these classes, which `option` lists; `initial` are the classes
+    of init."""
     allowed = sorted(set(initial)) if classes == "from-init" else [plain(name) for name in classes]
     if allowed and label not in allowed:
-        why = f"{where}: label {label!r} is not one of labels.classes, {', '.join(allowed)}"
-        raise InputError(f"{why}; correct it, or list it by --set labels.classes=[...] when you ingest or run a round")
+        why = f"{where}: label {label!r} is not one of {option}, {', '.join(allowed)}"
+        raise InputError(f"{why}; correct it, or list it by --set {option}=[...] when you ingest or run a round")

@@ -3,7 +3,6 @@
 All of it follows from records that are only added to: batches (handed_out/), votes/, labels/ and decisions/.
 """
 
-from collections import Counter
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -26,7 +25,8 @@ STATES = ("out", "answered in part", "settled", "disputed", "skipped", EXPIRED, 
 OUT, IN_PART, SETTLED, DISPUTED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED = range(len(STATES))
 DONE = (SETTLED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED)
 """The states in which nobody waits for an answer any more."""
-NO_REASON = "no reason given"
+TIE = 1e-9
+"""Probabilities are sums: what is as probable as labels.min_posterior may be less by this."""
 _SEPARATOR = "\0"
 """No name of a shard has it."""
 
@@ -82,19 +82,6 @@ class Ledger(NamedTuple):
         is_own = (self.batch_R == number) & ~self.rows["gold"].to_numpy()
         found = np.bincount(self.state_R[is_own], minlength=len(STATES)).tolist()
         return {state: count for state, count in zip(STATES, found, strict=True) if count}
-
-    @property
-    def skip_reasons(self) -> dict[str, int]:
-        """How many images are skipped for each reason, the most frequent first. An image has the reason that most of
-        its annotators gave, of several the first by the alphabet."""
-        outcomes, is_skipped_U = self.outcomes, (self.state_U == SKIPPED) & ~self.items["gold"].to_numpy()
-        is_own_V = outcomes.votes["skipped"].to_numpy() & is_skipped_U[outcomes.item_V]
-        reasons = pc.fill_null(outcomes.votes["reason"].filter(pa.array(is_own_V)), NO_REASON).to_pylist()
-        given: dict[int, Counter[str]] = {}
-        for place, reason in zip(outcomes.item_V[is_own_V].tolist(), reasons, strict=True):
-            given.setdefault(place, Counter())[reason] += 1
-        found = Counter(min(counts, key=lambda name: (-counts[name], name)) for counts in given.values())
-        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcomes: Outcomes | None = None) -> Ledger:
@@ -198,7 +185,7 @@ def _by_votes(outcomes: Outcomes, came_U: Counts, live_U: Counts, least: float) 
     votes_U = outcomes.num_votes
     is_complete_U = came_U >= live_U
     # nan is not certain.
-    is_certain_U = (outcomes.posterior_U >= least) & (outcomes.values_U > outcomes.skips_U)
+    is_certain_U = (outcomes.posterior_U >= least - TIE) & (outcomes.values_U > outcomes.skips_U)
     conditions = [votes_U == 0, ~is_complete_U, outcomes.skips_U > outcomes.values_U, is_certain_U]
     return np.select(conditions, [OUT, IN_PART, SKIPPED, SETTLED], DISPUTED).astype(np.int8)
 

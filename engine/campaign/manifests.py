@@ -241,7 +241,7 @@ def write_manifest(
         "files": files,
         "config": campaign.config.model_dump(),
         "code_version": importlib.metadata.version("vaal"),
-        "completed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "completed_at": datetime.now(UTC).isoformat(),
         **details,
     }
     if missing := cast("Any", kind).__required_keys__ - manifest.keys():

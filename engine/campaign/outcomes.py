@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.votes import codes_of, newest_versions
+from engine.campaign.votes import codes_of, newest_versions, times_of
 from vaal.consensus import CONSENSUS, Consensus, Votes
 
 TIE = 0.5
@@ -88,7 +88,12 @@ def _annotators(votes: pa.Table) -> tuple[pa.Table, Counts]:
     pair_V = codes_of(votes["annotator"]) * (int(vendor_V.max(initial=0)) + 1) + vendor_V
     annotator_V = codes_of(pa.chunked_array([pa.array(pair_V)]))
     _, first = np.unique(annotator_V, return_index=True)
-    return votes.select(["annotator", "vendor"]).take(pa.array(first, pa.int64())), annotator_V
+    named = votes.select(["annotator", "vendor"]).take(pa.array(first, pa.int64()))
+    # In an order that does not depend on that of the votes: nor do sums over annotators then, in the last digit.
+    order = pc.sort_indices(named, sort_keys=[("vendor", "ascending"), ("annotator", "ascending")])
+    place_A = np.empty(len(order), np.int64)
+    place_A[order.to_numpy()] = np.arange(len(order))
+    return named.take(order), place_A[annotator_V]
 
 
 def _one_class(
@@ -126,8 +131,9 @@ def _several_classes(
 def _newest_value(
     votes: pa.Table, item_V: Counts, _: Counts, truths: pa.Array, num_annotators: int, __: str
 ) -> Decided:
-    """Shapes have no consensus: the newest answer counts. It is certain."""
-    last = dict(zip(item_V.tolist(), votes["value"].to_pylist(), strict=True))
+    """Shapes have no consensus: the newest answer counts, by its time, else by its ingest. It is certain."""
+    order = np.lexsort((np.arange(len(votes)), votes["ingest"].to_numpy(), times_of(votes)))
+    last = dict(zip(item_V[order].tolist(), votes["value"].take(pa.array(order)).to_pylist(), strict=True))
     labels = pa.array([last.get(item) for item in range(len(truths))], pa.string())
     return labels, np.where(labels.is_valid(), 1.0, np.nan), np.full(num_annotators, np.nan)
 

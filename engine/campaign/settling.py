@@ -7,6 +7,7 @@ outcome gives another one. A person's label, or that of another program, stands 
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from engine.campaign.labels import (
     append_labels,
     read_snapshot,
 )
-from engine.campaign.ledger import DONE, SETTLED, STATES, Ledger, names_of, read_ledger
+from engine.campaign.ledger import DONE, GIVEN_UP, OUT, SETTLED, STATES, TAKEN_BACK, Ledger, names_of, read_ledger
 from engine.campaign.origins import picked_origins
 from engine.campaign.outcomes import Outcomes
 from engine.campaign.places import placed
@@ -171,12 +172,13 @@ def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:
 
 class Progress(NamedTuple):
     """How far the answers of a round are: its picks, those that nobody waits for any more, those that wait to be sent,
-    maybe again, and whether the round's answers are all that labels.close_when asks for."""
+    maybe again, whether the round's answers are all that labels.close_when asks for, and the picks with any answer."""
 
     total: int
     done: int
     waiting: int
     is_due: bool
+    answered: int
 
 
 def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
@@ -186,7 +188,8 @@ def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     is_own = np.isin(ledger.batch_R, numbers) & ~ledger.rows["gold"].to_numpy()
     # An image that was taken back and sent again is there twice, and counts once.
     items, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
-    is_done = np.isin(ledger.state_R[is_own][::-1][last], DONE)
+    states = ledger.state_R[is_own][::-1][last]
+    is_done, is_answered = np.isin(states, DONE), ~np.isin(states, (OUT, GIVEN_UP, TAKEN_BACK))
     if numbers and is_complete(campaign.stage("selection")):
         # What is in its shard no more cannot be sent.
         waiting = placed(campaign.home, waiting_picks(campaign.home, campaign.round))[0]["item_id"].combine_chunks()
@@ -197,8 +200,9 @@ def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     is_again = pc.is_in(ledger.items["item_id"].take(pa.array(items)), value_set=waiting).to_numpy()
     done, total = int((is_done & ~is_again).sum()), num_waiting + int((~is_again).sum())
     rule = campaign.config.labels.close_when
-    is_due = total > 0 and (done == total if rule == "all" else done >= rule * total)
-    return Progress(total, done, num_waiting, is_due)
+    # Exactly: 0.55 * 100 is more than 55.
+    is_due = total > 0 and (done == total if rule == "all" else done >= Decimal(str(rule)) * total)
+    return Progress(total, done, num_waiting, is_due, int(is_answered.sum()))
 
 
 def close(campaign: Campaign, progress: Progress, by: str) -> None:

@@ -7,6 +7,7 @@ A file of votes is what one ingest brought. Files are only ever added. An ingest
 import hashlib
 import hmac
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +36,7 @@ VOTES_SCHEMA = pa.schema(
 of several classes or of shapes; null where the image was skipped, maybe with a `reason`. `ingest` is the name of the
 file of votes without its suffix. `raw` is the vendor's own JSON of shapes."""
 DIGEST_BYTES = 16
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TIME = np.iinfo(np.int64).min
 
 
@@ -89,14 +91,15 @@ def identities_of_votes(votes: pa.Table) -> list[bytes]:
 def answers_of_votes(votes: pa.Table) -> NDArray[np.int64]:
     """The number of the answer that each row is a version of (V,), in the order of first rows: rows of which
     `identity_of_vote` is the same have the same."""
-    vendor_V, answer_V, item_V, annotator_V = (
-        codes_of(votes[name]) for name in ("vendor", "vendor_answer_id", "item_id", "annotator")
+    vendor_V, item_V, answer_V, annotator_V = (
+        codes_of(votes[name]) for name in ("vendor", "item_id", "vendor_answer_id", "annotator")
     )
-    # Two ranges of numbers: the vendors' own names of answers, and pairs of image and annotator. Null is -1.
-    is_named_V = answer_V >= 0
-    num_names, num_annotators = (int(codes.max(initial=-1)) + 1 for codes in (answer_V, annotator_V + 1))
-    pair_V = num_names + item_V * num_annotators + annotator_V + 1
-    number_V = np.where(is_named_V, answer_V, pair_V) * (int(vendor_V.max(initial=0)) + 1) + vendor_V
+    # Two ranges of numbers: the vendors' own names of answers, and annotators. Null is -1.
+    num_vendors, num_names, num_people = (
+        int(codes.max(initial=-1)) + 1 for codes in (vendor_V, answer_V, annotator_V + 1)
+    )
+    name_V = np.where(answer_V >= 0, answer_V, num_names + annotator_V + 1)
+    number_V = (item_V * (num_names + num_people) + name_V) * num_vendors + vendor_V
     return codes_of(pa.chunked_array([pa.array(number_V)]))
 
 
@@ -118,13 +121,18 @@ def newest_versions(votes: pa.Table) -> pa.Table:
 
 def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int64]:
     """The row of the newest version of every answer, by the answer's number."""
-    order = np.lexsort((np.arange(len(votes)), _times(votes), answer_V))
+    order = np.lexsort((np.arange(len(votes)), times_of(votes), answer_V))
     # Sorted by answer, the last of each is the newest.
     newest: NDArray[np.int64] = order[np.append(np.diff(answer_V[order]) > 0, True)[: len(order)]]
     return newest
 
 
-def _times(votes: pa.Table) -> NDArray[np.int64]:
+def micros_of(at: datetime) -> int:
+    """A time in microseconds since 1970, exactly."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def times_of(votes: pa.Table) -> NDArray[np.int64]:
     """Microseconds since 1970 of each answer (N,), the least number where it is not known."""
     micros = pc.fill_null(votes["answered_at"].cast(pa.int64()), int(_NO_TIME))
     found: NDArray[np.int64] = micros.to_numpy()

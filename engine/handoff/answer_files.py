@@ -102,7 +102,8 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, stream: Any, place: str, fix: str) -> None:
         super().__init__()
-        self._stream, self._place, self._fix = stream, place, fix
+        self._stream: Any = stream
+        self._place, self._fix = place, fix
 
     def readable(self) -> bool:
         return True

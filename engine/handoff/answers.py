@@ -20,7 +20,9 @@ from engine.campaign.votes import (
     digest_of,
     identities_of_votes,
     identity_of_vote,
+    micros_of,
     newest_rows,
+    times_of,
 )
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, Question
@@ -64,7 +66,9 @@ class Known:
         self._values = pa.concat_arrays([pa.nulls(1, pa.string()), votes["value"].unique().drop_null()])
         self._codes = {content_of(value): code for code, value in enumerate(self._values.to_pylist())}
         self._contents = list(self._codes)
-        self._versions_N = np.unique(answer_V * len(self._values) + code_V)
+        version_V, at_V = answer_V * len(self._values) + code_V, times_of(votes)
+        order = np.lexsort((at_V, version_V))
+        self._version_V, self._at_V = version_V[order], at_V[order]
         newest_A = newest_rows(votes, answer_V)
         newest = votes.take(pa.array(newest_A))
         self._numbers = {identity: number for number, identity in enumerate(identities_of_votes(newest))}
@@ -78,14 +82,18 @@ class Known:
         code = int(self._code_A[number])
         return Version(self._contents[code], self._values[code].as_py(), self._at_A[number].as_py())
 
-    def has(self, identity: bytes, content: bytes) -> bool:
-        """Whether any version of the answer said this."""
-        number, code = self._numbers.get(identity), self._codes.get(content)
+    def has(self, identity: bytes, version: Version) -> bool:
+        """Whether this version of the answer is known; one without a time is, if any version said the same."""
+        number, code = self._numbers.get(identity), self._codes.get(version.content)
         if number is None or code is None:
             return False
-        version = number * len(self._values) + code
-        place = int(np.searchsorted(self._versions_N, version))
-        return place < len(self._versions_N) and bool(self._versions_N[place] == version)
+        wanted = number * len(self._values) + code
+        first, end = (int(np.searchsorted(self._version_V, wanted, side)) for side in ("left", "right"))
+        if first == end or version.answered_at is None:
+            return first < end
+        at = micros_of(version.answered_at)
+        place = first + int(np.searchsorted(self._at_V[first:end], at))
+        return place < end and bool(self._at_V[place] == at)
 
     def undone_at(self, identity: bytes, content: bytes) -> int:
         """The number of the last ingest that said this and was undone; 0 where there is none."""
@@ -96,6 +104,11 @@ class Known:
 def content_of(value: str | None) -> bytes:
     """A digest of what an answer says, the same object where it is asked for again and again."""
     return digest_of(value)
+
+
+def is_newer(at: datetime | None, before: datetime | None) -> bool:
+    """Whether of two versions the one that came later is the newer, by the times that they have."""
+    return before is None or (at is not None and at >= before)
 
 
 class Place(NamedTuple):
@@ -109,13 +122,14 @@ class Place(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Who was asked what: the vendor, the campaign's salt, the question, and whether the vendor's files are snapshots
-    (see `engine.handoff.Vendor`)."""
+    """Who was asked what: the vendor, the campaign's salt, the question, whether the vendor's files are snapshots (see
+    `engine.handoff.Vendor`), and the option that lists the classes."""
 
     vendor: str
     salt: str
     question: Question
     is_snapshot: bool
+    classes_option: str = "labels.classes"
 
 
 class Sieve:
@@ -127,9 +141,10 @@ class Sieve:
     """
 
     def __init__(self, asked: Asked, places: dict[str, Place], known: Known, *, replace: bool) -> None:
-        self._vendor, _, self._question, self._is_snapshot = asked
+        self._vendor, _, self._question, self._is_snapshot, self._classes_option = asked
         self._places, self._known, self._replace = places, known, replace
         self._here: dict[bytes, Version] = {}
+        self._dated: dict[bytes, dict[datetime, Version]] = {}
         self._undated: dict[bytes, Version] = {}
         self._hashed = lru_cache(MOST_CACHED)(partial(annotator_hash, asked.salt, asked.vendor))
         self._rows: list[tuple[Any, ...]] = []
@@ -161,12 +176,8 @@ class Sieve:
             self.blank += 1
             return
         annotator = self._hashed(answer.annotator) if answer.annotator else None
-        answer = answer._replace(
-            answer_id=self._unnamed(answer.answer_id),
-            reason=self._unnamed(answer.reason),
-            raw=self._unnamed(answer.raw),
-        )
-        identity = identity_of_vote(item_id, self._vendor, answer.answer_id or None, annotator)
+        answer_id, reason, raw = map(self._unnamed, (answer.answer_id, answer.reason, answer.raw))
+        identity = identity_of_vote(item_id, self._vendor, answer_id, annotator)
         version = Version(content_of(value), value, answer.answered_at)
         if self._replace:
             self.item_ids.add(item_id)
@@ -179,14 +190,14 @@ class Sieve:
         if self._replace and not version.answered_at and newest and newest.answered_at:
             # The newer version is the one that is to replace the other.
             version = version._replace(answered_at=datetime.now(UTC))
-        facts = (answer.answer_id or None, annotator, value, answer.skipped, answer.seconds, version.answered_at)
-        self._rows.append((item_id, self._vendor, *facts, answer.reason or None, answer.raw or None))
+        facts = (answer_id, annotator, value, answer.skipped, answer.seconds, version.answered_at)
+        self._rows.append((item_id, self._vendor, *facts, reason, raw))
         if len(self._rows) >= CHUNK_ROWS:
             self._flush()
 
-    def _unnamed(self, text: str) -> str:
-        """What a vendor says beside its answer, with pseudonyms for the e-mail addresses in it."""
-        return _ADDRESS.sub(lambda found: self._hashed(found[0]), text) if "@" in text else text
+    def _unnamed(self, text: str) -> str | None:
+        """What a vendor says beside its answer, with pseudonyms for the e-mail addresses in it; None for nothing."""
+        return _ADDRESS.sub(lambda found: self._hashed(found[0]), text) if "@" in text else text or None
 
     def _item_of(self, name: str, where: str) -> str:
         """The item_id that a name says: itself, or the stem of a file."""
@@ -199,15 +210,21 @@ class Sieve:
 
     def _is_repeated_here(self, identity: bytes, version: Version, item_id: str, where: str) -> bool:
         """Whether the files said this already. Raises InputError where they contradict themselves."""
-        twin = self._here.get(identity)
-        if twin is None:
+        first = twin = self._here.get(identity)
+        if first is None or twin is None:
             self._here[identity] = self._kept(version)
             return False
-        is_dated = bool(version.answered_at and twin.answered_at and version.answered_at != twin.answered_at)
-        if twin.content != version.content and not is_dated:
+        if version.answered_at and first.answered_at and version.answered_at != first.answered_at:
+            # Versions of one answer: an answer may come back to what it was.
+            said = self._dated.setdefault(identity, {})
+            twin = said.get(version.answered_at)
+            if twin is None:
+                said[version.answered_at] = self._kept(version)
+                return False
+        if twin.content != version.content:
             why = f"{where}: item_id {item_id!r} is {_words(version.value)} here but {_words(twin.value)} before"
             raise InputError(f"{why}; keep the right one")
-        return twin.content == version.content
+        return twin.answered_at is not None or version.answered_at is None
 
     def _kept(self, version: Version) -> Version:
         """What is kept of a version for as long as the files are read: many are the same object."""
@@ -223,11 +240,16 @@ class Sieve:
         known."""
         place = self._places[item_id]
         is_other = place.stands and place.label != version.value
-        if self._known.has(identity, version.content):
-            is_current = newest is not None and newest.content == version.content
-            if is_current or not self._replace:
-                self.corrected += is_other or not is_current
-                return False
+        is_current = newest is not None and newest.content == version.content
+        # Of versions with times the newest counts, whatever is to be replaced.
+        if self._known.has(identity, version) and (is_current or not self._replace or version.answered_at):
+            self.corrected += is_other or not is_current
+            return False
+        if is_current and not self._replace:
+            # Only its time is another; it decides between versions that are still to come.
+            self.repeated += 1
+            self.corrected += is_other
+            return True
         undone_at = self._known.undone_at(identity, version.content)
         if not newest and undone_at and place.stands and place.word_votes >= undone_at:
             # A person decided after this very answer had come.
@@ -244,7 +266,7 @@ class Sieve:
             )
         is_plain = not (answer.annotator or answer.answer_id or answer.answered_at)
         self.repeated += is_plain and version.value == place.label
-        self.versions += newest is not None
+        self.versions += newest is not None and (self._replace or is_newer(version.answered_at, newest.answered_at))
         return True
 
     def _require_class(self, value: str | None, where: str) -> None:
@@ -253,7 +275,7 @@ class Sieve:
             return
         names = [value] if self._question.task == "class" else _names_in(json.loads(value))
         for name in names:
-            check_classes(self._question.classes, (), name, where)
+            check_classes(self._question.classes, (), name, where, self._classes_option)
 
     def _flush(self) -> None:
         if self._rows:

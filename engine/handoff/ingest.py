@@ -83,6 +83,8 @@ def ingest(
         raise InputError(f"{', '.join(names[:3])}: no rows; give the file that the vendor filled in")
     _require_fitting(sieve.refused, rules, log)
     votes = sieve.votes
+    if sieve.versions:
+        log(f"{plural(sieve.versions, 'answer')} replaced by newer versions")
     if len(votes):
         append_votes(campaign.home, vendor, votes)
     forced = frozenset(sieve.item_ids) if rules.replace else frozenset()
@@ -145,7 +147,8 @@ def _sieve(
     names = zip(items["item_id"].to_pylist(), identities(items), strict=True)
     places = {item_id: Place(labels.get(item), *word) for (item_id, item), word in zip(names, words, strict=True)}
     known = Known(read_votes(campaign.home), snapshot.undone_votes)
-    asked = Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot)
+    option = "handoff.question.classes" if campaign.config.handoff.question.classes else "labels.classes"
+    asked = Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot, option)
     return Sieve(asked, places, known, replace=replace)
 
 

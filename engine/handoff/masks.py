@@ -9,6 +9,8 @@ from engine.pool.formats import format_of
 from engine.storage.location import Location
 
 FOLDER = "votes/masks"
+MOST_BYTES = 256 << 20
+"""A few bytes in an archive may stand for any number."""
 
 
 def with_masks(answer: Answer, file: AnswerFile, home: Location) -> Answer:
@@ -48,7 +50,9 @@ def _keep(mask: str, file: AnswerFile, home: Location) -> str:
     if mask.startswith("/") or ".." in mask.split("/"):
         raise InputError("leads out of the folder")
     with file.beside(mask) as stream:
-        content = stream.read()
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InputError(f"has more than {MOST_BYTES >> 20} MiB")
     form = format_of(content)
     if form is None:
         raise InputError("is no image")

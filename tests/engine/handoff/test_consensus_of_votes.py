@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,10 @@ from typer.testing import CliRunner
 from engine.campaign import corrections
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values
-from engine.campaign.ledger import NO_REASON, read_ledger
+from engine.campaign.ledger import read_ledger
 from engine.campaign.settling import settle
-from engine.errors import InputError
-from engine.handoff import VENDORS
 from engine.handoff.export import export
 from jobs.cli import app
-from tests.replies import ANN, REPLIES
 from tests.sendings import hand_out, take_in
 from tests.small import copied, make_small, with_settings
 
@@ -158,25 +154,6 @@ def test_options_of_consensus_may_be_set_while_answers_come(base: Campaign, tmp_
     assert (shown["states"]["settled"], shown["disputed"]) == (2, [])
 
 
-def test_skipped_images_are_counted_by_reason(base: Campaign, tmp_path: Path) -> None:
-    campaign = copied(base, tmp_path / "campaign")
-    a, b, c, d, *_ = IDS
-    hand_out(campaign, {name: IDS[name] for name in (a, b, c, d)}, annotators=3)
-    said = [(a, "ann", "(blurred)"), (a, "bob", "(blurred)"), (a, "eve", "(empty)")]
-    said += [(b, "ann", "()"), (b, "bob", "()"), (b, "eve", "cat")]
-    said += [(c, "ann", "(blurred)"), (c, "bob", "(blurred)"), (c, "eve", "cat")]
-    # Not skipped: most gave a class, or not all have answered.
-    said += [(d, "ann", "(blurred)"), (d, "bob", "cat")]
-    answer(campaign, said)
-    assert read_ledger(campaign).skip_reasons == {"blurred": 2, NO_REASON: 1}
-    found = CliRunner().invoke(app, ["handoff", str(campaign.home), "--json"])
-    assert json.loads(found.stdout)["skipped"] == {"blurred": 2, NO_REASON: 1}
-    shown = CliRunner().invoke(app, ["handoff", str(campaign.home)])
-    assert f"blurred x 2, {NO_REASON} x 1" in re.sub(r"\s+", " ", shown.output)
-    corrections.set_label(campaign, IDS[a], "cat", lambda _: None)
-    assert read_ledger(campaign).skip_reasons == {"blurred": 1, NO_REASON: 1}
-
-
 def texts_of(home: Path) -> Iterator[tuple[str, str]]:
     """Everything that is in a folder, by file: of tables each value, and what their metadata say."""
     for file in sorted(path for path in home.rglob("*") if path.is_file()):
@@ -191,26 +168,6 @@ def texts_of(home: Path) -> Iterator[tuple[str, str]]:
 def assert_unnamed(home: str, *names: str) -> None:
     found = [(file, name) for file, text in texts_of(Path(home)) for name in names if name.lower() in text.lower()]
     assert not found
-
-
-@pytest.mark.parametrize("task", ["class", "boxes", "mask"])
-@pytest.mark.parametrize("vendor", VENDORS)
-def test_no_annotator_is_named_in_a_campaign(base: Campaign, tmp_path: Path, vendor: str, task: str) -> None:
-    campaign = copied(base, tmp_path / "campaign", handoff__question__task=task)
-    hand_out(campaign, IDS, vendor=vendor, annotators=2)
-    files = REPLIES[vendor](dict.fromkeys(IDS, "cat"))
-    for path, content in files.items():
-        (tmp_path / "in" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "in" / path).write_bytes(content)
-    lines: list[str] = []
-    # Some formats say what the question was, and are refused.
-    with suppress(InputError):
-        take_in(campaign, tmp_path / "in", vendor, log=lines.append, accept_rest=True)
-    assert_unnamed(campaign.home.path, ANN, "ann.smith", "Smith")
-    assert not [line for line in lines if ANN in line]
-    if task == "class" and vendor not in ("coco", "cvat", "ground-truth", "imagefolder", "scale"):
-        (votes,) = (pq.read_table(file) for file in Path(campaign.home.path, "votes").glob("*.parquet"))
-        assert all(re.fullmatch("[0-9a-f]{32}", name) for name in votes["annotator"].to_pylist())
 
 
 PERSON = "eve@home.example"
