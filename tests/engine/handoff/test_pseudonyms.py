@@ -18,7 +18,7 @@ from tests.sendings import hand_out, take_in
 from tests.small import copied, make_small
 
 IDS = {letter * 32: ("s-1.tar", f"{16 + number:03d}") for number, letter in enumerate("abc")}
-NAMES = ("ann.smith", "Ann Smith", "vendor.example", "bob.jones", "4711")
+NAMES = ("ann.smith", "Ann Smith", "vendor.example", "bob.jones", "918273645")
 """Of people, in the files below: names, addresses and numbers."""
 
 
@@ -65,21 +65,21 @@ def test_no_file_of_a_campaign_names_an_annotator(base: Campaign, tmp_path: Path
 def test_nobody_is_named_by_what_label_studio_tells_of_them(base: Campaign, tmp_path: Path) -> None:
     campaign = copied(base, tmp_path / "campaign", handoff__question__task="boxes")
     hand_out(campaign, IDS, vendor="label-studio")
-    person = {"id": 4711, "email": ANN, "first_name": "Ann Smith", "last_name": "bob.jones"}
+    person = {"id": 918273645, "email": ANN, "first_name": "Ann Smith", "last_name": "bob.jones"}
     value = {"x": 0, "y": 0, "width": 50, "height": 50, "rectanglelabels": ["kettle"], "rotation": 0}
     region = {
         "id": "r", "type": "rectanglelabels", "from_name": "label", "to_name": "image", "original_width": 8,
         "original_height": 8, "value": value, "origin": "manual",
     }  # fmt: skip
     annotation = {
-        "id": 1, "completed_by": person, "result": [region], "was_cancelled": False, "updated_by": 4711,
-        "created_username": f" {ANN}, 4711", "created_ago": "1 day", "created_at": "2026-11-01T12:00:00Z",
+        "id": 1, "completed_by": person, "result": [region], "was_cancelled": False, "updated_by": 918273645,
+        "created_username": f" {ANN}, 918273645", "created_ago": "1 day", "created_at": "2026-11-01T12:00:00Z",
     }  # fmt: skip
-    tasks = [{"id": 1, "data": {"item_id": "a" * 32}, "annotations": [annotation], "updated_by": [4711]}]
+    tasks = [{"id": 1, "data": {"item_id": "a" * 32}, "annotations": [annotation], "updated_by": [918273645]}]
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     assert take_in(campaign, tmp_path / "export.json", "label-studio").votes == 1
     (vote,) = read_votes(campaign.home).to_pylist()
-    assert vote["annotator"] == annotator_hash(campaign.config.salt, "label-studio", "4711")
+    assert vote["annotator"] == annotator_hash(campaign.config.salt, "label-studio", "918273645")
     assert vote["raw"]
     assert_nobody_is_named(campaign)
 

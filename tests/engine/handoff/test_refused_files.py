@@ -277,18 +277,6 @@ def test_masks_come_from_beside_their_file_and_nowhere_else(base: Campaign, tmp_
     assert not Path(campaign.home.path, "votes").exists()
 
 
-def test_a_mask_that_is_too_large_is_refused(base: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    campaign = copied(base, tmp_path / "campaign", handoff__question__task="mask", **SETTINGS)
-    hand_out(campaign, IDS, vendor="generic")
-    row = {"item_id": next(iter(IDS)), "label": [{"label": "kettle", "mask": "mask.png"}]}
-    answers, content = json.dumps(row).encode(), b"\x89PNG\r\n\x1a\n" + bytes(100)
-    file = given(tmp_path, {"a.zip": zipped({"a.jsonl": answers, "mask.png": content})})
-    monkeypatch.setattr("engine.handoff.masks.MOST_BYTES", len(content) - 1)
-    assert "mask 'mask.png': has more than" in refused(campaign, file, "generic")
-    monkeypatch.setattr("engine.handoff.masks.MOST_BYTES", len(content))
-    assert take_in(campaign, file).new == 1
-
-
 def test_every_reason_is_said_at_once_in_the_log_and_the_first_ten_in_the_error(sent: Sent, tmp_path: Path) -> None:
     campaign = sent("generic")
     rows = [

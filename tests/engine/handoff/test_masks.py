@@ -1,0 +1,40 @@
+"""A mask that comes as a file is kept, if it is an image and not too large."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from engine.campaign.votes import files_of_votes
+from engine.errors import InputError
+from tests.conftest import MakeCampaign
+from tests.sendings import hand_out, take_in
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("content", "most", "fault"),
+    [(PNG, len(PNG), ""), (PNG, len(PNG) - 1, "has more than 0 MiB"), (b"text", 100, "is no image")],
+)
+def test_a_mask_in_an_archive_is_kept_or_refused(
+    make_campaign: MakeCampaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, most: int, fault: str
+) -> None:
+    campaign = make_campaign("handoff.question.task=mask")
+    hand_out(campaign, {"aa": ("digits-00001.tar", "k1")})
+    monkeypatch.setattr("engine.handoff.masks.MOST_BYTES", most)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("a.jsonl", json.dumps({"item_id": "aa", "label": [{"label": "cat", "mask": "m.png"}]}))
+        archive.writestr("m.png", content)
+    (tmp_path / "a.zip").write_bytes(stream.getvalue())
+    if fault:
+        with pytest.raises(InputError, match=f"a.zip/a.jsonl: line 1: mask 'm.png': {fault}; put it beside"):
+            take_in(campaign, tmp_path / "a.zip")
+        assert files_of_votes(campaign.home) == []
+        assert not (campaign.home / "votes/masks").children()
+    else:
+        assert take_in(campaign, tmp_path / "a.zip").new == 1
+        assert len((campaign.home / "votes/masks").children()) == 1
