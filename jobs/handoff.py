@@ -125,7 +125,7 @@ def _batch(ledger: "Ledger", number: int) -> dict[str, Any]:
         "price": sending["price"],
         "spent": float(ledger.spent(number)),
         "reserved": float(ledger.reserved(number)),
-        "links_expire_at": sending["links_expire_at"],
+        "links_expire_at": batch.links_expire_at,
     }
 
 

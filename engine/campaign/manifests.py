@@ -203,9 +203,11 @@ def read_manifest(campaign: Campaign, name: str, kind: type[M]) -> M:
 def read_complete(folder: Location, name: str, kind: type[M]) -> M:
     """The manifest in the folder of a complete stage. Raises as `read_manifest` does."""
     manifest = read_document(folder / "manifest.json", kind)
-    if missing := COUNTS[stage_of(name).name] - manifest["counts"].keys():
-        fix = "restore it from a copy, or use the version that wrote it"
+    stage, fix = stage_of(name).name, "restore it from a copy, or use the version that wrote it"
+    if missing := COUNTS[stage] - manifest["counts"].keys():
         raise ConfigError(f"{folder}/manifest.json: counts.{min(missing)}: missing; {fix}")
+    if stage == "handoff" and "picks" not in manifest["inputs"]:
+        raise ConfigError(f"{folder}/manifest.json: inputs.picks: missing; {fix}")
     return manifest
 
 

@@ -21,8 +21,8 @@ Counts = NDArray[np.int64]
 class Outcomes(NamedTuple):
     """The outcome of each of U images, in the order of `item_ids` (U,), and of each annotator.
 
-    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version; `is_final_U` says
-    where a vendor gave its final answer. `labels` (U,) are the most probable values, null without a vote, and
+    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version; `finals_U` how
+    many of them are a vendor's final answer. `labels` (U,) are the most probable values, null without a vote, and
     `posterior_U` their probabilities, nan where there are none. `votes` are the newest versions, `item_V` (V,) the
     places of their images. `annotators` has a row for each: annotator, vendor, votes, accuracy (as the consensus
     estimates it, nan where it does not), gold_right, gold_seen.
@@ -31,7 +31,7 @@ class Outcomes(NamedTuple):
     item_ids: pa.Array
     values_U: Counts
     skips_U: Counts
-    is_final_U: NDArray[np.bool_]
+    finals_U: Counts
     labels: pa.Array
     posterior_U: NDArray[np.float64]
     votes: pa.Table
@@ -61,7 +61,7 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     size = len(item_ids)
     values_U = np.bincount(item_V[is_value_V], minlength=size)
     skips_U = np.bincount(item_V[~is_value_V], minlength=size)
-    is_final_U = np.bincount(item_V[newest["annotator"].is_null().to_numpy()], minlength=size) > 0
+    finals_U = np.bincount(item_V[newest["annotator"].is_null().to_numpy()], minlength=size)
     named, annotator_V = _annotators(newest)
     given = newest.filter(pa.array(is_value_V))
     deciders = {"class": _one_class, "classes": _several_classes}
@@ -73,7 +73,7 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     table = named.append_column("votes", pa.array(np.bincount(annotator_V, minlength=len(named))))
     for name, column in (("accuracy", accuracy_A), ("gold_right", right_A), ("gold_seen", seen_A)):
         table = table.append_column(name, pa.array(column))
-    return Outcomes(item_ids, values_U, skips_U, is_final_U, labels, posterior_U, newest, item_V, table)
+    return Outcomes(item_ids, values_U, skips_U, finals_U, labels, posterior_U, newest, item_V, table)
 
 
 Decided = tuple[pa.Array, NDArray[np.float64], NDArray[np.float64]]

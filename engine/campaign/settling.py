@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, round_home
-from engine.campaign.handed_out import newest_batches
+from engine.campaign.decisions import forgotten
+from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, is_complete, round_home
+from engine.campaign.handed_out import newest_batches, waiting_picks
 from engine.campaign.labels import (
     INGEST,
     POSITIONS_SCHEMA,
@@ -24,6 +25,7 @@ from engine.campaign.labels import (
 )
 from engine.campaign.ledger import DONE, SETTLED, STATES, Ledger, names_of, read_ledger
 from engine.campaign.origins import picked_origins
+from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
 from engine.tables.columns import required
 
@@ -104,10 +106,12 @@ def _write_labels(
     candidates = candidates.append_column("stands", pa.array(ledger.stands_U))
     is_asked = (outcomes.num_votes > 0) & ~items["gold"].to_numpy() & is_other
     found = candidates.filter(pa.array(is_asked)).to_pylist()
+    gone = forgotten(campaign.home)
     wanted = [
         item
         for item in found
-        if not item["stands"] or (item["item_id"] in forced and latest[item["item_id"]].number > item["num_votes"])
+        if (item["shard"], item["key"]) not in gone
+        and (not item["stands"] or (item["item_id"] in forced and latest[item["item_id"]].number > item["num_votes"]))
     ]
     origins, at = picked_origins(campaign.home, {item["round"] for item in wanted}), datetime.now(UTC)
     rows: list[tuple[Any, ...]] = []
@@ -152,8 +156,8 @@ def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:
 
 
 class Progress(NamedTuple):
-    """How far the answers of a round are: its picks, those that nobody waits for any more, those that are not sent yet,
-    and whether the round's answers are all that labels.close_when asks for."""
+    """How far the answers of a round are: its picks, those that nobody waits for any more, those that wait to be sent,
+    maybe again, and whether the round's answers are all that labels.close_when asks for."""
 
     total: int
     done: int
@@ -167,13 +171,20 @@ def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     numbers = [number for number, batch in enumerate(ledger.batches) if batch.record in own]
     is_own = np.isin(ledger.batch_R, numbers) & ~ledger.rows["gold"].to_numpy()
     # An image that was taken back and sent again is there twice, and counts once.
-    _, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
-    states = ledger.state_R[is_own][::-1][last]
-    done = int(np.isin(states, DONE).sum())
-    waiting = ledger.batches[numbers[-1]].manifest["sending"]["waiting"] if numbers else 0
-    total, rule = len(states) + waiting, campaign.config.labels.close_when
+    items, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
+    is_done = np.isin(ledger.state_R[is_own][::-1][last], DONE)
+    if numbers and is_complete(campaign.stage("selection")):
+        # What is in its shard no more cannot be sent.
+        waiting = placed(campaign.home, waiting_picks(campaign.home, campaign.round))[0]["item_id"].combine_chunks()
+        num_waiting = len(waiting)
+    else:
+        waiting = pa.array([], pa.string())
+        num_waiting = ledger.batches[numbers[-1]].manifest["sending"]["waiting"] if numbers else 0
+    is_again = pc.is_in(ledger.items["item_id"].take(pa.array(items)), value_set=waiting).to_numpy()
+    done, total = int((is_done & ~is_again).sum()), num_waiting + int((~is_again).sum())
+    rule = campaign.config.labels.close_when
     is_due = total > 0 and (done == total if rule == "all" else done >= rule * total)
-    return Progress(total, done, waiting, is_due)
+    return Progress(total, done, num_waiting, is_due)
 
 
 def close(campaign: Campaign, progress: Progress, by: str) -> None:

@@ -15,7 +15,7 @@ from engine.errors import InputError
 from engine.handoff.stripping import is_strippable, stripped
 from engine.pool.formats import FORMATS, format_of
 from engine.pool.identity import content_hash
-from engine.pool.shard import Place, Shard, check_unchanged, read_images
+from engine.pool.shard import Place, Shard, read_images
 from engine.storage.location import Location
 
 
@@ -44,7 +44,7 @@ def written_of(row: dict[str, Any]) -> Written:
 def write_images(
     campaign: Campaign, folder: Location, rows: pa.Table, shards: dict[str, Shard], run: Run, *, strip_metadata: bool
 ) -> dict[str, Written]:
-    """Write the images as ITEM_ID.SUFFIX into a folder. Nothing is written where a shard changed.
+    """Write the images as ITEM_ID.SUFFIX into a folder.
 
     Args:
         rows: item_id, shard, and the fields of a `Place`.
@@ -54,8 +54,6 @@ def write_images(
     by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows.select(["item_id", "shard", *Place._fields]).to_pylist():
         by_shard[row["shard"]].append(row)
-    for shard in by_shard:
-        check_unchanged(shards[shard])
     found: dict[str, Written] = {}
     num_kept = 0
     for shard, wanted in sorted(by_shard.items()):

@@ -105,7 +105,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     thumbnails = read_thumbnails(campaign, images)
     num_blank = sum(image is BLANK for image in thumbnails.values())
     if num_blank:
-        run.log(f"{num_blank:,} images are in their shards no more, and are shown grey")
+        run.log(f"{num_blank:,} images are in their shards no more or were forgotten, and are shown grey")
     bins, latent_map = charts.bins_of(histogram, picks["logit"].to_numpy()), map_of(candidates)
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from PIL import Image
 
+from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.places import known_of, read_moved
 from engine.config.input_options import ImageConfig
@@ -19,7 +20,7 @@ from engine.tables.rows import Row
 THUMBNAIL_SIDE = 128
 """Longest side of a thumbnail, pixels. Smaller images keep their pixels and are enlarged where they are shown."""
 BLANK = Image.new("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), 127)
-"""Stands for an image that is in its shard no more."""
+"""Stands for an image that is in its shard no more, or was forgotten."""
 Identity = tuple[str, str]
 """(shard, key)."""
 
@@ -27,19 +28,21 @@ Identity = tuple[str, str]
 def read_thumbnails(
     campaign: Campaign, rows: Iterable[Row], on_fault: Callable[[ShardError], None] | None = None
 ) -> dict[Identity, Image.Image]:
-    """A thumbnail of each item of these rows, BLANK for one that is in its shard no more. A shard is opened once.
+    """A thumbnail of each item of these rows, BLANK for one that is in its shard no more or was forgotten, which is
+    not read. A shard is opened once.
 
     Args:
         on_fault: is given the fault of a shard that cannot be read, whose images are then BLANK.
 
     Raises ShardError if a shard changes meanwhile, or, without `on_fault`, cannot be read.
     """
-    moved = {known_of(row): row for row in read_moved(campaign.home)}
+    moved, gone = {known_of(row): row for row in read_moved(campaign.home)}, forgotten(campaign.home)
     by_shard: dict[str, dict[str, Place | None]] = defaultdict(dict)
     for row in rows:
         known = {"content_hash": None, **row}
         place = {**known, **moved.get(known_of(known), {"fault": None})}
-        by_shard[row["shard"]][row["key"]] = None if place["fault"] else Place(*(place[name] for name in Place._fields))
+        is_here = not place["fault"] and (row["shard"], row["key"]) not in gone
+        by_shard[row["shard"]][row["key"]] = Place(*(place[name] for name in Place._fields)) if is_here else None
     shards = {shard.shard: shard for shard in at_root(read_shards(campaign.home), campaign.config.pool.root)}
     found: dict[Identity, Image.Image] = {}
     for name, places in by_shard.items():
