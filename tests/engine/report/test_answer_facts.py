@@ -161,7 +161,8 @@ def test_labels_are_counted_by_class_and_new_ones_named(answered: RoundAnswers, 
 
 def test_a_round_shows_its_own_batches_alone(answered: RoundAnswers, tmp_path: Path) -> None:
     campaign = replace(answered.campaign, round=1)
-    hand_out(campaign, {"later": (SHARD, "later"), "torn": (SHARD, "torn")}, annotators=3, price=0.25, disputed=True)
+    images = {name: (SHARD, name) for name in ("later", "torn")}
+    hand_out(campaign, images, answered={"torn": 3}, annotators=3, price=0.25, disputed=True)
     answer(campaign, {"later": {"dan": "1"}, "torn": {"dan": "2", "eve": "2", "fay": "2"}}, tmp_path)
     before, now = (read_round(campaign, number) for number in (0, 1))
     assert [[batch["spent"] for batch in of.batches(answers)] for answers in (before, now)] == [
