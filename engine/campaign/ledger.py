@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
-from engine.campaign.labels import Snapshot, read_snapshot
+from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.outcomes import Counts, Outcomes, outcomes_of
 from engine.campaign.votes import read_votes
 from engine.storage.location import Location
@@ -161,6 +161,11 @@ def _items(campaign: Campaign, batches: list[SentBatch], tables: list[pa.Table])
 def names_of(table: pa.Table) -> pa.Array:
     """The identity of each row as one text."""
     return pc.binary_join_element_wise(table["shard"], table["key"], _SEPARATOR).combine_chunks()
+
+
+def name_of(item: Identity) -> str:
+    """As `names_of`, of one."""
+    return _SEPARATOR.join(item)
 
 
 def _truths(items: pa.Table, snapshot: Snapshot) -> pa.Array:

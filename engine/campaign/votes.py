@@ -35,7 +35,7 @@ VOTES_SCHEMA = pa.schema(
 of several classes or of shapes; null where the image was skipped, maybe with a `reason`. `ingest` is the name of the
 file of votes without its suffix. `raw` is the vendor's own JSON of shapes."""
 DIGEST_BYTES = 16
-_NO_TIME = np.iinfo(np.int64).min
+NO_TIME = np.iinfo(np.int64).min
 
 
 def annotator_hash(salt: str, vendor: str, name: str) -> str:
@@ -118,14 +118,14 @@ def newest_versions(votes: pa.Table) -> pa.Table:
 
 def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int64]:
     """The row of the newest version of every answer, by the answer's number."""
-    order = np.lexsort((np.arange(len(votes)), _times(votes), answer_V))
+    order = np.lexsort((np.arange(len(votes)), times_of(votes), answer_V))
     # Sorted by answer, the last of each is the newest.
     newest: NDArray[np.int64] = order[np.append(np.diff(answer_V[order]) > 0, True)[: len(order)]]
     return newest
 
 
-def _times(votes: pa.Table) -> NDArray[np.int64]:
+def times_of(votes: pa.Table) -> NDArray[np.int64]:
     """Microseconds since 1970 of each answer (N,), the least number where it is not known."""
-    micros = pc.fill_null(votes["answered_at"].cast(pa.int64()), int(_NO_TIME))
+    micros = pc.fill_null(votes["answered_at"].cast(pa.int64()), int(NO_TIME))
     found: NDArray[np.int64] = micros.to_numpy()
     return found

@@ -119,8 +119,8 @@ class Asked(NamedTuple):
 
 
 class Sieve:
-    """Takes answers one by one. `votes` are what is new; what does not fit is in `refused`, with its reason. `item_ids`
-    are the images that may be decided again; none without `replace`.
+    """Takes answers one by one. `finished` gives what is new; what does not fit is in `refused`, with its reason.
+    `item_ids` are the images that may be decided again; none without `replace`.
 
     The counts are of answers that were known already, of those among them that were corrected or replaced since, of
     blank ones, and of newer versions of known ones.
@@ -148,11 +148,13 @@ class Sieve:
         except InputError as error:
             self.refused.append(str(error))
 
-    @property
-    def votes(self) -> pa.Table:
-        """The new votes: VOTES_SCHEMA without `ingest`."""
+    def finished(self) -> pa.Table:
+        """The new votes: VOTES_SCHEMA without `ingest`. No answer can be taken any more: what was known is let go."""
         self._flush()
-        return pa.concat_tables([WITHOUT_INGEST.empty_table(), *self._chunks])
+        found = pa.concat_tables([WITHOUT_INGEST.empty_table(), *self._chunks])
+        self._chunks, self._here, self._places = [], {}, {}
+        del self._known
+        return found
 
     def _take(self, answer: Answer, where: str) -> None:
         item_id = self._item_of(answer.item, where)
