@@ -92,11 +92,11 @@ def answers_of_votes(votes: pa.Table) -> NDArray[np.int64]:
     vendor_V, answer_V, item_V, annotator_V = (
         codes_of(votes[name]) for name in ("vendor", "vendor_answer_id", "item_id", "annotator")
     )
-    # Two ranges of numbers: the vendors' own names of answers, and pairs of image and annotator. Null is -1.
-    is_named_V = answer_V >= 0
-    num_names, num_annotators = (int(codes.max(initial=-1)) + 1 for codes in (answer_V, annotator_V + 1))
-    pair_V = num_names + item_V * num_annotators + annotator_V + 1
-    number_V = np.where(is_named_V, answer_V, pair_V) * (int(vendor_V.max(initial=0)) + 1) + vendor_V
+    # Two ranges of numbers: the vendors' own names of answers, and annotators. Null is -1.
+    num_names, num_annotators = (int(codes.max(initial=-1)) + 2 for codes in (answer_V, annotator_V))
+    whose_V = np.where(answer_V >= 0, answer_V, num_names + annotator_V + 1)
+    of_what_V = item_V * (num_names + num_annotators) + whose_V
+    number_V = of_what_V * (int(vendor_V.max(initial=0)) + 1) + vendor_V
     return codes_of(pa.chunked_array([pa.array(number_V)]))
 
 
