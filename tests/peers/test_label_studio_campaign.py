@@ -1,4 +1,4 @@
-"""The whole trip: a campaign's picks through a real Label Studio and back, until the round ends and the next selects."""
+"""The whole trip: a campaign's picks through a real Label Studio and back, until the next round selects."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def trip(server: LabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Trip:
     return Trip(make_round(tmp_path_factory.mktemp("trip"), budget=PICKS), server)
 
 
-def test_picks_go_out_and_trusted_labels_come_back(trip: Trip) -> None:
+def test_picks_go_out_and_trusted_labels_come_back(trip: Trip) -> None:  # noqa: PLR0915 - one story
     server = trip.server
     sent = trip.vaal("export", "--to", "label-studio", *settings())
     assert (sent["counts"]["images"], sent["counts"]["gold"]) == (PICKS + GOLD, GOLD)
@@ -202,9 +202,7 @@ def test_a_late_correction_is_a_label_of_the_round_that_ended(trip: Trip) -> Non
     tasks = json.loads(trip.server.export(trip.project))
     (task,) = (task for task in tasks if task["data"]["item_id"] == trip.picks[7])
     for user in ANNOTATORS:
-        (number,) = (
-            one["id"] for one in task["annotations"] if one["completed_by"] == trip.server.users[user]["id"]
-        )
+        (number,) = (one["id"] for one in task["annotations"] if one["completed_by"] == trip.server.users[user]["id"])
         trip.server.correct(user, number, Z)
     late = trip.ingest()
     assert (late["votes"], late["versions"], late["replaced"]) == (PEOPLE, PEOPLE, 1)
