@@ -75,19 +75,14 @@ def _answered(truth: Truth, deed: Deed, files: list[str]) -> None:
     before = truth.labels
     if new:
         truth.ingests[files[0]] = new
-    if not is_replaced:
-        return
     number = truth.num_files_of_votes()
     for item_id in {item_id for item_id, _ in answers}:
         item = truth.item_of(item_id)
-        word, is_newer = truth.standing(item), False
-        if word:
-            is_other = truth.by_votes(item_id)[1] != before.get(item, (None,))[0]
-            is_newer = is_other and truth.newest_ingest(item_id) > word.num_votes
-        elif (last := truth.last_word(item)) and last.is_override:
-            # It was overridden before, and is by this ingest alone too.
-            is_newer = bool(new) and truth.newest_ingest(item_id) == number
-        if is_newer:
+        word, last = truth.standing(item), truth.last_word(item)
+        is_other = truth.by_votes(item_id)[1] != before.get(item, (None,))[0]
+        is_newer = is_replaced and word is not None and truth.newest_ingest(item_id) > word.num_votes
+        # What was overridden stays so by every label that came since, also once the first of them is undone.
+        if is_other and (is_newer or (new and last and last.is_override)):
             truth.words.append(Word("", item, None, number, truth.now(), is_override=True))
 
 
