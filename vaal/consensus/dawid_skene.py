@@ -63,8 +63,7 @@ def dawid_skene(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, eve
     memory, never N times C. Raises ValueError if there are more than MAX_RATES error rates.
     """
     rates, tally = estimate(votes, right=right, wrong=wrong), tally_of(votes)
-    num_telling = int(tally_of(informative(votes)).is_open_N.sum())
-    judging = rates._replace(prior_C=evened(rates.prior_C, evenness, num_telling))
+    judging = rates._replace(prior_C=evened(rates.prior_C, evenness))
     class_N, probability_N = np.full(len(tally.truth_N), -1), np.zeros(len(tally.truth_N))
     for block in _blocks(tally):
         probability_CB = _posterior(tally, block, judging)

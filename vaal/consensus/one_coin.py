@@ -41,9 +41,8 @@ def one_coin(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, evenne
     to their frequencies. So the class may be one without a vote, where annotators are worse than chance. O(V + N + C)
     memory, and time for each iteration; never N times C.
     """
-    telling = tally_of(informative(votes))
-    accuracy_A, prior_C = estimate(telling, right, wrong)
-    tally, prior_C = tally_of(votes), evened(prior_C, evenness, int(telling.is_open_N.sum()))
+    accuracy_A, prior_C = estimate(tally_of(informative(votes)), right, wrong)
+    tally, prior_C = tally_of(votes), evened(prior_C, evenness)
     probability_P, unit_N = posterior(tally, accuracy_A, prior_C)
     class_N, probability_N = best_of(tally, probability_P)
     doubtful = np.flatnonzero(tally.is_open_N & (unit_N * prior_C.max() > probability_N + TIE))

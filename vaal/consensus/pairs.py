@@ -19,9 +19,6 @@ EVENNESS = 1.0
 """How much an even frequency of classes counts beside the estimated one, when items are judged. With 1 a class has at
 least half its even share. So the only vote on an item, by an annotator with an accuracy above 0.75, is never overruled
 because its class is rare: active learning asks for rare classes."""
-FEW = 10.0
-"""Frequencies of so few items count half as much: of two items, one decides nothing about a third whose annotators all
-disagree."""
 TOLERANCE = 1e-6
 MAX_ITERATIONS = 300
 """EM ends when no accuracy, rate or frequency changes by more than TOLERANCE, or after so many iterations: the estimate
@@ -100,10 +97,8 @@ def informative(votes: Votes) -> Votes:
     return votes._replace(item_V=votes.item_V[of_V], annotator_V=votes.annotator_V[of_V], class_V=votes.class_V[of_V])
 
 
-def evened(prior_C: NDArray[np.float64], evenness: float, num_items: int) -> NDArray[np.float64]:
-    """The frequencies of classes by which items are judged: see EVENNESS, and FEW. They were estimated from so many
-    items."""
-    evenness *= 1 + FEW / max(num_items, 1)
+def evened(prior_C: NDArray[np.float64], evenness: float) -> NDArray[np.float64]:
+    """The frequencies of classes by which items are judged: see EVENNESS."""
     return (prior_C + evenness / len(prior_C)) / (1 + evenness)
 
 

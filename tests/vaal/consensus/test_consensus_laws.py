@@ -152,13 +152,3 @@ def test_nothing_at_all(method: str) -> None:
 def test_wrong_numbers_are_refused(method: str, change: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         consensus(method, small([(0, 0, 0)])._replace(**change))
-
-
-@pytest.mark.parametrize("method", ["one_coin", "dawid_skene"])
-def test_where_all_disagree_one_other_item_decides_nothing(method: str) -> None:
-    """Votes X, X, X on one item, X, Y, Z on another, and Y on a third."""
-    item, annotator, label = [0, 0, 0, 1, 1, 1, 2], [0, 1, 2, 0, 1, 2, 0], [0, 0, 0, 0, 1, 2, 1]
-    columns = (np.array(column, np.int64) for column in (item, annotator, label))
-    found = pkgutil.resolve_name(CONSENSUS[method].function)(Votes(*columns, np.full(3, -1), 3, 3))
-    assert found.probability_N[1] < 0.5
-    assert found.class_N.tolist()[::2] == [0, 1]
