@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_DISPUTED = 20
 """Disputed images that a person is shown."""
+MOST_REASONS = 5
+"""Reasons why images were skipped that a person is shown."""
 
 
 def handoff(
@@ -83,8 +85,8 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
         facts[f"disputed {row['item_id']}"] = ", ".join(f"{value} x {count}" for value, count in row["votes"].items())
     if len(disputed) > MOST_DISPUTED:
         facts["more disputed"] = f"{len(disputed) - MOST_DISPUTED:,}; all of them: --json"
-    if reasons := _reasons(ledger):
-        facts["skipped because"] = ", ".join(f"{reason} x {count:,}" for reason, count in reasons.items())
+    if reasons := ledger.skip_reasons:
+        facts["skipped because"] = _reasons_text(reasons)
     if disputed:
         facts["ask more people"] = f"vaal export {campaign.home.quoted} --disputed"
     if progress.total:
@@ -98,7 +100,7 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
         "spend": float(ledger.spend),
         "money_limit": limit,
         "disputed": disputed,
-        "skip_reasons": _reasons(ledger),
+        "skip_reasons": reasons,
         "round": {"round": campaign.round, **progress._asdict()},
     }
     count = f"{len(batches)} {'batch' if len(batches) == 1 else 'batches'}"
@@ -157,16 +159,10 @@ def _disputed(ledger: "Ledger") -> list[dict[str, Any]]:
     ]
 
 
-def _reasons(ledger: "Ledger") -> dict[str, int]:
-    """Why images are skipped, by the answers to those that are, the most frequent first."""
-    from collections import Counter
-
-    from engine.campaign.ledger import SKIPPED
-
-    votes, is_skipped = ledger.outcomes.votes, (ledger.state_U == SKIPPED)[ledger.outcomes.item_V]
-    columns = (is_skipped.tolist(), votes["skipped"].to_pylist(), votes["reason"].to_pylist())
-    found = Counter(reason or "no reason" for is_it, skipped, reason in zip(*columns, strict=True) if is_it and skipped)
-    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+def _reasons_text(reasons: dict[str, int]) -> str:
+    shown = [f"{reason} x {count:,}" for reason, count in reasons.items()]
+    rest = sum(list(reasons.values())[MOST_REASONS:])
+    return ", ".join([*shown[:MOST_REASONS], *([f"other reasons x {rest:,}"] if rest else [])])
 
 
 def _table(batches: list[dict[str, Any]]) -> Table:

@@ -79,7 +79,8 @@ def cvat(folder: Path, pick: Pick) -> Answered:
     def image(number: int, entry: dict[str, Any]) -> str:
         name, label = f"{entry['name']}{entry['extension']}", pick(entry["name"].rpartition("/")[2], classes)
         size = f'width="{entry["width"]}" height="{entry["height"]}"'
-        return f'<image id="{number}" name={quoteattr(name)} {size}><tag label={quoteattr(label)} source="manual"/></image>\n'
+        tag = f'<tag label={quoteattr(label)} source="manual"/>'
+        return f'<image id="{number}" name={quoteattr(name)} {size}>{tag}</image>\n'
 
     meta = "<version>1.1</version><meta><task><id>1</id></task></meta>\n"
     text = "".join(image(number, entry) for number, entry in enumerate(images))

@@ -3,6 +3,7 @@
 All of it follows from records that are only added to: batches (handed_out/), votes/, labels/ and decisions/.
 """
 
+from collections import Counter
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
-from engine.campaign.labels import Snapshot, read_snapshot
+from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.outcomes import Counts, Outcomes, outcomes_of
 from engine.campaign.votes import read_votes
 from engine.storage.location import Location
@@ -27,6 +28,7 @@ DONE = (SETTLED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED)
 """The states in which nobody waits for an answer any more."""
 TIE = 1e-9
 """Probabilities are sums: what is as probable as labels.min_posterior may be less by this."""
+NO_REASON = "no reason"
 _SEPARATOR = "\0"
 """No name of a shard has it."""
 
@@ -82,6 +84,19 @@ class Ledger(NamedTuple):
         is_own = (self.batch_R == number) & ~self.rows["gold"].to_numpy()
         found = np.bincount(self.state_R[is_own], minlength=len(STATES)).tolist()
         return {state: count for state, count in zip(STATES, found, strict=True) if count}
+
+    @property
+    def skip_reasons(self) -> dict[str, int]:
+        """How many images are skipped for each reason, the most frequent first. An image has the reason that most of
+        its annotators gave, of several the first by the alphabet."""
+        outcomes, is_skipped_U = self.outcomes, (self.state_U == SKIPPED) & ~self.items["gold"].to_numpy()
+        is_own_V = outcomes.votes["skipped"].to_numpy() & is_skipped_U[outcomes.item_V]
+        reasons = pc.fill_null(outcomes.votes["reason"].filter(pa.array(is_own_V)), NO_REASON).to_pylist()
+        given: dict[int, Counter[str]] = {}
+        for place, reason in zip(outcomes.item_V[is_own_V].tolist(), reasons, strict=True):
+            given.setdefault(place, Counter())[reason] += 1
+        found = Counter(min(counts, key=lambda name: (-counts[name], name)) for counts in given.values())
+        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcomes: Outcomes | None = None) -> Ledger:
@@ -148,6 +163,11 @@ def _items(campaign: Campaign, batches: list[SentBatch], tables: list[pa.Table])
 def names_of(table: pa.Table) -> pa.Array:
     """The identity of each row as one text."""
     return pc.binary_join_element_wise(table["shard"], table["key"], _SEPARATOR).combine_chunks()
+
+
+def name_of(item: Identity) -> str:
+    """As `names_of`, of one."""
+    return _SEPARATOR.join(item)
 
 
 def _truths(items: pa.Table, snapshot: Snapshot) -> pa.Array:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.labels import POSITIONS_SCHEMA, Identity, labelled_items, last_of_each
 from engine.campaign.places import placed
@@ -24,14 +25,16 @@ Position = tuple[str, str, int, int, str | None]
 """shard, key, offset, size_bytes, content_hash."""
 
 
-def write_positions(home: Location, positions: list[Any]) -> None:
-    """Remember positions, rows of POSITIONS_SCHEMA; they are newer than all that are there.
+def write_positions(home: Location, positions: list[Any] | pa.Table) -> None:
+    """Remember positions, rows or a table of POSITIONS_SCHEMA; they are newer than all that are there.
 
     They matter once their items are labelled, so they are written before the labels.
     """
-    digest = hashlib.sha256(repr(positions).encode()).hexdigest()[:16]
+    table = positions if isinstance(positions, pa.Table) else to_table(positions, POSITIONS_SCHEMA)
+    places = pc.binary_join_element_wise(table["shard"], table["key"], table["offset"].cast(pa.string()), "\t")
+    digest = hashlib.sha256("\n".join(places.to_pylist()).encode()).hexdigest()[:16]
     name = f"positions-{len((home / 'pool/items').children()):06d}-{digest}"
-    (home / f"pool/items/{name}.parquet").write_table(to_table(positions, POSITIONS_SCHEMA))
+    (home / f"pool/items/{name}.parquet").write_table(table.cast(POSITIONS_SCHEMA))
 
 
 def all_positions(home: Location) -> pa.Table:

@@ -5,7 +5,7 @@ outcome gives another one. A person's label, or that of another program, stands 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -26,12 +26,23 @@ from engine.campaign.labels import (
     append_labels,
     read_snapshot,
 )
-from engine.campaign.ledger import DONE, GIVEN_UP, OUT, SETTLED, STATES, TAKEN_BACK, Ledger, names_of, read_ledger
+from engine.campaign.ledger import (
+    DONE,
+    GIVEN_UP,
+    OUT,
+    SETTLED,
+    STATES,
+    TAKEN_BACK,
+    Ledger,
+    name_of,
+    names_of,
+    read_ledger,
+)
 from engine.campaign.origins import picked_origins
 from engine.campaign.outcomes import Outcomes
 from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
-from engine.campaign.votes import codes_of
+from engine.campaign.votes import NO_TIME, codes_of, times_of
 from engine.tables.columns import required
 
 CONSENSUS_SCHEMA = pa.schema(
@@ -43,8 +54,6 @@ CONSENSUS_SCHEMA = pa.schema(
     ]
 )
 """The outcome of every image that has votes. The metadata say from which votes and options it follows."""
-
-_NO_TIME = np.iinfo(np.int64).min
 
 
 class Settled(NamedTuple):
@@ -107,62 +116,82 @@ def _write_labels(
     before = _looked_up(items, snapshot.labels, "label")
     label = pc.if_else(pa.array(ledger.by_votes_U == SETTLED), outcomes.labels, pa.scalar(None, pa.string()))
     is_other = pc.not_equal(pc.fill_null(label, ""), pc.fill_null(before, "")).to_numpy(zero_copy_only=False)
-    candidates = items.select(["item_id", "round", *POSITIONS_SCHEMA.names])
-    candidates = candidates.append_column("label", label).append_column("before", before)
-    candidates = candidates.append_column("num_votes", pa.array(ledger.word_votes_U))
-    candidates = candidates.append_column("stands", pa.array(ledger.stands_U))
-    is_asked = (outcomes.num_votes > 0) & ~items["gold"].to_numpy() & is_other
-    found = zip(candidates.filter(pa.array(is_asked)).to_pylist(), _latest(outcomes, is_asked), strict=True)
-    gone = forgotten(campaign.home)
-    wanted = [
-        (item, vote)
-        for item, vote in found
-        if (item["shard"], item["key"]) not in gone
-        and (not item["stands"] or (item["item_id"] in forced and vote.number > item["num_votes"]))
-    ]
-    origins, at = picked_origins(campaign.home, {item["round"] for item, _ in wanted}), datetime.now(UTC)
+    is_forced = _are_in(items["item_id"], forced) & (_newest_ingests(outcomes) > ledger.word_votes_U)
+    is_gone = _are_in(names_of(items), map(name_of, forgotten(campaign.home)))
+    is_free = ~items["gold"].to_numpy() & ~is_gone & (~ledger.stands_U | is_forced)
+    is_wanted = (outcomes.num_votes > 0) & is_other & is_free
+    wanted, latest = items.filter(pa.array(is_wanted)), _latest(outcomes, is_wanted)
+    if not len(wanted):
+        return {}
+    rounds, at = wanted["round"].to_pylist(), datetime.now(UTC)
+    origins = picked_origins(campaign.home, set(rounds))
+    columns = (
+        _shared(wanted["shard"]),
+        wanted["key"].to_pylist(),
+        *(_shared(c.filter(pa.array(is_wanted))) for c in (label, before)),
+    )
+    changes: dict[Identity, tuple[str | None, str | None]] = {}
     rows: list[tuple[Any, ...]] = []
-    for item, vote in wanted:
-        identity = (item["shard"], item["key"])
-        annotator = vote.annotator if vote.is_only else None
-        moment = vote.answered_at or at
-        rows.append((*identity, item["label"], item["round"], vote.vendor, annotator, moment, origins.get(identity)))
-    if rows:
-        # The positions of picks are known: training need not scan their shards.
-        write_positions(campaign.home, [tuple(item[name] for name in POSITIONS_SCHEMA.names) for item, _ in wanted])
-        append_labels(campaign.home, INGEST, rows)
-    return {(item["shard"], item["key"]): (item["before"], item["label"]) for item, _ in wanted}
+    for shard, key, now, then, number, vote in zip(*columns, rounds, latest, strict=True):
+        annotator, moment = vote.annotator if vote.is_only else None, vote.answered_at or at
+        rows.append((shard, key, now, number, vote.vendor, annotator, moment, origins.get((shard, key))))
+        changes[shard, key] = then, now
+    # The positions of picks are known: training need not scan their shards.
+    write_positions(campaign.home, wanted.select(POSITIONS_SCHEMA.names))
+    append_labels(campaign.home, INGEST, rows)
+    return changes
+
+
+def _are_in(names: pa.Array | pa.ChunkedArray, these: Iterable[str]) -> NDArray[np.bool_]:
+    found = pc.is_in(names, value_set=pa.array(sorted(these), pa.string()))
+    return np.asarray(found)
+
+
+def _shared(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
+    """A column's texts, of which most are repeated, each once in memory."""
+    values = [*column.unique().to_pylist(), None]
+    return [values[code] for code in pc.fill_null(pc.index_in(column, value_set=column.unique()), -1).to_pylist()]
 
 
 class _Latest(NamedTuple):
-    """Of an image's votes: the number of the newest ingest, its vendor, the annotator and the time of the last one, and
-    whether there is only one."""
+    """Of an image's votes: the vendor, and the annotator of the newest one; the time of the last one; and whether there
+    is only one."""
 
-    number: int
     vendor: str
     annotator: str | None
     answered_at: datetime | None
     is_only: bool
 
 
-def _latest(outcomes: Outcomes, is_asked_U: NDArray[np.bool_]) -> Iterator[_Latest]:
-    """Of the images that are asked for, in their order; each has a vote."""
-    is_own_V = is_asked_U[outcomes.item_V]
-    votes, item_V = outcomes.votes.filter(pa.array(is_own_V)), outcomes.item_V[is_own_V]
-    names = votes["ingest"].unique().to_pylist()
-    number_V = np.array([int(name[:6]) for name in names], np.int64)[codes_of(votes["ingest"])]
-    order = np.lexsort((np.arange(len(votes)), number_V, item_V))
+def _ingests(votes: pa.Table) -> NDArray[np.int64]:
+    """The number of each vote's ingest (V,)."""
+    numbers = [int(name[:6]) for name in votes["ingest"].unique().to_pylist()]
+    return np.array(numbers, np.int64)[codes_of(votes["ingest"])]
+
+
+def _newest_ingests(outcomes: Outcomes) -> NDArray[np.int64]:
+    """The number of the newest ingest with a vote on each image (U,), 0 without a vote."""
+    newest_U = np.zeros(len(outcomes.item_ids), np.int64)
+    np.maximum.at(newest_U, outcomes.item_V, _ingests(outcomes.votes))
+    return newest_U
+
+
+def _latest(outcomes: Outcomes, is_wanted_U: NDArray[np.bool_]) -> Iterator[_Latest]:
+    """Of the wanted images, in their order; each has a vote."""
+    is_own_V = is_wanted_U[outcomes.item_V]
+    votes = outcomes.votes.select(["ingest", "vendor", "annotator", "answered_at"]).filter(pa.array(is_own_V))
+    item_V = outcomes.item_V[is_own_V]
+    order = np.lexsort((np.arange(len(votes)), _ingests(votes), item_V))
     is_last = np.append(np.diff(item_V[order]) > 0, True)[: len(order)]
     last_I = order[is_last]
-    count_I = np.diff(np.flatnonzero(is_last), prepend=-1)
-    at_V = pc.fill_null(votes["answered_at"].cast(pa.int64()), _NO_TIME).to_numpy()
-    at_U = np.full(len(is_asked_U), _NO_TIME)
-    np.maximum.at(at_U, item_V, at_V)
+    at_U = np.full(len(is_wanted_U), NO_TIME)
+    np.maximum.at(at_U, item_V, times_of(votes))
     at_I = at_U[item_V[last_I]]
-    moments = pa.array(at_I, pa.timestamp("us", tz="UTC"), mask=at_I == _NO_TIME)
+    moments = pa.array(at_I, pa.timestamp("us", tz="UTC"), mask=at_I == NO_TIME).to_pylist()
     newest = votes.take(pa.array(last_I))
-    columns = (newest["vendor"].to_pylist(), newest["annotator"].to_pylist(), moments.to_pylist(), count_I == 1)
-    yield from map(_Latest._make, zip(number_V[last_I].tolist(), *columns, strict=True))
+    is_only_I = (np.diff(np.flatnonzero(is_last), prepend=-1) == 1).tolist()
+    people = _shared(newest["vendor"]), _shared(newest["annotator"])
+    yield from map(_Latest._make, zip(*people, moments, is_only_I, strict=True))
 
 
 def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:

@@ -37,7 +37,7 @@ of several classes or of shapes; null where the image was skipped, maybe with a 
 file of votes without its suffix. `raw` is the vendor's own JSON of shapes."""
 DIGEST_BYTES = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NO_TIME = np.iinfo(np.int64).min
+NO_TIME = np.iinfo(np.int64).min
 
 
 def annotator_hash(salt: str, vendor: str, name: str) -> str:
@@ -95,11 +95,10 @@ def answers_of_votes(votes: pa.Table) -> NDArray[np.int64]:
         codes_of(votes[name]) for name in ("vendor", "item_id", "vendor_answer_id", "annotator")
     )
     # Two ranges of numbers: the vendors' own names of answers, and annotators. Null is -1.
-    num_vendors, num_names, num_people = (
-        int(codes.max(initial=-1)) + 1 for codes in (vendor_V, answer_V, annotator_V + 1)
-    )
-    name_V = np.where(answer_V >= 0, answer_V, num_names + annotator_V + 1)
-    number_V = (item_V * (num_names + num_people) + name_V) * num_vendors + vendor_V
+    num_names, num_annotators = (int(codes.max(initial=-1)) + 2 for codes in (answer_V, annotator_V))
+    whose_V = np.where(answer_V >= 0, answer_V, num_names + annotator_V + 1)
+    of_what_V = item_V * (num_names + num_annotators) + whose_V
+    number_V = of_what_V * (int(vendor_V.max(initial=0)) + 1) + vendor_V
     return codes_of(pa.chunked_array([pa.array(number_V)]))
 
 
@@ -134,6 +133,6 @@ def micros_of(at: datetime) -> int:
 
 def times_of(votes: pa.Table) -> NDArray[np.int64]:
     """Microseconds since 1970 of each answer (N,), the least number where it is not known."""
-    micros = pc.fill_null(votes["answered_at"].cast(pa.int64()), int(_NO_TIME))
+    micros = pc.fill_null(votes["answered_at"].cast(pa.int64()), int(NO_TIME))
     found: NDArray[np.int64] = micros.to_numpy()
     return found

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.changes import MOST_LINES, refresh
 from engine.campaign.folder import Campaign
@@ -17,8 +18,9 @@ from engine.campaign.votes import append_votes, read_votes
 from engine.config.texts import plural
 from engine.errors import InputError
 from engine.handoff import VENDORS
-from engine.handoff.answers import Asked, Known, Place, Rules, Sieve
+from engine.handoff.answers import Asked, Place, Rules, Sieve
 from engine.handoff.exchange import Answer, AnswerFile, Question
+from engine.handoff.known_answers import Known
 from engine.handoff.masks import with_masks
 from engine.handoff.question import question_of
 
@@ -72,24 +74,21 @@ def ingest(
     ledger = read_ledger(campaign, snapshot)
     question = question_of(campaign)
     sieve = _sieve(campaign, ledger, snapshot, vendor, question, replace=rules.replace)
-    names = []
-    num_answers = 0
-    for file in files:
-        names.append(file.place)
-        for answer in _answers(file, vendor, question, campaign):
-            num_answers += 1
-            sieve.take(answer, f"{file.place}: {answer.where}")
-    if not num_answers:
-        raise InputError(f"{', '.join(names[:3])}: no rows; give the file that the vendor filled in")
+    standing = _standing(ledger)
+    # What is read again after the votes are there is not kept twice.
+    del ledger
+    _take_all(sieve, files, vendor, question, campaign)
     _require_fitting(sieve.refused, rules, log)
-    votes = sieve.votes
+    votes = sieve.finished()
+    num_votes, num_skipped = len(votes), pc.sum(votes["skipped"]).as_py() or 0
     if sieve.versions:
         log(f"{plural(sieve.versions, 'answer')} replaced by newer versions")
     if len(votes):
         append_votes(campaign.home, vendor, votes)
+    del votes
     forced = frozenset(sieve.item_ids) if rules.replace else frozenset()
     settled = settle(campaign, forced)
-    _log_overridden(settled.changes, ledger, log)
+    _log_overridden(settled.changes, standing, log)
     pairs = list(settled.changes.values())
     gained = {label for _, label in pairs if label is not None}
     is_class = campaign.config.handoff.question.task == "class"
@@ -106,13 +105,25 @@ def ingest(
         out=sum(state in (OUT, IN_PART, DISPUTED) for state in states),
         changed=_num_changed(campaign, set(settled.changes), settled.ledger.items, log),
         corrected=sieve.corrected,
-        votes=len(votes),
+        votes=num_votes,
         versions=sieve.versions,
-        skipped=sum(votes["skipped"].to_pylist()),
+        skipped=num_skipped,
         disputed=states.count(DISPUTED),
         refused=sieve.refused,
         is_closed=settled.is_closed,
     )
+
+
+def _take_all(sieve: Sieve, files: Iterable[AnswerFile], vendor: str, question: Question, campaign: Campaign) -> None:
+    """Look at all answers of the files. Raises InputError if there are none."""
+    names, is_any = [], False
+    for file in files:
+        names.append(file.place)
+        for answer in _answers(file, vendor, question, campaign):
+            is_any = True
+            sieve.take(answer, f"{file.place}: {answer.where}")
+    if not is_any:
+        raise InputError(f"{', '.join(names[:3])}: no rows; give the file that the vendor filled in")
 
 
 def _answers(file: AnswerFile, vendor: str, question: Question, campaign: Campaign) -> Iterator[Answer]:
@@ -152,14 +163,20 @@ def _sieve(
     return Sieve(asked, places, known, replace=replace)
 
 
-def _log_overridden(changes: dict[Identity, tuple[str | None, str | None]], ledger: Ledger, log: Log) -> None:
+def _standing(ledger: Ledger) -> dict[Identity, bool]:
+    """The images on which a person's word stands, and whether they have votes."""
+    items, num_votes = ledger.items.filter(pa.array(ledger.stands_U)), ledger.outcomes.num_votes[ledger.stands_U]
+    return dict(zip(identities(items), (num_votes > 0).tolist(), strict=True))
+
+
+def _log_overridden(
+    changes: dict[Identity, tuple[str | None, str | None]], standing: dict[Identity, bool], log: Log
+) -> None:
     """Say in one line which words of people are overridden by votes."""
-    items, outcomes = ledger.items, ledger.outcomes
-    facts = zip(identities(items), ledger.stands_U.tolist(), outcomes.num_votes.tolist(), strict=True)
     overridden = [
         f"{item[0]}/{item[1]} was {changes[item][0] or 'retracted'} and is {changes[item][1]}"
-        for item, stands, num_votes in facts
-        if stands and item in changes and (num_votes or changes[item][0] is not None)
+        for item, had_votes in standing.items()
+        if item in changes and (had_votes or changes[item][0] is not None)
     ]
     if overridden:
         more = ", ..." if len(overridden) > MOST_LINES else ""

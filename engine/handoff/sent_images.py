@@ -3,8 +3,10 @@
 import hashlib
 import io
 import shlex
-from collections import defaultdict
-from typing import Any, NamedTuple
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
@@ -17,6 +19,11 @@ from engine.pool.formats import FORMATS, format_of
 from engine.pool.identity import content_hash
 from engine.pool.shard import Place, Shard, read_images
 from engine.storage.location import Location
+
+WRITE_THREADS = 16
+"""Each image is a file that is flushed to its disk, or an upload: a thread waits for most of the time."""
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 class Written(NamedTuple):
@@ -56,17 +63,44 @@ def write_images(
         by_shard[row["shard"]].append(row)
     found: dict[str, Written] = {}
     num_kept = 0
-    for shard, wanted in sorted(by_shard.items()):
-        contents = read_images(shards[shard], [Place(*(row[name] for name in Place._fields)) for row in wanted])
-        for row, content in zip(wanted, contents, strict=True):
-            num_kept += strip_metadata and not is_strippable(content)
-            written, sent = _prepared(campaign, row, content, strip_metadata=strip_metadata)
-            (folder / written.file.rpartition("/")[2]).write_bytes(sent, written.media_type)
-            found[written.item_id] = written
-            run.on_progress(len(found) / len(rows), f"{len(found)} of {len(rows)} images")
+
+    def write(pair: tuple[dict[str, Any], bytes]) -> tuple[Written, bool]:
+        row, content = pair
+        written, sent = _prepared(campaign, row, content, strip_metadata=strip_metadata)
+        (folder / written.file.rpartition("/")[2]).write_bytes(sent, written.media_type)
+        return written, strip_metadata and not is_strippable(content)
+
+    for written, is_kept in _in_threads(write, _contents(by_shard, shards)):
+        num_kept += is_kept
+        found[written.item_id] = written
+        run.on_progress(len(found) / len(rows), f"{len(found)} of {len(rows)} images")
     if num_kept:
         run.log(f"{num_kept:,} images keep their metadata: they are BMP or TIFF files, of which it is not taken out")
     return found
+
+
+def _contents(
+    by_shard: dict[str, list[dict[str, Any]]], shards: dict[str, Shard]
+) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """The rows and the bytes of their images, shard by shard."""
+    for shard, wanted in sorted(by_shard.items()):
+        places = [Place(*(row[name] for name in Place._fields)) for row in wanted]
+        yield from zip(wanted, read_images(shards[shard], places), strict=True)
+
+
+def _in_threads(function: Callable[[_In], _Out], values: Iterable[_In]) -> Iterator[_Out]:
+    """The results in the order of the values, few of which are held at once. The first error ends it."""
+    pending: deque[Future[_Out]] = deque()
+    with ThreadPoolExecutor(WRITE_THREADS) as threads:
+        try:
+            for value in values:
+                pending.append(threads.submit(function, value))
+                if len(pending) == 2 * WRITE_THREADS:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def _prepared(

@@ -151,11 +151,9 @@ def _thumbnails(
 ) -> tuple[dict[Identity, tuple[str, bool]], int]:
     """The thumbnails of disputed images, grey where they are gone or forgotten; and how many shards cannot be read."""
     faults: list[ShardError] = []
-    rows = [dispute.row for dispute in disputed if not dispute.is_forgotten]
-    found = {(dispute.row["shard"], dispute.row["key"]): BLANK for dispute in disputed}
-    if rows:
-        with current_shards(answers.campaign, log, only={row["shard"] for row in rows}):
-            found |= read_thumbnails(answers.campaign, rows, faults.append)
+    rows = [dispute.row for dispute in disputed]
+    with current_shards(answers.campaign, log, only={row["shard"] for row in rows}):
+        found = read_thumbnails(answers.campaign, rows, faults.append)
     for fault in faults:
         log(f"{fault}; its images are shown grey")
     num_blank = sum(image is BLANK for image in found.values())

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from engine.campaign.decisions import FORGOTTEN, decided, read_decisions
-from engine.campaign.labels import identities
+from engine.campaign.decisions import forgotten
 from engine.campaign.ledger import DISPUTED
 from engine.report.crowd import DIGITS
 from engine.report.round_answers import RoundAnswers, value_text
@@ -43,10 +42,7 @@ def disputes_of(answers: RoundAnswers) -> list[Dispute]:
     outcomes, items = answers.ledger.outcomes, answers.ledger.items
     places = np.flatnonzero(answers.state_U == DISPUTED)
     places = places[np.argsort(np.nan_to_num(outcomes.posterior_U[places]), kind="stable")][:MOST_DISPUTED]
-    said, forgotten = (
-        _said(answers, places.tolist()),
-        set(identities(decided(read_decisions(answers.campaign.home), FORGOTTEN))),
-    )
+    said, gone = _said(answers, places.tolist()), forgotten(answers.campaign.home)
     labels = outcomes.labels.take(pa.array(places)).to_pylist()
     rows = items.take(pa.array(places)).to_pylist()
     return [
@@ -56,7 +52,7 @@ def disputes_of(answers: RoundAnswers) -> list[Dispute]:
             None if np.isnan(posterior) else posterior,
             said[place][:MOST_SAID],
             len(said[place][MOST_SAID:]),
-            (row["shard"], row["key"]) in forgotten,
+            (row["shard"], row["key"]) in gone,
         )
         for place, row, label, posterior in zip(
             places.tolist(), rows, labels, outcomes.posterior_U[places].tolist(), strict=True

@@ -188,7 +188,7 @@ def test_disputed_images_have_no_label_until_more_people_were_asked(three: Campa
     ingest(three, [Said("aa", f"p{number}", 0, value) for number, value in enumerate(votes)])
     assert ITEMS["aa"] not in labelled_values(three.home)
     assert come_to(three)["states"][0] == "disputed"
-    hand_out(three, {"aa": ITEMS["aa"]}, number=1, annotators=3, disputed=True)
+    hand_out(three, {"aa": ITEMS["aa"]}, number=1, answered={"aa": 3}, annotators=3, disputed=True)
     found = ingest(three, [Said("aa", "p3", 0, "cat"), Said("aa", "p4", 0, "cat")])
     assert (found.new, come_to(three)["states"][0]) == (0, "answered in part")
     assert ingest(three, [Said("aa", "p5", 0, "cat")]).new == 1

@@ -8,17 +8,18 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from engine.campaign.decisions import USER
 from engine.campaign.folder import Campaign
 from engine.campaign.ledger import STATES
+from engine.campaign.opening import open_campaign
 from engine.campaign.recalling import recall
 from engine.campaign.votes import annotator_hash
 from engine.config.toml import override
 from engine.report import round_answers as of
-from engine.report.crowd import alpha_in_words, annotators_of, concord_of
+from engine.report.answers_page import answers_page
+from engine.report.crowd import annotators_of, concord_of
 from engine.report.disputes import MOST_DISPUTED, MOST_NAMES, disputes_of
 from engine.report.round_answers import NO_REASON, RoundAnswers, read_round, value_text
 from tests.conftest import MakeCampaign
@@ -110,22 +111,6 @@ def test_agreement_is_that_of_pairs_of_answers(answered: RoundAnswers) -> None:
     assert found.alpha == pytest.approx(1 - observed / expected)
 
 
-def test_confusions_are_those_of_a_plain_count(make_campaign: MakeCampaign, tmp_path: Path) -> None:
-    campaign, rng = make_campaign(), np.random.default_rng(0)
-    names = [f"i{number}" for number in range(40)]
-    hand_out(campaign, {name: (SHARD, name) for name in names}, annotators=6)
-    said = {name: {f"a{who}": str(rng.integers(4)) for who in range(6)} for name in names}
-    answer(campaign, said, tmp_path)  # type: ignore[arg-type]
-    found = concord_of(read_round(campaign, 0))
-    assert found is not None
-    pairs = [tuple(sorted(pair)) for by in said.values() for pair in combinations(by.values(), 2)]
-    expected = Counter(pair for pair in pairs if pair[0] != pair[1])
-    assert {(row.first, row.second): row.pairs for row in found.confusions} == expected
-    assert [row.pairs for row in found.confusions] == sorted(expected.values(), reverse=True)
-    for row in found.confusions:
-        assert row.images == sum({row.first, row.second} <= set(by.values()) for by in said.values())
-
-
 def test_annotators_have_their_answers_skips_and_seconds(answered: RoundAnswers) -> None:
     salt = answered.campaign.config.salt
     found = {row.name: row for row in annotators_of(answered)}
@@ -135,28 +120,6 @@ def test_annotators_have_their_answers_skips_and_seconds(answered: RoundAnswers)
     ]  # fmt: skip
     assert [row.gold for row in found.values()] == [None] * 3
     assert not any(row.is_low for row in found.values())
-
-
-def test_who_is_right_on_gold_less_than_the_others_is_flagged(make_campaign: MakeCampaign, tmp_path: Path) -> None:
-    campaign = make_campaign()
-    labels = (campaign.home / "labels/initial.parquet").read_table().to_pylist()[:20]
-    gold = {f"g{number}": (row["shard"], row["key"]) for number, row in enumerate(labels)}
-    truth = {f"g{number}": row["label"] for number, row in enumerate(labels)}
-    hand_out(campaign, {**gold, "a": (SHARD, "a")}, annotators=3, gold=tuple(gold))
-    right = {"ann": 20, "bob": 19, "cem": 9}
-    said: dict[str, dict[str, str | None]] = {
-        name: {who: truth[name] if place < hits else "other" for who, hits in right.items()}
-        for place, name in enumerate(gold)
-    }
-    answer(campaign, {**said, "a": {"ann": "1"}}, tmp_path)
-    found = annotators_of(read_round(campaign, 0))
-    assert [(round(20 * row.gold.value), row.gold.total) for row in found if row.gold] == [(9, 20), (20, 20), (19, 20)]
-    assert [row.is_low for row in found] == [True, False, False]
-    # 9 of 20 by Wilson: Newcombe 1998 gives (0.2582, 0.6579).
-    assert found[0].gold
-    assert [round(value, 4) for value in found[0].gold[1:3]] == [0.2582, 0.6579]
-    # Gold images are answered, and are no images that were sent to be labelled.
-    assert of.states(read_round(campaign, 0)) == {"answered in part": 1}
 
 
 def test_skips_are_counted_by_reason(answered: RoundAnswers) -> None:
@@ -198,7 +161,8 @@ def test_labels_are_counted_by_class_and_new_ones_named(answered: RoundAnswers, 
 
 def test_a_round_shows_its_own_batches_alone(answered: RoundAnswers, tmp_path: Path) -> None:
     campaign = replace(answered.campaign, round=1)
-    hand_out(campaign, {"later": (SHARD, "later"), "torn": (SHARD, "torn")}, annotators=3, price=0.25, disputed=True)
+    images = {name: (SHARD, name) for name in ("later", "torn")}
+    hand_out(campaign, images, answered={"torn": 3}, annotators=3, price=0.25, disputed=True)
     answer(campaign, {"later": {"dan": "1"}, "torn": {"dan": "2", "eve": "2", "fay": "2"}}, tmp_path)
     before, now = (read_round(campaign, number) for number in (0, 1))
     assert [[batch["spent"] for batch in of.batches(answers)] for answers in (before, now)] == [
@@ -238,6 +202,36 @@ def test_several_classes_are_compared_as_they_are_and_shapes_are_not(
     assert concord_of(read_round(shapes, 0)) is None
 
 
+@pytest.mark.parametrize(
+    ("question", "label", "words"),
+    [
+        ({"task": "class"}, "1", "No image has answers of two annotators"),
+        (
+            {"task": "boxes"},
+            '[{"label": "cat", "box": [1, 2, 3, 4]}]',
+            "Answers are shapes (handoff.question.task=boxes)",
+        ),
+        ({"task": "classes", "classes": ["a", "b"]}, '["a", "b"]', "No image has answers of two annotators"),
+    ],
+)
+def test_every_question_has_a_page(
+    make_campaign: MakeCampaign, tmp_path: Path, question: dict[str, Any], label: str, words: str
+) -> None:
+    campaign = make_campaign()
+    question = {"task": "class", "classes": [], "instructions": "", **question}
+    (campaign.round_home / "overrides.json").write_json({"handoff.question": question})
+    campaign = open_campaign(campaign.home.url)
+    assert answers_page(campaign, lambda _: None) is None
+    hand_out(campaign, {"x": (SHARD, "x"), "y": (SHARD, "y")})
+    answer(campaign, {"x": {"ann": label}}, tmp_path)
+    place = answers_page(campaign, lambda _: None)
+    assert place is not None
+    text = place.read_bytes().decode()
+    assert words in text
+    for title in ("Batches", "Annotators", "Disputed images", "Skipped", "Labels that came", "What it costs"):
+        assert title in text
+
+
 def test_every_state_has_a_look() -> None:
     assert set(of.LOOKS) == set(STATES)
 
@@ -250,17 +244,3 @@ def test_values_have_words() -> None:
         value_text('[{"label": "cat", "box": [1, 2, 3, 4]}, {"label": "cat"}, {"label": "dog"}]', "boxes")
         == "2 × cat, dog"
     )
-
-
-@pytest.mark.parametrize(
-    ("alpha", "words"),
-    [
-        (0.8, "can be relied on"),
-        (0.7, "with care"),
-        (0.3, "cannot be relied on"),
-        (-0.2, "random"),
-        (float("nan"), "one class"),
-    ],
-)
-def test_alpha_has_words(alpha: float, words: str) -> None:
-    assert words in alpha_in_words(alpha)

@@ -172,8 +172,7 @@ def test_it_is_made_again_when_something_changed(
 def test_what_is_undone_is_on_it_no_more(out: Campaign, ids: list[str]) -> None:
     answer(out, {ids[0]: ["x", EVIL, "x"]})
     assert len(thumbnails(page(out))) == 1
-    found = CliRunner().invoke(app, ["labels", out.home.url, "undo"])
-    assert found.exit_code == 0, found.output
+    assert CliRunner().invoke(app, ["labels", out.home.url, "undo"]).exit_code == 0
     text = page(out)
     assert thumbnails(text) == {}
     assert (
@@ -240,14 +239,15 @@ def test_images_that_are_gone_or_forgotten_are_grey(out: Campaign, ids: list[str
     decide(campaign.home, FORGOTTEN, [(ids[2], *items[2], None)], USER)
     lines: list[str] = []
     report(campaign, Run(log=lines.append))
+    before = files(campaign)
     text = page(campaign)
-    shown = {title[:32]: uri for title, uri in thumbnails(text).items()}
-    assert [shown.get(name) == GREY for name in (ids[0], ids[1], ids[3])] == [False, True, False]
+    assert files(campaign) == before
+    shown = {title[:32]: uri == GREY for title, uri in thumbnails(text).items()}
     # Of what is forgotten not even the name is shown.
-    assert ids[2] not in shown
+    assert shown == {ids[0]: False, ids[1]: True, ids[3]: False}
     assert f'<li title="{ids[2]}">' in text
     assert items[2][1] not in text
-    assert any("1 disputed" in line or "2 disputed" in line for line in lines)
+    assert any("2 disputed images" in line for line in lines)
 
 
 def test_a_shard_that_is_away_is_grey_until_it_is_back(
@@ -295,5 +295,4 @@ def test_the_commands_name_it(out: Campaign, ids: list[str], tmp_path: Path) -> 
         "python -m jobs", "vaal"
     )
     found = CliRunner().invoke(app, ["report", out.home.url, "--round", "0"])
-    assert found.exit_code == 0, found.output
     assert str(out.stage("report") / PAGE) in found.output.replace("\n", "")
