@@ -51,8 +51,9 @@ def digest_of(*parts: str | None) -> bytes:
 
 
 def identity_of_vote(item_id: str, vendor: str, answer_id: str | None, annotator: str | None) -> bytes:
-    """What stays the same in all versions of an answer: the vendor's own name of it, or else whose it is of what."""
-    return digest_of(vendor, answer_id, None if answer_id else item_id, None if answer_id else annotator)
+    """What stays the same in all versions of an answer: of which image it is, and the vendor's own name of it, or else
+    whose it is. Vendors name a job or a suite of tasks too, so that the name alone would be that of many answers."""
+    return digest_of(vendor, item_id, answer_id, None if answer_id else annotator)
 
 
 def files_of_votes(home: Location) -> list[str]:
@@ -89,11 +90,10 @@ def answers_of_votes(votes: pa.Table) -> NDArray[np.int64]:
     vendor_V, answer_V, item_V, annotator_V = (
         codes_of(votes[name]) for name in ("vendor", "vendor_answer_id", "item_id", "annotator")
     )
-    # Two ranges of numbers: the vendors' own names of answers, and pairs of image and annotator. Null is -1.
-    is_named_V = answer_V >= 0
-    num_names, num_annotators = (int(codes.max(initial=-1)) + 1 for codes in (answer_V, annotator_V + 1))
-    pair_V = num_names + item_V * num_annotators + annotator_V + 1
-    number_V = np.where(is_named_V, answer_V, pair_V) * (int(vendor_V.max(initial=0)) + 1) + vendor_V
+    # Two ranges of numbers: the vendors' own names of answers, and annotators. Null is -1.
+    num_names, num_annotators, num_vendors = (int(n.max(initial=0)) + 1 for n in (answer_V, annotator_V + 1, vendor_V))
+    own_V = np.where(answer_V >= 0, answer_V, num_names + annotator_V + 1)
+    number_V = (item_V * (num_names + num_annotators) + own_V) * num_vendors + vendor_V
     return codes_of(pa.chunked_array([pa.array(number_V)]))
 
 
@@ -110,14 +110,17 @@ def newest_versions(votes: pa.Table) -> pa.Table:
     The time of answering decides, and where it is the same or missing the ingest. A version without a time is older
     than one with it.
     """
-    return votes.take(pa.array(newest_rows(votes, answers_of_votes(votes))))
+    rows = newest_rows(votes, answers_of_votes(votes))
+    # Where every answer has one version, nothing need be copied.
+    return votes if len(rows) == len(votes) else votes.take(pa.array(rows))
 
 
 def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int64]:
     """The row of the newest version of every answer, by the answer's number."""
     order = np.lexsort((np.arange(len(votes)), times_of(votes), answer_V))
     # Sorted by answer, the last of each is the newest.
-    return order[np.append(np.diff(answer_V[order]) > 0, True)[: len(order)]]
+    newest: NDArray[np.int64] = order[np.append(np.diff(answer_V[order]) > 0, True)[: len(order)]]
+    return newest
 
 
 def times_of(votes: pa.Table) -> NDArray[np.int64]:
