@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_DISPUTED = 20
 """Disputed images that a person is shown."""
+MOST_REASONS = 5
+"""Reasons why images were skipped that a person is shown."""
 
 
 def handoff(
@@ -77,6 +79,8 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
     disputed, limit = _disputed(ledger), campaign.config.handoff.money_limit
     progress = progress_of(campaign, ledger)
     facts: dict[str, Any] = {state: count for state, count in totals.items() if count}
+    if reasons := ledger.skip_reasons:
+        facts["skipped because"] = _reasons_text(reasons)
     if ledger.spend:
         facts["spend"] = f"{ledger.spend:,}" + ("" if limit == "none" else f" of handoff.money_limit={limit:,}")
     for row in disputed[:MOST_DISPUTED]:
@@ -93,6 +97,7 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
     data = {
         "batches": batches,
         "states": totals,
+        "skipped": reasons,
         "spend": float(ledger.spend),
         "money_limit": limit,
         "disputed": disputed,
@@ -101,6 +106,12 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
     count = f"{len(batches)} {'batch' if len(batches) == 1 else 'batches'}"
     title = f"{campaign.home}: {count}" if batches else f"{campaign.home}: nothing was sent yet"
     return Outcome(title, facts, data, above=_table(batches) if batches else None)
+
+
+def _reasons_text(reasons: dict[str, int]) -> str:
+    shown = [f"{reason} x {count:,}" for reason, count in list(reasons.items())[:MOST_REASONS]]
+    rest = sum(reasons.values()) - sum(list(reasons.values())[:MOST_REASONS])
+    return ", ".join([*shown, *([f"other reasons x {rest:,}"] if rest else [])])
 
 
 def _batch(ledger: "Ledger", number: int) -> dict[str, Any]:
@@ -125,7 +136,7 @@ def _batch(ledger: "Ledger", number: int) -> dict[str, Any]:
         "price": sending["price"],
         "spent": float(ledger.spent(number)),
         "reserved": float(ledger.reserved(number)),
-        "links_expire_at": sending["links_expire_at"],
+        "links_expire_at": batch.links_expire_at,
     }
 
 

@@ -159,7 +159,7 @@ def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) 
         progress = progress_of(opened, settled.ledger)
         if settled.is_closed or not close:
             return
-        if not progress.done:
+        if not progress.done and progress.total > progress.waiting:
             fix = f"if none will come: vaal handoff {opened.home} recall"
             raise ConfigError(f"{opened.round_home}: --close: no answer came for its {progress.total:,} images; {fix}")
         close_round(opened, progress, "vaal round --close")

@@ -51,7 +51,7 @@ def write_shard(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
-def make_round(folder: Path, signal: str = "present") -> Made:
+def make_round(folder: Path, signal: str = "present", budget: int = BUDGET) -> Made:
     """150 small images in three shards, one of them large; two that cannot be scored; 20 labels."""
     rng = np.random.default_rng(0)
     images = {(f"s-{n // 50}.tar", f"{n:04d}"): encoded(rng.integers(0, 256, (8, 8), np.uint8)) for n in range(150)}
@@ -69,7 +69,7 @@ def make_round(folder: Path, signal: str = "present") -> Made:
     labelled = [item for item in images if item not in (SCRIPT, WIDE)][::7][:20]
     with (folder / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("shard", "key", "label"), *((*item, "x") for item in labelled)])
-    settings = {"image.size": 8, "select.budget": BUDGET, "score.max_bad_fraction": 1.0}
+    settings = {"image.size": 8, "select.budget": budget, "score.max_bad_fraction": 1.0}
     settings |= {"select.diversity": "clusters", "select.when_no_signal": "diversity"}
     config = override(CampaignConfig(), settings, "test")
     shards = [f"{folder}/s-{n}.tar" for n in range(3)]

@@ -6,20 +6,24 @@ from, the record stays, so that no image is handed out twice.
 
 import hashlib
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.campaign.decisions import released
+from engine.campaign.decisions import never_picked, released
 from engine.campaign.folder import Campaign, is_complete, round_home
+from engine.campaign.labels import identities, labelled_items
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed, read_complete
+from engine.storage.documents import read_document
 from engine.storage.location import Location
 from engine.tables.columns import required
 from engine.tables.selections import SELECTION_SCHEMA, with_hash
 
 RECORDS = "handed_out"
+REFRESHED_FILE = "refreshed.json"
+"""In the record of a batch whose links were signed again: the SHA-256 of its task files, and until when links work."""
 IMAGES_FILE = "images.parquet"
 _PLACE = ("item_id", "shard", "key", "offset", "size_bytes", "content_hash")
 IMAGES_SCHEMA = pa.schema(
@@ -30,11 +34,13 @@ IMAGES_SCHEMA = pa.schema(
         SELECTION_SCHEMA.field("origin"),
         *required(pa.bool_(), "gold"),
         *required(pa.int64(), "sent_bytes", "width", "height"),
+        pa.field("answered", pa.int64()),
     ]
 )
 """A row an image of a batch, in the order of its tasks. `file` is its name in the handoff's folder; `sha256`,
 `sent_bytes`, `width` and `height` (pixels) are of its content there; `rank` is its place in the selection. A gold image
-has a label already. Its item_id is one of its own in each batch, and its rank is -1."""
+has a label already. Its item_id is one of its own in each batch, and its rank is -1. `answered` is how many answers had
+come before it was sent, null for none."""
 
 
 class SentBatch(NamedTuple):
@@ -52,6 +58,13 @@ class SentBatch(NamedTuple):
         """The folder of the record below the campaign."""
         return record_of(self.folder)
 
+    @property
+    def links_expire_at(self) -> str | None:
+        """Until when its links work, ISO 8601, as they are now; None where they do not end."""
+        now = read_refreshed(self.folder)
+        end: str | None = now["links_expire_at"] if now else self.manifest["sending"]["links_expire_at"]
+        return end
+
     def rows(self) -> pa.Table:
         """All images that were sent: IMAGES_SCHEMA, in the order of the tasks."""
         return read_committed(self.folder, IMAGES_FILE)
@@ -60,6 +73,12 @@ class SentBatch(NamedTuple):
         """The images that were sent to be labelled, without the gold ones: IMAGES_SCHEMA."""
         rows = self.rows()
         return rows.filter(pc.invert(rows["gold"]))
+
+
+def read_refreshed(record: Location) -> dict[str, Any]:
+    """What REFRESHED_FILE says; nothing where links were never signed again."""
+    file = record / REFRESHED_FILE
+    return read_document(file, dict[str, Any]) if file.exists() else {}
 
 
 def record_of(folder: Location) -> str:
@@ -108,6 +127,18 @@ def still_out(home: Location, before: int) -> pa.Array:
     free = released(home)
     tables = [_without(batch, free) for batch in all_batches(home, before)]
     return pa.concat_tables([IMAGES_SCHEMA.empty_table(), *tables])["item_id"].combine_chunks()
+
+
+def waiting_picks(home: Location, number: int) -> pa.Table:
+    """The picks of a round's selection that may be sent now, most valuable first: SELECTION_SCHEMA.
+
+    What is out, labelled, or never to be picked is not among them. What was taken back and may be picked again is.
+    """
+    picks = with_hash(read_committed(round_home(home, number) / "selection", "selection.parquet"))
+    gone = {*labelled_items(home), *never_picked(home)}
+    is_free = pc.invert(pc.is_in(picks["item_id"], value_set=still_out(home, number + 1)))
+    is_left = np.array([item not in gone for item in identities(picks)], bool)
+    return picks.filter(pc.and_(is_free, pa.array(is_left))).sort_by("rank")
 
 
 def picks_hash(picks: pa.Table) -> str:
@@ -162,9 +193,9 @@ def picked_items(home: Location, before: int, *, with_released: bool = False) ->
         is_selected = number < before and is_complete(folder) and not current_batches(home, number)
         found = [with_hash(read_committed(folder, "selection.parquet"))] if is_selected else []
         if number == before and out:
-            # More people are asked about images of a disputed batch; it is of no selection.
-            selections = [picks for batch in out if (picks := batch.manifest["inputs"]["picks"])]
-            own = _picks_of(home, number) or (selections[-1] if selections else "")
+            # Of a disputed batch, which is of no selection, more people are asked about images that were out before.
+            out = [batch for batch in out if batch.manifest["inputs"]["picks"]]
+            own = _picks_of(home, number) or (out[-1].manifest["inputs"]["picks"] if out else "")
             out = [batch for batch in out if batch.manifest["inputs"]["picks"] != own]
         # First what a vendor saw: an older selection does not have the hashes.
         found = [*(_without(batch, free) for batch in out), *found]

@@ -3,6 +3,7 @@
 All of it follows from records that are only added to: batches (handed_out/), votes/, labels/ and decisions/.
 """
 
+from collections import Counter
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -25,6 +26,7 @@ STATES = ("out", "answered in part", "settled", "disputed", "skipped", EXPIRED, 
 OUT, IN_PART, SETTLED, DISPUTED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED = range(len(STATES))
 DONE = (SETTLED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED)
 """The states in which nobody waits for an answer any more."""
+NO_REASON = "no reason given"
 _SEPARATOR = "\0"
 """No name of a shard has it."""
 
@@ -37,7 +39,7 @@ class Ledger(NamedTuple):
     came. `items` has a row for each different image, which may also be a pick that was never sent: item_id, shard, key,
     offset, size_bytes, content_hash, round, gold. `state_U` are their states; `by_votes_U` what the votes alone say;
     `stands_U` says where a person's or another program's word stands over votes, and `word_votes_U` how many files of
-    votes there were when it was said.
+    votes there were when it was said; `came_U` is how many answers came.
     """
 
     batches: list[SentBatch]
@@ -52,6 +54,7 @@ class Ledger(NamedTuple):
     by_votes_U: NDArray[np.int8]
     stands_U: NDArray[np.bool_]
     word_votes_U: Counts
+    came_U: Counts
     outcomes: Outcomes
 
     @property
@@ -80,6 +83,19 @@ class Ledger(NamedTuple):
         found = np.bincount(self.state_R[is_own], minlength=len(STATES)).tolist()
         return {state: count for state, count in zip(STATES, found, strict=True) if count}
 
+    @property
+    def skip_reasons(self) -> dict[str, int]:
+        """How many images are skipped for each reason, the most frequent first. An image has the reason that most of
+        its annotators gave, of several the first by the alphabet."""
+        outcomes, is_skipped_U = self.outcomes, (self.state_U == SKIPPED) & ~self.items["gold"].to_numpy()
+        is_own_V = outcomes.votes["skipped"].to_numpy() & is_skipped_U[outcomes.item_V]
+        reasons = pc.fill_null(outcomes.votes["reason"].filter(pa.array(is_own_V)), NO_REASON).to_pylist()
+        given: dict[int, Counter[str]] = {}
+        for place, reason in zip(outcomes.item_V[is_own_V].tolist(), reasons, strict=True):
+            given.setdefault(place, Counter())[reason] += 1
+        found = Counter(min(counts, key=lambda name: (-counts[name], name)) for counts in given.values())
+        return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
+
 
 def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcomes: Outcomes | None = None) -> Ledger:
     """The ledger as it is now; `snapshot` are the labels, if they are read already, `outcomes` those of the votes that
@@ -98,15 +114,18 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
         outcomes = outcomes_of(ids, truths, votes, config.handoff.question.task, config.labels.consensus)
     asked_R = np.array([batch.manifest["sending"]["annotators"] for batch in batches], np.int64)[batch_R]
     back_R = _taken_back(home, batches, rows, batch_R)
-    live_U = np.bincount(item_R, weights=asked_R * (back_R == 0), minlength=len(ids)).astype(np.int64)
+    answered_R = pc.fill_null(rows["answered"], 0).to_numpy()
+    live_U = np.zeros(len(ids), np.int64)
+    np.maximum.at(live_U, item_R, (answered_R + asked_R) * (back_R == 0))
     # What was picked and never sent may be answered all the same: one answer settles it.
     live_U[np.bincount(item_R, minlength=len(ids)) == 0] = 1
-    by_votes_U = _by_votes(outcomes, live_U, campaign.config.labels.min_posterior)
+    came_U = _came(outcomes, item_R, asked_R)
+    by_votes_U = _by_votes(outcomes, came_U, live_U, campaign.config.labels.min_posterior)
     state_U, stands_U, word_votes_U = _with_words(
         items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids))
     )
     state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
-    paid_R = _paid(item_R, asked_R, outcomes)
+    paid_R = _paid(item_R, asked_R, answered_R, came_U)
     return Ledger(
         batches,
         rows,
@@ -120,6 +139,7 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
         by_votes_U,
         stands_U,
         word_votes_U,
+        came_U,
         outcomes,
     )
 
@@ -170,10 +190,18 @@ def _taken_back(home: Location, batches: list[SentBatch], rows: pa.Table, batch_
     return found
 
 
-def _by_votes(outcomes: Outcomes, live_U: Counts, least: float) -> NDArray[np.int8]:
-    """The state of each image by its votes; `live_U` is how many answers are asked for and not taken back."""
+def _came(outcomes: Outcomes, item_R: Counts, asked_R: Counts) -> Counts:
+    """How many answers came of each image (U,). A vendor's final answer is all that were asked for at a time."""
+    most_U = np.ones(len(outcomes.item_ids), np.int64)
+    np.maximum.at(most_U, item_R, asked_R)
+    return outcomes.num_votes + outcomes.finals_U * (most_U - 1)
+
+
+def _by_votes(outcomes: Outcomes, came_U: Counts, live_U: Counts, least: float) -> NDArray[np.int8]:
+    """The state of each image by its votes; `came_U` is how many answers came, and `live_U` after how many
+    of them nothing is asked any more."""
     votes_U = outcomes.num_votes
-    is_complete_U = outcomes.is_final_U | (votes_U >= live_U)
+    is_complete_U = came_U >= live_U
     # nan is not certain.
     is_certain_U = (outcomes.posterior_U >= least) & (outcomes.values_U > outcomes.skips_U)
     conditions = [votes_U == 0, ~is_complete_U, outcomes.skips_U > outcomes.values_U, is_certain_U]
@@ -213,15 +241,12 @@ def _with_words(
     return state_U, stands_U, word_votes_U
 
 
-def _paid(item_R: Counts, asked_R: Counts, outcomes: Outcomes) -> Counts:
-    """How many of the answers that each row asked for came: those of an image fill its batches in their order."""
-    came_R = outcomes.num_votes[item_R]
-    came_R = np.where(outcomes.is_final_U[item_R], np.iinfo(np.int64).max // 2, came_R)
+def _paid(item_R: Counts, asked_R: Counts, answered_R: Counts, came_U: Counts) -> Counts:
+    """How many of the answers that each row asked for came: those after it was sent, and before it was sent again."""
     order = np.argsort(item_R, kind="stable")
-    total = np.cumsum(asked_R[order])
-    is_first = np.append(True, np.diff(item_R[order]) > 0) if len(order) else np.array([], bool)
-    start = np.maximum.accumulate(np.where(is_first, total - asked_R[order], 0)) if len(order) else total
-    before = total - asked_R[order] - start
+    until = came_U[item_R[order]]
+    is_again = np.flatnonzero(np.diff(item_R[order]) == 0)
+    until[is_again] = np.minimum(until[is_again], answered_R[order][is_again + 1])
     paid_R = np.empty(len(order), np.int64)
-    paid_R[order] = np.clip(came_R[order] - before, 0, asked_R[order])
+    paid_R[order] = np.clip(until - answered_R[order], 0, asked_R[order])
     return paid_R

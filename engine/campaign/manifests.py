@@ -160,11 +160,11 @@ class Sending(TypedDict):
 
     vendor: str
     name: str
-    annotators: int
-    price: float
+    annotators: Annotated[int, Field(ge=1, lt=2**31)]
+    price: Annotated[float, Field(ge=0)]
     question: dict[str, Any]
     disputed: bool
-    waiting: int
+    waiting: Annotated[int, Field(ge=0, lt=2**31)]
     place: str
     links_expire_at: Moment | None
 
@@ -203,9 +203,11 @@ def read_manifest(campaign: Campaign, name: str, kind: type[M]) -> M:
 def read_complete(folder: Location, name: str, kind: type[M]) -> M:
     """The manifest in the folder of a complete stage. Raises as `read_manifest` does."""
     manifest = read_document(folder / "manifest.json", kind)
-    if missing := COUNTS[stage_of(name).name] - manifest["counts"].keys():
-        fix = "restore it from a copy, or use the version that wrote it"
+    stage, fix = stage_of(name).name, "restore it from a copy, or use the version that wrote it"
+    if missing := COUNTS[stage] - manifest["counts"].keys():
         raise ConfigError(f"{folder}/manifest.json: counts.{min(missing)}: missing; {fix}")
+    if stage == "handoff" and "picks" not in manifest["inputs"]:
+        raise ConfigError(f"{folder}/manifest.json: inputs.picks: missing; {fix}")
     return manifest
 
 

@@ -16,18 +16,16 @@ from vaal.consensus import CONSENSUS, Consensus, Votes
 TIE = 0.5
 """Of several classes, each is decided by more than this share of the votes."""
 Counts = NDArray[np.int64]
-_KEPT = ("vendor", "annotator", "value", "skipped", "answered_at", "ingest")
-"""Columns of votes. The others, foremost the vendor's own JSON of shapes, take much memory."""
 
 
 class Outcomes(NamedTuple):
     """The outcome of each of U images, in the order of `item_ids` (U,), and of each annotator. `truths` (U,) are the
     known labels of gold images, null for the others.
 
-    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version; `is_final_U` says
-    where a vendor gave its final answer. `labels` (U,) are the most probable values, null without a vote, and
-    `posterior_U` their probabilities, nan where there are none. `votes` are the newest versions, of which some columns
-    are kept; `item_V` (V,) are the places of their images. `annotators` has a row for each: annotator, vendor, votes,
+    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version; `finals_U` how
+    many of them are a vendor's final answer. `labels` (U,) are the most probable values, null without a vote, and
+    `posterior_U` their probabilities, nan where there are none. `votes` are the newest versions, without `raw`;
+    `item_V` (V,) are the places of their images. `annotators` has a row for each: annotator, vendor, votes,
     accuracy (as the consensus estimates it, nan where it does not), gold_right, gold_seen.
     """
 
@@ -35,7 +33,7 @@ class Outcomes(NamedTuple):
     truths: pa.Array
     values_U: Counts
     skips_U: Counts
-    is_final_U: NDArray[np.bool_]
+    finals_U: Counts
     labels: pa.Array
     posterior_U: NDArray[np.float64]
     votes: pa.Table
@@ -60,14 +58,15 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     """
     newest = newest_versions(votes)
     place = pc.index_in(newest["item_id"], value_set=item_ids)
-    newest, item_V = newest.select(list(_KEPT)), place.drop_null().to_numpy().astype(np.int64)
+    # A vendor's own JSON of shapes takes much memory, and decides nothing.
+    newest, item_V = newest.drop_columns("raw"), place.drop_null().to_numpy().astype(np.int64)
     if place.null_count:
         newest = newest.filter(place.is_valid())
     is_value_V = ~newest["skipped"].to_numpy()
     size = len(item_ids)
     values_U = np.bincount(item_V[is_value_V], minlength=size)
     skips_U = np.bincount(item_V[~is_value_V], minlength=size)
-    is_final_U = np.bincount(item_V[newest["annotator"].is_null().to_numpy()], minlength=size) > 0
+    finals_U = np.bincount(item_V[newest["annotator"].is_null().to_numpy()], minlength=size)
     named, annotator_V = _annotators(newest)
     given = newest.select(["value"]).filter(pa.array(is_value_V))
     deciders = {"class": _one_class, "classes": _several_classes}
@@ -79,7 +78,7 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     table = named.append_column("votes", pa.array(np.bincount(annotator_V, minlength=len(named))))
     for name, column in (("accuracy", accuracy_A), ("gold_right", right_A), ("gold_seen", seen_A)):
         table = table.append_column(name, pa.array(column))
-    return Outcomes(item_ids, truths, values_U, skips_U, is_final_U, labels, posterior_U, newest, item_V, table)
+    return Outcomes(item_ids, truths, values_U, skips_U, finals_U, labels, posterior_U, newest, item_V, table)
 
 
 Decided = tuple[pa.Array, NDArray[np.float64], NDArray[np.float64]]

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.campaign.decisions import EXPIRED, PICK_AGAIN, RECALLED, Author, decide
+from engine.campaign.decisions import EXPIRED, PICK_AGAIN, RECALLED, Author, decide, released
 from engine.campaign.folder import Campaign
 from engine.campaign.ledger import GIVEN_UP, IN_PART, OUT, TAKEN_BACK, Ledger, read_ledger
 from engine.errors import ConfigError
@@ -26,10 +26,14 @@ def recall(campaign: Campaign, batch: str, author: Author, *, pick_again: bool) 
     Raises ConfigError where there is no such batch.
     """
     ledger = read_ledger(campaign)
-    numbers = [number for number, sent in enumerate(ledger.batches) if batch in ("", sent.record, sent.folder.name)]
+    numbers = [
+        number
+        for number, sent in enumerate(ledger.batches)
+        if batch in ("", sent.record) or (batch == sent.folder.name and sent.manifest["round"] == campaign.round)
+    ]
     if not numbers:
         there = ", ".join(sent.record for sent in ledger.batches) or "none"
-        raise ConfigError(f"{campaign.home}: no batch {batch!r}; there are: {there}")
+        raise ConfigError(f"{campaign.home}: no batch {batch!r} in round {campaign.round:03d}; there are: {there}")
     return _take_back(campaign, ledger, numbers, RECALLED, author, pick_again=pick_again)
 
 
@@ -52,8 +56,11 @@ def _take_back(
     decide(campaign.home, kind, _rows(ledger, is_open), author)
     if pick_again:
         # After the other decision: what may be picked again is out nowhere. An image with answers is not sent again.
-        is_free = (is_open & (ledger.outcomes.num_votes[ledger.item_R] == 0)) | is_back
-        decide(campaign.home, PICK_AGAIN, _rows(ledger, is_free & ~is_gold), author)
+        is_free = (is_open | is_back) & (ledger.outcomes.num_votes[ledger.item_R] == 0) & ~is_gold
+        before = released(campaign.home)
+        decide(
+            campaign.home, PICK_AGAIN, (row for row in _rows(ledger, is_free) if (row[3], row[0]) not in before), author
+        )
     return int((is_open & ~is_gold).sum())
 
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign.decisions import forgotten
-from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, round_home
-from engine.campaign.handed_out import newest_batches
+from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, is_complete, round_home
+from engine.campaign.handed_out import newest_batches, waiting_picks
 from engine.campaign.labels import (
     INGEST,
     POSITIONS_SCHEMA,
@@ -28,6 +28,7 @@ from engine.campaign.labels import (
 from engine.campaign.ledger import DONE, SETTLED, STATES, Ledger, name_of, names_of, read_ledger
 from engine.campaign.origins import picked_origins
 from engine.campaign.outcomes import Outcomes
+from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
 from engine.campaign.votes import NO_TIME, codes_of, times_of
 from engine.tables.columns import required
@@ -187,8 +188,8 @@ def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:
 
 
 class Progress(NamedTuple):
-    """How far the answers of a round are: its picks, those that nobody waits for any more, those that are not sent yet,
-    and whether the round's answers are all that labels.close_when asks for."""
+    """How far the answers of a round are: its picks, those that nobody waits for any more, those that wait to be sent,
+    maybe again, and whether the round's answers are all that labels.close_when asks for."""
 
     total: int
     done: int
@@ -202,13 +203,20 @@ def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     numbers = [number for number, batch in enumerate(ledger.batches) if batch.record in own]
     is_own = np.isin(ledger.batch_R, numbers) & ~ledger.rows["gold"].to_numpy()
     # An image that was taken back and sent again is there twice, and counts once.
-    _, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
-    states = ledger.state_R[is_own][::-1][last]
-    done = int(np.isin(states, DONE).sum())
-    waiting = ledger.batches[numbers[-1]].manifest["sending"]["waiting"] if numbers else 0
-    total, rule = len(states) + waiting, campaign.config.labels.close_when
+    items, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
+    is_done = np.isin(ledger.state_R[is_own][::-1][last], DONE)
+    if numbers and is_complete(campaign.stage("selection")):
+        # What is in its shard no more cannot be sent.
+        waiting = placed(campaign.home, waiting_picks(campaign.home, campaign.round))[0]["item_id"].combine_chunks()
+        num_waiting = len(waiting)
+    else:
+        waiting = pa.array([], pa.string())
+        num_waiting = ledger.batches[numbers[-1]].manifest["sending"]["waiting"] if numbers else 0
+    is_again = pc.is_in(ledger.items["item_id"].take(pa.array(items)), value_set=waiting).to_numpy()
+    done, total = int((is_done & ~is_again).sum()), num_waiting + int((~is_again).sum())
+    rule = campaign.config.labels.close_when
     is_due = total > 0 and (done == total if rule == "all" else done >= rule * total)
-    return Progress(total, done, waiting, is_due)
+    return Progress(total, done, num_waiting, is_due)
 
 
 def close(campaign: Campaign, progress: Progress, by: str) -> None:

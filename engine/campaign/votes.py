@@ -51,8 +51,10 @@ def digest_of(*parts: str | None) -> bytes:
 
 
 def identity_of_vote(item_id: str, vendor: str, answer_id: str | None, annotator: str | None) -> bytes:
-    """What stays the same in all versions of an answer: of which image it is, and the vendor's own name of it, or else
-    whose it is. Vendors name a job or a suite of tasks too, so that the name alone would be that of many answers."""
+    """What stays the same in all versions of an answer: its image, and the vendor's own name of it or else whose it is.
+
+    Two servers, or two projects, may give the same name to answers for two images.
+    """
     return digest_of(vendor, item_id, answer_id, None if answer_id else annotator)
 
 
@@ -91,9 +93,10 @@ def answers_of_votes(votes: pa.Table) -> NDArray[np.int64]:
         codes_of(votes[name]) for name in ("vendor", "vendor_answer_id", "item_id", "annotator")
     )
     # Two ranges of numbers: the vendors' own names of answers, and annotators. Null is -1.
-    num_names, num_annotators, num_vendors = (int(n.max(initial=0)) + 1 for n in (answer_V, annotator_V + 1, vendor_V))
-    own_V = np.where(answer_V >= 0, answer_V, num_names + annotator_V + 1)
-    number_V = (item_V * (num_names + num_annotators) + own_V) * num_vendors + vendor_V
+    num_names, num_annotators = (int(codes.max(initial=-1)) + 2 for codes in (answer_V, annotator_V))
+    whose_V = np.where(answer_V >= 0, answer_V, num_names + annotator_V + 1)
+    of_what_V = item_V * (num_names + num_annotators) + whose_V
+    number_V = of_what_V * (int(vendor_V.max(initial=0)) + 1) + vendor_V
     return codes_of(pa.chunked_array([pa.array(number_V)]))
 
 

@@ -1,6 +1,7 @@
 """Answers become votes: what is new, what was known, what contradicts what came before."""
 
 import json
+import re
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ CHUNK_ROWS = 10_000
 MOST_CACHED = 1 << 14
 """Classes, and people, that are hashed once."""
 WITHOUT_INGEST = VOTES_SCHEMA.remove(VOTES_SCHEMA.get_field_index("ingest"))
+_ADDRESS = re.compile(r"[\w.%+-]+@[\w-]+(\.[\w-]+)+")
 _SHOWN = 60
 """Characters of a value in an error."""
 
@@ -161,6 +163,11 @@ class Sieve:
             self.blank += 1
             return
         annotator = self._hashed(answer.annotator) if answer.annotator else None
+        answer = answer._replace(
+            answer_id=self._unnamed(answer.answer_id),
+            reason=self._unnamed(answer.reason),
+            raw=self._unnamed(answer.raw),
+        )
         identity = identity_of_vote(item_id, self._vendor, answer.answer_id or None, annotator)
         version = Version(content_of(value), value, answer.answered_at)
         if self._replace:
@@ -178,6 +185,10 @@ class Sieve:
         self._rows.append((item_id, self._vendor, *facts, answer.reason or None, answer.raw or None))
         if len(self._rows) >= CHUNK_ROWS:
             self._flush()
+
+    def _unnamed(self, text: str) -> str:
+        """What a vendor says beside its answer, with pseudonyms for the e-mail addresses in it."""
+        return _ADDRESS.sub(lambda found: self._hashed(found[0]), text) if "@" in text else text
 
     def _item_of(self, name: str, where: str) -> str:
         """The item_id that a name says: itself, or the stem of a file."""

@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import still_out
-from engine.campaign.labels import identities, labelled_items
+from engine.campaign.handed_out import waiting_picks
 from engine.campaign.ledger import DISPUTED, read_ledger
-from engine.campaign.manifests import read_committed
+from engine.campaign.manifests import SelectionManifest, read_manifest
+from engine.campaign.places import placed
 from engine.errors import ConfigError
+from engine.handoff.gold import num_gold_of
 from engine.pool.metadata import read_strata
-from engine.tables.selections import with_hash
+from engine.tables.selections import SELECTION_SCHEMA
 
 
 class Wish(NamedTuple):
@@ -39,30 +39,33 @@ ALL, NOTHING = Wish(), Wish(limit=0)
 
 
 class Chosen(NamedTuple):
-    """The images to send, most valuable first: rank, item_id, shard, key, offset, size_bytes, content_hash, origin; and
-    how many other picks wait to be sent."""
+    """The images to send, most valuable first: rank, item_id, shard, key, offset, size_bytes, content_hash, origin; how
+    many other picks wait to be sent; and how many cannot be, because they are in their shards no more."""
 
     images: pa.Table
     num_waiting: int
+    num_lost: int
 
 
-_COLUMNS = ("rank", "item_id", "shard", "key", "offset", "size_bytes", "content_hash", "origin")
+_COLUMNS = ["rank", "item_id", "shard", "key", "offset", "size_bytes", "content_hash", "origin"]
 
 
-def chosen_of(campaign: Campaign, wish: Wish) -> Chosen:
-    """The images that a wish is for. What is out, labelled, or never to be picked is not sent."""
-    if wish.is_disputed:
-        return Chosen(_disputed(campaign).slice(0, wish.limit), 0)
-    picks = with_hash(read_committed(campaign.stage("selection"), "selection.parquet"))
-    gone = {*labelled_items(campaign.home), *never_picked(campaign.home)}
-    is_free = pc.invert(pc.is_in(picks["item_id"], value_set=still_out(campaign.home, campaign.round + 1)))
-    is_left = np.array([item not in gone for item in identities(picks)], bool)
-    waiting = picks.filter(pc.and_(is_free, pa.array(is_left))).sort_by("rank").select(list(_COLUMNS))
-    fitting = _of_stratum(campaign, waiting, wish.stratum) if wish.stratum else waiting
+def candidates_of(campaign: Campaign, wish: Wish) -> pa.Table:
+    """The images that may be sent, most valuable first; the columns are those of `Chosen`."""
+    if wish.limit == 0:
+        return SELECTION_SCHEMA.empty_table().select(_COLUMNS)
+    return _disputed(campaign) if wish.is_disputed else waiting_picks(campaign.home, campaign.round).select(_COLUMNS)
+
+
+def chosen_of(campaign: Campaign, wish: Wish, candidates: pa.Table) -> Chosen:
+    """Which of the candidates a wish is for. Those that are in their shards no more do not count."""
+    here, lost = placed(campaign.home, candidates)
+    fitting = _of_stratum(campaign, here, wish.stratum) if wish.stratum else here
     if wish.share < 1:
-        fitting = _part(fitting, round(wish.share * len(picks)))
+        num_picks = read_manifest(campaign, "selection", SelectionManifest)["counts"]["picked"]
+        fitting = _part(fitting, round(wish.share * num_picks))
     chosen = fitting.slice(0, wish.limit)
-    return Chosen(chosen, len(waiting) - len(chosen))
+    return Chosen(chosen, 0 if wish.is_disputed else len(here) - len(chosen), len(lost))
 
 
 def _disputed(campaign: Campaign) -> pa.Table:
@@ -72,7 +75,14 @@ def _disputed(campaign: Campaign) -> pa.Table:
     is_it = (ledger.state_U == DISPUTED) & ~ledger.items["gold"].to_numpy()
     items = ledger.items.take(pa.array(order[is_it[order]]))
     ranks, none = pa.array(range(len(items)), pa.int64()), pa.nulls(len(items), pa.string())
-    return items.append_column("rank", ranks).append_column("origin", none).select(list(_COLUMNS))
+    return items.append_column("rank", ranks).append_column("origin", none).select(_COLUMNS)
+
+
+def answers_of(campaign: Campaign, images: pa.Table) -> pa.Array:
+    """How many answers came of each image so far."""
+    ledger = read_ledger(campaign)
+    came = pa.array(ledger.came_U).take(pc.index_in(images["item_id"], ledger.items["item_id"].combine_chunks()))
+    return pc.fill_null(came, 0).combine_chunks() if isinstance(came, pa.ChunkedArray) else pc.fill_null(came, 0)
 
 
 def _of_stratum(campaign: Campaign, picks: pa.Table, stratum: str) -> pa.Table:
@@ -95,19 +105,20 @@ def _part(picks: pa.Table, size: int) -> pa.Table:
     return picks.take(pa.array(sorted(first), pa.int64()))
 
 
-def require_money(campaign: Campaign, num_images: int) -> Decimal:
-    """What so many images cost. Raises ConfigError where handoff.money_limit has no room for it."""
+def require_money(campaign: Campaign, num_images: int, num_gold: int) -> None:
+    """Raises ConfigError where handoff.money_limit has no room for so many images, with the gold ones among them."""
     handoff = campaign.config.handoff
     each = Decimal(str(handoff.price)) * handoff.annotators
-    cost = each * num_images
-    if handoff.money_limit == "none":
-        return cost
+    cost = each * (num_images + num_gold)
+    if handoff.money_limit == "none" or not cost:
+        return
     limit, spend = Decimal(str(handoff.money_limit)), read_ledger(campaign).spend
     if spend + cost > limit:
-        room = int(max(limit - spend, Decimal(0)) / each)
-        fix = f"send fewer: --limit {room}" if room else "nothing more can be sent"
-        why = (
-            f"{num_images:,} images cost {cost:,}, and {spend:,} of handoff.money_limit={limit:,} are spent or reserved"
-        )
+        room = int(max(limit - spend, Decimal(0)) // each)
+        fits = (n for n in range(room, 0, -1) if n + min(num_gold_of(handoff, n), num_gold) <= room)
+        most = next(fits, 0)
+        fix = f"send fewer: --limit {most}" if most else "nothing more can be sent"
+        gold = f", {num_gold:,} gold ones among them," if num_gold else ""
+        many = f"{num_images + num_gold:,} images{gold} cost {cost:,}"
+        why = f"{many}, and {spend:,} of handoff.money_limit={limit:,} are spent or reserved"
         raise ConfigError(f"{campaign.home}: {why}; {fix}, or raise it: --set handoff.money_limit=...")
-    return cost

@@ -7,6 +7,7 @@ nothing. A batch of which no run came to say that it is out is shown by the next
 import csv
 import hashlib
 import io
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,20 +15,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from engine.campaign.changes import current_shards
 from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
-from engine.campaign.handed_out import RECORDS, SentBatch, batches, picks_hash, record_of
+from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, batches, picks_hash, record_of
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.errors import ConfigError, InputError
-from engine.handoff.choice import ALL, Chosen, Wish, chosen_of, require_money
+from engine.handoff.choice import ALL, Chosen, Wish, answers_of, candidates_of, chosen_of, require_money
 from engine.handoff.gold import gold_images, mixed
 from engine.handoff.links import Links, links_for
 from engine.handoff.parcels import Parcel, moment_of_end, parcel_of, record_parcel, write_parcel, write_tasks
 from engine.handoff.question import question_of
 from engine.handoff.sent_images import Written, written_of
-from engine.handoff.vendor_files import REFRESHED_FILE, files_of, is_intact
+from engine.handoff.vendor_files import files_of, is_intact
+from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.tables.harmless import harmless
 
@@ -55,18 +58,27 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
         )
         return _announced(own[-1].folder, _whole(campaign, own[-1], run))
     selection = None if wish.is_disputed else current_selection(campaign)
-    chosen = chosen_of(campaign, wish)
-    # A selection of nothing is handed out too: then the stage is complete.
-    if not len(chosen.images) and (own or wish.is_disputed or not selection or selection["counts"]["picked"]):
-        if own:
-            return _whole(campaign, own[-1], run)
-        raise ConfigError(_nothing_left(campaign, vendor, wish))
-    record = campaign.stage(f"{RECORDS}/{vendor}-{len(batches(campaign.home, campaign.round)):03d}")
-    parcel = _packed(campaign, run, vendor, chosen, record)
-    made = write_parcel(campaign, parcel, run, record)
-    if num_left := len(parcel.rows) - len(made.images):
-        why = "are left out of the batch, because their shards do not hold them any more; a later round may pick them"
-        run.log(f"{num_left} of {len(parcel.rows)} picks {why}")
+    candidates = candidates_of(campaign, wish)
+    # Where nothing can be sent, the pool is not looked at.
+    looked_at: AbstractContextManager[list[Shard]] = (
+        current_shards(campaign, run.log) if len(candidates) else nullcontext([])
+    )
+    with looked_at as shards:
+        chosen = chosen_of(campaign, wish, candidates)
+        if chosen.num_lost:
+            why = "are left out of the batch: their shards do not hold them any more; a later round may pick them"
+            run.log(f"{chosen.num_lost} of {len(candidates)} picks {why}")
+        # A selection of nothing is handed out too: then the stage is complete.
+        if not len(chosen.images) and (own or not selection or selection["counts"]["picked"]):
+            if own and own[-1].manifest["sending"]["disputed"] >= wish.is_disputed:
+                return _whole(campaign, own[-1], run)
+            if chosen.num_lost == len(candidates) > 0:
+                where = campaign.stage("selection")
+                raise InputError(f"{where}: none of its images is in its shard; restore the shards")
+            raise ConfigError(_nothing_left(campaign, vendor, wish))
+        record = _next_record(campaign, vendor)
+        parcel = _packed(campaign, run, vendor, chosen, record)
+        made = write_parcel(campaign, parcel, run, shards, record)
     inputs = {"picks": ""}
     if selection:
         inputs = {"selection": selection["files"]["selection.parquet"], "picks": _picks_of(campaign, selection)}
@@ -74,6 +86,11 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
             fix = f"run: vaal export {campaign.home}"
             raise InputError(f"{campaign.stage('selection')}: made again while it was exported; {fix}")
     return _announced(record, record_parcel(campaign, parcel, made, record, inputs, chosen.num_waiting))
+
+
+def _next_record(campaign: Campaign, vendor: str) -> Location:
+    numbers = [int(batch.folder.name.rpartition("-")[2]) for batch in batches(campaign.home, campaign.round)]
+    return campaign.stage(f"{RECORDS}/{vendor}-{max(numbers, default=-1) + 1:03d}")
 
 
 def _announced(record: Location, manifest: HandoffManifest) -> HandoffManifest:
@@ -101,7 +118,7 @@ def _packed(campaign: Campaign, run: Run, vendor: str, chosen: Chosen, record: L
             "them: --set 'handoff.question.classes=[...]'"
         )
     gold = gold_images(campaign, question, record_of(record), len(images), run.log)
-    require_money(campaign, len(images) + len(gold))
+    require_money(campaign, len(images), len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())
     gold = (
         gold.append_column("rank", ranks)
@@ -111,12 +128,14 @@ def _packed(campaign: Campaign, run: Run, vendor: str, chosen: Chosen, record: L
     )
     is_gold = pa.array(np.arange(len(images) + len(gold)) >= len(images))
     rows = pa.concat_tables([images, gold]).append_column("gold", is_gold)
-    # Another one for each batch: gold images at the same places of each would be found out.
-    key = hashlib.blake2b(record_of(record).encode(), digest_size=12, key=bytes.fromhex(campaign.config.salt)).digest()
-    order = mixed(len(images), len(gold), int.from_bytes(key[4:]))
-    return Parcel(
-        vendor, rows.take(pa.array(order, pa.int64())), question, f"batch-{key[:4].hex()}", campaign.config.handoff
-    )
+    rows = rows.append_column("answered", answers_of(campaign, rows))
+    drawn = hashlib.blake2b(
+        record_of(record).encode(), digest_size=12, key=bytes.fromhex(campaign.config.salt)
+    ).digest()
+    # The vendor sees the name, which says nothing of the places of gold images: they are drawn from other bytes.
+    order = mixed(len(images), len(gold), int.from_bytes(drawn[4:]))
+    name = f"batch-{drawn[:4].hex()}"
+    return Parcel(vendor, rows.take(pa.array(order, pa.int64())), question, name, campaign.config.handoff)
 
 
 def _picks_of(campaign: Campaign, selection: SelectionManifest) -> str:
@@ -127,7 +146,8 @@ def _whole(campaign: Campaign, batch: SentBatch, run: Run) -> HandoffManifest:
     """The manifest of a batch that is out. Its files are written again where they are damaged."""
     if not is_intact(campaign, batch):
         run.log(f"{campaign.stage(f'handoff/{batch.vendor}')}: not the files of {batch.folder.name}; written again")
-        made = write_parcel(campaign, parcel_of(batch), run)
+        with current_shards(campaign, run.log) as shards:
+            made = write_parcel(campaign, parcel_of(batch), run, shards)
         if made.files != files_of(batch):
             _note_refreshed(batch, made.links, made.files)
     return batch.manifest
@@ -175,12 +195,14 @@ def describe(campaign: Campaign, manifest: HandoffManifest) -> dict[str, Any]:
     sending, counts = manifest["sending"], manifest["counts"]
     folder = campaign.stage(f"handoff/{sending['vendor']}")
     price = Decimal(str(sending["price"])) * sending["annotators"] * counts["images"]
+    sent = batches(campaign.home, campaign.round)
+    end = next((batch.links_expire_at for batch in sent if batch.manifest["sending"]["name"] == sending["name"]), None)
     return {
         "images": counts["images"],
-        **({"of them gold": counts["gold"]} if counts["gold"] else {}),
+        **({"of them gold": gold} if (gold := counts.get("gold", 0)) else {}),
         **({"picks still to send": sending["waiting"]} if sending["waiting"] else {}),
         **({"price": f"{price:,}"} if price else {}),
-        **({"links work until": sending["links_expire_at"]} if sending["links_expire_at"] else {}),
+        **({"links work until": end} if end else {}),
         "handoff": folder,
         "tasks": folder / next(iter(manifest["files"]), ""),
     }

@@ -14,6 +14,7 @@ from engine.campaign.handed_out import all_batches
 from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_values
 from engine.campaign.positions import labelled_positions
 from engine.campaign.stages import Log
+from engine.config.handoff_options import HandoffConfig
 from engine.handoff.exchange import Question
 
 
@@ -24,7 +25,7 @@ def gold_images(campaign: Campaign, question: Question, record: str, num_images:
         record: the folder of the batch's record below the campaign; it names the draw.
         num_images: images of the batch to be labelled.
     """
-    wanted = round(campaign.config.handoff.gold_fraction * num_images)
+    wanted = num_gold_of(campaign.config.handoff, num_images)
     places = labelled_positions(campaign.home) if wanted else POSITIONS_SCHEMA.empty_table()
     labels = labelled_values(campaign.home)
     there = identities(places)
@@ -39,6 +40,11 @@ def gold_images(campaign: Campaign, question: Question, record: str, num_images:
     chosen = sorted(fitting, key=lambda n: (used[there[n]], keys[n]))[:wanted]
     names = pa.array([keys[n] for n in chosen], pa.string())
     return places.take(pa.array(chosen, pa.int64())).append_column("item_id", names)
+
+
+def num_gold_of(handoff: HandoffConfig, num_images: int) -> int:
+    """How many gold images go with so many others, where there are enough."""
+    return round(handoff.gold_fraction * num_images)
 
 
 def mixed(num_images: int, num_gold: int, seed: int) -> list[int]:

@@ -45,6 +45,8 @@ def masks_of(value: str | None) -> set[str]:
 def _keep(mask: str, file: AnswerFile, home: Location) -> str:
     if file.beside is None:
         raise InputError("there is no folder to look for it in")
+    if mask.startswith("/") or ".." in mask.split("/"):
+        raise InputError("leads out of the folder")
     with file.beside(mask) as stream:
         content = stream.read()
     form = format_of(content)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
-from engine.campaign.changes import current_shards
 from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA, SentBatch
@@ -20,6 +19,7 @@ from engine.handoff.links import FILES, Links, links_for
 from engine.handoff.prelabels import prelabels_of
 from engine.handoff.sent_images import Written, write_images
 from engine.handoff.vendor_files import images_at, write_task_files
+from engine.pool.shard import Shard, check_unchanged
 from engine.storage.location import Location
 
 
@@ -46,29 +46,47 @@ class Made(NamedTuple):
     files: dict[str, str]
 
 
-def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, *records: Location) -> Made:
-    """Write the vendor's folder, and the task files into the record too."""
+def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, shards: list[Shard], *records: Location) -> Made:
+    """Write the vendor's folder, and the task files into the record too.
+
+    What can be refused is refused before anything is written.
+    """
     handoff, folder = parcel.handoff, campaign.stage(f"handoff/{parcel.vendor}")
     links = links_for(handoff.images, handoff.link_days, datetime.now(UTC))
-    with current_shards(campaign, run.log) as shards:
-        # Those that are in their shards no more have been named, and are left out.
-        here, _ = placed(campaign.home, without_forgotten(campaign.home, parcel.rows))
-        if len(parcel.rows) and not len(here):
-            raise InputError(f"{campaign.stage('selection')}: none of its images is in its shard; restore the shards")
-        by_name = {shard.shard: shard for shard in shards}
-        folder.clear()
-        at, strips = images_at(folder, handoff.images), handoff.strip_metadata
-        written = write_images(campaign, at, here, by_name, run, strip_metadata=strips)
+    # Those that are in their shards no more have been named, and are left out.
+    here, _ = placed(campaign.home, without_forgotten(campaign.home, parcel.rows))
+    if len(parcel.rows) and not len(here):
+        raise InputError(f"{campaign.stage('selection')}: none of its images is in its shard; restore the shards")
+    by_name = {shard.shard: shard for shard in shards}
+    write_tasks(campaign, parcel, _foreseen(here), links)
+    for shard in sorted(set(here["shard"].to_pylist())):
+        check_unchanged(by_name[shard])
+    for place in (folder, *records):
+        place.clear()
+    at, strips = images_at(folder, handoff.images), handoff.strip_metadata
+    written = write_images(campaign, at, here, by_name, run, strip_metadata=strips)
     for notice in links.notices:
         run.log(notice)
     return Made(written, links, write_tasks(campaign, parcel, written, links, folder, *records))
 
 
+def _foreseen(rows: pa.Table) -> dict[str, Written]:
+    """Images as they may be when they are written, to see what a vendor refuses."""
+    sizes = zip(rows["item_id"].to_pylist(), rows["size_bytes"].to_pylist(), strict=True)
+    return {
+        item_id: Written(item_id, f"images/{item_id}.png", size, "0" * 64, "image/png", 1, 1, "")
+        for item_id, size in sizes
+    }
+
+
 def write_tasks(
     campaign: Campaign, parcel: Parcel, images: dict[str, Written], links: Links, *folders: Location
 ) -> dict[str, str]:
-    """Write the task files. Returns their SHA-256 by name."""
-    guesses = prelabels_of(campaign, parcel.question, parcel.rows)
+    """Write the task files into each folder. Returns their SHA-256 by name.
+
+    Raises ConfigError for what the vendor does not take.
+    """
+    guesses = prelabels_of(campaign, parcel.question, parcel.rows) if parcel.handoff.prelabels else {}
     named = zip(parcel.rows["item_id"].to_pylist(), identities(parcel.rows), strict=True)
     there = [(images[item_id], guesses.get(item, "")) for item_id, item in named if item_id in images]
     tasks = [

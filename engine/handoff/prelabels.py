@@ -15,8 +15,6 @@ def prelabels_of(campaign: Campaign, question: Question, rows: pa.Table) -> dict
 
     Raises ConfigError where there is no task learner, or no class is asked for.
     """
-    if not campaign.config.handoff.prelabels:
-        return {}
     if question.task != "class":
         raise ConfigError(f"handoff.prelabels: guesses are classes, and handoff.question.task={question.task}")
     classes = read_manifest(campaign, "train", TrainManifest).get("task", {}).get("classes")

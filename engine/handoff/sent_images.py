@@ -17,7 +17,7 @@ from engine.errors import InputError
 from engine.handoff.stripping import is_strippable, stripped
 from engine.pool.formats import FORMATS, format_of
 from engine.pool.identity import content_hash
-from engine.pool.shard import Place, Shard, check_unchanged, read_images
+from engine.pool.shard import Place, Shard, read_images
 from engine.storage.location import Location
 
 WRITE_THREADS = 16
@@ -51,7 +51,7 @@ def written_of(row: dict[str, Any]) -> Written:
 def write_images(
     campaign: Campaign, folder: Location, rows: pa.Table, shards: dict[str, Shard], run: Run, *, strip_metadata: bool
 ) -> dict[str, Written]:
-    """Write the images as ITEM_ID.SUFFIX into a folder. Nothing is written where a shard changed.
+    """Write the images as ITEM_ID.SUFFIX into a folder.
 
     Args:
         rows: item_id, shard, and the fields of a `Place`.
@@ -61,15 +61,13 @@ def write_images(
     by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows.select(["item_id", "shard", *Place._fields]).to_pylist():
         by_shard[row["shard"]].append(row)
-    for shard in by_shard:
-        check_unchanged(shards[shard])
     found: dict[str, Written] = {}
     num_kept = 0
 
     def write(pair: tuple[dict[str, Any], bytes]) -> tuple[Written, bool]:
         row, content = pair
         written, sent = _prepared(campaign, row, content, strip_metadata=strip_metadata)
-        (folder / written.file.rpartition("/")[2]).write_bytes(sent)
+        (folder / written.file.rpartition("/")[2]).write_bytes(sent, written.media_type)
         return written, strip_metadata and not is_strippable(content)
 
     for written, is_kept in in_threads(write, _contents(by_shard, shards)):

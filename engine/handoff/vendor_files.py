@@ -1,27 +1,24 @@
 """The files of a batch in its vendor's own format, and whether they are still there."""
 
+import hashlib
 import pkgutil
 import random
 from collections.abc import Callable, Iterable
 from itertools import accumulate, chain
-from typing import Any
 
 from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import IMAGES_FILE, SentBatch
+from engine.campaign.handed_out import IMAGES_FILE, SentBatch, read_refreshed
 from engine.errors import InputError, UnreadableError
 from engine.handoff import VENDORS
 from engine.handoff.exchange import Outgoing
 from engine.handoff.links import store_of
-from engine.storage.documents import read_document
 from engine.storage.location import Location
 
 MOST_VERIFIED_BYTES = 256 << 20
 """So many bytes of the images in the vendor's folder are read to check them, in random images of a larger batch. The
 names and sizes of all are checked. Bytes can be checked only by reading them: all of a batch would cost as much as
 writing it, at every `vaal round`."""
-REFRESHED_FILE = "refreshed.json"
-"""In the record of a batch whose links were signed again: the SHA-256 of its task files, and until when links work."""
 INSTRUCTIONS_FILE = "instructions.txt"
 
 
@@ -34,15 +31,15 @@ def write_task_files(vendor: str, batch: Outgoing, *folders: Location) -> dict[s
     instructions = [(INSTRUCTIONS_FILE, f"{text}\n".encode())] if text else []
     files: dict[str, str] = {}
     for name, content in chain(write(batch), instructions):
+        files[name] = hashlib.sha256(content).hexdigest()
         for folder in folders:
-            files[name] = (folder / name).write_bytes(content)
+            (folder / name).write_bytes(content)
     return files
 
 
 def files_of(batch: SentBatch) -> dict[str, str]:
     """The SHA-256 of the task files of a batch by name, as its links are now."""
-    file = batch.folder / REFRESHED_FILE
-    files: dict[str, str] = read_document(file, dict[str, Any])["files"] if file.exists() else batch.manifest["files"]
+    files: dict[str, str] = (read_refreshed(batch.folder) or batch.manifest)["files"]
     return {name: sha256 for name, sha256 in files.items() if name != IMAGES_FILE}
 
 

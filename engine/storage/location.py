@@ -168,14 +168,18 @@ class Location:
         except (ValueError, pa.ArrowException) as error:
             raise ConfigError(f"{self}: not a table of this kind: {_reason(error)}; {advice}") from error
 
-    def write_bytes(self, content: bytes) -> str:
+    def write_bytes(self, content: bytes, content_type: str = "") -> str:
         """Write the file whole or not at all, replacing an older one. Returns its SHA-256 as hex.
+
+        Args:
+            content_type: the media type that an object store sends with the file.
 
         Raises StorageError if the storage refused (permission, full disk); an older file is still there.
         """
         if self.is_local:
             return self.write_file(io.BytesIO(content))
-        with self._reported("written"), self.filesystem.open_output_stream(self.path) as stream:
+        metadata = {"Content-Type": content_type} if content_type else None
+        with self._reported("written"), self.filesystem.open_output_stream(self.path, metadata=metadata) as stream:
             stream.write(content)
         return hashlib.sha256(content).hexdigest()
 

@@ -1,26 +1,37 @@
 """What a customer does to labels: a deed is a command, and what it does to the truth once it is done."""
 
 import csv
+from pathlib import Path
 from typing import NamedTuple
 
-from tests.machine.laws import Change, Truth, label_of
+from tests.machine.laws import label_of
 from tests.machine.tiny_pool import Item
+from tests.machine.truth import Answer, Row, Truth, Word
 
 KINDS = [
     "set", "set right", "set a pick", "set again", "retract", "retract a pick", "undo", "undo a file", "ingest",
-    "ingest half", "ingest replace", "ingest with classes",
+    "ingest half", "ingest replace", "ingest with classes", "ingest people", "ingest person", "ingest skips",
+    "ingest dispute",
 ]  # fmt: skip
 CLASSES = [f"class {number}" for number in range(4)]
-
-
-Rows = dict[Item, tuple[str, str] | None]
+PEOPLE = ("ann", "ben", "cho")
+Answers = dict[Answer, str | None]
 
 
 class Deed(NamedTuple):
-    """A command on labels, and the rows that it gives where they are not there yet; None: an undo."""
+    """A command on labels, and what it says: a word on an item, or answers; neither: an undo."""
 
     arguments: tuple[str, ...]
-    rows: Rows | None
+    item: Item | None = None
+    row: Row = None
+    answers: Answers | None = None
+
+
+class Sieved(NamedTuple):
+    """The answers that are new, and whether one of them contradicts what is known."""
+
+    new: Answers
+    is_contradicting: bool
 
 
 def deed_of(truth: Truth, kind: str, seed: int) -> Deed | None:
@@ -33,46 +44,84 @@ def done(truth: Truth, deed: Deed) -> None:
     """What a deed that is done does to the truth, as it is now."""
     new = new_files(truth)
     truth.files |= new
-    if deed.rows is None:
-        name = (*deed.arguments[3:], "")[0]
-        undone = [change for change in _undoable(truth, bool(name)) if name in ("", change.file)]
-        if not undone:
-            raise truth.broken("what is undone counted", " ".join(deed.arguments))
-        truth.changes.remove(undone[0])
-        return
-    # An ingest says nothing of the image of a label that is known.
-    is_ingest = deed.arguments[0] == "ingest"
-    size = 1 if is_ingest else 2
-    labels = truth.labels
-    rows = {item: row for item, row in deed.rows.items() if (row or ())[:size] != labels.get(item, ())[:size]}
-    if is_ingest:
-        rows = _not_known(truth, rows, replace="--replace" in deed.arguments)
-    if rows:
-        change = Change(max(new, default=""), rows)
-        truth.changes.append(change)
-        truth.ever.append(change)
+    verb = deed.arguments[2] if deed.arguments[0] == "labels" else "ingest"
+    if verb == "ingest":
+        _answered(truth, deed, sorted(name for name in new if name.endswith("-generic.parquet")))
+    elif verb == "undo":
+        _undone(truth, (*deed.arguments[3:], "")[0])
+    else:
+        # A label that is there already is not written again.
+        for file in (name for name in new if f"-{verb}-" in name):
+            assert deed.item
+            truth.words.append(Word(file, deed.item, deed.row, truth.num_files_of_votes(), truth.now()))
+        if "--never-pick" in deed.arguments and deed.item:
+            truth.never.add(deed.item)
 
 
-def _not_known(truth: Truth, rows: Rows, *, replace: bool) -> Rows:
-    return {item: row for item, row in rows.items() if row and not truth.is_known(item, row[0], replace=replace)}
+def _undone(truth: Truth, name: str) -> None:
+    counting = _undoable(truth, is_any=bool(name))
+    if not counting or name not in ("", *counting):
+        raise truth.broken("what is undone counted", name)
+    truth.undone.add(name or counting[-1])
+
+
+def _answered(truth: Truth, deed: Deed, files: list[str]) -> None:
+    answers, is_replaced = deed.answers or {}, "--replace" in deed.arguments
+    new, is_contradicting = sieved(truth, answers, replace=is_replaced)
+    if is_contradicting:
+        raise truth.broken("a contradiction is refused", str(new))
+    if bool(new) != bool(files):
+        raise truth.broken("what is new is kept, and nothing else", f"{new} in {files}")
+    before = truth.labels
+    if new:
+        truth.ingests[files[0]] = new
+    number = truth.num_files_of_votes()
+    for item_id in {item_id for item_id, _ in answers}:
+        item = truth.item_of(item_id)
+        word, last = truth.standing(item), truth.last_word(item)
+        is_other = truth.by_votes(item_id)[1] != before.get(item, (None,))[0]
+        is_newer = is_replaced and word is not None and truth.newest_ingest(item_id) > word.num_votes
+        # What was overridden stays so by every label that came since, also once the first of them is undone.
+        if is_other and (is_newer or (new and last and last.is_override)):
+            truth.words.append(Word("", item, None, number, truth.now(), is_override=True))
+
+
+def sieved(truth: Truth, answers: Answers, *, replace: bool) -> Sieved:
+    """Which answers are new, by the rules of docs/handoff.md."""
+    new, is_contradicting, labels = Answers(), False, truth.labels
+    for answer, value in answers.items():
+        item = truth.item_of(answer[0])
+        word, versions = truth.standing(item), truth.versions(answer)
+        if value in versions and (versions[-1] == value or not replace):
+            continue
+        undone_at = [n for n, rows in enumerate(truth.ingests.values(), 1) if rows.get(answer, "") == value]
+        if not versions and undone_at and word and word.num_votes >= undone_at[-1]:
+            # A person decided after this very answer had come.
+            continue
+        new[answer] = value
+        label = labels.get(item, (None,))[0]
+        contradicts = versions or (word and word.row and not answer[1])
+        is_contradicting |= bool(contradicts) and value != label and not replace
+    return Sieved(new, is_contradicting)
 
 
 def new_files(truth: Truth) -> set[str]:
-    """The files of labels/ that are not known yet."""
-    return {file.name for file in (truth.home / "labels").glob("[!.]*")} - truth.files
+    """The files of labels/ and votes/ that are not known yet."""
+    return {file.name for folder in ("labels", "votes") for file in (truth.home / folder).glob("[!.]*")} - truth.files
 
 
-def _undoable(truth: Truth, is_any: bool) -> list[Change]:
-    """The changes that can be undone, the newest first."""
-    counting = [change for change in reversed(truth.changes) if truth.counting(change)]
-    return [change for change in counting if is_any or "-ingest-" in change.file]
+def _undoable(truth: Truth, *, is_any: bool) -> list[str]:
+    """The files that can be undone, the newest last: of votes, and those of words that count."""
+    votes = [name for name in truth.ingests if name not in truth.undone]
+    words = [word.file for word in truth.words if word == truth.standing(word.item) and word.file != "initial.parquet"]
+    return [*(words if is_any else []), *votes]
 
 
 def wrong_deeds(truth: Truth) -> list[tuple[str, ...]]:
     """Commands on labels that are refused, and change nothing."""
     home, (shard, key) = str(truth.home), truth.pool.items()[0]
-    answers = [(item_id, "never given") for item_id in _sent(truth)][:1]
     nobody = next((item for item in truth.pool.items() if item not in truth.labels), (shard, "nobody"))
+    new: Answers = {(item_id, ""): "never given" for item_id in [*_sent(truth)][:1]}
     return [
         ("labels", home, "set", "no.tar", key, "class 1"),
         ("labels", home, "set", shard, "no key", "class 1"),
@@ -84,36 +133,43 @@ def wrong_deeds(truth: Truth) -> list[tuple[str, ...]]:
         ("labels", home, "undo", "999999-ingest-0000000000000000"),
         ("labels", home, "undo", "initial", "more"),
         ("labels", home, "list", shard),
-        ("ingest", home, write_answers(truth, answers), "--replace", "--set", 'labels.classes=["none of these"]'),
+        ("handoff", home, "recall", "--batch", "nobody-000"),
+        ("handoff", home, "--pick-again"),
+        ("ingest", home, write_answers(truth, new), "--replace", "--set", 'labels.classes=["none of these"]'),
     ]
 
 
-def write_answers(truth: Truth, rows: list[tuple[str, str]], head: tuple[str, ...] = ("item_id", "label")) -> str:
+def write_answers(truth: Truth, answers: Answers) -> str:
     """A vendor's file. Returns its path."""
-    file = truth.home.parent / "answers.csv"
+    rows = [(item_id, value or "", who, str(value is None).lower()) for (item_id, who), value in answers.items()]
+    return write_rows(truth.home.parent, [("item_id", "label", "annotator", "skipped"), *sorted(rows)])
+
+
+def write_rows(folder: Path, rows: list[tuple[str, ...]]) -> str:
+    """A vendor's file. Returns its path."""
+    if len(rows) == 1:
+        rows = [*rows, ("0" * 32, "class 1", "", "false")[: len(rows[0])]]
+    file = folder / "answers.csv"
     with file.open("w") as out:
-        csv.writer(out).writerows([head, *(rows or [("0" * 32, "class 1")])])
+        csv.writer(out).writerows(rows)
     return str(file)
 
 
 def _sent(truth: Truth) -> dict[str, str]:
     """The image of every item_id that was sent."""
-    return {item_id: content for batch in truth.batches for content, item_id in batch.items()}
-
-
-def _picks(truth: Truth) -> list[Item]:
-    return [truth.item_of(item_id) for item_id in _sent(truth)]
+    return {item_id: content for batch in truth.sent for item_id, content in batch.images.items()}
 
 
 def _set(truth: Truth, what: str, seed: int) -> Deed | None:
-    among = {"a pick": _picks(truth), "again": sorted(truth.labels)}.get(what, truth.pool.items())
-    if not among:
+    among = {"a pick": [truth.item_of(i) for i in _sent(truth)], "again": sorted(truth.labels)}
+    items = among.get(what, truth.pool.items())
+    if not items:
         return None
-    item = among[seed % len(among)]
+    item = items[seed % len(items)]
     content = truth.pool.content(item)
     label = truth.labels[item][0] if what == "again" else CLASSES[seed % 4]
     label = label_of(content) if what == "right" else label
-    return Deed(("labels", str(truth.home), "set", *item, label), {item: (label, content)})
+    return Deed(("labels", str(truth.home), "set", *item, label), item, (label, content))
 
 
 def _retract(truth: Truth, what: str, seed: int) -> Deed | None:
@@ -123,31 +179,37 @@ def _retract(truth: Truth, what: str, seed: int) -> Deed | None:
     if not among or len(truth.labels) < 3:
         return None
     item = among[seed % len(among)]
-    return Deed(("labels", str(truth.home), "retract", *((sent[item],) if what else item)), {item: None})
+    names = (sent[item],) if what else item
+    options = ("--never-pick",) if seed % 5 == 0 else ()
+    return Deed(("labels", str(truth.home), "retract", *names, *options), item)
 
 
 def _undo(truth: Truth, what: str, seed: int) -> Deed | None:
-    # Training needs the first labels.
-    names = [change.file for change in _undoable(truth, bool(what)) if change.file != "initial.parquet"]
+    names = _undoable(truth, is_any=bool(what))
     if not names:
         return None
-    return Deed(("labels", str(truth.home), "undo", *([names[seed % len(names)]] if what else [])), None)
+    return Deed(("labels", str(truth.home), "undo", *([names[seed % len(names)]] if what else [])))
 
 
 def _ingest(truth: Truth, what: str, seed: int) -> Deed | None:
     sent = {item_id: content for item_id, content in _sent(truth).items() if what != "half" or int(item_id, 16) & 1}
     if not sent:
         return None
-    answers = {item_id: label_of(content) for item_id, content in sent.items()}
-    if what == "replace":
-        wrong = sorted(answers)[seed % len(answers)]
-        answers[wrong] = CLASSES[seed % 4]
-    rows: Rows = {truth.item_of(item_id): (label, sent[item_id]) for item_id, label in answers.items()}
-    labels = truth.labels
-    differing = {item: row for item, row in rows.items() if labels.get(item, ("",))[0] != (row or ("",))[0]}
-    differing = _not_known(truth, differing, replace=False)
-    words = ["--replace"] if differing.keys() & labels.keys() else []
+    answers: Answers = {}
+    if what in ("people", "person", "skips", "dispute"):
+        people = PEOPLE[seed % 3 :][:1] if what == "person" else PEOPLE[:2]
+        for number, (item_id, content) in enumerate(sent.items(), seed):
+            for place, who in enumerate(people):
+                is_skipped = what == "skips" and (number + place) % 3
+                is_other = what == "dispute" and place and number % 2
+                label = CLASSES[3] if is_other else label_of(content)
+                answers[item_id, who] = None if is_skipped else label
+    else:
+        answers = {(item_id, ""): label_of(content) for item_id, content in sent.items()}
+        if what == "replace":
+            wrong = sorted(answers)[seed % len(answers)]
+            answers[wrong] = CLASSES[seed % 4]
+    words = ["--replace"] if what == "replace" or sieved(truth, answers, replace=False).is_contradicting else []
     if what == "with classes":
         words += ["--set", f"labels.classes={CLASSES}".replace("'", '"')]
-    file = write_answers(truth, sorted(answers.items()))
-    return Deed(("ingest", str(truth.home), file, *words), dict(rows))
+    return Deed(("ingest", str(truth.home), write_answers(truth, answers), *words), answers=answers)

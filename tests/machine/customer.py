@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-from tests.machine import corrections, laws
-from tests.machine.corrections import Deed, write_answers
+from engine.campaign.opening import open_campaign
+from engine.campaign.settling import settle
+from tests.machine import corrections, laws, sending
+from tests.machine.corrections import Deed, write_rows
 from tests.machine.faults import known_fault
-from tests.machine.laws import SALT, Change, Truth, label_of
+from tests.machine.laws import label_of
 from tests.machine.product import Done, Product
 from tests.machine.tiny_pool import NUM_ITEMS, NUM_SHARDS, SIDE, TinyPool
+from tests.machine.truth import SALT, Truth, Word
 
 BUDGET, MOST_IN_A_BATCH = 4, 5
 MOST_ADVICE = 12
@@ -36,10 +39,12 @@ class Customer:
         self.damaged: dict[Path, bytes] = {}
         chosen = [item for item in pool.items() if item[1] in ("00", "05")]
         rows = {item: (label_of(pool.content(item)), pool.content(item)) for item in chosen}
-        self.truth.changes = [Change("initial.parquet", dict(rows))]
+        self.truth.words = [Word("initial.parquet", item, row, 0, 0) for item, row in rows.items()]
         with (folder / "labels.csv").open("w") as file:
             csv.writer(file).writerows([("shard", "key", "label"), *((*i, v[0]) for i, v in rows.items())])
-        settings = [f"image.size={SIDE}", f"select.budget={BUDGET}", f"salt={SALT}"]
+        settings = [f"image.size={SIDE}", f"select.budget={BUDGET}", f"salt={SALT}", "labels.consensus=majority"]
+        # Every second campaign asks two people, and mixes labelled images in.
+        settings += ["handoff.annotators=2", "handoff.gold_fraction=0.5"] if self.num_begun % 2 == 0 else []
         extra = [word for setting in settings for word in ("--set", setting)]
         labels, shards = str(folder / "labels.csv"), str(folder / "pool/*.tar")
         done = self.product.run("init", str(self.truth.home), "--pool", shards, "--labels", labels, *extra)
@@ -55,8 +60,11 @@ class Customer:
     def check(self, arguments: tuple[str, ...], done: Done) -> None:
         truth, command = self.truth, arguments[0]
         laws.check_done(truth, arguments, done)
+        sending.look(truth)
         laws.check_files(truth, self.damaged)
-        if done.status or command in ("ingest", "status", "labels"):
+        settles = command in ("ingest", "handoff", "labels") and arguments[2] != "list"
+        sending.check_rounds(truth, is_settled=not done.status and settles and not self.damaged)
+        if done.status or command in ("ingest", "status", "labels", "handoff"):
             return
         folder = truth.rounds()[-1]
         is_first = not any((folder / later / "manifest.json").exists() for later in ("selection",))
@@ -66,9 +74,9 @@ class Customer:
             laws.check_fresh_selection(truth, folder)
             if not self.damaged and not truth.pool.cut_shards:
                 laws.check_nothing_lost(truth, folder)
-        if command in ("export", "round"):
+        if command == "export":
             vendor = arguments[arguments.index("--to") + 1] if "--to" in arguments else "generic"
-            laws.check_sent(truth, folder, vendor)
+            sending.check_folder(truth, folder, vendor)
 
     def note(self, law: str, what: str) -> None:
         """Report a broken law that need not end the campaign."""
@@ -84,8 +92,7 @@ class Customer:
         if not deed:
             return
         done = self.do(deed)
-        # A selection that was made again goes out before its round ends.
-        if done.status and not self.damaged and "and not exported" not in done.err:
+        if done.status and not self.damaged:
             raise self.truth.broken("labels are taken", done.err)
         if not done.status:
             self.ingest_again(deed.arguments[2])
@@ -103,17 +110,27 @@ class Customer:
         return done
 
     def do_killed(self, at: int, deed: Deed) -> None:
-        """Change labels; the command dies at a write. The change is there whole, or not at all."""
-        files = self.label_files()
+        """Change labels; the command dies at a write. The change is there whole, or not at all, once a command that
+        settles has run."""
         done = self.product.run_killed(at, *deed.arguments)
+        if not done and deed.answers is not None:
+            # What came is completed by taking it in again.
+            done = self.product.run(*deed.arguments)
+            if done.status and corrections.new_files(self.truth) and not self.damaged:
+                raise self.truth.broken("what was interrupted can be completed", done.err)
         if done:
-            self.check(deed.arguments, done) if done.status else None
-        if (done and not done.status) or self.label_files() != files:
+            laws.check_done(self.truth, deed.arguments, done)
+        if (done and not done.status) or corrections.new_files(self.truth):
             corrections.done(self.truth, deed)
+        if not done:
+            settle(open_campaign(str(self.truth.home)))
+        sending.look(self.truth)
         laws.check_files(self.truth, self.damaged)
 
     def label_files(self) -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in (self.truth.home / "labels").glob("[!.]*")}
+        """Those of votes too."""
+        folders = ((self.truth.home / name).glob("[!.]*") for name in ("labels", "votes"))
+        return {path: path.read_bytes() for folder in folders for path in folder}
 
     def overrides(self) -> list[bytes]:
         return [file.read_bytes() for file in sorted(self.truth.home.glob("rounds/*/overrides.json"))]
@@ -124,6 +141,10 @@ class Customer:
         laws.check_done(self.truth, ("labels", "list"), listed)
         if not listed.status:
             laws.check_list(self.truth, json.loads(listed.out)["labels"])
+        shown = self.product.run("handoff", str(self.truth.home), "--json")
+        laws.check_done(self.truth, ("handoff",), shown)
+        if not shown.status:
+            sending.check_ledger(self.truth, json.loads(shown.out))
 
     def refused(self, *arguments: str) -> None:
         """A command that is refused: it changes neither labels nor settings."""
@@ -136,25 +157,24 @@ class Customer:
     def ingest_again(self, file: str) -> None:
         files = self.label_files()
         again = json.loads(self.vaal("ingest", file, "--json").out)
-        if again["new"] or files != self.label_files():
+        if again["new"] or again["votes"] or files != self.label_files():
             raise self.truth.broken("ingested twice is once", str(again))
 
     def ingest_wrong(self, wrong: str) -> None:
-        known = [(i, content) for batch in self.truth.batches for content, i in batch.items()]
-        known = [(i, content) for i, content in known if self.truth.item_of(i) in self.truth.labels]
+        known = [i for batch in self.truth.sent for i in batch.images if self.truth.versions((i, ""))]
+        known = [i for i in known if self.truth.item_of(i) in self.truth.labels]
         if wrong == "other label" and not known:
             return
-        known_id = known[0][0] if known else ""
-        file = {
-            "unknown item": lambda: write_answers(self.truth, [("0" * 32, "class 1")]),
-            "other label": lambda: write_answers(self.truth, [(known_id, "another")]),
-            "no column": lambda: write_answers(self.truth, [("0" * 32, "x")], ("item", "label")),
-        }[wrong]()
-        self.refused("ingest", str(self.truth.home), file)
+        rows: dict[str, list[tuple[str, ...]]] = {
+            "unknown item": [("item_id", "label"), ("0" * 32, "class 1")],
+            "other label": [("item_id", "label"), ((known or [""])[0], "another")],
+            "no column": [("item", "label"), ("0" * 32, "x")],
+        }
+        self.refused("ingest", str(self.truth.home), write_rows(self.truth.home.parent, rows[wrong]))
 
     def follow_advice(self) -> None:
         """Do what status says next, and what errors say, until the round is complete."""
-        taken = {*self.truth.labels, *(self.truth.item_of(i) for batch in self.truth.batches for i in batch.values())}
+        taken = {*self.truth.labels, *(self.truth.item_of(i) for batch in self.truth.sent for i in batch.images)}
         if len(taken) + MOST_IN_A_BATCH > NUM_SHARDS * NUM_ITEMS:
             # A pool in which nothing is left has no further rounds.
             self.begin()

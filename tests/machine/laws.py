@@ -1,79 +1,20 @@
 """The laws, checked on the files of a campaign after every step, against what the machine knows to be true."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.pool.identity import content_hash, item_id_of
 from tests.machine.faults import BrokenLawError
 from tests.machine.product import Done, logit_of
-from tests.machine.tiny_pool import SIDE, Item, TinyPool
-
-SALT = "1f" * 16
-
-
-class Change(NamedTuple):
-    """A change of labels: the file of labels/ that it made, and the label and image of each item; None retracts it."""
-
-    file: str
-    rows: dict[Item, tuple[str, str] | None]
-
-
-@dataclass
-class Truth:
-    """What happened so far, as the customer knows it. Images are named by the hash of their files.
-
-    `changes`: of labels, oldest first, without those that were undone; `ever`: with them. `files`: all of labels/ that
-    are known.
-    `batches`: for every batch that was sent, in order, the item_id of each image. `after`: the disturbances so far.
-    """
-
-    home: Path
-    pool: TinyPool
-    changes: list[Change] = field(default_factory=list)
-    ever: list[Change] = field(default_factory=list)
-    files: set[str] = field(default_factory=lambda: {"initial.parquet"})
-    batches: list[dict[str, str]] = field(default_factory=list)
-    after: list[str] = field(default_factory=list)
-
-    @property
-    def labels(self) -> dict[Item, tuple[str, str]]:
-        """Label and image of every labelled item."""
-        return {item: row for item, (row, _) in self._last().items() if row}
-
-    def counting(self, change: Change) -> set[Item]:
-        """The items whose label or retraction is of this change."""
-        return {item for item, (_, file) in self._last().items() if file == change.file}
-
-    def is_known(self, item: Item, label: str, *, replace: bool) -> bool:
-        """Whether a vendor's answer changes nothing: a person decided since an ingest said it, or an ingest said it
-        that is not undone."""
-        said = [n for n, c in enumerate(self.ever) if "-ingest-" in c.file and (c.rows.get(item) or ("",))[0] == label]
-        last = [n for n, c in enumerate(self.ever) if item in c.rows and c in self.changes][-1:]
-        is_decided = bool(said and last and last > said[-1:] and "-ingest-" not in self.ever[last[0]].file)
-        return is_decided or (not replace and any(self.ever[n] in self.changes for n in said))
-
-    def _last(self) -> dict[Item, tuple[tuple[str, str] | None, str]]:
-        return {item: (row, change.file) for change in self.changes for item, row in change.rows.items()}
-
-    def broken(self, law: str, what: str) -> BrokenLawError:
-        text = what.replace(str(self.home.parent), "...")
-        return BrokenLawError(f"{law}: {text} [after: {', '.join(sorted(set(self.after))) or 'nothing'}]")
-
-    def item_of(self, item_id: str) -> Item:
-        return next((item for item in self.pool.items() if item_id_of(*item, SALT) == item_id), ("unknown", item_id))
-
-    def rounds(self) -> list[Path]:
-        return sorted((self.home / "rounds").glob("*"))
+from tests.machine.tiny_pool import SIDE, Item
+from tests.machine.truth import Truth
 
 
 def rows_of(folder: Path, *columns: str) -> list[dict[str, Any]]:
@@ -211,7 +152,7 @@ def check_fresh_selection(truth: Truth, folder: Path) -> None:
     except (OSError, pa.ArrowException) as error:
         raise truth.broken("done means done", f"select left {error}") from error
     quarantine = {(row["shard"], row["key"]) for row in rows_of(folder / "quarantine")}
-    out = {item_id for batch in truth.batches for item_id in batch.values()}
+    out = truth.out()
     for pick in picks:
         item = pick["shard"], pick["key"]
         if item in truth.labels:
@@ -220,12 +161,14 @@ def check_fresh_selection(truth: Truth, folder: Path) -> None:
             raise truth.broken("nothing in quarantine is picked", f"{folder.name}: {item}")
         if pick["item_id"] in out:
             raise truth.broken("nothing that is out is picked", f"{folder.name}: {item}")
+        if item in truth.never or truth.state(pick["item_id"]) == "skipped":
+            raise truth.broken("nothing is picked that has no answer", f"{folder.name}: {item}")
 
 
 def check_nothing_lost(truth: Truth, folder: Path) -> None:
     """Straight after a selection: what is scored and neither labelled nor ever handed out can be picked."""
     labelled = set(truth.labels)
-    out = {truth.item_of(item_id) for batch in truth.batches for item_id in batch.values()}
+    out = {truth.item_of(item_id) for item_id in truth.out()} | truth.never
     files = [entry["file"] for entry in json.loads((folder / "scores/manifest.json").read_bytes())["shards"]]
     scored = {
         (row["shard"], row["key"])
@@ -235,45 +178,3 @@ def check_nothing_lost(truth: Truth, folder: Path) -> None:
     expected, counts = scored - labelled - out, json.loads((folder / "selection/manifest.json").read_bytes())["counts"]
     if counts["eligible"] != len(expected):
         raise truth.broken("nothing is lost", f"{folder.name}: {counts} but {len(expected)} can be picked")
-
-
-def _is_written_again(truth: Truth, batch: dict[str, str]) -> bool:
-    """Whether this is an earlier batch, without what is in the pool no more."""
-    here = {truth.pool.content(item) for item in truth.pool.items()}
-    return any(
-        batch.items() <= earlier.items() and not (earlier.keys() - batch.keys()) & here for earlier in truth.batches
-    )
-
-
-def check_sent(truth: Truth, folder: Path, vendor: str) -> None:
-    """Straight after an export: the folder holds exactly the tasks' images, of the bytes that were scored, and no image
-    was in another batch. The batch is entered in the ledger."""
-    handoff = folder / "handoff" / vendor
-    try:
-        with (handoff / "tasks.csv").open() as file:
-            tasks = list(csv.DictReader(file))
-        images = [(handoff / task["file"]).read_bytes() for task in tasks]
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, csv.Error) as error:
-        raise truth.broken("done means done", f"export left {type(error).__name__}: {error}") from error
-    scored = {
-        item_id_of(row["shard"], row["key"], SALT): row["content_hash"]
-        for row in rows_of(folder / "scores", "shard", "key", "content_hash")
-    }
-    batch = {}
-    for task, data in zip(tasks, images, strict=True):
-        content, item_id = content_hash(data), task["item_id"]
-        batch[content] = item_id
-        if hashlib.sha256(data).hexdigest() != task["sha256"]:
-            raise truth.broken("right bytes in a handoff", f"{task['file']} is not the file of its task")
-    if _is_written_again(truth, batch):
-        return
-    for content, item_id in batch.items():
-        if item_id in scored and scored[item_id] != content:
-            raise truth.broken("right bytes in a handoff", f"{truth.item_of(item_id)} was scored with other bytes")
-    for earlier in truth.batches:
-        if twice := batch.keys() & earlier.keys():
-            raise truth.broken("sent once", f"{[truth.item_of(batch[c]) for c in sorted(twice)]} in two batches")
-    truth.batches.append(batch)
-    files = {path.name for path in (handoff / "images").glob("*")}
-    if extra := files - {Path(task["file"]).name for task in tasks}:
-        raise truth.broken("a handoff holds one batch", f"{len(extra)} images beside the {len(tasks)} of the tasks")

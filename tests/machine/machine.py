@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from engine.handoff import VENDORS
-from tests.machine import corrections, laws
+from tests.machine import corrections, laws, sending
 from tests.machine.corrections import Deed
 from tests.machine.customer import Customer
 from tests.machine.faults import BrokenLawError, known_fault
@@ -19,11 +19,17 @@ from tests.machine.tiny_pool import NUM_SHARDS
 
 COMMANDS = [
     ("round",),
+    ("round", "--close"),
     ("train",),
     ("score",),
     ("select",),
     ("select", "--force"),
     ("export",),
+    ("export", "--limit", "2"),
+    ("export", "--disputed"),
+    ("handoff", "recall"),
+    ("handoff", "recall", "--pick-again"),
+    ("handoff", "expire", "--set", "handoff.expires_days=0.000001"),
     ("report",),
     ("status",),
 ]
@@ -79,12 +85,12 @@ class Machine(Customer, RuleBasedStateMachine):
 
     @rule(command=commands, setting=st.sampled_from(SETTINGS))
     def change_an_option(self, command: tuple[str, ...], setting: str) -> None:
-        if command[0] != "status":
+        if command[0] not in ("status", "handoff"):
             self.lawful(lambda: self.vaal(*command, "--set", setting))
 
-    @rule(vendor=st.sampled_from(list(VENDORS)))
-    def export_to_a_vendor(self, vendor: str) -> None:
-        self.lawful(lambda: self.vaal("export", "--to", vendor))
+    @rule(vendor=st.sampled_from(list(VENDORS)), wish=st.sampled_from([(), ("--limit", "1"), ("--share", "0.5")]))
+    def export_to_a_vendor(self, vendor: str, wish: tuple[str, ...]) -> None:
+        self.lawful(lambda: self.vaal("export", "--to", vendor, *wish))
 
     @rule(share=st.sampled_from([0.5, 1.0]), seed=numbers)
     def labels_come_back(self, share: float, seed: int) -> None:
@@ -150,14 +156,14 @@ class Machine(Customer, RuleBasedStateMachine):
 
             def change() -> None:
                 # At its last write a command may have done what it does.
-                if corrections.new_files(self.truth):
+                if left and corrections.new_files(self.truth):
                     corrections.done(self.truth, left.pop())
                 inner.append(self.product.run(*second.arguments))
                 if not inner[0].status:
                     corrections.done(self.truth, second)
 
             done = self.product.run_during(at, change, *first.arguments)
-            if not done.status and left and (first.rows is None or corrections.new_files(self.truth)):
+            if not done.status and left:
                 corrections.done(self.truth, first)
             for arguments, ended in (*((second.arguments, found) for found in inner), (first.arguments, done)):
                 self.check(arguments, ended)
@@ -190,6 +196,7 @@ class Machine(Customer, RuleBasedStateMachine):
             if done:
                 self.check(arguments, done)
             else:
+                sending.look(self.truth)
                 laws.check_files(self.truth, self.damaged)
 
         self.lawful(step)
@@ -231,7 +238,7 @@ class Machine(Customer, RuleBasedStateMachine):
     @rule(place=numbers, how=st.sampled_from(["delete", "halve", "flip"]))
     def a_file_is_damaged(self, place: int, how: str) -> None:
         """Not of the labels and the record of what is out: nothing else knows what they hold."""
-        kept = ("campaign.toml", "labels", "votes", "handed_out", "pool")
+        kept = ("campaign.toml", "labels", "votes", "decisions", "handed_out", "closed.json", "pool")
         files = [f for f in sorted(self.truth.home.rglob("*")) if f.is_file() and not set(f.parts) & set(kept)]
         files = [f for f in files if f.relative_to(self.truth.home).parts[0] not in kept]
         if not files:

@@ -143,7 +143,9 @@ class Product:
             patch.setattr(engine.campaign.heartbeat, "BEAT_SECONDS", 0.02)
             patch.setattr(engine.campaign.heartbeat, "SETTLING_SECONDS", 0.0)
             patch.setattr(engine.campaign.heartbeat, "PATIENCE_SECONDS", 0.2)
-            patch.setattr(engine.campaign.manifests, "datetime", _Clock)
+            for name in ("manifests", "settling", "decisions", "corrections", "recalling"):
+                patch.setattr(f"engine.campaign.{name}.datetime", _Clock)
+            patch.setattr("engine.handoff.answers.datetime", _Clock)
             patch.setattr(Location, "write_file", _hooked(self, Location.write_file))
             patch.setattr(Location, "delete", _hooked(self, Location.delete))
             yield

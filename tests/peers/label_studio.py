@@ -70,8 +70,12 @@ class LabelStudio:
 
     def tasks(self, project: int) -> dict[str, int]:
         """The server's numbers of a project's tasks by item_id."""
+        return {item_id: number for number, item_id in self.numbers(project).items()}
+
+    def numbers(self, project: int) -> dict[int, str]:
+        """The item_ids of a project's tasks by the server's numbers; an item may be there twice."""
         answer = self.call("GET", "/api/tasks", params={"project": project, "page_size": 100_000})
-        return {task["data"]["item_id"]: task["id"] for task in answer.json()["tasks"]}
+        return {task["id"]: task["data"]["item_id"] for task in answer.json()["tasks"]}
 
     def annotate(self, user: str, task: int, *classes: str, control: str = "class", seconds: float = 4.2) -> int:
         """A user's new answer. Returns its number."""

@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from engine.errors import ConfigError, InputError
+from engine.handoff import label_studio_api as api
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
+from engine.handoff.vendors import label_studio as vendor
 from tests.peers.label_studio import LabelStudio
-
-vendor = pytest.importorskip("engine.handoff.vendors.label_studio")
-api = pytest.importorskip("engine.handoff.label_studio_api")
 
 CLASSES = ["=jug, ü", '<tea & "pot">', "kettle", "5 % off", "it's a 'pan'", "夜"]
 WIDTH, HEIGHT = 80, 50

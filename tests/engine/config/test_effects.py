@@ -33,6 +33,7 @@ from engine.training.plan import phase_of, plan_training
 from tests.conftest import pretend_trained
 from tests.effects import Bench, Look, Stopped, stop
 from tests.fabricate import fabricate_scores
+from tests.handoff_effects import HANDOFF_EFFECTS
 from tests.input_effects import INPUT_EFFECTS
 from tests.rounds import encoded
 from tests.tars import archive, read
@@ -166,6 +167,7 @@ def picked(bench: Bench, config: CampaignConfig, signal: str = "present") -> Any
 without_signal = partial(picked, signal="none")
 EFFECTS: dict[str, tuple[Any, Look]] = {
     **INPUT_EFFECTS,
+    **HANDOFF_EFFECTS,
     "labels.classes": ("from-init", allowed),
     "labels.are_biased": ("no", picked),
     "salt": ("f" * 32, picked),

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.handoff.task_files import json_file
+from engine.handoff.formats.task_files import json_file
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
