@@ -24,9 +24,9 @@ class Outcomes(NamedTuple):
 
     `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version; `finals_U` how
     many of them are a vendor's final answer. `labels` (U,) are the most probable values, null without a vote, and
-    `posterior_U` their probabilities, nan where there are none. `votes` are the newest versions, `item_V` (V,) the
-    places of their images. `annotators` has a row for each: annotator, vendor, votes, accuracy (as the consensus
-    estimates it, nan where it does not), gold_right, gold_seen.
+    `posterior_U` their probabilities, nan where there are none. `votes` are the newest versions, without `raw`;
+    `item_V` (V,) are the places of their images. `annotators` has a row for each: annotator, vendor, votes,
+    accuracy (as the consensus estimates it, nan where it does not), gold_right, gold_seen.
     """
 
     item_ids: pa.Array
@@ -58,14 +58,17 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     """
     newest = newest_versions(votes)
     place = pc.index_in(newest["item_id"], value_set=item_ids)
-    newest, item_V = newest.filter(place.is_valid()), place.drop_null().to_numpy().astype(np.int64)
+    # A vendor's own JSON of shapes takes much memory, and decides nothing.
+    newest, item_V = newest.drop_columns("raw"), place.drop_null().to_numpy().astype(np.int64)
+    if place.null_count:
+        newest = newest.filter(place.is_valid())
     is_value_V = ~newest["skipped"].to_numpy()
     size = len(item_ids)
     values_U = np.bincount(item_V[is_value_V], minlength=size)
     skips_U = np.bincount(item_V[~is_value_V], minlength=size)
     finals_U = np.bincount(item_V[newest["annotator"].is_null().to_numpy()], minlength=size)
     named, annotator_V = _annotators(newest)
-    given = newest.filter(pa.array(is_value_V))
+    given = newest.select(["value"]).filter(pa.array(is_value_V))
     deciders = {"class": _one_class, "classes": _several_classes}
     decide = deciders.get(task, _newest_value)
     labels, posterior_U, accuracy_A = decide(

@@ -115,7 +115,9 @@ def newest_versions(votes: pa.Table) -> pa.Table:
     The time of answering decides, and where it is the same or missing the ingest. A version without a time is older
     than one with it.
     """
-    return votes.take(pa.array(newest_rows(votes, answers_of_votes(votes))))
+    rows = newest_rows(votes, answers_of_votes(votes))
+    # Where every answer has one version, nothing need be copied.
+    return votes if len(rows) == len(votes) else votes.take(pa.array(rows))
 
 
 def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -22,8 +22,8 @@ from engine.storage.location import Location
 
 WRITE_THREADS = 16
 """Each image is a file that is flushed to its disk, or an upload: a thread waits for most of the time."""
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 class Written(NamedTuple):
@@ -70,7 +70,7 @@ def write_images(
         (folder / written.file.rpartition("/")[2]).write_bytes(sent, written.media_type)
         return written, strip_metadata and not is_strippable(content)
 
-    for written, is_kept in _in_threads(write, _contents(by_shard, shards)):
+    for written, is_kept in in_threads(write, _contents(by_shard, shards)):
         num_kept += is_kept
         found[written.item_id] = written
         run.on_progress(len(found) / len(rows), f"{len(found)} of {len(rows)} images")
@@ -88,9 +88,9 @@ def _contents(
         yield from zip(wanted, read_images(shards[shard], places), strict=True)
 
 
-def _in_threads(function: Callable[[_In], _Out], values: Iterable[_In]) -> Iterator[_Out]:
+def in_threads(function: Callable[[In], Out], values: Iterable[In]) -> Iterator[Out]:
     """The results in the order of the values, few of which are held at once. The first error ends it."""
-    pending: deque[Future[_Out]] = deque()
+    pending: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(WRITE_THREADS) as threads:
         try:
             for value in values:

@@ -109,3 +109,15 @@ def test_an_answer_that_contradicts_an_earlier_one_is_refused(handed_out: Campai
     other = tmp_path / "2.csv"
     assert take_in(campaign, other, replace=True).replaced == 1
     assert labelled_values(campaign.home)["digits-00001.tar", "k1"] == "2"
+
+
+def test_a_name_of_an_answer_that_a_vendor_gives_to_several_images_makes_them_no_versions(
+    make_campaign: MakeCampaign, tmp_path: Path
+) -> None:
+    """Ground Truth has the name of the job at each image, and Toloka that of a suite of tasks."""
+    campaign = make_campaign()
+    hand_out(campaign, {"a" * 32: ("digits-00000.tar", "1"), "b" * 32: ("digits-00000.tar", "2")})
+    file = tmp_path / "a.csv"
+    file.write_text(f"item_id,label,answer_id\n{'a' * 32},3,job-1\n{'b' * 32},4,job-1\n")
+    assert take_in(campaign, file)[:2] == (2, 0)
+    assert take_in(campaign, file)[:2] == (0, 2)

@@ -3,6 +3,8 @@
 import csv
 import io
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from PIL import Image
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches
 from engine.campaign.stages import Run
+from engine.errors import InputError
 from engine.handoff.export import export
+from engine.handoff.sent_images import WRITE_THREADS, in_threads
 from engine.pool.formats import FORMATS
 from engine.selection.select import select
 from engine.storage.location import Location
@@ -130,3 +134,36 @@ def test_of_a_large_batch_random_images_are_read(scored: Campaign, monkeypatch: 
         image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     export(scored)
     assert {image: image.read_bytes() for image in images} == whole
+
+
+def test_images_are_written_in_their_order_and_few_are_held() -> None:
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(200):
+            taken.append(number)
+            yield number
+
+    def slow_first(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    found = []
+    for number in in_threads(slow_first, numbers()):
+        found.append(number)
+        assert len(taken) - len(found) < 2 * WRITE_THREADS
+    assert found == list(range(200))
+
+
+def test_the_first_error_is_raised_and_nothing_more_is_begun() -> None:
+    begun: list[int] = []
+
+    def fail(number: int) -> int:
+        begun.append(number)
+        if number >= 5:
+            raise InputError(f"image {number}")
+        return number
+
+    with pytest.raises(InputError, match="image 5"):
+        list(in_threads(fail, range(1000)))
+    assert len(begun) <= 5 + 2 * WRITE_THREADS
