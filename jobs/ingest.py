@@ -80,8 +80,14 @@ def _facts(campaign: "Campaign", counts: "Ingested", *, is_over: bool) -> dict[s
         "picks still out": counts.out,
         **({"of them disputed": counts.disputed} if counts.disputed else {}),
         "labels": campaign.home / "labels",
+        **({"look at the answers": _report(campaign, is_over=is_over)} if counts.votes else {}),
         "next": _next(campaign.home.quoted, is_any=is_any, is_over=is_over),
     }
+
+
+def _report(campaign: "Campaign", *, is_over: bool) -> str:
+    """The command that makes the page about the answers."""
+    return f"vaal report {campaign.home.quoted}" + (f" --round {campaign.round}" if is_over else "")
 
 
 def _next(home: str, *, is_any: bool, is_over: bool) -> str:

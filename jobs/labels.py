@@ -23,6 +23,8 @@ USAGE = {
     "export": (0, 0, "none, and --out FOLDER"),
 }
 """The least and most arguments of an action, and what they are."""
+MOST_LEFT = 20
+"""Lines on what forgetting leaves, for a person."""
 
 
 def labels(
@@ -111,24 +113,27 @@ def _corrected(
 
 
 def _forgotten(campaign: "Campaign", screen: Terminal, items: str, author: "Author") -> Outcome:
-    from engine.handoff.forgetting import forget
-
     from engine.campaign.heartbeat import alone
+    from engine.handoff.forgetting import forget
     from engine.storage.location import Location
 
     if not items:
         raise ConfigError("labels forget: give --items FILE, a table of item_id, or of shard and key")
     with alone(campaign.home, "labels forget"):
         found = forget(campaign, Location.of(items), author, screen.log)
-    facts = {"images": found.images, "labels retracted": found.labels, "files deleted": len(found.deleted)}
-    facts |= {f"left {number}": text for number, text in enumerate(found.left, 1)}
+    facts: dict[str, Any] = {"images": found.images, "labels retracted": found.labels}
+    facts["files deleted"] = len(found.deleted)
+    # First what always is, then what there is for each image, which may be much.
+    shown = found.left[:MOST_LEFT]
+    facts |= {f"left {number}": text for number, text in enumerate(shown, 1)}
+    if len(found.left) > len(shown):
+        facts["left"] = f"{len(found.left) - len(shown):,} more: see them with --json"
     return Outcome(f"Forgotten: {found.images} images", facts, found._asdict())
 
 
 def _exported(campaign: "Campaign", screen: Terminal, out: str, split: str, seed: int) -> Outcome:
-    from engine.handoff.training_data import export_labels
-
     from engine.campaign.heartbeat import alone
+    from engine.handoff.training_data import export_labels
     from engine.storage.location import Location
 
     if not out:

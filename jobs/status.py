@@ -30,6 +30,7 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
         "pool": f"{plural(pool['shards'], 'shard')}, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
         **_out(state["rounds"]),
+        **_answers(state["answers"]),
         **_settings(state["rounds"][-1]["settings"]),
         "next": state["next"],
         **_scoring(state["rounds"][-1]["stages"]["scores"]),
@@ -39,14 +40,23 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
 
 
 def _out(rounds: list[dict[str, Any]]) -> dict[str, str]:
-    """What is out at a vendor and has no label yet, by batch."""
-    out = [
-        f"{batch['without_label']:,} of {batch['images']:,} images of {batch['batch']} (round {entry['round']:03d})"
-        for entry in rounds
-        for batch in entry["batches"]
-        if batch["without_label"]
-    ]
-    return {"no label yet": "; ".join(out)} if out else {}
+    """What became of the batches of which images have no label, by batch."""
+    facts = {}
+    for entry in rounds:
+        for batch in entry["batches"]:
+            if batch["without_label"]:
+                states = ", ".join(f"{count:,} {name}" for name, count in batch["states"].items())
+                facts[f"{batch['batch']}, round {entry['round']:03d}"] = states
+    return facts
+
+
+def _answers(answers: dict[str, Any]) -> dict[str, str]:
+    """How far the answers of the round are, and when it ends."""
+    if not answers["total"]:
+        return {}
+    rule = answers["close_when"]
+    needed = "all are" if rule == "all" else f"{rule:.0%} are"
+    return {"answers": f"{answers['done']:,} of {answers['total']:,} picks settled; the round ends when {needed}"}
 
 
 def _settings(values: dict[str, Any]) -> dict[str, str]:

@@ -38,7 +38,10 @@ MakeCampaign = Callable[..., Campaign]
 
 
 # For a first look: random examples are a tenth of the fast tests' time.
-settings.register_profile("few", max_examples=25)
+# An example may take long on a busy machine.
+settings.register_profile("all", deadline=None)
+settings.load_profile("all")
+settings.register_profile("few", max_examples=25, deadline=None)
 
 
 def pytest_configure() -> None:

@@ -1,20 +1,21 @@
 """A file that never ends, for tests that rows are read as they come."""
 
 import io
-import itertools
 from collections.abc import Iterator
 
 
 class Endless(io.RawIOBase):
-    """`head`, then `line` again and again."""
+    """The parts, one after the other."""
 
-    def __init__(self, head: bytes, line: bytes) -> None:
-        self._parts: Iterator[bytes] = itertools.chain([head] if head else [], itertools.repeat(line))
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts, self._rest = parts, b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        part = next(self._parts)
-        buffer[: len(part)] = part
-        return len(part)
+        while not self._rest:
+            self._rest = next(self._parts)
+        piece, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)

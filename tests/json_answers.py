@@ -1,58 +1,20 @@
-"""What tests of vendors' modules share: a batch that goes out, files that come back, and what all must refuse."""
+"""What tests of vendors' JSON share: names, and what all must refuse."""
 
-import io
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, cast
 
 import pytest
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
+from engine.handoff.exchange import Answer, AnswerFile, Question
+from tests.vendor_files import answer_file
 
 ITEM_IDS = st.text("0123456789abcdef", min_size=32, max_size=32)
 _LETTERS = st.characters(exclude_categories=("Cs", "Cc", "Cn", "Zl", "Zp"))
 _AWKWARD = st.sampled_from(["=1+1", '"', "<b>&amp;", "a,b", "a|b", "'", "-", "@x", "é", "日本", "007", "null", "{}"])
 CLASS_NAMES = st.one_of(st.text(_LETTERS, min_size=1, max_size=12).map(str.strip).filter(bool), _AWKWARD)
 Read = Callable[[AnswerFile, Question], Iterator[Answer]]
-
-
-def outgoing(question: Question, item_ids: list[str], *, links: str = "", annotators: int = 1) -> Outgoing:
-    """A batch of those items. `links`: a URL below which the images are; without it they travel as files."""
-    files = [f"images/{item_id}.png" for item_id in item_ids]
-    tasks = [
-        Task(item_id, file, f"{links}{item_id}.png" if links else file, n, 10, "0" * 64, "image/png", 48, 32)
-        for n, (item_id, file) in enumerate(zip(item_ids, files, strict=True))
-    ]
-    return Outgoing("campaign-000", question, annotators, tasks)
-
-
-def answer_file(content: bytes | str, name: str = "answers.json") -> AnswerFile:
-    data = content.encode() if isinstance(content, str) else content
-    return AnswerFile(f"/in/{name}", name, lambda: io.BytesIO(data))
-
-
-def without_end(start: str, record: str, separator: str) -> AnswerFile:
-    """A file that repeats a record for ever."""
-
-    class Stream(io.RawIOBase):
-        pending = start.encode()
-        count = 0
-
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: Any) -> int:
-            while len(self.pending) < len(buffer):
-                self.pending += (separator if self.count else "").encode() + record.encode()
-                self.count += 1
-                assert self.count < 10**6, "reads on and on before the first answer"
-            buffer[:] = self.pending[: len(buffer)]
-            self.pending = self.pending[len(buffer) :]
-            return len(buffer)
-
-    return AnswerFile("/in/endless", "endless", lambda: cast("BinaryIO", Stream()))
 
 
 def require_refused(read: Read, question: Question, whole: str, *, cuts_at_lines: bool = False) -> None:

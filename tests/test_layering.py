@@ -25,6 +25,7 @@ ORDER = (
 SOURCES = sorted(path for top in ("vaal", "engine", "jobs") for path in (ROOT / top).rglob("*.py"))
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
+MAX_VENDOR_LINES = 90
 VAAL_MAY_IMPORT = {"torch", "numpy"}
 
 
@@ -90,6 +91,23 @@ def test_rooms_stay_small(path: Path) -> None:
     functions = [n for n in nodes_of(path) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = [f.name for f in functions if (f.end_lineno or 0) - f.lineno + 1 > MAX_FUNCTION_LINES]
     assert not long
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "engine/handoff/vendors").glob("[a-z]*.py")), ids=name_of)
+def test_a_vendor_is_a_short_module_of_three_functions(path: Path) -> None:
+    """What else it needs is in formats/, which knows no vendor's module."""
+    assert len(path.read_text().splitlines()) <= MAX_VENDOR_LINES
+    body = ast.parse(path.read_text()).body
+    functions = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert {name for name in functions if not name.startswith("_")} == {"write_tasks", "read_answers", "is_mine"}
+    assert not [module for module in imports(path) if module.startswith("engine.handoff.vendors")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "engine/handoff/formats").glob("*.py")), ids=name_of)
+def test_parts_of_formats_know_neither_vendors_nor_campaigns(path: Path) -> None:
+    own = {module for module in imports(path) if module.startswith("engine.")}
+    allowed = ("engine.errors", "engine.tables.", "engine.handoff.exchange", "engine.handoff.formats.")
+    assert not [module for module in own if not module.startswith(allowed)]
 
 
 def test_base_names_are_unique() -> None:

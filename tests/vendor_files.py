@@ -2,18 +2,19 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain, count
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 from hypothesis import strategies as st
 
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
+from tests.endless import Endless
 
 CLASSES = ["kettle", 'tea "pot", <big>', "=1+1", "Jüg & co|;"]
-PLACE = "answers/the file"
 
 item_ids = st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), min_size=1, max_size=8, unique=True)
 class_names = st.lists(
@@ -47,7 +48,12 @@ def batch_of(
 ) -> Outgoing:
     ids = [item_id(number) for number in range(3)] if ids is None else ids
     question = Question(task, classes or CLASSES, "Look at the handle.")
-    tasks = [task_of(name, number, base) for number, name in enumerate(ids)]
+    return outgoing(question, ids, links=base, annotators=annotators)
+
+
+def outgoing(question: Question, ids: list[str], *, links: str = "", annotators: int = 1) -> Outgoing:
+    """A batch of those items. `links`: a URL below which the images are; without it they travel as files."""
+    tasks = [task_of(name, number, links) for number, name in enumerate(ids)]
     return Outgoing("Vessels-r000-b000", question, annotators, tasks)
 
 
@@ -59,9 +65,9 @@ def written(vendor: ModuleType, batch: Outgoing) -> dict[str, bytes]:
     return files
 
 
-def answer_file(content: bytes | str, path: str) -> AnswerFile:
+def answer_file(content: bytes | str, path: str = "answers.json") -> AnswerFile:
     data = content.encode() if isinstance(content, str) else content
-    return AnswerFile(PLACE, path, lambda: io.BytesIO(data))
+    return AnswerFile(f"/in/{path}", path, lambda: io.BytesIO(data))
 
 
 def answers(vendor: ModuleType, content: bytes | str, path: str, question: Question) -> list[Answer]:
@@ -73,7 +79,7 @@ def refused(vendor: ModuleType, content: bytes | str, path: str, question: Quest
     with pytest.raises(InputError) as error:
         answers(vendor, content, path, question)
     text = str(error.value)
-    assert text.startswith(f"{PLACE}: ")
+    assert text.startswith(f"/in/{path}: ")
     assert ";" in text
     assert "\n" not in text
     return text
@@ -86,28 +92,11 @@ def assert_no_cut_is_taken(vendor: ModuleType, content: str, path: str, question
         refused(vendor, whole[:end], path, question)
 
 
-class Endless(io.RawIOBase):
-    """A stream that never ends: a reader that answers does not wait for all of it."""
+def endless_file(path: str, head: str, row: str | Callable[[int], str]) -> AnswerFile:
+    """A file that never ends: a reader that answers does not wait for all of it."""
 
-    def __init__(self, head: str, row: Callable[[int], str]) -> None:
-        self.rows, self.rest = self._pieces(head, row), b""
+    def opened() -> io.BufferedReader:
+        rows = (row if isinstance(row, str) else row(number) for number in count())
+        return io.BufferedReader(Endless(map(str.encode, chain([head], rows))))
 
-    @staticmethod
-    def _pieces(head: str, row: Callable[[int], str]) -> Iterator[bytes]:
-        yield head.encode()
-        for number in range(1 << 60):
-            yield row(number).encode()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self.rest:
-            self.rest = next(self.rows)
-        piece, self.rest = self.rest[: len(buffer)], self.rest[len(buffer) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-
-def endless_file(path: str, head: str, row: Callable[[int], str]) -> AnswerFile:
-    return AnswerFile(PLACE, path, lambda: io.BufferedReader(Endless(head, row)))
+    return AnswerFile(f"/in/{path}", path, opened)

@@ -55,10 +55,13 @@ class _Finding(NamedTuple):
 
 
 @contextmanager
-def current_shards(campaign: Campaign, log: Log) -> Iterator[list[Shard]]:
-    """The pool's shards as they are now. One that the body finds changed all the same is read again the next time."""
+def current_shards(campaign: Campaign, log: Log, only: Set[str] | None = None) -> Iterator[list[Shard]]:
+    """The pool's shards as they are now. One that the body finds changed all the same is read again the next time.
+
+    `only`: see `refresh`.
+    """
     try:
-        yield refresh(campaign, log)
+        yield refresh(campaign, log, only=only)
     except ChangedShardError as error:
         look_again(campaign.home, {error.url})
         raise

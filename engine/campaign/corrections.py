@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import look_again
-from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, never_picked
+from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, forgotten, never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, picked_items
 from engine.campaign.labels import (
@@ -36,6 +36,8 @@ from engine.tables.values import label_of, text_of
 
 CORRECTION = "correction"
 """`source` of a corrected label."""
+FORGET = "forget"
+"""The kind of a label file that retracts what is to be forgotten. It is not undone."""
 
 
 def identity_of(campaign: Campaign, names: list[str]) -> Identity:
@@ -62,6 +64,8 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
         fix = f"to take it away: vaal labels {home} retract {item[0]} {item[1]}"
         raise InputError(f"{item[0]}/{item[1]}: the label is empty; {fix}")
     check_classes(campaign.config.labels.classes, snapshot.first_classes, label, f"{item[0]}/{item[1]}")
+    if item in forgotten(home):
+        raise InputError(f"{item[0]}/{item[1]}: was forgotten, and gets no label; give its label to another image")
     # Asked first: a refusal after the position is written would leave the earlier label with other bytes.
     round_number = _round_of(campaign, snapshot, item)
     bytes_before = _hash_of(home, item)
@@ -72,7 +76,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
     if label not in snapshot.history["label"].to_pylist():
         log(f"new class, never seen in this campaign before: {label}")
     if label != before or _hash_of(home, item) != bytes_before:
-        append_labels(home, "set", [_row(item, label, round_number, author)])
+        append_labels(home, "set", [correction_row(item, label, round_number, author)])
     return before
 
 
@@ -91,7 +95,9 @@ def retract(campaign: Campaign, item: Identity, author: Author = USER, *, never_
     if before is None and not never_pick:
         raise InputError(f"{campaign.home}: {item[0]}/{item[1]} has no label; see: vaal labels {campaign.home} list")
     if before is not None:
-        append_labels(campaign.home, "retract", [_row(item, None, _round_of(campaign, snapshot, item), author)])
+        append_labels(
+            campaign.home, "retract", [correction_row(item, None, _round_of(campaign, snapshot, item), author)]
+        )
     if never_pick and item not in never_picked(campaign.home):
         decide(campaign.home, NEVER_PICK, [(item_id_of(*item, salt), *item, None)], author)
     return before or ""
@@ -108,6 +114,8 @@ def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str
     """
     snapshot = read_snapshot(campaign.home)
     name = name.removesuffix(".parquet")
+    if f"-{FORGET}-" in name:
+        raise InputError(f"{campaign.home}: {name}: what was forgotten stays so; undo another file")
     ingest = _ingest_of(campaign.home, snapshot, name)
     if not ingest:
         wanted = _label_file(campaign, snapshot, name)
@@ -156,7 +164,7 @@ def _take_back(campaign: Campaign, snapshot: Snapshot, wanted: str, ingest: str,
     rows = [
         tuple(before[item][1].values())
         if item in before
-        else _row(item, None, _round_of(campaign, snapshot, item), author)
+        else correction_row(item, None, _round_of(campaign, snapshot, item), author)
         for item in items
     ]
     _restore_positions(campaign, {item: snapshot.marks[before[item][0]] for item in items if item in before})
@@ -209,17 +217,22 @@ def _counting(snapshot: Snapshot) -> dict[str, set[Identity]]:
     return found
 
 
-def _round_of(campaign: Campaign, snapshot: Snapshot, item: Identity) -> int | None:
-    """The round of an item's labels so far, or the one that it was picked in. Until a selection is handed out, it can
-    be made again without what got a label: such a label ends no round."""
+def rounds_of(campaign: Campaign, snapshot: Snapshot) -> dict[Identity, int | None]:
+    """The round of the labels of each item so far, or the one that it was picked in. Until a selection is handed out,
+    it can be made again without what got a label: such a label ends no round."""
     is_out = bool(current_batches(campaign.home, campaign.round))
-    for table in (snapshot.history, picked_items(campaign.home, campaign.round + is_out)):
-        rounds = dict(zip(identities(table), table["round"].to_pylist(), strict=True))
-        if item in rounds:
-            found: int | None = rounds[item]
-            return found
-    return None
+    tables = (picked_items(campaign.home, campaign.round + is_out), snapshot.history)
+    return {
+        item: number
+        for table in tables
+        for item, number in zip(identities(table), table["round"].to_pylist(), strict=True)
+    }
 
 
-def _row(item: Identity, label: str | None, round_number: int | None, author: Author) -> tuple[Any, ...]:
+def _round_of(campaign: Campaign, snapshot: Snapshot, item: Identity) -> int | None:
+    return rounds_of(campaign, snapshot).get(item)
+
+
+def correction_row(item: Identity, label: str | None, round_number: int | None, author: Author) -> tuple[Any, ...]:
+    """The row of LABELS_SCHEMA of a correction; None takes the label away."""
     return (*item, label, round_number, CORRECTION, author.name, datetime.now(UTC), None, author.why or None)

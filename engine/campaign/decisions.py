@@ -79,6 +79,17 @@ def never_picked(home: Location) -> set[Identity]:
     return set(identities(decided(read_decisions(home), NEVER_PICK, FORGOTTEN)))
 
 
+def forgotten(home: Location) -> set[Identity]:
+    """(shard, key) of everything that is to be forgotten: nobody looks at it any more, and no network does."""
+    return set(identities(decided(read_decisions(home), FORGOTTEN)))
+
+
+def without_forgotten(home: Location, table: pa.Table) -> pa.Table:
+    """The rows of a table with shard and key that are not to be forgotten."""
+    gone = forgotten(home)
+    return table.filter(pa.array([item not in gone for item in identities(table)], pa.bool_())) if gone else table
+
+
 def released(home: Location) -> set[tuple[str, str]]:
     """(record of the batch, item_id) of everything that was taken back and may be picked again."""
     rows = decided(read_decisions(home), PICK_AGAIN)

@@ -82,8 +82,9 @@ class Ledger(NamedTuple):
         return {state: count for state, count in zip(STATES, found, strict=True) if count}
 
 
-def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None) -> Ledger:
-    """The ledger as it is now; `snapshot` are the labels, if they are read already."""
+def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcomes: Outcomes | None = None) -> Ledger:
+    """The ledger as it is now; `snapshot` are the labels, if they are read already, `outcomes` those of the votes that
+    are there."""
     home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
     batches = all_batches(home, campaign.round + 1)
     tables = [batch.rows() for batch in batches]
@@ -92,13 +93,10 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None) -> Ledger:
     items = _items(campaign, batches, tables)
     item_R = pc.index_in(rows["item_id"], value_set=items["item_id"].combine_chunks()).to_numpy().astype(np.int64)
     ids = items["item_id"].combine_chunks()
-    outcomes = outcomes_of(
-        ids,
-        _truths(items, snapshot),
-        read_votes(home, snapshot.undone_votes),
-        campaign.config.handoff.question.task,
-        campaign.config.labels.consensus,
-    )
+    truths = _truths(items, snapshot)
+    if not (outcomes and outcomes.item_ids.equals(ids) and outcomes.truths.equals(truths)):
+        votes, config = read_votes(home, snapshot.undone_votes), campaign.config
+        outcomes = outcomes_of(ids, truths, votes, config.handoff.question.task, config.labels.consensus)
     asked_R = np.array([batch.manifest["sending"]["annotators"] for batch in batches], np.int64)[batch_R]
     back_R = _taken_back(home, batches, rows, batch_R)
     answered_R = pc.fill_null(rows["answered"], 0).to_numpy()

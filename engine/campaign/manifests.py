@@ -160,11 +160,11 @@ class Sending(TypedDict):
 
     vendor: str
     name: str
-    annotators: int
-    price: float
+    annotators: Annotated[int, Field(ge=1, lt=2**31)]
+    price: Annotated[float, Field(ge=0)]
     question: dict[str, Any]
     disputed: bool
-    waiting: int
+    waiting: Annotated[int, Field(ge=0, lt=2**31)]
     place: str
     links_expire_at: Moment | None
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.votes import newest_versions
+from engine.campaign.votes import codes_of, newest_versions
 from vaal.consensus import CONSENSUS, Consensus, Votes
 
 TIE = 0.5
@@ -19,7 +19,8 @@ Counts = NDArray[np.int64]
 
 
 class Outcomes(NamedTuple):
-    """The outcome of each of U images, in the order of `item_ids` (U,), and of each annotator.
+    """The outcome of each of U images, in the order of `item_ids` (U,), and of each annotator. `truths` (U,) are the
+    known labels of gold images, null for the others.
 
     `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version; `finals_U` how
     many of them are a vendor's final answer. `labels` (U,) are the most probable values, null without a vote, and
@@ -29,6 +30,7 @@ class Outcomes(NamedTuple):
     """
 
     item_ids: pa.Array
+    truths: pa.Array
     values_U: Counts
     skips_U: Counts
     finals_U: Counts
@@ -73,7 +75,7 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     table = named.append_column("votes", pa.array(np.bincount(annotator_V, minlength=len(named))))
     for name, column in (("accuracy", accuracy_A), ("gold_right", right_A), ("gold_seen", seen_A)):
         table = table.append_column(name, pa.array(column))
-    return Outcomes(item_ids, values_U, skips_U, finals_U, labels, posterior_U, newest, item_V, table)
+    return Outcomes(item_ids, truths, values_U, skips_U, finals_U, labels, posterior_U, newest, item_V, table)
 
 
 Decided = tuple[pa.Array, NDArray[np.float64], NDArray[np.float64]]
@@ -82,11 +84,11 @@ Decided = tuple[pa.Array, NDArray[np.float64], NDArray[np.float64]]
 
 def _annotators(votes: pa.Table) -> tuple[pa.Table, Counts]:
     """The annotators of the votes, and the place of each vote's (V,). A vendor's final answers are one annotator's."""
-    pairs = list(zip(votes["annotator"].to_pylist(), votes["vendor"].to_pylist(), strict=True))
-    places: dict[tuple[str | None, str], int] = {}
-    annotator_V = np.array([places.setdefault(pair, len(places)) for pair in pairs], np.int64)
-    names, vendors = ([pair[side] for pair in places] for side in (0, 1))
-    return pa.table({"annotator": pa.array(names, pa.string()), "vendor": pa.array(vendors, pa.string())}), annotator_V
+    vendor_V = codes_of(votes["vendor"])
+    pair_V = codes_of(votes["annotator"]) * (int(vendor_V.max(initial=0)) + 1) + vendor_V
+    annotator_V = codes_of(pa.chunked_array([pa.array(pair_V)]))
+    _, first = np.unique(annotator_V, return_index=True)
+    return votes.select(["annotator", "vendor"]).take(pa.array(first, pa.int64())), annotator_V
 
 
 def _one_class(

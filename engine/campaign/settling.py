@@ -5,13 +5,16 @@ outcome gives another one. A person's label, or that of another program, stands 
 """
 
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from engine.campaign.decisions import forgotten
 from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, is_complete, round_home
 from engine.campaign.handed_out import newest_batches, waiting_picks
 from engine.campaign.labels import (
@@ -24,8 +27,10 @@ from engine.campaign.labels import (
 )
 from engine.campaign.ledger import DONE, SETTLED, STATES, Ledger, names_of, read_ledger
 from engine.campaign.origins import picked_origins
+from engine.campaign.outcomes import Outcomes
 from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
+from engine.campaign.votes import codes_of
 from engine.tables.columns import required
 
 CONSENSUS_SCHEMA = pa.schema(
@@ -37,6 +42,8 @@ CONSENSUS_SCHEMA = pa.schema(
     ]
 )
 """The outcome of every image that has votes. The metadata say from which votes and options it follows."""
+
+_NO_TIME = np.iinfo(np.int64).min
 
 
 class Settled(NamedTuple):
@@ -61,7 +68,7 @@ def settle(campaign: Campaign, forced: frozenset[str] = frozenset()) -> Settled:
     _write_consensus(campaign, ledger, snapshot)
     changes = _write_labels(campaign, ledger, snapshot, forced)
     if changes:
-        ledger = read_ledger(campaign)
+        ledger = read_ledger(campaign, outcomes=ledger.outcomes)
     return Settled(changes, _close_if_due(campaign, ledger), ledger)
 
 
@@ -96,32 +103,34 @@ def _write_labels(
 ) -> dict[Identity, tuple[str | None, str | None]]:
     """Append the labels that the votes give and the campaign does not have. Returns the labels before and now."""
     items, outcomes = ledger.items, ledger.outcomes
-    latest = _latest(outcomes.votes)
     before = _looked_up(items, snapshot.labels, "label")
     label = pc.if_else(pa.array(ledger.by_votes_U == SETTLED), outcomes.labels, pa.scalar(None, pa.string()))
     is_other = pc.not_equal(pc.fill_null(label, ""), pc.fill_null(before, "")).to_numpy(zero_copy_only=False)
-    candidates = items.append_column("label", label).append_column("before", before)
+    candidates = items.select(["item_id", "round", *POSITIONS_SCHEMA.names])
+    candidates = candidates.append_column("label", label).append_column("before", before)
     candidates = candidates.append_column("num_votes", pa.array(ledger.word_votes_U))
     candidates = candidates.append_column("stands", pa.array(ledger.stands_U))
     is_asked = (outcomes.num_votes > 0) & ~items["gold"].to_numpy() & is_other
-    found = candidates.filter(pa.array(is_asked)).to_pylist()
+    found = zip(candidates.filter(pa.array(is_asked)).to_pylist(), _latest(outcomes, is_asked), strict=True)
+    gone = forgotten(campaign.home)
     wanted = [
-        item
-        for item in found
-        if not item["stands"] or (item["item_id"] in forced and latest[item["item_id"]].number > item["num_votes"])
+        (item, vote)
+        for item, vote in found
+        if (item["shard"], item["key"]) not in gone
+        and (not item["stands"] or (item["item_id"] in forced and vote.number > item["num_votes"]))
     ]
-    origins, at = picked_origins(campaign.home, {item["round"] for item in wanted}), datetime.now(UTC)
+    origins, at = picked_origins(campaign.home, {item["round"] for item, _ in wanted}), datetime.now(UTC)
     rows: list[tuple[Any, ...]] = []
-    for item in wanted:
-        identity, vote = (item["shard"], item["key"]), latest[item["item_id"]]
+    for item, vote in wanted:
+        identity = (item["shard"], item["key"])
         annotator = vote.annotator if vote.is_only else None
         moment = vote.answered_at or at
         rows.append((*identity, item["label"], item["round"], vote.vendor, annotator, moment, origins.get(identity)))
     if rows:
         # The positions of picks are known: training need not scan their shards.
-        write_positions(campaign.home, [tuple(item[name] for name in POSITIONS_SCHEMA.names) for item in wanted])
+        write_positions(campaign.home, [tuple(item[name] for name in POSITIONS_SCHEMA.names) for item, _ in wanted])
         append_labels(campaign.home, INGEST, rows)
-    return {(item["shard"], item["key"]): (item["before"], item["label"]) for item in wanted}
+    return {(item["shard"], item["key"]): (item["before"], item["label"]) for item, _ in wanted}
 
 
 class _Latest(NamedTuple):
@@ -135,16 +144,24 @@ class _Latest(NamedTuple):
     is_only: bool
 
 
-def _latest(votes: pa.Table) -> dict[str, _Latest]:
-    found: dict[str, _Latest] = {}
-    names = ("item_id", "ingest", "vendor", "annotator", "answered_at")
-    for item_id, ingest, vendor, annotator, at in zip(*(votes[name].to_pylist() for name in names), strict=True):
-        vote, other = _Latest(int(ingest[:6]), vendor, annotator, at, is_only=True), found.get(item_id)
-        if other:
-            newer = vote if vote.number >= other.number else other
-            vote = newer._replace(is_only=False, answered_at=max(filter(None, (at, other.answered_at)), default=None))
-        found[item_id] = vote
-    return found
+def _latest(outcomes: Outcomes, is_asked_U: NDArray[np.bool_]) -> Iterator[_Latest]:
+    """Of the images that are asked for, in their order; each has a vote."""
+    is_own_V = is_asked_U[outcomes.item_V]
+    votes, item_V = outcomes.votes.filter(pa.array(is_own_V)), outcomes.item_V[is_own_V]
+    names = votes["ingest"].unique().to_pylist()
+    number_V = np.array([int(name[:6]) for name in names], np.int64)[codes_of(votes["ingest"])]
+    order = np.lexsort((np.arange(len(votes)), number_V, item_V))
+    is_last = np.append(np.diff(item_V[order]) > 0, True)[: len(order)]
+    last_I = order[is_last]
+    count_I = np.diff(np.flatnonzero(is_last), prepend=-1)
+    at_V = pc.fill_null(votes["answered_at"].cast(pa.int64()), _NO_TIME).to_numpy()
+    at_U = np.full(len(is_asked_U), _NO_TIME)
+    np.maximum.at(at_U, item_V, at_V)
+    at_I = at_U[item_V[last_I]]
+    moments = pa.array(at_I, pa.timestamp("us", tz="UTC"), mask=at_I == _NO_TIME)
+    newest = votes.take(pa.array(last_I))
+    columns = (newest["vendor"].to_pylist(), newest["annotator"].to_pylist(), moments.to_pylist(), count_I == 1)
+    yield from map(_Latest._make, zip(number_V[last_I].tolist(), *columns, strict=True))
 
 
 def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:

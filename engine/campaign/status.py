@@ -1,13 +1,16 @@
 """What a campaign has and what comes next, read from its storage alone."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from engine.campaign.folder import Campaign, read_overrides
-from engine.campaign.handed_out import SentBatch, batches, completed, vendor_of
+from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
 from engine.campaign.labels import identities, labelled_items, read_labels
+from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest, read_complete
+from engine.campaign.settling import Progress, progress_of
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
@@ -16,18 +19,22 @@ from engine.storage.location import Location
 def status(campaign: Campaign) -> dict[str, Any]:
     """The state of every round up to the current one, as plain values."""
     home = campaign.home
-    shards = read_shards(home)
+    shards, ledger = read_shards(home), read_ledger(campaign)
     labels, labelled = read_labels(home)["round"].to_pylist(), labelled_items(home)
-    rounds = [
+    rounds: list[dict[str, Any]] = [
         {
             "round": number,
             "stages": _stages(replace(campaign, round=number), len(shards)),
             "settings": read_overrides(home, number),
-            "batches": [_batch_state(batch, labelled) for batch in batches(home, number)],
+            "batches": [
+                _batch_state(ledger, place, labelled)
+                for place, batch in enumerate(ledger.batches)
+                if batch.manifest["round"] == number
+            ],
         }
         for number in range(campaign.round + 1)
     ]
-    is_over = all(completed(campaign, stage.name) for stage in STAGES)
+    progress = progress_of(campaign, ledger)
     return {
         "campaign": str(home),
         "round": campaign.round,
@@ -42,9 +49,27 @@ def status(campaign: Campaign) -> dict[str, Any]:
             "at_init": labels.count(None),
             "by_round": {str(number): labels.count(number) for number in range(campaign.round)},
         },
+        "answers": {**progress._asdict(), "close_when": campaign.config.labels.close_when},
         "rounds": rounds,
-        "next": f"vaal ingest {home.quoted} FILE" if is_over else f"vaal round {home.quoted}",
+        "next": _next(campaign, progress, rounds[-1]["batches"]),
     }
+
+
+def _next(campaign: Campaign, progress: Progress, out: list[dict[str, Any]]) -> str:
+    """The command that goes on."""
+    home = campaign.home.quoted
+    if progress.is_due or not all(completed(campaign, stage.name) for stage in STAGES):
+        return f"vaal round {home}"
+    states = Counter[str]()
+    for batch in out:
+        states.update(batch["states"])
+    vendor = f" --to {out[-1]['vendor']}" if out and out[-1]["vendor"] != DEFAULT_VENDOR else ""
+    if not states["out"] and not states["answered in part"]:
+        if progress.waiting:
+            return f"vaal export {home}{vendor}"
+        if states["disputed"]:
+            return f"vaal export {home}{vendor} --disputed"
+    return f"vaal ingest {home} FILE" + vendor.replace("--to", "--from")
 
 
 def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
@@ -61,10 +86,17 @@ def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     return stages
 
 
-def _batch_state(batch: SentBatch, labelled: set[tuple[str, str]]) -> dict[str, Any]:
-    """How many images of a batch are out, and how many of them have no label yet."""
+def _batch_state(ledger: Ledger, place: int, labelled: set[tuple[str, str]]) -> dict[str, Any]:
+    """How many images a batch has, how many of them have no label yet, and how many are in each state."""
+    batch = ledger.batches[place]
     images = batch.images()
-    return {"batch": batch.folder.name, "images": len(images), "without_label": len(set(identities(images)) - labelled)}
+    return {
+        "batch": batch.folder.name,
+        "vendor": batch.vendor,
+        "images": len(images),
+        "without_label": len(set(identities(images)) - labelled),
+        "states": ledger.counts(place),
+    }
 
 
 def _complete_state(folder: Location, name: str) -> dict[str, Any]:

@@ -51,8 +51,11 @@ def digest_of(*parts: str | None) -> bytes:
 
 
 def identity_of_vote(item_id: str, vendor: str, answer_id: str | None, annotator: str | None) -> bytes:
-    """What stays the same in all versions of an answer: the vendor's own name of it, or else whose it is of what."""
-    return digest_of(vendor, answer_id, None if answer_id else item_id, None if answer_id else annotator)
+    """What stays the same in all versions of an answer: its image, and the vendor's own name of it or else whose it is.
+
+    Two servers, or two projects, may give the same name to answers for two images.
+    """
+    return digest_of(vendor, item_id, answer_id, None if answer_id else annotator)
 
 
 def files_of_votes(home: Location) -> list[str]:
@@ -83,19 +86,42 @@ def identities_of_votes(votes: pa.Table) -> list[bytes]:
     return [identity_of_vote(*row) for row in zip(*columns, strict=True)]
 
 
+def answers_of_votes(votes: pa.Table) -> NDArray[np.int64]:
+    """The number of the answer that each row is a version of (V,), in the order of first rows: rows of which
+    `identity_of_vote` is the same have the same."""
+    vendor_V, answer_V, item_V, annotator_V = (
+        codes_of(votes[name]) for name in ("vendor", "vendor_answer_id", "item_id", "annotator")
+    )
+    # Two ranges of numbers: the vendors' own names of answers, and pairs of image and annotator. Null is -1.
+    is_named_V = answer_V >= 0
+    num_names, num_annotators = (int(codes.max(initial=-1)) + 1 for codes in (answer_V, annotator_V + 1))
+    pair_V = num_names + item_V * num_annotators + annotator_V + 1
+    number_V = np.where(is_named_V, answer_V, pair_V) * (int(vendor_V.max(initial=0)) + 1) + vendor_V
+    return codes_of(pa.chunked_array([pa.array(number_V)]))
+
+
+def codes_of(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The number of each value of a column in the order of first rows (V,), -1 for null."""
+    encoded = column.combine_chunks().dictionary_encode()
+    found: NDArray[np.int64] = pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64)
+    return found
+
+
 def newest_versions(votes: pa.Table) -> pa.Table:
     """The newest version of every answer, in the order of first ingest.
 
     The time of answering decides, and where it is the same or missing the ingest. A version without a time is older
     than one with it.
     """
-    if not len(votes):
-        return votes
-    numbers: dict[bytes, int] = {}
-    answer_N = np.array([numbers.setdefault(identity, len(numbers)) for identity in identities_of_votes(votes)])
-    order = np.lexsort((np.arange(len(votes)), _times(votes), answer_N))
+    return votes.take(pa.array(newest_rows(votes, answers_of_votes(votes))))
+
+
+def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row of the newest version of every answer, by the answer's number."""
+    order = np.lexsort((np.arange(len(votes)), _times(votes), answer_V))
     # Sorted by answer, the last of each is the newest.
-    return votes.take(pa.array(order[np.append(np.diff(answer_N[order]) > 0, True)]))
+    newest: NDArray[np.int64] = order[np.append(np.diff(answer_V[order]) > 0, True)[: len(order)]]
+    return newest
 
 
 def _times(votes: pa.Table) -> NDArray[np.int64]:

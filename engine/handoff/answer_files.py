@@ -3,11 +3,11 @@
 import io
 import pkgutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any
 
-import pyarrow as pa
 from pyarrow import fs
 
 from engine.errors import InputError, one_line
@@ -18,6 +18,13 @@ from engine.storage.location import Location
 BUFFER_BYTES = 1 << 20
 HEAD_BYTES = 1 << 16
 """So many first bytes say whose file it is."""
+MOST_LOOKED_AT = 100
+"""Files of a folder or an archive that are asked whose they are, where none is the vendor's."""
+BOMB_BYTES, BOMB_RATIO = 64 << 20, 200
+"""A member of an archive that is larger, and packed so many times smaller, is no text that people or programs wrote:
+JSON with the same words in every row is packed 20 to 60 times smaller."""
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+"""What reading a damaged, encrypted or strangely packed archive raises."""
 
 
 def answer_files(names: list[str], vendor: str) -> Iterator[AnswerFile]:
@@ -32,16 +39,16 @@ def answer_files(names: list[str], vendor: str) -> Iterator[AnswerFile]:
             raise InputError(f"{source}: does not exist; give the file that the vendor filled in")
         if info.type == fs.FileType.Directory:
             found = list(_in_folder(source))
-        elif source.name.lower().endswith(".zip"):
+        elif _is_archive(source.name):
             found = list(_in_archive(source))
         else:
             _require_own(file := _alone(source), vendor)
             yield file
             continue
         own = [file for file in found if _is_mine(file, vendor)]
-        if not own and found:
-            _require_own(found[0], vendor)
         if not own:
+            for file in found[:MOST_LOOKED_AT]:
+                _require_own(file, vendor)
             raise InputError(f"{source}: no file of {vendor} in it; give what the vendor exported")
         yield from own
 
@@ -51,46 +58,70 @@ def _alone(source: Location) -> AnswerFile:
     return AnswerFile(source.url, source.name, partial(_open, source), partial(_open_beside, folder))
 
 
+def _is_archive(name: str) -> bool:
+    return name.lower().endswith(".zip")
+
+
 def _in_folder(folder: Location, below: str = "") -> Iterator[AnswerFile]:
-    """The files of a folder and of the folders in it."""
+    """The files of a folder, of the folders in it, and of the archives in these."""
     here = Location(f"{folder}/{below}".rstrip("/"))
     for name in here.children():
-        yield AnswerFile(f"{here}/{name}", f"{below}{name}", partial(_open, here / name), partial(_open_beside, here))
+        if _is_archive(name):
+            yield from _in_archive(here / name)
+        else:
+            opened = partial(_open, here / name)
+            yield AnswerFile(f"{here}/{name}", f"{below}{name}", opened, partial(_open_beside, here))
     for name in here.folders():
         yield from _in_folder(folder, f"{below}{name}/")
 
 
 def _in_archive(source: Location) -> Iterator[AnswerFile]:
-    stream = _open(source)
+    """The files of an archive. Nothing of it is unpacked onto a disk, so that its names may be what they like."""
     try:
-        archive = zipfile.ZipFile(stream)
-        for name in archive.namelist():
-            if not name.endswith("/"):
-                folder = name.rpartition("/")[0]
-                opened = partial(_open_member, archive, source, "", name)
-                yield AnswerFile(f"{source}/{name}", name, opened, partial(_open_member, archive, source, folder))
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        archive = zipfile.ZipFile(_open(source))
+    except _DAMAGE as error:
         raise InputError(f"{source}: not a whole zip archive: {one_line(error)}; fetch it again") from error
+    for member in archive.infolist():
+        if member.is_dir():
+            continue
+        place = f"{source}/{member.filename}"
+        if _is_archive(member.filename):
+            raise InputError(f"{place}: an archive in an archive; unpack the outer one, and give its folder")
+        folder = member.filename.rpartition("/")[0]
+        opened = partial(_open_member, archive, member, place)
+        yield AnswerFile(place, member.filename, opened, partial(_open_beside_member, archive, source, folder))
 
 
 class _Stream(io.RawIOBase):
-    """Arrow's stream as one of Python's, which has all that readers of text ask for."""
+    """A stream of Arrow, or of a member of an archive, as one of Python's, which has all that readers of text ask for.
+    What cannot be read is an InputError that names the place.
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+    Args:
+        stream: a pa.NativeFile or a zipfile.ZipExtFile.
+    """
+
+    def __init__(self, stream: Any, place: str, fix: str) -> None:
         super().__init__()
-        self._stream = stream
+        self._stream, self._place, self._fix = stream, place, fix
 
     def readable(self) -> bool:
         return True
 
     def seekable(self) -> bool:
-        return True
+        return bool(self._stream.seekable())
 
     def readinto(self, buffer: Any) -> int:
-        return int(self._stream.readinto(buffer))
+        try:
+            return int(self._stream.readinto(buffer))
+        except _DAMAGE as error:
+            raise InputError(f"{self._place}: cannot be read: {one_line(error)}; {self._fix}") from error
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._stream.seek(offset, whence))
+        try:
+            return int(self._stream.seek(offset, whence))
+        except ValueError as error:
+            # As Python's own files say it: readers of archives try whether there is something.
+            raise OSError(str(error)) from error
 
     def tell(self) -> int:
         return int(self._stream.tell())
@@ -102,23 +133,35 @@ class _Stream(io.RawIOBase):
 
 def _open(source: Location) -> IO[bytes]:
     try:
-        return io.BufferedReader(_Stream(source.filesystem.open_input_file(source.path)), BUFFER_BYTES)
+        stream = _Stream(source.filesystem.open_input_file(source.path), str(source), "run again, or fetch it again")
     except OSError as error:
-        raise InputError(f"{source}: cannot be read: {one_line(error)}") from error
+        raise InputError(f"{source}: cannot be read: {one_line(error)}; give the file that the vendor made") from error
+    return io.BufferedReader(stream, BUFFER_BYTES)
 
 
 def _open_beside(folder: Location, path: str) -> IO[bytes]:
     return _open(folder / path)
 
 
-def _open_member(archive: zipfile.ZipFile, source: Location, folder: str, path: str) -> IO[bytes]:
+def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str) -> IO[bytes]:
+    if member.file_size > max(BOMB_BYTES, BOMB_RATIO * member.compress_size):
+        sizes = f"{member.compress_size:,} bytes that unpack to {member.file_size:,}"
+        raise InputError(f"{place}: {sizes}; if that is right, unpack the archive, and give its folder")
+    fix = "fetch the archive again, or unpack it and give its folder"
+    try:
+        stream = _Stream(archive.open(member), place, fix)
+    except _DAMAGE as error:
+        raise InputError(f"{place}: cannot be read: {one_line(error)}; {fix}") from error
+    return io.BufferedReader(stream, BUFFER_BYTES)
+
+
+def _open_beside_member(archive: zipfile.ZipFile, source: Location, folder: str, path: str) -> IO[bytes]:
     name = f"{folder}/{path}".lstrip("/")
     try:
-        return archive.open(name)
-    except (KeyError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise InputError(
-            f"{source}/{name}: cannot be read: {one_line(error)}; unpack it, and give the folder"
-        ) from error
+        member = archive.getinfo(name)
+    except KeyError as error:
+        raise InputError(f"{source}/{name}: is not in the archive") from error
+    return _open_member(archive, member, f"{source}/{name}")
 
 
 def _is_mine(file: AnswerFile, vendor: str) -> bool:

@@ -2,18 +2,32 @@
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.labels import check_classes
 from engine.campaign.outcomes import label_text
-from engine.campaign.votes import VOTES_SCHEMA, annotator_hash, digest_of, identities_of_votes, identity_of_vote
+from engine.campaign.votes import (
+    VOTES_SCHEMA,
+    annotator_hash,
+    answers_of_votes,
+    codes_of,
+    digest_of,
+    identities_of_votes,
+    identity_of_vote,
+    newest_rows,
+)
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, Question
 from engine.tables.values import label_of
 
-CHUNK_ROWS = 50_000
+CHUNK_ROWS = 10_000
+MOST_CACHED = 1 << 14
+"""Classes, and people, that are hashed once."""
 WITHOUT_INGEST = VOTES_SCHEMA.remove(VOTES_SCHEMA.get_field_index("ingest"))
 _SHOWN = 60
 """Characters of a value in an error."""
@@ -28,7 +42,7 @@ class Rules(NamedTuple):
 
 
 class Version(NamedTuple):
-    """The newest version of an answer: a digest of what it says, its value (null: skipped), and its time."""
+    """A version of an answer: a digest of what it says, its value (null: skipped), and its time."""
 
     content: bytes
     value: str | None
@@ -36,35 +50,50 @@ class Version(NamedTuple):
 
 
 class Known:
-    """The answers that came before: every version of each, and the newest."""
+    """The answers that came before: every version of each, and the newest. In memory there are some 200 bytes for an
+    answer, and each value once."""
 
     def __init__(self, votes: pa.Table, undone: set[str]) -> None:
-        self.newest: dict[bytes, Version] = {}
-        self._contents: set[bytes] = set()
-        self._undone: dict[bytes, int] = {}
-        columns = (votes[name].to_pylist() for name in ("value", "answered_at", "ingest"))
-        for identity, value, at, ingest in zip(identities_of_votes(votes), *columns, strict=True):
-            version = Version(digest_of(value), value, at)
-            if ingest in undone:
-                self._undone[identity + version.content] = int(ingest[:6])
-                continue
-            self._contents.add(identity + version.content)
-            before = self.newest.get(identity)
-            if not before or is_newer(at, before.answered_at):
-                self.newest[identity] = version
+        is_undone = pc.is_in(votes["ingest"], value_set=pa.array(sorted(undone), pa.string()))
+        gone, votes = votes.filter(is_undone), votes.filter(pc.invert(is_undone))
+        said = zip(identities_of_votes(gone), gone["value"].to_pylist(), gone["ingest"].to_pylist(), strict=True)
+        self._undone = {identity + content_of(value): int(ingest[:6]) for identity, value, ingest in said}
+        answer_V, code_V = answers_of_votes(votes), codes_of(votes["value"]) + 1
+        self._values = pa.concat_arrays([pa.nulls(1, pa.string()), votes["value"].unique().drop_null()])
+        self._codes = {content_of(value): code for code, value in enumerate(self._values.to_pylist())}
+        self._contents = list(self._codes)
+        self._versions_N = np.unique(answer_V * len(self._values) + code_V)
+        newest_A = newest_rows(votes, answer_V)
+        newest = votes.take(pa.array(newest_A))
+        self._numbers = {identity: number for number, identity in enumerate(identities_of_votes(newest))}
+        self._code_A, self._at_A = code_V[newest_A], newest["answered_at"].combine_chunks()
+
+    def newest(self, identity: bytes) -> Version | None:
+        """The newest version of an answer."""
+        number = self._numbers.get(identity)
+        if number is None:
+            return None
+        code = int(self._code_A[number])
+        return Version(self._contents[code], self._values[code].as_py(), self._at_A[number].as_py())
 
     def has(self, identity: bytes, content: bytes) -> bool:
         """Whether any version of the answer said this."""
-        return identity + content in self._contents
+        number, code = self._numbers.get(identity), self._codes.get(content)
+        if number is None or code is None:
+            return False
+        version = number * len(self._values) + code
+        place = int(np.searchsorted(self._versions_N, version))
+        return place < len(self._versions_N) and bool(self._versions_N[place] == version)
 
     def undone_at(self, identity: bytes, content: bytes) -> int:
         """The number of the last ingest that said this and was undone; 0 where there is none."""
         return self._undone.get(identity + content, 0)
 
 
-def is_newer(at: datetime | None, before: datetime | None) -> bool:
-    """Whether of two versions the one that came later is the newer, by the times that they have."""
-    return before is None or (at is not None and at >= before)
+@lru_cache(MOST_CACHED)
+def content_of(value: str | None) -> bytes:
+    """A digest of what an answer says, the same object where it is asked for again and again."""
+    return digest_of(value)
 
 
 class Place(NamedTuple):
@@ -88,16 +117,19 @@ class Asked(NamedTuple):
 
 
 class Sieve:
-    """Takes answers one by one. `votes` are what is new; what does not fit is in `refused`, with its reason.
+    """Takes answers one by one. `votes` are what is new; what does not fit is in `refused`, with its reason. `item_ids`
+    are the images that may be decided again; none without `replace`.
 
     The counts are of answers that were known already, of those among them that were corrected or replaced since, of
     blank ones, and of newer versions of known ones.
     """
 
     def __init__(self, asked: Asked, places: dict[str, Place], known: Known, *, replace: bool) -> None:
-        self._vendor, self._salt, self._question, self._is_snapshot = asked
+        self._vendor, _, self._question, self._is_snapshot = asked
         self._places, self._known, self._replace = places, known, replace
         self._here: dict[bytes, Version] = {}
+        self._undated: dict[bytes, Version] = {}
+        self._hashed = lru_cache(MOST_CACHED)(partial(annotator_hash, asked.salt, asked.vendor))
         self._rows: list[tuple[Any, ...]] = []
         self._chunks: list[pa.Table] = []
         self.refused: list[str] = []
@@ -126,21 +158,18 @@ class Sieve:
         if value is None and not answer.skipped:
             self.blank += 1
             return
-        annotator = annotator_hash(self._salt, self._vendor, answer.annotator) if answer.annotator else None
+        annotator = self._hashed(answer.annotator) if answer.annotator else None
         identity = identity_of_vote(item_id, self._vendor, answer.answer_id or None, annotator)
-        version = Version(digest_of(value), value, answer.answered_at)
-        self.item_ids.add(item_id)
+        version = Version(content_of(value), value, answer.answered_at)
+        if self._replace:
+            self.item_ids.add(item_id)
+        newest = self._known.newest(identity)
         if self._is_repeated_here(identity, version, item_id, where) or not self._is_new(
-            identity, version, answer, where
+            identity, version, newest, item_id, answer, where
         ):
             self.repeated += 1
             return
-        if (
-            self._replace
-            and not version.answered_at
-            and (before := self._known.newest.get(identity))
-            and before.answered_at
-        ):
+        if self._replace and not version.answered_at and newest and newest.answered_at:
             # The newer version is the one that is to replace the other.
             version = version._replace(answered_at=datetime.now(UTC))
         facts = (answer.answer_id or None, annotator, value, answer.skipped, answer.seconds, version.answered_at)
@@ -159,8 +188,9 @@ class Sieve:
 
     def _is_repeated_here(self, identity: bytes, version: Version, item_id: str, where: str) -> bool:
         """Whether the files said this already. Raises InputError where they contradict themselves."""
-        twin = self._here.setdefault(identity, version)
-        if twin is version:
+        twin = self._here.get(identity)
+        if twin is None:
+            self._here[identity] = self._kept(version)
             return False
         is_dated = bool(version.answered_at and twin.answered_at and version.answered_at != twin.answered_at)
         if twin.content != version.content and not is_dated:
@@ -168,10 +198,19 @@ class Sieve:
             raise InputError(f"{why}; keep the right one")
         return twin.content == version.content
 
-    def _is_new(self, identity: bytes, version: Version, answer: Answer, where: str) -> bool:
-        """Whether an answer adds something. Raises InputError where it contradicts what is known."""
-        item_id = self._item_of(answer.item, where)
-        place, newest = self._places[item_id], self._known.newest.get(identity)
+    def _kept(self, version: Version) -> Version:
+        """What is kept of a version for as long as the files are read: many are the same object."""
+        short = version._replace(value=version.value[:_SHOWN]) if version.value else version
+        if version.answered_at or len(self._undated) > MOST_CACHED:
+            return short
+        return self._undated.setdefault(version.content, short)
+
+    def _is_new(
+        self, identity: bytes, version: Version, newest: Version | None, item_id: str, answer: Answer, where: str
+    ) -> bool:
+        """Whether an answer adds something to its newest version. Raises InputError where it contradicts what is
+        known."""
+        place = self._places[item_id]
         is_other = place.stands and place.label != version.value
         if self._known.has(identity, version.content):
             is_current = newest is not None and newest.content == version.content

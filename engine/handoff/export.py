@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.campaign.changes import current_shards
+from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
 from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, batches, picks_hash, record_of
@@ -173,7 +174,7 @@ def refresh_links(campaign: Campaign, run: Run, vendor: str) -> HandoffManifest:
         raise ConfigError(f"{why}; signed links: --set handoff.images=s3://BUCKET/FOLDER, before an export")
     _whole(campaign, batch, run)
     links = links_for(parcel.handoff.images, campaign.config.handoff.link_days, datetime.now(UTC))
-    images = {row["item_id"]: written_of(row) for row in batch.rows().to_pylist()}
+    images = {row["item_id"]: written_of(row) for row in without_forgotten(campaign.home, batch.rows()).to_pylist()}
     files = write_tasks(campaign, parcel, images, links, folder)
     (folder / LINKS_FILE).write_bytes(_list_of_links(images, links))
     _note_refreshed(batch, links, files)

@@ -36,7 +36,7 @@ def gold_images(campaign: Campaign, question: Question, record: str, num_images:
         log(f"handoff.gold_fraction asks for {wanted:,} gold images, and {why}")
     batches = all_batches(campaign.home, campaign.round + 1) if wanted else []
     used = Counter(item for batch in batches for item in identities(batch.rows().filter(batch.rows()["gold"])))
-    keys = {n: _key(campaign.config.salt, record, *there[n]) for n in fitting}
+    keys = {n: gold_name(campaign.config.salt, record, *there[n]) for n in fitting}
     chosen = sorted(fitting, key=lambda n: (used[there[n]], keys[n]))[:wanted]
     names = pa.array([keys[n] for n in chosen], pa.string())
     return places.take(pa.array(chosen, pa.int64())).append_column("item_id", names)
@@ -61,7 +61,7 @@ def mixed(num_images: int, num_gold: int, seed: int) -> list[int]:
     return found
 
 
-def _key(salt: str, record: str, shard: str, key: str) -> str:
+def gold_name(salt: str, record: str, shard: str, key: str) -> str:
     """The name of a gold image in a batch: as opaque as an item_id, and another one."""
     identity = f"gold\0{record}\0{shard}\0{key}".encode()
     return hashlib.blake2b(identity, digest_size=16, key=bytes.fromhex(salt)).hexdigest()

@@ -1,6 +1,7 @@
 """Masks that come back as files are kept beside the votes, under the names of their content."""
 
 import hashlib
+import json
 
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile
@@ -28,9 +29,24 @@ def with_masks(answer: Answer, file: AnswerFile, home: Location) -> Answer:
     return answer._replace(value=kept)  # type: ignore[arg-type]
 
 
+def masks_of(value: str | None) -> set[str]:
+    """The names below the campaign of the masks in a vote's value that are kept as files."""
+    if not value or FOLDER not in value:
+        return set()
+    try:
+        shapes = json.loads(value)
+    except ValueError:
+        # A class may have any name.
+        return set()
+    masks = [shape.get("mask") for shape in shapes if isinstance(shape, dict)] if isinstance(shapes, list) else []
+    return {mask for mask in masks if isinstance(mask, str) and mask.startswith(f"{FOLDER}/")}
+
+
 def _keep(mask: str, file: AnswerFile, home: Location) -> str:
     if file.beside is None:
         raise InputError("there is no folder to look for it in")
+    if mask.startswith("/") or ".." in mask.split("/"):
+        raise InputError("leads out of the folder")
     with file.beside(mask) as stream:
         content = stream.read()
     form = format_of(content)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
+from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA, SentBatch
 from engine.campaign.labels import identities
@@ -53,7 +54,7 @@ def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, shards: list[Shar
     handoff, folder = parcel.handoff, campaign.stage(f"handoff/{parcel.vendor}")
     links = links_for(handoff.images, handoff.link_days, datetime.now(UTC))
     # Those that are in their shards no more have been named, and are left out.
-    here, _ = placed(campaign.home, parcel.rows)
+    here, _ = placed(campaign.home, without_forgotten(campaign.home, parcel.rows))
     if len(parcel.rows) and not len(here):
         raise InputError(f"{campaign.stage('selection')}: none of its images is in its shard; restore the shards")
     by_name = {shard.shard: shard for shard in shards}

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable
 from itertools import accumulate, chain
 
+from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_FILE, SentBatch, read_refreshed
 from engine.errors import InputError, UnreadableError
@@ -48,9 +49,12 @@ def images_at(folder: Location, place: str) -> Location:
 
 
 def is_intact(campaign: Campaign, batch: SentBatch) -> bool:
-    """Whether the vendor's folder holds the batch: by names and sizes, and MOST_VERIFIED_BYTES of it by content."""
+    """Whether the vendor's folder holds the batch: by names and sizes, and MOST_VERIFIED_BYTES of it by content. What
+    was forgotten is not to be there, and of a batch that was forgotten whole nothing is."""
     folder, place = campaign.stage(f"handoff/{batch.vendor}"), batch.manifest["sending"]["place"]
-    images = batch.rows().select(["file", "size_bytes", "sent_bytes", "sha256"]).to_pylist()
+    images = without_forgotten(campaign.home, batch.rows()).to_pylist()
+    if not images:
+        return True
     at, wanted = images_at(folder, place), {row["file"].partition("/")[2]: row["sent_bytes"] for row in images}
     there = at.children()
     if {name: there.get(name) for name in wanted} != wanted or (at == folder / "images" and len(there) > len(wanted)):

@@ -8,13 +8,14 @@ Shape suffixes: K classes, R random divisions, 2 arms (query, control).
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign, is_complete
@@ -83,14 +84,16 @@ def gains_of(campaign: Campaign, labels: pa.Table) -> list[Gain]:
 
     Raises InputError if a scores file is not the committed one. One that is gone is reported in words.
     """
-    by_round: dict[int, dict[Identity, str]] = defaultdict(dict)
-    for item, label, number in zip(
-        identities(labels), labels["label"].to_pylist(), labels["round"].to_pylist(), strict=True
-    ):
-        if number is not None and number < campaign.round:
-            by_round[number][item] = label
-    found = (_gain_of(replace(campaign, round=number), by_round[number]) for number in sorted(by_round))
-    return [gain for gain in found if gain.labels]
+    numbers = sorted(number for number in set(labels["round"].to_pylist()) - {None} if number < campaign.round)
+    found = (gain_of(replace(campaign, round=number), labels) for number in numbers)
+    return [gain for gain in found if gain]
+
+
+def gain_of(campaign: Campaign, labels: pa.Table) -> Gain | None:
+    """What the labels of the campaign's own round show; None where it has none. Raises as `gains_of`."""
+    own = labels.filter(pc.fill_null(pc.equal(labels["round"], campaign.round), fill_value=False))
+    gain = _gain_of(campaign, dict(zip(identities(own), own["label"].to_pylist(), strict=True)))
+    return gain if gain.labels else None
 
 
 def _gain_of(campaign: Campaign, label: dict[Identity, str]) -> Gain:

@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import Environment, StrictUndefined
 
 from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
@@ -27,10 +25,12 @@ from engine.campaign.manifests import (
 )
 from engine.campaign.stages import QUIET, Run
 from engine.report import arms, charts, facts, lacking
+from engine.report.answers_page import answers_page, page_of
 from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
+from engine.report.page import render, shown_thumbnails
 from engine.report.sheet import KIND_TEXTS, groups_of, in_turns, pairs_of
-from engine.report.thumbnails import BLANK, THUMBNAIL_SIDE, contact_sheet, data_uri, read_thumbnails, to_png
+from engine.report.thumbnails import BLANK, contact_sheet, data_uri, read_thumbnails, to_png
 from engine.storage.location import Location
 from engine.tables import selections
 from engine.tables.error_classes import survey
@@ -53,12 +53,21 @@ LOSSES = {
 def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
     """Complete the report stage: report.html and its pictures. Returns its manifest; a complete stage is left alone.
 
+    Where answers came, the page about them is made, or made again if they changed: see `engine.report.answers_page`.
+
     Raises InputError if training, scoring or selection is not complete, or is of an earlier version; a file of theirs
     is not the one that its manifest names, or a shard changes meanwhile.
     """
+    if is_complete(campaign.stage("report")):
+        manifest = read_manifest(campaign, "report", Manifest)
+    else:
+        manifest = _complete(campaign, run)
+    answers_page(campaign, run.log)
+    return manifest
+
+
+def _complete(campaign: Campaign, run: Run) -> Manifest:
     folder = campaign.stage("report")
-    if is_complete(folder):
-        return read_manifest(campaign, "report", Manifest)
     manifests = read_manifests(campaign)
     with current_shards(campaign, run.log):
         files, counts = _make(campaign, manifests, run)
@@ -69,7 +78,11 @@ def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
     """What a person is shown of a complete stage."""
-    return {"report": campaign.stage(manifest["stage"]) / "report.html"}
+    answers = page_of(campaign)
+    return {
+        "report": campaign.stage(manifest["stage"]) / "report.html",
+        **({"answers": answers} if answers else {}),
+    }
 
 
 def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str, bytes], dict[str, int]]:
@@ -92,13 +105,14 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     thumbnails = read_thumbnails(campaign, images)
     num_blank = sum(image is BLANK for image in thumbnails.values())
     if num_blank:
-        run.log(f"{num_blank:,} images are in their shards no more, and are shown grey")
+        run.log(f"{num_blank:,} images are in their shards no more or were forgotten, and are shown grey")
     bins, latent_map = charts.bins_of(histogram, picks["logit"].to_numpy()), map_of(candidates)
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains))
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
     others = sum(fault.items for fault in faults[MOST_FAULTS:])
-    page = _render(
+    page = render(
+        "report.html.j2",
         campaign=campaign,
         manifests=manifests,
         labels=labels,
@@ -113,9 +127,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         groups=groups,
         sample=shown["sample"],
         pairs=pairs,
-        thumbnails={
-            item: (data_uri(to_png(image)), max(image.size) < THUMBNAIL_SIDE // 2) for item, image in thumbnails.items()
-        },
+        thumbnails=shown_thumbnails(thumbnails),
         fates=Counter(candidates["fate"].to_pylist()),
         kinds=KIND_TEXTS,
         duplicates={text: selection["counts"][f"duplicates_{kind}"] for kind, text in KIND_TEXTS.items()},
@@ -174,15 +186,3 @@ def _draw(
             curve = rows["step"].to_numpy(), rows[loss].to_numpy()
             found[f"loss-{loss}"] = partial(charts.loss_chart, *curve, references.get(loss))
     return {f"{name}{suffix}": draw(theme) for name, draw in found.items() for suffix, theme in charts.THEMES.items()}
-
-
-def _render(**content: Any) -> str:
-    # Keys and messages come from the pool: whoever filled it must not write into the page.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "logit": facts.logit_text,
-        "share": facts.share_text_of,
-        "grouped": lambda value: f"{value:,}" if isinstance(value, int) else value,
-    }
-    source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(**content)

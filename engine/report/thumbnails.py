@@ -4,45 +4,58 @@ import base64
 import io
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from PIL import Image
 
+from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.places import known_of, read_moved
 from engine.config.input_options import ImageConfig
 from engine.pool.images import open_upright
-from engine.pool.manifest import read_shards
-from engine.pool.shard import Place, read_what_is_left
+from engine.pool.manifest import at_root, read_shards
+from engine.pool.shard import ChangedShardError, Place, ShardError, read_what_is_left
 from engine.tables.rows import Row
 
 THUMBNAIL_SIDE = 128
 """Longest side of a thumbnail, pixels. Smaller images keep their pixels and are enlarged where they are shown."""
 BLANK = Image.new("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), 127)
-"""Stands for an image that is in its shard no more."""
+"""Stands for an image that is in its shard no more, or was forgotten."""
 Identity = tuple[str, str]
 """(shard, key)."""
 
 
-def read_thumbnails(campaign: Campaign, rows: Iterable[Row]) -> dict[Identity, Image.Image]:
-    """A thumbnail of each item of these rows, BLANK for one that is in its shard no more. A shard is opened once.
+def read_thumbnails(
+    campaign: Campaign, rows: Iterable[Row], on_fault: Callable[[ShardError], None] | None = None
+) -> dict[Identity, Image.Image]:
+    """A thumbnail of each item of these rows, BLANK for one that is in its shard no more or was forgotten, which is
+    not read. A shard is opened once.
 
-    Raises ShardError if a shard changes meanwhile, or cannot be read.
+    Args:
+        on_fault: is given the fault of a shard that cannot be read, whose images are then BLANK.
+
+    Raises ShardError if a shard changes meanwhile, or, without `on_fault`, cannot be read.
     """
-    moved = {known_of(row): row for row in read_moved(campaign.home)}
+    moved, gone = {known_of(row): row for row in read_moved(campaign.home)}, forgotten(campaign.home)
     by_shard: dict[str, dict[str, Place | None]] = defaultdict(dict)
     for row in rows:
         known = {"content_hash": None, **row}
         place = {**known, **moved.get(known_of(known), {"fault": None})}
-        by_shard[row["shard"]][row["key"]] = None if place["fault"] else Place(*(place[name] for name in Place._fields))
-    shards = {shard.shard: shard for shard in read_shards(campaign.home)}
+        is_here = not place["fault"] and (row["shard"], row["key"]) not in gone
+        by_shard[row["shard"]][row["key"]] = Place(*(place[name] for name in Place._fields)) if is_here else None
+    shards = {shard.shard: shard for shard in at_root(read_shards(campaign.home), campaign.config.pool.root)}
     found: dict[Identity, Image.Image] = {}
     for name, places in by_shard.items():
         left = {key: place for key, place in places.items() if place}
         found |= {(name, key): BLANK for key in places}
-        for key, content in zip(left, read_what_is_left(shards[name], list(left.values())), strict=True):
-            if content is not None:
-                found[name, key] = thumbnail(content, campaign.config.image)
+        try:
+            for key, content in zip(left, read_what_is_left(shards[name], list(left.values())), strict=True):
+                if content is not None:
+                    found[name, key] = thumbnail(content, campaign.config.image)
+        except ShardError as error:
+            if not on_fault or isinstance(error, ChangedShardError):
+                raise
+            on_fault(error)
     return found
 
 

@@ -7,6 +7,8 @@ from engine.tables.error_classes import survey
 from engine.tables.scores import ShardRecord
 
 EXAMPLES = 3
+FORGOTTEN, BY_PERSON = "Forgotten", "campaign"
+"""Class of error and stage of items that a person decided to forget: they are not scored, and are no damage."""
 
 
 def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], log: Log) -> None:
@@ -16,10 +18,11 @@ def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], lo
     """
     most, folder = campaign.config.score.max_bad_fraction, campaign.stage("quarantine")
     listed = sum(record.listed for record in committed.values())
-    quarantined = sum(record.quarantined for record in committed.values())
-    exceeding = {shard: record for shard, record in committed.items() if record.quarantined > most * record.listed}
+    bad_in = {shard: _num_bad(record) for shard, record in committed.items()}
+    quarantined = sum(bad_in.values())
+    exceeding = {shard: record for shard, record in committed.items() if bad_in[shard] > most * record.listed}
     # A single bad item is accepted even in a small shard.
-    bad = sorted(shard for shard, record in exceeding.items() if record.quarantined > 1 or record.failure)
+    bad = sorted(shard for shard, record in exceeding.items() if bad_in[shard] > 1 or record.failure)
     if quarantined <= most * listed and not bad:
         return
     for found in survey(folder, committed.values(), EXAMPLES):
@@ -34,3 +37,7 @@ def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], lo
         f"score.max_bad_fraction={most:g} is the limit for the pool and for each shard; see {folder}, fix the shards "
         "and run again, or accept the loss: --set score.max_bad_fraction=1"
     )
+
+
+def _num_bad(record: ShardRecord) -> int:
+    return record.quarantined - record.errors.get(f"{BY_PERSON}/{FORGOTTEN}", 0)

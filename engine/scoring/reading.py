@@ -13,6 +13,7 @@ from engine.pool.samples import Item, Unused
 from engine.pool.shard import Shard
 from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk, chunk_items
+from engine.scoring.quarantine import BY_PERSON, FORGOTTEN
 from engine.scoring.watchdog import Attempts, ShardHistory, Watchdog
 
 DEATHS_PER_ATTEMPT = 5
@@ -20,7 +21,8 @@ DEATHS_PER_ATTEMPT = 5
 
 
 class Reading(NamedTuple):
-    """How shards are read: see `Sight` and `ScoreConfig`."""
+    """How shards are read: see `Sight` and `ScoreConfig`. `forgotten` are (shard, key) that the networks
+    do not see."""
 
     sight: Sight
     num_folds: int
@@ -28,6 +30,7 @@ class Reading(NamedTuple):
     stall_seconds: float
     fold_round: int = 0
     groups: Groups = ALONE
+    forgotten: frozenset[tuple[str, str]] = frozenset()
 
 
 def read_chunks(shard: Shard, reading: Reading, attempts: Attempts) -> Iterator[pa.Table]:
@@ -84,6 +87,8 @@ def _attempt(
         listed += 1
         if item.key in stalled:
             chunk.refuse(item, "Stalled", f"decoding took longer than score.stall_seconds={reading.stall_seconds:g}")
+        elif (shard.shard, item.key) in reading.forgotten:
+            chunk.refuse(item, FORGOTTEN, "a person decided that it is to be forgotten", BY_PERSON)
         elif chunk.number >= first:
             watchdog.start(item.key)
             chunk.add(item, see)

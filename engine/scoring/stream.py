@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest
 from engine.cluster.ray_session import choose_device, count_devices, require_cpus
@@ -88,7 +89,8 @@ def read_rows(campaign: Campaign, todo: list[Shard], trained: TrainManifest) -> 
     sight = sight_of(config, todo, trained.get("embedding", {}).get("length", 0))
     # An item is scored by the discriminator that did not train on it, by the folds of that training.
     fold_round = trained.get("fold_round", 0)
-    return rows, Reading(sight, config.train.folds, score.attempts, score.stall_seconds, fold_round, rule)
+    gone = frozenset(forgotten(campaign.home))
+    return rows, Reading(sight, config.train.folds, score.attempts, score.stall_seconds, fold_round, rule, gone)
 
 
 _OVERLAPPED: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}

@@ -103,6 +103,10 @@ class Location:
         found = ((info.base_name, info.size) for info in self._listed() if info.is_file)
         return {name: size for name, size in sorted(found) if not name.startswith(".")}
 
+    def drafts(self) -> list[str]:
+        """The names of what interrupted writes left in this folder, sorted: .NAME.DIGITS."""
+        return sorted(info.base_name for info in self._listed() if info.is_file and info.base_name.startswith("."))
+
     def folders(self) -> list[str]:
         """The names of the folders in this folder, sorted; empty without a folder."""
         return sorted(info.base_name for info in self._listed() if info.type == fs.FileType.Directory)

@@ -33,7 +33,7 @@ def text_of(value: Any, where: str) -> str:
         return ""
     if isinstance(value, str):
         # Half of a pair of surrogates, or a byte of an argument that is not UTF-8.
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise InputError(f"{where} is {value[:_MOST_SHOWN]!r}, which is not Unicode text; write it in UTF-8")
         return value.strip()
     if isinstance(value, bool):
@@ -61,7 +61,7 @@ def plain(text: str) -> str:
 def label_of(value: Any, where: str) -> str:
     """A cell as a label: `plain`, on one line. Blank is "". Raises InputError as `text_of`."""
     label = plain(text_of(value, where))
-    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in label):
+    if not label.isprintable() and any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in label):
         why = f"{where} is {label[:_MOST_SHOWN]!r}, with a line break or another control character"
         raise InputError(f"{why}; take it out, or close the quotation mark before it")
     return label

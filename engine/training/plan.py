@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.positions import Position, positions_of
@@ -86,7 +87,8 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         ConfigError: too few labelled images for the folds or for holding out.
     """
     config, shards = campaign.config, read_shards(campaign.home)
-    labels = (snapshot or read_snapshot(campaign.home)).values
+    gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home)
+    labels = {item: label for item, label in snapshot.values.items() if item not in gone}
     train, labelled = config.train, set(labels)
     num_unlabelled = estimate_num_items(shards) - len(labelled)
     if num_unlabelled < 1:
@@ -94,7 +96,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(config) else HELD_OUT_SHARE
     groups = read_groups(campaign.home, config.pool.group)
-    pool = Pool(shards, _sight(config, shards, log), train.folds, labelled, held_out, campaign.round, groups)
+    pool = Pool(shards, _sight(config, shards, log), train.folds, labelled | gone, held_out, campaign.round, groups)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, shards, config.image, log)
     usable = {position[:2] for position in positions}

@@ -34,8 +34,8 @@ MOST_EMPTY_PASSES = 20
 
 
 class Pool(NamedTuple):
-    """The pool for training: `labelled` are (shard, key), `held_out` is the share of items that nothing trains on, and
-    `round` is that in which folds and held-out items are drawn, by `groups`."""
+    """The pool for training: `labelled` are (shard, key), also of what was forgotten, `held_out` is the share of items
+    that nothing trains on, and `round` is that in which folds and held-out items are drawn, by `groups`."""
 
     shards: list[Shard]
     sight: Sight

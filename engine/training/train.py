@@ -83,7 +83,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         TrainManifest,
         inputs={**labels, "pool": pool_print, **({EMBEDDINGS: fingerprint(**seen)} if seen else {})},
         counts={
-            "labelled": len(plan.pool.labelled),
+            "labelled": len(plan.labels),
             "labelled_not_decoded": result["not_decoded"],
             "unlabelled_estimate": plan.images_per_epoch,
             "steps": plan.num_steps,

@@ -14,10 +14,11 @@ from contextlib import closing
 from typing import Any
 
 from engine.errors import InputError
-from engine.handoff.coco_annotations import id_of, with_annotations
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
-from engine.handoff.grouped import Grouped
-from engine.handoff.json_stream import compact, document, opening, read_items
+from engine.handoff.formats.coco_annotations import id_of, with_annotations
+from engine.handoff.formats.grouped import Grouped
+from engine.handoff.formats.json_stream import opening, read_items
+from engine.handoff.formats.task_files import compact, json_file
 
 _MARKS = (rb'"supercategory"', rb'"image_id".*"category_id"', rb'"category_id".*"image_id"', rb'"images".*"file_name"')
 
@@ -33,13 +34,13 @@ def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
         for id_, task in enumerate(batch.tasks, 1)
     ]
     parts = {"info": info, "licenses": [], "categories": categories, "images": images, "annotations": []}
-    yield "instances.json", document(parts)
+    yield "instances.json", json_file(parts)
 
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     """An answer for each image of the file, then a fault for each image that only annotations name."""
     fix = "export COCO instances, with images, categories and annotations"
-    if opening(file) not in ("{", ""):
+    if opening(file) == "[":
         raise InputError(f"{file.place}: a list, where COCO has an object; {fix}")
     names: dict[str, Any] = {}
     for category in _objects(file, "categories"):

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.errors import ConfigError, InputError
-from engine.handoff.cvat_xml import read_images
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_stream import document, lines
+from engine.handoff.formats.cvat_xml import read_images
+from engine.handoff.formats.task_files import json_file, json_line
 
 _TYPES = {"class": "tag", "classes": "tag", "boxes": "rectangle", "mask": "mask"}
 _MOST_NAME, _MOST_LABEL, _MOST_ANNOTATORS, _MOST_JOBS = 256, 64, 11, 5000
@@ -43,10 +43,11 @@ def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
     # The server counts a job for each replica beside the job that they are merged into.
     images = max(_JOB_IMAGES, ceil(len(batch.tasks) * (replicas + 1) / _MOST_JOBS))
     task: dict[str, Any] = {"name": batch.name, "labels": labels, "segment_size": images}
-    yield "manifest.jsonl", lines(iter([{"version": "1.1"}, {"type": "images"}, *map(_manifest_entry, batch.tasks)]))
-    yield "task.json", document(task | ({"consensus_replicas": replicas} if replicas else {}))
-    yield "data.json", document(_sources(batch.tasks) | _HOW_SHOWN)
-    yield "labels.json", document(labels)
+    entries = [{"version": "1.1"}, {"type": "images"}, *map(_manifest_entry, batch.tasks)]
+    yield "manifest.jsonl", b"".join(map(json_line, entries))
+    yield "task.json", json_file(task | ({"consensus_replicas": replicas} if replicas else {}))
+    yield "data.json", json_file(_sources(batch.tasks) | _HOW_SHOWN)
+    yield "labels.json", json_file(labels)
     if question.instructions:
         yield "instructions.md", f"{question.instructions}\n".encode()
 

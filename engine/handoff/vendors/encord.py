@@ -18,10 +18,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.errors import InputError
-from engine.handoff.encord_ontology import ontology
-from engine.handoff.encord_rows import read_row
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_stream import document, opening, read_items
+from engine.handoff.formats.encord_ontology import ontology
+from engine.handoff.formats.encord_rows import read_row
+from engine.handoff.formats.json_stream import read_values
+from engine.handoff.formats.task_files import json_file, rows_in_files
 
 _FILE_IMAGES = 10_000
 """Images in one upload file. Encord names no limit; files of this size are still registered in minutes."""
@@ -30,25 +31,19 @@ _FIX = "export the labels from Encord as JSON"
 
 def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
     """upload.json, or upload-001.json and so on, ontology.json and instructions.md."""
-    starts = range(0, len(batch.tasks), _FILE_IMAGES)
-    for number, start in enumerate(starts, 1):
-        images = [_image(task) for task in batch.tasks[start : start + _FILE_IMAGES]]
-        name = "upload.json" if len(starts) == 1 else f"upload-{number:03d}.json"
-        yield name, document({"images": images, "skip_duplicate_urls": True})
-    yield "ontology.json", document(ontology(batch.question))
+    for name, tasks in rows_in_files("upload.json", batch.tasks, _FILE_IMAGES):
+        yield name, json_file({"images": list(map(_image, tasks)), "skip_duplicate_urls": True})
+    yield "ontology.json", json_file(ontology(batch.question))
     if batch.question.instructions:
         yield "instructions.md", f"{batch.question.instructions}\n".encode()
 
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     """The images of a list of label rows, or of one."""
-    number = 0
-    for number, row in enumerate(read_items(file, "item" if opening(file) == "[" else ""), 1):
+    for number, row in enumerate(read_values(file), 1):
         if not isinstance(row, dict) or not isinstance(row.get("data_units"), dict):
             raise InputError(f"{file.place}: label row {number} has no data_units; {_FIX}")
         yield from read_row(row, f"label row {number}", question)
-    if not number and opening(file) != "[":
-        raise InputError(f"{file.place}: no label rows; {_FIX}")
 
 
 def is_mine(path: str, head: bytes) -> bool:

@@ -3,20 +3,16 @@
 Back come CSV, JSON lines or Parquet with a row for each answer: see `AnswerRecord`.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from engine.errors import InputError
-from engine.handoff.cells import columns_of, flag_of, form_of, moment_or_none, rows_of, seconds_of, stem_of, value_of
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.records import schemas
-from engine.handoff.task_files import csv_lines, json_file, json_line
+from engine.handoff.formats.cells import columns_of, form_of, rows_of, stem_of
+from engine.handoff.formats.neutral_answers import answer_of
+from engine.handoff.formats.records import schemas
+from engine.handoff.formats.task_files import csv_lines, json_file, json_line
 from engine.tables.harmless import restored
-from engine.tables.row_stream import Row
-from engine.tables.values import is_blank, text_of
-
-_ITEM_ID = re.compile("[0-9a-f]{32}")
 
 
 def write_tasks(batch: Outgoing) -> Iterable[tuple[str, bytes]]:
@@ -43,7 +39,7 @@ def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     for line, row in rows_of(file, form, [("item_id", "file"), label]):
         if form in ("csv", "tsv") and row["label"]:
             row["label"] = restored(row["label"])
-        yield _answer(f"line {line}", row, question)
+        yield answer_of(f"line {line}", row, question)
 
 
 def is_mine(path: str, head: bytes) -> bool:
@@ -61,30 +57,3 @@ def _row(task: Task, has_link: bool, has_prelabel: bool) -> dict[str, Any]:
     return {"item_id": task.item_id, "file": task.file, **link, **size} | (
         {"prelabel": task.prelabel} if has_prelabel else {}
     )
-
-
-def _answer(where: str, row: Row, question: Question) -> Answer:
-    item = ""
-    try:
-        item = _item(row)
-        value, raw = value_of(row.get("label"), question)
-        texts = {name: text_of(row.get(name), name) for name in ("annotator", "answer_id", "reason")}
-        time = "answered_at" if is_blank(row.get("labelled_at")) else "labelled_at"
-        moment = moment_or_none(row.get(time), time)
-        seconds, skipped = seconds_of(row.get("seconds"), "seconds"), flag_of(row.get("skipped"), "skipped")
-    except InputError as error:
-        return Answer(where, item, None, fault=str(error))
-    if skipped and value is not None:
-        return Answer(where, item, None, fault=f"skipped, but label is {row['label']!r}; leave one of them empty")
-    return Answer(where, item, value, answered_at=moment, seconds=seconds, skipped=skipped, raw=raw, **texts)
-
-
-def _item(row: Row) -> str:
-    """What names the image. Raises InputError if nothing does, or two columns name two images."""
-    item, path = text_of(row.get("item_id"), "item_id"), text_of(row.get("file"), "file")
-    if not item and not path:
-        raise InputError("no 'item_id' and no 'file'; every row needs one of them")
-    # Columns that were sorted without each other.
-    if item and _ITEM_ID.fullmatch(stem_of(path)) and stem_of(path) != stem_of(item):
-        raise InputError(f"item_id {item!r} and file {path!r} are two images; correct one of them")
-    return item or path

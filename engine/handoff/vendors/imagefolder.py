@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 
 from engine.errors import InputError
-from engine.handoff.cells import columns_of, form_of, rows_of, stem_of, value_of
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
-from engine.handoff.task_files import csv_lines
+from engine.handoff.formats.cells import columns_of, form_of, rows_of, stem_of, value_of
+from engine.handoff.formats.task_files import csv_lines
 from engine.pool.formats import FORMATS, format_of
 from engine.tables.harmless import restored
 from engine.tables.row_stream import Row
@@ -23,15 +23,13 @@ _SENT = {"file_name", "prelabel"}
 
 
 def write_tasks(batch: Outgoing) -> Iterable[tuple[str, bytes]]:
-    """metadata.csv in the order of the names, classes.txt, and instructions.txt if there are some."""
+    """metadata.csv in the order of the names, and classes.txt."""
     has_prelabels = any(task.prelabel for task in batch.tasks)
     tasks = sorted(batch.tasks, key=lambda task: task.file)
     names = ["file_name", *(["prelabel"] if has_prelabels else [])]
     rows = ([task.file, *([task.prelabel] if has_prelabels else [])] for task in tasks)
     yield "metadata.csv", b"".join(csv_lines([names, *rows]))
     yield "classes.txt", "".join(f"{name}\n" for name in batch.question.classes).encode()
-    if batch.question.instructions:
-        yield "instructions.txt", f"{batch.question.instructions}\n".encode()
 
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:

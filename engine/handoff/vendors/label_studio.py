@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from engine.errors import InputError
-from engine.handoff import json_records
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_records import Record
-from engine.handoff.label_studio_controls import CLASS, IMAGE, labeling_config, value_of
+from engine.handoff.formats.answer_values import duration, with_read
+from engine.handoff.formats.cells import moment_or_none
+from engine.handoff.formats.json_stream import Record, head_of, is_json, read_records, start_of
+from engine.handoff.formats.label_studio_controls import CLASS, IMAGE, labeling_config, value_of
+from engine.handoff.formats.task_files import json_list, require_classes, rows_in_files
 from engine.tables.values import text_of
 
 _MOST_TASKS = 50_000  # One request imports a file, and may have 250 MB.
@@ -20,10 +22,10 @@ _REDUCED = "a JSON_MIN or CSV export, which leaves out the cancelled annotations
 
 def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
     """labeling_config.xml, and tasks.json, or tasks-001.json and so on."""
-    json_records.require_classes(batch, "label-studio")
+    require_classes(batch, "label-studio")
     yield "labeling_config.xml", labeling_config(batch.question).encode()
-    for name, tasks in json_records.in_files("tasks.json", batch.tasks, _MOST_TASKS):
-        yield name, json_records.json_list(_task(task, batch.question) for task in tasks)
+    for name, tasks in rows_in_files("tasks.json", batch.tasks, _MOST_TASKS):
+        yield name, json_list(_task(task, batch.question) for task in tasks)
 
 
 def _task(task: Task, question: Question) -> Record:
@@ -38,13 +40,13 @@ def _task(task: Task, question: Question) -> Record:
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     """The annotations of each task; None for a task without one. Drafts and predictions are no answers."""
-    if _is_table(json_records.head_of(file)):
+    if _is_table(head_of(file)):
         raise InputError(f"{file.place}: {_REDUCED}")
-    yield from json_records.read_records(file, _refusal, lambda where, task: _answers(where, task, question))
+    yield from read_records(file, _refusal, lambda where, task: _answers(where, task, question))
 
 
 def _is_table(head: bytes) -> bool:
-    start = json_records.start_of(head)
+    start = start_of(head)
     return not start.startswith((b"[", b"{")) and b"annotation_id" in start.split(b"\n")[0]
 
 
@@ -71,19 +73,15 @@ def _answer(where: str, item: str, annotation: Record, question: Question) -> An
     person = (person.get("id") or person.get("email")) if isinstance(person, dict) else person
     # One of an unknown person is that of a person of its own: without an annotator it would be the final answer.
     annotator = text_of(person, "completed_by") or name
-    answered_at = json_records.moment(annotation.get("updated_at") or annotation.get("created_at"))
-    seconds = json_records.seconds(annotation.get("lead_time"))
+    answered_at = moment_or_none(annotation.get("updated_at") or annotation.get("created_at"), "the time")
+    seconds = duration(annotation.get("lead_time"))
     answer = Answer(where, item, None, annotator, answer_id=name, answered_at=answered_at, seconds=seconds)
     if annotation.get("was_cancelled"):
         return answer._replace(skipped=True, reason="cancelled")
-    try:
-        value, raw = value_of(annotation["result"], question)
-    except InputError as error:
-        return answer._replace(fault=f"annotation {name} has {error}; correct it in Label Studio and export again")
-    return answer._replace(value=value, raw=raw)
+    return with_read(answer, lambda: value_of(annotation["result"], question), f"annotation {name}", "Label Studio")
 
 
 def is_mine(path: str, head: bytes) -> bool:
     """Whether it looks like an export: JSON, JSON_MIN or CSV."""
-    is_export = json_records.is_json(path, head) and any(mark in head for mark in _MARKS)
+    is_export = is_json(path, head) and any(mark in head for mark in _MARKS)
     return is_export or (_is_table(head) and b"lead_time" in head)

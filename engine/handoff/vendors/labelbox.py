@@ -7,11 +7,13 @@ it.
 from collections.abc import Iterator, Sequence
 from uuid import NAMESPACE_OID, uuid5
 
-from engine.errors import ConfigError, InputError
-from engine.handoff import json_records
+from engine.errors import ConfigError
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_records import Record
-from engine.handoff.labelbox_ontology import CLASS, ontology, value_of
+from engine.handoff.formats.answer_values import duration, with_read
+from engine.handoff.formats.cells import moment_or_none
+from engine.handoff.formats.json_stream import Record, is_json, read_records
+from engine.handoff.formats.labelbox_ontology import CLASS, ontology, value_of
+from engine.handoff.formats.task_files import json_file, json_line, json_list, require_classes, rows_in_files
 from engine.tables.values import text_of
 
 _MOST_ROWS = 100_000  # Of a batch.
@@ -19,20 +21,20 @@ _MOST_ROWS = 100_000  # Of a batch.
 
 def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
     """ontology.json, data_rows.json with batch.json (data_rows-001.json and so on), and prelabels.ndjson if any."""
-    json_records.require_classes(batch, "labelbox")
+    require_classes(batch, "labelbox")
     if bad := next((task.link for task in batch.tasks if task.link.startswith("s3://")), ""):
         raise ConfigError(
             f"{bad}: labelbox takes no s3:// links; set handoff.link_days, which gives signed https links"
         )
-    yield "ontology.json", json_records.json_file(ontology(batch.question))
-    for name, tasks in json_records.in_files("data_rows.json", batch.tasks, _MOST_ROWS):
+    yield "ontology.json", json_file(ontology(batch.question))
+    for name, tasks in rows_in_files("data_rows.json", batch.tasks, _MOST_ROWS):
         rows = ({"row_data": task.link, "global_key": task.item_id, "media_type": "IMAGE"} for task in tasks)
-        yield name, json_records.json_list(rows)
+        yield name, json_list(rows)
         part = name.removeprefix("data_rows").removesuffix(".json")
-        yield f"batch{part}.json", json_records.json_file(_batch(f"{batch.name}{part}", batch.annotators))
+        yield f"batch{part}.json", json_file(_batch(f"{batch.name}{part}", batch.annotators))
     guessed = [task for task in batch.tasks if task.prelabel and batch.question.task in ("class", "classes")]
     if guessed:
-        yield "prelabels.ndjson", json_records.json_lines(_prelabels(batch, guessed))
+        yield "prelabels.ndjson", b"".join(map(json_line, _prelabels(batch, guessed)))
 
 
 def _batch(name: str, annotators: int) -> Record:
@@ -50,7 +52,7 @@ def _prelabels(batch: Outgoing, tasks: Sequence[Task]) -> Iterator[Record]:
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     """The labels of each data row in all of its projects; None for a row without one."""
-    return json_records.read_records(file, _refusal, lambda where, row: _answers(where, row, question))
+    return read_records(file, _refusal, lambda where, row: _answers(where, row, question))
 
 
 def _refusal(row: Record) -> str:
@@ -72,17 +74,13 @@ def _answer(where: str, item: str, label: Record, question: Question) -> Answer:
     # One of an unknown person is that of a person of its own: without an annotator it would be the final answer.
     annotator = text_of(details.get("created_by"), "created_by") or name
     times = (details.get(key) for key in ("content_last_updated_at", "updated_at", "created_at"))
-    answered_at, seconds = json_records.moment(next(filter(None, times), None)), work.get("seconds_to_create")
-    answer = Answer(where, item, None, annotator, name, answered_at, json_records.seconds(seconds))
+    answered_at, seconds = moment_or_none(next(filter(None, times), None), "the time"), work.get("seconds_to_create")
+    answer = Answer(where, item, None, annotator, name, answered_at, duration(seconds))
     if work.get("skipped"):
         return answer._replace(skipped=True, reason="skipped")
-    try:
-        value, raw = value_of(label["annotations"], question)
-    except InputError as error:
-        return answer._replace(fault=f"label {name} has {error}; correct it in Labelbox and export again")
-    return answer._replace(value=value, raw=raw)
+    return with_read(answer, lambda: value_of(label["annotations"], question), f"label {name}", "Labelbox")
 
 
 def is_mine(path: str, head: bytes) -> bool:
     """Whether it looks like an export of version 2."""
-    return json_records.is_json(path, head) and b'"data_row"' in head
+    return is_json(path, head) and b'"data_row"' in head

@@ -7,26 +7,24 @@ file of the vendor's folder, to be uploaded first.
 
 from collections.abc import Iterator
 
-from engine.handoff import json_records
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_records import Record
-from engine.handoff.scale_responses import FIELD, choices, shapes
+from engine.handoff.formats.cells import moment_or_none
+from engine.handoff.formats.json_stream import Record, is_json, read_records
+from engine.handoff.formats.scale_responses import FIELD, choices, shapes
+from engine.handoff.formats.task_files import compact, in_files, json_file, json_line, require_classes
 from engine.tables.values import text_of
 
-_MOST_BYTES = 100_000_000  # Of a file, more or less: what fits into memory, and through most tools.
+_MOST_BYTES = 100_000_000  # Of a file: what fits into memory, and through most tools.
 _SKIPPED = {"canceled", "error"}
 _ASKS = {"class": "Which class does the image show?", "classes": "Which of the classes does the image show?"}
 
 
 def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
     """batch.json, and tasks.jsonl, or tasks-001.jsonl and so on."""
-    json_records.require_classes(batch, "scale")
-    yield "batch.json", json_records.json_file({"project": "", "name": batch.name})
-    # Each request names all classes.
-    line_bytes = sum(len(json_records.json_lines([_request(task, batch)])) for task in batch.tasks[:1])
-    most = max(1, _MOST_BYTES // max(1, line_bytes))
-    for name, tasks in json_records.in_files("tasks.jsonl", batch.tasks, most):
-        yield name, json_records.json_lines(_request(task, batch) for task in tasks)
+    require_classes(batch, "scale")
+    yield "batch.json", json_file({"project": "", "name": batch.name})
+    lines = (json_line(_request(task, batch)) for task in batch.tasks)
+    yield from in_files("tasks.jsonl", lines, most_bytes=_MOST_BYTES, most_lines=len(batch.tasks))
 
 
 def _request(task: Task, batch: Outgoing) -> Record:
@@ -48,7 +46,7 @@ def _request(task: Task, batch: Outgoing) -> Record:
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     """The responses of each task; None for one that is pending."""
-    return json_records.read_records(file, _refusal, lambda where, record: _answers(where, record, question))
+    return read_records(file, _refusal, lambda where, record: _answers(where, record, question))
 
 
 def _refusal(record: Record) -> str:
@@ -60,7 +58,7 @@ def _answers(where: str, record: Record, question: Question) -> Iterator[Answer]
     task = record.get("task") or record
     name, status = text_of(record["task_id"], "task_id"), task["status"]
     item = text_of((task.get("metadata") or {}).get("item_id") or task.get("unique_id"), "item_id")
-    answer = Answer(where, item, None, answer_id=name, answered_at=json_records.moment(task.get("completed_at")))
+    answer = Answer(where, item, None, answer_id=name, answered_at=moment_or_none(task.get("completed_at"), "the time"))
     if not item:
         yield answer._replace(fault=f"task {name} has no unique_id and no metadata.item_id; export it again")
     elif status in _SKIPPED or task.get("customer_review_status") == "rejected":
@@ -74,7 +72,7 @@ def _answers(where: str, record: Record, question: Question) -> Iterator[Answer]
 
 def _responses(answer: Answer, response: Record, question: Question) -> Iterator[Answer]:
     if question.task not in ("class", "classes"):
-        yield answer._replace(value=shapes(response), raw=json_records.compact(response["annotations"]))
+        yield answer._replace(value=shapes(response), raw=compact(response["annotations"]))
         return
     for number, classes in enumerate(choices(response["annotations"])):
         # Who responded is not said: each is a person of its own, and keeps the name when later responses follow.
@@ -87,4 +85,4 @@ def _responses(answer: Answer, response: Record, question: Question) -> Iterator
 
 def is_mine(path: str, head: bytes) -> bool:
     """Whether it looks like tasks or callbacks."""
-    return json_records.is_json(path, head) and b'"task_id"' in head and b'"status"' in head
+    return is_json(path, head) and b'"task_id"' in head and b'"status"' in head

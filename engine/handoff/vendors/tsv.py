@@ -4,23 +4,17 @@ Checked against the requester's guide and public assignment files, not against t
 those of its task suite: Toloka has no others. Shapes are JSON in pixels as in the neutral handoff.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 
 from engine.errors import InputError
-from engine.handoff.cells import columns_of, moment_or_none, rows_of, value_of
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
-from engine.handoff.task_files import csv_lines, in_files, json_file
-from engine.tables.harmless import restored
-from engine.tables.row_stream import Row
-from engine.tables.values import text_of
+from engine.handoff.formats.assignments import answer_of
+from engine.handoff.formats.cells import columns_of, rows_of
+from engine.handoff.formats.task_files import csv_lines, in_files, json_file
 
 _MOST_BYTES = 100_000_000
 _MOST_LINES = 10_000_000
 _OUTPUT = "OUTPUT:label"
-_ANSWERED = ("", "SUBMITTED", "APPROVED")
-_WITHOUT_ANSWER = ("ACTIVE", "EXPIRED")
-_REFUSED = ("SKIPPED", "REJECTED")
 _ITEM = (("INPUT:item_id", "INPUT:image"),)
 
 
@@ -51,7 +45,7 @@ def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
             if output not in outputs:
                 why = f"{len(outputs)} columns OUTPUT:, and none is {_OUTPUT}"
                 raise InputError(f"{file.place}: {why}; download the assignments, and rename the answer's to {_OUTPUT}")
-        yield _answer(f"line {line}", row, output, question)
+        yield answer_of(f"line {line}", row, output, question)
 
 
 def is_mine(path: str, head: bytes) -> bool:
@@ -69,39 +63,3 @@ def _project(batch: Outgoing, has_prelabels: bool) -> dict[str, object]:
     label = {"type": kind, "required": True} | ({"allowed_values": classes} if kind != "json" and classes else {})
     spec = {"input_spec": inputs, "output_spec": {"label": label}}
     return {"public_name": batch.name, "public_instructions": instructions, "task_spec": spec}
-
-
-def _answer(where: str, row: Row, output: str, question: Question) -> Answer:
-    item = ""
-    try:
-        cells = {name: text_of(cell, name) for name, cell in row.items() if cell}
-        item = cells.get("INPUT:item_id") or re.split("[?#]", cells.get("INPUT:image", ""))[0]
-        status = cells.get("ASSIGNMENT:status", "")
-        value, raw = value_of(_listed(cells.get(output, ""), question), question) if status in _ANSWERED else (None, "")
-        started, ended = (moment_or_none(cells.get(f"ASSIGNMENT:{name}"), name) for name in ("started", "submitted"))
-    except InputError as error:
-        return Answer(where, item, None, fault=str(error))
-    fault = "" if item else "no INPUT:item_id and no INPUT:image; take the row out"
-    if status not in (*_ANSWERED, *_WITHOUT_ANSWER, *_REFUSED):
-        fault = f"ASSIGNMENT:status is {status!r}; give one of Toloka's"
-    return Answer(
-        where,
-        item,
-        value,
-        annotator=cells.get("ASSIGNMENT:worker_id", ""),
-        answer_id="/".join(filter(None, (cells.get(f"ASSIGNMENT:{name}_id") for name in ("assignment", "task")))),
-        answered_at=ended,
-        seconds=(ended - started).total_seconds() if started and ended and ended >= started else None,
-        skipped=status in _REFUSED,
-        reason=status.lower() if status in _REFUSED else "",
-        fault=fault,
-        raw=raw,
-    )
-
-
-def _listed(text: str, question: Question) -> str | list[str]:
-    """An answer as it was given. Toloka has commas between the texts of an array, and \\, for one in a text."""
-    text = restored(text)
-    if question.task != "classes" or text in question.classes or text.startswith("[") or "|" in text:
-        return text
-    return [part.replace("\\,", ",") for part in re.split(r"(?<!\\),", text)] if text else ""

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from engine.handoff.darwin import read_item, read_tags
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
-from engine.handoff.json_stream import document, lines, read_items
+from engine.handoff.formats.darwin import read_item, read_tags
+from engine.handoff.formats.json_stream import read_items
+from engine.handoff.formats.task_files import json_file, json_line
 
 _REQUEST_IMAGES = 10
 _TYPES = {"class": "tag", "classes": "tag", "boxes": "bounding_box", "mask": "mask"}
@@ -30,10 +31,10 @@ def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
     slug = re.sub(r"[^a-z0-9]+", "-", batch.name.lower()).strip("-")
     starts = range(0, len(batch.tasks), _REQUEST_IMAGES)
     requests = (_request(slug, batch.tasks[start : start + _REQUEST_IMAGES]) for start in starts)
-    yield "register_items.jsonl", lines(requests)
+    yield "register_items.jsonl", b"".join(map(json_line, requests))
     kind, color = _TYPES[batch.question.task], {"_color": "auto"}
     classes = [{"name": name, "annotation_types": [kind], "metadata": color} for name in batch.question.classes]
-    yield "classes.json", document(classes)
+    yield "classes.json", json_file(classes)
     if batch.question.instructions:
         yield "instructions.md", f"{batch.question.instructions}\n".encode()
 
@@ -43,8 +44,8 @@ def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     if file.path.lower().endswith(".csv"):
         yield from read_tags(file, question)
     else:
-        for document_ in read_items(file, ""):
-            yield read_item(file, document_, question)
+        for item in read_items(file, ""):
+            yield read_item(file, item, question)
 
 
 def is_mine(path: str, head: bytes) -> bool:

@@ -101,7 +101,7 @@ def test_a_stage_is_complete_by_its_manifest(make_campaign: MakeCampaign) -> Non
     with pytest.raises(InputError, match="handoff/generic: not complete; run: vaal export"):
         read_manifest(campaign, "handoff/generic", Manifest)
     written = write_manifest(
-        campaign, "handoff/generic", Manifest, inputs={"a": "1"}, counts={"images": 2, "bytes": 9}, files={}
+        campaign, "handoff/generic", Manifest, inputs={"picks": "1"}, counts={"images": 2, "bytes": 9}, files={}
     )
     assert is_complete(stage)
     assert read_manifest(campaign, "handoff/generic", Manifest) == written

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from engine.errors import InputError
-from engine.handoff.cells import flag_of, seconds_of, value_of
 from engine.handoff.exchange import Question
+from engine.handoff.formats.cells import flag_of, seconds_of, value_of
 
 CLASS, CLASSES = Question("class", ["cat", "a|b", "[x"]), Question("classes", ["cat", "dog", "a|b", "[x"])
 BOXES, MASK = Question("boxes", ["cat", "dog"]), Question("mask", ["cat"])

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+from itertools import chain, repeat
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +27,7 @@ def read(content: bytes, form: str, *needed: str) -> list[tuple[int, Row]]:
     [("csv", b"a,b\n", b"1,x\n"), ("tsv", b"a\tb\n", b"1\tx\n"), ("jsonl", b"", b'{"a": "1", "b": "x"}\n')],
 )
 def test_the_first_rows_of_an_endless_file_are_there_at_once(form: str, head: bytes, line: bytes) -> None:
-    rows = stream_rows(io.BufferedReader(Endless(head, line)), "t", form, [("a",)])
+    rows = stream_rows(io.BufferedReader(Endless(chain([head], repeat(line)))), "t", form, [("a",)])
     assert [row for _, row in itertools.islice(rows, 3)] == [{"a": "1", "b": "x"}] * 3
 
 
@@ -85,7 +86,7 @@ def test_a_column_of_json_lines_may_be_in_any_row_and_an_alternative_serves() ->
 def test_a_line_without_an_end_is_not_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.tables.row_stream._MOST_LINE_BYTES", 1000)
     with pytest.raises(InputError, match="t: line 1: more than 1,000 bytes; give one row a line"):
-        next(stream_rows(io.BufferedReader(Endless(b"[", b'{"a": 1}, ')), "t", "jsonl"))
+        next(stream_rows(io.BufferedReader(Endless(chain([b"["], repeat(b'{"a": 1}, ')))), "t", "jsonl"))
 
 
 def test_parquet_comes_in_batches_with_its_numbers_and_whole_or_not_at_all() -> None:

@@ -1,13 +1,11 @@
 """Batches that go out and files that come back, for the tests of vendors whose files are tables."""
 
-import io
 from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
-from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
+from engine.handoff.exchange import Answer, Outgoing, Question, Task
 from engine.tables.values import label_of
-from tests.endless import Endless
 
 IDS = [f"{number:032x}" for number in (0xC3CD54F297BB, 0xB5272D7B5542, 0xA43811DD2213)]
 VESSELS = Question("class", ["kettle", "teapot", "jug"], "What is it?")
@@ -36,17 +34,8 @@ def outgoing(
     return Outgoing("batch-7", question, annotators, tasks_of(ids, prefix, prelabel))
 
 
-def answers_file(content: bytes | str, path: str) -> AnswerFile:
-    data = content.encode() if isinstance(content, str) else content
-    return AnswerFile(f"/in/{path}", path, lambda: io.BytesIO(data))
-
-
 def said(answers: Iterable[Answer]) -> list[tuple[str, object]]:
     """Items and values of answers that have no fault."""
     found = list(answers)
     assert not [answer.fault for answer in found if answer.fault]
     return [(answer.item, answer.value) for answer in found]
-
-
-def endless_file(head: bytes, line: bytes, path: str) -> AnswerFile:
-    return AnswerFile(f"/in/{path}", path, lambda: io.BufferedReader(Endless(head, line)))

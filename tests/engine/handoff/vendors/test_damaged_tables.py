@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from engine.errors import InputError
 from engine.handoff import VENDORS
 from engine.handoff.exchange import Answer, Question
-from tests.engine.handoff.vendors.table_batches import VESSELS, answers_file
+from tests.engine.handoff.vendors.table_batches import VESSELS
+from tests.vendor_files import answer_file
 
 TABS = "INPUT:item_id\tOUTPUT:label\tASSIGNMENT:worker_id\n"
 OBJECT = {"item-id": "a", "source-ref": "s3://b/a.png", "x": 1, "x-metadata": {"class-name": "jug", "job-name": "j"}}
@@ -46,7 +47,7 @@ def read(vendor: str, path: str, content: bytes, question: Question = VESSELS) -
     """The answers, or the error: one line that names the file."""
     answers = pkgutil.resolve_name(f"{VENDORS[vendor].module}:read_answers")
     try:
-        return list(answers(answers_file(content, path), question))
+        return list(answers(answer_file(content, path), question))
     except InputError as error:
         text = str(error)
     assert text.startswith(f"/in/{path}: ")

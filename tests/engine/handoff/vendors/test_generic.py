@@ -16,27 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from engine.handoff.exchange import Answer, Outgoing, Question
-from engine.handoff.records import schemas
+from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
+from engine.handoff.formats.records import schemas
 from engine.handoff.vendors.generic import is_mine, read_answers, write_tasks
 from engine.tables.harmless import harmless, restored
-from tests.engine.handoff.vendors.table_batches import (
-    IDS,
-    ITEM_IDS,
-    QUESTIONS,
-    VESSELS,
-    answers_file,
-    endless_file,
-    outgoing,
-    said,
-)
+from tests.engine.handoff.vendors.table_batches import IDS, ITEM_IDS, QUESTIONS, VESSELS, outgoing, said
+from tests.vendor_files import answer_file, endless_file
 
 DOCS = Path(__file__).parents[4] / "docs/schemas"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 def read(content: bytes | str, path: str, question: Question = VESSELS) -> list[Answer]:
-    return list(read_answers(answers_file(content, path), question))
+    return list(read_answers(answer_file(content, path), question))
 
 
 def as_file(rows: list[dict[str, Any]], form: str) -> bytes:
@@ -183,8 +175,8 @@ def test_the_schema_says_what_is_read(row: dict[str, Any]) -> None:
 
 def test_the_first_answer_of_an_endless_file_is_there_at_once() -> None:
     for file in (
-        endless_file(b"item_id,label\n", b"a,jug\n", "a.csv"),
-        endless_file(b"", b'{"item_id": "a", "label": "jug"}\n', "a.jsonl"),
+        endless_file("a.csv", "item_id,label\n", "a,jug\n"),
+        endless_file("a.jsonl", "", '{"item_id": "a", "label": "jug"}\n'),
     ):
         assert said(itertools.islice(read_answers(file, VESSELS), 3)) == [("a", "jug")] * 3
 
@@ -205,3 +197,12 @@ def test_the_first_answer_of_an_endless_file_is_there_at_once() -> None:
 )
 def test_a_file_of_answers_is_known_by_its_columns(path: str, head: bytes, mine: bool) -> None:
     assert is_mine(path, head) == mine
+
+
+@pytest.mark.parametrize(("status", "skipped"), [("skipped", True), ("Cannot be labelled", True), ("done", False)])
+def test_a_status_may_say_that_an_image_is_skipped(status: str, skipped: bool) -> None:
+    content = f"item_id,label,status\n{'0' * 32},,{status}\n{'1' * 32},cat,{status}\n"
+    file = AnswerFile("answers.csv", "answers.csv", lambda: io.BytesIO(content.encode()))
+    first, second = read_answers(file, Question("class", ["cat"]))
+    assert (first.skipped, first.reason) == (skipped, status if skipped else "")
+    assert (second.skipped, second.value) == (False, "cat")

@@ -13,16 +13,8 @@ from engine.errors import ConfigError, InputError
 from engine.handoff.exchange import Answer, Question
 from engine.handoff.vendors import ground_truth
 from engine.handoff.vendors.ground_truth import is_mine, read_answers, write_tasks
-from tests.engine.handoff.vendors.table_batches import (
-    IDS,
-    ITEM_IDS,
-    QUESTIONS,
-    VESSELS,
-    answers_file,
-    endless_file,
-    outgoing,
-    said,
-)
+from tests.engine.handoff.vendors.table_batches import IDS, ITEM_IDS, QUESTIONS, VESSELS, outgoing, said
+from tests.vendor_files import answer_file, endless_file
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, 5, tzinfo=UTC)
 META = {
@@ -42,7 +34,7 @@ TYPES = {"class": META["type"], "classes": TAGS["type"]}
 
 def read(*rows: dict[str, Any], question: Question = VESSELS) -> list[Answer]:
     lines = "".join(json.dumps({"source-ref": "s3://b/a.png", "item-id": "a"} | row) + "\n" for row in rows)
-    return list(read_answers(answers_file(lines, "output.manifest"), question))
+    return list(read_answers(answer_file(lines, "output.manifest"), question))
 
 
 def test_the_files_of_a_batch() -> None:
@@ -100,7 +92,7 @@ def test_what_a_job_fills_in_comes_back(ids: list[str], question: Question, data
         meant.append((row["item-id"], value))
         lines.append(json.dumps(row, ensure_ascii=data.draw(st.booleans())))
     end = data.draw(st.sampled_from(["\n", "\r\n"]))
-    assert said(read_answers(answers_file(end.join(lines) + end, "output.manifest"), question)) == meant
+    assert said(read_answers(answer_file(end.join(lines) + end, "output.manifest"), question)) == meant
 
 
 def test_the_answers_of_every_kind_of_job() -> None:
@@ -185,7 +177,7 @@ LINE = json.dumps({"source-ref": "s3://b/a.png", "x": 0, "x-metadata": META}) + 
 )
 def test_a_file_that_is_no_output_manifest_is_refused(path: str, content: str | bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        list(read_answers(answers_file(content, path), VESSELS))
+        list(read_answers(answer_file(content, path), VESSELS))
 
 
 def test_the_manifest_of_another_kind_of_job_is_refused() -> None:
@@ -194,7 +186,7 @@ def test_the_manifest_of_another_kind_of_job_is_refused() -> None:
 
 
 def test_the_first_answer_of_an_endless_manifest_is_there_at_once() -> None:
-    answers = read_answers(endless_file(b"", LINE.encode(), "o.manifest"), VESSELS)
+    answers = read_answers(endless_file("o.manifest", "", LINE), VESSELS)
     assert said(itertools.islice(answers, 2)) == [("s3://b/a.png", "kettle")] * 2
 
 

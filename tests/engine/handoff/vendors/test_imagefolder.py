@@ -18,27 +18,19 @@ from engine.errors import InputError
 from engine.handoff.exchange import Answer, Question
 from engine.handoff.vendors.imagefolder import is_mine, read_answers, write_tasks
 from engine.tables.harmless import harmless
-from tests.engine.handoff.vendors.table_batches import (
-    IDS,
-    ITEM_IDS,
-    QUESTIONS,
-    VESSELS,
-    answers_file,
-    endless_file,
-    outgoing,
-    said,
-)
+from tests.engine.handoff.vendors.table_batches import IDS, ITEM_IDS, QUESTIONS, VESSELS, outgoing, said
+from tests.vendor_files import answer_file, endless_file
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read(content: str | bytes, path: str, question: Question = VESSELS) -> list[Answer]:
-    return list(read_answers(answers_file(content, path), question))
+    return list(read_answers(answer_file(content, path), question))
 
 
 def test_the_files_of_a_batch_show_no_order_but_that_of_names() -> None:
     files = dict(write_tasks(outgoing()))
-    assert list(files) == ["metadata.csv", "classes.txt", "instructions.txt"]
+    assert list(files) == ["metadata.csv", "classes.txt"]
     assert files["metadata.csv"].decode().splitlines() == ["file_name", *sorted(f"images/{i}.png" for i in IDS)]
     assert files["classes.txt"] == b"kettle\nteapot\njug\n"
     assert files == dict(write_tasks(outgoing(ids=IDS[::-1])))
@@ -154,7 +146,7 @@ def test_a_row_that_cannot_be_taken_is_a_fault() -> None:
 
 
 def test_the_first_answer_of_endless_metadata_is_there_at_once() -> None:
-    file = endless_file(b"file_name,label,more\n", b"images/a.png,jug,x\n", "metadata.csv")
+    file = endless_file("metadata.csv", "file_name,label,more\n", "images/a.png,jug,x\n")
     assert said(itertools.islice(read_answers(file, VESSELS), 2)) == [("images/a.png", "jug")] * 2
 
 

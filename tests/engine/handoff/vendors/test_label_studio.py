@@ -13,7 +13,8 @@ from engine.errors import ConfigError, InputError
 from engine.handoff.exchange import Answer, Outgoing, Question
 from engine.handoff.vendors import label_studio
 from engine.handoff.vendors.label_studio import is_mine, read_answers, write_tasks
-from tests.json_answers import CLASS_NAMES, ITEM_IDS, answer_file, outgoing, refuse, require_refused, without_end
+from tests.json_answers import CLASS_NAMES, ITEM_IDS, refuse, require_refused
+from tests.vendor_files import answer_file, endless_file, outgoing
 
 QUESTION = Question("class", ["kettle", "teapot", "jug"], "Which vessel?")
 WHEN = "2026-11-20T10:00:05.200000Z"
@@ -282,7 +283,7 @@ def test_what_looks_like_an_export() -> None:
 
 
 def test_reads_one_task_at_a_time() -> None:
-    endless = without_end("[", json.dumps(exported(A, annotation(1, choices("jug")))), ",")
+    endless = endless_file("a.json", "[", json.dumps(exported(A, annotation(1, choices("jug")))) + ",")
     answers = read_answers(endless, QUESTION)
     assert [next(answers).value for _ in range(1000)] == ["jug"] * 1000
 

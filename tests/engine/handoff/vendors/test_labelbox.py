@@ -12,7 +12,8 @@ from engine.errors import ConfigError
 from engine.handoff.exchange import Answer, Outgoing, Question
 from engine.handoff.vendors import labelbox
 from engine.handoff.vendors.labelbox import is_mine, read_answers, write_tasks
-from tests.json_answers import CLASS_NAMES, ITEM_IDS, answer_file, outgoing, require_refused, without_end
+from tests.json_answers import CLASS_NAMES, ITEM_IDS, require_refused
+from tests.vendor_files import answer_file, endless_file, outgoing
 
 QUESTION = Question("class", ["kettle", "teapot", "jug"], "Which vessel?")
 A, B = "a" * 32, "b" * 32
@@ -68,7 +69,11 @@ def test_data_rows_have_the_keys_that_are_accepted() -> None:
         for item_id in (A, B)
     ]
     consensus = {"number_of_labels": 3, "coverage_percentage": 1.0}
-    assert json.loads(files["batch.json"]) == {"name": "campaign-000", "priority": 5, "consensus_settings": consensus}
+    assert json.loads(files["batch.json"]) == {
+        "name": "Vessels-r000-b000",
+        "priority": 5,
+        "consensus_settings": consensus,
+    }
     (asked,) = json.loads(files["ontology.json"])["classifications"]
     assert (asked["type"], asked["name"], asked["instructions"]) == ("radio", "class", "Which vessel?")
     assert [option["label"] for option in asked["options"]] == QUESTION.classes
@@ -91,7 +96,10 @@ def test_a_batch_has_at_most_so_many_rows(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(labelbox, "_MOST_ROWS", 2)
     files = files_of(outgoing(QUESTION, [f"{n:032x}" for n in range(3)]))
     assert [len(json.loads(files[f"data_rows-00{n}.json"])) for n in (1, 2)] == [2, 1]
-    assert [json.loads(files[f"batch-00{n}.json"])["name"] for n in (1, 2)] == ["campaign-000-001", "campaign-000-002"]
+    assert [json.loads(files[f"batch-00{n}.json"])["name"] for n in (1, 2)] == [
+        "Vessels-r000-b000-001",
+        "Vessels-r000-b000-002",
+    ]
     assert len(files) == 5
 
 
@@ -238,5 +246,7 @@ def test_what_looks_like_an_export() -> None:
 
 
 def test_reads_one_row_at_a_time() -> None:
-    answers = read_answers(without_end("", json.dumps(exported(A, label(1, radio("jug")))), "\n"), QUESTION)
+    answers = read_answers(
+        endless_file("a.ndjson", "", json.dumps(exported(A, label(1, radio("jug")))) + "\n"), QUESTION
+    )
     assert [next(answers).value for _ in range(1000)] == ["jug"] * 1000

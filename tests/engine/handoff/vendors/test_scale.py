@@ -12,7 +12,8 @@ from engine.errors import ConfigError
 from engine.handoff.exchange import Answer, Outgoing, Question
 from engine.handoff.vendors import scale
 from engine.handoff.vendors.scale import is_mine, read_answers, write_tasks
-from tests.json_answers import CLASS_NAMES, ITEM_IDS, answer_file, outgoing, require_refused, without_end
+from tests.json_answers import CLASS_NAMES, ITEM_IDS, require_refused
+from tests.vendor_files import answer_file, endless_file, outgoing
 
 QUESTION = Question("class", ["kettle", "teapot", "jug"], "Which vessel?")
 A, B = "a" * 32, "b" * 32
@@ -51,7 +52,7 @@ def requests(batch: Outgoing) -> list[dict[str, Any]]:
 
 def test_a_request_a_line() -> None:
     batch = outgoing(QUESTION, [A, B], links="https://img.example.org/h/", annotators=3)
-    assert json.loads(files_of(batch)["batch.json"]) == {"project": "", "name": "campaign-000"}
+    assert json.loads(files_of(batch)["batch.json"]) == {"project": "", "name": "Vessels-r000-b000"}
     choices = [{"label": name, "value": name} for name in QUESTION.classes]
     field = {
         "type": "category",
@@ -64,7 +65,7 @@ def test_a_request_a_line() -> None:
     }
     assert requests(batch) == [
         {
-            "batch": "campaign-000",
+            "batch": "Vessels-r000-b000",
             "unique_id": item_id,
             "metadata": {"item_id": item_id},
             "instruction": "Which vessel?",
@@ -248,6 +249,6 @@ def test_what_looks_like_tasks() -> None:
 
 def test_reads_one_task_at_a_time() -> None:
     record = json.dumps(task(A, category(["jug"])))
-    for endless in (without_end("[", record, ","), without_end("", record, "\n")):
+    for endless in (endless_file("a.json", "[", f"{record},"), endless_file("a.jsonl", "", f"{record}\n")):
         answers = read_answers(endless, QUESTION)
         assert [next(answers).value for _ in range(1000)] == ["jug"] * 1000

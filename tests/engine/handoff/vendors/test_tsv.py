@@ -17,16 +17,8 @@ from engine.handoff.exchange import Answer, Question
 from engine.handoff.vendors import tsv
 from engine.handoff.vendors.tsv import is_mine, read_answers, write_tasks
 from engine.tables.harmless import harmless
-from tests.engine.handoff.vendors.table_batches import (
-    IDS,
-    ITEM_IDS,
-    QUESTIONS,
-    VESSELS,
-    answers_file,
-    endless_file,
-    outgoing,
-    said,
-)
+from tests.engine.handoff.vendors.table_batches import IDS, ITEM_IDS, QUESTIONS, VESSELS, outgoing, said
+from tests.vendor_files import answer_file, endless_file
 
 LINK = "https://b.example.org/images/a.png?X-Amz-Signature=0/1.2"
 EXAMPLE = (
@@ -39,7 +31,7 @@ EXAMPLE = (
 
 
 def read(content: str | bytes, question: Question = VESSELS) -> list[Answer]:
-    return list(read_answers(answers_file(content, "assignments.tsv"), question))
+    return list(read_answers(answer_file(content, "assignments.tsv"), question))
 
 
 def tabs(rows: Iterable[dict[str, Any]]) -> str:
@@ -162,7 +154,7 @@ def test_a_file_that_is_none_of_assignments_is_refused(content: str | bytes, mes
 def test_empty_lines_are_between_suites_and_an_endless_file_is_read_as_it_comes() -> None:
     head, row = EXAMPLE.splitlines(keepends=True)
     assert said(read(head + "\n" + row + "\n" + row)) == [("a", "kettle")] * 2
-    file = endless_file(head.encode(), row.encode(), "a.tsv")
+    file = endless_file("a.tsv", head, row)
     assert said(itertools.islice(read_answers(file, VESSELS), 3)) == [("a", "kettle")] * 3
 
 

@@ -6,8 +6,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from engine.handoff.exchange import Answer, Question, Shape
-from engine.handoff.given import box, outline, with_value
-from engine.handoff.json_stream import compact
+from engine.handoff.formats.answer_values import box, outline, with_value
+from engine.handoff.formats.task_files import compact
 
 _DONE = ("LABELLED", "REVIEW_IN_PROGRESS", "REVIEWED", "REVIEWED_TWICE")
 _PEOPLE = ("createdBy", "lastEditedBy", "reviews")

@@ -3,8 +3,8 @@
 from typing import Any
 
 from engine.handoff.exchange import Answer, Question, Shape
-from engine.handoff.given import box, outline, with_value
-from engine.handoff.json_stream import compact
+from engine.handoff.formats.answer_values import box, outline, with_value
+from engine.handoff.formats.task_files import compact
 
 
 def with_annotations(answer: Answer, question: Question, own: list[Any], names: dict[str, Any]) -> Answer:

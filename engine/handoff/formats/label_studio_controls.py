@@ -7,7 +7,8 @@ from xml.sax.saxutils import quoteattr
 
 from engine.errors import ConfigError, InputError
 from engine.handoff.exchange import Question, Shape, Value
-from engine.handoff.json_records import compact, one_of, pixels
+from engine.handoff.formats.answer_values import box, one_of, outline
+from engine.handoff.formats.task_files import compact
 from engine.tables.values import text_of
 
 Result = dict[str, Any]
@@ -57,15 +58,16 @@ def _shapes(result: Result) -> Iterable[Shape]:
     if kind not in ("rectanglelabels", "polygonlabels", "brushlabels"):
         raise InputError(f"a result of type {kind!r}, which is not a labelled rectangle, polygon or brush")
     width, height = result["original_width"], result["original_height"]
-    shape: Shape
+    labels = [text_of(label, "a label") for label in value[kind]]
     if kind == "rectanglelabels":
-        sides = zip(("x", "y", "width", "height"), (width, height) * 2, strict=True)
-        shape = {"box": [pixels(value[side] * total / 100) for side, total in sides]}
+        names = (("x", width), ("y", height), ("width", width), ("height", height))
+        sides = [value[side] * total / 100 for side, total in names]
         # Degrees clockwise around the upper left corner.
-        shape |= {"rotation": value["rotation"]} if value.get("rotation") else {}
+        rotation = {"rotation": value["rotation"]} if value.get("rotation") else {}
+        yield from (box(label, *sides) | rotation for label in labels)
     elif kind == "polygonlabels":
-        shape = {"polygon": [[pixels(x * width / 100), pixels(y * height / 100)] for x, y in value["points"]]}
+        points = [(x * width / 100, y * height / 100) for x, y in value["points"]]
+        yield from (outline(label, [points], None) for label in labels)
     else:
-        shape = {"mask": {"format": value["format"], "rle": value["rle"], "size": [width, height]}}
-    for label in value[kind]:
-        yield {"label": text_of(label, "a label"), **shape}
+        mask = {"format": value["format"], "rle": value["rle"], "size": [width, height]}
+        yield from ({"label": label, "mask": mask} for label in labels)

@@ -6,7 +6,8 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.handoff.exchange import Question, Shape, Value
-from engine.handoff.json_records import compact, one_of, pixels
+from engine.handoff.formats.answer_values import box, one_of, outline
+from engine.handoff.formats.task_files import compact
 from engine.tables.values import text_of
 
 CLASS = "class"
@@ -60,10 +61,10 @@ def _options(classification: dict[str, Any]) -> Iterable[dict[str, Any]]:
 
 def _shape(found: dict[str, Any]) -> Shape:
     label = text_of(found["name"], "an object's name")
-    if box := found.get("bounding_box"):
-        return {"label": label, "box": [pixels(box[side]) for side in ("left", "top", "width", "height")]}
+    if at := found.get("bounding_box"):
+        return box(label, at["left"], at["top"], at["width"], at["height"])
     if polygon := found.get("polygon"):
-        return {"label": label, "polygon": [[pixels(point["x"]), pixels(point["y"])] for point in polygon]}
+        return outline(label, [[(point["x"], point["y"]) for point in polygon]], None)
     if mask := found.get("mask") or found.get("composite_mask"):
         return {"label": label, "mask": mask}
     raise InputError(f"an object {label!r} that is no box, polygon or mask")

@@ -6,8 +6,8 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Question, Shape
-from engine.handoff.given import box, outline, with_value
-from engine.handoff.json_stream import compact
+from engine.handoff.formats.answer_values import box, outline, with_value
+from engine.handoff.formats.task_files import compact
 
 _PIECE_BYTES = 1 << 16
 
@@ -74,7 +74,7 @@ def _shape(given: dict[str, str]) -> Shape:
     kind, label = given["type"], given["label"]
     if kind == "polygon":
         points = [point.split(",") for point in given["points"].split(";")]
-        return outline(label, [[(x, y) for x, y in points]], None)
+        return outline(label, [[(float(x), float(y)) for x, y in points]], None)
     if kind == "mask":
         mask: dict[str, Any] = {name: int(given[name]) for name in ("left", "top", "width", "height")}
         return {"label": label, "mask": mask | {"rle": [int(length) for length in given["rle"].split(",")]}}

@@ -4,7 +4,7 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.handoff.exchange import Shape
-from engine.handoff.json_records import pixels
+from engine.handoff.formats.answer_values import box, outline
 from engine.tables.values import text_of
 
 FIELD = "class"
@@ -41,7 +41,7 @@ def shapes(response: dict[str, Any]) -> list[Shape]:
 def _shape(found: dict[str, Any]) -> Shape:
     kind, label = found["type"], text_of(found.get("label"), "a label")
     if kind == "box" and label:
-        return {"label": label, "box": [pixels(found[side]) for side in ("left", "top", "width", "height")]}
+        return box(label, found["left"], found["top"], found["width"], found["height"])
     if kind == "polygon" and label:
-        return {"label": label, "polygon": [[pixels(point["x"]), pixels(point["y"])] for point in found["vertices"]]}
+        return outline(label, [[(point["x"], point["y"]) for point in found["vertices"]]], None)
     raise InputError(f"an annotation of type {kind!r} with the label {label!r}, which is not a labelled box or polygon")

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.handoff.task_files import json_file
+from engine.handoff.formats.task_files import json_file
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -61,6 +61,10 @@ class AnswerRecord(BaseModel):
     seconds: float | None = Field(None, ge=0, description="the time that the answer took")
     skipped: bool | Literal["true", "false", ""] | None = Field(
         None, description="true: a person looked at the image and gave no answer; label is empty"
+    )
+    status: str = Field(
+        "",
+        description="instead of skipped: skipped, cancelled, rejected, unlabelable and the like, where label is empty",
     )
     reason: str = Field("", description="why it was skipped")
 

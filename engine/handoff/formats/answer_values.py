@@ -1,11 +1,11 @@
 """The value of an answer, from the labels and shapes that a vendor's file gives an image."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from engine.errors import one_line
-from engine.handoff.exchange import Answer, Question, Shape
+from engine.errors import InputError, one_line
+from engine.handoff.exchange import Answer, Question, Shape, Value
 
 
 def with_value(
@@ -34,23 +34,46 @@ def with_value(
     return answer._replace(value=names[0] if names else None)
 
 
+def with_read(answer: Answer, read: Callable[[], tuple[Value, str]], what: str, program: str) -> Answer:
+    """The answer with the value and the raw shapes that `read` gives. Its InputError is a fault, which names what was
+    read, and the vendor's program to correct it in."""
+    try:
+        value, raw = read()
+    except InputError as error:
+        return answer._replace(fault=f"{what} has {error}; correct it in {program} and export again")
+    return answer._replace(value=value, raw=raw)
+
+
+def one_of(found: Sequence[str]) -> str:
+    """The only class found. Raises InputError if there is none, or more than one."""
+    if len(found) != 1:
+        raise InputError(f"the classes {', '.join(map(repr, found))}, not one" if found else "no class")
+    return found[0]
+
+
+def duration(value: Any) -> float | None:
+    """A length of time in seconds; None for anything else."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) and value >= 0 else None
+
+
 def box(label: str, left: Any, top: Any, width: Any, height: Any) -> Shape:
-    """A box, in pixels. Raises ValueError for what is no box."""
-    corner, size = [_number(left), _number(top)], [_number(width), _number(height)]
-    if min(size) < 0:
-        raise ValueError(f"a box of {size[0]} by {size[1]} pixels")
-    return {"label": label, "box": corner + size}
+    """A box, in pixels. Raises TypeError or ValueError for what is no box."""
+    sides = [_pixels(side) for side in (left, top, width, height)]
+    if min(sides[2:]) < 0:
+        raise ValueError(f"a box of {width} by {height} pixels")
+    return {"label": label, "box": sides}
 
 
 def outline(label: str, rings: Sequence[Sequence[tuple[Any, Any]]], raw: Any) -> Shape:
     """A polygon, or, where several rings are one object, as with holes, a mask that is the vendor's own form of it.
 
-    Raises ValueError for what is no polygon.
+    Raises TypeError or ValueError for what is no polygon.
     """
-    rounded = [[[_number(x), _number(y)] for x, y in ring] for ring in rings]
-    if not rounded or min(map(len, rounded)) < 3:
+    checked = [[[_pixels(x), _pixels(y)] for x, y in ring] for ring in rings]
+    if not checked or min(map(len, checked)) < 3:
         raise ValueError("a polygon of less than three points")
-    return {"label": label, "polygon": rounded[0]} if len(rounded) == 1 else {"label": label, "mask": raw}
+    return {"label": label, "polygon": checked[0]} if len(checked) == 1 else {"label": label, "mask": raw}
 
 
 def _asked(question: Question, shapes: Iterable[Shape]) -> list[Shape]:
@@ -67,8 +90,10 @@ def _name(label: Any) -> str:
     return str(label)
 
 
-def _number(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
+def _pixels(value: Any) -> float:
+    """Raises TypeError or ValueError for what is no length."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r} is no length in pixels")
+    if not math.isfinite(value):
         raise ValueError(f"{value!r} is no length in pixels")
-    return number
+    return value

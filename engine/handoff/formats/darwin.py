@@ -7,8 +7,8 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Question, Shape
-from engine.handoff.given import box, outline, with_value
-from engine.handoff.json_stream import compact
+from engine.handoff.formats.answer_values import box, outline, with_value
+from engine.handoff.formats.task_files import compact
 
 _SHAPES = ("bounding_box", "polygon", "mask")
 _RASTER = "raster_layer"

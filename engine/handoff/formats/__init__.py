@@ -1,0 +1,1 @@
+"""Parts of vendors' formats: what a vendor's module is made of, and what several of them share."""

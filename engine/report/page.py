@@ -1,0 +1,48 @@
+"""What the pages for people share: each is one HTML file that holds its pictures, and loads and runs nothing."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from engine.report import charts, facts
+from engine.report.thumbnails import THUMBNAIL_SIDE, Identity, data_uri, to_png
+
+MOST_LETTERS = 60
+"""Of a text from outside, such as a class, that is shown among many."""
+
+
+def render(template: str, **content: Any) -> str:
+    """The page of a template of this folder.
+
+    `content` holds `thumbnails`, as `shown_thumbnails` makes them, and `pictures`: URIs by name, if it has charts.
+    """
+    # Keys and messages come from the pool, classes from vendors: whoever wrote them must not write into the page.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "logit": facts.logit_text,
+        "share": facts.share_text_of,
+        "grouped": lambda value: f"{value:,}" if isinstance(value, int) else value,
+        "short": short,
+    }
+    return environment.get_template(template).render(light=charts.LIGHT, dark=charts.DARK, **content)
+
+
+def short(text: str) -> str:
+    """The beginning of a text, MOST_LETTERS long at most."""
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
+
+
+def shown_thumbnails(thumbnails: dict[Identity, Image.Image]) -> dict[Identity, tuple[str, bool]]:
+    """The URI of each, and whether it is so small that it is enlarged."""
+    return {
+        item: (data_uri(to_png(image)), max(image.size) < THUMBNAIL_SIDE // 2) for item, image in thumbnails.items()
+    }
