@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from engine.errors import ConfigError, InputError
 from engine.handoff.choice import Wish
 from engine.handoff.export import export
 from engine.selection.select import select
+from jobs.stages import _end_round
 from tests.sendings import take_in
 from tests.small import copied, make_small, picked, with_settings
 
@@ -216,3 +218,16 @@ def test_an_image_that_was_released_may_be_sent_again(base: Campaign, tmp_path: 
     export(walk.campaign, vendor="tsv")
     assert [row["item_id"] for batch in walk.judge.look() for row in batch] == first
     assert current_round(walk.campaign.home) == 0
+
+
+def test_a_round_of_which_all_waits_to_be_sent_again_can_be_ended_by_hand(base: Campaign, tmp_path: Path) -> None:
+    campaign = copied(base, tmp_path / "campaign")
+    export(campaign)
+    screen = SimpleNamespace(log=lambda _: None)
+    with pytest.raises(ConfigError, match="no answer came for its 9 images; if none will come: vaal handoff"):
+        _end_round(cast("Any", screen), campaign.home.url, [], close=True)
+    recall(campaign, "", Author("t", ""), pick_again=True)
+    settle(campaign)
+    assert current_round(campaign.home) == 0
+    _end_round(cast("Any", screen), campaign.home.url, [], close=True)
+    assert current_round(campaign.home) == 1
