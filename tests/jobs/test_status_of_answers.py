@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from engine.campaign.decisions import Author
 from engine.campaign.folder import Campaign
+from engine.campaign.labels import LABELS_SCHEMA
 from engine.campaign.ledger import read_ledger
 from engine.campaign.manifests import Manifest, write_manifest
 from engine.campaign.recalling import recall
@@ -130,3 +133,14 @@ def test_what_may_be_sent_again_waits(base: Campaign, tmp_path: Path) -> None:
     settle(watched.campaign)
     assert watched.counts() == (0, PICKS, PICKS)
     assert watched.next == "vaal export HOME"
+
+
+def test_a_round_whose_labels_another_program_wrote_is_ended_by_the_next(base: Campaign, tmp_path: Path) -> None:
+    """Nobody looked at the labels yet: the round is over, and not ended."""
+    watched = Watched(base, tmp_path / "campaign", "generic", Wish())
+    rows = read_ledger(watched.campaign).rows.to_pylist()
+    labels = [(row["shard"], row["key"], "cat", 0, "other", *[None] * 4) for row in rows]
+    table = pa.table([list(column) for column in zip(*labels, strict=True)], schema=LABELS_SCHEMA)
+    pq.write_table(table, Path(watched.campaign.home.path, "labels/theirs.parquet"))
+    assert (watched.status["round"], watched.counts()) == (0, (PICKS, PICKS, 0))
+    assert watched.next == "vaal round HOME"
