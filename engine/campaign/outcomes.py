@@ -68,8 +68,9 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     skips_U = np.bincount(item_V[~is_value_V], minlength=size)
     finals_U = np.bincount(item_V[newest["annotator"].is_null().to_numpy()], minlength=size)
     named, annotator_V = _annotators(newest)
-    given = newest.select(["value", "ingest", "answered_at"]).filter(pa.array(is_value_V))
     deciders = {"class": _one_class, "classes": _several_classes}
+    columns = ["value"] if task in deciders else ["value", "answered_at", "ingest"]
+    given = newest.select(columns).filter(pa.array(is_value_V))
     decide = deciders.get(task, _newest_value)
     labels, posterior_U, accuracy_A = decide(
         given, item_V[is_value_V], annotator_V[is_value_V], truths, len(named), method

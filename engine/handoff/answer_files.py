@@ -76,7 +76,7 @@ def _in_folder(folder: Location, below: str = "") -> Iterator[AnswerFile]:
 
 
 def _in_archive(source: Location) -> Iterator[AnswerFile]:
-    """The files of an archive. Nothing of it is unpacked onto a disk, so that its names may be what they like."""
+    """The files of an archive. It is not unpacked, so that its names may be what they like."""
     try:
         archive = zipfile.ZipFile(_open(source))
     except _DAMAGE as error:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from engine.campaign import corrections
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values
-from engine.campaign.ledger import read_ledger
+from engine.campaign.ledger import NO_REASON, read_ledger
 from engine.campaign.settling import settle
 from engine.handoff.export import export
 from jobs.cli import app
@@ -152,6 +152,21 @@ def test_options_of_consensus_may_be_set_while_answers_come(base: Campaign, tmp_
     assert (json.loads(again.stdout)["new"], json.loads(again.stdout)["votes"]) == (2, 0)
     shown = json.loads(CliRunner().invoke(app, ["handoff", home, "--json"]).stdout)
     assert (shown["states"]["settled"], shown["disputed"]) == (2, [])
+
+
+def test_a_skipped_image_has_the_reason_that_most_people_gave(base: Campaign, tmp_path: Path) -> None:
+    campaign = copied(base, tmp_path / "campaign")
+    a, b, c, d, *_ = IDS
+    hand_out(campaign, {name: IDS[name] for name in (a, b, c, d)}, annotators=3)
+    said = [(a, "ann", "(blurred)"), (a, "bob", "(blurred)"), (a, "eve", "(a hand)")]
+    said += [(b, "ann", "()"), (b, "bob", "()"), (b, "eve", "cat")]
+    said += [(c, "ann", "(two)"), (c, "bob", "(blurred)"), (c, "eve", "cat")]
+    # Not all have answered yet.
+    said += [(d, "ann", "(blurred)"), (d, "bob", "(blurred)")]
+    answer(campaign, said)
+    assert read_ledger(campaign).skip_reasons == {"blurred": 2, NO_REASON: 1}
+    corrections.set_label(campaign, IDS[a], "cat", lambda _: None)
+    assert read_ledger(campaign).skip_reasons == {"blurred": 1, NO_REASON: 1}
 
 
 def texts_of(home: Path) -> Iterator[tuple[str, str]]:

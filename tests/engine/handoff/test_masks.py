@@ -9,6 +9,9 @@ import pytest
 
 from engine.campaign.votes import files_of_votes
 from engine.errors import InputError
+from engine.handoff.exchange import Answer, AnswerFile
+from engine.handoff.masks import with_masks
+from engine.storage.location import Location
 from tests.conftest import MakeCampaign
 from tests.sendings import hand_out, take_in
 
@@ -38,3 +41,13 @@ def test_a_mask_in_an_archive_is_kept_or_refused(
     else:
         assert take_in(campaign, tmp_path / "a.zip").new == 1
         assert len((campaign.home / "votes/masks").children()) == 1
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/secret.png", "a/../../secret.png"])
+def test_a_mask_that_leads_out_of_its_folder_is_not_looked_for(tmp_path: Path, name: str) -> None:
+    """Whatever a vendor's reader lets through."""
+    answer = Answer("line 1", "a", [{"label": "kettle", "mask": name}])
+    file = AnswerFile("answers.json", "answers.json", lambda: io.BytesIO(), lambda path: pytest.fail(path))
+    found = with_masks(answer, file, Location(str(tmp_path)))
+    assert found.fault == f"mask {name!r}: leads out of the folder; put it beside answers.json"
+    assert not list(tmp_path.iterdir())
