@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from engine.errors import ConfigError
-from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, WhoOption, WhyOption
+from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, WhoOption, WhyOption, when_closed
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
@@ -90,8 +90,7 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
     if disputed:
         facts["ask more people"] = f"vaal export {campaign.home.quoted} --disputed"
     if progress.total:
-        rule = campaign.config.labels.close_when
-        needed = "all are" if rule == "all" else f"{rule:.0%} are"
+        needed = when_closed(campaign.config.labels.close_when)
         done = f"{progress.done:,} of {progress.total:,} picks settled"
         facts["round"] = f"{done}; it ends when {needed}, or by: vaal round {campaign.home.quoted} --close"
     data = {
@@ -140,11 +139,8 @@ def _disputed(ledger: "Ledger") -> list[dict[str, Any]]:
 
     import numpy as np
 
-    from engine.campaign.ledger import DISPUTED
-
     outcomes = ledger.outcomes
-    places = np.flatnonzero((ledger.state_U == DISPUTED) & ~ledger.items["gold"].to_numpy())
-    places = places[np.argsort(np.nan_to_num(outcomes.posterior_U[places]), kind="stable")]
+    places = ledger.disputed
     votes: dict[int, Counter[str]] = {place: Counter() for place in places.tolist()}
     for place, value in zip(outcomes.item_V.tolist(), outcomes.votes["value"].to_pylist(), strict=True):
         if place in votes:

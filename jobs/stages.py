@@ -8,7 +8,7 @@ import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES, Run, run_stage, stage_of
 from engine.errors import ConfigError, InputError
-from jobs.terminal import AddressOption, CampaignArgument, Outcome, SetOption, Terminal, VendorName
+from jobs.terminal import AddressOption, CampaignArgument, Outcome, SetOption, Terminal, VendorName, when_closed
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
@@ -172,8 +172,8 @@ def _waiting(campaign: "Campaign") -> dict[str, str]:
     from engine.campaign.ledger import read_ledger
     from engine.campaign.settling import progress_of
 
-    progress, rule = progress_of(campaign, read_ledger(campaign)), campaign.config.labels.close_when
-    needed = "all are" if rule == "all" else f"{rule:.0%} are"
+    progress = progress_of(campaign, read_ledger(campaign))
+    needed = when_closed(campaign.config.labels.close_when)
     done = f"{progress.done:,} of {progress.total:,} picks are settled"
     return {"answers": f"{done}; the round ends when {needed}, or by: vaal round {campaign.home.quoted} --close"}
 

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from engine.campaign.stages import STAGES, stage_of
 from engine.config.texts import plural
-from jobs.terminal import CampaignArgument, Outcome, Terminal
+from jobs.terminal import CampaignArgument, Outcome, Terminal, when_closed
 
 WORDS = {
     "train": "{steps:,} steps\nsignal {signal}, AUC {auc:.2f}",
@@ -54,9 +54,8 @@ def _answers(answers: dict[str, Any]) -> dict[str, str]:
     """How far the answers of the round are, and when it ends."""
     if not answers["total"]:
         return {}
-    rule = answers["close_when"]
-    needed = "all are" if rule == "all" else f"{rule:.0%} are"
-    return {"answers": f"{answers['done']:,} of {answers['total']:,} picks settled; the round ends when {needed}"}
+    done = f"{answers['done']:,} of {answers['total']:,} picks settled"
+    return {"answers": f"{done}; the round ends when {when_closed(answers['close_when'])}"}
 
 
 def _settings(values: dict[str, Any]) -> dict[str, str]:

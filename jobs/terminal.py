@@ -72,6 +72,11 @@ def _program(called: str) -> str:
     return str(script.relative_to(here)) if script.is_relative_to(here) else called
 
 
+def when_closed(rule: str | float) -> str:
+    """When a round ends, by labels.close_when: "all are" or "90% are" settled."""
+    return "all are" if rule == "all" else f"{rule:.0%} are"
+
+
 class Outcome(NamedTuple):
     """What a command made and where: a title and facts for a person, data for a program, and the exit status.
 

@@ -20,7 +20,7 @@ item_ids = st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), min_s
 class_names = st.lists(
     st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=64)
     .map(str.strip)
-    .filter(lambda name: name and not name.isspace()),
+    .filter(lambda name: name and not name.isspace() and "priority" not in name),
     min_size=1,
     max_size=5,
     unique=True,

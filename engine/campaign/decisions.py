@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.campaign.folder import next_number
 from engine.campaign.labels import Identity, identities
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -56,9 +57,8 @@ def decide(home: Location, kind: str, items: Iterable[tuple[str, str, str, str |
     at = datetime.now(UTC)
     rows: list[tuple[Any, ...]] = [(kind, *item, at, author.name, author.why or None) for item in items]
     if rows:
-        numbers = (int(name.partition("-")[0]) for name in (home / FOLDER).children())
         table = pa.Table.from_pylist([dict(zip(DECISIONS_SCHEMA.names, row, strict=True)) for row in rows])
-        name = f"{max(numbers, default=0) + 1:06d}-{kind.replace(' ', '-')}"
+        name = f"{next_number(home / FOLDER)}-{kind.replace(' ', '-')}"
         (home / f"{FOLDER}/{name}.parquet").write_table(table.cast(DECISIONS_SCHEMA))
     return len(rows)
 

@@ -3,6 +3,7 @@
 All state is in the folder. A stage is complete exactly when its manifest.json exists, because that is written last.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,13 @@ class Campaign:
 def round_home(home: Location, number: int) -> Location:
     """The folder of a round."""
     return home / f"rounds/{number:03d}"
+
+
+def next_number(folder: Location) -> str:
+    """The number that the name of a folder's next file begins with, where files are only ever added. Files of other
+    programs do not count."""
+    numbers = [int(found[1]) for name in folder.children() if (found := re.match(r"(\d{6,})-", name))]
+    return f"{max(numbers, default=0) + 1:06d}"
 
 
 CLOSED_FILE = "closed.json"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.campaign.folder import is_closed
+from engine.campaign.folder import is_closed, next_number
 from engine.errors import InputError, one_line
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -250,9 +250,8 @@ def append_labels(
     others = json.dumps([name for name in names if not _is_own(name)])
     name = kind
     if kind != INITIAL:
-        numbers = [int(name[:6]) for name in there if re.match(r"\d{6}-", name)]
         digest = hashlib.sha256("\n".join(sorted("\t".join(map(str, row[:4])) for row in rows)).encode()).hexdigest()
-        name = f"{max(numbers, default=0) + 1:06d}-{kind}-{digest[:16]}"
+        name = f"{next_number(home / 'labels')}-{kind}-{digest[:16]}"
     num_places, num_votes = (str(len((home / folder).children())) for folder in ("pool/items", "votes"))
     metadata = {AFTER: others, PLACES: num_places, VOTES: num_votes}
     metadata |= {mark: value for mark, value in ((UNDOES, undoes), (UNDOES_VOTES, undoes_votes)) if value}

@@ -79,10 +79,20 @@ class Ledger(NamedTuple):
         numbers = range(len(self.batches))
         return sum((self.spent(number) + self.reserved(number) for number in numbers), Decimal(0))
 
+    def images_of(self, number: int) -> NDArray[np.bool_]:
+        """Which rows (R,) are the images of a batch, without the gold ones."""
+        is_image_R: NDArray[np.bool_] = (self.batch_R == number) & ~self.rows["gold"].to_numpy()
+        return is_image_R
+
+    @property
+    def disputed(self) -> Counts:
+        """The places in `items` of the disputed images, the least certain first, without the gold ones."""
+        places = np.flatnonzero((self.state_U == DISPUTED) & ~self.items["gold"].to_numpy())
+        return places[np.argsort(np.nan_to_num(self.outcomes.posterior_U[places]), kind="stable")]
+
     def counts(self, number: int) -> dict[str, int]:
         """How many images of a batch are in each state; gold ones are not counted."""
-        is_own = (self.batch_R == number) & ~self.rows["gold"].to_numpy()
-        found = np.bincount(self.state_R[is_own], minlength=len(STATES)).tolist()
+        found = np.bincount(self.state_R[self.images_of(number)], minlength=len(STATES)).tolist()
         return {state: count for state, count in zip(STATES, found, strict=True) if count}
 
     @property

@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
+
 from engine.campaign.folder import Campaign, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
@@ -89,7 +91,7 @@ def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
 def _batch_state(ledger: Ledger, place: int, labelled: set[tuple[str, str]]) -> dict[str, Any]:
     """How many images a batch has, how many of them have no label yet, and how many are in each state."""
     batch = ledger.batches[place]
-    images = batch.images()
+    images = ledger.rows.filter(pa.array(ledger.images_of(place)))
     return {
         "batch": batch.folder.name,
         "vendor": batch.vendor,

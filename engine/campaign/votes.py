@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from engine.campaign.folder import next_number
 from engine.storage.location import Location
 from engine.tables.columns import required
 
@@ -74,8 +75,7 @@ def read_votes(home: Location, undone: Iterable[str] = ()) -> pa.Table:
 
 def append_votes(home: Location, vendor: str, votes: pa.Table) -> str:
     """Write a file of votes, VOTES_SCHEMA without `ingest`. Returns its name without the suffix: the ingest."""
-    number = max((int(name.partition("-")[0]) for name in files_of_votes(home)), default=0) + 1
-    name = f"{number:06d}-{vendor}"
+    name = f"{next_number(home / FOLDER)}-{vendor}"
     column = pa.array([name], pa.string()).take(pa.array(np.zeros(len(votes), np.int64)))
     table = votes.add_column(VOTES_SCHEMA.get_field_index("ingest"), VOTES_SCHEMA.field("ingest"), column)
     (home / f"{FOLDER}/{name}.parquet").write_table(table.cast(VOTES_SCHEMA))

@@ -4,13 +4,12 @@ import hashlib
 from decimal import Decimal
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import waiting_picks
-from engine.campaign.ledger import DISPUTED, read_ledger
+from engine.campaign.ledger import read_ledger
 from engine.campaign.manifests import SelectionManifest, read_manifest
 from engine.campaign.places import placed
 from engine.errors import ConfigError
@@ -71,9 +70,7 @@ def chosen_of(campaign: Campaign, wish: Wish, candidates: pa.Table) -> Chosen:
 def _disputed(campaign: Campaign) -> pa.Table:
     """The images whose annotators disagree, the least certain first."""
     ledger = read_ledger(campaign)
-    order = np.argsort(np.nan_to_num(ledger.outcomes.posterior_U), kind="stable")
-    is_it = (ledger.state_U == DISPUTED) & ~ledger.items["gold"].to_numpy()
-    items = ledger.items.take(pa.array(order[is_it[order]]))
+    items = ledger.items.take(pa.array(ledger.disputed))
     ranks, none = pa.array(range(len(items)), pa.int64()), pa.nulls(len(items), pa.string())
     return items.append_column("rank", ranks).append_column("origin", none).select(_COLUMNS)
 

@@ -35,7 +35,8 @@ def gold_images(campaign: Campaign, question: Question, record: str, num_images:
         why = f"{len(fitting):,} labelled ones fit: all are used"
         log(f"handoff.gold_fraction asks for {wanted:,} gold images, and {why}")
     batches = all_batches(campaign.home, campaign.round + 1) if wanted else []
-    used = Counter(item for batch in batches for item in identities(batch.rows().filter(batch.rows()["gold"])))
+    sent = (batch.rows() for batch in batches)
+    used = Counter(item for rows in sent for item in identities(rows.filter(rows["gold"])))
     keys = {n: gold_name(campaign.config.salt, record, *there[n]) for n in fitting}
     chosen = sorted(fitting, key=lambda n: (used[there[n]], keys[n]))[:wanted]
     names = pa.array([keys[n] for n in chosen], pa.string())

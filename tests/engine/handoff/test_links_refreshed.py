@@ -83,7 +83,7 @@ def test_links_are_signed_again_for_the_same_tasks(
         assert list(csv.DictReader(file)) == [{"item_id": task["item_id"], "link": task["link"]} for task in now]
     (batch,) = batches(campaign.home, 0)
     assert batch.manifest == manifest
-    # What a person is told is how it is now.
+    # What a person reads is how it is now.
     assert datetime.fromisoformat(str(batch.links_expire_at)) == (later + timedelta(days=3)).replace(microsecond=0)
     assert describe(campaign, manifest)["links work until"] == batch.links_expire_at
     # The next export finds all in order, and sends the rest.

@@ -4,7 +4,7 @@
 
 VOTES: item, annotator, label (V,) whole numbers; truth (N,), -1 where unknown; iterations, tolerance.
 FOUND: alpha; of each method NAME_probability (N, C), and NAME_seconds of the clock; of one_coin its skills (A,). Known
-classes are told to dawid_skene only: crowd-kit's other methods take none.
+classes are given to dawid_skene only: crowd-kit's other methods take none.
 """
 
 import sys
