@@ -58,7 +58,7 @@ def decide(home: Location, kind: str, items: Iterable[tuple[str, str, str, str |
     rows: list[tuple[Any, ...]] = [(kind, *item, at, author.name, author.why or None) for item in items]
     if rows:
         table = pa.Table.from_pylist([dict(zip(DECISIONS_SCHEMA.names, row, strict=True)) for row in rows])
-        name = f"{next_number(home / FOLDER)}-{kind.replace(' ', '-')}"
+        name = f"{next_number((home / FOLDER).children())}-{kind.replace(' ', '-')}"
         (home / f"{FOLDER}/{name}.parquet").write_table(table.cast(DECISIONS_SCHEMA))
     return len(rows)
 

@@ -4,6 +4,7 @@ All state is in the folder. A stage is complete exactly when its manifest.json e
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,10 @@ def round_home(home: Location, number: int) -> Location:
     return home / f"rounds/{number:03d}"
 
 
-def next_number(folder: Location) -> str:
-    """The number that the name of a folder's next file begins with, where files are only ever added. Files of other
-    programs do not count."""
-    numbers = [int(found[1]) for name in folder.children() if (found := re.match(r"(\d{6,})-", name))]
+def next_number(names: Iterable[str]) -> str:
+    """The number that the name of a folder's next file begins with, where files are only ever added; `names` are those
+    that are there. Files of other programs do not count."""
+    numbers = [int(found[1]) for name in names if (found := re.match(r"(\d{6,})-", name))]
     return f"{max(numbers, default=0) + 1:06d}"
 
 

@@ -251,7 +251,7 @@ def append_labels(
     name = kind
     if kind != INITIAL:
         digest = hashlib.sha256("\n".join(sorted("\t".join(map(str, row[:4])) for row in rows)).encode()).hexdigest()
-        name = f"{next_number(home / 'labels')}-{kind}-{digest[:16]}"
+        name = f"{next_number(there)}-{kind}-{digest[:16]}"
     num_places, num_votes = (str(len((home / folder).children())) for folder in ("pool/items", "votes"))
     metadata = {AFTER: others, PLACES: num_places, VOTES: num_votes}
     metadata |= {mark: value for mark, value in ((UNDOES, undoes), (UNDOES_VOTES, undoes_votes)) if value}

@@ -75,7 +75,7 @@ def read_votes(home: Location, undone: Iterable[str] = ()) -> pa.Table:
 
 def append_votes(home: Location, vendor: str, votes: pa.Table) -> str:
     """Write a file of votes, VOTES_SCHEMA without `ingest`. Returns its name without the suffix: the ingest."""
-    name = f"{next_number(home / FOLDER)}-{vendor}"
+    name = f"{next_number(files_of_votes(home))}-{vendor}"
     column = pa.array([name], pa.string()).take(pa.array(np.zeros(len(votes), np.int64)))
     table = votes.add_column(VOTES_SCHEMA.get_field_index("ingest"), VOTES_SCHEMA.field("ingest"), column)
     (home / f"{FOLDER}/{name}.parquet").write_table(table.cast(VOTES_SCHEMA))
