@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from vaal.consensus import Consensus, Votes
 from vaal.consensus.pairs import (
     EVENNESS,
+    ITEMS,
     MAX_ITERATIONS,
     RIGHT,
     TIE,
@@ -17,6 +18,7 @@ from vaal.consensus.pairs import (
     Tally,
     concluded,
     evened,
+    frequencies,
     informative,
     tally_of,
 )
@@ -51,7 +53,9 @@ class _Block(NamedTuple):
     key_V: NDArray[np.int64]
 
 
-def dawid_skene(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, evenness: float = EVENNESS) -> Consensus:
+def dawid_skene(
+    votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, items: float = ITEMS, evenness: float = EVENNESS
+) -> Consensus:
     """The most probable class by the votes and the error rates of annotators.
 
     For annotators with many votes on every class; with fewer `one_coin` is better. Rates are estimated from the same
@@ -62,7 +66,7 @@ def dawid_skene(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, eve
     The posterior is exactly that of the model, over all classes. O(V C) time for each iteration; O(V + N + A C^2)
     memory, never N times C. Raises ValueError if there are more than MAX_RATES error rates.
     """
-    rates, tally = estimate(votes, right=right, wrong=wrong), tally_of(votes)
+    rates, tally = estimate(votes, right=right, wrong=wrong, items=items), tally_of(votes)
     judging = rates._replace(prior_C=evened(rates.prior_C, evenness))
     class_N, probability_N = np.full(len(tally.truth_N), -1), np.zeros(len(tally.truth_N))
     for block in _blocks(tally):
@@ -72,7 +76,7 @@ def dawid_skene(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, eve
     return concluded(tally, class_N, probability_N, np.einsum("c,cac->a", *rates))
 
 
-def estimate(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG) -> Rates:
+def estimate(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, items: float = ITEMS) -> Rates:
     """The error rates of annotators and the frequencies of classes, by EM from the shares of votes on.
 
     Each iteration makes them at least as likely as before. Raises ValueError if there are more than MAX_RATES rates.
@@ -84,7 +88,7 @@ def estimate(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG) -> Rat
             f"rates, more than {MAX_RATES:,}; use one_coin, which has one for each annotator"
         )
     tally = tally_of(informative(votes))
-    blocks, num_open = list(_blocks(tally)), int(tally.is_open_N.sum())
+    blocks = list(_blocks(tally))
     pseudo_CC = np.full((num_classes, num_classes), wrong / max(num_classes - 1, 1))
     np.fill_diagonal(pseudo_CC, right)
     rates = None
@@ -97,8 +101,7 @@ def estimate(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG) -> Rat
                 row_K += np.bincount(block.key_V, probability_B[block.item_V], len(row_K))
         rate_CAC += pseudo_CC[:, None]
         rate_CAC /= rate_CAC.sum(axis=2, keepdims=True)
-        prior_C = num_C / num_open if num_open else np.full(num_classes, 1 / num_classes)
-        before, rates = rates, Rates(prior_C, rate_CAC)
+        before, rates = rates, Rates(frequencies(num_C, items), rate_CAC)
         if before and rates.change(before) < TOLERANCE:
             break
     assert rates

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vaal.consensus import Consensus, Votes
 from vaal.consensus.pairs import (
     EVENNESS,
+    ITEMS,
     MAX_ITERATIONS,
     RIGHT,
     TIE,
@@ -19,6 +20,7 @@ from vaal.consensus.pairs import (
     best_of,
     concluded,
     evened,
+    frequencies,
     informative,
     tally_of,
 )
@@ -28,7 +30,9 @@ SMALLEST = 1e-10
 """Accuracies keep so far from 0 and 1, and frequencies from 0, where there are no pseudo-counts to do it."""
 
 
-def one_coin(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, evenness: float = EVENNESS) -> Consensus:
+def one_coin(
+    votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, items: float = ITEMS, evenness: float = EVENNESS
+) -> Consensus:
     """The most probable class by the votes, weighed by the accuracies of annotators.
 
     Accuracies and frequencies of classes are estimated together (maximum a posteriori, from the shares of votes on)
@@ -41,7 +45,7 @@ def one_coin(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, evenne
     to their frequencies. So the class may be one without a vote, where annotators are worse than chance. O(V + N + C)
     memory, and time for each iteration; never N times C.
     """
-    accuracy_A, prior_C = estimate(tally_of(informative(votes)), right, wrong)
+    accuracy_A, prior_C = estimate(tally_of(informative(votes)), right, wrong, items)
     tally, prior_C = tally_of(votes), evened(prior_C, evenness)
     probability_P, unit_N = posterior(tally, accuracy_A, prior_C)
     class_N, probability_N = best_of(tally, probability_P)
@@ -54,14 +58,13 @@ def one_coin(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, evenne
     return concluded(tally, class_N, probability_N, accuracy_A)
 
 
-def estimate(tally: Tally, right: float, wrong: float) -> tuple[Floats, Floats]:
+def estimate(tally: Tally, right: float, wrong: float, items: float) -> tuple[Floats, Floats]:
     """The accuracy of each annotator (A,) and the frequency of each class (C,), by EM.
 
     Each iteration makes them at least as likely as before. Pseudo-counts as in vaal.consensus.pairs.
     """
     num_classes, annotator_V = tally.num_classes, tally.annotator_V
     num_A = np.bincount(annotator_V, minlength=tally.num_annotators)
-    num_open = int(tally.is_open_N.sum())
     is_open_P = tally.is_open_N[tally.item_P]
     prior_C = np.full(num_classes, 1 / num_classes)
     accuracy_A, probability_P, unit_N = np.zeros(len(num_A)), tally.share_P, np.zeros(len(tally.truth_N))
@@ -69,11 +72,10 @@ def estimate(tally: Tally, right: float, wrong: float) -> tuple[Floats, Floats]:
         before = accuracy_A, prior_C
         right_A = np.bincount(annotator_V, probability_P[tally.pair_V], len(num_A))
         accuracy_A = np.clip((right + right_A) / (right + wrong + num_A), SMALLEST, 1 - SMALLEST)
-        if num_open:
-            voted_C = np.bincount(tally.class_P, probability_P * is_open_P, num_classes)
-            # An item gives each class that it has no vote for prior_C times unit_N.
-            unit_C = unit_N.sum() - np.bincount(tally.class_P, unit_N[tally.item_P], num_classes)
-            prior_C = (voted_C + prior_C * np.maximum(unit_C, 0)) / num_open
+        voted_C = np.bincount(tally.class_P, probability_P * is_open_P, num_classes)
+        # An item gives each class that it has no vote for prior_C times unit_N.
+        unit_C = unit_N.sum() - np.bincount(tally.class_P, unit_N[tally.item_P], num_classes)
+        prior_C = frequencies(voted_C + prior_C * np.maximum(unit_C, 0), items)
         if max(np.abs(accuracy_A - before[0]).max(initial=0), np.abs(prior_C - before[1]).max(initial=0)) < TOLERANCE:
             break
         probability_P, unit_N = posterior(tally, accuracy_A, prior_C)

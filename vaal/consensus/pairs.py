@@ -15,6 +15,9 @@ RIGHT, WRONG = 9.0, 1.0
 been right. High enough that a single vote is the label, low enough that two that agree say more. With 10 votes it is
 half of the estimate: so an annotator whose first five votes are right has 0.93 and not 1, and one with hundreds of
 votes is judged by these."""
+ITEMS = 10.0
+"""Pseudo-count of items, even over the classes, in the frequencies of classes: few items say little of these. Without
+it three items are enough for the commonest class to win a third that has one vote for each of three classes."""
 EVENNESS = 1.0
 """How much an even frequency of classes counts beside the estimated one, when items are judged. With 1 a class has at
 least half its even share. So the only vote on an item, by an annotator with an accuracy above 0.75, is never overruled
@@ -95,6 +98,12 @@ def informative(votes: Votes) -> Votes:
     tells_N = (votes.truth_N >= 0) | (np.bincount(votes.item_V, is_other_V, len(votes.truth_N)) > 0)
     of_V = tells_N[votes.item_V]
     return votes._replace(item_V=votes.item_V[of_V], annotator_V=votes.annotator_V[of_V], class_V=votes.class_V[of_V])
+
+
+def frequencies(num_C: NDArray[np.float64], items: float) -> NDArray[np.float64]:
+    """The frequencies of classes (C,), by the expected number of items of each and the pseudo-count of items."""
+    total = num_C.sum() + items
+    return (num_C + items / len(num_C)) / total if total else np.full(len(num_C), 1 / len(num_C))
 
 
 def evened(prior_C: NDArray[np.float64], evenness: float) -> NDArray[np.float64]:

@@ -114,6 +114,15 @@ def test_without_a_second_opinion_labels_are_the_votes(method: str, num_classes:
 
 
 @methods
+def test_few_items_do_not_say_which_class_is_common(method: str) -> None:
+    # Three people agree on the first item, each names another class for the second; the third has one vote.
+    result = consensus(method, small([(0, 0, 0), (0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 1), (1, 2, 2), (2, 0, 1)]))
+    assert (result.class_N[0], result.class_N[2]) == (0, 1)
+    assert result.probability_N[1] < 0.5
+    assert result.probability_N[[0, 2]].min() > 0.8
+
+
+@methods
 def test_it_finds_most_classes_of_a_crowd(method: str) -> None:
     class_N, accuracy_A, votes = crowd(2000, 12, 3, 5, seed=1)
     result = consensus(method, votes)

@@ -10,10 +10,11 @@ from vaal.consensus import Votes
 from vaal.consensus import dawid_skene as module
 from vaal.consensus.dawid_skene import Rates, dawid_skene, estimate
 from vaal.consensus.one_coin import one_coin
+from vaal.consensus.pairs import ITEMS
 
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=40)
 truths = st.lists(st.sampled_from([-1, -1, -1, 0, 1, 2]), min_size=6, max_size=6)
-UNSMOOTHED = {"right": 1e-9, "wrong": 1e-9}
+UNSMOOTHED = {"right": 1e-9, "wrong": 1e-9, "items": 1e-9}
 
 
 def test_the_anaesthetists_have_the_published_error_rates() -> None:
@@ -53,7 +54,7 @@ def test_it_is_the_dense_posterior_and_rates_are_a_fixed_point(found: list, trut
     # One more iteration; the last one changed nothing by more than the tolerance.
     np.testing.assert_allclose(rates.rate_CAC, num_CAC / num_CAC.sum(axis=2, keepdims=True), atol=1e-5)
     unknown = [item for item in tells if truth[item] < 0]
-    share_C = probability_NC[unknown].mean(axis=0) if unknown else np.full(3, 1 / 3)
+    share_C = (probability_NC[unknown].sum(axis=0) + ITEMS / 3) / (len(unknown) + ITEMS)
     np.testing.assert_allclose(rates.prior_C, share_C, atol=1e-5)
 
 

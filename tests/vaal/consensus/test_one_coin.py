@@ -60,12 +60,12 @@ def dense_one_coin(votes: Votes) -> tuple[Floats, Floats]:
         np.add.at(right_A, told.annotator_V, probability_NC[told.item_V, told.class_V])
         np.add.at(num_A, told.annotator_V, 1)
         accuracy_A = right_A / num_A
-        if open_N.any():
-            prior_C = probability_NC[open_N].mean(axis=0)
+        prior_C = (probability_NC[open_N].sum(axis=0) + settings.ITEMS / num_classes) / (open_N.sum() + settings.ITEMS)
         if max(np.abs(accuracy_A - old[0]).max(), np.abs(prior_C - old[1]).max()) < settings.TOLERANCE:
             break
         probability_NC, objective = dense_posterior(told, accuracy_A, prior_C)
         objective += settings.RIGHT * np.log(accuracy_A).sum() + settings.WRONG * np.log(1 - accuracy_A).sum()
+        objective += settings.ITEMS / num_classes * np.log(prior_C).sum()
         assert objective > before - 1e-9
         before = objective
     return dense_posterior(votes, accuracy_A, (prior_C + 1 / num_classes) / 2)[0], accuracy_A
