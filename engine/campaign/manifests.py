@@ -155,7 +155,8 @@ class SelectionManifest(Manifest):
 class Sending(TypedDict):
     """What a batch is, as it was sent: its name for the vendor, how many people label each image, what an answer costs,
     and the question. `disputed`: its images were out before, and more people are asked. `waiting` counts the picks of
-    the selection that no batch held then, and may go out later. `place` is where links of images point, empty for
+    the selection that no batch held then, and may go out later. `ingests` is how many files of votes there were; absent
+    from older batches. `place` is where links of images point, empty for
     files; `links_expire_at` is null where they do not end."""
 
     vendor: str
@@ -165,6 +166,7 @@ class Sending(TypedDict):
     question: dict[str, Any]
     disputed: bool
     waiting: Annotated[int, Field(ge=0, lt=2**31)]
+    ingests: NotRequired[Annotated[int, Field(ge=0, lt=2**31)]]
     place: str
     links_expire_at: Moment | None
 

@@ -22,18 +22,17 @@ class Outcomes(NamedTuple):
     """The outcome of each of U images, in the order of `item_ids` (U,), and of each annotator. `truths` (U,) are the
     known labels of gold images, null for the others.
 
-    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version; `finals_U` how
-    many of them are a vendor's final answer. `labels` (U,) are the most probable values, null without a vote, and
-    `posterior_U` their probabilities, nan where there are none. `votes` are the newest versions, without `raw`;
-    `item_V` (V,) are the places of their images. `annotators` has a row for each: annotator, vendor, votes,
-    accuracy (as the consensus estimates it, nan where it does not), gold_right, gold_seen.
+    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version. `labels` (U,) are
+    the most probable values, null without a vote, and `posterior_U` their probabilities, nan where there are none.
+    `votes` are the newest versions, without `raw`; `item_V` (V,) are the places of their images. `annotators` has a row
+    for each: annotator, vendor, votes, accuracy (as the consensus estimates it, nan where it does not), gold_right,
+    gold_seen.
     """
 
     item_ids: pa.Array
     truths: pa.Array
     values_U: Counts
     skips_U: Counts
-    finals_U: Counts
     labels: pa.Array
     posterior_U: NDArray[np.float64]
     votes: pa.Table
@@ -66,7 +65,6 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     size = len(item_ids)
     values_U = np.bincount(item_V[is_value_V], minlength=size)
     skips_U = np.bincount(item_V[~is_value_V], minlength=size)
-    finals_U = np.bincount(item_V[newest["annotator"].is_null().to_numpy()], minlength=size)
     named, annotator_V = _annotators(newest)
     deciders = {"class": _one_class, "classes": _several_classes}
     columns = ["value"] if task in deciders else ["value", "answered_at", "ingest"]
@@ -79,7 +77,7 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     table = named.append_column("votes", pa.array(np.bincount(annotator_V, minlength=len(named))))
     for name, column in (("accuracy", accuracy_A), ("gold_right", right_A), ("gold_seen", seen_A)):
         table = table.append_column(name, pa.array(column))
-    return Outcomes(item_ids, truths, values_U, skips_U, finals_U, labels, posterior_U, newest, item_V, table)
+    return Outcomes(item_ids, truths, values_U, skips_U, labels, posterior_U, newest, item_V, table)
 
 
 Decided = tuple[pa.Array, NDArray[np.float64], NDArray[np.float64]]

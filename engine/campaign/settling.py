@@ -6,6 +6,7 @@ outcome gives another one. A person's label, or that of another program, stands 
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -42,7 +43,8 @@ from engine.campaign.origins import picked_origins
 from engine.campaign.outcomes import Outcomes
 from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
-from engine.campaign.votes import NO_TIME, codes_of, times_of
+from engine.campaign.votes import NO_TIME, ingest_numbers, times_of
+from engine.errors import InputError
 from engine.tables.columns import required
 
 CONSENSUS_SCHEMA = pa.schema(
@@ -103,8 +105,10 @@ def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> 
     facts["labels"] = hashlib.sha256("\n".join(sorted(snapshot.files.values())).encode()).hexdigest()
     table = items.cast(CONSENSUS_SCHEMA).replace_schema_metadata(facts)
     names = list(folder.children())
-    if names and (folder / names[-1]).read_table().equals(table):
-        return
+    # A damaged version must not keep answers out: all of it is derived, and is written again.
+    with suppress(InputError):
+        if names and (folder / names[-1]).read_table().equals(table):
+            return
     (folder / f"{len(names) + 1:06d}.parquet").write_table(table)
 
 
@@ -124,7 +128,10 @@ def _write_labels(
     if not len(wanted):
         return {}
     rounds, at = wanted["round"].to_pylist(), datetime.now(UTC)
-    origins = picked_origins(campaign.home, set(rounds))
+    origins: dict[Identity, str] = {}
+    # Where a selection is damaged the origin is null, and is looked up when it is needed.
+    with suppress(InputError):
+        origins = picked_origins(campaign.home, set(rounds))
     columns = (
         _shared(wanted["shard"]),
         wanted["key"].to_pylist(),
@@ -163,16 +170,10 @@ class _Latest(NamedTuple):
     is_only: bool
 
 
-def _ingests(votes: pa.Table) -> NDArray[np.int64]:
-    """The number of each vote's ingest (V,)."""
-    numbers = [int(name[:6]) for name in votes["ingest"].unique().to_pylist()]
-    return np.array(numbers, np.int64)[codes_of(votes["ingest"])]
-
-
 def _newest_ingests(outcomes: Outcomes) -> NDArray[np.int64]:
     """The number of the newest ingest with a vote on each image (U,), 0 without a vote."""
     newest_U = np.zeros(len(outcomes.item_ids), np.int64)
-    np.maximum.at(newest_U, outcomes.item_V, _ingests(outcomes.votes))
+    np.maximum.at(newest_U, outcomes.item_V, ingest_numbers(outcomes.votes))
     return newest_U
 
 
@@ -181,7 +182,7 @@ def _latest(outcomes: Outcomes, is_wanted_U: NDArray[np.bool_]) -> Iterator[_Lat
     is_own_V = is_wanted_U[outcomes.item_V]
     votes = outcomes.votes.select(["ingest", "vendor", "annotator", "answered_at"]).filter(pa.array(is_own_V))
     item_V = outcomes.item_V[is_own_V]
-    order = np.lexsort((np.arange(len(votes)), _ingests(votes), item_V))
+    order = np.lexsort((np.arange(len(votes)), ingest_numbers(votes), item_V))
     is_last = np.append(np.diff(item_V[order]) > 0, True)[: len(order)]
     last_I = order[is_last]
     at_U = np.full(len(is_wanted_U), NO_TIME)
@@ -243,7 +244,11 @@ def close(campaign: Campaign, progress: Progress, by: str) -> None:
 def _close_if_due(campaign: Campaign, ledger: Ledger) -> bool:
     if is_closed(campaign.home, campaign.round):
         return False
-    progress = progress_of(campaign, ledger)
+    try:
+        progress = progress_of(campaign, ledger)
+    except InputError:
+        # A damaged selection is reported by whoever needs it; the answers are in.
+        return False
     if progress.is_due:
         close(campaign, progress, f"labels.close_when={campaign.config.labels.close_when}")
     return progress.is_due

@@ -128,6 +128,12 @@ def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int6
     return newest
 
 
+def ingest_numbers(votes: pa.Table) -> NDArray[np.int64]:
+    """The number of each vote's ingest (V,), from 1 on."""
+    numbers = [int(name[:6]) for name in votes["ingest"].unique().to_pylist()]
+    return np.array(numbers, np.int64)[codes_of(votes["ingest"])]
+
+
 def micros_of(at: datetime) -> int:
     """A time in microseconds since 1970, exactly."""
     return (at - _EPOCH) // timedelta(microseconds=1)

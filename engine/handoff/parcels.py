@@ -12,6 +12,7 @@ from engine.campaign.labels import identities
 from engine.campaign.manifests import HandoffManifest, write_manifest
 from engine.campaign.places import placed
 from engine.campaign.stages import Run
+from engine.campaign.votes import files_of_votes
 from engine.config.handoff_options import HandoffConfig
 from engine.errors import InputError
 from engine.handoff.exchange import Outgoing, Question, Task
@@ -130,6 +131,7 @@ def record_parcel(
             "question": parcel.question._asdict(),
             "disputed": is_disputed,
             "waiting": num_waiting,
+            "ingests": len(files_of_votes(campaign.home)),
             "place": "" if handoff.images == FILES else handoff.images,
             "links_expire_at": moment_of_end(made.links),
         },

@@ -48,7 +48,9 @@ def _look_at(truth: Truth, record: Path) -> None:
     for item_id, content in images.items():
         if picks and item_id in scored and scored[item_id] != content:
             raise truth.broken("right bytes in a handoff", f"{truth.item_of(item_id)} was scored with other bytes")
-    truth.sent.append(Sent(name, images, sending["annotators"], picks, truth.now()))
+    answered = {item_id: truth.came(item_id) for item_id in images}
+    number = truth.num_files_of_votes()
+    truth.sent.append(Sent(name, images, sending["annotators"], picks, truth.now(), answered, number))
 
 
 def _scores(folder: Path) -> list[dict[str, Any]]:

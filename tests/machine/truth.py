@@ -39,19 +39,26 @@ class Word(NamedTuple):
 @dataclass
 class Sent:
     """A batch: the image of each item_id, in order; for how many people; the selection that it is from, empty where
-    more people are asked; what was taken back, and what of it may be picked again."""
+    more people are asked; how many answers of each had come, and how many files of votes there were; what was taken
+    back, and what of it may be picked again."""
 
     record: str
     images: dict[str, str]
     people: int
     picks: str
     at: int
+    answered: dict[str, int]
+    ingests: int
     back: dict[str, str] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
 
     @property
     def round(self) -> int:
         return int(self.record.split("/")[1])
+
+    @property
+    def vendor(self) -> str:
+        return self.record.split("/")[3].rpartition("-")[0]
 
 
 @dataclass
@@ -121,19 +128,33 @@ class Truth:
         live = (rows for name, rows in self.ingests.items() if name not in self.undone)
         return {answer: value for rows in live for answer, value in rows.items() if answer[0] == item_id}
 
-    def newest_ingest(self, item_id: str) -> int:
-        """The number of the newest ingest with a vote on an image that counts."""
-        names = enumerate(self.ingests.items(), 1)
-        live = [number for number, (name, rows) in names if name not in self.undone and item_id in {a[0] for a in rows}]
+    def newest_ingest(self, item_id: str, who: str | None = None) -> int:
+        """The number of the newest ingest with a vote on an image that counts: anybody's, or one person's."""
+        live = [
+            number
+            for number, (name, rows) in enumerate(self.ingests.items(), 1)
+            for answer in rows
+            if name not in self.undone and answer[0] == item_id and who in (None, answer[1])
+        ]
         return max(live, default=0)
+
+    def came(self, item_id: str) -> int:
+        """How many answers came; a final answer is all that its vendor was asked for before, or else anybody was."""
+        votes = self.votes(item_id)
+        if (item_id, "") not in votes:
+            return len(votes)
+        number = self.newest_ingest(item_id, "")
+        before = [batch for batch in self.sent if item_id in batch.images and batch.ingests < number]
+        own = sum(batch.people for batch in before if batch.vendor == "generic")
+        return len(votes) - 1 + (own or max(sum(batch.people for batch in before), 1))
 
     def by_votes(self, item_id: str) -> tuple[str, str | None]:
         """The state of an image by its votes alone, and the label."""
         votes = self.votes(item_id)
-        asked = sum(b.people for b in self.sent if item_id in b.images and item_id not in b.back)
+        asked = [b.answered[item_id] + b.people for b in self.sent if item_id in b.images and item_id not in b.back]
         if not votes:
             return "out", None
-        if len(votes) < asked and not any(annotator == "" for _, annotator in votes):
+        if self.came(item_id) < max(asked, default=0):
             return "answered in part", None
         values = Counter(value for value in votes.values() if value is not None)
         num_skips = len(votes) - values.total()
