@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
 from jobs.terminal import CampaignArgument, Outcome, Terminal, WhoOption, WhyOption
 
 if TYPE_CHECKING:
@@ -94,7 +94,12 @@ def _corrected(
     data: dict[str, Any]
     with alone(campaign.home, f"labels {action}"):
         if action == "undo":
-            file, count = corrections.undo(campaign, "".join(names), author)
+            try:
+                file, count = corrections.undo(campaign, "".join(names), author)
+            except InputError:
+                # Where it is undone already, its command may have been killed before labels followed.
+                settle(campaign)
+                raise
             data = {"file": file, "items": count}
         else:
             item = corrections.identity_of(campaign, names[:-1] if action == "set" else names)

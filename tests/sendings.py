@@ -8,6 +8,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA
 from engine.campaign.manifests import HandoffManifest, write_manifest
 from engine.campaign.stages import QUIET, Log
+from engine.campaign.votes import files_of_votes
 from engine.handoff.answer_files import answer_files
 from engine.handoff.answers import Rules
 from engine.handoff.ingest import Ingested, ingest
@@ -42,7 +43,7 @@ def hand_out(
     question = {"task": campaign.config.handoff.question.task, "classes": [], "instructions": "", "is_open": True}
     facts: dict[str, Any] = {
         "vendor": vendor, "name": "batch", "annotators": 1, "price": 0.0, "question": question, "disputed": False,
-        "waiting": 0, "place": "", "links_expire_at": None,
+        "waiting": 0, "ingests": len(files_of_votes(campaign.home)), "place": "", "links_expire_at": None,
     }  # fmt: skip
     return write_manifest(
         campaign,

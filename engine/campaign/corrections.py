@@ -16,6 +16,7 @@ from engine.campaign.handed_out import current_batches, picked_items
 from engine.campaign.labels import (
     INGEST,
     PLACES,
+    REPLACED,
     VOTES,
     Identity,
     Snapshot,
@@ -113,8 +114,9 @@ def retract(campaign: Campaign, item: Identity, author: Author = USER, *, never_
 
 
 def undo(campaign: Campaign, name: str = "", author: Author = USER) -> tuple[str, int]:
-    """Take back the last ingest, or the named one, or the named file of a correction: each item is what it is without
-    it. The votes of an ingest stay, and do not count any more. Of a named decision never to pick images, they may be.
+    """Take back the last ingest of all, or the named one, or the named file of a correction: each item is what it is
+    without it. The votes of an ingest stay, and do not count any more. Of a named decision never to pick images, they
+    may be.
 
     Items that were corrected since stay, and what was undone before stays undone. Returns the name of the file, and the
     number of items.
@@ -153,12 +155,15 @@ def _kept_out_by(home: Location, name: str) -> list[tuple[str, str, str, str | N
 
 
 def _ingest_of(home: Location, snapshot: Snapshot, name: str) -> str:
-    """The ingest with votes that a name says, its own or of its file of labels; without a name the last one that
-    counts; "" where there is none."""
+    """The ingest with votes that a name says, its own or of its file of labels; without a name the last one; "" where
+    there is none. Raises InputError where the last one is undone: whoever asks again, after a crash, wants no other."""
     ingests = [file.removesuffix(".parquet") for file in files_of_votes(home)]
     counting = [ingest for ingest in ingests if ingest not in snapshot.undone_votes]
-    if not name:
-        return counting[-1] if counting else ""
+    if not name and ingests:
+        if ingests[-1] not in counting:
+            fix = f"to undo an earlier one, name it; there are: {', '.join(counting) or 'none'}"
+            raise InputError(f"{home}: the last ingest, {ingests[-1]}, is undone already; {fix}")
+        return ingests[-1]
     number = int(snapshot.marks.get(f"labels/{name}.parquet", {}).get(VOTES, 0)) if f"-{INGEST}-" in name else 0
     asked = ingests[number - 1] if number else name
     return asked if asked in counting else ""
@@ -180,7 +185,9 @@ def _take_back(campaign: Campaign, snapshot: Snapshot, wanted: str, ingest: str,
     """Append what each item of a label file is without it. Returns the number of items."""
     live = {file: table for file, table in snapshot.tables.items() if file not in {wanted, *snapshot.undone}}
     before = {item: (file, row) for file, table in live.items() for item, row in _by_identity(table)}
-    items = sorted(_counting(snapshot)[wanted]) if wanted else []
+    words = _replaced_by(snapshot, wanted) if wanted else {}
+    before |= words
+    items = sorted(_counting(snapshot)[wanted] | words.keys()) if wanted else []
     rows = [
         tuple(before[item][1].values())
         if item in before
@@ -190,6 +197,26 @@ def _take_back(campaign: Campaign, snapshot: Snapshot, wanted: str, ingest: str,
     _restore_positions(campaign, {item: snapshot.marks[before[item][0]] for item in items if item in before})
     append_labels(campaign.home, "undo", rows, undoes=wanted, undoes_votes=ingest)
     return len(rows)
+
+
+def _replaced_by(snapshot: Snapshot, wanted: str) -> dict[Identity, tuple[str, dict[str, Any]]]:
+    """The file and row of each label of a person that a label file replaced, and that nobody but votes changed since.
+    It counts again once that file is undone."""
+    given: dict[Identity, tuple[str, dict[str, Any]]] = {}
+    found: dict[Identity, tuple[str, dict[str, Any]]] = {}
+    for file, table in snapshot.tables.items():
+        if file in snapshot.undone:
+            continue
+        for item, row in _by_identity(table):
+            if file == wanted and row["why"] == REPLACED and item in given:
+                found[item] = given[item]
+            elif f"-{INGEST}-" not in file or (row["why"] == REPLACED and item in found):
+                found.pop(item, None)
+            if f"-{INGEST}-" not in file:
+                given.pop(item, None)
+                if row["label"] is not None:
+                    given[item] = file, row
+    return found
 
 
 def _restore_positions(campaign: Campaign, marks: dict[Identity, dict[bytes, bytes]]) -> None:

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from itertools import count, takewhile
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from engine.campaign.folder import is_closed, next_number
 from engine.errors import InputError, one_line
@@ -47,6 +49,8 @@ number of files of positions that were there; the number of files of votes that 
 back."""
 INGEST = "ingest"
 """The kind of a label file whose rows were derived from votes."""
+REPLACED = "--replace"
+"""`why` of a derived label that was to replace a person's."""
 Identity = tuple[str, str]
 
 
@@ -76,19 +80,21 @@ class Snapshot(NamedTuple):
         num_votes.
 
         `is_derived`: it came from votes; else from a person or another program. `num_votes` is the number of files of
-        votes that were there.
+        votes that were there. A label that a person gave is followed by derived ones only where votes replaced it.
         """
         undone, tables = self.undone, []
         for name, table in self.tables.items():
             if name not in undone:
-                facts = (f"-{INGEST}-" in name, int(self.marks[name].get(VOTES, 0)))
-                columns = [pa.repeat(pa.scalar(fact), len(table)) for fact in facts]
-                tables.append(
-                    table.select(["shard", "key", "label", "labelled_at"])
-                    .append_column("is_derived", columns[0])
-                    .append_column("num_votes", columns[1])
-                )
-        return last_of_each(pa.concat_tables(tables)) if tables else LABELS_SCHEMA.empty_table()
+                is_derived, num_votes = f"-{INGEST}-" in name, int(self.marks[name].get(VOTES, 0))
+                facts = (is_derived, num_votes, bool(is_derived and num_votes))
+                table = table.select(["shard", "key", "label", "labelled_at", "why"])
+                for column, fact in zip(("is_derived", "num_votes", "is_by_votes"), facts, strict=True):
+                    table = table.append_column(column, pa.repeat(pa.scalar(fact), len(table)))
+                tables.append(table)
+        if not tables:
+            return LABELS_SCHEMA.empty_table()
+        rows = pa.concat_tables(tables)
+        return last_of_each(rows.filter(pa.array(_may_decide(rows))))
 
     @property
     def history(self) -> pa.Table:
@@ -112,6 +118,24 @@ class Snapshot(NamedTuple):
         table = self.tables.get(f"labels/{INITIAL}.parquet", self.history)
         classes: list[str] = table["label"].drop_null().to_pylist()
         return classes
+
+
+def _may_decide(rows: pa.Table) -> NDArray[np.bool_]:
+    """Which rows are not derived labels that follow a person's label and were not to replace it: what was to replace it
+    is undone."""
+    is_by_votes = rows["is_by_votes"].to_numpy()
+    is_forced = pc.fill_null(pc.equal(rows["why"], REPLACED), fill_value=False).to_numpy()
+    is_label = rows["label"].is_valid().to_numpy()
+    found = np.ones(len(rows), bool)
+    if not is_by_votes.any():
+        return found
+    is_given: dict[Identity, bool] = {}
+    for place, item in enumerate(identities(rows)):
+        if is_by_votes[place] and not is_forced[place]:
+            found[place] = not is_given.get(item)
+        else:
+            is_given[item] = bool(is_label[place] and not is_by_votes[place])
+    return found
 
 
 def read_snapshot(home: Location) -> Snapshot:

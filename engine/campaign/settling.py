@@ -22,9 +22,11 @@ from engine.campaign.handed_out import newest_batches, waiting_picks
 from engine.campaign.labels import (
     INGEST,
     POSITIONS_SCHEMA,
+    REPLACED,
     Identity,
     Snapshot,
     append_labels,
+    identities,
     read_snapshot,
 )
 from engine.campaign.ledger import (
@@ -132,6 +134,7 @@ def _write_labels(
     # Where a selection is damaged the origin is null, and is looked up when it is needed.
     with suppress(InputError):
         origins = picked_origins(campaign.home, set(rounds))
+    replaced = set(identities(items.filter(pa.array(is_wanted & is_forced))))
     columns = (
         _shared(wanted["shard"]),
         wanted["key"].to_pylist(),
@@ -141,7 +144,8 @@ def _write_labels(
     rows: list[tuple[Any, ...]] = []
     for shard, key, now, then, number, vote in zip(*columns, rounds, latest, strict=True):
         annotator, moment = vote.annotator if vote.is_only else None, vote.answered_at or at
-        rows.append((shard, key, now, number, vote.vendor, annotator, moment, origins.get((shard, key))))
+        why = REPLACED if (shard, key) in replaced else None
+        rows.append((shard, key, now, number, vote.vendor, annotator, moment, origins.get((shard, key)), why))
         changes[shard, key] = then, now
     # The positions of picks are known: training need not scan their shards.
     write_positions(campaign.home, wanted.select(POSITIONS_SCHEMA.names))

@@ -78,11 +78,10 @@ def _answered(truth: Truth, deed: Deed, files: list[str]) -> None:
     number = truth.num_files_of_votes()
     for item_id in {item_id for item_id, _ in answers}:
         item = truth.item_of(item_id)
-        word, last = truth.standing(item), truth.last_word(item)
+        word = truth.standing(item)
         is_other = truth.by_votes(item_id)[1] != before.get(item, (None,))[0]
         is_newer = is_replaced and word is not None and truth.newest_ingest(item_id) > word.num_votes
-        # What was overridden stays so by every label that came since, also once the first of them is undone.
-        if is_other and (is_newer or (new and last and last.is_override)):
+        if is_other and is_newer:
             truth.words.append(Word("", item, None, number, truth.now(), is_override=True))
 
 
@@ -111,8 +110,9 @@ def new_files(truth: Truth) -> set[str]:
 
 
 def _undoable(truth: Truth, *, is_any: bool) -> list[str]:
-    """The files that can be undone, the newest last: of votes, and those of words that count."""
-    votes = [name for name in truth.ingests if name not in truth.undone]
+    """The files that can be undone, the newest last: of votes, without a name the last one, and those of words that
+    count."""
+    votes = [name for name in list(truth.ingests)[0 if is_any else -1 :] if name not in truth.undone]
     words = [word.file for word in truth.words if word == truth.standing(word.item) and word.file != "initial.parquet"]
     return [*(words if is_any else []), *votes]
 

@@ -86,6 +86,26 @@ def test_replace_overrides_a_correction_by_newer_votes_alone_and_says_so(sent: S
     assert sent.label(sent.aa) == "cat"
 
 
+def test_a_label_that_was_replaced_is_back_when_that_is_undone_also_after_later_votes(sent: Sent) -> None:
+    corrections.set_label(sent.campaign, sent.items[sent.aa], "dog", print)
+    sent.vote(sent.aa, "cat cat cat", replace=True)
+    sent.vote(sent.aa, "owl owl owl owl owl owl owl", first=3)
+    assert (sent.label(sent.aa), sent.state(sent.aa)) == ("owl", "settled")
+    corrections.undo(sent.campaign, "000001-generic")
+    assert (sent.label(sent.aa), sent.state(sent.aa)) == ("dog", "settled")
+    # It stands, as it did.
+    sent.vote(sent.aa, "emu emu emu emu emu emu emu emu", first=20)
+    assert sent.label(sent.aa) == "dog"
+
+
+def test_of_two_ingests_that_replace_a_label_the_other_still_does(sent: Sent) -> None:
+    corrections.set_label(sent.campaign, sent.items[sent.aa], "dog", print)
+    sent.vote(sent.aa, "cat cat cat", replace=True)
+    sent.vote(sent.aa, "owl owl owl", minute=1, replace=True)
+    corrections.undo(sent.campaign, "000001-generic")
+    assert sent.label(sent.aa) == "owl"
+
+
 def test_a_retracted_label_stays_away_until_that_is_undone(sent: Sent) -> None:
     sent.vote(sent.aa, "cat cat cat")
     corrections.retract(sent.campaign, sent.items[sent.aa], Author("eve", "blurred"))

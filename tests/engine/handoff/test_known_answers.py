@@ -146,7 +146,9 @@ def test_ingest_replace_and_two_undos_lead_back(sent: Sent) -> None:
     sent.ingest("aa=two", replace=True)
     corrections.undo(sent.campaign)
     assert sent.labels == "aa=one bb=one"
-    corrections.undo(sent.campaign)
+    with pytest.raises(InputError, match=r"the last ingest, 000002-generic, is undone already; .* 000001-generic"):
+        corrections.undo(sent.campaign)
+    corrections.undo(sent.campaign, "000001-generic")
     assert sent.labels == ""
 
 

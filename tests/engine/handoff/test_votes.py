@@ -196,6 +196,34 @@ def test_disputed_images_have_no_label_until_more_people_were_asked(three: Campa
     assert labelled_values(three.home)[ITEMS["aa"]] == "cat"
 
 
+def test_a_final_answer_is_all_that_its_vendor_was_asked_for_before_it_came(three: Campaign) -> None:
+    """Also when more people are asked, and then a vendor's newer answer replaces its first one."""
+    final = {"item_id": "aa", "label": "cat", "labelled_at": BEGIN.isoformat()}
+    ingest(three, [final, Said("aa", "p0", 0, "dog")])
+    assert come_to(three)["states"][0] == "disputed"
+    hand_out(three, {"aa": ITEMS["aa"]}, number=1, answered={"aa": 4}, annotators=3, disputed=True)
+    assert come_to(three)["states"][0] == "answered in part"
+    ingest(three, [{**final, "label": "dog", "labelled_at": (BEGIN + timedelta(days=1)).isoformat()}])
+    assert come_to(three)["states"][0] == "settled"
+    assert labelled_values(three.home)[ITEMS["aa"]] == "dog"
+
+
+def test_a_final_answer_says_nothing_of_what_another_vendor_was_asked_since(three: Campaign) -> None:
+    final = {"item_id": "aa", "label": "cat", "labelled_at": BEGIN.isoformat()}
+    ingest(three, [final, Said("aa", "p0", 0, "dog")])
+    hand_out(three, {"aa": ITEMS["aa"]}, vendor="scale", answered={"aa": 4}, annotators=3, disputed=True)
+    ingest(three, [{**final, "label": "dog", "labelled_at": (BEGIN + timedelta(days=1)).isoformat()}])
+    assert come_to(three)["states"][0] == "answered in part"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])
+def test_a_damaged_table_of_consensus_keeps_no_answer_out(three: Campaign, content: bytes) -> None:
+    ingest(three, [Said("aa", person, 0, "cat") for person in ("ann", "bob", "cy")])
+    (three.home / "consensus/000001.parquet").write_bytes(content)
+    assert ingest(three, [Said("bb", person, 0, "cat") for person in ("ann", "bob", "cy")]).new == 1
+    assert (three.home / "consensus/000002.parquet").read_table()["label"].to_pylist() == ["cat", "cat"]
+
+
 def test_what_most_people_skip_is_settled_without_a_label(three: Campaign) -> None:
     said = [Said("aa", "ann", 0, None), Said("aa", "bob", 0, None), Said("aa", "cy", 0, "cat")]
     found = ingest(three, said)
