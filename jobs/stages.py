@@ -111,11 +111,18 @@ def report(
     ] = None,
     settings: SetOption = [],
 ) -> Outcome:
-    """Write one self-contained page: the picked images, the scores, the training."""
+    """Write self-contained pages: the picked images, the scores, the training; and the answers, where some came."""
     if not settings:
-        return complete("report", screen, _open_selected(campaign, round_number, "report"))
+        return _reported(screen, _open_selected(campaign, round_number, "report"))
     with _opened(campaign, settings, round_number) as opened:
-        return complete("report", screen, opened)
+        return _reported(screen, opened)
+
+
+def _reported(screen: Terminal, campaign: "Campaign") -> Outcome:
+    from engine.report.answers_page import page_of
+
+    found, answers = complete("report", screen, campaign), page_of(campaign)
+    return found._replace(data=found.data | {"answers": answers.url if answers else None})
 
 
 def whole_round(

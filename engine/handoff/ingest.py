@@ -21,7 +21,7 @@ from engine.handoff import VENDORS
 from engine.handoff.answers import Asked, Place, Rules, Sieve
 from engine.handoff.exchange import Answer, AnswerFile, Question
 from engine.handoff.known_answers import Known
-from engine.handoff.masks import with_masks
+from engine.handoff.masks import Found, keep_masks, with_masks
 from engine.handoff.question import question_of
 
 ANY = Rules()
@@ -77,13 +77,15 @@ def ingest(
     standing = _standing(ledger)
     # What is read again after the votes are there is not kept twice.
     del ledger
-    _take_all(sieve, files, vendor, question, campaign)
+    masks = Found()
+    _take_all(sieve, files, vendor, question, masks)
     _require_fitting(sieve.refused, rules, log)
     votes = sieve.finished()
     num_votes, num_skipped = len(votes), pc.sum(votes["skipped"]).as_py() or 0
     if sieve.versions:
         log(f"{plural(sieve.versions, 'answer')} replaced by newer versions")
     if len(votes):
+        keep_masks(campaign.home, votes["value"], masks)
         append_votes(campaign.home, vendor, votes)
     del votes
     forced = frozenset(sieve.item_ids) if rules.replace else frozenset()
@@ -114,24 +116,24 @@ def ingest(
     )
 
 
-def _take_all(sieve: Sieve, files: Iterable[AnswerFile], vendor: str, question: Question, campaign: Campaign) -> None:
+def _take_all(sieve: Sieve, files: Iterable[AnswerFile], vendor: str, question: Question, masks: Found) -> None:
     """Look at all answers of the files. Raises InputError if there are none."""
     names, is_any = [], False
     for file in files:
         names.append(file.place)
-        for answer in _answers(file, vendor, question, campaign):
+        for answer in _answers(file, vendor, question, masks):
             is_any = True
             sieve.take(answer, f"{file.place}: {answer.where}")
     if not is_any:
         raise InputError(f"{', '.join(names[:3])}: no rows; give the file that the vendor filled in")
 
 
-def _answers(file: AnswerFile, vendor: str, question: Question, campaign: Campaign) -> Iterator[Answer]:
+def _answers(file: AnswerFile, vendor: str, question: Question, masks: Found) -> Iterator[Answer]:
     read: Callable[[AnswerFile, Question], Iterator[Answer]] = pkgutil.resolve_name(
         f"{VENDORS[vendor].module}:read_answers"
     )
     for answer in read(file, question):
-        yield with_masks(answer, file, campaign.home) if question.task == "mask" else answer
+        yield with_masks(answer, file, masks) if question.task == "mask" else answer
 
 
 def _require_fitting(refused: list[str], rules: Rules, log: Log) -> None:

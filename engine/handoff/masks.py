@@ -3,6 +3,8 @@
 import hashlib
 import json
 
+import pyarrow as pa
+
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile
 from engine.pool.formats import format_of
@@ -11,11 +13,14 @@ from engine.storage.location import Location
 FOLDER = "votes/masks"
 MOST_BYTES = 256 << 20
 """A few bytes in an archive may stand for any number."""
+Found = dict[str, tuple[AnswerFile, str]]
+"""Masks by the name that they are kept under: the file that names each, and its name there."""
 
 
-def with_masks(answer: Answer, file: AnswerFile, home: Location) -> Answer:
-    """The answer, where masks that are named as files beside the vendor's file are named as they are kept:
-    votes/masks/SHA256.png. Run lengths stay as they are. A mask that is missing or no image is a fault."""
+def with_masks(answer: Answer, file: AnswerFile, found: Found) -> Answer:
+    """The answer, where masks that are named as files beside the vendor's file are named as `keep_masks` keeps them:
+    votes/masks/SHA256.png; they are added to `found`. Run lengths stay as they are. A mask that is missing or no image
+    is a fault."""
     if not isinstance(answer.value, list) or answer.fault:
         return answer
     kept = []
@@ -25,7 +30,7 @@ def with_masks(answer: Answer, file: AnswerFile, home: Location) -> Answer:
             kept.append(shape)
             continue
         try:
-            kept.append({**shape, "mask": _keep(mask, file, home)})
+            kept.append({**shape, "mask": _named(mask, file, found)})
         except (InputError, OSError) as error:
             return answer._replace(fault=f"mask {mask!r}: {error}; put it beside {file.path}")
     return answer._replace(value=kept)  # type: ignore[arg-type]
@@ -44,19 +49,30 @@ def masks_of(value: str | None) -> set[str]:
     return {mask for mask in masks if isinstance(mask, str) and mask.startswith(f"{FOLDER}/")}
 
 
-def _keep(mask: str, file: AnswerFile, home: Location) -> str:
+def keep_masks(home: Location, values: pa.ChunkedArray, found: Found) -> None:
+    """Write the masks that these values name, where they are not there yet."""
+    for name in {name for value in values.to_pylist() for name in masks_of(value)} & found.keys():
+        if not (home / name).exists():
+            (home / name).write_bytes(_read(*found[name]))
+
+
+def _read(file: AnswerFile, mask: str) -> bytes:
     if file.beside is None:
         raise InputError("there is no folder to look for it in")
     if mask.startswith("/") or ".." in mask.split("/"):
         raise InputError("leads out of the folder")
     with file.beside(mask) as stream:
-        content = stream.read(MOST_BYTES + 1)
+        content: bytes = stream.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise InputError(f"has more than {MOST_BYTES >> 20} MiB")
+    return content
+
+
+def _named(mask: str, file: AnswerFile, found: Found) -> str:
+    content = _read(file, mask)
     form = format_of(content)
     if form is None:
         raise InputError("is no image")
     name = f"{FOLDER}/{hashlib.sha256(content).hexdigest()}.{form.suffixes[0]}"
-    if not (home / name).exists():
-        (home / name).write_bytes(content)
+    found[name] = file, mask
     return name

@@ -18,6 +18,7 @@ from engine.campaign.ledger import (
     DISPUTED,
     GIVEN_UP,
     IN_PART,
+    NO_REASON,
     OUT,
     RETRACTED,
     SETTLED,
@@ -57,7 +58,6 @@ LOOKS = {
     STATES[RETRACTED]: Look("other", "A person took its label away."),
 }
 """By state, what is done first."""
-NO_REASON = "(no reason given)"
 NOT_OF_ROUND = -1
 _VOTE_COLUMNS = ["vendor", "annotator", "value", "skipped", "seconds", "reason", "answered_at"]
 

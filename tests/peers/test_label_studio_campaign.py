@@ -150,14 +150,7 @@ def test_picks_go_out_and_trusted_labels_come_back(trip: Trip) -> None:  # noqa:
     assert batch["states"] == {"settled": 6, "disputed": 1, "skipped": 1}
     (disputed,) = shown["disputed"]
     assert (disputed["item_id"], disputed["votes"]) == (trip.picks[5], {X: 1, Y: 1, Z: 1})
-    assert shown["round"] == {
-        "round": 0,
-        "total": PICKS,
-        "done": PICKS - 1,
-        "waiting": 0,
-        "is_due": False,
-        "answered": PICKS,
-    }
+    assert (shown["round"]["total"], shown["round"]["done"], shown["round"]["is_due"]) == (PICKS, PICKS - 1, False)
 
 
 @pytest.mark.parametrize(

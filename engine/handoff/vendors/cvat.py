@@ -3,7 +3,7 @@
 Sent: task.json and data.json are the bodies of POST /api/tasks and of POST /api/tasks/ID/data. Images that are files
 are taken from the server's share, or, with `cloud_storage_id` added to data.json, from a bucket that holds this folder.
 Keys of s3:// and gs:// links are relative to the bucket, and manifest.jsonl belongs into its root. https:// links are
-fetched by the server. labels.json is for the label constructor ("Raw"), instructions.md for the task's guide.
+fetched by the server. labels.json is for the label constructor ("Raw"), instructions.txt for the task's guide.
 
 Read: the XML of a task, job or project. CVAT merges what several annotators said before, so its answer is final. The
 file does not say who labelled, nor whether anyone did: an image without tags, or shapes, counts as not labelled.
@@ -31,7 +31,7 @@ _FIX = 'export "CVAT for images 1.1"'
 
 
 def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
-    """manifest.jsonl, task.json, data.json, labels.json and instructions.md. Raises ConfigError for the limits."""
+    """manifest.jsonl, task.json, data.json and labels.json. Raises ConfigError for the limits."""
     question, replicas = batch.question, batch.annotators if batch.annotators > 1 else 0
     if replicas > _MOST_ANNOTATORS:
         raise ConfigError(f"{replicas} annotators: CVAT takes at most {_MOST_ANNOTATORS}; ask fewer")
@@ -48,8 +48,6 @@ def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
     yield "task.json", json_file(task | ({"consensus_replicas": replicas} if replicas else {}))
     yield "data.json", json_file(_sources(batch.tasks) | _HOW_SHOWN)
     yield "labels.json", json_file(labels)
-    if question.instructions:
-        yield "instructions.md", f"{question.instructions}\n".encode()
 
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:

@@ -3,7 +3,7 @@
 Sent: upload.json registers images that have a URL ("Add private data"); Encord signs URLs itself by its cloud
 integration, so a signature is left out: it would expire, and make each URL a new one to `skip_duplicate_urls`. Images
 that are files are uploaded with their names as titles, and upload.json lists what was sent. ontology.json is an
-ontology's structure, as `OntologyStructure.from_dict` of Encord's SDK takes it; instructions.md is for the project.
+ontology's structure, as `OntologyStructure.from_dict` of Encord's SDK takes it; instructions.txt is for the project.
 
 Read: the answers of the question with the ontology's name for it, "class" or "classes", or of the only one there is.
 Who edited a label last is its annotator.
@@ -30,12 +30,10 @@ _FIX = "export the labels from Encord as JSON"
 
 
 def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
-    """upload.json, or upload-001.json and so on, ontology.json and instructions.md."""
+    """upload.json, or upload-001.json and so on, and ontology.json."""
     for name, tasks in rows_in_files("upload.json", batch.tasks, _FILE_IMAGES):
         yield name, json_file({"images": list(map(_image, tasks)), "skip_duplicate_urls": True})
     yield "ontology.json", json_file(ontology(batch.question))
-    if batch.question.instructions:
-        yield "instructions.md", f"{batch.question.instructions}\n".encode()
 
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:

@@ -4,7 +4,7 @@ Sent: each line of register_items.jsonl is the body of a POST /api/v2/teams/TEAM
 slug is the batch's name in the form that V7 gives a slug. The storage's slug is the bucket's name where links are s3://
 or gs://; elsewhere it is the word STORAGE_SLUG, to be replaced by the storage's name in V7. The keys of images that are
 files are their paths below this folder: copy it to the storage, or upload the images by `darwin dataset push` instead.
-classes.json is a list of bodies for POST /api/teams/TEAM/annotation_classes; instructions.md is for the dataset.
+classes.json is a list of bodies for POST /api/teams/TEAM/annotation_classes; instructions.txt is for the dataset.
 
 Read: a Darwin JSON file an image. An image without annotations counts as not labelled: the format does not say more.
 Where several people are named at an answer, it is that of all of them. In a CSV of tags, each line is a path and tags.
@@ -27,7 +27,7 @@ _TAGGED_PATH = re.compile(rb'(?:\xef\xbb\xbf)?"?/[^,\r\n]*\.[A-Za-z]{3,4}"?[,\r\
 
 
 def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
-    """register_items.jsonl, classes.json and instructions.md."""
+    """register_items.jsonl and classes.json."""
     slug = re.sub(r"[^a-z0-9]+", "-", batch.name.lower()).strip("-")
     starts = range(0, len(batch.tasks), _REQUEST_IMAGES)
     requests = (_request(slug, batch.tasks[start : start + _REQUEST_IMAGES]) for start in starts)
@@ -35,8 +35,6 @@ def write_tasks(batch: Outgoing) -> Iterator[tuple[str, bytes]]:
     kind, color = _TYPES[batch.question.task], {"_color": "auto"}
     classes = [{"name": name, "annotation_types": [kind], "metadata": color} for name in batch.question.classes]
     yield "classes.json", json_file(classes)
-    if batch.question.instructions:
-        yield "instructions.md", f"{batch.question.instructions}\n".encode()
 
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:

@@ -7,15 +7,18 @@ import pytest
 from engine.campaign import corrections
 from engine.campaign.decisions import Author, never_picked, read_decisions
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import batches
 from engine.campaign.labels import labelled_values, read_snapshot
 from engine.campaign.ledger import STATES, read_ledger
 from engine.campaign.settling import settle
 from engine.errors import InputError
+from engine.handoff.export import export
 from engine.handoff.ingest import Ingested
 from engine.pool.identity import item_id_of
 from engine.simulation.demo_pools import DemoPool
 from tests.conftest import MakeCampaign
 from tests.sendings import hand_out, take_in
+from tests.small import make_small
 
 
 class Sent:
@@ -73,6 +76,21 @@ def test_a_label_that_was_set_stands_over_all_votes_also_where_it_confirms_them(
     # It is undone: the votes have it again.
     corrections.undo(sent.campaign, next(name for name in names if "-set-" in name).removeprefix("labels/"))
     assert sent.label(sent.aa) == "owl"
+
+
+def test_a_label_that_confirms_the_votes_stands_over_those_to_come(tmp_path: Path) -> None:
+    campaign = make_small(tmp_path / "campaign", handoff__annotators=1)
+    export(campaign)
+    item_id = batches(campaign.home, 0)[0].images()["item_id"][0].as_py()
+    file = tmp_path / "answers.csv"
+    file.write_text(f"item_id,label,annotator\n{item_id},cat,ann\n")
+    take_in(campaign, file)
+    # Image and label are what they are: only who says so is another.
+    item = corrections.identity_of(campaign, [item_id])
+    corrections.set_label(campaign, item, "cat", print)
+    file.write_text("item_id,label,annotator\n" + "".join(f"{item_id},dog,p{n}\n" for n in range(9)))
+    take_in(campaign, file)
+    assert labelled_values(campaign.home)[item] == "cat"
 
 
 def test_replace_overrides_a_correction_by_newer_votes_alone_and_says_so(sent: Sent) -> None:

@@ -10,8 +10,7 @@ import pytest
 from engine.campaign.votes import files_of_votes
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile
-from engine.handoff.masks import with_masks
-from engine.storage.location import Location
+from engine.handoff.masks import Found, with_masks
 from tests.conftest import MakeCampaign
 from tests.sendings import hand_out, take_in
 
@@ -44,10 +43,26 @@ def test_a_mask_in_an_archive_is_kept_or_refused(
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/secret.png", "a/../../secret.png"])
-def test_a_mask_that_leads_out_of_its_folder_is_not_looked_for(tmp_path: Path, name: str) -> None:
+def test_a_mask_that_leads_out_of_its_folder_is_not_looked_for(name: str) -> None:
     """Whatever a vendor's reader lets through."""
     answer = Answer("line 1", "a", [{"label": "kettle", "mask": name}])
     file = AnswerFile("answers.json", "answers.json", lambda: io.BytesIO(), lambda path: pytest.fail(path))
-    found = with_masks(answer, file, Location(str(tmp_path)))
+    masks = Found()
+    found = with_masks(answer, file, masks)
     assert found.fault == f"mask {name!r}: leads out of the folder; put it beside answers.json"
-    assert not list(tmp_path.iterdir())
+    assert not masks
+
+
+def test_a_mask_of_a_file_that_is_refused_is_not_kept(make_campaign: MakeCampaign, tmp_path: Path) -> None:
+    campaign = make_campaign("handoff.question.task=mask")
+    hand_out(campaign, {"aa": ("digits-00001.tar", "k1")})
+    rows = [{"item_id": name, "label": [{"label": "cat", "mask": f"{name}.png"}]} for name in ("aa", "unknown")]
+    for row in rows:
+        (tmp_path / f"{row['item_id']}.png").write_bytes(PNG + str(row).encode())
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="was never handed out"):
+        take_in(campaign, tmp_path / "a.jsonl")
+    assert not (campaign.home / "votes/masks").children()
+    assert take_in(campaign, tmp_path / "a.jsonl", accept_rest=True).new == 1
+    (mask,) = (campaign.home / "votes/masks").children()
+    assert (campaign.home / f"votes/masks/{mask}").read_bytes() == (tmp_path / "aa.png").read_bytes()

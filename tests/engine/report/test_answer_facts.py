@@ -12,7 +12,7 @@ import pytest
 
 from engine.campaign.decisions import USER
 from engine.campaign.folder import Campaign
-from engine.campaign.ledger import STATES
+from engine.campaign.ledger import NO_REASON, STATES
 from engine.campaign.opening import open_campaign
 from engine.campaign.recalling import recall
 from engine.campaign.votes import annotator_hash
@@ -21,7 +21,7 @@ from engine.report import round_answers as of
 from engine.report.answers_page import answers_page
 from engine.report.crowd import annotators_of, concord_of
 from engine.report.disputes import MOST_DISPUTED, MOST_NAMES, disputes_of
-from engine.report.round_answers import NO_REASON, RoundAnswers, read_round, value_text
+from engine.report.round_answers import RoundAnswers, read_round, value_text
 from tests.conftest import MakeCampaign
 from tests.sendings import hand_out, take_in
 

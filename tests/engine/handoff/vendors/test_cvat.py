@@ -38,7 +38,7 @@ def image(name: str, *shapes: str) -> str:
 
 def test_the_files_are_those_of_the_server() -> None:
     files = written(cvat, batch_of(annotators=3))
-    assert list(files) == ["manifest.jsonl", "task.json", "data.json", "labels.json", "instructions.md"]
+    assert list(files) == ["manifest.jsonl", "task.json", "data.json", "labels.json"]
     lines = files["manifest.jsonl"].decode().splitlines()
     # The server checks the first two lines, and that name, extension and size are there; no line is blank.
     assert [json.loads(line) for line in lines[:2]] == [{"version": "1.1"}, {"type": "images"}]

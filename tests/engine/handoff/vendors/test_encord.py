@@ -57,7 +57,7 @@ def boxed(name: str, x: float, y: float, w: float, h: float) -> dict[str, Any]:
 
 def test_images_are_registered_by_unsigned_urls() -> None:
     files = written(encord, batch_of(base="https://b.s3.amazonaws.com/p/"))
-    assert list(files) == ["upload.json", "ontology.json", "instructions.md"]
+    assert list(files) == ["upload.json", "ontology.json"]
     name = item_id(0)
     first = {"title": name, "clientMetadata": {"item_id": name}}
     upload = json.loads(files["upload.json"])

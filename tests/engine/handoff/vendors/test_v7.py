@@ -47,7 +47,7 @@ def read(text: str, question: Question = CLASS) -> Answer:
 def test_ten_images_are_a_request() -> None:
     ids = [item_id(number) for number in range(23)]
     files = written(v7, batch_of(ids=ids))
-    assert list(files) == ["register_items.jsonl", "classes.json", "instructions.md"]
+    assert list(files) == ["register_items.jsonl", "classes.json"]
     requests = [json.loads(line) for line in files["register_items.jsonl"].decode().splitlines()]
     assert [len(request["items"]) for request in requests] == [10, 10, 3]
     assert {(request["dataset_slug"], request["storage_slug"]) for request in requests} == {
