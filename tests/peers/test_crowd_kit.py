@@ -13,7 +13,7 @@ from vaal.consensus import CONSENSUS, Consensus, Votes, dawid_skene, one_coin
 from vaal.consensus.agreement import agreement
 
 pytestmark = needs_peer("crowd-kit")
-NO_PSEUDO_COUNTS = {"right": 1e-9, "wrong": 1e-9, "evenness": 0.0}
+NO_PSEUDO_COUNTS = {"right": 1e-9, "wrong": 1e-9, "items": 1e-9, "evenness": 0.0}
 """crowd-kit has none."""
 SAME_MODEL = {"majority": dict[str, float](), "one_coin": NO_PSEUDO_COUNTS, "dawid_skene": NO_PSEUDO_COUNTS}
 ITERATIONS = 150
