@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from engine.campaign.arrivals import came_of
 from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.outcomes import Counts, Outcomes, outcomes_of
-from engine.campaign.votes import ingest_numbers, read_votes
+from engine.campaign.votes import read_votes
+from engine.errors import ConfigError
 from engine.storage.location import Location
 
 STATES = ("out", "answered in part", "settled", "disputed", "skipped", EXPIRED, RECALLED, "retracted")
@@ -37,11 +39,12 @@ class Ledger(NamedTuple):
     """R images in batches, in the order of sending, and U different ones.
 
     `rows` are IMAGES_SCHEMA; `batch_R` is the place of each one's batch in `batches`, `item_R` its place in
-    `outcomes.item_ids`, `state_R` in STATES; `asked_R` is how many answers were asked for, `paid_R` how many of them
-    came. `items` has a row for each different image, which may also be a pick that was never sent: item_id, shard, key,
-    offset, size_bytes, content_hash, round, gold. `state_U` are their states; `by_votes_U` what the votes alone say;
-    `stands_U` says where a person's or another program's word stands over votes, and `word_votes_U` how many files of
-    votes there were when it was said; `came_U` is how many answers came.
+    `outcomes.item_ids`, `state_R` in STATES; `back_R` is TAKEN_BACK or GIVEN_UP for a row that was, else 0; `asked_R`
+    is how many answers were asked for, `paid_R` how many of them came. `items` has a row for each different image,
+    which may also be a pick that was never sent: item_id, shard, key, offset, size_bytes, content_hash, round, gold.
+    `state_U` are their states; `by_votes_U` what the votes alone say; `stands_U` says where a person's or another
+    program's word stands over votes, and `word_votes_U` how many files of votes there were when it was said; `came_U`
+    is how many answers came.
     """
 
     batches: list[SentBatch]
@@ -49,6 +52,7 @@ class Ledger(NamedTuple):
     batch_R: Counts
     item_R: Counts
     state_R: NDArray[np.int8]
+    back_R: NDArray[np.int8]
     asked_R: Counts
     paid_R: Counts
     items: pa.Table
@@ -123,7 +127,10 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     truths = _truths(items, snapshot)
     if not (outcomes and outcomes.item_ids.equals(ids) and outcomes.truths.equals(truths)):
         votes, config = read_votes(home, snapshot.undone_votes), campaign.config
-        outcomes = outcomes_of(ids, truths, votes, config.handoff.question.task, config.labels.consensus)
+        try:
+            outcomes = outcomes_of(ids, truths, votes, config.handoff.question.task, config.labels.consensus)
+        except ValueError as error:
+            raise ConfigError(f"labels.consensus={config.labels.consensus}: {error}") from error
     asked_R = np.array([batch.manifest["sending"]["annotators"] for batch in batches], np.int64)[batch_R]
     back_R = _taken_back(home, batches, rows, batch_R)
     answered_R = pc.fill_null(rows["answered"], 0).to_numpy()
@@ -131,7 +138,7 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     np.maximum.at(live_U, item_R, (answered_R + asked_R) * (back_R == 0))
     # What was picked and never sent may be answered all the same: one answer settles it.
     live_U[np.bincount(item_R, minlength=len(ids)) == 0] = 1
-    came_U = _came(outcomes, batches, batch_R, item_R, asked_R)
+    came_U = came_of(outcomes, batches, batch_R, item_R, asked_R)
     by_votes_U = _by_votes(outcomes, came_U, live_U, campaign.config.labels.min_posterior)
     state_U, stands_U, word_votes_U = _with_words(
         items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids))
@@ -144,6 +151,7 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
         batch_R,
         item_R,
         state_R,
+        back_R,
         asked_R,
         paid_R,
         items,
@@ -199,31 +207,6 @@ def _taken_back(home: Location, batches: list[SentBatch], rows: pa.Table, batch_
     found: NDArray[np.int8] = np.zeros(len(rows), np.int8)
     is_back = place.is_valid().to_numpy(zero_copy_only=False)
     found[is_back] = code_N[place.drop_null().to_numpy()]
-    return found
-
-
-def _came(outcomes: Outcomes, batches: list[SentBatch], batch_R: Counts, item_R: Counts, asked_R: Counts) -> Counts:
-    """How many answers came of each image (U,). A vendor's final answer is all that its vendor was asked for before it
-    came; where that vendor never was asked, all that anybody was."""
-    is_final = outcomes.votes["annotator"].is_null()
-    finals = outcomes.votes.select(["vendor", "ingest"]).filter(is_final)
-    item_F, number_F = outcomes.item_V[is_final.to_numpy()], ingest_numbers(finals)
-    vendors = pa.array([batch.vendor for batch in batches], pa.string())
-    vendor_B = pc.index_in(vendors, value_set=vendors.unique()).to_numpy()
-    vendor_F = pc.fill_null(pc.index_in(finals["vendor"], value_set=vendors.unique()), -1).to_numpy()
-    seen_B = np.array([batch.manifest["sending"].get("ingests", 0) for batch in batches], np.int64)
-    order = np.argsort(item_R, kind="stable")
-    first_F, end_F = (np.searchsorted(item_R[order], item_F, side) for side in ("left", "right"))
-    own_F, any_F = np.zeros((2, len(item_F)), np.int64)
-    for step in range(int((end_F - first_F).max(initial=0))):
-        has_F = np.flatnonzero(first_F + step < end_F)
-        row_F = order[first_F[has_F] + step]
-        batch_F, is_before_F = batch_R[row_F], seen_B[batch_R[row_F]] < number_F[has_F]
-        any_F[has_F] += asked_R[row_F] * is_before_F
-        own_F[has_F] += asked_R[row_F] * (is_before_F & (vendor_B[batch_F] == vendor_F[has_F]))
-    stands_for_F = np.where(own_F > 0, own_F, np.maximum(any_F, 1))
-    found: Counts = outcomes.num_votes.copy()
-    np.add.at(found, item_F, stands_for_F - 1)
     return found
 
 

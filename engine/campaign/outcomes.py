@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.votes import codes_of, newest_versions, times_of
+from engine.campaign.votes import codes_of, newest_versions, rows_of_people, times_of
 from vaal.consensus import CONSENSUS, Consensus, Votes
 
 TIE = 0.5
@@ -22,10 +22,12 @@ class Outcomes(NamedTuple):
     """The outcome of each of U images, in the order of `item_ids` (U,), and of each annotator. `truths` (U,) are the
     known labels of gold images, null for the others.
 
-    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version. `labels` (U,) are
-    the most probable values, null without a vote, and `posterior_U` their probabilities, nan where there are none.
-    `votes` are the newest versions, without `raw`; `item_V` (V,) are the places of their images. `annotators` has a row
-    for each: annotator, vendor, votes, accuracy (as the consensus estimates it, nan where it does not), gold_right,
+    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest answer; `others_U` those
+    whose answer is to a question of another kind, which was asked before. `labels` (U,) are the most probable values,
+    null without a vote, and `posterior_U` their probabilities, nan where there are none. `votes` are the newest answers
+    of all people, without `raw`, and `item_V` (V,) the places of their images; `repeats` are the vendor, annotator and
+    ingest of people's other answers on the same images, and `repeat_item` their places. `annotators` has a row for
+    each: annotator, vendor, votes, accuracy (as the consensus estimates it, nan where it does not), gold_right,
     gold_seen.
     """
 
@@ -33,11 +35,14 @@ class Outcomes(NamedTuple):
     truths: pa.Array
     values_U: Counts
     skips_U: Counts
+    others_U: Counts
     labels: pa.Array
     posterior_U: NDArray[np.float64]
     votes: pa.Table
     item_V: Counts
     annotators: pa.Table
+    repeats: pa.Table
+    repeat_item: Counts
 
     @property
     def num_votes(self) -> Counts:
@@ -61,8 +66,13 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     newest, item_V = newest.drop_columns("raw"), place.drop_null().to_numpy().astype(np.int64)
     if place.null_count:
         newest = newest.filter(place.is_valid())
-    is_value_V = ~newest["skipped"].to_numpy()
     size = len(item_ids)
+    newest, is_own_V = _of_question(newest, task)
+    (newest, item_V), (_, others) = _split(newest, item_V, is_own_V)
+    is_last_V = np.zeros(len(newest), bool)
+    is_last_V[rows_of_people(newest)] = True
+    (newest, item_V), (repeats, repeat_item) = _split(newest, item_V, is_last_V)
+    is_value_V = ~newest["skipped"].to_numpy()
     values_U = np.bincount(item_V[is_value_V], minlength=size)
     skips_U = np.bincount(item_V[~is_value_V], minlength=size)
     named, annotator_V = _annotators(newest)
@@ -77,7 +87,53 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     table = named.append_column("votes", pa.array(np.bincount(annotator_V, minlength=len(named))))
     for name, column in (("accuracy", accuracy_A), ("gold_right", right_A), ("gold_seen", seen_A)):
         table = table.append_column(name, pa.array(column))
-    return Outcomes(item_ids, truths, values_U, skips_U, labels, posterior_U, newest, item_V, table)
+    return Outcomes(
+        item_ids,
+        truths,
+        values_U,
+        skips_U,
+        np.bincount(others, minlength=size),
+        labels,
+        posterior_U,
+        newest,
+        item_V,
+        table,
+        repeats.select(["vendor", "annotator", "ingest"]),
+        repeat_item,
+    )
+
+
+def _split(votes: pa.Table, item_V: Counts, mask_V: NDArray[np.bool_]) -> tuple[tuple[pa.Table, Counts], ...]:
+    """The votes of a mask, with the places of their images, and the others. Where all are of it, nothing is copied."""
+    first = votes if mask_V.all() else votes.filter(pa.array(mask_V))
+    return (first, item_V[mask_V]), (votes.filter(pa.array(~mask_V)), item_V[~mask_V])
+
+
+def _of_question(votes: pa.Table, task: str) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """The votes, with values as answers to this question, and whether each is one (V,): an earlier question may have
+    been of another kind."""
+    place, column = votes.schema.get_field_index("value"), votes["value"].combine_chunks().dictionary_encode()
+    values = [_as_answer(value, task) for value in column.dictionary.to_pylist()]
+    if values == column.dictionary.to_pylist():
+        return votes, np.ones(len(votes), bool)
+    told = pa.array(values, pa.string()).take(column.indices)
+    is_own = pc.or_(votes["skipped"], pa.chunked_array([told.is_valid()])).to_numpy()
+    return votes.set_column(place, votes.schema.field("value"), told), is_own
+
+
+def _as_answer(value: str, task: str) -> str | None:
+    """A vote's value as an answer to a question of this kind; None where it is none."""
+    try:
+        parts = json.loads(value)
+    except ValueError:
+        parts = None
+    names = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
+    shapes = isinstance(parts, list) and any(isinstance(part, dict) for part in parts)
+    if task == "class":
+        return parts[0] if names and len(parts) == 1 else None if names or shapes else value
+    if task == "classes":
+        return value if names else None if shapes else label_text([value])
+    return value if shapes or parts == [] else None
 
 
 Decided = tuple[pa.Array, NDArray[np.float64], NDArray[np.float64]]

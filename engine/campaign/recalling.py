@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.decisions import EXPIRED, PICK_AGAIN, RECALLED, Author, decide, released
 from engine.campaign.folder import Campaign
-from engine.campaign.ledger import GIVEN_UP, IN_PART, OUT, TAKEN_BACK, Ledger, read_ledger
+from engine.campaign.ledger import IN_PART, OUT, Ledger, read_ledger
 from engine.errors import ConfigError
 
 
@@ -50,13 +50,15 @@ def _take_back(
     campaign: Campaign, ledger: Ledger, numbers: list[int], kind: str, author: Author, *, pick_again: bool
 ) -> int:
     is_own = np.isin(ledger.batch_R, numbers)
-    is_back = is_own & np.isin(ledger.state_R, (GIVEN_UP, TAKEN_BACK))
+    is_back = is_own & (ledger.back_R > 0)
     is_open = is_own & np.isin(ledger.state_R, (OUT, IN_PART))
     is_gold = ledger.rows["gold"].to_numpy()
     decide(campaign.home, kind, _rows(ledger, is_open), author)
     if pick_again:
-        # After the other decision: what may be picked again is out nowhere. An image with answers is not sent again.
-        is_free = (is_open | is_back) & (ledger.outcomes.num_votes[ledger.item_R] == 0) & ~is_gold
+        # After the other decision: what may be picked again is out nowhere. An image with answers is sent again only to
+        # ask more people.
+        is_more = np.array([sent.manifest["sending"]["disputed"] for sent in ledger.batches], bool)[ledger.batch_R]
+        is_free = (is_open | is_back) & (is_more | (ledger.outcomes.num_votes[ledger.item_R] == 0)) & ~is_gold
         before = released(campaign.home)
         decide(
             campaign.home, PICK_AGAIN, (row for row in _rows(ledger, is_free) if (row[3], row[0]) not in before), author

@@ -120,6 +120,16 @@ def newest_versions(votes: pa.Table) -> pa.Table:
     return votes if len(rows) == len(votes) else votes.take(pa.array(rows))
 
 
+def rows_of_people(votes: pa.Table) -> NDArray[np.int64]:
+    """The rows with the newest answer of each person on an image, in order: who answers twice has one opinion. Final
+    answers, which are of nobody in particular, all stay. Rows as `newest_versions` gives them."""
+    person_V, item_V, vendor_V = (codes_of(votes[name]) for name in ("annotator", "item_id", "vendor"))
+    pair_V = (item_V * (int(person_V.max(initial=0)) + 1) + person_V) * (int(vendor_V.max(initial=0)) + 1) + vendor_V
+    # Final answers each have a number of their own.
+    pair_V = np.where(person_V < 0, -1 - np.arange(len(votes)), pair_V)
+    return np.sort(newest_rows(votes, codes_of(pa.chunked_array([pa.array(pair_V)]))))
+
+
 def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int64]:
     """The row of the newest version of every answer, by the answer's number."""
     order = np.lexsort((np.arange(len(votes)), times_of(votes), answer_V))

@@ -85,7 +85,7 @@ def estimate(votes: Votes, *, right: float = RIGHT, wrong: float = WRONG, items:
     if num_annotators * num_classes**2 > MAX_RATES:
         raise ValueError(
             f"{num_annotators} annotators and {num_classes} classes have {num_annotators * num_classes**2:,} error "
-            f"rates, more than {MAX_RATES:,}; use one_coin, which has one for each annotator"
+            f"rates, more than {MAX_RATES:,}; take one_coin, which has one for each annotator"
         )
     tally = tally_of(informative(votes))
     blocks = list(_blocks(tally))

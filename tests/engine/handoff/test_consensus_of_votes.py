@@ -19,6 +19,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values
 from engine.campaign.ledger import NO_REASON, read_ledger
 from engine.campaign.settling import settle
+from engine.errors import ConfigError
 from engine.handoff.export import export
 from jobs.cli import app
 from tests.sendings import hand_out, take_in
@@ -237,3 +238,15 @@ def test_nobody_in_the_vendors_own_examples_is_named(
     people = set(re.findall(r"[\w.+-]+@[\w-]+\.[\w.-]+", text)) | set(re.findall(r"\bwrk\w+|\bworker-\w+", text))
     people |= set(re.findall(r'"(?:first_name|last_name|full_name|username)": ?"([^"]+)"', text))
     assert_unnamed(campaign.home.path, *people)
+
+
+def test_more_error_rates_than_fit_are_one_line(
+    base: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaal.consensus.dawid_skene.MAX_RATES", 7)
+    campaign = copied(base, tmp_path / "campaign", labels__consensus="dawid_skene")
+    hand_out(campaign, IDS)
+    said = [(next(iter(IDS)), who, name) for who, name in (("ann", "cat"), ("bob", "dog"))]
+    with pytest.raises(ConfigError, match=r"^labels.consensus=dawid_skene: 2 annotators and 2 classes have 8 error"):
+        answer(campaign, said)
+    answer(with_settings(campaign, labels__consensus="one_coin"), said)

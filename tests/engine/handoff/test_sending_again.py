@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.campaign.corrections import identity_of, retract
 from engine.campaign.decisions import USER
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import batches
+from engine.campaign.handed_out import batches, waiting_picks
 from engine.campaign.ledger import read_ledger
 from engine.campaign.recalling import recall
 from engine.campaign.settling import close, progress_of
@@ -122,6 +123,38 @@ def test_a_disputed_batch_does_not_change_what_was_picked(base: Campaign, tmp_pa
     lines: list[str] = []
     select(campaign, Run(log=lines.append))
     assert (campaign.stage("selection") / "selection.parquet").read_table().equals(before)
+
+
+def disputed(campaign: Campaign, folder: Path) -> list[str]:
+    """Two images of a batch on which two people disagree, by item_id, of which more people are asked."""
+    export(campaign)
+    names: list[str] = batches(campaign.home, 0)[0].images()["item_id"].to_pylist()[:2]
+    rows = [f"{name},{label},{who}\n" for name in names for who, label in (("a", "cat"), ("b", "dog"))]
+    (folder / "answers.csv").write_text("item_id,label,annotator\n" + "".join(rows))
+    take_in(campaign, folder / "answers.csv")
+    return names
+
+
+def test_more_people_are_asked_of_what_was_taken_back_only_where_that_is_said(base: Campaign, tmp_path: Path) -> None:
+    campaign = copied(base, tmp_path / "campaign", handoff__annotators=2)
+    names = disputed(campaign, tmp_path)
+    export(campaign, wish=Wish(is_disputed=True))
+    assert recall(campaign, "generic-001", USER, pick_again=False) == 2
+    with pytest.raises(ConfigError, match="nothing is disputed"):
+        export(campaign, vendor="coco", wish=Wish(is_disputed=True))
+    recall(campaign, "generic-001", USER, pick_again=True)
+    export(campaign, vendor="coco", wish=Wish(is_disputed=True))
+    assert sorted(batches(campaign.home, 0)[-1].images()["item_id"].to_pylist()) == sorted(names)
+    # They are out with their first batch, so that no export sends them as picks.
+    assert not set(names) & set(waiting_picks(campaign.home, 0)["item_id"].to_pylist())
+
+
+def test_nobody_is_asked_of_an_image_that_is_never_to_be_picked(base: Campaign, tmp_path: Path) -> None:
+    campaign = copied(base, tmp_path / "campaign", handoff__annotators=2)
+    names = disputed(campaign, tmp_path)
+    retract(campaign, identity_of(campaign, [names[0]]), never_pick=True)
+    export(campaign, wish=Wish(is_disputed=True))
+    assert batches(campaign.home, 0)[-1].images()["item_id"].to_pylist() == names[1:]
 
 
 def test_an_export_that_was_interrupted_leaves_no_task_files_in_the_record(base: Campaign, tmp_path: Path) -> None:

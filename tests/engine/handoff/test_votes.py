@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values
 from engine.campaign.ledger import STATES, read_ledger
+from engine.campaign.settling import settle
 from engine.campaign.votes import files_of_votes, newest_versions, read_votes
 from engine.handoff.ingest import Ingested
 from tests.conftest import MakeCampaign
 from tests.sendings import hand_out, take_in
+from tests.small import with_settings
 
 ITEMS = {name: ("digits-00001.tar", f"k{number}") for number, name in enumerate(("aa", "bb", "cc", "dd"))}
 BEGIN = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -196,6 +198,47 @@ def test_disputed_images_have_no_label_until_more_people_were_asked(three: Campa
     assert labelled_values(three.home)[ITEMS["aa"]] == "cat"
 
 
+def test_a_task_that_one_person_did_twice_has_asked_one_person(three: Campaign) -> None:
+    """Tasks that were imported twice have two answers of one person, each with its name."""
+
+    def twice(person: str, *values: str) -> None:
+        rows = [Said("aa", person, minute, value).row for minute, value in enumerate(values)]
+        ingest(three, [{**row, "answer_id": f"{person}-{number}"} for number, row in enumerate(rows)])
+
+    twice("ann", "cat", "dog", "dog")
+    assert come_to(three)["states"][0] == "answered in part"
+    for person in ("bob", "cy"):
+        twice(person, "dog")
+    # The newest answer of each person counts.
+    assert come_to(three)["states"][0] == "settled"
+    assert labelled_values(three.home)[ITEMS["aa"]] == "dog"
+
+
+def test_who_is_asked_again_about_a_disputed_image_has_answered_again(three: Campaign) -> None:
+    """A team of three has no others to ask: their second answers are those that were asked for, and their opinions."""
+    people = ("ann", "bob", "cy")
+    for number, values in enumerate((("cat", "dog", "owl"), ("owl", "owl", "owl"))):
+        rows = [Said("aa", who, number, value).row for who, value in zip(people, values, strict=True)]
+        ingest(three, [{**row, "answer_id": f"{row['annotator']}-{number}"} for row in rows])
+        if not number:
+            assert come_to(three)["states"][0] == "disputed"
+            hand_out(three, {"aa": ITEMS["aa"]}, number=1, answered={"aa": 3}, annotators=3, disputed=True)
+    assert (come_to(three)["states"][0], labelled_values(three.home)[ITEMS["aa"]]) == ("settled", "owl")
+
+
+@pytest.mark.parametrize(("task", "label"), [("classes", '["cat"]'), ("boxes", "cat"), ("mask", "cat")])
+def test_answers_to_a_question_of_another_kind_are_kept_and_decide_nothing_wrong(
+    three: Campaign, task: str, label: str
+) -> None:
+    ingest(three, [Said("aa", person, 0, "cat") for person in ("ann", "bob", "cy")])
+    ingest(three, [Said("bb", "ann", 0, "cat")])
+    other = with_settings(three, handoff__question__task=task)
+    settle(other)
+    # One class is an answer to a question for several; it is none to one for shapes, and the label stays as it was.
+    assert labelled_values(other.home)[ITEMS["aa"]] == label
+    assert read_ledger(other).came_U.tolist() == [3, 1, 0, 0]
+
+
 def test_a_final_answer_is_all_that_its_vendor_was_asked_for_before_it_came(three: Campaign) -> None:
     """Also when more people are asked, and then a vendor's newer answer replaces its first one."""
     final = {"item_id": "aa", "label": "cat", "labelled_at": BEGIN.isoformat()}
@@ -214,14 +257,6 @@ def test_a_final_answer_says_nothing_of_what_another_vendor_was_asked_since(thre
     hand_out(three, {"aa": ITEMS["aa"]}, vendor="scale", answered={"aa": 4}, annotators=3, disputed=True)
     ingest(three, [{**final, "label": "dog", "labelled_at": (BEGIN + timedelta(days=1)).isoformat()}])
     assert come_to(three)["states"][0] == "answered in part"
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1 and no more"])
-def test_a_damaged_table_of_consensus_keeps_no_answer_out(three: Campaign, content: bytes) -> None:
-    ingest(three, [Said("aa", person, 0, "cat") for person in ("ann", "bob", "cy")])
-    (three.home / "consensus/000001.parquet").write_bytes(content)
-    assert ingest(three, [Said("bb", person, 0, "cat") for person in ("ann", "bob", "cy")]).new == 1
-    assert (three.home / "consensus/000002.parquet").read_table()["label"].to_pylist() == ["cat", "cat"]
 
 
 def test_what_most_people_skip_is_settled_without_a_label(three: Campaign) -> None:
