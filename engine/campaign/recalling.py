@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.decisions import EXPIRED, PICK_AGAIN, RECALLED, Author, decide, released
 from engine.campaign.folder import Campaign
-from engine.campaign.ledger import IN_PART, OUT, Ledger, read_ledger
+from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger, read_ledger
 from engine.errors import ConfigError
 
 
@@ -50,7 +50,8 @@ def _take_back(
     campaign: Campaign, ledger: Ledger, numbers: list[int], kind: str, author: Author, *, pick_again: bool
 ) -> int:
     is_own = np.isin(ledger.batch_R, numbers)
-    is_back = is_own & (ledger.back_R > 0)
+    is_unanswered = np.isin(ledger.state_U, (OUT, IN_PART, DISPUTED))[ledger.item_R]
+    is_back = is_own & (ledger.back_R > 0) & is_unanswered
     is_open = is_own & np.isin(ledger.state_R, (OUT, IN_PART))
     is_gold = ledger.rows["gold"].to_numpy()
     decide(campaign.home, kind, _rows(ledger, is_open), author)

@@ -37,6 +37,8 @@ def _look_at(truth: Truth, record: Path) -> None:
         item, state = truth.item_of(item_id), truth.state(item_id)
         if not picks and state != "disputed":
             raise truth.broken("more people are asked where people disagree", f"{item} is {state}")
+        if not picks and (item in truth.never or item_id in truth.given_up()):
+            raise truth.broken("more people are asked once, and of nothing that is not to be sent", f"{item} in {name}")
         if picks and item_id in truth.out():
             raise truth.broken("sent once", f"{item} in {name} and an earlier batch")
         if picks and (item in truth.never or item in truth.labels):
@@ -70,7 +72,8 @@ def _decided(truth: Truth, rows: list[dict[str, Any]]) -> None:
             continue
         state = before[batch.record, item_id]
         if kind == "pick again":
-            if state not in ("recalled", "expired", "out"):
+            # Of what is disputed more people may be asked again.
+            if state not in ("recalled", "expired", "out", *(() if batch.picks else ("disputed", "answered in part"))):
                 raise truth.broken("what may be picked again has no answer", f"{truth.item_of(item_id)} is {state}")
             batch.released.add(item_id)
         else:

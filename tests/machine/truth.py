@@ -194,5 +194,10 @@ class Truth:
         """The item_ids of all that was sent, and may not be picked again."""
         return {item_id for batch in self.sent for item_id in batch.images if item_id not in batch.released}
 
+    def given_up(self) -> set[str]:
+        """The item_ids of which more people were asked, and that were taken back without being let go again."""
+        more = (batch for batch in self.sent if not batch.picks)
+        return {item_id for batch in more for item_id in batch.back if item_id not in batch.released}
+
     def num_files_of_votes(self) -> int:
         return len(self.ingests)
