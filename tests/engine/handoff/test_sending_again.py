@@ -41,10 +41,10 @@ def test_a_name_of_a_batch_is_of_this_round(base: Campaign, tmp_path: Path) -> N
     close(first, progress_of(first, read_ledger(first)), "test")
     second = picked(replace(first, round=1))
     with pytest.raises(ConfigError, match="no batch 'generic-000' in round 001; there are: rounds/000/handed_out/gen"):
-        recall(second, "generic-000", USER, pick_again=False)
+        recall(second, ["generic-000"], USER, pick_again=False)
     export(second, wish=Wish(limit=2))
-    assert recall(second, "generic-000", USER, pick_again=False) == 2
-    assert recall(second, "rounds/000/handed_out/generic-000", USER, pick_again=False) == 3
+    assert recall(second, ["generic-000"], USER, pick_again=False).images == 2
+    assert recall(second, ["rounds/000/handed_out/generic-000"], USER, pick_again=False).images == 3
 
 
 def without(shard: Path, keys: set[str]) -> bytes:
