@@ -43,8 +43,8 @@ def ask_command(campaign: Campaign, ledger: Ledger) -> str:
 
 
 def back_command(campaign: Campaign, records: Iterable[str], *, pick_again: bool) -> str:
-    """The command that takes back what is out of these batches; with `pick_again` so that it may be sent again, and with
-    it what was taken back before."""
+    """The command that takes back what is out of these batches; with `pick_again` so that it, and what was taken back
+    before, may be sent again."""
     own = f"rounds/{campaign.round:03d}/handed_out/"
     words = [word for record in records for word in ("--batch", record.removeprefix(own))]
     more = ["--pick-again"] if pick_again else []

@@ -61,7 +61,8 @@ def _take_back(
 ) -> TakenBack:
     is_own = np.isin(ledger.batch_R, numbers)
     is_back = is_own & np.isin(ledger.state_R, (GIVEN_UP, TAKEN_BACK))
-    is_open = is_own & np.isin(ledger.state_R, (OUT, IN_PART))
+    # Of a disputed image that was sent again, the other batch is waited for.
+    is_open = is_own & np.isin(ledger.state_R, (OUT, IN_PART)) & (ledger.asked_R > ledger.paid_R)
     is_gold = ledger.rows["gold"].to_numpy()
     decide(campaign.home, kind, _rows(ledger, is_open), author)
     # An image with answers is not sent again.

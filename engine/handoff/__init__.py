@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 
 class Vendor(NamedTuple):
-    """A vendor's module, its handoff in words, and the name of its list of tasks. `is_snapshot`: a file that comes later
-    says what is so later, also where its answers have neither names nor times."""
+    """A vendor's module, its handoff in words, and the name of its list of tasks. `is_snapshot`: a file that comes
+    later says what is so later, also where its answers have neither names nor times."""
 
     module: str
     text: str

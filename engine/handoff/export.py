@@ -7,6 +7,8 @@ nothing. A batch of which no run came to say that it is out is shown by the next
 import csv
 import hashlib
 import io
+import json
+import shlex
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -39,6 +41,8 @@ from engine.storage.location import Location
 from engine.tables.harmless import harmless
 
 LINKS_FILE = "links.csv"
+MOST_CLASSES = 12
+"""Of the labels, which a person is shown to add others."""
 ANNOUNCED_FILE = "announced.json"
 """In the record of a batch of which a run came to say that it is out."""
 
@@ -123,19 +127,19 @@ def _nothing_left(campaign: Campaign, vendor: str, wish: Wish, num_waiting: int)
     ledger = read_ledger(campaign)
     # What has answers is not sent again, and what may be is not advised again.
     is_such_R = (ledger.outcomes.num_votes[ledger.item_R] == 0) & ~_are_released(campaign, ledger)
-    for states, words in (
-        ((GIVEN_UP, TAKEN_BACK), "some were taken back; to send these again"),
-        ((OUT, IN_PART), "to take back what is out"),
-    ):
-        is_own_R = is_such_R & np.isin(ledger.state_R, states)
-        records = [
-            batch.record
-            for place, batch in enumerate(ledger.batches)
-            if batch.manifest["round"] == campaign.round and (ledger.images_of(place) & is_own_R).any()
-        ]
-        if records:
-            return f"{why}; {words}: {back_command(campaign, records, pick_again=True)}"
-    return why
+    own = [place for place, batch in enumerate(ledger.batches) if batch.manifest["round"] == campaign.round]
+    is_open_R = np.isin(ledger.state_R, (OUT, IN_PART))
+    is_back_R = np.isin(ledger.state_R, (GIVEN_UP, TAKEN_BACK))
+    is_out = [(ledger.images_of(place) & is_such_R & is_open_R).any() for place in own]
+    is_back = [(ledger.images_of(place) & is_such_R & is_back_R).any() for place in own]
+    # The advice takes nothing back that is out.
+    back = [ledger.batches[place].record for place, has, other in zip(own, is_back, is_out, strict=True) if has > other]
+    if back:
+        return f"{why}; some were taken back; to send these again: {back_command(campaign, back, pick_again=True)}"
+    if any(name.startswith(f"{vendor}-") for name in out) or not any(is_out):
+        return why
+    there = [ledger.batches[place].record for place, has in zip(own, is_out, strict=True) if has]
+    return f"{why}; to take back what is out there: {back_command(campaign, there, pick_again=True)}"
 
 
 def _are_released(campaign: Campaign, ledger: Ledger) -> NDArray[np.bool_]:
@@ -160,10 +164,12 @@ def _packed(campaign: Campaign, run: Run, vendor: str, wish: Wish, chosen: Chose
     """What is to be sent, with gold images at random places. Raises ConfigError where there is no money for it."""
     question, images = question_of(campaign), chosen.images
     if question.is_open and question.task == "class" and question.classes:
-        run.log(
-            f"the question has the {len(question.classes)} classes of the labels; if there may be others, name all of "
-            "them: --set 'handoff.question.classes=[...]'"
+        words = f"handoff.question.classes={json.dumps(question.classes, ensure_ascii=False)}"
+        form = (
+            f": --set {shlex.quote(words)}" if len(question.classes) <= MOST_CLASSES else " (handoff.question.classes)"
         )
+        many = "1 class" if len(question.classes) == 1 else f"{len(question.classes):,} classes"
+        run.log(f"the question has the {many} of the labels; if there may be others, name all of them{form}")
     gold = gold_images(campaign, question, record_of(record), len(images), run.log)
     require_money(campaign, vendor, wish, len(images), len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())
