@@ -1,12 +1,16 @@
 """`vaal handoff`: the ledger of what was sent, and taking it back."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from engine.config.texts import plural
 from engine.errors import ConfigError
+from jobs.stages import not_sent
 from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, WhoOption, WhyOption, when_closed
 
 if TYPE_CHECKING:
@@ -29,8 +33,9 @@ def handoff(
         ),
     ] = "show",
     batch: Annotated[
-        str, typer.Option(metavar="NAME", help="With recall: one batch, like generic-000; else all are recalled.")
-    ] = "",
+        list[str],
+        typer.Option(metavar="NAME", help="With recall: a batch, like generic-000, or several; else all are recalled."),
+    ] = [],
     pick_again: Annotated[
         bool, typer.Option("--pick-again", help="What is taken back may be picked and sent again; else it never is.")
     ] = False,
@@ -39,6 +44,7 @@ def handoff(
     settings: SetOption = [],
 ) -> Outcome:
     """Show what is out at which vendor, what came back, and what it costs; or take back what is out."""
+    from engine.campaign.advice import back_command
     from engine.campaign.decisions import Author
     from engine.campaign.heartbeat import alone
     from engine.campaign.ledger import read_ledger
@@ -57,30 +63,40 @@ def handoff(
         with alone(opened.home, f"handoff {action}"):
             author = Author(who, why)
             if action == "recall":
-                number = recall(opened, batch, author, pick_again=pick_again)
+                back = recall(opened, batch, author, pick_again=pick_again)
             else:
-                number = expire(opened, author, pick_again=pick_again)
+                back = expire(opened, author, pick_again=pick_again)
             settled = settle(opened)
-        shown = _shown(opened, settled.ledger)
-        again = "yes" if pick_again else f"no; to let them: vaal handoff {opened.home.quoted} recall --pick-again"
-        facts = {"taken back": number, "may be picked again": again, **shown.facts}
-        title = f"Done: {action}; the campaign is in round {current_round(opened.home):03d}"
-        data = {"action": action, "images": number, "pick_again": pick_again, **shown.data}
-        return Outcome(title, facts, data, above=shown.above)
+        number = current_round(opened.home)
+        shown = _shown(replace(opened, round=number), settled.ledger)
+        labels = sum(now is not None for _, now in settled.changes.values())
+        done = {"recall": "taken back", "expire": "given up"}[action]
+        facts: dict[str, Any] = {done: plural(back.images, "image")}
+        if labels:
+            facts["new labels"] = f"{labels:,}; no more answers are expected, so those that came decide"
+        if pick_again:
+            facts["may be sent again"] = f"{plural(back.released, 'image')} more; those with answers are not sent again"
+        elif back.kept:
+            command = back_command(replace(opened, round=number), back.kept, pick_again=True)
+            facts["may be sent again"] = f"no; to let those without answers: {command}"
+        title = f"{done.capitalize()}; the campaign is in round {number:03d}"
+        data = {"action": action, "images": back.images, "labels": labels, "pick_again": pick_again}
+        data |= {"may_pick_again": back.released, **shown.data}
+        return Outcome(title, facts | shown.facts, data, above=shown.above)
 
 
 def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
     """The ledger for a person and for a program."""
-    from engine.campaign.ledger import STATES
+    from engine.campaign.advice import ask_command, send_command
     from engine.campaign.settling import progress_of
+    from engine.handoff.choice import money_text
 
     batches = [_batch(ledger, number) for number in range(len(ledger.batches))]
-    totals = {state: sum(batch["states"].get(state, 0) for batch in batches) for state in STATES}
-    disputed, limit = _disputed(ledger), campaign.config.handoff.money_limit
+    totals, disputed = _states(ledger), _disputed(ledger)
     progress = progress_of(campaign, ledger)
-    facts: dict[str, Any] = {state: count for state, count in totals.items() if count}
+    facts: dict[str, Any] = {f"images {state}": count for state, count in totals.items() if count}
     if ledger.spend:
-        facts["spend"] = f"{ledger.spend:,}" + ("" if limit == "none" else f" of handoff.money_limit={limit:,}")
+        facts["money"] = money_text(campaign, ledger)
     for row in disputed[:MOST_DISPUTED]:
         facts[f"disputed {row['item_id']}"] = ", ".join(f"{value} x {count}" for value, count in row["votes"].items())
     if len(disputed) > MOST_DISPUTED:
@@ -88,7 +104,9 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
     if reasons := ledger.skip_reasons:
         facts["skipped because"] = _reasons_text(reasons)
     if disputed:
-        facts["ask more people"] = f"vaal export {campaign.home.quoted} --disputed"
+        facts["ask more people"] = ask_command(campaign, ledger)
+    if progress.waiting:
+        facts["not sent yet"] = not_sent(progress.waiting, send_command(campaign, ledger))
     if progress.total:
         needed = when_closed(campaign.config.labels.close_when)
         done = f"{progress.done:,} of {progress.total:,} picks settled"
@@ -97,7 +115,7 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
         "batches": batches,
         "states": totals,
         "spend": float(ledger.spend),
-        "money_limit": limit,
+        "money_limit": campaign.config.handoff.money_limit,
         "disputed": disputed,
         "skip_reasons": reasons,
         "round": {"round": campaign.round, **progress._asdict()},
@@ -107,12 +125,25 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
     return Outcome(title, facts, data, above=_table(batches) if batches else None)
 
 
+def _states(ledger: "Ledger") -> dict[str, int]:
+    """How many images are in each state: each once, as of the batch that it was in last, and no gold ones."""
+    import numpy as np
+
+    from engine.campaign.ledger import STATES
+
+    is_image_R = ~ledger.rows["gold"].to_numpy()
+    _, last = np.unique(ledger.item_R[is_image_R][::-1], return_index=True)
+    counts = np.bincount(ledger.state_R[is_image_R][::-1][last], minlength=len(STATES)).tolist()
+    return dict(zip(STATES, counts, strict=True))
+
+
 def _batch(ledger: "Ledger", number: int) -> dict[str, Any]:
+    from engine.campaign.advice import is_waited_for
+
     batch = ledger.batches[number]
     manifest, sending = batch.manifest, batch.manifest["sending"]
     states = ledger.counts(number)
     sent_at = datetime.fromisoformat(manifest["completed_at"])
-    is_waited_for = any(states.get(state) for state in ("out", "answered in part", "disputed"))
     return {
         "batch": batch.folder.name,
         "round": manifest["round"],
@@ -124,7 +155,7 @@ def _batch(ledger: "Ledger", number: int) -> dict[str, Any]:
         "task": sending["question"]["task"],
         "disputed": sending["disputed"],
         "sent_at": manifest["completed_at"],
-        "oldest_days": (datetime.now(UTC) - sent_at).total_seconds() / 86400 if is_waited_for else None,
+        "oldest_days": (datetime.now(UTC) - sent_at).total_seconds() / 86400 if is_waited_for(ledger, number) else None,
         "states": states,
         "price": sending["price"],
         "spent": float(ledger.spent(number)),
@@ -162,16 +193,21 @@ def _reasons_text(reasons: dict[str, int]) -> str:
 
 
 def _table(batches: list[dict[str, Any]]) -> Table:
-    table = Table("round", title_justify="left")
-    # A name that is cut cannot be typed.
+    # It fits into 80 columns; what is longer goes on in the next line, and nothing is cut.
+    table = Table(title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    # A name that is broken cannot be typed.
     table.add_column("batch", no_wrap=True)
-    for name in ("images", "people", "state", "oldest", "spent", "reserved"):
-        table.add_column(name)
+    for name in ("sent", "state", "oldest", "money"):
+        table.add_column(name, overflow="fold")
     for batch in batches:
-        states = "\n".join(f"{count:,} {state}" for state, count in batch["states"].items()) or "-"
-        images = f"{batch['images']:,}" + (f"\n{batch['gold']:,} gold" if batch["gold"] else "")
-        age = "-" if batch["oldest_days"] is None else f"{batch['oldest_days']:.1f} days"
-        name = batch["batch"] + ("\ndisputed" if batch["disputed"] else "")
-        money = (f"{batch[key]:,.2f}" if batch["price"] else "-" for key in ("spent", "reserved"))
-        table.add_row(f"{batch['round']:03d}", name, images, f"{batch['annotators']}", states, age, *money)
+        people = f"to {batch['annotators']:,} {'person' if batch['annotators'] == 1 else 'people'}"
+        gold = [f"{batch['gold']:,} gold"] if batch["gold"] else []
+        age = "-" if batch["oldest_days"] is None else plural(int(batch["oldest_days"]), "day")
+        table.add_row(
+            "\n".join([batch["batch"], f"round {batch['round']:03d}", *["disputed ones"] * batch["disputed"]]),
+            "\n".join([plural(batch["images"], "image"), *gold, people]),
+            "\n".join(f"{count:,} {state}" for state, count in batch["states"].items()) or "-",
+            age,
+            "\n".join(f"{batch[key]:,.2f} {key}" for key in ("spent", "reserved")) if batch["price"] else "-",
+        )
     return table

@@ -2,16 +2,18 @@
 
 import shlex
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES, Run, run_stage, stage_of
+from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
 from jobs.terminal import AddressOption, CampaignArgument, Outcome, SetOption, Terminal, VendorName, when_closed
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
+    from engine.campaign.manifests import HandoffManifest
 
 
 def train(
@@ -95,11 +97,12 @@ def export(
         if not refresh_links:
             return complete("export", screen, opened, vendor=to, wish=wish)
         from engine.campaign.heartbeat import alone
+        from engine.handoff.export import describe
         from engine.handoff.export import refresh_links as refresh
 
         with alone(opened.home, "export"):
             manifest = refresh(opened, Run("local", log=screen.log), to)
-        facts = stage_of("export").describe(opened, manifest)
+        facts = describe(opened, manifest, is_new=False)
         return Outcome(f"Round {opened.round:03d}: links signed again", facts, dict(manifest))
 
 
@@ -131,7 +134,10 @@ def whole_round(
     close: Annotated[
         bool, typer.Option("--close", help="End the round although answers are missing, and begin the next one.")
     ] = False,
-    to: Annotated[VendorName, typer.Option(help="The labelling vendor.")] = DEFAULT_VENDOR,
+    to: Annotated[
+        VendorName | None,
+        typer.Option(help=f"The labelling vendor of all picks that were not sent yet. [default: {DEFAULT_VENDOR}]"),
+    ] = None,
     settings: SetOption = [],
     address: AddressOption = "local",
 ) -> Outcome:
@@ -139,8 +145,9 @@ def whole_round(
     _end_round(screen, campaign, settings, close=close)
     with _opened(campaign, settings) as opened:
         manifests = complete_all(screen, opened, address, to)
-        facts = {"next": f"vaal ingest {opened.home.quoted} FILE", **_waiting(opened)}
-        return Outcome(f"Round {opened.round:03d}: complete", facts, manifests)
+        waiting, facts = _waiting(opened)
+        title = "complete" if not waiting else f"{plural(waiting, 'pick')} not sent yet, the rest is complete"
+        return Outcome(f"Round {opened.round:03d}: {title}", facts, manifests)
 
 
 def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) -> None:
@@ -148,6 +155,7 @@ def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) 
 
     Raises ConfigError where it is to be ended by hand and no answer came.
     """
+    from engine.campaign.advice import back_command
     from engine.campaign.handed_out import newest_batches
     from engine.campaign.heartbeat import alone
     from engine.campaign.opening import open_campaign
@@ -167,52 +175,96 @@ def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) 
         if settled.is_closed or not close:
             return
         if not (progress.done or progress.answered) and progress.total > progress.waiting:
-            fix = f"if none will come: vaal handoff {opened.home} recall"
+            sent = [batch.record for batch in newest_batches(opened.home, opened.round)]
+            fix = f"if none will come: {back_command(opened, sent, pick_again=False)}"
             raise ConfigError(f"{opened.round_home}: --close: no answer came for its {progress.total:,} images; {fix}")
         close_round(opened, progress, "vaal round --close")
         left = progress.total - progress.done
         screen.log(f"round {opened.round:03d} ended by hand; {left:,} of {progress.total:,} images are not settled")
 
 
-def _waiting(campaign: "Campaign") -> dict[str, str]:
-    """How far the answers are, and when the round ends."""
+def _waiting(campaign: "Campaign") -> tuple[int, dict[str, str]]:
+    """How many picks wait to be sent; and the next command, how far the answers are, and when the round ends."""
+    from engine.campaign.advice import next_command, send_command
     from engine.campaign.ledger import read_ledger
     from engine.campaign.settling import progress_of
+    from engine.handoff.choice import money_text
 
-    progress = progress_of(campaign, read_ledger(campaign))
+    ledger = read_ledger(campaign)
+    progress = progress_of(campaign, ledger)
     needed = when_closed(campaign.config.labels.close_when)
     done = f"{progress.done:,} of {progress.total:,} picks are settled"
-    return {"answers": f"{done}; the round ends when {needed}, or by: vaal round {campaign.home.quoted} --close"}
+    return progress.waiting, {
+        "next": next_command(campaign, ledger, progress),
+        **({"not sent yet": not_sent(progress.waiting, send_command(campaign, ledger))} if progress.waiting else {}),
+        "answers": f"{done}; the round ends when {needed}, or by: vaal round {campaign.home.quoted} --close",
+        **({"money": money_text(campaign, ledger)} if ledger.spend else {}),
+    }
 
 
-def complete_all(screen: Terminal, campaign: "Campaign", address: str, vendor: str = DEFAULT_VENDOR) -> dict[str, Any]:
+def not_sent(number: int, command: str) -> str:
+    """How many picks wait to be sent, and the command that sends them."""
+    return f"{plural(number, 'pick')}; to send {'it' if number == 1 else 'them'}: {command}"
+
+
+def complete_all(screen: Terminal, campaign: "Campaign", address: str, vendor: str | None = None) -> dict[str, Any]:
     """Complete all stages of a round in order, leaving complete ones alone. Returns their manifests by stage."""
-    from engine.campaign.handed_out import completed, vendor_of
+    from engine.campaign.handed_out import completed
     from engine.campaign.heartbeat import alone
     from engine.cluster.ray_session import ray_session
-    from engine.handoff.choice import NOTHING
 
     needs_ray = any(stage.ray == "always" and not completed(campaign, stage.name) for stage in STAGES)
     manifests: dict[str, Any] = {}
     with alone(campaign.home, "round"), ray_session(address) if needs_ray else nullcontext():
         for stage in STAGES:
-            # What is sent, to whom and how much of it, is decided once: nothing is added to it.
-            options: dict[str, Any] = {}
-            if stage.name == "handoff":
-                records = completed(campaign, stage.name)
-                options = {"vendor": vendor_of(records[-1]), "wish": NOTHING} if records else {"vendor": vendor}
+            options = _sending(screen, campaign, vendor) if stage.name == "handoff" else {}
             outcome = complete(stage.command, screen, campaign, address, **options)
             screen.show(outcome)
             manifests[stage.name] = outcome.data
     return manifests
 
 
+def _sending(screen: Terminal, campaign: "Campaign", vendor: str | None) -> dict[str, Any]:
+    """What a round sends, and to whom: all picks that were not sent yet, to the vendor that is named. If none is named
+    once some were sent, nothing more is: how much goes out when is for people to say."""
+    from engine.campaign.handed_out import completed, vendor_of
+    from engine.campaign.ledger import read_ledger
+    from engine.campaign.settling import progress_of
+    from engine.handoff.choice import NOTHING
+
+    records = completed(campaign, "handoff")
+    if not records:
+        return {"vendor": vendor or DEFAULT_VENDOR}
+    if vendor and progress_of(campaign, read_ledger(campaign)).waiting:
+        return {"vendor": vendor}
+    newest = vendor_of(records[-1])
+    if vendor and vendor not in map(vendor_of, records):
+        see = f"see: vaal handoff {campaign.home.quoted}"
+        screen.log(f"--to {vendor}: nothing is sent there, because no pick waits to be sent; {see}")
+    return {"vendor": newest, "wish": NOTHING}
+
+
 def complete(command: str, screen: Terminal, campaign: "Campaign", address: str = "local", **options: Any) -> Outcome:
     """Complete a stage of a round, with a progress bar."""
     stage = stage_of(command)
+    if stage.name == "handoff":
+        return _exported(screen, campaign, **options)
     with screen.progress(command) as update:
         manifest = run_stage(command, campaign, Run(address, update, screen.log), **options)
     return Outcome(f"Round {campaign.round:03d}: {stage.done}", stage.describe(campaign, manifest), dict(manifest))
+
+
+def _exported(screen: Terminal, campaign: "Campaign", **options: Any) -> Outcome:
+    """As `complete`, of the export; what was sent before is not shown as if it were sent now."""
+    from engine.handoff.export import announced, describe
+
+    before = announced(campaign)
+    with screen.progress("export") as update:
+        manifest = run_stage("export", campaign, Run("local", update, screen.log), **options)
+    is_new = manifest["stage"] not in before
+    facts = describe(campaign, cast("HandoffManifest", manifest), is_new=is_new)
+    title = f"Round {campaign.round:03d}: {'exported' if is_new else 'nothing was sent now'}"
+    return Outcome(title, facts, {**manifest, "sent_now": is_new, "folder": str(facts["handoff"])})
 
 
 def _opened(

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from engine.campaign.stages import STAGES, stage_of
 from engine.config.texts import plural
+from jobs.stages import not_sent
 from jobs.terminal import CampaignArgument, Outcome, Terminal, when_closed
 
 WORDS = {
@@ -32,6 +33,7 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
         **_out(state["rounds"]),
         **_answers(state["answers"]),
         **_settings(state["rounds"][-1]["settings"]),
+        **({"not sent yet": not_sent(state["answers"]["waiting"], state["send"])} if state["send"] else {}),
         "next": state["next"],
         **_scoring(state["rounds"][-1]["stages"]["scores"]),
     }

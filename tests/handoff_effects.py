@@ -67,7 +67,7 @@ def given_up(bench: Bench, config: CampaignConfig) -> Any:
     """How many images are given up right after they were sent."""
     campaign = _campaign(bench, config)
     export(campaign)
-    return expire(campaign, USER, pick_again=False)
+    return expire(campaign, USER, pick_again=False).images
 
 
 def answered(bench: Bench, config: CampaignConfig) -> Any:

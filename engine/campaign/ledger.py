@@ -95,8 +95,12 @@ class Ledger(NamedTuple):
         return places[np.argsort(np.nan_to_num(self.outcomes.posterior_U[places]), kind="stable")]
 
     def counts(self, number: int) -> dict[str, int]:
-        """How many images of a batch are in each state; gold ones are not counted."""
-        found = np.bincount(self.state_R[self.images_of(number)], minlength=len(STATES)).tolist()
+        """How many images of a batch are in each state; gold ones are not counted. Of an image that was disputed and
+        sent again, the first batch has all its answers, and the other none until one comes."""
+        is_part_R = self.state_R == IN_PART
+        cases = [is_part_R & (self.paid_R == self.asked_R), is_part_R & (self.paid_R == 0)]
+        states_R = np.select(cases, [DISPUTED, OUT], self.state_R)
+        found = np.bincount(states_R[self.images_of(number)], minlength=len(STATES)).tolist()
         return {state: count for state, count in zip(STATES, found, strict=True) if count}
 
     @property

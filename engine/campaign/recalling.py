@@ -1,6 +1,8 @@
 """What is out at a vendor is taken back, or given up."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,33 +14,41 @@ from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger, read_ledger
 from engine.errors import ConfigError
 
 
-def recall(campaign: Campaign, batch: str, author: Author, *, pick_again: bool) -> int:
-    """Take back what no answer came for yet. Returns how many images that are; those that were taken back or given up
-    before are not counted, but may be picked again too where that is asked for.
+class TakenBack(NamedTuple):
+    """How many images were taken back or given up, how many may be picked again by this, and the records of the batches
+    of which some were taken back and may not."""
+
+    images: int
+    released: int
+    kept: list[str]
+
+
+def recall(campaign: Campaign, names: Collection[str], author: Author, *, pick_again: bool) -> TakenBack:
+    """Take back what is out: nobody waits for more answers of it, and those that came decide. What was taken back or
+    given up before may be picked again too, where that is asked for.
 
     Answers that come all the same are taken in.
 
     Args:
-        batch: the name of a batch of this round, as generic-000, or its record below the campaign; empty: all of all
-            rounds.
-        pick_again: whether the images may be picked and sent again.
+        names: of batches of this round, as generic-000, or their records below the campaign; none: all of all rounds.
+        pick_again: whether the images may be picked and sent again; with answers only where more people were asked.
 
     Raises ConfigError where there is no such batch.
     """
     ledger = read_ledger(campaign)
-    numbers = [
-        number
-        for number, sent in enumerate(ledger.batches)
-        if batch in ("", sent.record) or (batch == sent.folder.name and sent.manifest["round"] == campaign.round)
+    named = [
+        {sent.record, sent.folder.name} if sent.manifest["round"] == campaign.round else {sent.record}
+        for sent in ledger.batches
     ]
-    if not numbers:
+    for name in sorted(set(names) - set().union(*named)):
         there = ", ".join(sent.record for sent in ledger.batches) or "none"
-        raise ConfigError(f"{campaign.home}: no batch {batch!r} in round {campaign.round:03d}; there are: {there}")
+        raise ConfigError(f"{campaign.home}: no batch {name!r} in round {campaign.round:03d}; there are: {there}")
+    numbers = [number for number, own in enumerate(named) if not names or own & set(names)]
     return _take_back(campaign, ledger, numbers, RECALLED, author, pick_again=pick_again)
 
 
-def expire(campaign: Campaign, author: Author, *, pick_again: bool) -> int:
-    """Give up what is out for longer than handoff.expires_days. Returns how many images that are."""
+def expire(campaign: Campaign, author: Author, *, pick_again: bool) -> TakenBack:
+    """Give up what is out for longer than handoff.expires_days."""
     ledger = read_ledger(campaign)
     before = datetime.now(UTC) - timedelta(days=campaign.config.handoff.expires_days)
     sent_at = [datetime.fromisoformat(batch.manifest["completed_at"]) for batch in ledger.batches]
@@ -48,23 +58,26 @@ def expire(campaign: Campaign, author: Author, *, pick_again: bool) -> int:
 
 def _take_back(
     campaign: Campaign, ledger: Ledger, numbers: list[int], kind: str, author: Author, *, pick_again: bool
-) -> int:
+) -> TakenBack:
     is_own = np.isin(ledger.batch_R, numbers)
     is_unanswered = np.isin(ledger.state_U, (OUT, IN_PART, DISPUTED))[ledger.item_R]
     is_back = is_own & (ledger.back_R > 0) & is_unanswered
-    is_open = is_own & np.isin(ledger.state_R, (OUT, IN_PART))
+    # Of a disputed image that was sent again, the other batch is waited for.
+    is_open = is_own & np.isin(ledger.state_R, (OUT, IN_PART)) & (ledger.asked_R > ledger.paid_R)
     is_gold = ledger.rows["gold"].to_numpy()
     decide(campaign.home, kind, _rows(ledger, is_open), author)
+    # An image with answers is sent again only to ask more people.
+    is_more = np.array([sent.manifest["sending"]["disputed"] for sent in ledger.batches], bool)[ledger.batch_R]
+    is_free = (is_open | is_back) & (is_more | (ledger.outcomes.num_votes[ledger.item_R] == 0)) & ~is_gold
+    before = released(campaign.home)
+    free = [row for row in _rows(ledger, is_free) if (row[3], row[0]) not in before]
     if pick_again:
-        # After the other decision: what may be picked again is out nowhere. An image with answers is sent again only to
-        # ask more people.
-        is_more = np.array([sent.manifest["sending"]["disputed"] for sent in ledger.batches], bool)[ledger.batch_R]
-        is_free = (is_open | is_back) & (is_more | (ledger.outcomes.num_votes[ledger.item_R] == 0)) & ~is_gold
-        before = released(campaign.home)
-        decide(
-            campaign.home, PICK_AGAIN, (row for row in _rows(ledger, is_free) if (row[3], row[0]) not in before), author
-        )
-    return int((is_open & ~is_gold).sum())
+        # After the other decision: what may be picked again is out nowhere.
+        decide(campaign.home, PICK_AGAIN, free, author)
+    opened = set(ledger.batch_R[is_open].tolist())
+    kept = sorted({row[3] for row in free if row[3]} & {ledger.batches[number].record for number in opened})
+    images = len(np.unique(ledger.item_R[is_open & ~is_gold]))
+    return TakenBack(images, len({row[0] for row in free}) if pick_again else 0, [] if pick_again else kept)
 
 
 def _rows(ledger: Ledger, mask: NDArray[np.bool_]) -> list[tuple[str, str, str, str | None]]:

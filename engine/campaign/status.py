@@ -1,18 +1,18 @@
 """What a campaign has and what comes next, read from its storage alone."""
 
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
+from engine.campaign.advice import next_command, send_command
 from engine.campaign.folder import Campaign, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
 from engine.campaign.labels import identities, labelled_items, read_labels
 from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest, read_complete
-from engine.campaign.settling import Progress, progress_of
+from engine.campaign.settling import progress_of
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
@@ -53,25 +53,9 @@ def status(campaign: Campaign) -> dict[str, Any]:
         },
         "answers": {**progress._asdict(), "close_when": campaign.config.labels.close_when},
         "rounds": rounds,
-        "next": _next(campaign, progress, rounds[-1]["batches"]),
+        "next": next_command(campaign, ledger, progress),
+        "send": send_command(campaign, ledger) if progress.waiting else None,
     }
-
-
-def _next(campaign: Campaign, progress: Progress, out: list[dict[str, Any]]) -> str:
-    """The command that goes on."""
-    home = campaign.home.quoted
-    if progress.is_due or not all(completed(campaign, stage.name) for stage in STAGES):
-        return f"vaal round {home}"
-    states = Counter[str]()
-    for batch in out:
-        states.update(batch["states"])
-    vendor = f" --to {out[-1]['vendor']}" if out and out[-1]["vendor"] != DEFAULT_VENDOR else ""
-    if not states["out"] and not states["answered in part"]:
-        if progress.waiting:
-            return f"vaal export {home}{vendor}"
-        if states["disputed"]:
-            return f"vaal export {home}{vendor} --disputed"
-    return f"vaal ingest {home} FILE" + vendor.replace("--to", "--from")
 
 
 def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which picks go out now, and whether there is money for them."""
 
 import hashlib
+import shlex
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -12,9 +13,10 @@ from engine.campaign.decisions import never_picked, released
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import waiting_picks
 from engine.campaign.labels import identities
-from engine.campaign.ledger import read_ledger
+from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.manifests import SelectionManifest, read_manifest
 from engine.campaign.places import placed
+from engine.config.texts import plural
 from engine.errors import ConfigError
 from engine.handoff.gold import num_gold_of
 from engine.pool.metadata import read_strata
@@ -113,20 +115,49 @@ def _part(picks: pa.Table, size: int) -> pa.Table:
     return picks.take(pa.array(sorted(first), pa.int64()))
 
 
-def require_money(campaign: Campaign, num_images: int, num_gold: int) -> None:
-    """Raises ConfigError where handoff.money_limit has no room for so many images, with the gold ones among them."""
+def require_money(campaign: Campaign, vendor: str, wish: Wish, num_images: int, num_gold: int) -> None:
+    """Raises ConfigError where handoff.money_limit has no room for so many images, with so many gold ones besides."""
     handoff = campaign.config.handoff
     each = Decimal(str(handoff.price)) * handoff.annotators
     cost = each * (num_images + num_gold)
     if handoff.money_limit == "none" or not cost:
         return
-    limit, spend = Decimal(str(handoff.money_limit)), read_ledger(campaign).spend
-    if spend + cost > limit:
-        room = int(max(limit - spend, Decimal(0)) // each)
+    limit, ledger = Decimal(str(handoff.money_limit)), read_ledger(campaign)
+    if ledger.spend + cost > limit:
+        room = int(max(limit - ledger.spend, Decimal(0)) // each)
         fits = (n for n in range(room, 0, -1) if n + min(num_gold_of(handoff, n), num_gold) <= room)
         most = next(fits, 0)
-        fix = f"send fewer: --limit {most}" if most else "nothing more can be sent"
-        gold = f", {num_gold:,} gold ones among them," if num_gold else ""
-        many = f"{num_images + num_gold:,} images{gold} cost {cost:,}"
-        why = f"{many}, and {spend:,} of handoff.money_limit={limit:,} are spent or reserved"
-        raise ConfigError(f"{campaign.home}: {why}; {fix}, or raise it: --set handoff.money_limit=...")
+        fix = f"send fewer: {_command(campaign, vendor, wish, most)}" if most else "nothing more can be sent"
+        gold = f" ({num_gold:,} of them gold)" if num_gold else ""
+        sums = cost_text(num_images + num_gold, handoff.annotators, handoff.price)
+        why = f"{sums}{gold}; used so far: {money_text(campaign, ledger)}"
+        raise ConfigError(
+            f"{campaign.home}: {why}; {fix}, or raise the limit: --set handoff.money_limit={ledger.spend + cost:f}"
+        )
+
+
+def cost_text(num_images: int, annotators: int, price: float) -> str:
+    """What images cost, as a sum: "44 images x 3 people x 0.05 = 6.60"."""
+    cost = Decimal(str(price)) * annotators * num_images
+    people = f"{annotators} {'person' if annotators == 1 else 'people'}"
+    return f"{plural(num_images, 'image')} x {people} x {Decimal(str(price)):f} = {cost:,.2f}"
+
+
+def money_text(campaign: Campaign, ledger: Ledger) -> str:
+    """What was spent and is reserved, beside the limit."""
+    spent = sum(map(ledger.spent, range(len(ledger.batches))), Decimal(0))
+    text = f"{spent:,.2f} spent and {ledger.spend - spent:,.2f} reserved, in all {ledger.spend:,.2f}"
+    if (limit := campaign.config.handoff.money_limit) == "none":
+        return text
+    text += f" of handoff.money_limit={limit:,}"
+    is_over = ledger.spend > Decimal(str(limit))
+    return f"{text}: more than the limit, so nothing else goes out that costs money" if is_over else text
+
+
+def _command(campaign: Campaign, vendor: str, wish: Wish, limit: int) -> str:
+    """The export of a wish, of at most so many images."""
+    words = ["--to", vendor, "--limit", f"{limit}"]
+    words += ["--disputed"] if wish.is_disputed else []
+    words += ["--share", f"{wish.share}"] if wish.share < 1 else []
+    words += ["--stratum", wish.stratum] if wish.stratum else []
+    return f"vaal export {campaign.home.quoted} {shlex.join(words)}"

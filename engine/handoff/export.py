@@ -7,23 +7,29 @@ nothing. A batch of which no run came to say that it is out is shown by the next
 import csv
 import hashlib
 import io
+import json
+import shlex
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from engine.campaign.advice import back_command, is_waited_for
 from engine.campaign.changes import current_shards
-from engine.campaign.decisions import without_forgotten
+from engine.campaign.decisions import released, without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
 from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, batches, picks_hash, record_of
+from engine.campaign.ledger import GIVEN_UP, IN_PART, OUT, TAKEN_BACK, Ledger, read_ledger
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
+from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
-from engine.handoff.choice import ALL, Chosen, Wish, answers_of, candidates_of, chosen_of, require_money
+from engine.handoff import VENDORS
+from engine.handoff.choice import ALL, Chosen, Wish, answers_of, candidates_of, chosen_of, cost_text, require_money
 from engine.handoff.gold import gold_images, mixed
 from engine.handoff.links import Links, links_for
 from engine.handoff.parcels import Parcel, moment_of_end, parcel_of, record_parcel, write_parcel, write_tasks
@@ -35,6 +41,8 @@ from engine.storage.location import Location
 from engine.tables.harmless import harmless
 
 LINKS_FILE = "links.csv"
+MOST_CLASSES = 12
+"""Of the labels, which a person is shown to add others."""
 ANNOUNCED_FILE = "announced.json"
 """In the record of a batch of which a run came to say that it is out."""
 
@@ -71,13 +79,15 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
         # A selection of nothing is handed out too: then the stage is complete.
         if not len(chosen.images) and (own or not selection or selection["counts"]["picked"]):
             if own and own[-1].manifest["sending"]["disputed"] >= wish.is_disputed:
+                if wish.limit != 0:
+                    run.log(_nothing_left(campaign, vendor, wish, chosen.num_waiting))
                 return _whole(campaign, own[-1], run)
             if chosen.num_lost == len(candidates) > 0:
                 where = campaign.stage("selection")
                 raise InputError(f"{where}: none of its images is in its shard; restore the shards")
-            raise ConfigError(_nothing_left(campaign, vendor, wish))
+            raise ConfigError(_nothing_left(campaign, vendor, wish, chosen.num_waiting))
         record = _next_record(campaign, vendor)
-        parcel = _packed(campaign, run, vendor, chosen, record)
+        parcel = _packed(campaign, run, vendor, wish, chosen, record)
         made = write_parcel(campaign, parcel, run, shards, record)
     inputs = {"picks": ""}
     if selection:
@@ -98,27 +108,70 @@ def _announced(record: Location, manifest: HandoffManifest) -> HandoffManifest:
     return manifest
 
 
-def _nothing_left(campaign: Campaign, vendor: str, wish: Wish) -> str:
+def announced(campaign: Campaign) -> set[str]:
+    """The stages of the round's batches of which a run came to say that they are out."""
+    own = batches(campaign.home, campaign.round)
+    return {f"{RECORDS}/{batch.folder.name}" for batch in own if (batch.folder / ANNOUNCED_FILE).exists()}
+
+
+def _nothing_left(campaign: Campaign, vendor: str, wish: Wish, num_waiting: int) -> str:
     """Why there is nothing to send, and what to do."""
     if wish.is_disputed:
-        return f"{campaign.home}: nothing is disputed; see: vaal handoff {campaign.home}"
+        return _nothing_disputed(campaign)
     out = [batch.folder.name for batch in batches(campaign.home, campaign.round)]
-    if not out:
-        return f"{campaign.stage('selection')}: no pick fits --share or --stratum, or none is left that may be sent"
-    why = f"every pick that fits is out already ({', '.join(out)}), so nothing goes to {vendor}"
-    return f"{campaign.round_home}: {why}; take images back first: vaal handoff {campaign.home} recall --pick-again"
+    if num_waiting or not out:
+        why = "no pick fits --share or --stratum, or none is left that may be sent"
+        fix = f"; {plural(num_waiting, 'pick')} can be sent without them" if num_waiting else ""
+        return f"{campaign.stage('selection')}: {why}{fix}"
+    why = f"{campaign.round_home}: every pick that fits is out already ({', '.join(out)}), so nothing goes to {vendor}"
+    ledger = read_ledger(campaign)
+    # What has answers is not sent again, and what may be is not advised again.
+    is_such_R = (ledger.outcomes.num_votes[ledger.item_R] == 0) & ~_are_released(campaign, ledger)
+    own = [place for place, batch in enumerate(ledger.batches) if batch.manifest["round"] == campaign.round]
+    is_open_R = np.isin(ledger.state_R, (OUT, IN_PART))
+    is_back_R = np.isin(ledger.state_R, (GIVEN_UP, TAKEN_BACK))
+    is_out = [(ledger.images_of(place) & is_such_R & is_open_R).any() for place in own]
+    is_back = [(ledger.images_of(place) & is_such_R & is_back_R).any() for place in own]
+    # The advice takes nothing back that is out.
+    back = [ledger.batches[place].record for place, has, other in zip(own, is_back, is_out, strict=True) if has > other]
+    if back:
+        return f"{why}; some were taken back; to send these again: {back_command(campaign, back, pick_again=True)}"
+    if any(name.startswith(f"{vendor}-") for name in out) or not any(is_out):
+        return why
+    there = [ledger.batches[place].record for place, has in zip(own, is_out, strict=True) if has]
+    return f"{why}; to take back what is out there: {back_command(campaign, there, pick_again=True)}"
 
 
-def _packed(campaign: Campaign, run: Run, vendor: str, chosen: Chosen, record: Location) -> Parcel:
+def _are_released(campaign: Campaign, ledger: Ledger) -> NDArray[np.bool_]:
+    """Which rows (R,) were taken back and may be picked again."""
+    free = released(campaign.home)
+    names = zip(ledger.batch_R.tolist(), ledger.rows["item_id"].to_pylist(), strict=True)
+    return np.array([(ledger.batches[place].record, item_id) in free for place, item_id in names], bool)
+
+
+def _nothing_disputed(campaign: Campaign) -> str:
+    ledger = read_ledger(campaign)
+    asking = [
+        batch.folder.name
+        for place, batch in enumerate(ledger.batches)
+        if batch.manifest["sending"]["disputed"] and is_waited_for(ledger, place)
+    ]
+    more = f"; {', '.join(asking)} asks more people, and answers are missing" if asking else ""
+    return f"{campaign.home}: nothing is disputed now{more}; see: vaal handoff {campaign.home.quoted}"
+
+
+def _packed(campaign: Campaign, run: Run, vendor: str, wish: Wish, chosen: Chosen, record: Location) -> Parcel:
     """What is to be sent, with gold images at random places. Raises ConfigError where there is no money for it."""
     question, images = question_of(campaign), chosen.images
     if question.is_open and question.task == "class" and question.classes:
-        run.log(
-            f"the question has the {len(question.classes)} classes of the labels; if there may be others, name all of "
-            "them: --set 'handoff.question.classes=[...]'"
+        words = f"handoff.question.classes={json.dumps(question.classes, ensure_ascii=False)}"
+        form = (
+            f": --set {shlex.quote(words)}" if len(question.classes) <= MOST_CLASSES else " (handoff.question.classes)"
         )
+        many = "1 class" if len(question.classes) == 1 else f"{len(question.classes):,} classes"
+        run.log(f"the question has the {many} of the labels; if there may be others, name all of them{form}")
     gold = gold_images(campaign, question, record_of(record), len(images), run.log)
-    require_money(campaign, len(images), len(gold))
+    require_money(campaign, vendor, wish, len(images), len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())
     gold = (
         gold.append_column("rank", ranks)
@@ -190,19 +243,33 @@ def _list_of_links(images: dict[str, Written], links: Links) -> bytes:
     return text.getvalue().encode()
 
 
-def describe(campaign: Campaign, manifest: HandoffManifest) -> dict[str, Any]:
-    """The facts about a complete stage that a person sees."""
+def describe(campaign: Campaign, manifest: HandoffManifest, *, is_new: bool = True) -> dict[str, Any]:
+    """The facts about a complete stage that a person sees. `is_new`: it was sent now, and not before."""
     sending, counts = manifest["sending"], manifest["counts"]
-    folder = campaign.stage(f"handoff/{sending['vendor']}")
-    price = Decimal(str(sending["price"])) * sending["annotators"] * counts["images"]
+    folder, record = campaign.stage(f"handoff/{sending['vendor']}"), manifest["stage"].rpartition("/")[2]
     sent = batches(campaign.home, campaign.round)
-    end = next((batch.links_expire_at for batch in sent if batch.manifest["sending"]["name"] == sending["name"]), None)
+    end = next((batch.links_expire_at for batch in sent if batch.folder.name == record), None)
+    first, dot, suffix = VENDORS[sending["vendor"]].tasks.rpartition(".")
+    tasks = sorted(name for name in manifest["files"] if name.startswith(first) and name.endswith(dot + suffix))
+    many = f"{record}: {plural(counts['images'], 'image')}, sent {manifest['completed_at'][:10]}"
     return {
-        "images": counts["images"],
-        **({"of them gold": gold} if (gold := counts.get("gold", 0)) else {}),
-        **({"picks still to send": sending["waiting"]} if sending["waiting"] else {}),
-        **({"price": f"{price:,}"} if price else {}),
+        **(_of_new(campaign, manifest) if is_new else {"out already": many}),
         **({"links work until": end} if end else {}),
         "handoff": folder,
-        "tasks": folder / next(iter(manifest["files"]), ""),
+        "tasks": folder / next(iter(tasks), ""),
+    }
+
+
+def _of_new(campaign: Campaign, manifest: HandoffManifest) -> dict[str, Any]:
+    """How much was sent now, what it costs, and the command that sends the rest."""
+    sending, counts = manifest["sending"], manifest["counts"]
+    cost = cost_text(counts["images"], sending["annotators"], sending["price"])
+    command = f"vaal export {campaign.home.quoted} --to {sending['vendor']}"
+    rest = f"{sending['waiting']:,}; to send them: {command}"
+    return {
+        "batch": manifest["stage"].rpartition("/")[2],
+        "images": counts["images"],
+        **({"of them gold": gold} if (gold := counts.get("gold", 0)) else {}),
+        **({"picks still to send": rest} if sending["waiting"] else {}),
+        **({"price": cost} if sending["price"] else {}),
     }

@@ -15,6 +15,7 @@ from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_values
 from engine.campaign.positions import labelled_positions
 from engine.campaign.stages import Log
 from engine.config.handoff_options import HandoffConfig
+from engine.config.texts import plural
 from engine.handoff.exchange import Question
 
 
@@ -26,6 +27,9 @@ def gold_images(campaign: Campaign, question: Question, record: str, num_images:
         num_images: images of the batch to be labelled.
     """
     wanted = num_gold_of(campaign.config.handoff, num_images)
+    if num_images and campaign.config.handoff.gold_fraction and not wanted:
+        share = f"handoff.gold_fraction={campaign.config.handoff.gold_fraction:g}"
+        log(f"no gold image goes along: {share} of {plural(num_images, 'image')} is none")
     places = labelled_positions(campaign.home) if wanted else POSITIONS_SCHEMA.empty_table()
     labels = labelled_values(campaign.home)
     there = identities(places)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from typing_extensions import TypedDict
 
 from engine.campaign import decisions, votes
+from engine.campaign.advice import ask_command
 from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
@@ -134,6 +135,7 @@ def _make(answers: RoundAnswers, log: Log) -> tuple[str, dict[str, int]]:
         annotators=annotators,
         num_people=len(people),
         disputes=disputed,
+        ask_command=ask_command,
         most_said=disputes.MOST_SAID,
         gain=gain,
         class_counts=arms.class_counts,

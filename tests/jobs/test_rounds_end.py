@@ -70,7 +70,7 @@ def test_a_round_ends_with_the_last_answer_and_not_with_the_first(base: Campaign
         assert (found.is_closed, current_round(one.campaign.home), found.out) == (False, 0, NUM_PICKS - 1 - number)
     # One is skipped, one is taken back: nobody waits for these.
     assert not one.answer(one.ids[-2:-1], "-").is_closed
-    recall(one.campaign, "", corrections.USER, pick_again=False)
+    recall(one.campaign, (), corrections.USER, pick_again=False)
     assert settle(one.campaign).is_closed
     assert current_round(one.campaign.home) == 1
     assert one.closed["by"] == "labels.close_when=all"

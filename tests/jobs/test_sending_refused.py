@@ -85,4 +85,4 @@ def test_what_is_out_already_is_not_sent_to_another_vendor(base: Campaign, tmp_p
     export(campaign)
     line = is_refused(Path(campaign.home.path), 2, "--to", "tsv")
     assert "is out already (generic-000)" in line
-    assert "recall --pick-again" in line
+    assert "recall --batch generic-000 --pick-again" in line

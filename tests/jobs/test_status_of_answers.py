@@ -108,7 +108,7 @@ def test_from_the_first_wave_to_the_end_of_a_round(base: Campaign, tmp_path: Pat
     watched.answer(rest[-1:], "cat", "dog", "owl")
     assert watched.counts() == (7, PICKS, 0)
     assert watched.status["round"] == 0
-    assert watched.next == "vaal export HOME --disputed"
+    assert watched.next == "vaal export HOME --disputed --to generic"
     watched.send(Wish(is_disputed=True))
     assert watched.next == "vaal ingest HOME FILE"
     watched.answer([first[3], rest[-1]], *["bat"] * 6)
@@ -120,7 +120,7 @@ def test_from_the_first_wave_to_the_end_of_a_round(base: Campaign, tmp_path: Pat
 def test_the_vendor_is_named_in_the_command(base: Campaign, tmp_path: Path) -> None:
     watched = Watched(base, tmp_path / "campaign", "label-studio", Wish(limit=4))
     assert watched.next == "vaal ingest HOME FILE --from label-studio"
-    recall(watched.campaign, "", Author("t", ""), pick_again=False)
+    recall(watched.campaign, (), Author("t", ""), pick_again=False)
     settle(watched.campaign)
     assert watched.counts() == (4, PICKS, PICKS - 4)
     assert watched.next == "vaal export HOME --to label-studio"
@@ -129,7 +129,7 @@ def test_the_vendor_is_named_in_the_command(base: Campaign, tmp_path: Path) -> N
 def test_what_may_be_sent_again_waits(base: Campaign, tmp_path: Path) -> None:
     watched = Watched(base, tmp_path / "campaign", "generic", Wish())
     assert watched.counts() == (0, PICKS, 0)
-    recall(watched.campaign, "", Author("t", ""), pick_again=True)
+    recall(watched.campaign, (), Author("t", ""), pick_again=True)
     settle(watched.campaign)
     assert watched.counts() == (0, PICKS, PICKS)
     assert watched.next == "vaal export HOME"

@@ -60,7 +60,7 @@ def test_a_stage_runs_by_its_command_and_its_manifest_is_returned(make_campaign:
 
 @pytest.mark.heavy
 def test_a_second_vendor_breaks_neither_status_nor_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(VENDORS, "other", Vendor("engine.handoff.vendors.generic", "the same files"))
+    monkeypatch.setitem(VENDORS, "other", Vendor("engine.handoff.vendors.generic", "the same files", "tasks.csv"))
     campaign = make_round(tmp_path).campaign
     assert export(campaign, vendor="other", wish=Wish(limit=20))["stage"] == "handed_out/other-000"
     found = status(campaign)["rounds"][0]["stages"]

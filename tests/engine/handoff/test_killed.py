@@ -124,7 +124,7 @@ _numbers = count()
 
 def taking_back(batch: str, *, pick_again: bool) -> Step:
     def step(campaign: Campaign) -> None:
-        recall(campaign, batch, AUTHOR, pick_again=pick_again)
+        recall(campaign, [batch] if batch else [], AUTHOR, pick_again=pick_again)
         settle(campaign)
 
     return step

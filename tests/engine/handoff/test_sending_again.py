@@ -42,10 +42,10 @@ def test_a_name_of_a_batch_is_of_this_round(base: Campaign, tmp_path: Path) -> N
     close(first, progress_of(first, read_ledger(first)), "test")
     second = picked(replace(first, round=1))
     with pytest.raises(ConfigError, match="no batch 'generic-000' in round 001; there are: rounds/000/handed_out/gen"):
-        recall(second, "generic-000", USER, pick_again=False)
+        recall(second, ["generic-000"], USER, pick_again=False)
     export(second, wish=Wish(limit=2))
-    assert recall(second, "generic-000", USER, pick_again=False) == 2
-    assert recall(second, "rounds/000/handed_out/generic-000", USER, pick_again=False) == 3
+    assert recall(second, ["generic-000"], USER, pick_again=False).images == 2
+    assert recall(second, ["rounds/000/handed_out/generic-000"], USER, pick_again=False).images == 3
 
 
 def without(shard: Path, keys: set[str]) -> bytes:
@@ -139,10 +139,10 @@ def test_more_people_are_asked_of_what_was_taken_back_only_where_that_is_said(ba
     campaign = copied(base, tmp_path / "campaign", handoff__annotators=2)
     names = disputed(campaign, tmp_path)
     export(campaign, wish=Wish(is_disputed=True))
-    assert recall(campaign, "generic-001", USER, pick_again=False) == 2
+    assert recall(campaign, ["generic-001"], USER, pick_again=False).images == 2
     with pytest.raises(ConfigError, match="nothing is disputed"):
         export(campaign, vendor="coco", wish=Wish(is_disputed=True))
-    recall(campaign, "generic-001", USER, pick_again=True)
+    recall(campaign, ["generic-001"], USER, pick_again=True)
     export(campaign, vendor="coco", wish=Wish(is_disputed=True))
     assert sorted(batches(campaign.home, 0)[-1].images()["item_id"].to_pylist()) == sorted(names)
     # They are out with their first batch, so that no export sends them as picks.

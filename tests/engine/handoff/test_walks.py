@@ -150,11 +150,11 @@ class Walk:
 
     def take_back(self) -> None:
         records = sorted({record for record, _ in self.judge.out})
-        batch = self.rng.choice(["", *records])
+        names = self.rng.choice([[], *([record] for record in records), records])
         pick_again = self.rng.random() < 0.6
-        recall(self.campaign, batch, Author("t", ""), pick_again=pick_again)
+        recall(self.campaign, names, Author("t", ""), pick_again=pick_again)
         before = len(list(Path(self.campaign.home.path, "decisions").glob("*")))
-        assert recall(self.campaign, batch, Author("t", ""), pick_again=pick_again) == 0
+        assert recall(self.campaign, names, Author("t", ""), pick_again=pick_again).images == 0
         assert len(list(Path(self.campaign.home.path, "decisions").glob("*"))) == before
 
     def give_up(self) -> None:
@@ -207,11 +207,11 @@ def test_an_image_that_was_released_may_be_sent_again(base: Campaign, tmp_path: 
     first = walk.waiting()
     export(walk.campaign, wish=Wish(limit=5))
     walk.judge.look()
-    recall(walk.campaign, "generic-000", Author("t", ""), pick_again=False)
+    recall(walk.campaign, ["generic-000"], Author("t", ""), pick_again=False)
     walk.judge.look()
     assert walk.waiting() == first[5:]
     # Its own words are followed: then it may go to another vendor, in the same round.
-    recall(walk.campaign, "generic-000", Author("t", ""), pick_again=True)
+    recall(walk.campaign, ["generic-000"], Author("t", ""), pick_again=True)
     settle(walk.campaign)
     walk.judge.look()
     assert walk.waiting() == first
@@ -226,7 +226,7 @@ def test_a_round_of_which_all_waits_to_be_sent_again_can_be_ended_by_hand(base: 
     screen = SimpleNamespace(log=lambda _: None)
     with pytest.raises(ConfigError, match="no answer came for its 9 images; if none will come: vaal handoff"):
         _end_round(cast("Any", screen), campaign.home.url, [], close=True)
-    recall(campaign, "", Author("t", ""), pick_again=True)
+    recall(campaign, (), Author("t", ""), pick_again=True)
     settle(campaign)
     assert current_round(campaign.home) == 0
     _end_round(cast("Any", screen), campaign.home.url, [], close=True)

@@ -177,7 +177,7 @@ def test_a_round_shows_its_own_batches_alone(answered: RoundAnswers, tmp_path: P
 
 
 def test_what_was_taken_back_is_counted_so(answered: RoundAnswers) -> None:
-    assert recall(answered.campaign, "", USER, pick_again=False) == 2
+    assert recall(answered.campaign, (), USER, pick_again=False).images == 2
     answers = read_round(answered.campaign, 0)
     # Nobody waits for more than the one answer that came.
     assert of.states(answers) == {"settled": 2, "disputed": 3, "skipped": 1, "recalled": 1}

@@ -123,5 +123,8 @@ def test_what_waits_can_go_to_another_vendor_whatever_is_labelled_since(
     one, other = batches(scored.home, 0)
     assert identities(one.images()) == set(ordered[:15])
     assert identities(other.images()) == set(waiting[1:])
-    with pytest.raises(ConfigError, match=r"every pick that fits is out already .* recall --pick-again"):
+    with pytest.raises(
+        ConfigError,
+        match=r"every pick that fits is out already .* recall --batch generic-000 --batch other-001 --pick-again",
+    ):
         export(scored, vendor="third")

@@ -1,0 +1,66 @@
+"""The commands that people are told to run next: each is whole, works when it is pasted, and takes nothing back that it
+does not name."""
+
+import shlex
+from collections.abc import Iterable
+
+import numpy as np
+
+from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import completed
+from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger
+from engine.campaign.settling import Progress
+from engine.campaign.stages import DEFAULT_VENDOR, STAGES
+
+
+def next_command(campaign: Campaign, ledger: Ledger, progress: Progress) -> str:
+    """The command that goes on."""
+    home = campaign.home.quoted
+    if progress.is_due or not all(completed(campaign, stage.name) for stage in STAGES):
+        return f"vaal round {home}"
+    own = [number for number, batch in enumerate(ledger.batches) if batch.manifest["round"] == campaign.round]
+    asked = [number for number in own if is_waited_for(ledger, number)]
+    if not asked and progress.waiting:
+        return send_command(campaign, ledger)
+    if not asked and any(ledger.counts(number).get("disputed") for number in own):
+        return ask_command(campaign, ledger)
+    return f"vaal ingest {home} FILE" + _option("--from", _vendor(ledger, [*own, *asked]))
+
+
+def send_command(campaign: Campaign, ledger: Ledger) -> str:
+    """The command that sends the picks that wait, to the vendor of the round's newest batch."""
+    own = [number for number, batch in enumerate(ledger.batches) if batch.manifest["round"] == campaign.round]
+    return f"vaal export {campaign.home.quoted}" + _option("--to", _vendor(ledger, own))
+
+
+def ask_command(campaign: Campaign, ledger: Ledger) -> str:
+    """The command that asks more people about the disputed images: at the vendor that the most of them were sent to, of
+    several the one that got them last."""
+    is_disputed_R = (ledger.state_R == DISPUTED) & ~ledger.rows["gold"].to_numpy()
+    counts = np.bincount(ledger.batch_R[is_disputed_R], minlength=len(ledger.batches))
+    most = [int(number) for number in np.flatnonzero(counts == counts.max(initial=0))]
+    return f"vaal export {campaign.home.quoted} --disputed --to {_vendor(ledger, most)}"
+
+
+def back_command(campaign: Campaign, records: Iterable[str], *, pick_again: bool) -> str:
+    """The command that takes back what is out of these batches; with `pick_again` so that it, and what was taken back
+    before, may be sent again."""
+    own = f"rounds/{campaign.round:03d}/handed_out/"
+    words = [word for record in records for word in ("--batch", record.removeprefix(own))]
+    more = ["--pick-again"] if pick_again else []
+    return f"vaal handoff {campaign.home.quoted} recall {shlex.join([*words, *more])}"
+
+
+def is_waited_for(ledger: Ledger, number: int) -> bool:
+    """Whether answers that a batch asked for are still to come."""
+    is_open = (ledger.batch_R == number) & np.isin(ledger.state_R, (OUT, IN_PART)) & ~ledger.rows["gold"].to_numpy()
+    return bool((ledger.asked_R > ledger.paid_R)[is_open].any())
+
+
+def _vendor(ledger: Ledger, numbers: list[int]) -> str:
+    """The vendor of the last of these batches."""
+    return ledger.batches[numbers[-1]].vendor if numbers else DEFAULT_VENDOR
+
+
+def _option(name: str, vendor: str) -> str:
+    return "" if vendor == DEFAULT_VENDOR else f" {name} {vendor}"
