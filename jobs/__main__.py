@@ -1,21 +1,45 @@
 """`python -m jobs` is `vaal`."""
 
+import atexit
+import os
 import signal
 import sys
 
 
 def main() -> None:
     """The console script. Ctrl-C while modules load is one line too."""
+    status = 1
+
+    def end() -> None:
+        """End the process here, before the static destructors of C++ libraries: a thread of one of them that still
+        lives would abort it, after all was done and said."""
+        os._exit(_flushed(status))
+
+    # What is registered first is called last: after Ray's shutdown, and all that libraries do at their end.
+    atexit.register(end)
     try:
         from jobs.cli import main as run
 
         run()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted; run the same command again to continue\n")
         sys.exit(1)
     finally:
         # All is done and said. What libraries do at their end is not interrupted: the exit status stays what it is.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _flushed(status: int) -> int:
+    """The exit status once all that was printed is out: another than 0 where it cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            status = status or 1
+    return status
 
 
 if __name__ == "__main__":

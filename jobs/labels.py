@@ -85,7 +85,7 @@ def _listed(campaign: "Campaign") -> Outcome:
 def _corrected(
     campaign: "Campaign", screen: Terminal, action: str, names: list[str], author: "Author", *, never_pick: bool
 ) -> Outcome:
-    from engine.campaign import corrections
+    from engine.campaign import corrections, undoing
     from engine.campaign.heartbeat import alone
     from engine.campaign.labels import labelled_values
     from engine.campaign.opening import current_round
@@ -95,7 +95,7 @@ def _corrected(
     with alone(campaign.home, f"labels {action}"):
         if action == "undo":
             try:
-                file, count = corrections.undo(campaign, "".join(names), author)
+                file, count = undoing.undo(campaign, "".join(names), author)
             except InputError:
                 # Where it is undone already, its command may have been killed before labels followed.
                 settle(campaign)

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -109,8 +109,10 @@ class Terminal:
     def failed(self, line: str, exit_status: int) -> None:
         """Print the error that a command ends with; with --json also as its object on standard output."""
         self.error(line)
-        if self._json:
-            self._dump({"error": line, "exit_status": exit_status})
+        # Standard output itself may be what failed.
+        with suppress(OSError):
+            if self._json:
+                self._dump({"error": line, "exit_status": exit_status})
 
     def _dump(self, data: dict[str, Any]) -> None:
         json_format.dump(data, sys.stdout, ensure_ascii=False)

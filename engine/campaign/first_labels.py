@@ -3,7 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from engine.campaign.labels import INITIAL, append_labels, check_classes, label_row
+from engine.campaign.classes import Classes
+from engine.campaign.labels import INITIAL, append_labels, label_row
 from engine.campaign.positions import SCAN_THREADS, Position, write_positions
 from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
@@ -17,7 +18,7 @@ from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.tables.rows import Row, read_rows
-from engine.tables.values import label_of, skeleton, text_of
+from engine.tables.values import label_of, plain, skeleton, text_of
 
 SHARDS_WITH_KEYS, MOST_KEYS = 100, 1000
 """So many keys of each of so many shards are looked at for frames of clips."""
@@ -50,6 +51,8 @@ def import_labels(
     by_name = {shard.shard: shard for shard in shards}
     wanted: dict[str, dict[str, Row]] = {}
     near = {skeleton(name): name for name in by_name}
+    listed = config.labels.classes
+    allowed = Classes([] if listed == "from-init" else [plain(name) for name in listed], "labels.classes")
     for row in rows:
         where = f"{source}: line {row['line']}"
         shard, key = (text_of(row[name], f"{where}: {name}") for name in ("shard", "key"))
@@ -61,8 +64,8 @@ def import_labels(
             raise InputError(f"{where}: shard {shard!r} is not in the pool; {example}")
         if not label:
             raise InputError(f"{where}: item {shard}/{key} has an empty label; remove the row")
-        if config.labels.classes != "from-init":
-            check_classes(config.labels.classes, (), label, where)
+        if fault := allowed.fault(label):
+            raise InputError(f"{where}: {fault}; {allowed.advice([label])}")
         if key in wanted.setdefault(shard, {}):
             raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
         wanted[shard][key] = row

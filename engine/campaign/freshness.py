@@ -16,6 +16,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import completed, picked_items
 from engine.campaign.labels import labels_fingerprints
 from engine.campaign.manifests import Manifest, ScoresManifest, SelectionManifest, TrainManifest, read_manifest
+from engine.config.texts import some
 from engine.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +124,7 @@ def current_selection(campaign: Campaign) -> SelectionManifest:
     options, inputs = selection_changes(campaign, manifest)
     if completed(campaign, "handoff"):
         inputs = []
-    if changed := ", ".join(options + inputs):
+    if changed := some(options + inputs):
         # A setting that came with the refused command is not kept, so it is given again.
         values = campaign.config.model_dump()
         parts = [(key, *key.split(".")) for key in options]

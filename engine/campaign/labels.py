@@ -171,7 +171,7 @@ def snapshot_of(contents: dict[str, bytes]) -> Snapshot:
 
 def _parse(name: str, content: bytes) -> pa.Table:
     try:
-        # Without threads: files are small, and a thread that lives at the end of a short command can abort it.
+        # Without threads: files are small.
         table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
         # Other programs may add columns and order them as they like.
         for column in LABELS_SCHEMA.names[-2:]:
@@ -282,14 +282,3 @@ def append_labels(
     table = to_table(rows, LABELS_SCHEMA).replace_schema_metadata(metadata)
     (home / f"labels/{name}.parquet").write_table(table)
     return f"{name}.parquet"
-
-
-def check_classes(
-    classes: list[str] | str, initial: Iterable[str], label: str, where: str, option: str = "labels.classes"
-) -> None:
-    """Raises InputError for a label that is not one of these classes, which `option` lists; `initial` are the classes
-    of init."""
-    allowed = sorted(set(initial)) if classes == "from-init" else [plain(name) for name in classes]
-    if allowed and label not in allowed:
-        why = f"{where}: label {label!r} is not one of {option}, {', '.join(allowed)}"
-        raise InputError(f"{why}; correct it, or list it by --set {option}=[...] when you ingest or run a round")

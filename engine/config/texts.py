@@ -1,9 +1,12 @@
 """Options as text: settings, permitted values, and errors."""
 
 import difflib
+import json
 import re
+import shlex
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from contextlib import suppress
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -27,9 +30,11 @@ def fault_of_group(group: str, metadata: str) -> str:
     return ""
 
 
-def explain(error: ValidationError, known: list[str]) -> str:
-    """All errors of a validation in one line, each with its key; `known` are keys to suggest for an unknown one."""
+def explain(error: ValidationError, known: list[str], numbers: Container[str] = ()) -> str:
+    """All errors of a validation in one line, each with its key; `known` are keys to suggest for an unknown one, and
+    `numbers` those of lists of numbers."""
     faults: dict[str, str] = {}
+    forms: dict[str, str] = {}
     for fault in error.errors():
         # A union appends the names of its members to the key; a table has keys of its own.
         key = ".".join(str(part) for part in fault["loc"][:2])
@@ -42,22 +47,51 @@ def explain(error: ValidationError, known: list[str]) -> str:
             faults[key] = f"{key}: missing"
         elif fault["type"] == "value_error":
             faults[key] = message.removeprefix("value error, ")
-        elif key in faults:
-            faults[key] += f", or {message}"
-        else:
+        elif key not in faults:
             faults[key] = f"{key}={fault['input']!r}: {message}" if key else message
-    return "; ".join(faults.values())
+        elif message not in faults[key]:
+            faults[key] += f", or {message}"
+        if fault["type"] == "list_type" and isinstance(fault["input"], str | int | float):
+            forms[key] = list_setting(key, _values_in(str(fault["input"]), is_number=key in numbers))
+        elif fault["type"] == "string_type" and isinstance(fault["loc"][-1], int):
+            faults[key] = faults[key].replace(message, "in a list, put each text in quotes")
+    return "; ".join(f"{text}; give {forms[key]}" if key in forms else text for key, text in faults.items())
+
+
+def _values_in(text: str, *, is_number: bool) -> list[Any]:
+    """The values of a list that was written as plain text, with commas."""
+    parts = [part.strip(" '\"") for part in text.strip("[]").split(",")]
+    if not is_number:
+        return [part for part in parts if part]
+    with suppress(ValueError):
+        return [float(part) for part in parts]
+    return [0.5]
 
 
 def plural(number: int, word: str) -> str:
-    """A number with its word: "1 shard", "1,000 shards"."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    """A number with its word: "1 shard", "1,000 shards", "2 batches"."""
+    ending = "" if number == 1 else "es" if word.endswith(("s", "ch", "x")) else "s"
+    return f"{number:,} {word}{ending}"
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    found = list(names)
+    more = f" and {len(found) - most:,} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The error for an option that does not exist, with the most similar one that does."""
     close = difflib.get_close_matches(key, known, n=1)
     return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def list_setting(key: str, values: Iterable[Any]) -> str:
+    """The words of the command line that give an option of list kind these values."""
+    # The strings of JSON are strings of TOML.
+    text = json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
+    return f"--set {shlex.quote(f'{key}={text}')}"
 
 
 def describe_range(field: FieldInfo) -> str:

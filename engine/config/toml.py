@@ -13,6 +13,7 @@ from engine.errors import ConfigError, InputError, VaalError, one_line
 
 FORMAT = 1
 """Format of a campaign's folder. A newer one is refused."""
+_LISTS_OF_NUMBERS = ("encoder.mean", "encoder.std")
 LAST_LINE = "# The end of campaign.toml."
 
 
@@ -50,9 +51,8 @@ def _validated(tree: dict[str, Any], source: str) -> CampaignConfig:
     try:
         return CampaignConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(
-            f"{source}: {explain(error, [*fields(), *keys_in_tables(), *CampaignConfig.model_fields])}"
-        ) from error
+        known = [*fields(), *keys_in_tables(), *CampaignConfig.model_fields]
+        raise ConfigError(f"{source}: {explain(error, known, _LISTS_OF_NUMBERS)}") from error
 
 
 def override(config: CampaignConfig, values: dict[str, Any], source: str) -> CampaignConfig:

@@ -1,6 +1,5 @@
 """Answers become votes: what is new, what was known, what contradicts what came before."""
 
-import json
 import re
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.campaign.labels import check_classes
+from engine.campaign.classes import Classes, names_in
 from engine.campaign.outcomes import label_text
 from engine.campaign.votes import VOTES_SCHEMA, annotator_hash, identity_of_vote
 from engine.errors import InputError
@@ -43,25 +42,36 @@ class Place(NamedTuple):
 
 class Asked(NamedTuple):
     """Who was asked what: the vendor, the campaign's salt, the question, whether the vendor's files are snapshots (see
-    `engine.handoff.Vendor`), and the option that lists the classes."""
+    `engine.handoff.Vendor`), and the only classes that may come."""
 
     vendor: str
     salt: str
     question: Question
     is_snapshot: bool
-    classes_option: str = "labels.classes"
+    classes: Classes = Classes([], "labels.classes")
+
+
+class Refused(NamedTuple):
+    """A row that does not fit: its place, with its file, and why."""
+
+    where: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.why}"
 
 
 class Sieve:
-    """Takes answers one by one. `finished` gives what is new; what does not fit is in `refused`, with its reason.
-    `item_ids` are the images that may be decided again; none without `replace`.
+    """Takes answers one by one. `finished` gives what is new; what does not fit is in `refused`, with its reason, and
+    classes that may not come are in `unknown`. `item_ids` are the images that may be decided again; none without
+    `replace`.
 
     The counts are of answers that were known already, of those among them that were corrected or replaced since, of
     blank ones, and of newer versions of known ones.
     """
 
     def __init__(self, asked: Asked, places: dict[str, Place], known: Known, *, replace: bool) -> None:
-        self._vendor, _, self._question, self._is_snapshot, self._classes_option = asked
+        self._vendor, _, self._question, self._is_snapshot, self._classes = asked
         self._places, self._known, self._replace = places, known, replace
         self._here: dict[bytes, Version] = {}
         self._dated: dict[bytes, dict[datetime, Version]] = {}
@@ -69,19 +79,20 @@ class Sieve:
         self._hashed = lru_cache(MOST_CACHED)(partial(annotator_hash, asked.salt, asked.vendor))
         self._rows: list[tuple[Any, ...]] = []
         self._chunks: list[pa.Table] = []
-        self.refused: list[str] = []
+        self.refused: list[Refused] = []
+        self.unknown: dict[str, str] = {}
         self.item_ids: set[str] = set()
         self.repeated = self.corrected = self.blank = self.versions = 0
 
     def take(self, answer: Answer, where: str) -> None:
         """Look at an answer; `where` is its place, with its file."""
         if answer.fault:
-            self.refused.append(f"{where}: {answer.fault}")
+            self.refused.append(Refused(where, answer.fault))
             return
         try:
             self._take(answer, where)
         except InputError as error:
-            self.refused.append(str(error))
+            self.refused.append(Refused(where, str(error).removeprefix(f"{where}: ")))
 
     def finished(self) -> pa.Table:
         """The new votes: VOTES_SCHEMA without `ingest`. No answer can be taken any more: what was known is let go."""
@@ -193,11 +204,13 @@ class Sieve:
 
     def _require_class(self, value: str | None, where: str) -> None:
         """Raises InputError for a class that is not one of the question's."""
-        if value is None or self._question.is_open:
+        if value is None or not self._classes.names:
             return
-        names = [value] if self._question.task == "class" else _names_in(json.loads(value))
-        for name in names:
-            check_classes(self._question.classes, (), name, where, self._classes_option)
+        for name in names_in(value, self._question.task):
+            if len(self.unknown) < MOST_CACHED and name not in self.unknown and (fault := self._classes.fault(name)):
+                self.unknown[name] = fault
+            if name in self.unknown or name not in self._classes.names:
+                raise InputError(f"{where}: {self.unknown.get(name, f'label {name!r} is not one of them')}")
 
     def _flush(self) -> None:
         if self._rows:
@@ -227,12 +240,6 @@ def value_of(answer: Answer, question: Question, where: str) -> str | None:
         names = {label_of(name, f"{where}: label") for name in value} - {""}
         return label_text(sorted(names))
     return label_text(value)
-
-
-def _names_in(values: list[Any]) -> list[str]:
-    """The classes in several classes or in shapes; a mask of a file need not name one."""
-    names = [str(value["label"]) if isinstance(value, dict) else str(value) for value in values]
-    return [name for name in names if name]
 
 
 def _both_dated(version: Version, other: Version) -> bool:

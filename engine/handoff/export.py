@@ -7,8 +7,6 @@ nothing. A batch of which no run came to say that it is out is shown by the next
 import csv
 import hashlib
 import io
-import json
-import shlex
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.advice import back_command, is_waited_for
 from engine.campaign.changes import current_shards
+from engine.campaign.classes import MOST_NAMED
 from engine.campaign.decisions import released, without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
@@ -26,7 +25,7 @@ from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, batch
 from engine.campaign.ledger import GIVEN_UP, IN_PART, OUT, TAKEN_BACK, Ledger, read_ledger
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
-from engine.config.texts import plural
+from engine.config.texts import list_setting, plural
 from engine.errors import ConfigError, InputError
 from engine.handoff import VENDORS
 from engine.handoff.choice import ALL, Chosen, Wish, answers_of, candidates_of, chosen_of, cost_text, require_money
@@ -164,12 +163,10 @@ def _packed(campaign: Campaign, run: Run, vendor: str, wish: Wish, chosen: Chose
     """What is to be sent, with gold images at random places. Raises ConfigError where there is no money for it."""
     question, images = question_of(campaign), chosen.images
     if question.is_open and question.task == "class" and question.classes:
-        words = f"handoff.question.classes={json.dumps(question.classes, ensure_ascii=False)}"
-        form = (
-            f": --set {shlex.quote(words)}" if len(question.classes) <= MOST_CLASSES else " (handoff.question.classes)"
-        )
-        many = "1 class" if len(question.classes) == 1 else f"{len(question.classes):,} classes"
-        run.log(f"the question has the {many} of the labels; if there may be others, name all of them{form}")
+        option, names = "handoff.question.classes", question.classes
+        how = list_setting(option, names) if len(names) <= MOST_NAMED else option
+        words = f"the question has the {plural(len(names), 'class')} of the labels, and others may come back"
+        run.log(f"{words}; where these are all, say so: {how}")
     gold = gold_images(campaign, question, record_of(record), len(images), run.log)
     require_money(campaign, vendor, wish, len(images), len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())

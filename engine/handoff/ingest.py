@@ -2,12 +2,14 @@
 
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import MOST_LINES, refresh
+from engine.campaign.classes import Classes, classes_of
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
 from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger, read_ledger
@@ -18,16 +20,15 @@ from engine.campaign.votes import append_votes, read_votes
 from engine.config.texts import plural
 from engine.errors import InputError
 from engine.handoff import VENDORS
-from engine.handoff.answers import Asked, Place, Rules, Sieve
+from engine.handoff.answers import Asked, Place, Refused, Rules, Sieve
 from engine.handoff.exchange import Answer, AnswerFile, Question
 from engine.handoff.known_answers import Known
 from engine.handoff.masks import Found, keep_masks, with_masks
 from engine.handoff.question import question_of
 
 ANY = Rules()
-MOST_REASONS = 10
-"""Reasons in the text of an error; all of them, up to MOST_LOGGED, are logged."""
 MOST_LOGGED = 1000
+"""Reasons why rows do not fit that are logged."""
 
 
 class Ingested(NamedTuple):
@@ -73,13 +74,15 @@ def ingest(
     snapshot = read_snapshot(campaign.home)
     ledger = read_ledger(campaign, snapshot)
     question = question_of(campaign)
-    sieve = _sieve(campaign, ledger, snapshot, vendor, question, replace=rules.replace)
+    classes = Classes([] if question.is_open else question.classes, classes_of(campaign.config).option)
+    asked = Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot, classes)
+    sieve = _sieve(campaign, ledger, snapshot, asked, replace=rules.replace)
     standing = _standing(ledger)
     # What is read again after the votes are there is not kept twice.
     del ledger
     masks = Found()
     _take_all(sieve, files, vendor, question, masks)
-    _require_fitting(sieve.refused, rules, log)
+    _require_fitting(sieve.refused, asked.classes.advice(sieve.unknown) if sieve.unknown else "", rules, log)
     votes = sieve.finished()
     num_votes, num_skipped = len(votes), pc.sum(votes["skipped"]).as_py() or 0
     if sieve.versions:
@@ -111,7 +114,7 @@ def ingest(
         versions=sieve.versions,
         skipped=num_skipped,
         disputed=states.count(DISPUTED),
-        refused=sieve.refused,
+        refused=[str(row) for row in sieve.refused],
         is_closed=settled.is_closed,
     )
 
@@ -136,32 +139,34 @@ def _answers(file: AnswerFile, vendor: str, question: Question, masks: Found) ->
         yield with_masks(answer, file, masks) if question.task == "mask" else answer
 
 
-def _require_fitting(refused: list[str], rules: Rules, log: Log) -> None:
-    """Log the rows that do not fit, with all reasons. Raises InputError unless the rest is to be taken."""
+def _require_fitting(refused: list[Refused], advice: str, rules: Rules, log: Log) -> None:
+    """Log the rows that do not fit, each reason once, and with all rows that have it. Raises InputError unless the rest
+    is to be taken. `advice` is on classes."""
     if not refused:
         return
-    if len(refused) > 1 or rules.accept_rest:
-        for reason in refused[:MOST_LOGGED]:
-            log(f"refused: {reason}")
-        if len(refused) > MOST_LOGGED:
-            log(f"... and {len(refused) - MOST_LOGGED:,} more")
+    about = f"; {advice}" if advice else ""
+    if len(refused) == 1 and not rules.accept_rest:
+        raise InputError(f"{refused[0]}{about}")
+    reasons: dict[str, list[str]] = {}
+    for row in refused:
+        reasons.setdefault(row.why, []).append(row.where)
+    for why, places in islice(reasons.items(), MOST_LOGGED):
+        log(f"refused: {places[0]}{f' and {len(places) - 1:,} more' if len(places) > 1 else ''}: {why}")
+    if len(reasons) > MOST_LOGGED:
+        log(f"... and {len(reasons) - MOST_LOGGED:,} more reasons")
     if not rules.accept_rest:
-        more = f"; and {len(refused) - MOST_REASONS:,} more" if len(refused) > MOST_REASONS else ""
-        whole = f"{'; '.join(refused[:MOST_REASONS])}{more}"
-        fix = "; nothing was taken in: correct these rows, or take the others: --accept-rest"
-        raise InputError(whole if len(refused) == 1 else f"{len(refused):,} rows do not fit: {whole}{fix}")
+        fix = "nothing was taken in: correct them, or take the others: --accept-rest"
+        raise InputError(f"{len(refused):,} rows do not fit; {fix}{about}")
+    if advice:
+        log(advice)
 
 
-def _sieve(
-    campaign: Campaign, ledger: Ledger, snapshot: Snapshot, vendor: str, question: Question, *, replace: bool
-) -> Sieve:
+def _sieve(campaign: Campaign, ledger: Ledger, snapshot: Snapshot, asked: Asked, *, replace: bool) -> Sieve:
     labels, items = snapshot.values, ledger.items
     words = zip(ledger.stands_U.tolist(), ledger.word_votes_U.tolist(), items["gold"].to_pylist(), strict=True)
     names = zip(items["item_id"].to_pylist(), identities(items), strict=True)
     places = {item_id: Place(labels.get(item), *word) for (item_id, item), word in zip(names, words, strict=True)}
     known = Known(read_votes(campaign.home), snapshot.undone_votes)
-    option = "handoff.question.classes" if campaign.config.handoff.question.classes else "labels.classes"
-    asked = Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot, option)
     return Sieve(asked, places, known, replace=replace)
 
 

@@ -2,12 +2,12 @@
 
 import pyarrow.compute as pc
 
+from engine.campaign.classes import classes_of
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import all_batches
 from engine.campaign.labels import read_snapshot
 from engine.errors import ConfigError
 from engine.handoff.exchange import Question
-from engine.tables.values import plain
 
 
 def question_of(campaign: Campaign) -> Question:
@@ -15,20 +15,14 @@ def question_of(campaign: Campaign) -> Question:
 
     Raises ConfigError where images went out with another task, because labels of two kinds are of no use together.
     """
-    asked, allowed = campaign.config.handoff.question, campaign.config.labels.classes
+    asked = campaign.config.handoff.question
     for batch in all_batches(campaign.home, campaign.round + 1):
         before = batch.manifest["sending"]["question"]["task"]
         if before != asked.task:
             why = f"handoff.question.task={asked.task}: {batch.record} went out with task {before}"
             raise ConfigError(f"{campaign.home}: {why}; set it back, or begin another campaign for the other task")
-    classes = [plain(name) for name in asked.classes]
-    if not classes and isinstance(allowed, list):
-        classes = [plain(name) for name in allowed]
-    if classes:
+    if classes := classes_of(campaign.config, lambda: read_snapshot(campaign.home).first_classes).names:
         return Question(asked.task, classes, asked.instructions)
-    snapshot = read_snapshot(campaign.home)
-    if allowed == "from-init":
-        return Question(asked.task, sorted(set(snapshot.first_classes)), asked.instructions)
     # Labels of shapes are no classes.
-    known = sorted(pc.unique(snapshot.labels["label"]).to_pylist()) if asked.task == "class" else []
+    known = sorted(pc.unique(read_snapshot(campaign.home).labels["label"]).to_pylist()) if asked.task == "class" else []
     return Question(asked.task, known, asked.instructions, is_open=True)

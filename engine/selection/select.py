@@ -23,6 +23,7 @@ from engine.campaign.manifests import (
     write_manifest,
 )
 from engine.campaign.stages import QUIET, Log, Run
+from engine.config.texts import some
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
 from engine.selection.batch import Batch
@@ -176,15 +177,15 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
     if completed(campaign, "handoff"):
         if options:
             raise ConfigError(
-                f"{folder}: {', '.join(options)} changed, but its images are handed out; to pick other images as well, "
+                f"{folder}: {some(options)} changed, but its images are handed out; to pick other images as well, "
                 f"run: vaal select --force {campaign.home}"
             )
         if inputs:
-            log(f"{', '.join(inputs)} changed since the images were picked; they are handed out, so they stay picked")
+            log(f"{some(inputs)} changed since the images were picked; they are handed out, so they stay picked")
         return False
     if HISTOGRAM_FILE not in manifest["files"]:
         inputs.append("what a report needs of a selection")
-    if changed := ", ".join(options + inputs):
+    if changed := some(options + inputs):
         log(f"the selection is made again: {changed} changed")
     return bool(changed)
 

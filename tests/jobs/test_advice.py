@@ -1,6 +1,7 @@
 """Advice about labels, followed to the letter: it is whole, it works, and nothing labelled goes out."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,18 @@ def test_a_class_that_is_not_listed_is_listed_as_the_error_says(scored: Campaign
     file.write_text(f"item_id,label\n{table['item_id'][0]},owl\n")
     home = str(scored.home)
     error = refused("ingest", home, str(file), "--set", "labels.classes=from-init")
-    assert "list it by --set labels.classes=[...] when you ingest or run a round" in error
-    done("ingest", home, str(file), "--set", 'labels.classes=["owl"]')
-    # It holds for corrections too.
-    assert "'emu' is not one of labels.classes, owl" in refused("labels", home, "set", *min(identities(table)), "emu")
+    (setting,) = re.findall(r"; to allow it: (--set .*)$", error)
+    done("ingest", home, str(file), *shlex.split(setting))
+    # It holds for corrections too, and is allowed by a command that does nothing else.
+    for named in ("labels.classes", "handoff.question.classes"):
+        done("handoff", home, "--set", f"{named}=['owl', 'airplane']")
+        words = ("labels", home, "set", *min(identities(table)))
+        assert f"label 'airplan' is not one of {named}; did you mean 'airplane'?" in refused(*words, "airplan")
+        assert "did you mean 'owl'?" in refused(*words, "Owl")
+        error = refused(*words, "e mu's")
+        assert f"{named} has owl, airplane; to allow it: " in error
+        done(*shlex.split(error.partition("to allow it: vaal ")[2]))
+        done(*words, "e mu's")
 
 
 def test_no_one_is_told_to_remove_a_label_file_of_the_campaigns_own(scored: Campaign) -> None:  # noqa: F811

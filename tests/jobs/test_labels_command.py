@@ -8,10 +8,18 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.campaign import heartbeat
+from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values, labels_fingerprints
 from engine.simulation.demo_pools import DemoPool
 from jobs.cli import app
 from tests.conftest import MakeCampaign, pretend_trained
+from tests.sendings import hand_out, take_in
+from tests.small import copied, make_small
+
+
+@pytest.fixture
+def small(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Campaign:
+    return copied(make_small(tmp_path_factory.mktemp("small")), tmp_path / "campaign")
 
 
 @pytest.mark.parametrize("words", [("set", "owl"), ("retract",)])
@@ -75,15 +83,42 @@ def test_a_label_after_training_says_when_it_counts(make_campaign: MakeCampaign,
         pretend_trained(campaign)
 
 
-@pytest.mark.parametrize("suffix", ["", ".parquet"])
-def test_a_retraction_is_undone_by_the_name_of_its_file(make_campaign: MakeCampaign, suffix: str) -> None:
+@pytest.mark.parametrize(("prefix", "suffix"), [("", ""), ("", ".parquet"), ("labels/", ".parquet"), ("HOME", "")])
+def test_a_retraction_is_undone_by_the_name_of_its_file(make_campaign: MakeCampaign, prefix: str, suffix: str) -> None:
     home = make_campaign().home
     before = labelled_values(home)
     item = min(before)
     assert CliRunner().invoke(app, ["labels", str(home), "retract", *item]).exit_code == 0
     (name,) = (name.removeprefix("labels/") for name in labels_fingerprints(home) if "-retract-" in name)
-    arguments = ["labels", str(home), "undo", name.removesuffix(".parquet") + suffix]
+    arguments = [
+        "labels",
+        str(home),
+        "undo",
+        prefix.replace("HOME", f"{home}/labels/") + name.removesuffix(".parquet") + suffix,
+    ]
     assert item not in labelled_values(home)
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert labelled_values(home) == before
     assert "whose rows count" in CliRunner().invoke(app, arguments).stderr
+
+
+def test_what_can_be_undone_is_listed_as_it_is_named(small: Campaign) -> None:
+    """Of votes, labels and decisions: each of these names undoes its file."""
+    home, ids = str(small.home), {f"{n:032x}": ("s-1.tar", f"{n:03d}") for n in range(16, 18)}
+    hand_out(small, ids)
+    for n in range(22):
+        file = Path(small.home.path).parent / f"{n}.jsonl"
+        file.write_text(json.dumps({"item_id": min(ids), "label": f"c{n}", "answer_id": "a", "labelled_at": n + 1e9}))
+        take_in(small, file)
+    for words in (("set", *ids[max(ids)], "cat"), ("retract", "s-1.tar", "020", "--never-pick")):
+        assert CliRunner().invoke(app, ["labels", home, *words]).exit_code == 0
+    found = CliRunner().invoke(app, ["labels", home, "undo", "votes/nothing"])
+    assert found.exit_code == 4
+    assert "no file 'votes/nothing.parquet' of votes/, labels/ or decisions/" in found.stderr
+    listed = re.findall(r"(?:votes|labels|decisions)/\d+-[^;, \n]+", found.stderr)
+    assert "newest last: 16 earlier ones, votes/000017-generic.parquet, " in found.stderr
+    assert [name.partition("/")[0] for name in listed] == ["votes"] * 6 + ["labels", "decisions"]
+    for name in listed[-3:]:
+        assert CliRunner().invoke(app, ["labels", home, "undo", name]).exit_code == 0, name
+    found = CliRunner().invoke(app, ["labels", home, "undo", "nothing"])
+    assert not set(listed[-3:]) & set(re.findall(r"[^;, \n]+", found.stderr))

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from engine.campaign import corrections
+from engine.campaign import corrections, undoing
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches
 from engine.campaign.labels import LABELS_SCHEMA, identities, read_labels
@@ -138,7 +138,7 @@ def test_a_round_of_which_nothing_was_sent_is_not_ended_by_hand(base: Campaign, 
 def test_a_round_that_ended_does_not_come_back(base: Campaign, tmp_path: Path) -> None:
     one = Round(base, tmp_path / "campaign")
     assert one.answer(one.ids).is_closed
-    corrections.undo(one.campaign)
+    undoing.undo(one.campaign)
     assert len(read_labels(one.campaign.home)) == 6
     settle(open_campaign(str(one.campaign.home)))
     assert current_round(one.campaign.home) == 1

@@ -67,6 +67,31 @@ def test_an_interrupt_while_modules_load_is_one_line(tmp_path: Path) -> None:
     assert found.stderr.startswith("error: interrupted")
 
 
+def test_nothing_of_a_library_aborts_a_command_that_is_done() -> None:
+    # As the destructor of a thread of Arrow or of Ray does that still lives.
+    code = (
+        "import atexit, ctypes, sys\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.__cxa_atexit(libc.abort, None, None)\n"
+        "import jobs.cli, jobs.__main__\n"
+        "def run():\n"
+        "    atexit.register(print, 'Ray is shut down', end='')\n"
+        "    print('done', end=' ')\n"
+        "    sys.exit(3)\n"
+        "jobs.cli.main = run\n"
+        "jobs.__main__.main()\n"
+    )
+    found = ended(sys.executable, "-c", code)
+    assert (found.returncode, found.stdout, found.stderr) == (3, "done Ray is shut down", "")
+
+
+def test_a_full_disk_is_an_error_and_no_traceback(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "jobs", "status", str(tmp_path), "--json"]
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (found.returncode, found.stderr.count("\n")) == (4, 1), found.stderr
+
+
 def test_one_of_a_thing_is_not_many() -> None:
     assert [plural(number, "shard") for number in (0, 1, 2000)] == ["0 shards", "1 shard", "2,000 shards"]
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.campaign import corrections
+from engine.campaign import corrections, undoing
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import (
     LABELS_SCHEMA,
@@ -77,15 +77,15 @@ def test_an_ingest_is_undone_apart_from_what_was_corrected_since(
     file.write_text("item_id,label\n" + "".join(f"{name},9\n" for name in ids))
     take_in(campaign, file)
     corrections.set_label(campaign, items[1], "8", print)
-    name, count = corrections.undo(campaign)
+    name, count = undoing.undo(campaign)
     assert count == 2
     assert labelled_values(campaign.home) == before | {items[1]: "8"}
     # A round that has ended does not come back.
     assert current_round(campaign.home) == 1
     with pytest.raises(
-        InputError, match=f"no label file '{name}' whose rows count; there are: initial.parquet, .*-set-"
+        InputError, match=f"no file '{name}' of .* whose rows count; there are, newest last: labels/000002-set-[^;,]*$"
     ):
-        corrections.undo(campaign, name)
+        undoing.undo(campaign, name)
     found = take_in(campaign, file)
     assert (found.new, found.repeated, found.corrected) == (2, 1, 1)
     assert labelled_values(campaign.home) == before | {items[0]: "9", items[1]: "8", items[2]: "9"}
@@ -144,19 +144,19 @@ def test_what_an_undo_brought_back_goes_with_the_file_it_was_in(make_campaign: M
     row = (0, "generic", None, None)
     first = append_labels(campaign.home, "ingest", [(*item, "1", *row) for item in items])
     second = append_labels(campaign.home, "ingest", [(*items[0], "2", *row)])
-    assert corrections.undo(campaign) == (second, 1)
+    assert undoing.undo(campaign) == (second, 1)
     assert labelled_values(campaign.home) == before | dict.fromkeys(items, "1")
-    assert corrections.undo(campaign) == (first, 2)
+    assert undoing.undo(campaign) == (first, 2)
     assert labelled_values(campaign.home) == before
     # What is undone is not undone again, and comes back with the same file.
     for name in ("", first, second):
         with pytest.raises(
-            InputError, match=r"(ingest whose labels count; there are: none|label file .* there are: initial.parquet$)"
+            InputError, match=r"no (ingest that counts|file .* whose rows count); there are, newest last: none$"
         ):
-            corrections.undo(campaign, name)
+            undoing.undo(campaign, name)
     again = append_labels(campaign.home, "ingest", [(*item, "1", *row) for item in items])
     assert labelled_values(campaign.home) == before | dict.fromkeys(items, "1")
-    assert corrections.undo(campaign) == (again, 2)
+    assert undoing.undo(campaign) == (again, 2)
     assert labelled_values(campaign.home) == before
 
 

@@ -1,6 +1,6 @@
 """A label that is corrected or comes back is that of the bytes that it was given to."""
 
-from engine.campaign import corrections
+from engine.campaign import corrections, undoing
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values, read_snapshot
 from engine.campaign.opening import current_round
@@ -23,7 +23,7 @@ def test_an_undone_label_comes_back_with_its_bytes_alone(made: Made) -> None:  #
     # The same label again, for the same bytes, changes nothing.
     corrections.set_label(campaign, item, "another", print)
     (file,) = (name for name in read_snapshot(campaign.home).tables if "-set-" in name)
-    corrections.undo(campaign, file.removeprefix("labels/"))
+    undoing.undo(campaign, file.removeprefix("labels/"))
     assert labelled_values(campaign.home)[item] == before
     refreshed(campaign)
     assert item not in labelled_images(campaign)

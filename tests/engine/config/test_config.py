@@ -1,6 +1,7 @@
 """Law 10: an unknown option is an error; that every option has an effect is shown in test_effects.py."""
 
 import re
+import shlex
 import tomllib
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from engine.config import options as config
 from engine.config.options import CampaignConfig
 from engine.config.section import Section
-from engine.config.texts import parse_settings
+from engine.config.texts import parse_settings, some
 from engine.config.toml import override, parse_config, to_toml
 from engine.errors import ConfigError
 from vaal.diversity.facility import MOST_PICKS
@@ -190,3 +191,34 @@ def test_a_key_inside_of_a_table_is_set_and_named() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             override(CampaignConfig(), parse_settings([setting]), "test")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message", "form"),
+    [
+        ("handoff.question.classes=cat,dog", "valid list", """--set 'handoff.question.classes=["cat","dog"]'"""),
+        ("labels.classes=[cat, it's]", "valid list", """--set 'labels.classes=["cat","it'"'"'s"]'"""),
+        ("labels.classes=7", "valid list", """--set 'labels.classes=["7"]'"""),
+        ("score.acquisition=vaal", "valid list", """--set 'score.acquisition=["vaal"]'"""),
+        ("image.suffixes=jpg,png", "valid list", """--set 'image.suffixes=["jpg","png"]'"""),
+        ("encoder.mean=0.5,0.5,0.25", "valid list", "--set 'encoder.mean=[0.5,0.5,0.25]'"),
+        ("encoder.mean=half", "valid list", "--set 'encoder.mean=[0.5]'"),
+        ("pool.shards=a.tar", "valid list", """--set 'pool.shards=["a.tar"]'"""),
+        ("labels.classes=[0, 1]", "in a list, put each text in quotes", ""),
+    ],
+)
+def test_a_wrong_list_is_shown_as_it_is_written(setting: str, message: str, form: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(CampaignConfig(), parse_settings([setting]), "--set")
+    text = str(caught.value)
+    assert message in text
+    assert text.endswith(form)
+    if form and "mean" not in setting:
+        _, shown = shlex.split(form)
+        override(CampaignConfig(), parse_settings([shown]), "--set")
+
+
+def test_of_many_names_the_first_are_shown() -> None:
+    assert some(["a"]) == "a"
+    assert some("abc") == "a, b, c"
+    assert some(f"labels/{n}" for n in range(17)) == "labels/0, labels/1, labels/2 and 14 more"

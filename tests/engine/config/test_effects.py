@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.campaign.classes import classes_of
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import check_classes
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.config import options
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
-from engine.errors import InputError, NotAcceptableError
+from engine.errors import NotAcceptableError
 from engine.models.weights import make_networks
 from engine.pool.images import DecodeError, decode
 from engine.pool.manifest import read_shards
@@ -75,11 +75,7 @@ def networks(bench: Bench, config: CampaignConfig) -> Any:
 
 
 def allowed(bench: Bench, config: CampaignConfig) -> Any:
-    try:
-        check_classes(config.labels.classes, ["0"], "1", "here")
-    except InputError:
-        return False
-    return True
+    return not classes_of(config, lambda: ["0"]).fault("1")
 
 
 def deepspeed(bench: Bench, config: CampaignConfig) -> Any:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from engine.campaign import corrections
+from engine.campaign import corrections, undoing
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values
 from engine.campaign.ledger import NO_REASON, read_ledger
@@ -110,7 +110,7 @@ def test_the_same_votes_give_the_same_bytes_and_others_a_further_table(base: Cam
     now = tables(campaign)
     assert list(now) == ["000001.parquet", "000002.parquet"]
     assert now["000001.parquet"] == found[0]["000001.parquet"]
-    corrections.undo(campaign)
+    undoing.undo(campaign)
     settle(campaign)
     third = pq.read_table(Path(campaign.home.path, "consensus/000003.parquet"))
     assert third.equals(pq.read_table(Path(campaign.home.path, "consensus/000001.parquet")))

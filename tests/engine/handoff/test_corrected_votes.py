@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.campaign import corrections
+from engine.campaign import corrections, undoing
 from engine.campaign.decisions import Author, never_picked, read_decisions
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches
@@ -74,7 +74,7 @@ def test_a_label_that_was_set_stands_over_all_votes_also_where_it_confirms_them(
     corrections.set_label(sent.campaign, sent.items[sent.aa], label, print)
     assert read_snapshot(sent.campaign.home).files == names
     # It is undone: the votes have it again.
-    corrections.undo(sent.campaign, next(name for name in names if "-set-" in name).removeprefix("labels/"))
+    undoing.undo(sent.campaign, next(name for name in names if "-set-" in name).removeprefix("labels/"))
     assert sent.label(sent.aa) == "owl"
 
 
@@ -109,7 +109,7 @@ def test_a_label_that_was_replaced_is_back_when_that_is_undone_also_after_later_
     sent.vote(sent.aa, "cat cat cat", replace=True)
     sent.vote(sent.aa, "owl owl owl owl owl owl owl", first=3)
     assert (sent.label(sent.aa), sent.state(sent.aa)) == ("owl", "settled")
-    corrections.undo(sent.campaign, "000001-generic")
+    undoing.undo(sent.campaign, "000001-generic")
     assert (sent.label(sent.aa), sent.state(sent.aa)) == ("dog", "settled")
     # It stands, as it did.
     sent.vote(sent.aa, "emu emu emu emu emu emu emu emu", first=20)
@@ -120,7 +120,7 @@ def test_of_two_ingests_that_replace_a_label_the_other_still_does(sent: Sent) ->
     corrections.set_label(sent.campaign, sent.items[sent.aa], "dog", print)
     sent.vote(sent.aa, "cat cat cat", replace=True)
     sent.vote(sent.aa, "owl owl owl", minute=1, replace=True)
-    corrections.undo(sent.campaign, "000001-generic")
+    undoing.undo(sent.campaign, "000001-generic")
     assert sent.label(sent.aa) == "owl"
 
 
@@ -131,7 +131,7 @@ def test_a_retracted_label_stays_away_until_that_is_undone(sent: Sent) -> None:
     assert (sent.label(sent.aa), sent.state(sent.aa)) == (None, "retracted")
     (name,) = (name for name in read_snapshot(sent.campaign.home).files if "-retract-" in name)
     assert read_snapshot(sent.campaign.home).tables[name]["why"].to_pylist() == ["blurred"]
-    corrections.undo(sent.campaign, name.removeprefix("labels/"))
+    undoing.undo(sent.campaign, name.removeprefix("labels/"))
     assert (sent.label(sent.aa), sent.state(sent.aa)) == ("cat", "settled")
 
 
@@ -160,12 +160,12 @@ def test_never_to_pick_is_kept_with_who_and_why_and_can_be_undone(sent: Sent) ->
     (row,) = read_decisions(home).to_pylist()
     assert (row["who"], row["why"]) == ("eve", "private")
     (name,) = (home / "decisions").children()
-    assert corrections.undo(sent.campaign, name, Author("ann", "it is not")) == (name, 1)
+    assert undoing.undo(sent.campaign, name, Author("ann", "it is not")) == (name, 1)
     assert never_picked(home) == set()
     assert len(read_decisions(home)) == 2
     # Nothing is left to undo, and a label is not what was undone.
     with pytest.raises(InputError, match="no label file"):
-        corrections.undo(sent.campaign, name)
+        undoing.undo(sent.campaign, name)
     assert sent.state(sent.aa) == "retracted"
     corrections.retract(sent.campaign, item, never_pick=True)
     assert never_picked(home) == {item}
@@ -181,6 +181,6 @@ def test_labels_know_from_how_many_answers_they_follow(sent: Sent) -> None:
     corrections.set_label(sent.campaign, sent.items[sent.cc], "owl", print)
     assert (sent.num_votes(sent.bb), sent.num_votes(sent.cc)) == (1, 1)
     sent.vote(sent.aa, "cat cat", first=4)
-    corrections.undo(sent.campaign)
+    undoing.undo(sent.campaign)
     settle(sent.campaign)
     assert sent.num_votes(sent.aa) == 3

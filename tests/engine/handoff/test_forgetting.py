@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.campaign import corrections
+from engine.campaign import corrections, undoing
 from engine.campaign.changes import current_shards
 from engine.campaign.decisions import Author, forgotten
 from engine.campaign.folder import Campaign
@@ -116,8 +116,8 @@ def test_no_answer_and_no_person_gives_it_a_label_again(sent: Sent, tmp_path: Pa
         corrections.set_label(sent.campaign, sent.item, "3", lambda _: None)
     (name,) = (name.removeprefix("labels/") for name in labels_fingerprints(sent.campaign.home) if "-forget-" in name)
     with pytest.raises(InputError, match="what was forgotten stays so"):
-        corrections.undo(sent.campaign, name)
-    corrections.undo(sent.campaign, "000001-generic")
+        undoing.undo(sent.campaign, name)
+    undoing.undo(sent.campaign, "000001-generic")
     assert sent.item not in labelled_values(sent.campaign.home)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from engine.campaign.corrections import undo
 from engine.campaign.decisions import Author
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches
 from engine.campaign.positions import all_positions
 from engine.campaign.recalling import expire, recall
 from engine.campaign.settling import settle
+from engine.campaign.undoing import undo
 from engine.errors import InputError
 from engine.handoff.choice import Wish
 from engine.handoff.export import export

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.campaign import corrections
+from engine.campaign import corrections, undoing
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values, labels_fingerprints, read_labels
 from engine.config.toml import override
@@ -109,14 +109,14 @@ def test_after_an_undo_the_file_gives_its_labels_again_but_no_decision_is_overri
     sent.ingest("aa=cat bb=cat cc=cat")
     sent.set("aa", "dog")
     sent.retract("bb")
-    corrections.undo(sent.campaign)
+    undoing.undo(sent.campaign)
     assert sent.labels == "aa=dog"
     found = sent.ingest("aa=cat bb=cat cc=cat")
     assert (found.new, found.corrected, sent.labels) == (1, 2, "aa=dog cc=cat")
     # A correction that is taken back is none.
     names = [name.removeprefix("labels/") for name in labels_fingerprints(sent.campaign.home)]
     for kind in ("-set-", "-retract-"):
-        corrections.undo(sent.campaign, next(name for name in names if kind in name))
+        undoing.undo(sent.campaign, next(name for name in names if kind in name))
     assert sent.labels == "cc=cat"
     assert sent.ingest("aa=cat bb=cat cc=cat").new == 2
     assert sent.labels == "aa=cat bb=cat cc=cat"
@@ -144,11 +144,11 @@ def test_a_known_class_is_not_asked_for_again(sent: Sent) -> None:
 def test_ingest_replace_and_two_undos_lead_back(sent: Sent) -> None:
     sent.ingest("aa=one bb=one")
     sent.ingest("aa=two", replace=True)
-    corrections.undo(sent.campaign)
+    undoing.undo(sent.campaign)
     assert sent.labels == "aa=one bb=one"
     with pytest.raises(InputError, match=r"the last ingest, 000002-generic, is undone already; .* 000001-generic"):
-        corrections.undo(sent.campaign)
-    corrections.undo(sent.campaign, "000001-generic")
+        undoing.undo(sent.campaign)
+    undoing.undo(sent.campaign, "000001-generic")
     assert sent.labels == ""
 
 
@@ -156,7 +156,7 @@ def test_a_label_from_before_an_undone_ingest_is_no_decision_on_it(sent: Sent) -
     sent.set("aa", "own")
     for _ in range(2):
         assert sent.ingest("aa=cat", replace=True).replaced == 1
-        corrections.undo(sent.campaign)
+        undoing.undo(sent.campaign)
         assert sent.labels == "aa=own"
     with pytest.raises(InputError, match="'cat' here but 'own' before"):
         sent.ingest("aa=cat")
