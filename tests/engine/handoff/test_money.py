@@ -14,8 +14,10 @@ from engine.campaign.ledger import read_ledger
 from engine.campaign.recalling import expire, recall
 from engine.campaign.settling import settle
 from engine.errors import ConfigError
+from engine.handoff.answer_files import answer_files
 from engine.handoff.choice import Wish
 from engine.handoff.export import describe, export
+from engine.handoff.ingest import ingest
 from tests.sendings import take_in
 from tests.small import copied, make_small, with_settings
 
@@ -175,3 +177,22 @@ def test_a_final_answer_pays_the_batch_that_it_is_of(answers: Answers) -> None:
     assert answers.money == [(1, 1), (0, 1)]
     with pytest.raises(ConfigError, match="nothing is disputed"):
         export(answers.campaign, vendor="coco", wish=Wish(is_disputed=True))
+
+
+def test_replicas_of_cvat_are_as_many_answers(base: Campaign, tmp_path: Path) -> None:
+    campaign = copied(base, tmp_path / "campaign", handoff__price=0.5, handoff__annotators=3)
+    export(campaign, vendor="cvat", wish=Wish(limit=1))
+    answers = Answers(campaign)
+    for number, (who, label) in enumerate([("ann", "cat"), ("", "dog"), ("", "cat")], 1):
+        file = tmp_path / f"{number}" / "annotations.xml"
+        file.parent.mkdir()
+        meta = f"<job><id>{number}</id><assignee>{who and f'<username>{who}</username>'}</assignee></job>"
+        image = f'<image id="0" name="images/{answers.ids[0]}.png"><tag label="{label}"/></image>'
+        file.write_text(f"<annotations><meta>{meta}</meta>{image}</annotations>")
+        if number == 1:
+            take_in(campaign, file, "cvat")
+            assert answers.money == [(0.5, 1)]
+    files = [tmp_path / f"{number}" / "annotations.xml" for number in (1, 2, 3)]
+    done = ingest(campaign, answer_files([str(file) for file in files], "cvat"), "cvat")
+    assert (done.repeated, done.votes) == (1, 2)
+    assert answers.money == [(1.5, 0)]
