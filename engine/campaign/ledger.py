@@ -18,7 +18,8 @@ from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.outcomes import Counts, Outcomes, outcomes_of
-from engine.campaign.votes import ingest_numbers, read_votes
+from engine.campaign.payments import payments
+from engine.campaign.votes import read_votes
 from engine.storage.location import Location
 
 STATES = ("out", "answered in part", "settled", "disputed", "skipped", EXPIRED, RECALLED, "retracted")
@@ -131,13 +132,12 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     np.maximum.at(live_U, item_R, (answered_R + asked_R) * (back_R == 0))
     # What was picked and never sent may be answered all the same: one answer settles it.
     live_U[np.bincount(item_R, minlength=len(ids)) == 0] = 1
-    came_U = _came(outcomes, batches, batch_R, item_R, asked_R)
+    came_U, paid_R = payments(outcomes, batches, batch_R, item_R, asked_R)
     by_votes_U = _by_votes(outcomes, came_U, live_U, campaign.config.labels.min_posterior)
     state_U, stands_U, word_votes_U = _with_words(
         items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids))
     )
     state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
-    paid_R = _paid(item_R, asked_R, answered_R, came_U)
     return Ledger(
         batches,
         rows,
@@ -202,31 +202,6 @@ def _taken_back(home: Location, batches: list[SentBatch], rows: pa.Table, batch_
     return found
 
 
-def _came(outcomes: Outcomes, batches: list[SentBatch], batch_R: Counts, item_R: Counts, asked_R: Counts) -> Counts:
-    """How many answers came of each image (U,). A vendor's final answer is all that its vendor was asked for before it
-    came; where that vendor never was asked, all that anybody was."""
-    is_final = outcomes.votes["annotator"].is_null()
-    finals = outcomes.votes.select(["vendor", "ingest"]).filter(is_final)
-    item_F, number_F = outcomes.item_V[is_final.to_numpy()], ingest_numbers(finals)
-    vendors = pa.array([batch.vendor for batch in batches], pa.string())
-    vendor_B = pc.index_in(vendors, value_set=vendors.unique()).to_numpy()
-    vendor_F = pc.fill_null(pc.index_in(finals["vendor"], value_set=vendors.unique()), -1).to_numpy()
-    seen_B = np.array([batch.manifest["sending"].get("ingests", 0) for batch in batches], np.int64)
-    order = np.argsort(item_R, kind="stable")
-    first_F, end_F = (np.searchsorted(item_R[order], item_F, side) for side in ("left", "right"))
-    own_F, any_F = np.zeros((2, len(item_F)), np.int64)
-    for step in range(int((end_F - first_F).max(initial=0))):
-        has_F = np.flatnonzero(first_F + step < end_F)
-        row_F = order[first_F[has_F] + step]
-        batch_F, is_before_F = batch_R[row_F], seen_B[batch_R[row_F]] < number_F[has_F]
-        any_F[has_F] += asked_R[row_F] * is_before_F
-        own_F[has_F] += asked_R[row_F] * (is_before_F & (vendor_B[batch_F] == vendor_F[has_F]))
-    stands_for_F = np.where(own_F > 0, own_F, np.maximum(any_F, 1))
-    found: Counts = outcomes.num_votes.copy()
-    np.add.at(found, item_F, stands_for_F - 1)
-    return found
-
-
 def _by_votes(outcomes: Outcomes, came_U: Counts, live_U: Counts, least: float) -> NDArray[np.int8]:
     """The state of each image by its votes; `came_U` is how many answers came, and `live_U` after how many
     of them nothing is asked any more."""
@@ -269,14 +244,3 @@ def _with_words(
     word_votes_U = np.zeros(len(items), np.int64)
     word_votes_U[said_U] = word["num_votes"].to_numpy()
     return state_U, stands_U, word_votes_U
-
-
-def _paid(item_R: Counts, asked_R: Counts, answered_R: Counts, came_U: Counts) -> Counts:
-    """How many of the answers that each row asked for came: those after it was sent, and before it was sent again."""
-    order = np.argsort(item_R, kind="stable")
-    until = came_U[item_R[order]]
-    is_again = np.flatnonzero(np.diff(item_R[order]) == 0)
-    until[is_again] = np.minimum(until[is_again], answered_R[order][is_again + 1])
-    paid_R = np.empty(len(order), np.int64)
-    paid_R[order] = np.clip(until - answered_R[order], 0, asked_R[order])
-    return paid_R

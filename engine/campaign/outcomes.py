@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.votes import codes_of, newest_versions, times_of
+from engine.campaign.votes import codes_of, first_ingests, newest_versions, times_of
 from vaal.consensus import CONSENSUS, Consensus, Votes
 
 TIE = 0.5
@@ -24,9 +24,9 @@ class Outcomes(NamedTuple):
 
     `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest version. `labels` (U,) are
     the most probable values, null without a vote, and `posterior_U` their probabilities, nan where there are none.
-    `votes` are the newest versions, without `raw`; `item_V` (V,) are the places of their images. `annotators` has a row
-    for each: annotator, vendor, votes, accuracy (as the consensus estimates it, nan where it does not), gold_right,
-    gold_seen.
+    `votes` are the newest versions, without `raw`; `item_V` (V,) are the places of their images, and `first_V` the
+    numbers of the ingests that brought the first versions. `annotators` has a row for each: annotator, vendor, votes,
+    accuracy (as the consensus estimates it, nan where it does not), gold_right, gold_seen.
     """
 
     item_ids: pa.Array
@@ -37,6 +37,7 @@ class Outcomes(NamedTuple):
     posterior_U: NDArray[np.float64]
     votes: pa.Table
     item_V: Counts
+    first_V: Counts
     annotators: pa.Table
 
     @property
@@ -55,12 +56,12 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
         task: of the question; see `engine.handoff.exchange.Question`.
         method: labels.consensus.
     """
-    newest = newest_versions(votes)
+    newest, first_V = newest_versions(votes), first_ingests(votes)
     place = pc.index_in(newest["item_id"], value_set=item_ids)
     # A vendor's own JSON of shapes takes much memory, and decides nothing.
     newest, item_V = newest.drop_columns("raw"), place.drop_null().to_numpy().astype(np.int64)
     if place.null_count:
-        newest = newest.filter(place.is_valid())
+        newest, first_V = newest.filter(place.is_valid()), first_V[place.is_valid().to_numpy()]
     is_value_V = ~newest["skipped"].to_numpy()
     size = len(item_ids)
     values_U = np.bincount(item_V[is_value_V], minlength=size)
@@ -77,7 +78,7 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     table = named.append_column("votes", pa.array(np.bincount(annotator_V, minlength=len(named))))
     for name, column in (("accuracy", accuracy_A), ("gold_right", right_A), ("gold_seen", seen_A)):
         table = table.append_column(name, pa.array(column))
-    return Outcomes(item_ids, truths, values_U, skips_U, labels, posterior_U, newest, item_V, table)
+    return Outcomes(item_ids, truths, values_U, skips_U, labels, posterior_U, newest, item_V, first_V, table)
 
 
 Decided = tuple[pa.Array, NDArray[np.float64], NDArray[np.float64]]
