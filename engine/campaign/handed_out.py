@@ -16,6 +16,7 @@ from engine.campaign.decisions import never_picked, released
 from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.labels import identities, labelled_items
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed, read_complete
+from engine.errors import InputError
 from engine.storage.documents import read_document
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -92,15 +93,18 @@ def vendor_of(record: Location) -> str:
 
 
 def batches(home: Location, number: int) -> list[SentBatch]:
-    """The batches of a round that are out, oldest first."""
+    """The batches of a round that are out, oldest first.
+
+    Raises InputError where the record of one is gone: each has the number after the newest one's of any vendor.
+    """
     root = round_home(home, number) / RECORDS
-    found = []
-    for name in root.folders():
-        parts = re.fullmatch(r"(.+)-(\d+)", name)
-        if parts and is_complete(root / name):
-            manifest = read_complete(root / name, "handoff", HandoffManifest)
-            found.append((int(parts[2]), SentBatch(root / name, manifest)))
-    return [batch for _, batch in sorted(found, key=lambda pair: pair[0])]
+    numbers = {name: int(parts[1]) for name in root.folders() if (parts := re.fullmatch(r".+-(\d+)", name))}
+    found = [name for name in sorted(numbers, key=lambda name: numbers[name]) if is_complete(root / name)]
+    gone = set(range(numbers[found[-1]] if found else 0)).difference(numbers[name] for name in found)
+    if gone:
+        why = "gone, and with it the record of a batch; its images could be sent twice"
+        raise InputError(f"{root}/*-{min(gone):03d}/manifest.json: {why}; restore the folder from a copy")
+    return [SentBatch(root / name, read_complete(root / name, "handoff", HandoffManifest)) for name in found]
 
 
 def newest_batches(home: Location, number: int) -> list[SentBatch]:

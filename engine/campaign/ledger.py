@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.arrivals import came_of
 from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.outcomes import Counts, Outcomes, outcomes_of
+from engine.campaign.payments import payments
 from engine.campaign.votes import read_votes
 from engine.errors import ConfigError
 from engine.storage.location import Location
@@ -142,13 +142,12 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     np.maximum.at(live_U, item_R, (answered_R + asked_R) * (back_R == 0))
     # What was picked and never sent may be answered all the same: one answer settles it.
     live_U[np.bincount(item_R, minlength=len(ids)) == 0] = 1
-    came_U = came_of(outcomes, batches, batch_R, item_R, asked_R)
+    came_U, paid_R = payments(outcomes.answers, len(ids), batches, batch_R, item_R, asked_R)
     by_votes_U = _by_votes(outcomes, came_U, live_U, campaign.config.labels.min_posterior)
     state_U, stands_U, word_votes_U = _with_words(
         items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids))
     )
     state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
-    paid_R = _paid(item_R, asked_R, answered_R, came_U)
     return Ledger(
         batches,
         rows,
@@ -256,14 +255,3 @@ def _with_words(
     word_votes_U = np.zeros(len(items), np.int64)
     word_votes_U[said_U] = word["num_votes"].to_numpy()
     return state_U, stands_U, word_votes_U
-
-
-def _paid(item_R: Counts, asked_R: Counts, answered_R: Counts, came_U: Counts) -> Counts:
-    """How many of the answers that each row asked for came: those after it was sent, and before it was sent again."""
-    order = np.argsort(item_R, kind="stable")
-    until = came_U[item_R[order]]
-    is_again = np.flatnonzero(np.diff(item_R[order]) == 0)
-    until[is_again] = np.minimum(until[is_again], answered_R[order][is_again + 1])
-    paid_R = np.empty(len(order), np.int64)
-    paid_R[order] = np.clip(until - answered_R[order], 0, asked_R[order])
-    return paid_R

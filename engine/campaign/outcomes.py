@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.votes import codes_of, newest_versions, rows_of_people, times_of
+from engine.campaign.votes import codes_of, first_ingests, ingest_numbers, newest_versions, rows_of_people, times_of
 from vaal.consensus import CONSENSUS, Consensus, Votes
 
 TIE = 0.5
@@ -22,27 +22,25 @@ class Outcomes(NamedTuple):
     """The outcome of each of U images, in the order of `item_ids` (U,), and of each annotator. `truths` (U,) are the
     known labels of gold images, null for the others.
 
-    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest answer; `others_U` those
-    whose answer is to a question of another kind, which was asked before. `labels` (U,) are the most probable values,
-    null without a vote, and `posterior_U` their probabilities, nan where there are none. `votes` are the newest answers
-    of all people, without `raw`, and `item_V` (V,) the places of their images; `repeats` are the vendor, annotator and
-    ingest of people's other answers on the same images, and `repeat_item` their places. `annotators` has a row for
-    each: annotator, vendor, votes, accuracy (as the consensus estimates it, nan where it does not), gold_right,
-    gold_seen.
+    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest answer. `labels` (U,) are
+    the most probable values, null without a vote, and `posterior_U` their probabilities, nan where there are none.
+    `votes` are the newest answers of all people to questions of this kind, without `raw`, and `item_V` (V,) the places
+    of their images. `annotators` has a row for each: annotator, vendor, votes, accuracy (as the consensus estimates it,
+    nan where it does not), gold_right, gold_seen. `answers` are the newest versions of all answers, also of several by
+    one person, and to questions of other kinds: vendor, annotator, first and newest (the numbers of the ingests that
+    brought these versions), and the place of the image.
     """
 
     item_ids: pa.Array
     truths: pa.Array
     values_U: Counts
     skips_U: Counts
-    others_U: Counts
     labels: pa.Array
     posterior_U: NDArray[np.float64]
     votes: pa.Table
     item_V: Counts
     annotators: pa.Table
-    repeats: pa.Table
-    repeat_item: Counts
+    answers: pa.Table
 
     @property
     def num_votes(self) -> Counts:
@@ -60,19 +58,8 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
         task: of the question; see `engine.handoff.exchange.Question`.
         method: labels.consensus.
     """
-    newest = newest_versions(votes)
-    place = pc.index_in(newest["item_id"], value_set=item_ids)
-    # A vendor's own JSON of shapes takes much memory, and decides nothing.
-    newest, item_V = newest.drop_columns("raw"), place.drop_null().to_numpy().astype(np.int64)
-    if place.null_count:
-        newest = newest.filter(place.is_valid())
-    size = len(item_ids)
-    newest, is_own_V = _of_question(newest, task)
-    (newest, item_V), (_, others) = _split(newest, item_V, is_own_V)
-    is_last_V = np.zeros(len(newest), bool)
-    is_last_V[rows_of_people(newest)] = True
-    (newest, item_V), (repeats, repeat_item) = _split(newest, item_V, is_last_V)
-    is_value_V = ~newest["skipped"].to_numpy()
+    newest, item_V, answers = _opinions(votes, item_ids, task)
+    is_value_V, size = ~newest["skipped"].to_numpy(), len(item_ids)
     values_U = np.bincount(item_V[is_value_V], minlength=size)
     skips_U = np.bincount(item_V[~is_value_V], minlength=size)
     named, annotator_V = _annotators(newest)
@@ -87,26 +74,31 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     table = named.append_column("votes", pa.array(np.bincount(annotator_V, minlength=len(named))))
     for name, column in (("accuracy", accuracy_A), ("gold_right", right_A), ("gold_seen", seen_A)):
         table = table.append_column(name, pa.array(column))
-    return Outcomes(
-        item_ids,
-        truths,
-        values_U,
-        skips_U,
-        np.bincount(others, minlength=size),
-        labels,
-        posterior_U,
-        newest,
-        item_V,
-        table,
-        repeats.select(["vendor", "annotator", "ingest"]),
-        repeat_item,
-    )
+    return Outcomes(item_ids, truths, values_U, skips_U, labels, posterior_U, newest, item_V, table, answers)
 
 
-def _split(votes: pa.Table, item_V: Counts, mask_V: NDArray[np.bool_]) -> tuple[tuple[pa.Table, Counts], ...]:
-    """The votes of a mask, with the places of their images, and the others. Where all are of it, nothing is copied."""
-    first = votes if mask_V.all() else votes.filter(pa.array(mask_V))
-    return (first, item_V[mask_V]), (votes.filter(pa.array(~mask_V)), item_V[~mask_V])
+def _opinions(votes: pa.Table, item_ids: pa.Array, task: str) -> tuple[pa.Table, Counts, pa.Table]:
+    """The votes that decide, the places of their images, and all answers: see `Outcomes`."""
+    newest, first_V = newest_versions(votes), first_ingests(votes)
+    place = pc.index_in(newest["item_id"], value_set=item_ids)
+    item_V = place.drop_null().to_numpy().astype(np.int64)
+    # A vendor's own JSON of shapes takes much memory, and decides nothing.
+    newest = _rows_of(newest.drop_columns("raw"), place.is_valid().to_numpy())
+    first_V = first_V[place.is_valid().to_numpy()]
+    facts = {"first": first_V, "newest": ingest_numbers(newest), "item": item_V}
+    answers = newest.select(["vendor", "annotator"])
+    for name, column in facts.items():
+        answers = answers.append_column(name, pa.array(column))
+    newest, is_own_V = _of_question(newest, task)
+    newest, item_V = _rows_of(newest, is_own_V), item_V[is_own_V]
+    is_last_V = np.zeros(len(newest), bool)
+    is_last_V[rows_of_people(newest)] = True
+    return _rows_of(newest, is_last_V), item_V[is_last_V], answers
+
+
+def _rows_of(votes: pa.Table, mask_V: NDArray[np.bool_]) -> pa.Table:
+    """The votes of a mask. Where that is all, nothing is copied."""
+    return votes if mask_V.all() else votes.filter(pa.array(mask_V))
 
 
 def _of_question(votes: pa.Table, task: str) -> tuple[pa.Table, NDArray[np.bool_]]:

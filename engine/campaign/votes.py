@@ -130,6 +130,12 @@ def rows_of_people(votes: pa.Table) -> NDArray[np.int64]:
     return np.sort(newest_rows(votes, codes_of(pa.chunked_array([pa.array(pair_V)]))))
 
 
+def first_ingests(votes: pa.Table) -> NDArray[np.int64]:
+    """The number of the ingest that brought the first version of every answer, in the order of `newest_versions`."""
+    _, first = np.unique(answers_of_votes(votes), return_index=True)
+    return ingest_numbers(votes)[first]
+
+
 def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int64]:
     """The row of the newest version of every answer, by the answer's number."""
     order = np.lexsort((np.arange(len(votes)), times_of(votes), answer_V))

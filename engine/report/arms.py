@@ -34,7 +34,7 @@ NUM_DIVISIONS = 1999
 """Random divisions of the labels into arms."""
 Z_95 = 1.959964
 """Of a 95 % interval."""
-_NO_TASK = "no classes were learned (train.task)"
+_NO_TASK = "no classes were learned; learn them in the next round: --set train.task=classification"
 
 
 class Share(NamedTuple):

@@ -51,8 +51,8 @@ class Tally:
     def in_words(self) -> tuple[float, str]:
         """The share of this run's bytes that is done, 0 to 1, and a few words for a person."""
         rate = self._speed()[0]
-        words = f"{self._items:,} items, {f'{rate:,.0f} items/s, ' if rate else ''}"
-        words += f"{self._shards:,} of {self._total_shards:,} shards"
+        words = f"{self._items:,} items read, {f'{rate:,.0f} items/s, ' if rate else ''}"
+        words += f"{self._shards:,} of {self._total_shards:,} shards written"
         num_bad = sum(self._errors.values())
         return self._done_bytes / max(1, self._total_bytes), words + (f", {num_bad:,} bad" if num_bad else "")
 

@@ -95,8 +95,8 @@ def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str
     if verdict.speaks:
         return f"signal present, {found}: images are picked by {name.replace('_', ' ')}"
     how = f"select.when_no_signal={options.when_no_signal} picks"
-    if options.when_no_signal == "uncertainty":
-        how += f" ({name.replace('_', ' ')})"
+    if name == "as_random":
+        how += " as random, because no task learner says what it is unsure of"
     is_left_out = options.diversity not in (RULE, "none")
     rest = f", and select.diversity={options.diversity} is not applied" if is_left_out else ""
     return f"no signal, {found}: {how}{rest}"

@@ -114,7 +114,12 @@ BRANCHES = {
     "class_balanced_margin": Branch(
         "turned", "none", "uncertainty", "least sure of its class, in turn over the predicted classes (lowest margin)"
     ),
-    "as_random": Branch("keyed", "none", "completion", "as random: the labels lack no part of the pool"),
+    "as_random": Branch(
+        "keyed",
+        "none",
+        "completion",
+        "as random, because the labels lack no part of the pool and no task learner says what it is unsure of",
+    ),
     "random": Branch("random", "none", "query", WITHOUT_SIGNAL["random"].reason),
     "spread": Branch("random", WITHOUT_SIGNAL["diversity"].diversity, "query", WITHOUT_SIGNAL["diversity"].reason),
 }

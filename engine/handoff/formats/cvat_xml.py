@@ -10,10 +10,16 @@ from engine.handoff.formats.answer_values import box, outline, with_value
 from engine.handoff.formats.task_files import compact
 
 _PIECE_BYTES = 1 << 16
+_JOB = ["annotations", "meta", "job"]
+_OF_JOB = (["id"], ["assignee", "username"])
+"""What of a job is read: its number on the server, and the person that it is assigned to, if there is one."""
 
 
 def read_images(file: AnswerFile, question: Question, fix: str) -> Iterator[Answer]:
-    """An answer for each image. Raises InputError, with the fix, for a file that is truncated or something else."""
+    """An answer for each image: of a job's export those of its assignee, else of the job; of others the final ones.
+
+    Raises InputError, with the fix, for a file that is truncated or something else.
+    """
     images = _Images(file, question, fix)
     with file.open() as stream:
         while piece := stream.read(_PIECE_BYTES):
@@ -29,8 +35,10 @@ class _Images:
         self.answers: list[Answer] = []
         self.path: list[str] = []
         self.image, self.tags, self.shapes = Answer("", "", None), list[str](), list[dict[str, str]]()
+        self.is_job, self.text, self.of_job = False, "", dict[str, str]()
         self.parser = ParserCreate()
         self.parser.StartElementHandler, self.parser.EndElementHandler = self._start, self._end
+        self.parser.CharacterDataHandler = self._say
         # Entities are declared in a DOCTYPE: a few lines of them expand to any size.
         self.parser.StartDoctypeDeclHandler = lambda *_: self._refuse("a DOCTYPE, which CVAT never writes")
 
@@ -51,15 +59,36 @@ class _Images:
         elif self.path == ["annotations"] and name == "track":
             self._refuse("a <track>, as in CVAT for video")
         elif self.path == ["annotations"] and name == "image":
-            self.image = Answer(f"line {self.parser.CurrentLineNumber}", attributes.get("name", ""), None)
+            self.image = self._opened(attributes.get("name", ""))
             self.tags, self.shapes = [], []
         elif self.path == ["annotations", "image"] and name == "tag":
             self.tags.append(attributes.get("label", ""))
         elif self.path == ["annotations", "image"]:
             self.shapes.append({"type": name, **attributes})
         self.path.append(name)
+        self.is_job |= self.path == _JOB
+        self.text = ""
+
+    def _say(self, text: str) -> None:
+        if self._is_of_job():
+            self.text += text
+
+    def _is_of_job(self) -> bool:
+        return self.path[: len(_JOB)] == _JOB and self.path[len(_JOB) :] in _OF_JOB
+
+    def _opened(self, name: str) -> Answer:
+        """The image, with whose answer it is."""
+        place = f"line {self.parser.CurrentLineNumber}"
+        if not self.is_job:
+            return Answer(place, name, None)
+        if not self.of_job.get("id"):
+            self._refuse("a <job> without an <id>")
+        job = f"job {self.of_job['id']}"
+        return Answer(place, name, None, annotator=self.of_job.get("username") or job, answer_id=job)
 
     def _end(self, name: str) -> None:
+        if self._is_of_job():
+            self.of_job[name] = self.text.strip()
         self.path.pop()
         if self.path == ["annotations"] and name == "image":
             if not self.image.item:

@@ -5,8 +5,10 @@ are taken from the server's share, or, with `cloud_storage_id` added to data.jso
 Keys of s3:// and gs:// links are relative to the bucket, and manifest.jsonl belongs into its root. https:// links are
 fetched by the server. labels.json is for the label constructor ("Raw"), instructions.txt for the task's guide.
 
-Read: the XML of a task, job or project. CVAT merges what several annotators said before, so its answer is final. The
-file does not say who labelled, nor whether anyone did: an image without tags, or shapes, counts as not labelled.
+Read: the XML of a task or project, into which CVAT merged what several annotators said, so that its answer is final;
+or that of a job, as of a consensus replica, whose answers are its assignee's, under the job's number. No file says
+whether anyone labelled an image: without tags, or shapes, it counts as not labelled. Nor does that of a job say whether
+it is a replica, or the job that replicas are merged into (2.80).
 """
 
 import posixpath

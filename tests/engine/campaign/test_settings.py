@@ -9,17 +9,20 @@ import pytest
 
 from engine.campaign import heartbeat
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import batches
 from engine.campaign.heartbeat import alone
 from engine.campaign.labels import labelled_items
 from engine.campaign.opening import check_budget, open_campaign, opened
 from engine.campaign.status import status
 from engine.config.toml import override
 from engine.errors import BusyError, ConfigError, InputError
+from engine.handoff.choice import Wish
 from engine.handoff.export import export
 from engine.pool.manifest import read_shards, write_shards
 from engine.selection.select import select
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
+from tests.small import make_small
 
 
 @pytest.fixture
@@ -120,3 +123,16 @@ def test_a_budget_counts_what_is_out(campaign: Campaign) -> None:
         config = override(campaign.config, {"select.budget": budget}, "test")
         with nullcontext() if budget == num_left else pytest.raises(ConfigError, match="labelled nor out at a vendor"):
             check_budget(Campaign(campaign.home, config, 1))
+
+
+def test_options_of_the_handoff_are_those_of_the_next_batch(tmp_path: Path) -> None:
+    campaign = make_small(tmp_path / "folder")
+    export(campaign, wish=Wish(limit=2))
+    settings = {"annotators": 3, "price": 0.5, "money_limit": 90}
+    campaign = open_campaign(str(campaign.home), [f"handoff.{key}={value}" for key, value in settings.items()])
+    export(campaign, wish=Wish(limit=2))
+    sent = [batch.manifest["sending"] for batch in batches(campaign.home, 0)]
+    assert [(sending["annotators"], sending["price"]) for sending in sent] == [(1, 0), (3, 0.5)]
+    # What the batches are of is decided.
+    with pytest.raises(ConfigError, match=r"select.budget: too late for round 000, .*generic-000 is complete"):
+        open_campaign(str(campaign.home), ["select.budget=30"])

@@ -14,8 +14,10 @@ from engine.campaign.ledger import read_ledger
 from engine.campaign.recalling import expire, recall
 from engine.campaign.settling import settle
 from engine.errors import ConfigError
+from engine.handoff.answer_files import answer_files
 from engine.handoff.choice import Wish
 from engine.handoff.export import describe, export
+from engine.handoff.ingest import ingest
 from tests.sendings import take_in
 from tests.small import copied, make_small, with_settings
 
@@ -82,10 +84,18 @@ class Answers:
         picks = (campaign.stage("selection") / "selection.parquet").read_table().sort_by("rank")
         self.ids = picks["item_id"].to_pylist()
 
-    def come(self, place: int, who: str, label: str, vendor: str = "generic") -> None:
+    def come(self, place: int, who: str, label: str) -> None:
         file = Path(f"{self.campaign.home.path}-{place}-{who}.csv")
         file.write_text(f"item_id,label,annotator\n{self.ids[place]},{label},{who}\n")
         take_in(self.campaign, file)
+
+    def job_of_cvat(self, number: int, who: str, label: str) -> Path:
+        """A job's export, with the first image."""
+        file = Path(f"{self.campaign.home.path}-{number}.xml")
+        meta = f"<job><id>{number}</id><assignee>{who and f'<username>{who}</username>'}</assignee></job>"
+        image = f'<image id="0" name="images/{self.ids[0]}.png"><tag label="{label}"/></image>'
+        file.write_text(f"<annotations><meta>{meta}</meta>{image}</annotations>")
+        return file
 
     def final(self, place: int, label: str) -> None:
         file = Path(f"{self.campaign.home.path}-{place}.csv")
@@ -140,15 +150,47 @@ def test_what_is_given_up_is_not_reserved(answers: Answers) -> None:
     assert answers.money == [(0, 0)]
 
 
-def test_an_image_that_was_sent_again_is_paid_to_the_second_vendor(answers: Answers) -> None:
+def test_an_answer_is_paid_by_the_batch_of_its_vendor(answers: Answers) -> None:
+    campaign = answers.campaign
+    for vendor in "cvat", "labelbox":
+        recall(campaign, (), USER, pick_again=True)
+        export(campaign, vendor=vendor, wish=Wish(limit=2))
+    recall(campaign, (), USER, pick_again=True)
+    assert answers.money == [(0, 0), (0, 0), (0, 0)]
+    take_in(campaign, answers.job_of_cvat(1, "ann", "cat"), "cvat")
+    assert answers.money == [(0, 0), (0.5, 0), (0, 0)]
+    answers.come(0, "a", "cat")
+    answers.final(1, "dog")
+    assert answers.money == [(1.5, 0), (0.5, 0), (0, 0)]
+
+
+def test_an_answer_of_a_vendor_that_was_sent_nothing_is_paid_by_the_newest_batch(
+    base: Campaign, tmp_path: Path
+) -> None:
+    answers = Answers(copied(base, tmp_path / "campaign", handoff__price=0.5, handoff__annotators=2))
+    export(answers.campaign, vendor="cvat", wish=Wish(limit=2))
     recall(answers.campaign, (), USER, pick_again=True)
-    settle(answers.campaign)
     export(answers.campaign, vendor="tsv", wish=Wish(limit=2))
-    assert answers.money == [(0, 0), (0, 2)]
     answers.come(0, "a", "cat")
     assert answers.money == [(0, 0), (0.5, 1.5)]
-    answers.come(0, "b", "cat")
+    answers.final(1, "cat")
+    assert answers.money == [(0, 0), (1.5, 0.5)]
+
+
+def test_a_final_answer_pays_once_and_its_newer_version_what_was_asked_since(answers: Answers) -> None:
+    campaign = answers.campaign
+    recall(campaign, (), USER, pick_again=True)
+    export(campaign, wish=Wish(limit=2))
+    answers.final(0, "cat")
+    # The batch before was taken back unanswered.
     assert answers.money == [(0, 0), (1, 1)]
+    answers.come(0, "a", "dog")
+    export(campaign, wish=Wish(is_disputed=True))
+    assert answers.money == [(0, 0), (1, 1), (0, 1)]
+    file = Path(f"{campaign.home.path}-new.csv")
+    file.write_text(f"item_id,label\n{answers.ids[0]},dog\n")
+    take_in(campaign, file, replace=True)
+    assert answers.money == [(0, 0), (1, 1), (1, 0)]
 
 
 def test_more_people_are_asked_and_paid_once_about_a_disputed_image(answers: Answers) -> None:
@@ -179,3 +221,16 @@ def test_a_final_answer_pays_the_batch_that_it_is_of(answers: Answers) -> None:
     assert answers.money == [(1, 1), (0, 1)]
     with pytest.raises(ConfigError, match="nothing is disputed"):
         export(answers.campaign, vendor="coco", wish=Wish(is_disputed=True))
+
+
+def test_replicas_of_cvat_are_as_many_answers(base: Campaign, tmp_path: Path) -> None:
+    campaign = copied(base, tmp_path / "campaign", handoff__price=0.5, handoff__annotators=3)
+    export(campaign, vendor="cvat", wish=Wish(limit=1))
+    answers = Answers(campaign)
+    people = enumerate([("ann", "cat"), ("", "dog"), ("", "cat")], 1)
+    files = [answers.job_of_cvat(number, who, label) for number, (who, label) in people]
+    take_in(campaign, files[0], "cvat")
+    assert answers.money == [(0.5, 1)]
+    done = ingest(campaign, answer_files(list(map(str, files)), "cvat"), "cvat")
+    assert (done.repeated, done.votes) == (1, 2)
+    assert answers.money == [(1.5, 0)]

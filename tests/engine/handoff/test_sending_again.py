@@ -168,3 +168,18 @@ def test_an_export_that_was_interrupted_leaves_no_task_files_in_the_record(base:
     assert {file.name for file in record.iterdir()} == {
         file.name for file in Path(again.stage("handed_out/generic-000").path).iterdir()
     }
+
+
+@pytest.mark.parametrize("lost", ["", "manifest.json"])
+def test_a_record_that_is_gone_is_an_error_and_nothing_is_sent(base: Campaign, tmp_path: Path, lost: str) -> None:
+    campaign = copied(base, tmp_path / "campaign")
+    for vendor in "generic", "tsv", "generic":
+        export(campaign, vendor=vendor, wish=Wish(limit=2))
+    record = Path((campaign.stage("handed_out/tsv-001") / lost).path)
+    whole = record.rename(tmp_path / "kept")
+    said = r"handed_out/\*-001/manifest.json: gone, .*sent twice; restore"
+    for command in (lambda: export(campaign, wish=Wish(limit=2)), lambda: read_ledger(campaign)):
+        with pytest.raises(InputError, match=said):
+            command()
+    whole.rename(record)
+    assert [batch.folder.name for batch in batches(campaign.home, 0)] == ["generic-000", "tsv-001", "generic-002"]

@@ -154,7 +154,7 @@ def test_what_is_gone_is_reported(make_campaign: MakeCampaign) -> None:
     del manifest["task"]
     file.write_json(manifest)
     (gain,) = gains_of(later, labels)
-    assert gain.no_known == "no classes were learned (train.task)"
+    assert gain.no_known == "no classes were learned; learn them in the next round: --set train.task=classification"
     assert gain.variation is not None
 
 

@@ -201,9 +201,14 @@ def test_without_margins_picks_are_as_random(make_campaign: MakeCampaign) -> Non
     manifest = select(campaign, Run(log=log.append))
     picks = rows(campaign, "selection")
     assert names(picks) == names(in_keys_order(campaign)[:60])
-    assert {pick["reason"] for pick in picks} == {"as random: the labels lack no part of the pool"}
+    unsure = "no task learner says what it is unsure of"
+    assert {pick["reason"] for pick in picks} == {
+        f"as random, because the labels lack no part of the pool and {unsure}"
+    }
     assert (manifest["signal"], manifest["branch"]) == ("none", "as_random")
-    assert any(line.startswith("no signal, ") and "of the pool lacks labels" in line for line in log)
+    (said,) = (line for line in log if line.startswith("no signal, "))
+    assert "of the pool lacks labels" in said
+    assert said.endswith(f"select.when_no_signal=uncertainty picks as random, because {unsure}")
 
 
 @pytest.mark.parametrize(

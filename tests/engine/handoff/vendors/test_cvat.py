@@ -2,7 +2,7 @@
 
 import json
 from itertools import islice
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 from hypothesis import given
@@ -20,6 +20,7 @@ from tests.vendor_files import (
     endless_file,
     item_id,
     item_ids,
+    people,
     refused,
     written,
 )
@@ -28,8 +29,18 @@ CLASS, BOXES, MASK = Question("class", CLASSES), Question("boxes", CLASSES), Que
 META = "<version>1.1</version><meta><task><id>1</id><owner><email>a@x.org</email></owner></task></meta>"
 
 
-def xml(*images: str) -> str:
-    return f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{META}\n{"".join(images)}</annotations>\n'
+def xml(*images: str, meta: str = META) -> str:
+    return f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{meta}\n{"".join(images)}</annotations>\n'
+
+
+def job(number: int, assignee: str = "") -> str:
+    """The head of a job's export, as the server writes it (2.80)."""
+    who = f"<username>{escape(assignee)}</username>\n<email>a@x.org</email>" if assignee else ""
+    segment = f"<segment><id>7</id><start>0</start><url>http://x/api/jobs/{number}</url></segment>"
+    owner = "<owner><username>boss</username><email>b@x.org</email></owner>"
+    facts = f"<id>{number}</id>\n<size>3</size><segments>{segment}</segments>{owner}<assignee>{who}</assignee>"
+    labels = "<labels><label><name>kettle</name><type>tag</type></label></labels>"
+    return f"<version>1.1</version><meta>\n<job>{facts}{labels}</job><dumped>2026-11-20</dumped></meta>"
 
 
 def image(name: str, *shapes: str) -> str:
@@ -87,6 +98,27 @@ def test_what_annotators_say_comes_back(ids: list[str], classes: list[str], data
     assert [answer.item for answer in back] == [f"images/{name}.png" for name in ids]
     assert [answer.value for answer in back] == [sorted(said[name]) or None for name in names]
     assert not any(answer.annotator or answer.fault or answer.skipped for answer in back)
+
+
+@given(item_ids, st.lists(st.tuples(people, st.sampled_from(CLASSES)), min_size=1, max_size=4, unique=True))
+def test_a_job_has_the_answers_of_its_assignee(ids: list[str], said: list[tuple[str, str]]) -> None:
+    for number, (person, label) in enumerate(said, 20):
+        tag = f"<tag label={quoteattr(label)} source='manual'/>"
+        images = [image(f"images/{name}.png", tag) for name in ids]
+        back = answers(cvat, xml(*images, meta=job(number, person)), "a.xml", CLASS)
+        assert [answer.item for answer in back] == [f"images/{name}.png" for name in ids]
+        assert {answer[2:5] for answer in back} == {(label, person, f"job {number}")}
+        # Replicas that are assigned to nobody are different people all the same.
+        back = answers(cvat, xml(*images, meta=job(number)), "a.xml", CLASS)
+        assert {answer[2:5] for answer in back} == {(label, f"job {number}", f"job {number}")}
+
+
+def test_the_answers_of_a_project_are_final() -> None:
+    for part in "task", "project":
+        (answer,) = answers(cvat, xml(image("a.png"), meta=job(1, "ann").replace("job>", f"{part}>")), "a.xml", CLASS)
+        assert (answer.annotator, answer.answer_id) == ("", "")
+    nameless = xml(image("a.png"), meta="<meta><job><segments><segment><id>7</id></segment></segments></job></meta>")
+    assert "a <job> without an <id>" in refused(cvat, nameless, "a.xml", CLASS)
 
 
 def test_shapes_are_in_pixels() -> None:
