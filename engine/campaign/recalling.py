@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.decisions import EXPIRED, PICK_AGAIN, RECALLED, Author, decide, released
 from engine.campaign.folder import Campaign
-from engine.campaign.ledger import GIVEN_UP, IN_PART, OUT, TAKEN_BACK, Ledger, read_ledger
+from engine.campaign.ledger import GIVEN_UP, TAKEN_BACK, Ledger, read_ledger
 from engine.errors import ConfigError
 
 
@@ -61,8 +61,7 @@ def _take_back(
 ) -> TakenBack:
     is_own = np.isin(ledger.batch_R, numbers)
     is_back = is_own & np.isin(ledger.state_R, (GIVEN_UP, TAKEN_BACK))
-    # Of a disputed image that was sent again, the other batch is waited for.
-    is_open = is_own & np.isin(ledger.state_R, (OUT, IN_PART)) & (ledger.asked_R > ledger.paid_R)
+    is_open = is_own & ledger.waited_for
     is_gold = ledger.rows["gold"].to_numpy()
     decide(campaign.home, kind, _rows(ledger, is_open), author)
     # An image with answers is not sent again.
