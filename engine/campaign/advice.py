@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import completed
-from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger
+from engine.campaign.ledger import DISPUTED, Ledger
 from engine.campaign.settling import Progress
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 
@@ -53,8 +53,7 @@ def back_command(campaign: Campaign, records: Iterable[str], *, pick_again: bool
 
 def is_waited_for(ledger: Ledger, number: int) -> bool:
     """Whether answers that a batch asked for are still to come."""
-    is_open = (ledger.batch_R == number) & np.isin(ledger.state_R, (OUT, IN_PART)) & ~ledger.rows["gold"].to_numpy()
-    return bool((ledger.asked_R > ledger.paid_R)[is_open].any())
+    return bool((ledger.images_of(number) & ledger.waited_for).any())
 
 
 def _vendor(ledger: Ledger, numbers: list[int]) -> str:

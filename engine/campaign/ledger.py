@@ -83,6 +83,18 @@ class Ledger(NamedTuple):
         numbers = range(len(self.batches))
         return sum((self.spent(number) + self.reserved(number) for number in numbers), Decimal(0))
 
+    @property
+    def came_since(self) -> Counts:
+        """How many answers came since each row was sent."""
+        came_R: Counts = self.came_U[self.item_R] - pc.fill_null(self.rows["answered"], 0).to_numpy()
+        return came_R
+
+    @property
+    def waited_for(self) -> NDArray[np.bool_]:
+        """Which rows answers are missing of. Of an image that was disputed and sent again, that is the newer one."""
+        is_open_R: NDArray[np.bool_] = np.isin(self.state_R, (OUT, IN_PART)) & (self.came_since < self.asked_R)
+        return is_open_R
+
     def images_of(self, number: int) -> NDArray[np.bool_]:
         """Which rows (R,) are the images of a batch, without the gold ones."""
         is_image_R: NDArray[np.bool_] = (self.batch_R == number) & ~self.rows["gold"].to_numpy()
@@ -97,8 +109,8 @@ class Ledger(NamedTuple):
     def counts(self, number: int) -> dict[str, int]:
         """How many images of a batch are in each state; gold ones are not counted. Of an image that was disputed and
         sent again, the first batch has all its answers, and the other none until one comes."""
-        is_part_R = self.state_R == IN_PART
-        cases = [is_part_R & (self.paid_R == self.asked_R), is_part_R & (self.paid_R == 0)]
+        is_part_R, came_R = self.state_R == IN_PART, self.came_since
+        cases = [is_part_R & (came_R >= self.asked_R), is_part_R & (came_R <= 0)]
         states_R = np.select(cases, [DISPUTED, OUT], self.state_R)
         found = np.bincount(states_R[self.images_of(number)], minlength=len(STATES)).tolist()
         return {state: count for state, count in zip(STATES, found, strict=True) if count}

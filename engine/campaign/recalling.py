@@ -62,8 +62,7 @@ def _take_back(
     is_own = np.isin(ledger.batch_R, numbers)
     is_unanswered = np.isin(ledger.state_U, (OUT, IN_PART, DISPUTED))[ledger.item_R]
     is_back = is_own & (ledger.back_R > 0) & is_unanswered
-    # Of a disputed image that was sent again, the other batch is waited for.
-    is_open = is_own & np.isin(ledger.state_R, (OUT, IN_PART)) & (ledger.asked_R > ledger.paid_R)
+    is_open = is_own & ledger.waited_for
     is_gold = ledger.rows["gold"].to_numpy()
     decide(campaign.home, kind, _rows(ledger, is_open), author)
     # An image with answers is sent again only to ask more people.

@@ -78,9 +78,10 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
         # A selection of nothing is handed out too: then the stage is complete.
         if not len(chosen.images) and (own or not selection or selection["counts"]["picked"]):
             if own and own[-1].manifest["sending"]["disputed"] >= wish.is_disputed:
+                manifest = _whole(campaign, own[-1], run)
                 if wish.limit != 0:
                     run.log(_nothing_left(campaign, vendor, wish, chosen.num_waiting))
-                return _whole(campaign, own[-1], run)
+                return manifest
             if chosen.num_lost == len(candidates) > 0:
                 where = campaign.stage("selection")
                 raise InputError(f"{where}: none of its images is in its shard; restore the shards")

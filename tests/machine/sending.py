@@ -107,7 +107,7 @@ def check_ledger(truth: Truth, ledger: dict[str, Any]) -> None:
     shown = [batch["states"] for batch in ledger["batches"]]
     expected = []
     for batch in sorted(truth.sent, key=lambda batch: batch.round):
-        states = [truth.state_in(batch, item_id) for item_id in batch.images]
+        states = [truth.shown_in(batch, item_id) for item_id in batch.images]
         expected.append({state: states.count(state) for state in set(states)})
     if shown != expected:
         raise truth.broken("every image has its state", f"{expected}, shown as {shown}")

@@ -174,6 +174,13 @@ class Truth:
         state = self.state(item_id)
         return batch.back.get(item_id, state) if state in OPEN else state
 
+    def shown_in(self, batch: Sent, item_id: str) -> str:
+        """As `state_in`; of an image that was sent again, by the answers that came since it was in this batch."""
+        state, came = self.state_in(batch, item_id), self.came(item_id) - batch.answered[item_id]
+        if state != "answered in part" or 0 < came < batch.people:
+            return state
+        return "disputed" if came > 0 else "out"
+
     @property
     def labels(self) -> dict[Item, tuple[str, str]]:
         """Label and image of every labelled item."""

@@ -107,7 +107,7 @@ def test_a_damaged_handoff_is_written_again_and_is_the_same_batch(scored: Campai
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == whole
     assert [batch.folder.name for batch in batches(scored.home, 0)] == ["generic-000"]
     assert export(scored, Run(log=lines.append)) == manifest
-    assert len(lines) == 1
+    assert sum("written again" in line for line in lines) == 1
 
 
 def test_of_a_large_batch_random_images_are_read(scored: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
