@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES, Run, run_stage, stage_of
+from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
 from jobs.terminal import AddressOption, CampaignArgument, Outcome, SetOption, Terminal, VendorName, when_closed
 
@@ -171,7 +172,9 @@ def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) 
             raise ConfigError(f"{opened.round_home}: --close: no answer came for its {progress.total:,} images; {fix}")
         close_round(opened, progress, "vaal round --close")
         left = progress.total - progress.done
-        screen.log(f"round {opened.round:03d} ended by hand; {left:,} of {progress.total:,} images are not settled")
+        screen.log(
+            f"round {opened.round:03d} ended by hand; not settled: {left:,} of {plural(progress.total, 'image')}"
+        )
 
 
 def _waiting(campaign: "Campaign") -> dict[str, str]:

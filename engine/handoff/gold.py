@@ -15,6 +15,7 @@ from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_values
 from engine.campaign.positions import labelled_positions
 from engine.campaign.stages import Log
 from engine.config.handoff_options import HandoffConfig
+from engine.config.texts import plural
 from engine.handoff.exchange import Question
 
 
@@ -33,7 +34,7 @@ def gold_images(campaign: Campaign, question: Question, record: str, num_images:
     fitting = [n for n, item in enumerate(there) if question.is_open or labels[item] in question.classes]
     if len(fitting) < wanted:
         why = f"{len(fitting):,} labelled ones fit: all are used"
-        log(f"handoff.gold_fraction asks for {wanted:,} gold images, and {why}")
+        log(f"handoff.gold_fraction asks for {plural(wanted, 'gold image')}, and {why}")
     batches = all_batches(campaign.home, campaign.round + 1) if wanted else []
     sent = (batch.rows() for batch in batches)
     used = Counter(item for rows in sent for item in identities(rows.filter(rows["gold"])))
