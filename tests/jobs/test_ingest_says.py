@@ -65,6 +65,16 @@ def test_the_counts_of_answers_add_up_and_those_of_labels_are_apart(small: Campa
     assert (facts["labels new"], facts["labels changed"], facts["labels taken away"]) == ("0", "1", "1")
 
 
+def test_every_key_of_the_counts_is_documented(small: Campaign, tmp_path: Path) -> None:
+    export(small)
+    file = tmp_path / "a.csv"
+    file.write_text(f"item_id,label\n{batches(small.home, 0)[0].images()['item_id'][0]},cat\n")
+    text = (Path(__file__).parents[2] / "docs/handoff.md").read_text().partition("### What `ingest --json` counts")[2]
+    counts = json.loads(CliRunner().invoke(app, ["ingest", str(small.home), str(file), "--json"]).stdout)
+    assert counts["answers"] == counts["votes"] + counts["known"] + counts["blank"] + len(counts["refused"]) == 1
+    assert not [key for key in counts if f"`{key}`" not in text.partition("### From")[0]]
+
+
 def test_the_page_about_answers_is_that_of_the_round_of_their_images(small: Campaign, tmp_path: Path) -> None:
     export(small)
     home, ids = str(small.home), batches(small.home, 0)[0].images()["item_id"].to_pylist()
