@@ -5,14 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR
-from engine.errors import ConfigError
+from engine.config.texts import some
+from engine.errors import ConfigError, InputError
 from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, VendorName
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
+    from engine.handoff.answers import Rules
     from engine.handoff.ingest import Ingested
 
 LABEL_STUDIO = "label-studio"
+MOST_CLASSES = 20
+"""New classes that a person is shown."""
 
 
 def ingest(
@@ -42,7 +46,6 @@ def ingest(
     from engine.campaign.heartbeat import alone
     from engine.campaign.opening import current_round
     from engine.campaign.opening import opened as opened_with
-    from engine.handoff.answer_files import answer_files
     from engine.handoff.answers import Rules
     from engine.handoff.ingest import ingest as take_in
 
@@ -54,40 +57,59 @@ def ingest(
             with fetch(url, project, token_of_environment()) as file:
                 counts = take_in(opened, [file], source, rules, screen.log)
         else:
-            counts = take_in(opened, answer_files(files, source), source, rules, screen.log)
+            counts = _taken(opened, files, source, rules, screen)
     if counts.new + counts.replaced and (note := note_on_training(opened)):
         screen.log(note)
     number = current_round(opened.home)
     title = f"Ingested; the campaign is in round {number:03d}"
-    return Outcome(title, _facts(opened, counts, is_over=number > opened.round), counts._asdict())
+    return Outcome(title, _facts(opened, counts, number), counts._asdict() | {"known": counts.known})
 
 
-def _facts(campaign: "Campaign", counts: "Ingested", *, is_over: bool) -> dict[str, Any]:
-    """What came in, for a person."""
-    corrected = f", {counts.corrected:,} of them corrected since" if counts.corrected else ""
-    is_any = bool(counts.new + counts.repeated + counts.replaced + counts.votes)
+def _taken(campaign: "Campaign", files: list[str], vendor: str, rules: "Rules", screen: Terminal) -> "Ingested":
+    """Take in files. Raises InputError also for what was sent to the vendor, and does not hold an answer."""
+    from engine.handoff.answer_files import answer_files, files_in, was_sent
+    from engine.handoff.ingest import ingest as take_in
+    from engine.handoff.sent_back import TaskFiles
+
+    sent = TaskFiles(campaign)
+    counts = take_in(campaign, answer_files(files, vendor, sent.named), vendor, rules, screen.log)
+    if counts.blank == counts.answers:
+        for name in files:
+            if path := sent.named(files_in(name)):
+                raise InputError(f"{name}: {was_sent(path)}")
+    return counts
+
+
+def _facts(campaign: "Campaign", counts: "Ingested", number: int) -> dict[str, Any]:
+    """What came in, for a person: first answers, whose numbers add up, then labels. `number` is the round now."""
+    home, is_over = campaign.home.quoted, number > campaign.round
+    pages = [f"vaal report {home}" + (f" --round {of}" if of != number else "") for of in counts.rounds]
+    is_any = bool(counts.votes + counts.known)
     return {
-        "new labels": counts.new,
-        "known already": f"{counts.repeated:,}{corrected}",
-        "replaced": counts.replaced,
-        "still blank": counts.blank,
-        "new answers": counts.votes,
-        **({"newer versions": counts.versions} if counts.versions else {}),
-        **({"skipped": counts.skipped} if counts.skipped else {}),
-        **({"refused": len(counts.refused)} if counts.refused else {}),
-        "new classes": ", ".join(counts.new_classes) or "none",
-        **({"of images that changed": counts.changed} if counts.changed else {}),
-        "picks still out": counts.out,
-        **({"of them disputed": counts.disputed} if counts.disputed else {}),
+        "answers in the files": counts.answers,
+        **_some("new", counts.votes, _some("newer versions", counts.versions) | _some("skipped", counts.skipped)),
+        **_some("known already", counts.known, _some("corrected since", counts.corrected)),
+        **_some("still blank", counts.blank),
+        **_some("refused", len(counts.refused)),
+        "labels new": counts.new,
+        **_some("labels changed", counts.replaced - counts.taken_away),
+        **_some("labels taken away", counts.taken_away),
+        **_some("new labels of images that changed", counts.changed),
+        "new classes": some(counts.new_classes, MOST_CLASSES) or "none",
+        "images still out": counts.out,
+        **_some("of them disputed", counts.disputed),
         "labels": campaign.home / "labels",
-        **({"look at the answers": _report(campaign, is_over=is_over)} if counts.votes else {}),
-        "next": _next(campaign.home.quoted, is_any=is_any, is_over=is_over),
+        **({"look at the answers": "; ".join(pages)} if pages else {}),
+        "next": _next(home, is_any=is_any, is_over=is_over),
     }
 
 
-def _report(campaign: "Campaign", *, is_over: bool) -> str:
-    """The command that makes the page about the answers."""
-    return f"vaal report {campaign.home.quoted}" + (f" --round {campaign.round}" if is_over else "")
+def _some(name: str, count: int, of_these: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A count that is not 0, by its name, and some of what it counts."""
+    if not count:
+        return {}
+    parts = [f"{number:,} {part}" for part, number in (of_these or {}).items()]
+    return {name: f"{count:,} ({', '.join(parts)})" if parts else count}
 
 
 def _next(home: str, *, is_any: bool, is_over: bool) -> str:

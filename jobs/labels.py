@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
 from jobs.terminal import CampaignArgument, Outcome, Terminal, WhoOption, WhyOption
 
@@ -23,6 +24,7 @@ USAGE = {
     "export": (0, 0, "none, and --out FOLDER"),
 }
 """The least and most arguments of an action, and what they are."""
+DONE = {"set": "Label set", "retract": "Retracted", "undo": "Undone"}
 MOST_LEFT = 20
 """Lines on what forgetting leaves, for a person."""
 
@@ -58,7 +60,7 @@ def labels(
 
     least, most, usage = USAGE[action]
     if not least <= len(names) <= most:
-        raise ConfigError(f"labels {action}: {len(names)} arguments; give {usage}")
+        raise ConfigError(f"labels {action}: {plural(len(names), 'argument')}; give {usage}")
     for option, given, command in (
         ("--never-pick", never_pick, "retract"), ("--items", items, "forget"), ("--out", out, "export"),
     ):  # fmt: skip
@@ -78,8 +80,8 @@ def _listed(campaign: "Campaign") -> Outcome:
     from engine.campaign.corrections import list_labels
 
     found = list_labels(campaign)
-    facts = {f"{row['shard']} {row['key']}": row["label"] for row in found}
-    return Outcome(f"{len(found)} labels", facts, {"labels": found})
+    facts = {f"{row['item_id']} {row['shard']} {row['key']}": row["label"] for row in found}
+    return Outcome(plural(len(found), "label"), facts, {"labels": found})
 
 
 def _corrected(
@@ -102,7 +104,7 @@ def _corrected(
                 raise
             data = {"file": file, "items": count}
         else:
-            item = corrections.identity_of(campaign, names[:-1] if action == "set" else names)
+            item = corrections.identity_of(campaign, names[:-1] if action == "set" else names, USAGE[action][2])
             data = {"shard": item[0], "key": item[1]}
             if action == "set":
                 before = corrections.set_label(campaign, item, names[-1], screen.log, author)
@@ -113,7 +115,7 @@ def _corrected(
         settle(campaign)
         if note := corrections.note_on_training(campaign):
             screen.log(note)
-    title = f"Done: {action}; the campaign is in round {current_round(campaign.home):03d}"
+    title = f"{DONE[action]}; the campaign is in round {current_round(campaign.home):03d}"
     return Outcome(title, data | {"next": f"vaal status {campaign.home.quoted}"}, data)
 
 
@@ -127,13 +129,20 @@ def _forgotten(campaign: "Campaign", screen: Terminal, items: str, author: "Auth
     with alone(campaign.home, "labels forget"):
         found = forget(campaign, Location.of(items), author, screen.log)
     facts: dict[str, Any] = {"images": found.images, "labels retracted": found.labels}
-    facts["files deleted"] = len(found.deleted)
+    facts["files deleted"] = _deleted(campaign, found.deleted)
     # First what always is, then what there is for each image, which may be much.
     shown = found.left[:MOST_LEFT]
     facts |= {f"left {number}": text for number, text in enumerate(shown, 1)}
     if len(found.left) > len(shown):
         facts["left"] = f"{len(found.left) - len(shown):,} more: see them with --json"
-    return Outcome(f"Forgotten: {found.images} images", facts, found._asdict())
+    return Outcome(f"Forgotten: {plural(found.images, 'image')}", facts, found._asdict())
+
+
+def _deleted(campaign: "Campaign", urls: list[str]) -> str:
+    """The deleted files as a number, and the commands that make reports again."""
+    rounds = sorted({int(url.split("/rounds/")[1][:3]) for url in urls if "/report/" in url and "/rounds/" in url})
+    again = [f"vaal report {campaign.home.quoted} --round {number}" for number in rounds]
+    return f"{len(urls):,}" + (f"; reports are made again, without the images, by: {'; '.join(again)}" if again else "")
 
 
 def _exported(campaign: "Campaign", screen: Terminal, out: str, split: str, seed: int) -> Outcome:
@@ -145,5 +154,5 @@ def _exported(campaign: "Campaign", screen: Terminal, out: str, split: str, seed
         raise ConfigError("labels export: give --out FOLDER, where the shards are written")
     with screen.progress("export") as update, alone(campaign.home, "labels export"):
         made = export_labels(campaign, Location.of(out), split, seed, update, screen.log)
-    facts = {**{name: f"{count:,} images" for name, count in made.images.items()}, "classes": len(made.classes)}
+    facts = {**{name: plural(count, "image") for name, count in made.images.items()}, "classes": len(made.classes)}
     return Outcome(f"Exported: {out}", facts | {"shards": out}, made._asdict())

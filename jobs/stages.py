@@ -180,7 +180,9 @@ def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) 
             raise ConfigError(f"{opened.round_home}: --close: no answer came for its {progress.total:,} images; {fix}")
         close_round(opened, progress, "vaal round --close")
         left = progress.total - progress.done
-        screen.log(f"round {opened.round:03d} ended by hand; {left:,} of {progress.total:,} images are not settled")
+        screen.log(
+            f"round {opened.round:03d} ended by hand; not settled: {left:,} of {plural(progress.total, 'image')}"
+        )
 
 
 def _waiting(campaign: "Campaign") -> tuple[int, dict[str, str]]:

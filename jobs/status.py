@@ -80,6 +80,7 @@ def _cell(name: str, state: dict[str, Any]) -> str:
 
     if state["complete"]:
         found = WORDS.get(name, "done").format(**state)
+        found += f"\n{state['forgotten']:,} forgotten" if state.get("forgotten") else ""
         return f"{found}\nlift {lift_text(lift)}" if (lift := state.get("lift")) else found
     return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
 

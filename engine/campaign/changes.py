@@ -24,6 +24,7 @@ from engine.campaign.places import known_of, read_moved, write_moved
 from engine.campaign.positions import all_positions
 from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
+from engine.config.texts import plural
 from engine.errors import InputError, UnreadableError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
@@ -262,7 +263,8 @@ def _log_changes(findings: list[_Finding], log: Log) -> None:
     lines = []
     for shard, is_same, moved, num_wanted in findings:
         num_lost = sum(bool(row[-1]) for row in moved or [])
-        again = f"; {num_wanted - num_lost:,} labelled or picked images are found again in it" if num_wanted else ""
+        found = plural(num_wanted - num_lost, "labelled or picked image")
+        again = f"; found again in it: {found}" if num_wanted else ""
         if not is_same:
             lines.append(f"{shard.url}: its bytes changed since it was listed; the next scoring scores it again{again}")
     log_some(log, lines)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from engine.campaign.classes import classes_of, names_in
 from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, forgotten, never_picked
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.handed_out import current_batches, picked_items
+from engine.campaign.handed_out import all_batches, current_batches, picked_items
 from engine.campaign.labels import (
     Identity,
     Snapshot,
@@ -34,9 +34,9 @@ FORGET = "forget"
 """The kind of a label file that retracts what is to be forgotten. It is not undone."""
 
 
-def identity_of(campaign: Campaign, names: list[str]) -> Identity:
-    """The (shard, key) that SHARD KEY or an ITEM_ID names. Raises InputError for an item_id that nothing has, or
-    what is not text."""
+def identity_of(campaign: Campaign, names: list[str], usage: str = "SHARD KEY or ITEM_ID") -> Identity:
+    """The (shard, key) that SHARD KEY or an ITEM_ID names. Raises InputError for an item_id that nothing has, that of a
+    gold image, or what is not text; `usage` is what a person gives."""
     names = [text_of(name, "the name of the item") for name in names]
     if len(names) == 2:
         return names[0], names[1]
@@ -45,7 +45,18 @@ def identity_of(campaign: Campaign, names: list[str]) -> Identity:
     for shard, key in items:
         if item_id_of(shard, key, campaign.config.salt) == names[0]:
             return shard, key
-    raise InputError(f"{campaign.home}: item_id {names[0]!r} was never handed out or labelled; give SHARD KEY")
+    if names[0] in {shard.shard for shard in read_shards(campaign.home)}:
+        raise InputError(f"{campaign.home}: {names[0]!r} is a shard, so something is missing after it; give {usage}")
+    raise InputError(f"{campaign.home}: {fault_of_name(campaign, names[0])}; give {usage}")
+
+
+def fault_of_name(campaign: Campaign, item_id: str) -> str:
+    """Why no image has this item_id, in words for us alone: no vendor may learn what is gold."""
+    for batch in all_batches(campaign.home, campaign.round + 1):
+        rows = batch.rows()
+        for shard, key in identities(rows.filter(pc.equal(rows["item_id"], item_id))):
+            return f"item_id {item_id!r} was sent as gold with {batch.record}: it is the image {shard} {key}"
+    return f"item_id {item_id!r} was never handed out or labelled"
 
 
 def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: Author = USER) -> str:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -22,7 +22,7 @@ from engine.config.input_options import MEMBER
 from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results, fields
 from engine.config.texts import parse_settings, plural
 from engine.config.toml import override, parse_campaign, tables_completed, to_toml
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError, InputError, StorageError, VaalError
 from engine.pool.embedding_files import index_embeddings
 from engine.pool.manifest import at_root, list_shards, look_up, read_shards, write_shards
 from engine.pool.metadata import import_metadata, read_strata
@@ -38,8 +38,8 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
 
     Raises:
         ConfigError: the folder already holds a campaign, or the rounds of one.
-        InputError: a shard, the label file or the files of embeddings are not what they should be; nothing usable is
-            left behind.
+        InputError: a shard, the label file or the files of embeddings are not what they should be; nothing is left
+            behind.
         BusyError: another run is at work in the folder.
     """
     home = Location.of(url)
@@ -47,7 +47,15 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
     with alone(home, "init"):
         # Another one may have been made meanwhile.
         _require_new(home)
-        return _create(home, patterns, labels, config, log)
+        parts = [part for part in (home / "pool", home / "labels") if not (part.children() or part.folders())]
+        try:
+            return _create(home, patterns, labels, config, log)
+        except VaalError:
+            # What is refused leaves nothing behind.
+            with suppress(StorageError):
+                for part in parts:
+                    part.remove()
+            raise
 
 
 def _require_new(home: Location) -> None:

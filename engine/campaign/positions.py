@@ -12,6 +12,7 @@ from engine.campaign.labels import POSITIONS_SCHEMA, Identity, labelled_items, l
 from engine.campaign.places import placed
 from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
@@ -82,7 +83,7 @@ def positions_of(
         other = {skeleton(name): name for name in by_name}.get(skeleton(unknown[0]), "")
         raise InputError(f"{home}/labels: shard {unknown[0]!r} is not in the pool; {_advice(home, other, is_new)}")
     if names:
-        log(f"looking up {len(missing)} labelled items in {len(names)} shards")
+        log(f"looking up {plural(len(missing), 'labelled item')} in {plural(len(names), 'shard')}")
         with ThreadPoolExecutor(SCAN_THREADS) as threads:
             found = [p for some in threads.map(lambda name: _scan(by_name[name], missing, image), names) for p in some]
         if lost := missing - {position[:2] for position in found}:

@@ -16,6 +16,7 @@ from engine.campaign.settling import progress_of
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
+from engine.tables.scores import without_forgotten
 
 
 def status(campaign: Campaign) -> dict[str, Any]:
@@ -94,7 +95,8 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
         shown = ("auc", "auc_low", "auc_high", "findings", "lift")
         state |= {key: manifest["diagnosis"].get(key) for key in shown}
     if name == "scores":
-        state["errors"] = manifest["errors"]
+        state["errors"], state["forgotten"] = without_forgotten(manifest["errors"])
+        state["quarantined"] -= state["forgotten"]
     return state
 
 
@@ -107,5 +109,6 @@ def _scoring_state(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     if beat:
         state["is_running"] = is_running
         state |= {key: beat[key] for key in ("at", "host", "items", "items_per_second", "seconds_left", "errors")}
-        state["quarantined"] = sum(beat["errors"].values())
+        state["errors"], state["forgotten"] = without_forgotten(beat["errors"])
+        state["quarantined"] = sum(state["errors"].values())
     return state

@@ -25,6 +25,7 @@ from engine.campaign.labels import (
 )
 from engine.campaign.positions import earlier_positions, write_positions
 from engine.campaign.votes import files_of_votes, read_votes
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
@@ -91,7 +92,7 @@ def _ingest_of(home: Location, snapshot: Snapshot, name: str, folder: str) -> st
 
 def _newest(names: list[str], most: int) -> str:
     earlier = len(names) - most
-    return ", ".join([*([f"{earlier:,} earlier ones"] if earlier > 0 else []), *names[-most:]]) or "none"
+    return ", ".join([*([plural(earlier, "earlier one")] if earlier > 0 else []), *names[-most:]]) or "none"
 
 
 def _can_be_undone(home: Location, snapshot: Snapshot, counting: dict[str, set[Identity]]) -> str:

@@ -27,30 +27,44 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotI
 """What reading a damaged, encrypted or strangely packed archive raises."""
 
 
-def answer_files(names: list[str], vendor: str) -> Iterator[AnswerFile]:
+def answer_files(
+    names: list[str], vendor: str, sent: Callable[[list[AnswerFile]], str] = lambda _: ""
+) -> Iterator[AnswerFile]:
     """The files of a vendor's answers. In folders and archives other files are passed over.
+
+    Args:
+        sent: names the first of some files that is what was sent, not what came back.
 
     Raises InputError for what does not exist, a folder or archive without answers, and a file of another vendor.
     """
     for name in names:
-        source = Location.of(name)
-        info = source.info()
-        if info.type == fs.FileType.NotFound:
-            raise InputError(f"{source}: does not exist; give the file that the vendor filled in")
-        if info.type == fs.FileType.Directory:
-            found = list(_in_folder(source))
-        elif _is_archive(source.name):
-            found = list(_in_archive(source))
-        else:
-            _require_own(file := _alone(source), vendor)
-            yield file
-            continue
+        source, found = Location.of(name), files_in(name)
         own = [file for file in found if _is_mine(file, vendor)]
+        if not own and (path := sent(found)):
+            raise InputError(f"{source}: {was_sent(path)}")
         if not own:
             for file in found[:MOST_LOOKED_AT]:
                 _require_own(file, vendor)
-            raise InputError(f"{source}: no file of {vendor} in it; give what the vendor exported")
-        yield from own
+            if [file.place for file in found] != [source.url]:
+                raise InputError(f"{source}: no file of {vendor} in it; give what the vendor exported")
+        # A file that nobody knows is the reader's matter.
+        yield from own or found
+
+
+def was_sent(path: str) -> str:
+    """The error for what was sent."""
+    return f"this is what was sent ({path} is a task file as it went out), without an answer; give what came back"
+
+
+def files_in(name: str) -> list[AnswerFile]:
+    """The file of this name, or those of a folder or an archive. Raises InputError for what does not exist."""
+    source = Location.of(name)
+    info = source.info()
+    if info.type == fs.FileType.NotFound:
+        raise InputError(f"{source}: does not exist; give the file that the vendor filled in")
+    if info.type == fs.FileType.Directory:
+        return list(_in_folder(source))
+    return list(_in_archive(source)) if _is_archive(source.name) else [_alone(source)]
 
 
 def _alone(source: Location) -> AnswerFile:
@@ -173,9 +187,7 @@ def _is_mine(file: AnswerFile, vendor: str) -> bool:
 
 
 def _require_own(file: AnswerFile, vendor: str) -> None:
-    """Raises InputError for a file that another vendor is known to send. What nobody knows is the reader's matter."""
-    if _is_mine(file, vendor):
-        return
+    """Raises InputError for a file that another vendor is known to send."""
     others = [name for name in VENDORS if name != vendor and _is_mine(file, name)]
     if others:
         fix = " or ".join(f"--from {name}" for name in others)

@@ -66,8 +66,8 @@ class Sieve:
     classes that may not come are in `unknown`. `item_ids` are the images that may be decided again; none without
     `replace`.
 
-    The counts are of answers that were known already, of those among them that were corrected or replaced since, of
-    blank ones, and of newer versions of known ones.
+    The counts are of all answers, of those that say what was known already, of those among them that were corrected or
+    replaced since, of blank ones, and of newer versions of known ones.
     """
 
     def __init__(self, asked: Asked, places: dict[str, Place], known: Known, *, replace: bool) -> None:
@@ -82,10 +82,11 @@ class Sieve:
         self.refused: list[Refused] = []
         self.unknown: dict[str, str] = {}
         self.item_ids: set[str] = set()
-        self.repeated = self.corrected = self.blank = self.versions = 0
+        self.answers = self.repeated = self.corrected = self.blank = self.versions = 0
 
     def take(self, answer: Answer, where: str) -> None:
         """Look at an answer; `where` is its place, with its file."""
+        self.answers += 1
         if answer.fault:
             self.refused.append(Refused(where, answer.fault))
             return

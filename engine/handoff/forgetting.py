@@ -28,13 +28,12 @@ from engine.storage.location import Location
 from engine.tables.rows import read_rows
 from engine.tables.values import text_of
 
-MOST_REASONS = 3
 LEFT_ALWAYS = (
     "the numbers that networks made of them before: scores and latents in rounds/*/scores, rounds/*/selection, and in "
     "the weights what was learnt from them",
     "their names and the history of their labels and votes, as text: labels/, votes/, consensus/, decisions/, and the "
     "task files of batches that are out",
-    "label sets that were written by labels export before: delete these folders, and export again",
+    "label sets that vaal labels export wrote before, which hold the images: delete these folders, and export again",
 )
 
 
@@ -61,8 +60,6 @@ def forget(campaign: Campaign, file: Location, author: Author, log: Log) -> Forg
     settle(campaign)
     batches = all_batches(campaign.home, campaign.round + 1)
     erased = erase(campaign, set(wanted), batches, _decided_at(campaign, set(wanted)))
-    for url in erased.deleted:
-        log(f"deleted: {url}")
     return Forgotten(len(wanted), num_labels, erased.deleted, [*_left(campaign, wanted, batches, erased)])
 
 
@@ -100,11 +97,13 @@ def _wanted(campaign: Campaign, file: Location, log: Log) -> list[Identity]:
             found.setdefault(item, where)
     there = {*names.values(), *forgotten(campaign.home)}
     refused += _not_there(campaign, {item: where for item, where in found.items() if item not in there})
+    fix = "nothing was forgotten: correct the table"
+    if len(refused) == 1:
+        raise InputError(f"{refused[0]}; {fix}")
     if refused:
-        for reason in refused if len(refused) > 1 else []:
+        for reason in refused:
             log(f"refused: {reason}")
-        more = f"; and {len(refused) - MOST_REASONS:,} more" if len(refused) > MOST_REASONS else ""
-        raise InputError(f"{'; '.join(refused[:MOST_REASONS])}{more}; nothing was forgotten: correct the table")
+        raise InputError(f"{file}: {len(refused):,} rows name no image; {fix}")
     if not found:
         raise InputError(f"{file}: no rows; give a table of item_id, or of shard and key")
     return list(found)

@@ -37,7 +37,7 @@ def gold_images(campaign: Campaign, question: Question, record: str, num_images:
     fitting = [n for n, item in enumerate(there) if question.is_open or labels[item] in question.classes]
     if len(fitting) < wanted:
         why = f"{len(fitting):,} labelled ones fit: all are used"
-        log(f"handoff.gold_fraction asks for {wanted:,} gold images, and {why}")
+        log(f"handoff.gold_fraction asks for {plural(wanted, 'gold image')}, and {why}")
     batches = all_batches(campaign.home, campaign.round + 1) if wanted else []
     sent = (batch.rows() for batch in batches)
     used = Counter(item for rows in sent for item in identities(rows.filter(rows["gold"])))

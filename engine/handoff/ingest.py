@@ -14,7 +14,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
 from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger, read_ledger
 from engine.campaign.places import placed
-from engine.campaign.settling import settle
+from engine.campaign.settling import Settled, settle
 from engine.campaign.stages import QUIET, Log
 from engine.campaign.votes import append_votes, read_votes
 from engine.config.texts import plural
@@ -34,12 +34,15 @@ MOST_LOGGED = 1000
 class Ingested(NamedTuple):
     """What files of answers brought.
 
-    The numbers of labels that are new, of answers that were known already, of answers that are blank, and of labels
-    that replaced another one; the classes that the campaign's labels never had before; how many images that were handed
-    out wait for answers; how many of the new labels are for images whose bytes are in the pool no more; how many of the
-    answers that were known were corrected or replaced since, and stay so. Then the numbers of new votes, of those among
-    them that are newer versions of known answers, and of skipped images in them; how many images are disputed; the rows
-    that were refused; and whether the round has ended.
+    The numbers of labels that are new, of answers that say what was known already, of answers that are blank, and of
+    labels that are another one now, or none; the classes that the campaign's labels never had before; how many images
+    that were handed out wait for answers; how many of the new labels are for images whose bytes are in the pool no
+    more; how many of the answers that were known were corrected or replaced since, and stay so. Then the numbers of new
+    votes, of those among them that are newer versions of known answers, and of skipped images in them; how many images
+    are disputed; the rows that were refused; whether the round has ended; the number of all answers in the files; how
+    many labels were taken away; and the rounds of the images with new votes.
+
+    Of all answers, those that are no new vote, not blank and not refused were known: `known`.
     """
 
     new: int
@@ -56,6 +59,21 @@ class Ingested(NamedTuple):
     disputed: int = 0
     refused: list[str] = []  # noqa: RUF012 - never written to
     is_closed: bool = False
+    answers: int = 0
+    taken_away: int = 0
+    rounds: list[int] = []  # noqa: RUF012 - never written to
+
+    @property
+    def known(self) -> int:
+        return self.answers - self.votes - self.blank - len(self.refused)
+
+
+class Brought(NamedTuple):
+    """The numbers of new votes and of skipped images in them, and the images that they are on."""
+
+    votes: int
+    skipped: int
+    item_ids: pa.Array
 
 
 def ingest(
@@ -74,9 +92,7 @@ def ingest(
     snapshot = read_snapshot(campaign.home)
     ledger = read_ledger(campaign, snapshot)
     question = question_of(campaign)
-    classes = Classes([] if question.is_open else question.classes, classes_of(campaign.config).option)
-    asked = Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot, classes)
-    sieve = _sieve(campaign, ledger, snapshot, asked, replace=rules.replace)
+    sieve = _sieve(campaign, ledger, snapshot, asked := _asked(campaign, vendor, question), replace=rules.replace)
     standing = _standing(ledger)
     # What is read again after the votes are there is not kept twice.
     del ledger
@@ -84,7 +100,7 @@ def ingest(
     _take_all(sieve, files, vendor, question, masks)
     _require_fitting(sieve.refused, asked.classes.advice(sieve.unknown) if sieve.unknown else "", rules, log)
     votes = sieve.finished()
-    num_votes, num_skipped = len(votes), pc.sum(votes["skipped"]).as_py() or 0
+    brought = Brought(len(votes), pc.sum(votes["skipped"]).as_py() or 0, pc.unique(votes["item_id"]))
     if sieve.versions:
         log(f"{plural(sieve.versions, 'answer')} replaced by newer versions")
     if len(votes):
@@ -100,23 +116,38 @@ def ingest(
     new_classes = sorted(gained - set(snapshot.history["label"].to_pylist())) if is_class else []
     if new_classes:
         log(f"new classes, never seen in this campaign before: {', '.join(new_classes)}")
-    states = settled.ledger.state_U[~settled.ledger.items["gold"].to_numpy()].tolist()
+    changed = _num_changed(campaign, set(settled.changes), settled.ledger.items, log)
+    return _counted(sieve, settled, brought)._replace(new_classes=new_classes, changed=changed)
+
+
+def _counted(sieve: Sieve, settled: Settled, brought: Brought) -> Ingested:
+    """The counts but those of new classes and of images that changed."""
+    items, pairs = settled.ledger.items, list(settled.changes.values())
+    rounds = items.filter(pc.is_in(items["item_id"], value_set=brought.item_ids))["round"]
+    states = settled.ledger.state_U[~items["gold"].to_numpy()].tolist()
     return Ingested(
         new=sum(before is None and label is not None for before, label in pairs),
         repeated=sieve.repeated,
         blank=sieve.blank,
         replaced=sum(before is not None for before, _ in pairs),
-        new_classes=new_classes,
+        new_classes=[],
         out=sum(state in (OUT, IN_PART, DISPUTED) for state in states),
-        changed=_num_changed(campaign, set(settled.changes), settled.ledger.items, log),
         corrected=sieve.corrected,
-        votes=num_votes,
+        votes=brought.votes,
         versions=sieve.versions,
-        skipped=num_skipped,
+        skipped=brought.skipped,
         disputed=states.count(DISPUTED),
         refused=[str(row) for row in sieve.refused],
         is_closed=settled.is_closed,
+        answers=sieve.answers,
+        taken_away=sum(before is not None and label is None for before, label in pairs),
+        rounds=sorted(pc.unique(rounds).drop_null().to_pylist()),
     )
+
+
+def _asked(campaign: Campaign, vendor: str, question: Question) -> Asked:
+    classes = Classes([] if question.is_open else question.classes, classes_of(campaign.config).option)
+    return Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot, classes)
 
 
 def _take_all(sieve: Sieve, files: Iterable[AnswerFile], vendor: str, question: Question, masks: Found) -> None:
@@ -153,7 +184,7 @@ def _require_fitting(refused: list[Refused], advice: str, rules: Rules, log: Log
     for why, places in islice(reasons.items(), MOST_LOGGED):
         log(f"refused: {places[0]}{f' and {len(places) - 1:,} more' if len(places) > 1 else ''}: {why}")
     if len(reasons) > MOST_LOGGED:
-        log(f"... and {len(reasons) - MOST_LOGGED:,} more reasons")
+        log(f"... and {plural(len(reasons) - MOST_LOGGED, 'more reason')}")
     if not rules.accept_rest:
         fix = "nothing was taken in: correct them, or take the others: --accept-rest"
         raise InputError(f"{len(refused):,} rows do not fit; {fix}{about}")

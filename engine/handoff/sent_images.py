@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from engine.campaign.folder import Campaign
 from engine.campaign.stages import Run
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.handoff.stripping import is_strippable, stripped
 from engine.pool.formats import FORMATS, format_of
@@ -75,7 +76,7 @@ def write_images(
         found[written.item_id] = written
         run.on_progress(len(found) / len(rows), f"{len(found)} of {len(rows)} images")
     if num_kept:
-        run.log(f"{num_kept:,} images keep their metadata: they are BMP or TIFF files, of which it is not taken out")
+        run.log(f"of BMP and TIFF files the metadata is not taken out: {plural(num_kept, 'image')}")
     return found
 
 

@@ -21,6 +21,7 @@ from engine.campaign.handed_out import all_batches
 from engine.campaign.labels import labels_fingerprints
 from engine.campaign.opening import open_campaign
 from engine.campaign.stages import Log
+from engine.config.texts import plural
 from engine.errors import ConfigError, InputError, UnreadableError
 from engine.pool.shard import ShardError
 from engine.report import arms, crowd, disputes, round_answers
@@ -72,7 +73,7 @@ def answers_page(campaign: Campaign, log: Log) -> Location | None:
         "completed_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     (folder / RECORD).write_json({**written})
-    log(f"{folder / PAGE} shows {counts['votes']:,} answers")
+    log(f"{folder / PAGE} shows {plural(counts['votes'], 'answer')}")
     return folder / PAGE
 
 
@@ -160,5 +161,5 @@ def _thumbnails(
         log(f"{fault}; its images are shown grey")
     num_blank = sum(image is BLANK for image in found.values())
     if num_blank:
-        log(f"{num_blank:,} disputed images are in their shards no more, or forgotten, and are shown grey")
+        log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'disputed image')}")
     return shown_thumbnails(found), len(faults)

@@ -24,6 +24,7 @@ from engine.campaign.manifests import (
     write_manifest,
 )
 from engine.campaign.stages import QUIET, Run
+from engine.config.texts import plural
 from engine.report import arms, charts, facts, lacking
 from engine.report.answers_page import answers_page, page_of
 from engine.report.facts import Manifests, read_manifests
@@ -71,7 +72,7 @@ def _complete(campaign: Campaign, run: Run) -> Manifest:
     manifests = read_manifests(campaign)
     with current_shards(campaign, run.log):
         files, counts = _make(campaign, manifests, run)
-    run.log(f"the report shows {counts['images']:,} images")
+    run.log(f"the report shows {plural(counts['images'], 'image')}")
     written = {name: (folder / name).write_bytes(content) for name, content in files.items()}
     return write_manifest(campaign, "report", Manifest, inputs=manifests.inputs, counts=counts, files=written)
 
@@ -105,7 +106,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     thumbnails = read_thumbnails(campaign, images)
     num_blank = sum(image is BLANK for image in thumbnails.values())
     if num_blank:
-        run.log(f"{num_blank:,} images are in their shards no more or were forgotten, and are shown grey")
+        run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
     bins, latent_map = charts.bins_of(histogram, picks["logit"].to_numpy()), map_of(candidates)
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains))

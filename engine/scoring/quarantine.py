@@ -4,11 +4,9 @@ from engine.campaign.folder import Campaign
 from engine.campaign.stages import Log
 from engine.errors import NotAcceptableError
 from engine.tables.error_classes import survey
-from engine.tables.scores import ShardRecord
+from engine.tables.scores import ShardRecord, without_forgotten
 
 EXAMPLES = 3
-FORGOTTEN, BY_PERSON = "Forgotten", "campaign"
-"""Class of error and stage of items that a person decided to forget: they are not scored, and are no damage."""
 
 
 def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], log: Log) -> None:
@@ -40,4 +38,4 @@ def require_acceptable(campaign: Campaign, committed: dict[str, ShardRecord], lo
 
 
 def _num_bad(record: ShardRecord) -> int:
-    return record.quarantined - record.errors.get(f"{BY_PERSON}/{FORGOTTEN}", 0)
+    return record.quarantined - without_forgotten(record.errors)[1]

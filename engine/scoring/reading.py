@@ -13,8 +13,8 @@ from engine.pool.samples import Item, Unused
 from engine.pool.shard import Shard
 from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk, chunk_items
-from engine.scoring.quarantine import BY_PERSON, FORGOTTEN
 from engine.scoring.watchdog import Attempts, ShardHistory, Watchdog
+from engine.tables.scores import BY_PERSON, FORGOTTEN
 
 DEATHS_PER_ATTEMPT = 5
 """A process may die for a reason other than its shard, so deaths count less than failures."""

@@ -21,6 +21,7 @@ from engine.campaign.stages import QUIET, Log, Run
 from engine.cluster.ray_session import ray_session
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.pool.manifest import read_shards, write_shards
 from engine.pool.shard import CHANGED
@@ -30,7 +31,7 @@ from engine.scoring.quarantine import require_acceptable
 from engine.scoring.resume import Ledger, ScoringPlan, make_plan
 from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
-from engine.tables.scores import ShardRecord, count_errors, records_of
+from engine.tables.scores import ShardRecord, count_errors, records_of, without_forgotten
 from vaal.acquisition import ACQUISITIONS
 from vaal.methods import ENCODER, TASK_FILE
 
@@ -86,12 +87,16 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
 def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
     """The facts about a complete stage that a person sees."""
     counts = manifest["counts"]
-    facts = {"scored": counts["scored"], "quarantined": counts["quarantined"], "scores": campaign.stage("scores")}
+    errors, num_forgotten = without_forgotten(manifest["errors"])
+    num_bad = counts["quarantined"] - num_forgotten
+    facts = {"scored": counts["scored"], "quarantined": num_bad, "scores": campaign.stage("scores")}
+    if num_forgotten:
+        facts["forgotten, not scored"] = num_forgotten
     if counts.get("unused_files"):
         example = next(entry["unused_example"] for entry in manifest["shards"] if entry.get("unused_example"))
-        facts["unused"] = f"{counts['unused_files']:,} files of no image, for example {example}"
-    if counts["quarantined"]:
-        facts["of these"] = ", ".join(f"{count:,} x {name}" for name, count in manifest["errors"].items())
+        facts["unused"] = f"{plural(counts['unused_files'], 'file')} of no image, for example {example}"
+    if num_bad:
+        facts["of these"] = ", ".join(f"{count:,} x {name}" for name, count in errors.items())
         facts["quarantine"] = campaign.stage("quarantine")
     return facts
 

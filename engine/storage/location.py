@@ -210,6 +210,12 @@ class Location:
         with self._reported("written"):
             self.filesystem.delete_dir_contents(self.path, missing_dir_ok=True)
 
+    def remove(self) -> None:
+        """Delete this folder, if it is there. Raises StorageError if the storage refused."""
+        with self._reported("written"):
+            if self.info().type == fs.FileType.Directory:
+                self.filesystem.delete_dir(self.path)
+
     def unreadable(self, error: Exception, done: str = "read") -> UnreadableError:
         """The error for what the storage refused. It says nothing of damage, and advises to delete nothing."""
         return UnreadableError(f"{self}: cannot be {done}: {_reason(error)}; see to the access to it, then run again")

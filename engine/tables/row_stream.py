@@ -122,8 +122,8 @@ def _csv_rows(texts: _Texts, place: str, mark: str, needed: Sequence[tuple[str, 
     except csv.Error as error:
         why = f"{place}: line {line}: not valid CSV: {error}"
         raise InputError(f'{why}; close each quotation mark ("), and double it inside of a value') from error
-    if not names:
-        require_columns(place, names, needed)
+    if not names and needed:
+        raise InputError(f"{place}: the file is empty; every row needs {', '.join(map(' or '.join, needed))}")
 
 
 def _json_rows(stream: IO[bytes], place: str, needed: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, Row]]:
@@ -136,6 +136,11 @@ def _json_rows(stream: IO[bytes], place: str, needed: Sequence[tuple[str, ...]])
         try:
             row = json.loads(content, object_pairs_hook=_object, parse_int=_whole)
         except (ValueError, RecursionError) as error:
+            is_cut = not content.endswith("\n") and not content.rstrip().endswith("}")
+            if is_cut and isinstance(error, json.JSONDecodeError):
+                raise InputError(
+                    f"{where}: truncated: the file is cut off in its last line; get the whole file"
+                ) from error
             raise InputError(f"{where}: not valid JSON: {one_line(error)}; correct the line") from error
         if not isinstance(row, dict):
             raise InputError(f"{where}: not an object with the names of columns: {content[:60].strip()}")

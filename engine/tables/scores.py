@@ -1,7 +1,7 @@
 """The Parquet files of a scored shard: their columns, and the record of a committed shard."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +78,16 @@ class ShardRecord(NamedTuple):
 def records_of(entries: Iterable[Any]) -> list[ShardRecord]:
     """The records of a manifest's entries."""
     return [ShardRecord(**entry) for entry in entries]
+
+
+FORGOTTEN, BY_PERSON = "Forgotten", "campaign"
+"""Class of error and stage of items that a person decided to forget: they are not scored, and are no damage."""
+
+
+def without_forgotten(errors: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """The numbers of damaged items by "stage/error", and how many items were forgotten."""
+    name = f"{BY_PERSON}/{FORGOTTEN}"
+    return {error: count for error, count in errors.items() if error != name}, errors.get(name, 0)
 
 
 def count_errors(records: Iterable[ShardRecord]) -> Counter[str]:

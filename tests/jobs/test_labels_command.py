@@ -90,12 +90,8 @@ def test_a_retraction_is_undone_by_the_name_of_its_file(make_campaign: MakeCampa
     item = min(before)
     assert CliRunner().invoke(app, ["labels", str(home), "retract", *item]).exit_code == 0
     (name,) = (name.removeprefix("labels/") for name in labels_fingerprints(home) if "-retract-" in name)
-    arguments = [
-        "labels",
-        str(home),
-        "undo",
-        prefix.replace("HOME", f"{home}/labels/") + name.removesuffix(".parquet") + suffix,
-    ]
+    given = prefix.replace("HOME", f"{home}/labels/") + name.removesuffix(".parquet") + suffix
+    arguments = ["labels", str(home), "undo", given]
     assert item not in labelled_values(home)
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert labelled_values(home) == before

@@ -27,7 +27,7 @@ def test_forget_says_what_is_done_and_what_is_left(make_campaign: MakeCampaign, 
     assert (row["kind"], row["shard"], row["key"], row["who"], row["why"]) == (FORGOTTEN, *item, "ann", "asked to")
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 0
-    assert "Forgotten: 1 images" in again.stdout
+    assert "Forgotten: 1 image\n" in again.stdout
     assert "delete it there" in " ".join(again.stdout.split())
 
 

@@ -112,11 +112,12 @@ def check_the_next_round(home: str, pool: DemoPool, first: Path) -> None:
     picks = pq.read_table(first / "selection/selection.parquet").to_pylist()
     answers = first / "answers.csv"
     write_answers(picks, pool.oracle, answers)
-    none = ("blank", "replaced", "out", "changed", "corrected", "versions", "skipped", "disputed")
-    rest = {**dict.fromkeys(none, 0), "new_classes": [], "refused": []}
-    first_time = {"new": 100, "repeated": 0, "votes": 100, "is_closed": True, **rest}
+    none = ("blank", "replaced", "taken_away", "out", "changed", "corrected", "versions", "skipped", "disputed")
+    rest = {**dict.fromkeys(none, 0), "new_classes": [], "refused": [], "answers": 100}
+    first_time = {"new": 100, "repeated": 0, "known": 0, "votes": 100, "is_closed": True, "rounds": [0], **rest}
     assert vaal("ingest", home, str(answers)) | {"new_classes": []} == first_time
-    assert vaal("ingest", home, str(answers)) == {"new": 0, "repeated": 100, "votes": 0, "is_closed": False, **rest}
+    again = {"new": 0, "repeated": 100, "known": 100, "votes": 0, "is_closed": False, "rounds": []}
+    assert vaal("ingest", home, str(answers)) == again | rest
     state = vaal("status", home)
     assert (state["round"], state["labels"]["total"], state["labels"]["by_round"]) == (1, 300, {"0": 100})
 

@@ -17,6 +17,7 @@ from engine.campaign.labels import append_labels, labelled_items
 from engine.campaign.manifests import ScoresManifest, read_manifest
 from engine.campaign.positions import labelled_positions, write_positions
 from engine.campaign.stages import QUIET, Run
+from engine.config.texts import plural
 from engine.config.toml import override, to_toml
 from engine.errors import InputError
 from engine.handoff.export import export
@@ -142,7 +143,7 @@ def test_in_a_shard_that_is_remade_every_image_is_found_again(made: Made) -> Non
         {row["key"] for row in picks(made, "s-0.tar")} | {key for name, key in made.labelled if name == "s-0.tar"}
     )
     assert "s-0.tar: its bytes changed since it was listed; the next scoring scores it again; " in line
-    assert line.endswith(f"; {count} labelled or picked images are found again in it")
+    assert line.endswith(f"; found again in it: {plural(count, 'labelled or picked image')}")
     assert is_outdated(made.campaign) == {"s-0.tar"}
     assert labelled_images(made.campaign) == {item: made.images[item] for item in made.labelled}
     assert handed_out(made.campaign) == right(made)

@@ -1,11 +1,13 @@
 """What is to be forgotten has no label and is looked at by nobody; what is elsewhere is named."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from engine.campaign import corrections, undoing
 from engine.campaign.changes import current_shards
@@ -14,10 +16,12 @@ from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches
 from engine.campaign.labels import identities, labelled_items, labelled_values, labels_fingerprints
 from engine.campaign.ledger import RETRACTED, read_ledger
+from engine.campaign.status import status
 from engine.errors import InputError
 from engine.handoff.forgetting import forget
 from engine.scoring.quarantine import require_acceptable
 from engine.scoring.reading import read_chunks
+from engine.scoring.score import describe
 from engine.scoring.stream import read_rows
 from engine.scoring.watchdog import Attempts
 from engine.selection.select import select
@@ -25,6 +29,7 @@ from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
 from engine.training.plan import plan_training
 from engine.training.streams import unlabelled
+from jobs.cli import app
 from tests.conftest import MakeCampaign
 from tests.forgetful import Sent, content_of, forget_all, images, send, table_of
 from tests.sendings import take_in
@@ -50,7 +55,13 @@ def test_copies_labels_and_picks_go_and_what_is_left_is_named(sent: Sent) -> Non
         assert f"the image in the pool: shard {shard}, key {key} (" in left
     for name in (sent.item_id, sent.alias):
         assert f"the copy at generic: {name}, sent with generic-000; ask for its deletion" in left
-    for word in ("rounds/*/scores", "weights", "votes/", "task files of batches", "labels export"):
+    for word in (
+        "rounds/*/scores",
+        "weights",
+        "votes/",
+        "task files of batches",
+        "labels export wrote",
+    ):
         assert word in left
     assert sent.other_id not in left
 
@@ -87,7 +98,7 @@ def test_all_reasons_are_given(sent: Sent) -> None:
     log: list[str] = []
     file = Path(sent.campaign.home.path).parent / "forget.csv"
     file.write_text("item_id\n" + "".join(f"nobody-{number}\n" for number in range(5)))
-    with pytest.raises(InputError, match=r"and 2 more; nothing was forgotten: correct the table"):
+    with pytest.raises(InputError, match=r": 5 rows name no image; nothing was forgotten: correct the table$"):
         forget(sent.campaign, Location.of(str(file)), Author(), log.append)
     assert len(log) == 5
 
@@ -157,6 +168,24 @@ def test_what_was_forgotten_is_no_damage_of_a_shard(sent: Sent) -> None:
     errors = {"campaign/Forgotten": 9}
     records = {"s": ShardRecord("s", "f", 10, 1, 9, "", 0, errors=errors)}
     require_acceptable(sent.campaign, records, lambda _: None)
+
+
+def test_what_was_forgotten_is_counted_apart(sent: Sent) -> None:
+    campaign = sent.campaign
+    file = Path(campaign.stage("scores").path, "manifest.json")
+    manifest = json.loads(file.read_bytes())
+    manifest["errors"] = {"campaign/Forgotten": 1, "decode/Truncated": 2}
+    manifest["counts"]["quarantined"] = 3
+    file.write_text(json.dumps(manifest))
+    scores = status(campaign)["rounds"][0]["stages"]["scores"]
+    assert (scores["quarantined"], scores["forgotten"], scores["errors"]) == (2, 1, {"decode/Truncated": 2})
+    facts = describe(campaign, manifest)
+    assert (facts["quarantined"], facts["forgotten, not scored"]) == (2, 1)
+    assert facts["of these"] == "2 x decode/Truncated"
+    found = CliRunner().invoke(app, ["status", str(campaign.home)]).stdout
+    assert "2 bad" in found
+    assert "1 forgotten" in found
+    assert "Forgotten" not in found
 
 
 @pytest.mark.heavy

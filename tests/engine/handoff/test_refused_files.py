@@ -295,16 +295,3 @@ def test_every_reason_is_said_once_in_the_log_and_their_number_in_the_error(sent
     assert (found.new, len(found.refused)) == (1, 1500)
     (name,) = Path(campaign.home.path, "votes").iterdir()
     assert len(pq.read_table(name)) == 1
-
-
-def test_a_reason_that_many_rows_have_is_said_once(sent: Sent, tmp_path: Path) -> None:
-    campaign = sent("generic")
-    rows = [{"item_id": item_id, "label": "ketle"} for item_id in IDS]
-    file = given(tmp_path, {"a.jsonl": "\n".join(map(json.dumps, rows)).encode()})
-    error, line = refused(campaign, file, "generic").split(" | ")
-    assert error.startswith("3 rows do not fit; ")
-    assert error.count("ketle") == 1
-    assert line == (
-        f"refused: {file}: line 1 and 2 more: label 'ketle' is not one of handoff.question.classes; "
-        "did you mean 'kettle'?"
-    )

@@ -98,7 +98,9 @@ def test_a_label_is_one_class_however_it_is_written(tmp_path: Path, cells: tuple
         ('{"a": 1}\n{"a": 1, "b": 2, "a": 3}\n', "t.jsonl: line 2: not valid JSON: 'a' is there twice"),
         ('{"a": 1}\n' + '{"a": ' * 100_000, "t.jsonl: line 2: not valid JSON: .*recursion"),
         ('{"a": ' + "1" * 5000 + "}\n", "t.jsonl: line 1: not valid JSON: a number of 5,000 digits; correct the line"),
-        ("{", "t.jsonl: line 1: not valid JSON: "),
+        ("{", "t.jsonl: line 1: truncated: the file is cut off in its last line; get the whole file$"),
+        ("{\n", "t.jsonl: line 1: not valid JSON: "),
+        ('{"a": 1 "b": 2}', "t.jsonl: line 1: not valid JSON: "),
     ],
 )
 def test_what_cannot_be_read_is_named_by_line(tmp_path: Path, text: str | bytes, message: str) -> None:

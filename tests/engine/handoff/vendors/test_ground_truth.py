@@ -162,7 +162,7 @@ LINE = json.dumps({"source-ref": "s3://b/a.png", "x": 0, "x-metadata": META}) + 
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [
-        ("o.manifest", LINE + LINE[:40], "line 2: not valid JSON"),
+        ("o.manifest", LINE + LINE[:40], "line 2: truncated: the file is cut off"),
         ("o.manifest", "", "/in/o.manifest: no rows; give the file that the vendor filled in"),
         (
             "o.manifest",

@@ -139,7 +139,7 @@ def test_a_row_that_cannot_be_taken_is_a_fault(row: dict[str, str], fault: str) 
     [
         (EXAMPLE[:-100], "line 2: truncated: the last line ends after 6 of 15 values"),
         (EXAMPLE[: EXAMPLE.index("\n") + 1], "no rows; give the file that the vendor filled in"),
-        ("", "no column 'INPUT:item_id' among none"),
+        ("", "the file is empty"),
         ("item_id,label\na,jug\n", "no column 'INPUT:item_id' among 'item_id,label'"),
         ('INPUT:item_id\tOUTPUT:x\na\t"jug\n', "line 2: not valid CSV"),
         (EXAMPLE.encode("utf-16"), "UTF-16; save it in UTF-8"),
