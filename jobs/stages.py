@@ -8,7 +8,7 @@ import typer
 
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES, Run, run_stage, stage_of
 from engine.errors import ConfigError, InputError
-from jobs.terminal import AddressOption, CampaignArgument, Outcome, SetOption, Terminal, VendorName, when_closed
+from jobs.terminal import AddressOption, CampaignArgument, Outcome, SetOption, Terminal, ToOption, when_closed
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
@@ -67,7 +67,7 @@ def select(
 def export(
     screen: Terminal,
     campaign: CampaignArgument,
-    to: Annotated[VendorName, typer.Option(help="The labelling vendor.")] = DEFAULT_VENDOR,
+    to: ToOption = DEFAULT_VENDOR,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Send at most N images now, the most valuable first.")
     ] = None,
@@ -131,7 +131,7 @@ def whole_round(
     close: Annotated[
         bool, typer.Option("--close", help="End the round although answers are missing, and begin the next one.")
     ] = False,
-    to: Annotated[VendorName, typer.Option(help="The labelling vendor.")] = DEFAULT_VENDOR,
+    to: ToOption = DEFAULT_VENDOR,
     settings: SetOption = [],
     address: AddressOption = "local",
 ) -> Outcome:

@@ -19,7 +19,7 @@ from engine.campaign.changes import current_shards
 from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
-from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, batches, picks_hash, record_of
+from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, announce, batches, picks_hash, record_of
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.errors import ConfigError, InputError
@@ -94,6 +94,7 @@ def _next_record(campaign: Campaign, vendor: str) -> Location:
 
 
 def _announced(record: Location, manifest: HandoffManifest) -> HandoffManifest:
+    announce(record)
     (record / ANNOUNCED_FILE).write_json({"at": datetime.now(UTC).isoformat(timespec="seconds")})
     return manifest
 
