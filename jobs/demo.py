@@ -56,8 +56,8 @@ def _outcome(campaign: "Campaign", made: "DemoPool", answers: Path) -> Outcome:
         "classes without a label": ", ".join(sorted(made.missing)),
         "picks from them": f"{hits} of {len(picks)} ({hits / len(picks):.0%})",
         "random picking gets": f"{share:.0%}",
-        "picked images": selection,
-        "report": report,
+        "picked images": _shown(selection.url),
+        "report": _shown(report.url),
         "next": f"vaal ingest {home} {_shown(str(answers))} && vaal round {home}",
     }
     data = {

@@ -7,7 +7,7 @@ import typer
 from engine.campaign.stages import DEFAULT_VENDOR
 from engine.config.texts import some
 from engine.errors import ConfigError, InputError
-from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, VendorName
+from jobs.terminal import CampaignArgument, FromOption, Outcome, SetOption, Terminal
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
@@ -25,7 +25,7 @@ def ingest(
     files: Annotated[
         list[str], typer.Argument(metavar="[FILE]...", help="What the vendor exported: files, folders, zip archives.")
     ] = [],
-    source: Annotated[VendorName, typer.Option("--from", help="The vendor that made the files.")] = DEFAULT_VENDOR,
+    source: FromOption = DEFAULT_VENDOR,
     replace: Annotated[
         bool,
         typer.Option("--replace", help="Answers that differ from earlier ones, or from a correction, replace them."),

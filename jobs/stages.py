@@ -9,7 +9,17 @@ import typer
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES, Run, run_stage, stage_of
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
-from jobs.terminal import AddressOption, CampaignArgument, Outcome, SetOption, Terminal, VendorName, when_closed
+from jobs.terminal import (
+    VENDOR_NAMES,
+    AddressOption,
+    CampaignArgument,
+    Outcome,
+    SetOption,
+    Terminal,
+    ToOption,
+    VendorName,
+    when_closed,
+)
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
@@ -69,7 +79,7 @@ def select(
 def export(
     screen: Terminal,
     campaign: CampaignArgument,
-    to: Annotated[VendorName, typer.Option(help="The labelling vendor.")] = DEFAULT_VENDOR,
+    to: ToOption = DEFAULT_VENDOR,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Send at most N images now, the most valuable first.")
     ] = None,
@@ -136,7 +146,9 @@ def whole_round(
     ] = False,
     to: Annotated[
         VendorName | None,
-        typer.Option(help=f"The labelling vendor of all picks that were not sent yet. [default: {DEFAULT_VENDOR}]"),
+        typer.Option(
+            "--to", metavar="VENDOR", help=f"The labelling vendor of all picks that were not sent yet: {VENDOR_NAMES}."
+        ),
     ] = None,
     settings: SetOption = [],
     address: AddressOption = "local",

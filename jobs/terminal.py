@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     VendorName: TypeAlias = str
 else:
     VendorName = Literal[tuple(VENDORS)]
+# A list of choices is broken anywhere; a text is between words.
+VENDOR_NAMES = ", ".join(VENDORS)
+ToOption = Annotated[VendorName, typer.Option("--to", metavar="VENDOR", help=f"The labelling vendor: {VENDOR_NAMES}.")]
+FromOption = Annotated[
+    VendorName, typer.Option("--from", metavar="VENDOR", help=f"The vendor that made the files: {VENDOR_NAMES}.")
+]
 
 
 _COMMAND = re.compile(r"(?<![\w/.=-])vaal (?=[a-z]+ ?)")

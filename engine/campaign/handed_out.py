@@ -95,16 +95,25 @@ def vendor_of(record: Location) -> str:
 def batches(home: Location, number: int) -> list[SentBatch]:
     """The batches of a round that are out, oldest first.
 
-    Raises InputError where the record of one is gone: each has the number after the newest one's of any vendor.
+    Raises InputError where the record of one is gone: each has the number after the newest one's of any vendor, and of
+    the newest one `announce` left a file.
     """
     root = round_home(home, number) / RECORDS
+    # First, because another run may send a batch meanwhile.
+    announced = [name.removesuffix(".json") for name in root.children() if re.fullmatch(r".+-\d+\.json", name)]
     numbers = {name: int(parts[1]) for name in root.folders() if (parts := re.fullmatch(r".+-(\d+)", name))}
     found = [name for name in sorted(numbers, key=lambda name: numbers[name]) if is_complete(root / name)]
     gone = set(range(numbers[found[-1]] if found else 0)).difference(numbers[name] for name in found)
-    if gone:
+    lost = [name for name in announced if name not in found] or [f"*-{number:03d}" for number in sorted(gone)]
+    if lost:
         why = "gone, and with it the record of a batch; its images could be sent twice"
-        raise InputError(f"{root}/*-{min(gone):03d}/manifest.json: {why}; restore the folder from a copy")
+        raise InputError(f"{root}/{lost[0]}/manifest.json: {why}; restore the folder from a copy")
     return [SentBatch(root / name, read_complete(root / name, "handoff", HandoffManifest)) for name in found]
+
+
+def announce(record: Location) -> None:
+    """Note beside a record that its batch is out."""
+    Location(f"{record.url}.json").write_json({})
 
 
 def newest_batches(home: Location, number: int) -> list[SentBatch]:

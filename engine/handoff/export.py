@@ -21,7 +21,7 @@ from engine.campaign.classes import MOST_NAMED
 from engine.campaign.decisions import released, without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
-from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, batches, picks_hash, record_of
+from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, announce, batches, picks_hash, record_of
 from engine.campaign.ledger import GIVEN_UP, IN_PART, OUT, TAKEN_BACK, Ledger, read_ledger
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
@@ -104,6 +104,7 @@ def _next_record(campaign: Campaign, vendor: str) -> Location:
 
 
 def _announced(record: Location, manifest: HandoffManifest) -> HandoffManifest:
+    announce(record)
     (record / ANNOUNCED_FILE).write_json({"at": datetime.now(UTC).isoformat(timespec="seconds")})
     return manifest
 

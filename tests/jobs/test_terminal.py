@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from engine.config.texts import plural
+from engine.handoff import VENDORS
 from engine.storage.location import Location
 from jobs.cli import complete_explain
 from jobs.terminal import Outcome, Terminal, as_command
@@ -26,6 +27,13 @@ from tests.jobs.test_cli import refused, vaal
 def ended(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(words, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+@pytest.mark.parametrize("command", ["export", "round", "ingest"])
+def test_help_breaks_no_name_of_a_vendor(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = set(re.findall(r"[\w-]+", ended(sys.executable, "-m", "jobs", command, "--help").stdout))
+    assert words >= {*VENDORS}
 
 
 def test_a_usage_error_is_one_line_and_the_version_is_printed() -> None:

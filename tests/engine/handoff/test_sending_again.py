@@ -171,15 +171,24 @@ def test_an_export_that_was_interrupted_leaves_no_task_files_in_the_record(base:
 
 
 @pytest.mark.parametrize("lost", ["", "manifest.json"])
-def test_a_record_that_is_gone_is_an_error_and_nothing_is_sent(base: Campaign, tmp_path: Path, lost: str) -> None:
+@pytest.mark.parametrize("name", ["tsv-001", "generic-002"])
+def test_a_record_that_is_gone_is_an_error_and_nothing_is_sent(
+    base: Campaign, tmp_path: Path, name: str, lost: str
+) -> None:
     campaign = copied(base, tmp_path / "campaign")
     for vendor in "generic", "tsv", "generic":
         export(campaign, vendor=vendor, wish=Wish(limit=2))
-    record = Path((campaign.stage("handed_out/tsv-001") / lost).path)
+    record = Path((campaign.stage(f"handed_out/{name}") / lost).path)
     whole = record.rename(tmp_path / "kept")
-    said = r"handed_out/\*-001/manifest.json: gone, .*sent twice; restore"
+    said = f"handed_out/{name}/manifest.json: gone, .*sent twice; restore"
     for command in (lambda: export(campaign, wish=Wish(limit=2)), lambda: read_ledger(campaign)):
         with pytest.raises(InputError, match=said):
             command()
+    # A batch of an earlier version, and one of which no run came to say that it is out, have no file beside the record.
+    for file in Path(campaign.stage("handed_out").path).glob("*.json"):
+        file.unlink()
+    if name == "tsv-001":
+        with pytest.raises(InputError, match=said.replace("tsv-", r"\*-")):
+            batches(campaign.home, 0)
     whole.rename(record)
     assert [batch.folder.name for batch in batches(campaign.home, 0)] == ["generic-000", "tsv-001", "generic-002"]
