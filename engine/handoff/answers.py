@@ -14,7 +14,7 @@ from engine.campaign.votes import VOTES_SCHEMA, annotator_hash, identity_of_vote
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, Question
 from engine.handoff.known_answers import MOST_CACHED, Known, Version, content_of, is_newer
-from engine.tables.values import label_of
+from engine.tables.values import class_of
 
 CHUNK_ROWS = 10_000
 WITHOUT_INGEST = VOTES_SCHEMA.remove(VOTES_SCHEMA.get_field_index("ingest"))
@@ -218,15 +218,17 @@ def value_of(answer: Answer, question: Question, where: str) -> str | None:
             (value,) = value
         if isinstance(value, list):
             raise InputError(f"{where}: has {len(value)} values, and one class is asked for; give one")
-        return label_of(value, f"{where}: label") or None
+        return class_of(value, f"{where}: label") or None
     if isinstance(value, str):
         value = [value] if question.task == "classes" else value
     if isinstance(value, str) or any(isinstance(part, str) != (question.task == "classes") for part in value):
         raise InputError(f"{where}: {str(value)[:_SHOWN]!r} is no answer to a question for {question.task}")
     if question.task == "classes":
-        names = {label_of(name, f"{where}: label") for name in value} - {""}
+        names = {class_of(name, f"{where}: label") for name in value} - {""}
         return label_text(sorted(names))
-    return label_text(value)
+    # A mask that came as a file need not name a class.
+    named = (shape | {"label": class_of(shape.get("label"), f"{where}: label")} for shape in value)
+    return label_text(list(named))
 
 
 def _names_in(values: list[Any]) -> list[str]:

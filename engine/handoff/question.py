@@ -7,7 +7,7 @@ from engine.campaign.handed_out import all_batches
 from engine.campaign.labels import read_snapshot
 from engine.errors import ConfigError
 from engine.handoff.exchange import Question
-from engine.tables.values import plain
+from engine.tables.values import class_name
 
 
 def question_of(campaign: Campaign) -> Question:
@@ -21,11 +21,9 @@ def question_of(campaign: Campaign) -> Question:
         if before != asked.task:
             why = f"handoff.question.task={asked.task}: {batch.record} went out with task {before}"
             raise ConfigError(f"{campaign.home}: {why}; set it back, or begin another campaign for the other task")
-    classes = [plain(name) for name in asked.classes]
-    if not classes and isinstance(allowed, list):
-        classes = [plain(name) for name in allowed]
+    classes = [class_name(name) for name in asked.classes or (allowed if isinstance(allowed, list) else [])]
     if classes:
-        return Question(asked.task, classes, asked.instructions)
+        return Question(asked.task, list(dict.fromkeys(classes)), asked.instructions)
     snapshot = read_snapshot(campaign.home)
     if allowed == "from-init":
         return Question(asked.task, sorted(set(snapshot.first_classes)), asked.instructions)
