@@ -19,6 +19,7 @@ from engine.config.texts import plural
 from engine.errors import InputError
 from engine.handoff import VENDORS
 from engine.handoff.answers import Asked, Place, Rules, Sieve
+from engine.handoff.class_numbers import SentClasses
 from engine.handoff.exchange import Answer, AnswerFile, Question
 from engine.handoff.known_answers import Known
 from engine.handoff.masks import Found, keep_masks, with_masks
@@ -162,7 +163,7 @@ def _sieve(
     known = Known(read_votes(campaign.home), snapshot.undone_votes)
     option = "handoff.question.classes" if campaign.config.handoff.question.classes else "labels.classes"
     asked = Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot, option)
-    return Sieve(asked, places, known, replace=replace)
+    return Sieve(asked, places, known, SentClasses(campaign, vendor), replace=replace)
 
 
 def _standing(ledger: Ledger) -> dict[Identity, bool]:

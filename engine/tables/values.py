@@ -19,6 +19,10 @@ _MOST_SHOWN = 60
 """Characters of a wrong value in an error."""
 
 
+class ClassNumber(str):
+    """A class that is only given by its place, from 0, among those that were asked for: "#0"."""
+
+
 def is_blank(value: Any) -> bool:
     """Whether a cell is missing, null, NaN or without a character. Zero and false are values."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
@@ -61,7 +65,10 @@ def is_no_label(text: str, known: Container[str] = ()) -> bool:
 
 
 def class_of(value: Any, where: str) -> str:
-    """A value as the name of a class: `class_name`, on one line. Blank is "". Raises InputError as `text_of`."""
+    """A value as the name of a class: `class_name`, on one line; a ClassNumber as it is. Blank is "". Raises InputError
+    as `text_of`."""
+    if isinstance(value, ClassNumber):
+        return value
     label = class_name(text_of(value, where))
     if not label.isprintable() and any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in label):
         why = f"{where} is {label[:_MOST_SHOWN]!r}, with a line break or another control character"
