@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from engine.config.options import CampaignConfig
 from engine.config.texts import list_setting
-from engine.tables.values import plain
+from engine.tables.values import class_name
 
 MOST_NAMED = 30
 """Classes in a line."""
@@ -42,9 +42,9 @@ def classes_of(config: CampaignConfig, first: Callable[[], Iterable[str]] = list
     """The classes that answers and corrections may have. `first` gives those of the first labels."""
     asked, allowed = config.handoff.question.classes, config.labels.classes
     if asked:
-        return Classes([plain(name) for name in asked], "handoff.question.classes")
+        return Classes([class_name(name) for name in asked], "handoff.question.classes")
     return Classes(
-        sorted(set(first())) if allowed == "from-init" else [plain(name) for name in allowed], "labels.classes"
+        sorted(set(first())) if allowed == "from-init" else [class_name(name) for name in allowed], "labels.classes"
     )
 
 

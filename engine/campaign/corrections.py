@@ -26,7 +26,7 @@ from engine.pool.identity import item_id_of
 from engine.pool.manifest import read_shards
 from engine.pool.shard import current
 from engine.storage.location import Location
-from engine.tables.values import label_of, text_of
+from engine.tables.values import class_of, is_no_label, text_of
 
 CORRECTION = "correction"
 """`source` of a corrected label."""
@@ -64,8 +64,8 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
 
     Raises InputError for an item that is not in the pool, an empty label, or a class that is not allowed.
     """
-    home, snapshot, label = campaign.home, read_snapshot(campaign.home), label_of(label, f"{item[0]}/{item[1]}: label")
-    if not label:
+    home, snapshot, label = campaign.home, read_snapshot(campaign.home), class_of(label, f"{item[0]}/{item[1]}: label")
+    if is_no_label(label, campaign.config.named_classes):
         fix = f"to take it away: vaal labels {home} retract {item[0]} {item[1]}"
         raise InputError(f"{item[0]}/{item[1]}: the label is empty; {fix}")
     _require_class(campaign, snapshot, item, label)

@@ -18,7 +18,7 @@ from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.tables.rows import Row, read_rows
-from engine.tables.values import label_of, plain, skeleton, text_of
+from engine.tables.values import class_name, class_of, is_no_label, skeleton, text_of
 
 SHARDS_WITH_KEYS, MOST_KEYS = 100, 1000
 """So many keys of each of so many shards are looked at for frames of clips."""
@@ -52,18 +52,19 @@ def import_labels(
     wanted: dict[str, dict[str, Row]] = {}
     near = {skeleton(name): name for name in by_name}
     listed = config.labels.classes
-    allowed = Classes([] if listed == "from-init" else [plain(name) for name in listed], "labels.classes")
+    allowed = Classes([] if listed == "from-init" else [class_name(name) for name in listed], "labels.classes")
     for row in rows:
         where = f"{source}: line {row['line']}"
         shard, key = (text_of(row[name], f"{where}: {name}") for name in ("shard", "key"))
-        label = label_of(row.get("label"), f"{where}: label")
+        label = class_of(row.get("label"), f"{where}: label")
         if shard not in by_name and (other := near.get(skeleton(shard))):
             raise InputError(f"{where}: shard {shard!r} is not in the pool; did you mean {other!r}?")
         if shard not in by_name:
             example = f"names are paths below the pool's root, for example {shards[0].shard!r}"
             raise InputError(f"{where}: shard {shard!r} is not in the pool; {example}")
-        if not label:
-            raise InputError(f"{where}: item {shard}/{key} has an empty label; remove the row")
+        if is_no_label(label, config.named_classes):
+            why = f"{label!r} for a label, which says that there is none; remove the row, or name it in labels.classes"
+            raise InputError(f"{where}: item {shard}/{key} has {why if label else 'an empty label; remove the row'}")
         if fault := allowed.fault(label):
             raise InputError(f"{where}: {fault}; {allowed.advice([label])}")
         if key in wanted.setdefault(shard, {}):

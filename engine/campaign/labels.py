@@ -23,7 +23,7 @@ from engine.storage.location import Location
 from engine.tables.columns import required
 from engine.tables.rows import Row
 from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
-from engine.tables.values import label_of, moment_of, plain, text_of
+from engine.tables.values import class_name, class_of, moment_of, plain, text_of
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -180,7 +180,9 @@ def _parse(name: str, content: bytes) -> pa.Table:
                 table = table.append_column(column, pa.nulls(len(table), pa.string()))
         columns = [table[field.name].cast(field.type) for field in LABELS_SCHEMA]
         found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
-        found = found.set_column(2, LABELS_SCHEMA.field("label"), _as_written_here(found["label"]))
+        found = found.set_column(
+            2, LABELS_SCHEMA.field("label"), _as_written_here(found["label"], is_own=_is_own(name))
+        )
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names[:-2])}: {one_line(error)}"
         # Without one of its own files a campaign would send out what is labelled.
@@ -188,10 +190,11 @@ def _parse(name: str, content: bytes) -> pa.Table:
     return found.replace_schema_metadata(table.schema.metadata)
 
 
-def _as_written_here(labels: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Labels as every other file's are read: 3.0 is 3, and blank is null."""
+def _as_written_here(labels: pa.ChunkedArray, *, is_own: bool) -> pa.ChunkedArray:
+    """Labels as every other file's are read: 3.0 is 3, and blank is null. In an own file every word is a class."""
     classes = pc.unique(labels)
-    here = pa.array([plain(name or "") or None for name in classes.to_pylist()], pa.string())
+    read = class_name if is_own else plain
+    here = pa.array([read(name or "") or None for name in classes.to_pylist()], pa.string())
     return labels if here.equals(classes) else here.take(pc.index_in(labels, classes))
 
 
@@ -253,7 +256,7 @@ def label_row(
     where = f"{file}: line {row['line']}:"
     moment = moment_of(row.get("labelled_at"), f"{where} labelled_at")
     annotator = plain(text_of(row.get("annotator"), f"{where} annotator"))
-    return *item, label_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment, origin
+    return *item, class_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment, origin
 
 
 def append_labels(

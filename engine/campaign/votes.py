@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign.folder import next_number
+from engine.config.class_names import text_form
 from engine.storage.location import Location
 from engine.tables.columns import required
 
@@ -70,7 +71,19 @@ def read_votes(home: Location, undone: Iterable[str] = ()) -> pa.Table:
     """All versions of all answers, oldest ingest first, without those of undone ingests: VOTES_SCHEMA."""
     names = [name for name in files_of_votes(home) if name.removesuffix(".parquet") not in set(undone)]
     tables = [(home / FOLDER / name).read_typed_table(VOTES_SCHEMA) for name in names]
-    return pa.concat_tables([VOTES_SCHEMA.empty_table(), *tables])
+    votes = pa.concat_tables([VOTES_SCHEMA.empty_table(), *tables])
+    place = VOTES_SCHEMA.get_field_index("value")
+    return votes.set_column(place, VOTES_SCHEMA.field(place), _in_one_form(votes["value"]))
+
+
+def _in_one_form(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values in the form of Unicode that labels have; older files have others."""
+    others = values.filter(pc.invert(pc.string_is_ascii(values))).unique().to_pylist()
+    if all(text_form(value) == value for value in others):
+        return values
+    given = values.unique()
+    here = pa.array([value and text_form(value) for value in given.to_pylist()], pa.string())
+    return here.take(pc.index_in(values, given))
 
 
 def append_votes(home: Location, vendor: str, votes: pa.Table) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from engine.config.class_names import class_name
 from engine.config.section import Section
 
 MOST_LINK_DAYS = 7
@@ -52,6 +53,11 @@ class HandoffConfig(Section):
     def _images_are_somewhere(self) -> "HandoffConfig":
         if self.images != "files" and not self.images.startswith(("s3://", "gs://", "https://", "http://")):
             raise ValueError(f"handoff.images={self.images}: give files, or a URL: s3://, gs:// or https://")
-        if len(set(self.question.classes)) < len(self.question.classes):
-            raise ValueError(f"handoff.question.classes={self.question.classes}: name each class once")
+        classes = [class_name(name) for name in self.question.classes]
+        if "" in classes:
+            raise ValueError("handoff.question.classes has a class without a name; take it out, or name it")
+        if len(set(classes)) < len(classes):
+            name = next(name for name in classes if classes.count(name) > 1)
+            same = ", ".join(repr(given) for given in self.question.classes if class_name(given) == name)
+            raise ValueError(f"handoff.question.classes: {same} are one class; name each class once")
         return self

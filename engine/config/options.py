@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
+from engine.config.class_names import class_name
 from engine.config.handoff_options import HandoffConfig
 from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, PoolConfig
 from engine.config.section import SPEED, Section
@@ -135,6 +136,12 @@ class CampaignConfig(Section):
         """The method of training."""
         name = self.train.method
         return METHODS[("features" if self.sees_embeddings else "vaal") if name == "auto" else name]
+
+    @property
+    def named_classes(self) -> list[str]:
+        """The classes that labels.classes and handoff.question.classes name."""
+        listed = self.labels.classes if isinstance(self.labels.classes, list) else []
+        return [class_name(name) for name in [*listed, *self.handoff.question.classes]]
 
     @property
     def has_task(self) -> bool:

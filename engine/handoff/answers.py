@@ -11,13 +11,17 @@ from engine.campaign.classes import Classes, names_in
 from engine.campaign.outcomes import label_text
 from engine.campaign.votes import VOTES_SCHEMA, annotator_hash, identity_of_vote
 from engine.errors import InputError
+from engine.handoff.class_numbers import SentClasses, with_names
 from engine.handoff.exchange import Answer, Question
 from engine.handoff.known_answers import MOST_CACHED, Known, Version, content_of, is_newer
-from engine.tables.values import label_of
+from engine.tables.values import class_of
 
 CHUNK_ROWS = 10_000
 WITHOUT_INGEST = VOTES_SCHEMA.remove(VOTES_SCHEMA.get_field_index("ingest"))
 _ADDRESS = re.compile(r"[\w.%+-]+@[\w-]+(\.[\w-]+)+")
+_COPY = re.compile(r"(?:copy of )?([0-9a-f]{32})(?:[ _-]*\(\d+\)|[ _-]+(?:copy|\d+))*")
+"""The name of a copy, as browsers and file managers write it: ID (1), ID_1, ID - Copy (2), Copy of ID."""
+_NUMBER = re.compile(r"\d+([.,]\d+)?e[+-]?\d+", re.IGNORECASE)
 _SHOWN = 60
 """Characters of a value in an error."""
 
@@ -70,9 +74,11 @@ class Sieve:
     replaced since, of blank ones, and of newer versions of known ones.
     """
 
-    def __init__(self, asked: Asked, places: dict[str, Place], known: Known, *, replace: bool) -> None:
+    def __init__(
+        self, asked: Asked, places: dict[str, Place], known: Known, sent: SentClasses, *, replace: bool
+    ) -> None:
         self._vendor, _, self._question, self._is_snapshot, self._classes = asked
-        self._places, self._known, self._replace = places, known, replace
+        self._places, self._known, self._sent, self._replace = places, known, sent, replace
         self._here: dict[bytes, Version] = {}
         self._dated: dict[bytes, dict[datetime, Version]] = {}
         self._undated: dict[bytes, Version] = {}
@@ -105,6 +111,7 @@ class Sieve:
 
     def _take(self, answer: Answer, where: str) -> None:
         item_id = self._item_of(answer.item, where)
+        answer = answer._replace(value=with_names(answer.value, self._sent, item_id, where))
         value = None if answer.skipped else value_of(answer, self._question, where)
         if value is None and not answer.skipped:
             self.blank += 1
@@ -134,13 +141,17 @@ class Sieve:
         return _ADDRESS.sub(lambda found: self._hashed(found[0]), text) if "@" in text else text or None
 
     def _item_of(self, name: str, where: str) -> str:
-        """The item_id that a name says: itself, or the stem of a file."""
+        """The item_id that a name says: itself, or the stem of a file, also of a copy or in capitals."""
         name = name.strip()
-        stem = name.replace("\\", "/").rpartition("/")[2].partition(".")[0]
-        item_id = name if name in self._places else stem
-        if item_id not in self._places:
-            raise InputError(f"{where}: item_id {name[:_SHOWN]!r} was never handed out by this campaign; remove it")
-        return item_id
+        stem = re.split("[?#]", name)[0].replace("\\", "/").rpartition("/")[2].partition(".")[0].strip()
+        original = _COPY.fullmatch(stem.lower())
+        for item_id in (name, stem, stem.lower(), original[1] if original else ""):
+            if item_id in self._places:
+                return item_id
+        if _NUMBER.fullmatch(name):
+            why = "a number that a spreadsheet made of it; import this column as text from the file that was sent"
+            raise InputError(f"{where}: item_id {name!r} is {why}")
+        raise InputError(f"{where}: item_id {name[:_SHOWN]!r} was never handed out by this campaign; remove it")
 
     def _is_repeated_here(self, identity: bytes, version: Version, item_id: str, where: str) -> bool:
         """Whether the files said this already. Raises InputError where they contradict themselves."""
@@ -232,15 +243,17 @@ def value_of(answer: Answer, question: Question, where: str) -> str | None:
             (value,) = value
         if isinstance(value, list):
             raise InputError(f"{where}: has {len(value)} values, and one class is asked for; give one")
-        return label_of(value, f"{where}: label") or None
+        return class_of(value, f"{where}: label") or None
     if isinstance(value, str):
         value = [value] if question.task == "classes" else value
     if isinstance(value, str) or any(isinstance(part, str) != (question.task == "classes") for part in value):
         raise InputError(f"{where}: {str(value)[:_SHOWN]!r} is no answer to a question for {question.task}")
     if question.task == "classes":
-        names = {label_of(name, f"{where}: label") for name in value} - {""}
+        names = {class_of(name, f"{where}: label") for name in value} - {""}
         return label_text(sorted(names))
-    return label_text(value)
+    # A mask that came as a file need not name a class.
+    named = (shape | {"label": class_of(shape.get("label"), f"{where}: label")} for shape in value)
+    return label_text(list(named))
 
 
 def _both_dated(version: Version, other: Version) -> bool:

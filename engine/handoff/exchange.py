@@ -9,7 +9,8 @@ Shape = dict[str, Any]
 """An object in an image: `label`, and one of `box` [left, top, width, height], `polygon` [[x, y], ...] or `mask`, a
 vendor's own run lengths or the name of a file. Lengths are in pixels from the upper left corner."""
 Value = str | list[str] | list[Shape]
-"""The value of an answer: a class, several classes, or shapes. An empty list says that there are none."""
+"""The value of an answer: a class, several classes, or shapes. An empty list says that there are none. A class that the
+file gives by its place among those that were sent is a `engine.tables.values.ClassNumber`."""
 
 
 class Question(NamedTuple):

@@ -21,6 +21,7 @@ from engine.config.texts import plural
 from engine.errors import InputError
 from engine.handoff import VENDORS
 from engine.handoff.answers import Asked, Place, Refused, Rules, Sieve
+from engine.handoff.class_numbers import SentClasses
 from engine.handoff.exchange import Answer, AnswerFile, Question
 from engine.handoff.known_answers import Known
 from engine.handoff.masks import Found, keep_masks, with_masks
@@ -198,7 +199,7 @@ def _sieve(campaign: Campaign, ledger: Ledger, snapshot: Snapshot, asked: Asked,
     names = zip(items["item_id"].to_pylist(), identities(items), strict=True)
     places = {item_id: Place(labels.get(item), *word) for (item_id, item), word in zip(names, words, strict=True)}
     known = Known(read_votes(campaign.home), snapshot.undone_votes)
-    return Sieve(asked, places, known, replace=replace)
+    return Sieve(asked, places, known, SentClasses(campaign, asked.vendor), replace=replace)
 
 
 def _standing(ledger: Ledger) -> dict[Identity, bool]:

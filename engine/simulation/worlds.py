@@ -19,7 +19,7 @@ from engine.simulation.experiment import Experiment, PoolPart, TestPart, expand
 from engine.simulation.pixel_pools import read_images
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
-from engine.tables.values import label_of
+from engine.tables.values import class_of, plain
 
 DIGITS_SHARD_ITEMS = 225
 
@@ -172,12 +172,11 @@ def _labels(pattern: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
             why = f"not a Parquet table with shard, key, label: {one_line(error)}"
             raise InputError(f"{location}: {why}; correct it") from error
         columns = (table[name].to_pylist() for name in ("shard", "key", "label"))
-        rows = [(s, k, label_of(v, f"{location}: {s}/{k}")) for s, k, v in zip(*columns, strict=True)]
+        rows = [(s, k, plain(class_of(v, f"{location}: {s}/{k}"))) for s, k, v in zip(*columns, strict=True)]
     else:
         lines = read_rows(location, ("shard", "key"), ("label",))
-        rows = [
-            (str(r["shard"]), str(r["key"]), label_of(r.get("label"), f"{location}: line {r['line']}")) for r in lines
-        ]
+        cells = [(str(r["shard"]), str(r["key"]), r.get("label"), f"{location}: line {r['line']}") for r in lines]
+        rows = [(shard, key, plain(class_of(cell, where))) for shard, key, cell, where in cells]
     found = {(shard, key): label or "" for shard, key, label in rows}
     if len(found) < len(rows):
         (shard, key), count = Counter(row[:2] for row in rows).most_common(1)[0]

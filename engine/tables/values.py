@@ -4,18 +4,23 @@ import math
 import posixpath
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
+from engine.config.class_names import class_name as class_name
 from engine.errors import InputError
 
 MILLISECONDS_FROM = 1e11
 """Epochs from here on are in milliseconds; as seconds they would be after the year 5000."""
-_INTEGRAL = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
+_BLANK_WORDS = ("nan", "null", "n/a", "#n/a", "<na>")
 _MOST_SHOWN = 60
 """Characters of a wrong value in an error."""
+
+
+class ClassNumber(str):
+    """A class that is only given by its place, from 0, among those that were asked for: "#0"."""
 
 
 def is_blank(value: Any) -> bool:
@@ -25,7 +30,7 @@ def is_blank(value: Any) -> bool:
 
 def text_of(value: Any, where: str) -> str:
     """A cell as the name of something: "true" or "false", an integral number without a point, text without space
-    around it. Text is kept as it is: `plain` is the reading of labels.
+    around it. Text is kept as it is: `class_of` is the reading of labels.
 
     Blank is "". Raises InputError, with `where` in front, for what is not one value, or not Unicode text.
     """
@@ -43,24 +48,28 @@ def text_of(value: Any, where: str) -> str:
     if isinstance(value, (float, Decimal)) and math.isfinite(value):
         return str(int(value)) if value == int(value) else str(value)
     if isinstance(value, (list, tuple, dict)):
-        raise InputError(f"{where} is several values, {value!r}; give one until several labels are supported")
+        raise InputError(f"{where} is several values, {value!r}; give one")
     raise InputError(f"{where} is {value!r}, which is not text, a number, true or false; write it as text")
 
 
 def plain(text: str) -> str:
-    """What text says, where a format without types wrote it: 3.0 is 3, True is true, NaN is blank."""
-    text = text.strip()
-    if (lower := text.lower()) in ("true", "false"):
-        return lower
-    if lower == "nan":
-        return ""
-    found = _INTEGRAL.fullmatch(text)
-    return text if not found else "0" if found[1] == "-0" else found[1]
+    """What text says, where a format without types wrote it: `class_name`, and NaN is blank."""
+    name = class_name(text)
+    return "" if name.lower() == "nan" else name
 
 
-def label_of(value: Any, where: str) -> str:
-    """A cell as a label: `plain`, on one line. Blank is "". Raises InputError as `text_of`."""
-    label = plain(text_of(value, where))
+def is_no_label(text: str, known: Container[str] = ()) -> bool:
+    """Whether a text is blank, or a word by which programs say that there is nothing, and no class that is `known`."""
+    name = class_name(text)
+    return not name or ((name.lower() in _BLANK_WORDS or name == "None") and name not in known)
+
+
+def class_of(value: Any, where: str) -> str:
+    """A value as the name of a class: `class_name`, on one line; a ClassNumber as it is. Blank is "". Raises InputError
+    as `text_of`."""
+    if isinstance(value, ClassNumber):
+        return value
+    label = class_name(text_of(value, where))
     if not label.isprintable() and any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in label):
         why = f"{where} is {label[:_MOST_SHOWN]!r}, with a line break or another control character"
         raise InputError(f"{why}; take it out, or close the quotation mark before it")

@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import InputError
 from engine.handoff.exchange import AnswerFile, Question, Shape, Value
 from engine.tables.row_stream import FORMS, Row, stream_rows
-from engine.tables.values import is_blank, label_of, moment_of, plain, text_of
+from engine.tables.values import class_name, class_of, is_blank, is_no_label, moment_of, plain, text_of
 
 _MOST_SHOWN = 60
 """Characters of a wrong value in an error."""
@@ -56,10 +56,10 @@ def value_of(cell: Any, question: Question) -> tuple[Value | None, str]:
 
     Raises InputError, whose text begins with "label", for anything else.
     """
-    if is_blank(cell) or (isinstance(cell, str) and not plain(cell)):
+    if is_blank(cell) or (isinstance(cell, str) and is_no_label(cell, question.classes)):
         return None, ""
     if question.task == "class":
-        return label_of(cell, "label"), ""
+        return class_of(cell, "label"), ""
     if question.task == "classes":
         return _classes(cell, question.classes), ""
     if isinstance(cell, str) and question.task == "mask" and not cell.strip().startswith("["):
@@ -105,11 +105,11 @@ def stem_of(path: str) -> str:
 
 def _classes(cell: Any, known: list[str]) -> list[str]:
     if isinstance(cell, str):
-        text = cell.strip()
+        text = class_name(cell)
         # A class may have | or [ in it.
         cell = [text] if text in known else _json_list(text) if text.startswith("[") else text.split("|")
     names = cell if isinstance(cell, list) else [cell]
-    labels = {label_of(name, "label") for name in names}
+    labels = {class_of(name, "label") for name in names}
     if "" in labels:
         raise InputError("label has an empty class; take it out")
     return sorted(labels)
@@ -130,7 +130,7 @@ def _shape(given: Any, where: str) -> Shape:
     if not isinstance(given, dict):
         raise InputError(f"{where} is {_shown(given)}, and not an object; give label and box, polygon or mask")
     kinds = [kind for kind in _SHAPES if given.get(kind) is not None]
-    label = label_of(given.get("label"), f"{where}: label")
+    label = class_of(given.get("label"), f"{where}: label")
     if len(kinds) != 1 or not label:
         raise InputError(f"{where} has {', '.join(given) or 'nothing'}; give label and one of {', '.join(_SHAPES)}")
     kind, form = kinds[0], given[kinds[0]]

@@ -39,6 +39,7 @@ def _item(row: Row) -> str:
     if not item and not path:
         raise InputError("no 'item_id' and no 'file'; every row needs one of them")
     # Columns that were sorted without each other.
-    if item and _ITEM_ID.fullmatch(stem_of(path)) and stem_of(path) != stem_of(item):
+    named = {stem_of(name).strip().lower() for name in (item, path)}
+    if len(named) == 2 and all(map(_ITEM_ID.fullmatch, named)):
         raise InputError(f"item_id {item!r} and file {path!r} are two images; correct one of them")
     return item or path

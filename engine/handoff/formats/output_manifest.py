@@ -1,5 +1,6 @@
 """A row of the output manifest of Ground Truth: the answers of all jobs that saw the image."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ from engine.errors import InputError
 from engine.handoff.exchange import Answer, Question
 from engine.handoff.formats.cells import moment_or_none, value_of
 from engine.tables.row_stream import Row
-from engine.tables.values import text_of
+from engine.tables.values import ClassNumber, text_of
 
 _TYPES = {
     "class": "image-classification",
@@ -58,15 +59,16 @@ def _attribute(row: Row, question: Question) -> str:
 
 
 def _given(answer: Any, meta: dict[str, Any], question: Question) -> Any:
-    """The answer with names of classes, as `value_of` reads it. Raises InputError for a number of no class."""
+    """The answer with names of classes, as `value_of` reads it. A number without a name stands for the class at this
+    place of label_categories.json, which the question of now does not say. Raises InputError for what is no number."""
     names = meta.get("class-map")
 
     def name_of(index: Any) -> str:
         if isinstance(names, dict) and str(index) in names:
             return str(names[str(index)])
-        if str(index).isdecimal() and int(index) < len(question.classes):
-            return question.classes[int(index)]
-        raise InputError(f"class {index!r} has no name; put it into label_categories.json")
+        if not re.fullmatch("[0-9]{1,6}", str(index)):
+            raise InputError(f"class {index!r} has no name; put it into label_categories.json")
+        return ClassNumber(f"#{index}")
 
     if question.task == "class":
         return meta.get("class-name") or name_of(answer)

@@ -5,7 +5,6 @@ each image has one class. Those that lie in images/ or in no folder are not labe
 validation/ and test/ where these are no classes.
 """
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 
 from engine.errors import InputError
@@ -15,11 +14,12 @@ from engine.handoff.formats.task_files import csv_lines
 from engine.pool.formats import FORMATS, format_of
 from engine.tables.harmless import restored
 from engine.tables.row_stream import Row
-from engine.tables.values import label_of, text_of
+from engine.tables.values import class_of, text_of
 
 _SUFFIXES = tuple(f".{suffix}" for form in FORMATS for suffix in form.suffixes)
 _UNLABELLED = ("", "images", "train", "validation", "test")
 _SENT = {"file_name", "prelabel"}
+_PLACE = "image"
 
 
 def write_tasks(batch: Outgoing) -> Iterable[tuple[str, bytes]]:
@@ -39,7 +39,7 @@ def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     """
     folder, _, name = file.path.rpartition("/")
     if name.lower().endswith(_SUFFIXES):
-        yield _of_folder(file.path, folder.rpartition("/")[2], question)
+        yield _of_folder(name, folder.rpartition("/")[2], question)
     elif (form := form_of(name)) and stem_of(name) == "metadata":
         is_text = form in ("csv", "tsv")
         for line, row in rows_of(file, form, [("file_name",)] if is_text else [("file_name",), ("label",)]):
@@ -58,18 +58,16 @@ def is_mine(path: str, head: bytes) -> bool:
     return is_image or (stem_of(path) == "metadata" and "file_name" in columns_of(path, head))
 
 
-def _of_folder(path: str, folder: str, question: Question) -> Answer:
+def _of_folder(name: str, folder: str, question: Question) -> Answer:
     if question.task not in ("class", "classes"):
-        return Answer(path, path, None)
-    label = folder
-    if folder not in question.classes or folder == "images":
-        # Some file systems write é as e and an accent.
-        same = [name for name in question.classes if _composed(name) == _composed(folder)]
-        try:
-            label = "" if folder in _UNLABELLED else same[0] if len(same) == 1 else label_of(folder, "the folder")
-        except InputError as error:
-            return Answer(path, path, None, fault=str(error))
-    return Answer(path, path, None if not label else [label] if question.task == "classes" else label)
+        return Answer(_PLACE, name, None)
+    try:
+        label = class_of(folder, "the folder")
+    except InputError as error:
+        return Answer(_PLACE, name, None, fault=str(error))
+    if folder in _UNLABELLED and (folder == "images" or label not in question.classes):
+        label = ""
+    return Answer(_PLACE, name, None if not label else [label] if question.task == "classes" else label)
 
 
 def _of_row(where: str, row: Row, question: Question, is_text: bool) -> Answer:
@@ -80,7 +78,3 @@ def _of_row(where: str, row: Row, question: Question, is_text: bool) -> Answer:
     except InputError as error:
         return Answer(where, item, None, fault=str(error))
     return Answer(where, item, value, raw=raw, fault="" if item else "no 'file_name'; write it, or take the row out")
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)

@@ -121,3 +121,35 @@ def test_a_name_of_an_answer_that_a_vendor_gives_to_several_images_makes_them_no
     file.write_text(f"item_id,label,answer_id\n{'a' * 32},3,job-1\n{'b' * 32},4,job-1\n")
     assert take_in(campaign, file)[:2] == (2, 0)
     assert take_in(campaign, file)[:2] == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{upper}", " {id} ", "images/{upper}.PNG", "images\\{id} (1).png", "{id} (12).jpg", "{id}(1).jpg", "{id}_2.png",
+        "{id}-1.png", "{id} copy.png", "{id} copy 2.png", "{id} - Copy.png", "{upper} - Copy (2).PNG",
+        "Copy of {id}.png", "https://h/images/{id}.png?X-Amz=1/2",
+    ],
+)  # fmt: skip
+def test_a_name_that_others_wrote_their_own_way_is_found(
+    make_campaign: MakeCampaign, tmp_path: Path, form: str
+) -> None:
+    campaign, item_id = make_campaign(), "08adc4ff9879e0527f051adb50c337f2"
+    hand_out(campaign, {item_id: ("digits-00001.tar", "k1")})
+    name = form.format(id=item_id, upper=item_id.upper())
+    file = write(tmp_path, "a.csv", f"item_id,file,label\n{name},images/{item_id}.png,7\n,{name},7\n")
+    assert take_in(campaign, file).new == 1
+
+
+@pytest.mark.parametrize("name", ["{id}1", "{id}_mask", "x{id}", "{id} (a)"])
+def test_a_name_of_something_else_is_not(make_campaign: MakeCampaign, tmp_path: Path, name: str) -> None:
+    campaign, item_id = make_campaign(), "08adc4ff9879e0527f051adb50c337f2"
+    hand_out(campaign, {item_id: ("digits-00001.tar", "k1")})
+    with pytest.raises(InputError, match=r"was never handed out by this campaign; remove it"):
+        take_in(campaign, write(tmp_path, "a.csv", f"file,label\n{name.format(id=item_id)},7\n"))
+
+
+@pytest.mark.parametrize("number", ["1.23E+31", "1,23E+31", "8E+31"])
+def test_an_id_that_a_spreadsheet_made_a_number_of_is_said(handed_out: Campaign, tmp_path: Path, number: str) -> None:
+    with pytest.raises(InputError, match=r"is a number that a spreadsheet made of it; import this column as text"):
+        take_in(handed_out, write(tmp_path, "a.csv", f'item_id,label\n"{number}",7\n'))

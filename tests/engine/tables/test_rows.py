@@ -12,9 +12,15 @@ import pytest
 from engine.errors import InputError
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
-from engine.tables.values import is_blank, label_of, moment_of, text_of
+from engine.tables.values import class_of, is_blank, is_no_label, moment_of, text_of
 
 FORMATS = ("csv", "jsonl", "parquet")
+
+
+def label_of(cell: Any) -> str:
+    """A cell of a table as a label."""
+    label = class_of(cell, "here")
+    return "" if is_no_label(label) else label
 
 
 @pytest.mark.parametrize(
@@ -71,20 +77,23 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
         ((True, "true", "True", "TRUE"), "true"),
         ((False, "false", "False"), "false"),
         ((None, "", " ", float("nan"), "nan", "NaN", "NAN"), ""),
-        ((" cat ", "cat"), "cat"),
+        (("null", "NULL", "N/A", "n/a", "#N/A", "<NA>", "None"), ""),
+        ((" cat ", "cat", "\xa0cat", "cat\u3000"), "cat"),
+        (("ma\u00f1ana", "man\u0303ana"), "ma\u00f1ana"),
+        (("hot dog", "hot\xa0dog", "hot\u2009dog"), "hot dog"),
         # These are not how a program writes a whole number.
-        (("007",), "007"), (("007.0",), "007.0"), (("1e3",), "1e3"), (("3.10",), "3.10"), (("null",), "null"),
+        (("007",), "007"), (("007.0",), "007.0"), (("1e3",), "1e3"), (("3.10",), "3.10"), (("none",), "none"),
     ],
 )  # fmt: skip
 def test_a_label_is_one_class_however_it_is_written(tmp_path: Path, cells: tuple[Any, ...], label: str) -> None:
-    assert [label_of(cell, "here") for cell in cells] == [label] * len(cells)
+    assert [label_of(cell) for cell in cells] == [label] * len(cells)
     for number, cell in enumerate(cells):
         # As CSV a cell is what print says; every cell is in a column with gaps, and in one without.
         (tmp_path / "t.csv").write_text(f"a,label,other\n1,{'' if cell is None else cell},\n2,,\n")
         (tmp_path / "t.jsonl").write_text(json.dumps({"a": 1, "label": cell}) + "\n")
         pq.write_table(pa.table({"a": [1], "label": [cell]}), tmp_path / "t.parquet")
         rows = [read_rows(Location(str(tmp_path / f"t.{name}")), ("a",), ("label",))[0] for name in FORMATS]
-        assert [label_of(row["label"], "here") for row in rows] == [label] * 3, number
+        assert [label_of(row["label"]) for row in rows] == [label] * 3, number
 
 
 @pytest.mark.parametrize(
@@ -124,4 +133,11 @@ def test_a_cell_of_parquet_that_python_does_not_know_is_named(tmp_path: Path) ->
 @pytest.mark.parametrize("label", ["cat\nid2,dog", "a\tb", "a\x00b", "a\u2028b", "\ud800", "cat\udcff"])
 def test_a_label_is_unicode_text_on_one_line(label: str) -> None:
     with pytest.raises(InputError, match=r"here is .*(take it out, or close the quotation mark|write it in UTF-8)"):
-        label_of(label, "here")
+        label_of(label)
+
+
+def test_a_word_for_nothing_is_a_class_where_one_is_called_so() -> None:
+    assert all(is_no_label(word, known) for word, known in (("NaN", ()), (" null ", ["nan"]), ("", [""])))
+    assert not any(is_no_label(word, [word]) for word in ("nan", "N/A", "None", "null"))
+    # The class is called otherwise: this is how a program writes that there is none.
+    assert is_no_label("NaN", ["nan"])

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from hypothesis import strategies as st
 
 from engine.handoff.exchange import Answer, Outgoing, Question, Task
-from engine.tables.values import label_of
+from engine.tables.values import class_name
 
 IDS = [f"{number:032x}" for number in (0xC3CD54F297BB, 0xB5272D7B5542, 0xA43811DD2213)]
 VESSELS = Question("class", ["kettle", "teapot", "jug"], "What is it?")
@@ -13,7 +13,7 @@ VESSELS = Question("class", ["kettle", "teapot", "jug"], "What is it?")
 _TEXTS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=9) | st.text(
     "a\"',;<>&=+-@|[]\\/{}é漢 .0", max_size=9
 )
-CLASSES = _TEXTS.map(str.strip).filter(lambda text: text != "" and label_of(text, "") == text)
+CLASSES = _TEXTS.map(str.strip).filter(lambda text: text != "" and class_name(text) == text)
 """Classes as they are after they were read once."""
 ITEM_IDS = st.lists(st.integers(0, 2**128 - 1).map(lambda n: f"{n:032x}"), min_size=1, max_size=5, unique=True)
 QUESTIONS = st.builds(
