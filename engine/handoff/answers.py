@@ -71,7 +71,8 @@ class Sieve:
     `replace`.
 
     The counts are of all answers, of those that say what was known already, of those among them that were corrected or
-    replaced since, of blank ones, and of newer versions of known ones.
+    replaced since, of those of which a newer version counts and that have no times, of blank ones, and of newer
+    versions of known ones.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Sieve:
         self.refused: list[Refused] = []
         self.unknown: dict[str, str] = {}
         self.item_ids: set[str] = set()
-        self.answers = self.repeated = self.corrected = self.blank = self.versions = 0
+        self.answers = self.repeated = self.corrected = self.outdated = self.outdated = self.blank = self.versions = 0
 
     def take(self, answer: Answer, where: str) -> None:
         """Look at an answer; `where` is its place, with its file."""
@@ -119,7 +120,7 @@ class Sieve:
         annotator = self._hashed(answer.annotator) if answer.annotator else None
         answer_id, reason, raw = map(self._unnamed, (answer.answer_id, answer.reason, answer.raw))
         identity = identity_of_vote(item_id, self._vendor, answer_id, annotator)
-        version = Version(content_of(value), value, answer.answered_at)
+        version = Version(content_of(value), value, answer.answered_at or answer.as_of)
         if self._replace:
             self.item_ids.add(item_id)
         newest = self._known.newest(identity)
@@ -189,12 +190,14 @@ class Sieve:
         # Of versions with times the newest counts, whatever is to be replaced.
         if self._known.has(identity, version) and (is_current or not self._replace or version.answered_at):
             self.corrected += is_other or not is_current
+            self.outdated += not is_current and version.answered_at is None
             return False
         if is_current and not self._replace:
-            # Only its time is another; it decides between versions that are still to come.
-            self.repeated += 1
+            # Only its time is another. An own time decides between versions that are still to come; that of a file is
+            # another in each, and says nothing new.
+            self.repeated += answer.as_of is None
             self.corrected += is_other
-            return True
+            return answer.as_of is None
         undone_at = self._known.undone_at(identity, version.content)
         if not newest and undone_at and place.stands and place.word_votes >= undone_at:
             # A person decided after this very answer had come.

@@ -67,6 +67,7 @@ class Answer(NamedTuple):
         skipped: a person looked at the image and gave no answer; `reason` may say why.
         fault: why this one cannot be taken, with the fix; empty if it can.
         raw: the vendor's own JSON of shapes.
+        as_of: when the vendor wrote the file, where its answers have no times: of two that differ the later counts.
     """
 
     where: str
@@ -80,6 +81,7 @@ class Answer(NamedTuple):
     reason: str = ""
     fault: str = ""
     raw: str = ""
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True)

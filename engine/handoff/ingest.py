@@ -104,6 +104,9 @@ def ingest(
     brought = Brought(len(votes), pc.sum(votes["skipped"]).as_py() or 0, pc.unique(votes["item_id"]))
     if sieve.versions:
         log(f"{plural(sieve.versions, 'answer')} replaced by newer versions")
+    if sieve.outdated:
+        why = "said before, and another since; without times, nothing says that this is the newest"
+        log(f"{plural(sieve.outdated, 'answer')} {why}: if it is, give --replace")
     if len(votes):
         keep_masks(campaign.home, votes["value"], masks)
         append_votes(campaign.home, vendor, votes)

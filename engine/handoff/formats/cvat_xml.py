@@ -1,6 +1,7 @@
 """The images of an XML file of CVAT, read as a stream, without a tree."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 from xml.parsers.expat import ExpatError, ParserCreate
 
@@ -8,9 +9,11 @@ from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Question, Shape
 from engine.handoff.formats.answer_values import box, outline, with_value
 from engine.handoff.formats.task_files import compact
+from engine.tables.values import moment_of
 
 _PIECE_BYTES = 1 << 16
 _JOB = ["annotations", "meta", "job"]
+_DUMPED = ["annotations", "meta", "dumped"]
 _OF_JOB = (["id"], ["assignee", "username"])
 """What of a job is read: its number on the server, and the person that it is assigned to, if there is one."""
 
@@ -36,6 +39,7 @@ class _Images:
         self.path: list[str] = []
         self.image, self.tags, self.shapes = Answer("", "", None), list[str](), list[dict[str, str]]()
         self.is_job, self.text, self.of_job = False, "", dict[str, str]()
+        self.as_of: datetime | None = None
         self.parser = ParserCreate()
         self.parser.StartElementHandler, self.parser.EndElementHandler = self._start, self._end
         self.parser.CharacterDataHandler = self._say
@@ -70,7 +74,7 @@ class _Images:
         self.text = ""
 
     def _say(self, text: str) -> None:
-        if self._is_of_job():
+        if self._is_of_job() or self.path == _DUMPED:
             self.text += text
 
     def _is_of_job(self) -> bool:
@@ -80,15 +84,21 @@ class _Images:
         """The image, with whose answer it is."""
         place = f"line {self.parser.CurrentLineNumber}"
         if not self.is_job:
-            return Answer(place, name, None)
+            return Answer(place, name, None, as_of=self.as_of)
         if not self.of_job.get("id"):
             self._refuse("a <job> without an <id>")
         job = f"job {self.of_job['id']}"
-        return Answer(place, name, None, annotator=self.of_job.get("username") or job, answer_id=job)
+        return Answer(place, name, None, annotator=self.of_job.get("username") or job, answer_id=job, as_of=self.as_of)
 
     def _end(self, name: str) -> None:
         if self._is_of_job():
             self.of_job[name] = self.text.strip()
+        elif self.path == _DUMPED and self.text.strip():
+            try:
+                self.as_of = moment_of(self.text.strip(), self.place)
+            except InputError:
+                # Without a time of the file, its answers are as new as the ingest.
+                self.as_of = None
         self.path.pop()
         if self.path == ["annotations"] and name == "image":
             if not self.image.item:

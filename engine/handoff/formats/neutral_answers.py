@@ -30,7 +30,8 @@ def answer_of(where: str, row: Row, question: Question) -> Answer:
         skipped, texts["reason"] = True, texts["reason"] or status
     if skipped and value is not None:
         return Answer(where, item, None, fault=f"skipped, but label is {row['label']!r}; leave one of them empty")
-    return Answer(where, item, value, answered_at=moment, seconds=seconds, skipped=skipped, raw=raw, **texts)
+    who, answer_id, reason = texts.values()
+    return Answer(where, item, value, who, answer_id, moment, seconds, skipped, reason, raw=raw)
 
 
 def _item(row: Row) -> str:

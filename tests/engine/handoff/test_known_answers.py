@@ -1,6 +1,7 @@
 """A vendor's file that comes again changes nothing, whatever became of its labels since."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from engine.campaign import corrections, undoing
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_values, labels_fingerprints, read_labels
+from engine.campaign.votes import files_of_votes
 from engine.config.toml import override
 from engine.errors import InputError
 from engine.handoff.ingest import Ingested
@@ -78,9 +80,31 @@ def test_an_answer_that_was_replaced_is_known_and_replaces_again_only_when_asked
     sent.ingest("aa=one bb=one")
     sent.ingest("aa=two", replace=True)
     assert sent.changes_nothing("aa=one bb=one").corrected == 1
+    assert sent.log[-1].startswith("1 answer said before, and another since; ")
+    assert sent.log[-1].endswith("give --replace")
     assert sent.labels == "aa=two bb=one"
     assert sent.ingest("aa=one bb=one", replace=True)[:4] == (0, 1, 0, 1)
     assert sent.labels == "aa=one bb=one"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_of_files_with_a_time_and_answers_without_the_newest_counts(sent: Sent, order: tuple[int, ...]) -> None:
+    """CVAT writes when it exported, and not when somebody answered: an answer may come back to what it was."""
+    files = []
+    for day, label in enumerate(("cat", "dog", "cat"), 20):
+        tag = f'<image id="0" name="aa.png" width="8" height="8"><tag label="{label}"/></image>'
+        meta = f"<meta><task><id>1</id></task><dumped>2026-11-{day} 10:00:06.000000+00:00</dumped></meta>"
+        file = Path(sent.campaign.home.path).parent / f"{day}.xml"
+        file.write_text(f"<annotations><version>1.1</version>{meta}{tag}</annotations>")
+        files.append(file)
+    for number in order:
+        take_in(sent.campaign, files[number], "cvat")
+    # What is not another answer is not kept again: after the third file, the second is taken for the newest.
+    assert sent.labels == ("aa=dog" if order == (0, 2, 1) else "aa=cat")
+    for file in files * 2:
+        before = files_of_votes(sent.campaign.home)
+        take_in(sent.campaign, file, "cvat")
+    assert (sent.labels, files_of_votes(sent.campaign.home)) == ("aa=cat", before)
 
 
 def test_what_replace_overrides_is_said_in_one_line(sent: Sent) -> None:
