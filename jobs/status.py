@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from engine.campaign.stages import STAGES, stage_of
 from engine.config.texts import plural
@@ -65,7 +65,9 @@ def _settings(values: dict[str, Any]) -> dict[str, str]:
 
 
 def _table(rounds: list[dict[str, Any]]) -> Table:
-    table = Table("round", *(stage.command for stage in STAGES), title_justify="left")
+    # What is too long for the screen goes on in the next line, and is not cut.
+    columns = (Column(name, overflow="fold") for name in ("round", *(stage.command for stage in STAGES)))
+    table = Table(*columns, title_justify="left")
     for entry in rounds:
         cells: dict[str, list[str]] = {stage.name: [] for stage in STAGES}
         for name, state in entry["stages"].items():

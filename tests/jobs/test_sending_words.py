@@ -273,7 +273,7 @@ def test_the_ledger_is_not_cut(base: Campaign, tmp_path: Path, monkeypatch: pyte
     desk.answer(desk.sent(0)[1:2], "cat")
     monkeypatch.setenv("COLUMNS", width)
     text = desk.run("handoff")
-    assert "…" not in text
+    assert "…" not in text + desk.run("status")
     table = text.partition(f"{desk.home}")[0]
     assert all(len(line.rstrip()) <= int(width) for line in table.splitlines())
     for word in ("ground-truth-000", "4 images", "answered", "disputed", "reserved", "4,938.00"):
