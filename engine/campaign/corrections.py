@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from engine.campaign.classes import classes_of, names_in
+from engine.campaign.classes import classes_of, joined, names_in
 from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, forgotten, never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import all_batches, current_batches, picked_items
@@ -92,7 +92,7 @@ def _require_class(campaign: Campaign, snapshot: Snapshot, item: Identity, label
     for name in names_in(label, campaign.config.handoff.question.task):
         if fault := classes.fault(name):
             advice = classes.advice([name], f"vaal handoff {campaign.home.quoted} ")
-            raise InputError(f"{item[0]}/{item[1]}: {fault}; {advice}")
+            raise InputError(f"{item[0]}/{item[1]}: {joined(fault, advice)}")
 
 
 def _is_derived(snapshot: Snapshot, item: Identity) -> bool:
