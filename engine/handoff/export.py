@@ -16,14 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from engine.campaign.changes import current_shards
-from engine.campaign.classes import MOST_NAMED
 from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
 from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, batches, picks_hash, record_of
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
-from engine.config.texts import list_setting, plural
 from engine.errors import ConfigError, InputError
 from engine.handoff.choice import ALL, Chosen, Wish, answers_of, candidates_of, chosen_of, require_money
 from engine.handoff.gold import gold_images, mixed
@@ -115,10 +113,10 @@ def _packed(campaign: Campaign, run: Run, vendor: str, chosen: Chosen, record: L
     """What is to be sent, with gold images at random places. Raises ConfigError where there is no money for it."""
     question, images = question_of(campaign), chosen.images
     if question.is_open and question.task == "class" and question.classes:
-        option, names = "handoff.question.classes", question.classes
-        how = list_setting(option, names) if len(names) <= MOST_NAMED else option
-        words = f"the question has the {plural(len(names), 'class')} of the labels, and others may come back"
-        run.log(f"{words}; where these are all, say so: {how}")
+        run.log(
+            f"the question has the {len(question.classes)} classes of the labels; if there may be others, name all of "
+            "them: --set 'handoff.question.classes=[...]'"
+        )
     gold = gold_images(campaign, question, record_of(record), len(images), run.log)
     require_money(campaign, len(images), len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())
