@@ -107,3 +107,13 @@ def test_labels_do_not_end_a_round_whose_new_selection_is_not_out(
     sent = identities((scored.stage("handed_out/generic-001") / "images.parquet").read_table())
     assert sent == picks(scored)
     assert not sent & out
+
+
+def test_advice_for_a_folder_with_a_space_can_be_pasted(make_campaign: MakeCampaign) -> None:
+    home = make_campaign(name="two words").home
+    item = min(labelled_values(home))
+    error = refused("labels", str(home), "set", *item, " ")
+    done(*shlex.split(error.partition("to take it away: vaal ")[2]))
+    assert item not in labelled_values(home)
+    error = refused("labels", str(home), "retract", *item)
+    done(*shlex.split(error.partition("see: vaal ")[2]))
