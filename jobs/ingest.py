@@ -76,7 +76,7 @@ def _taken(campaign: "Campaign", files: list[str], vendor: str, rules: "Rules", 
     if counts.blank == counts.answers:
         for name in files:
             if path := sent.named(files_in(name)):
-                raise InputError(f"{name}: {was_sent(path)}")
+                raise InputError(f"{name}: {was_sent(path, vendor)}")
     return counts
 
 

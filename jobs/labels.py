@@ -116,7 +116,8 @@ def _corrected(
         if note := corrections.note_on_training(campaign):
             screen.log(note)
     title = f"{DONE[action]}; the campaign is in round {current_round(campaign.home):03d}"
-    return Outcome(title, data | {"next": f"vaal status {campaign.home.quoted}"}, data)
+    facts = {name: "none" if value == "" else value for name, value in data.items()}
+    return Outcome(title, facts | {"next": f"vaal status {campaign.home.quoted}"}, data)
 
 
 def _forgotten(campaign: "Campaign", screen: Terminal, items: str, author: "Author") -> Outcome:
@@ -131,10 +132,8 @@ def _forgotten(campaign: "Campaign", screen: Terminal, items: str, author: "Auth
     facts: dict[str, Any] = {"images": found.images, "labels retracted": found.labels}
     facts["files deleted"] = _deleted(campaign, found.deleted)
     # First what always is, then what there is for each image, which may be much.
-    shown = found.left[:MOST_LEFT]
-    facts |= {f"left {number}": text for number, text in enumerate(shown, 1)}
-    if len(found.left) > len(shown):
-        facts["left"] = f"{len(found.left) - len(shown):,} more: see them with --json"
+    more = len(found.left) - MOST_LEFT
+    facts["left to people"] = found.left[:MOST_LEFT] + ([f"{more:,} more: see them with --json"] if more > 0 else [])
     return Outcome(f"Forgotten: {plural(found.images, 'image')}", facts, found._asdict())
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from engine.config.texts import plural
 from jobs.terminal import Outcome, Terminal
 
 
@@ -33,4 +34,4 @@ def simulate(
         "report": made.report,
     }
     data = {**to_json(found), "curves": str(made.curves), "report": str(made.report)}
-    return Outcome(f"{found.name}: {found.seeds} seeds, {len(found.strategies)} strategies", facts, data)
+    return Outcome(f"{found.name}: {plural(found.seeds, 'seed')}, {len(found.strategies)} strategies", facts, data)

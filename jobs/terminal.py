@@ -84,7 +84,8 @@ def when_closed(rule: str | float) -> str:
 
 
 class Outcome(NamedTuple):
-    """What a command made and where: a title and facts for a person, data for a program, and the exit status.
+    """What a command made and where: a title and facts for a person, data for a program, and the exit status. A fact
+    that is a list has a line for each.
 
     `above` is anything that rich can print; a person sees it first.
     """
@@ -141,8 +142,9 @@ class Terminal:
         width = max(map(len, outcome.facts), default=0)
         # Printed as lines and not as a table: a path that is cut or wrapped cannot be copied.
         for name, value in outcome.facts.items():
-            text = f"{value:,}" if isinstance(value, int) else as_called(str(value))
-            self._out.print(f"  [dim]{escape(name.ljust(width))}[/dim]  {escape(text)}")
+            for number, part in enumerate(value if isinstance(value, list) else [value]):
+                text = f"{part:,}" if isinstance(part, int) else as_called(str(part))
+                self._out.print(f"  [dim]{escape(('' if number else name).ljust(width))}[/dim]  {escape(text)}")
 
     def result(self, outcome: Outcome) -> None:
         """Print the outcome of the whole command: with --json one JSON object, else as `show` does."""

@@ -34,8 +34,14 @@ class Classes(NamedTuple):
         names = ", ".join(self.names[:MOST_NAMED])
         if (more := len(self.names) - MOST_NAMED) > 0 or len(asked) > MOST_NAMED:
             return f"{self.option} has {names}" + (f" and {more:,} more" if more > 0 else "")
-        what = "it" if len(asked) == 1 else "them"
-        return f"{self.option} has {names}; to allow {what}: {command}{list_setting(self.option, self.names + asked)}"
+        what = ", ".join(map(repr, asked))
+        setting = list_setting(self.option, self.names + asked)
+        return f"{self.option} has {names}; to allow {what}, too: {command}{setting}"
+
+
+def joined(fault: str, advice: str) -> str:
+    """A fault with advice after it."""
+    return f"{fault} {advice}" if fault.endswith("?") else f"{fault}; {advice}"
 
 
 def classes_of(config: CampaignConfig, first: Callable[[], Iterable[str]] = list) -> Classes:

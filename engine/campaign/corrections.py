@@ -1,12 +1,13 @@
 """Corrections of labels, all of them by appending: set one, retract one, undo an ingest or a correction."""
 
+import shlex
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.compute as pc
 
-from engine.campaign.classes import classes_of, names_in
+from engine.campaign.classes import classes_of, joined, names_in
 from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, forgotten, never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import all_batches, current_batches, picked_items
@@ -66,7 +67,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
     """
     home, snapshot, label = campaign.home, read_snapshot(campaign.home), class_of(label, f"{item[0]}/{item[1]}: label")
     if is_no_label(label, campaign.config.named_classes):
-        fix = f"to take it away: vaal labels {home} retract {item[0]} {item[1]}"
+        fix = f"to take it away: vaal labels {home.quoted} retract {shlex.join(item)}"
         raise InputError(f"{item[0]}/{item[1]}: the label is empty; {fix}")
     _require_class(campaign, snapshot, item, label)
     if item in forgotten(home):
@@ -92,7 +93,7 @@ def _require_class(campaign: Campaign, snapshot: Snapshot, item: Identity, label
     for name in names_in(label, campaign.config.handoff.question.task):
         if fault := classes.fault(name):
             advice = classes.advice([name], f"vaal handoff {campaign.home.quoted} ")
-            raise InputError(f"{item[0]}/{item[1]}: {fault}; {advice}")
+            raise InputError(f"{item[0]}/{item[1]}: {joined(fault, advice)}")
 
 
 def _is_derived(snapshot: Snapshot, item: Identity) -> bool:
@@ -115,7 +116,9 @@ def retract(campaign: Campaign, item: Identity, author: Author = USER, *, never_
     snapshot, salt = read_snapshot(campaign.home), campaign.config.salt
     before = snapshot.values.get(item)
     if before is None and not never_pick:
-        raise InputError(f"{campaign.home}: {item[0]}/{item[1]} has no label; see: vaal labels {campaign.home} list")
+        raise InputError(
+            f"{campaign.home}: {item[0]}/{item[1]} has no label; see: vaal labels {campaign.home.quoted} list"
+        )
     if before is not None:
         append_labels(
             campaign.home, "retract", [correction_row(item, None, round_of(campaign, snapshot, item), author)]

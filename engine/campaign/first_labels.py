@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from engine.campaign.classes import Classes
+from engine.campaign.classes import Classes, joined
 from engine.campaign.labels import INITIAL, append_labels, label_row
 from engine.campaign.positions import SCAN_THREADS, Position, write_positions
 from engine.campaign.stages import Log
@@ -66,7 +66,7 @@ def import_labels(
             why = f"{label!r} for a label, which says that there is none; remove the row, or name it in labels.classes"
             raise InputError(f"{where}: item {shard}/{key} has {why if label else 'an empty label; remove the row'}")
         if fault := allowed.fault(label):
-            raise InputError(f"{where}: {fault}; {allowed.advice([label])}")
+            raise InputError(f"{where}: {joined(fault, allowed.advice([label]))}")
         if key in wanted.setdefault(shard, {}):
             raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
         wanted[shard][key] = row

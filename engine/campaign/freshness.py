@@ -129,6 +129,6 @@ def current_selection(campaign: Campaign) -> SelectionManifest:
         values = campaign.config.model_dump()
         parts = [(key, *key.split(".")) for key in options]
         given = [f"{key}={_typed(values[section][name])}" for key, section, name in parts]
-        fix = f"run: vaal select {campaign.home}" + "".join(f" --set {shlex.quote(text)}" for text in given)
+        fix = f"run: vaal select {campaign.home.quoted}" + "".join(f" --set {shlex.quote(text)}" for text in given)
         raise ConfigError(f"{campaign.stage('selection')}: made before {changed} changed; {fix}")
     return manifest

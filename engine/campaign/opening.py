@@ -60,7 +60,9 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
 
 def _require_new(home: Location) -> None:
     if (home / "campaign.toml").exists():
-        raise ConfigError(f"{home}: already holds a campaign; use another folder, or continue: vaal round {home}")
+        raise ConfigError(
+            f"{home}: already holds a campaign; use another folder, or continue: vaal round {home.quoted}"
+        )
     if (home / "rounds").folders():
         raise ConfigError(f"{home}: has rounds of a campaign but no campaign.toml; restore that, or use another folder")
 
@@ -110,7 +112,7 @@ def open_campaign(
     home = Location.of(url)
     source = home / "campaign.toml"
     if not source.exists():
-        raise InputError(f"{home}: no campaign here; make one: vaal init {home} --pool URL --labels FILE")
+        raise InputError(f"{home}: no campaign here; make one: vaal init {home.quoted} --pool URL --labels FILE")
     config = parse_campaign(source.read_bytes(), str(source))
     current = current_round(home)
     if round_number is not None and not 0 <= round_number <= current:
@@ -219,7 +221,7 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
             raise ConfigError(
                 f"--set {key}: too late for round {campaign.round:03d}, {frozen_by[0]} is complete; "
                 "set it when the round's labels are ingested and the next round begins"
-                + (f"; or select again: vaal select --force {campaign.home}" if section == "select" else "")
+                + (f"; or select again: vaal select --force {campaign.home.quoted}" if section == "select" else "")
             )
     if old["pool"]["root"] != new["pool"]["root"]:
         moved = at_root(read_shards(campaign.home), new["pool"]["root"])

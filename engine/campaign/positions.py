@@ -137,4 +137,4 @@ def _advice(home: Location, other: str, is_new: bool) -> str:
     if is_new:
         return f"did you mean {other!r}?" if other else "give the shard and the key of an image of the pool"
     did_you = f"did you mean {other!r}? " if other else ""
-    return f"{did_you}correct the label file, or retract the label: vaal labels {home} retract SHARD KEY"
+    return f"{did_you}correct the label file, or retract the label: vaal labels {home.quoted} retract SHARD KEY"

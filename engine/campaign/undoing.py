@@ -106,7 +106,7 @@ def _can_be_undone(home: Location, snapshot: Snapshot, counting: dict[str, set[I
     names = (home / DECISIONS).children()
     decisions = [f"{DECISIONS}/{name}" for name in sorted(names) if _kept_out_by(home, name.removesuffix(".parquet"))]
     found = [_newest(names, MOST_NAMED // 3) for names in (votes, labels, decisions) if names]
-    return "; ".join(found) or "none"
+    return f", newest last: {'; '.join(found)}" if found else ": none"
 
 
 def _label_file(campaign: Campaign, snapshot: Snapshot, name: str, folder: str) -> str:
@@ -117,8 +117,10 @@ def _label_file(campaign: Campaign, snapshot: Snapshot, name: str, folder: str) 
     if wanted not in files:
         there = _can_be_undone(campaign.home, snapshot, counting)
         given = f"{folder}/{name}.parquet".lstrip("/")
-        what = f"file {given!r} of votes/, labels/ or decisions/ whose rows count" if name else "ingest that counts"
-        raise InputError(f"{campaign.home}: no {what}; there are, newest last: {there}")
+        what = (
+            f"file {given!r} of votes/, labels/ or decisions/ whose rows count" if name else "ingest whose labels count"
+        )
+        raise InputError(f"{campaign.home}: no {what}; there are{there}")
     return wanted
 
 

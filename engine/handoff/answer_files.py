@@ -41,7 +41,7 @@ def answer_files(
         source, found = Location.of(name), files_in(name)
         own = [file for file in found if _is_mine(file, vendor)]
         if not own and (path := sent(found)):
-            raise InputError(f"{source}: {was_sent(path)}")
+            raise InputError(f"{source}: {was_sent(path, vendor)}")
         if not own:
             for file in found[:MOST_LOOKED_AT]:
                 _require_own(file, vendor)
@@ -51,9 +51,10 @@ def answer_files(
         yield from own or found
 
 
-def was_sent(path: str) -> str:
+def was_sent(path: str, vendor: str) -> str:
     """The error for what was sent."""
-    return f"this is what was sent ({path} is a task file as it went out), without an answer; give what came back"
+    fix = "a table with item_id and label" if vendor == "generic" else f"what {vendor} exported"
+    return f"this is what was sent ({path} is a task file as it went out), without an answer; give {fix}"
 
 
 def files_in(name: str) -> list[AnswerFile]:

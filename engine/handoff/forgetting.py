@@ -33,7 +33,7 @@ LEFT_ALWAYS = (
     "the weights what was learnt from them",
     "their names and the history of their labels and votes, as text: labels/, votes/, consensus/, decisions/, and the "
     "task files of batches that are out",
-    "label sets that vaal labels export wrote before, which hold the images: delete these folders, and export again",
+    "label sets that labels export wrote before, which hold the images still: delete these folders, and export again",
 )
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import MOST_LINES, refresh
-from engine.campaign.classes import Classes, classes_of
+from engine.campaign.classes import Classes, classes_of, joined
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
 from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger, read_ledger
@@ -179,9 +179,8 @@ def _require_fitting(refused: list[Refused], advice: str, rules: Rules, log: Log
     is to be taken. `advice` is on classes."""
     if not refused:
         return
-    about = f"; {advice}" if advice else ""
     if len(refused) == 1 and not rules.accept_rest:
-        raise InputError(f"{refused[0]}{about}")
+        raise InputError(joined(str(refused[0]), advice) if advice else str(refused[0]))
     reasons: dict[str, list[str]] = {}
     for row in refused:
         reasons.setdefault(row.why, []).append(row.where)
@@ -191,7 +190,7 @@ def _require_fitting(refused: list[Refused], advice: str, rules: Rules, log: Log
         log(f"... and {plural(len(reasons) - MOST_LOGGED, 'more reason')}")
     if not rules.accept_rest:
         fix = "nothing was taken in: correct them, or take the others: --accept-rest"
-        raise InputError(f"{len(refused):,} rows do not fit; {fix}{about}")
+        raise InputError(f"{len(refused):,} rows do not fit; {fix}{f'; {advice}' if advice else ''}")
     if advice:
         log(advice)
 

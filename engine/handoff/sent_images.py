@@ -118,7 +118,7 @@ def _prepared(
             width, height = image.size
     except (ValueError, UnidentifiedImageError, OSError) as error:
         place = shlex.join([row["shard"], row["key"]])
-        fix = f"do not send it: vaal labels {campaign.home} retract {place} --never-pick"
+        fix = f"do not send it: vaal labels {campaign.home.quoted} retract {place} --never-pick"
         raise InputError(f"{where}: its metadata cannot be taken out: {error}; {fix}") from error
     file = f"images/{row['item_id']}.{form.suffixes[0]}"
     sha256 = hashlib.sha256(sent).hexdigest()

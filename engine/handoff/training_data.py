@@ -57,7 +57,7 @@ def export_labels(
     """
     shares, snapshot = shares_of(split), read_snapshot(campaign.home)
     if not snapshot.values:
-        raise InputError(f"{campaign.home}: nothing is labelled; see: vaal labels {campaign.home} list")
+        raise InputError(f"{campaign.home}: nothing is labelled; see: vaal labels {campaign.home.quoted} list")
     with current_shards(campaign, log) as shards:
         by_name = {shard.shard: shard for shard in shards}
         positions = positions_of(campaign.home, set(snapshot.values), shards, campaign.config.image, log)

@@ -51,7 +51,7 @@ def test_a_class_that_is_not_listed_is_listed_as_the_error_says(scored: Campaign
     file.write_text(f"item_id,label\n{table['item_id'][0]},owl\n")
     home = str(scored.home)
     error = refused("ingest", home, str(file), "--set", "labels.classes=from-init")
-    (setting,) = re.findall(r"; to allow it: (--set .*)$", error)
+    (setting,) = re.findall(r"; to allow .*, too: (--set .*)$", error)
     done("ingest", home, str(file), *shlex.split(setting))
     # It holds for corrections too, and is allowed by a command that does nothing else.
     for named in ("labels.classes", "handoff.question.classes"):
@@ -60,8 +60,8 @@ def test_a_class_that_is_not_listed_is_listed_as_the_error_says(scored: Campaign
         assert f"label 'airplan' is not one of {named}; did you mean 'airplane'?" in refused(*words, "airplan")
         assert "did you mean 'owl'?" in refused(*words, "Owl")
         error = refused(*words, "e mu's")
-        assert f"{named} has owl, airplane; to allow it: " in error
-        done(*shlex.split(error.partition("to allow it: vaal ")[2]))
+        assert f"{named} has owl, airplane; to allow " in error
+        done(*shlex.split(error.partition(", too: vaal ")[2]))
         done(*words, "e mu's")
 
 
@@ -107,3 +107,13 @@ def test_labels_do_not_end_a_round_whose_new_selection_is_not_out(
     sent = identities((scored.stage("handed_out/generic-001") / "images.parquet").read_table())
     assert sent == picks(scored)
     assert not sent & out
+
+
+def test_advice_for_a_folder_with_a_space_can_be_pasted(make_campaign: MakeCampaign) -> None:
+    home = make_campaign(name="two words").home
+    item = min(labelled_values(home))
+    error = refused("labels", str(home), "set", *item, " ")
+    done(*shlex.split(error.partition("to take it away: vaal ")[2]))
+    assert item not in labelled_values(home)
+    error = refused("labels", str(home), "retract", *item)
+    done(*shlex.split(error.partition("see: vaal ")[2]))

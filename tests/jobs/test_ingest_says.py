@@ -97,7 +97,7 @@ def test_a_reason_that_many_rows_have_is_said_once(small: Campaign, tmp_path: Pa
     why, error = CliRunner().invoke(app, words).stderr.splitlines()
     option = "handoff.question.classes"
     assert why == f"refused: {file}: line 1 and 2 more: label 'catt' is not one of {option}; did you mean 'cat'?"
-    head, _, setting = error.partition("to allow it: --set ")
+    head, _, setting = error.partition("to allow 'catt', too: --set ")
     assert head.startswith("error: 3 rows do not fit; nothing was taken in: correct them, or take the others: ")
     assert head.count(f"{option} has cat, dog; ") == 1
     words[-1:] = shlex.split(setting)
@@ -171,7 +171,7 @@ def test_forgetting_is_short_and_names_the_reports_to_make_again(small: Campaign
     assert "Forgotten: 1 image\n" in found.stdout
     assert "22; reports are made again, without the images, by: vaal report" in found.stdout
     assert f"{home} --round 0\n" in found.stdout
-    assert "which hold the images: delete these folders" in found.stdout
+    assert "which hold the images still: delete these folders" in found.stdout
     assert found.stderr.count("\n") < 5
 
 

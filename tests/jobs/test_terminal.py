@@ -18,7 +18,7 @@ from engine.config.texts import plural
 from engine.handoff import VENDORS
 from engine.storage.location import Location
 from jobs.cli import complete_explain
-from jobs.terminal import Outcome, Terminal, as_command
+from jobs.terminal import Outcome, Terminal, as_called, as_command
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from tests.jobs.test_cli import refused, vaal
@@ -188,3 +188,10 @@ def test_names_with_colons_and_spaces_are_printed_as_they_are(capsys: pytest.Cap
     found = capsys.readouterr()
     assert found.out.splitlines() == ["a:cat:b", "  next  vaal round '/x/a:cat: b'"]
     assert "a:dog:b" in found.err
+
+
+def test_a_fact_that_is_a_list_has_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal(json=False).show(Outcome("Forgotten", {"left": ["one", "vaal status c"], "images": 1000}, {}))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == ["  left    one", f"          {as_called('vaal status c')}"]
+    assert lines[3] == "  images  1,000"

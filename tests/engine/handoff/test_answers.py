@@ -59,7 +59,7 @@ def test_ingesting_twice_or_in_parts_changes_nothing(handed_out: Campaign, tmp_p
         ("item_id\naa\n", "no column 'label' among 'item_id'"),
         ("label\n1\n", "no column 'item_id' among 'label'"),
         ("item_id,label\n", "no rows"),
-        ("", "no column 'item_id' among none"),
+        ("", "the file is empty"),
         ("item_id,label,labelled_at\naa,1,yesterday\n", "labelled_at 'yesterday' is not an ISO 8601 time"),
     ],
 )

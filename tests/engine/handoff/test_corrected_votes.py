@@ -164,7 +164,7 @@ def test_never_to_pick_is_kept_with_who_and_why_and_can_be_undone(sent: Sent) ->
     assert never_picked(home) == set()
     assert len(read_decisions(home)) == 2
     # Nothing is left to undo, and a label is not what was undone.
-    with pytest.raises(InputError, match="no label file"):
+    with pytest.raises(InputError, match=r"no file .* of votes/, labels/ or decisions/ whose rows count"):
         undoing.undo(sent.campaign, name)
     assert sent.state(sent.aa) == "retracted"
     corrections.retract(sent.campaign, item, never_pick=True)

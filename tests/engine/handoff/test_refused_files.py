@@ -122,7 +122,7 @@ def test_a_class_that_was_not_asked_for_is_refused_from_every_vendor(sent: Sent,
     given(tmp_path / "in", REPLIES[vendor](wrong))
     text = refused(campaign, tmp_path / "in", vendor)
     assert text.startswith("2 rows do not fit; nothing was taken in: correct them, or take the others: --accept-rest; ")
-    assert text.count("handoff.question.classes has kettle, teapot; to allow them: --set ") == 1
+    assert text.count("handoff.question.classes has kettle, teapot; to allow ") == 1
     # Both at once, each with its place and what could be meant.
     assert text.count("is not one of handoff.question.classes") == 2
     assert "'ktetle' is not one of handoff.question.classes; did you mean 'kettle'?" in text
