@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 else:
     VendorName = Literal[tuple(VENDORS)]
 # A list of choices is broken anywhere; a text is between words.
-_NAMES = ", ".join(VENDORS)
-ToOption = Annotated[VendorName, typer.Option("--to", metavar="VENDOR", help=f"The labelling vendor: {_NAMES}.")]
+VENDOR_NAMES = ", ".join(VENDORS)
+ToOption = Annotated[VendorName, typer.Option("--to", metavar="VENDOR", help=f"The labelling vendor: {VENDOR_NAMES}.")]
 FromOption = Annotated[
-    VendorName, typer.Option("--from", metavar="VENDOR", help=f"The vendor that made the files: {_NAMES}.")
+    VendorName, typer.Option("--from", metavar="VENDOR", help=f"The vendor that made the files: {VENDOR_NAMES}.")
 ]
 
 
