@@ -124,7 +124,9 @@ def _nothing_left(campaign: Campaign, vendor: str, wish: Wish, num_waiting: int)
         why = "no pick fits --share or --stratum, or none is left that may be sent"
         fix = f"; {plural(num_waiting, 'pick')} can be sent without them" if num_waiting else ""
         return f"{campaign.stage('selection')}: {why}{fix}"
-    why = f"{campaign.round_home}: every pick that fits is out already ({', '.join(out)}), so nothing goes to {vendor}"
+    why = (
+        f"{campaign.round_home}: every pick that fits was sent already ({', '.join(out)}), so nothing goes to {vendor}"
+    )
     ledger = read_ledger(campaign)
     # What has answers is not sent again, and what may be is not advised again.
     is_such_R = (ledger.outcomes.num_votes[ledger.item_R] == 0) & ~_are_released(campaign, ledger)

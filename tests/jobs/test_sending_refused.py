@@ -84,5 +84,5 @@ def test_what_is_out_already_is_not_sent_to_another_vendor(base: Campaign, tmp_p
     campaign = copied(base, tmp_path / "campaign")
     export(campaign)
     line = is_refused(Path(campaign.home.path), 2, "--to", "tsv")
-    assert "is out already (generic-000)" in line
+    assert "was sent already (generic-000)" in line
     assert "recall --batch generic-000 --pick-again" in line

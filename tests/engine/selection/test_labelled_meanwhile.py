@@ -125,6 +125,6 @@ def test_what_waits_can_go_to_another_vendor_whatever_is_labelled_since(
     assert identities(other.images()) == set(waiting[1:])
     with pytest.raises(
         ConfigError,
-        match=r"every pick that fits is out already .* recall --batch generic-000 --batch other-001 --pick-again",
+        match=r"every pick that fits was sent already .* recall --batch generic-000 --batch other-001 --pick-again",
     ):
         export(scored, vendor="third")
