@@ -87,24 +87,24 @@ def _facts(campaign: "Campaign", counts: "Ingested", number: int) -> dict[str, A
     is_any = bool(counts.votes + counts.known)
     return {
         "answers in the files": counts.answers,
-        **_some("new", counts.votes, _some("newer versions", counts.versions) | _some("skipped", counts.skipped)),
-        **_some("known already", counts.known, _some("corrected since", counts.corrected)),
-        **_some("still blank", counts.blank),
-        **_some("refused", len(counts.refused)),
+        **_count("new", counts.votes, _count("newer versions", counts.versions) | _count("skipped", counts.skipped)),
+        **_count("known already", counts.known, _count("corrected since", counts.corrected)),
+        **_count("still blank", counts.blank),
+        **_count("refused", len(counts.refused)),
         "labels new": counts.new,
-        **_some("labels changed", counts.replaced - counts.taken_away),
-        **_some("labels taken away", counts.taken_away),
-        **_some("new labels of images that changed", counts.changed),
+        **_count("labels changed", counts.replaced - counts.taken_away),
+        **_count("labels taken away", counts.taken_away),
+        **_count("new labels of images that changed", counts.changed),
         "new classes": some(counts.new_classes, MOST_CLASSES) or "none",
         "images still out": counts.out,
-        **_some("of them disputed", counts.disputed),
+        **_count("of them disputed", counts.disputed),
         "labels": campaign.home / "labels",
         **({"look at the answers": "; ".join(pages)} if pages else {}),
         "next": _next(home, is_any=is_any, is_over=is_over),
     }
 
 
-def _some(name: str, count: int, of_these: dict[str, Any] | None = None) -> dict[str, Any]:
+def _count(name: str, count: int, of_these: dict[str, Any] | None = None) -> dict[str, Any]:
     """A count that is not 0, by its name, and some of what it counts."""
     if not count:
         return {}
