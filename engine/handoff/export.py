@@ -117,7 +117,7 @@ def _packed(campaign: Campaign, run: Run, vendor: str, chosen: Chosen, record: L
             f"the question has the {len(question.classes)} classes of the labels; if there may be others, name all of "
             "them: --set 'handoff.question.classes=[...]'"
         )
-    gold = gold_images(campaign, question, record_of(record), len(images), run.log)
+    gold = gold_images(campaign, vendor, question, record_of(record), images, run.log)
     require_money(campaign, len(images), len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())
     gold = (
