@@ -171,7 +171,7 @@ def _packed(campaign: Campaign, run: Run, vendor: str, wish: Wish, chosen: Chose
         how = list_setting(option, names) if len(names) <= MOST_NAMED else option
         words = f"the question has the {plural(len(names), 'class')} of the labels, and others may come back"
         run.log(f"{words}; where these are all, say so: {how}")
-    gold = gold_images(campaign, question, record_of(record), len(images), run.log)
+    gold = gold_images(campaign, vendor, question, record_of(record), images, run.log)
     require_money(campaign, vendor, wish, len(images), len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())
     gold = (

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import all_batches
-from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_values
+from engine.campaign.labels import INITIAL, POSITIONS_SCHEMA, Identity, identities, read_snapshot
 from engine.campaign.positions import labelled_positions
 from engine.campaign.stages import Log
 from engine.config.handoff_options import HandoffConfig
@@ -19,32 +19,59 @@ from engine.config.texts import plural
 from engine.handoff.exchange import Question
 
 
-def gold_images(campaign: Campaign, question: Question, record: str, num_images: int, log: Log) -> pa.Table:
-    """The gold images of a batch: item_id, and POSITIONS_SCHEMA. Images that were gold less often come first.
+def gold_images(
+    campaign: Campaign, vendor: str, question: Question, record: str, images: pa.Table, log: Log
+) -> pa.Table:
+    """The gold images of a batch: item_id, and POSITIONS_SCHEMA. No bytes that the vendor was ever sent are among them:
+    it would know an image that it has under another name. The campaign's first labels come first, and of them what was
+    gold less often elsewhere.
 
     Args:
         record: the folder of the batch's record below the campaign; it names the draw.
-        num_images: images of the batch to be labelled.
+        images: those of the batch to be labelled: shard, key, content_hash. Gold ones hide among those of them that the
+            vendor does not know.
     """
-    wanted = num_gold_of(campaign.config.handoff, num_images)
-    if num_images and campaign.config.handoff.gold_fraction and not wanted:
-        share = f"handoff.gold_fraction={campaign.config.handoff.gold_fraction:g}"
-        log(f"no gold image goes along: {share} of {plural(num_images, 'image')} is none")
-    places = labelled_positions(campaign.home) if wanted else POSITIONS_SCHEMA.empty_table()
-    labels = labelled_values(campaign.home)
+    home, handoff = campaign.home, campaign.config.handoff
+    if not num_gold_of(handoff, len(images)):
+        if len(images) and handoff.gold_fraction:
+            share = f"handoff.gold_fraction={handoff.gold_fraction:g}"
+            log(f"no gold image goes along: {share} of {plural(len(images), 'image')} is none")
+        return POSITIONS_SCHEMA.empty_table().append_column("item_id", pa.array([], pa.string()))
+    known: set[Identity | str] = set()
+    used: Counter[Identity] = Counter()
+    for batch in all_batches(home, campaign.round + 1):
+        rows = batch.rows()
+        known.update(*(_names_of_each(rows) if batch.vendor == vendor else ()))
+        used.update(identities(rows.filter(rows["gold"])))
+    new = sum(known.isdisjoint(names) for names in _names_of_each(images))
+    wanted = num_gold_of(handoff, new)
+    snapshot = read_snapshot(home)
+    places, labels = labelled_positions(home), snapshot.values
+    first = set(identities(snapshot.tables.get(f"labels/{INITIAL}.parquet", snapshot.history)))
     there = identities(places)
-    # An answer can be right only where the label is one of those that are asked for.
-    fitting = [n for n, item in enumerate(there) if question.is_open or labels[item] in question.classes]
-    if len(fitting) < wanted:
-        why = f"{len(fitting):,} labelled ones fit: all are used"
+    keys = [gold_name(campaign.config.salt, record, *item) for item in there]
+    known.update(*_names_of_each(images))
+    chosen: list[int] = []
+    names = _names_of_each(places)
+    for n in sorted(range(len(there)), key=lambda n: (there[n] not in first, used[there[n]], keys[n])):
+        # An answer can be right only where the label is one of those that are asked for.
+        is_fit = question.is_open or labels[there[n]] in question.classes
+        if len(chosen) < wanted and is_fit and known.isdisjoint(names[n]):
+            chosen.append(n)
+            known |= names[n]
+    if len(chosen) < wanted:
+        why = f"{len(chosen):,} labelled fit that {vendor} was never sent: all are used"
         log(f"handoff.gold_fraction asks for {plural(wanted, 'gold image')}, and {why}")
-    batches = all_batches(campaign.home, campaign.round + 1) if wanted else []
-    sent = (batch.rows() for batch in batches)
-    used = Counter(item for rows in sent for item in identities(rows.filter(rows["gold"])))
-    keys = {n: gold_name(campaign.config.salt, record, *there[n]) for n in fitting}
-    chosen = sorted(fitting, key=lambda n: (used[there[n]], keys[n]))[:wanted]
-    names = pa.array([keys[n] for n in chosen], pa.string())
-    return places.take(pa.array(chosen, pa.int64())).append_column("item_id", names)
+    elif not new:
+        log(f"no gold images: {vendor} has these images already, and would know the others by that")
+    item_ids = pa.array([keys[n] for n in chosen], pa.string())
+    return places.take(pa.array(chosen, pa.int64())).append_column("item_id", item_ids)
+
+
+def _names_of_each(rows: pa.Table) -> list[set[Identity | str]]:
+    """What says that two rows are of the same image: (shard, key), and the hash of its bytes where that is known."""
+    hashes = rows["content_hash"].to_pylist()
+    return [{item, content} if content else {item} for item, content in zip(identities(rows), hashes, strict=True)]
 
 
 def num_gold_of(handoff: HandoffConfig, num_images: int) -> int:
