@@ -13,8 +13,9 @@ from jobs.handoff import handoff
 from jobs.ingest import ingest
 from jobs.init import init
 from jobs.labels import labels
+from jobs.round import whole_round
 from jobs.simulate import simulate
-from jobs.stages import export, report, score, select, train, whole_round
+from jobs.stages import export, report, score, select, train
 from jobs.status import status
 from jobs.submit import submit
 from jobs.terminal import Outcome, Terminal, as_command

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.stages import complete_all
+from jobs.round import complete_all
 from jobs.terminal import AddressOption, Outcome, Terminal
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from engine.config.texts import plural
 from engine.errors import ConfigError
-from jobs.stages import not_sent
+from jobs.round import not_sent
 from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, WhoOption, WhyOption, when_closed
 
 if TYPE_CHECKING:

@@ -1,24 +1,20 @@
-"""`vaal train`, `score`, `select`, `export`, `report`: the stages of a round; and `vaal round`: all of them."""
+"""`vaal train`, `score`, `select`, `export`, `report`: the stages of a round."""
 
 import shlex
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from engine.campaign.stages import DEFAULT_VENDOR, STAGES, Run, run_stage, stage_of
-from engine.config.texts import plural
+from engine.campaign.stages import DEFAULT_VENDOR, Run, run_stage, stage_of
 from engine.errors import ConfigError, InputError
 from jobs.terminal import (
-    VENDOR_NAMES,
     AddressOption,
     CampaignArgument,
     Outcome,
     SetOption,
     Terminal,
     ToOption,
-    VendorName,
-    when_closed,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +26,7 @@ def train(
     screen: Terminal, campaign: CampaignArgument, settings: SetOption = [], address: AddressOption = "local"
 ) -> Outcome:
     """Train the VAE and the discriminators on both pools."""
-    with _opened(campaign, settings) as opened:
+    with opened_with(campaign, settings) as opened:
         return complete("train", screen, opened, address)
 
 
@@ -38,7 +34,7 @@ def score(
     screen: Terminal, campaign: CampaignArgument, settings: SetOption = [], address: AddressOption = "local"
 ) -> Outcome:
     """Stream the whole pool through the networks."""
-    with _opened(campaign, settings) as opened:
+    with opened_with(campaign, settings) as opened:
         return complete("score", screen, opened, address)
 
 
@@ -62,7 +58,7 @@ def select(
     if not explain:
         if round_number is not None:
             raise ConfigError("--round: only with --explain; images are picked in the current round alone")
-        with _opened(campaign, settings, force=force) as opened:
+        with opened_with(campaign, settings, force=force) as opened:
             return complete("select", screen, opened, address, force=force)
     if settings or force:
         raise ConfigError("--explain: explains what was picked, so it takes neither --set nor --force")
@@ -103,7 +99,7 @@ def export(
     wish = Wish(limit, share, stratum, disputed)
     if refresh_links and wish != Wish():
         raise ConfigError("--refresh-links: sends nothing, so it takes no --limit, --share, --stratum or --disputed")
-    with _opened(campaign, settings) as opened:
+    with opened_with(campaign, settings) as opened:
         if not refresh_links:
             return complete("export", screen, opened, vendor=to, wish=wish)
         from engine.campaign.heartbeat import alone
@@ -127,7 +123,7 @@ def report(
     """Write self-contained pages: the picked images, the scores, the training; and the answers, where some came."""
     if not settings:
         return _reported(screen, _open_selected(campaign, round_number, "report"))
-    with _opened(campaign, settings, round_number) as opened:
+    with opened_with(campaign, settings, round_number) as opened:
         return _reported(screen, opened)
 
 
@@ -136,126 +132,6 @@ def _reported(screen: Terminal, campaign: "Campaign") -> Outcome:
 
     found, answers = complete("report", screen, campaign), page_of(campaign)
     return found._replace(data=found.data | {"answers": answers.url if answers else None})
-
-
-def whole_round(
-    screen: Terminal,
-    campaign: CampaignArgument,
-    close: Annotated[
-        bool, typer.Option("--close", help="End the round although answers are missing, and begin the next one.")
-    ] = False,
-    to: Annotated[
-        VendorName | None,
-        typer.Option(
-            "--to", metavar="VENDOR", help=f"The labelling vendor of all picks that were not sent yet: {VENDOR_NAMES}."
-        ),
-    ] = None,
-    settings: SetOption = [],
-    address: AddressOption = "local",
-) -> Outcome:
-    """Train, score, select, export and report. After an interruption, run it again to continue."""
-    _end_round(screen, campaign, settings, close=close)
-    with _opened(campaign, settings) as opened:
-        manifests = complete_all(screen, opened, address, to)
-        waiting, facts = _waiting(opened)
-        title = "complete" if not waiting else f"{plural(waiting, 'pick')} not sent yet, the rest is complete"
-        return Outcome(f"Round {opened.round:03d}: {title}", facts, manifests)
-
-
-def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) -> None:
-    """End the current round if its answers are all that labels.close_when asks for, or by hand.
-
-    Raises ConfigError where it is to be ended by hand and no answer came.
-    """
-    from engine.campaign.advice import back_command
-    from engine.campaign.handed_out import newest_batches
-    from engine.campaign.heartbeat import alone
-    from engine.campaign.opening import open_campaign
-    from engine.campaign.settling import close as close_round
-    from engine.campaign.settling import progress_of, settle
-
-    opened = open_campaign(url)
-    if not newest_batches(opened.home, opened.round):
-        if close:
-            screen.log(f"--close: nothing of round {opened.round:03d} was handed out, so it goes on")
-        return
-    if about_answers := [setting for setting in settings if setting.startswith(("labels.", "handoff."))]:
-        opened = open_campaign(url, about_answers)
-    with alone(opened.home, "round"):
-        settled = settle(opened)
-        progress = progress_of(opened, settled.ledger)
-        if settled.is_closed or not close:
-            return
-        if not (progress.done or progress.answered) and progress.total > progress.waiting:
-            sent = [batch.record for batch in newest_batches(opened.home, opened.round)]
-            fix = f"if none will come: {back_command(opened, sent, pick_again=False)}"
-            raise ConfigError(f"{opened.round_home}: --close: no answer came for its {progress.total:,} images; {fix}")
-        close_round(opened, progress, "vaal round --close")
-        left = progress.total - progress.done
-        screen.log(
-            f"round {opened.round:03d} ended by hand; not settled: {left:,} of {plural(progress.total, 'image')}"
-        )
-
-
-def _waiting(campaign: "Campaign") -> tuple[int, dict[str, str]]:
-    """How many picks wait to be sent; and the next command, how far the answers are, and when the round ends."""
-    from engine.campaign.advice import next_command, send_command
-    from engine.campaign.ledger import read_ledger
-    from engine.campaign.settling import progress_of
-    from engine.handoff.choice import money_text
-
-    ledger = read_ledger(campaign)
-    progress = progress_of(campaign, ledger)
-    needed = when_closed(campaign.config.labels.close_when)
-    done = f"{progress.done:,} of {progress.total:,} picks are settled"
-    return progress.waiting, {
-        "next": next_command(campaign, ledger, progress),
-        **({"not sent yet": not_sent(progress.waiting, send_command(campaign, ledger))} if progress.waiting else {}),
-        "answers": f"{done}; the round ends when {needed}, or by: vaal round {campaign.home.quoted} --close",
-        **({"money": money_text(campaign, ledger)} if ledger.spend else {}),
-    }
-
-
-def not_sent(number: int, command: str) -> str:
-    """How many picks wait to be sent, and the command that sends them."""
-    return f"{plural(number, 'pick')}; to send {'it' if number == 1 else 'them'}: {command}"
-
-
-def complete_all(screen: Terminal, campaign: "Campaign", address: str, vendor: str | None = None) -> dict[str, Any]:
-    """Complete all stages of a round in order, leaving complete ones alone. Returns their manifests by stage."""
-    from engine.campaign.handed_out import completed
-    from engine.campaign.heartbeat import alone
-    from engine.cluster.ray_session import ray_session
-
-    needs_ray = any(stage.ray == "always" and not completed(campaign, stage.name) for stage in STAGES)
-    manifests: dict[str, Any] = {}
-    with alone(campaign.home, "round"), ray_session(address) if needs_ray else nullcontext():
-        for stage in STAGES:
-            options = _sending(screen, campaign, vendor) if stage.name == "handoff" else {}
-            outcome = complete(stage.command, screen, campaign, address, **options)
-            screen.show(outcome)
-            manifests[stage.name] = outcome.data
-    return manifests
-
-
-def _sending(screen: Terminal, campaign: "Campaign", vendor: str | None) -> dict[str, Any]:
-    """What a round sends, and to whom: all picks that were not sent yet, to the vendor that is named. If none is named
-    once some were sent, nothing more is: how much goes out when is for people to say."""
-    from engine.campaign.handed_out import completed, vendor_of
-    from engine.campaign.ledger import read_ledger
-    from engine.campaign.settling import progress_of
-    from engine.handoff.choice import NOTHING
-
-    records = completed(campaign, "handoff")
-    if not records:
-        return {"vendor": vendor or DEFAULT_VENDOR}
-    if vendor and progress_of(campaign, read_ledger(campaign)).waiting:
-        return {"vendor": vendor}
-    newest = vendor_of(records[-1])
-    if vendor and vendor not in map(vendor_of, records):
-        see = f"see: vaal handoff {campaign.home.quoted}"
-        screen.log(f"--to {vendor}: nothing is sent there, because no pick waits to be sent; {see}")
-    return {"vendor": newest, "wish": NOTHING}
 
 
 def complete(command: str, screen: Terminal, campaign: "Campaign", address: str = "local", **options: Any) -> Outcome:
@@ -281,9 +157,10 @@ def _exported(screen: Terminal, campaign: "Campaign", **options: Any) -> Outcome
     return Outcome(title, facts, {**manifest, "sent_now": is_new, "folder": str(facts["handoff"])})
 
 
-def _opened(
+def opened_with(
     url: str, settings: list[str], round_number: int | None = None, *, force: bool = False
 ) -> "AbstractContextManager[Campaign]":
+    """The campaign with these settings, which are kept, for a command that changes it."""
     from engine.campaign.opening import opened
 
     return opened(url, settings, round_number, force=force)

@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 from engine.campaign.stages import STAGES, stage_of
 from engine.config.texts import plural
-from jobs.stages import not_sent
+from jobs.round import not_sent
 from jobs.terminal import CampaignArgument, Outcome, Terminal, when_closed
 
 WORDS = {

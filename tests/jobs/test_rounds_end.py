@@ -21,7 +21,7 @@ from engine.handoff.choice import ALL, Wish
 from engine.handoff.export import export
 from engine.handoff.ingest import Ingested
 from jobs.cli import app
-from jobs.stages import _end_round
+from jobs.round import _end_round
 from jobs.terminal import Terminal
 from tests.conftest import MakeCampaign
 from tests.sendings import hand_out, take_in

@@ -20,7 +20,7 @@ from engine.handoff.choice import Wish
 from engine.handoff.export import export
 from engine.selection.select import select
 from jobs.cli import PAGES
-from jobs.stages import complete_all
+from jobs.round import complete_all
 from jobs.terminal import Terminal
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores

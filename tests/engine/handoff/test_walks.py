@@ -24,7 +24,7 @@ from engine.errors import ConfigError, InputError
 from engine.handoff.choice import Wish
 from engine.handoff.export import export
 from engine.selection.select import select
-from jobs.stages import _end_round
+from jobs.round import _end_round
 from tests.sendings import take_in
 from tests.small import copied, make_small, picked, with_settings
 

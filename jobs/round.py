@@ -1,0 +1,144 @@
+"""`vaal round`: all stages of a round, and its end."""
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.campaign.stages import DEFAULT_VENDOR, STAGES
+from engine.config.texts import plural
+from engine.errors import ConfigError
+from jobs.stages import complete, opened_with
+from jobs.terminal import (
+    VENDOR_NAMES,
+    AddressOption,
+    CampaignArgument,
+    Outcome,
+    SetOption,
+    Terminal,
+    VendorName,
+    when_closed,
+)
+
+if TYPE_CHECKING:
+    from engine.campaign.folder import Campaign
+
+
+def whole_round(
+    screen: Terminal,
+    campaign: CampaignArgument,
+    close: Annotated[
+        bool, typer.Option("--close", help="End the round although answers are missing, and begin the next one.")
+    ] = False,
+    to: Annotated[
+        VendorName | None,
+        typer.Option(
+            "--to", metavar="VENDOR", help=f"The labelling vendor of all picks that were not sent yet: {VENDOR_NAMES}."
+        ),
+    ] = None,
+    settings: SetOption = [],
+    address: AddressOption = "local",
+) -> Outcome:
+    """Train, score, select, export and report. After an interruption, run it again to continue."""
+    _end_round(screen, campaign, settings, close=close)
+    with opened_with(campaign, settings) as opened:
+        manifests = complete_all(screen, opened, address, to)
+        waiting, facts = _waiting(opened)
+        title = "complete" if not waiting else f"{plural(waiting, 'pick')} not sent yet, the rest is complete"
+        return Outcome(f"Round {opened.round:03d}: {title}", facts, manifests)
+
+
+def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) -> None:
+    """End the current round if its answers are all that labels.close_when asks for, or by hand.
+
+    Raises ConfigError where it is to be ended by hand and no answer came.
+    """
+    from engine.campaign.advice import back_command
+    from engine.campaign.handed_out import newest_batches
+    from engine.campaign.heartbeat import alone
+    from engine.campaign.opening import open_campaign
+    from engine.campaign.settling import close as close_round
+    from engine.campaign.settling import progress_of, settle
+
+    opened = open_campaign(url)
+    if not newest_batches(opened.home, opened.round):
+        if close:
+            screen.log(f"--close: nothing of round {opened.round:03d} was handed out, so it goes on")
+        return
+    if about_answers := [setting for setting in settings if setting.startswith(("labels.", "handoff."))]:
+        opened = open_campaign(url, about_answers)
+    with alone(opened.home, "round"):
+        settled = settle(opened)
+        progress = progress_of(opened, settled.ledger)
+        if settled.is_closed or not close:
+            return
+        if not (progress.done or progress.answered) and progress.total > progress.waiting:
+            sent = [batch.record for batch in newest_batches(opened.home, opened.round)]
+            fix = f"if none will come: {back_command(opened, sent, pick_again=False)}"
+            raise ConfigError(f"{opened.round_home}: --close: no answer came for its {progress.total:,} images; {fix}")
+        close_round(opened, progress, "vaal round --close")
+        left = progress.total - progress.done
+        screen.log(
+            f"round {opened.round:03d} ended by hand; not settled: {left:,} of {plural(progress.total, 'image')}"
+        )
+
+
+def _waiting(campaign: "Campaign") -> tuple[int, dict[str, str]]:
+    """How many picks wait to be sent; and the next command, how far the answers are, and when the round ends."""
+    from engine.campaign.advice import next_command, send_command
+    from engine.campaign.ledger import read_ledger
+    from engine.campaign.settling import progress_of
+    from engine.handoff.choice import money_text
+
+    ledger = read_ledger(campaign)
+    progress = progress_of(campaign, ledger)
+    needed = when_closed(campaign.config.labels.close_when)
+    done = f"{progress.done:,} of {progress.total:,} picks are settled"
+    return progress.waiting, {
+        "next": next_command(campaign, ledger, progress),
+        **({"not sent yet": not_sent(progress.waiting, send_command(campaign, ledger))} if progress.waiting else {}),
+        "answers": f"{done}; the round ends when {needed}, or by: vaal round {campaign.home.quoted} --close",
+        **({"money": money_text(campaign, ledger)} if ledger.spend else {}),
+    }
+
+
+def not_sent(number: int, command: str) -> str:
+    """How many picks wait to be sent, and the command that sends them."""
+    return f"{plural(number, 'pick')}; to send {'it' if number == 1 else 'them'}: {command}"
+
+
+def complete_all(screen: Terminal, campaign: "Campaign", address: str, vendor: str | None = None) -> dict[str, Any]:
+    """Complete all stages of a round in order, leaving complete ones alone. Returns their manifests by stage."""
+    from engine.campaign.handed_out import completed
+    from engine.campaign.heartbeat import alone
+    from engine.cluster.ray_session import ray_session
+
+    needs_ray = any(stage.ray == "always" and not completed(campaign, stage.name) for stage in STAGES)
+    manifests: dict[str, Any] = {}
+    with alone(campaign.home, "round"), ray_session(address) if needs_ray else nullcontext():
+        for stage in STAGES:
+            options = _sending(screen, campaign, vendor) if stage.name == "handoff" else {}
+            outcome = complete(stage.command, screen, campaign, address, **options)
+            screen.show(outcome)
+            manifests[stage.name] = outcome.data
+    return manifests
+
+
+def _sending(screen: Terminal, campaign: "Campaign", vendor: str | None) -> dict[str, Any]:
+    """What a round sends, and to whom: all picks that were not sent yet, to the vendor that is named. If none is named
+    once some were sent, nothing more is: how much goes out when is for people to say."""
+    from engine.campaign.handed_out import completed, vendor_of
+    from engine.campaign.ledger import read_ledger
+    from engine.campaign.settling import progress_of
+    from engine.handoff.choice import NOTHING
+
+    records = completed(campaign, "handoff")
+    if not records:
+        return {"vendor": vendor or DEFAULT_VENDOR}
+    if vendor and progress_of(campaign, read_ledger(campaign)).waiting:
+        return {"vendor": vendor}
+    newest = vendor_of(records[-1])
+    if vendor and vendor not in map(vendor_of, records):
+        see = f"see: vaal handoff {campaign.home.quoted}"
+        screen.log(f"--to {vendor}: nothing is sent there, because no pick waits to be sent; {see}")
+    return {"vendor": newest, "wish": NOTHING}
