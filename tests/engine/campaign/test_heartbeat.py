@@ -50,18 +50,18 @@ def file(tmp_path: Path) -> Location:
 
 def test_a_tally_counts_this_run_and_all_that_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     tally = Tally(1000, 5, {"a": LEDGER})
-    assert tally.in_words() == (0, "0 items, 1 of 5 shards, 2 bad")
+    assert tally.in_words() == (0, "0 items read, 1 of 5 shards written, 2 bad")
     assert tally.state()["seconds_left"] is None
     tally.add_chunk(100, 10)
     time.sleep(0.05)
     tally.add_chunk(300, 30)
     tally.add_shard(LEDGER)
     # Too soon for a speed.
-    assert tally.in_words()[1] == "40 items, 2 of 5 shards, 4 bad"
+    assert tally.in_words()[1] == "40 items read, 2 of 5 shards written, 4 bad"
     monkeypatch.setattr("engine.scoring.tally.FIRST_SECONDS", 0.0)
     share, words = tally.in_words()
     assert share == 0.4
-    assert re.fullmatch(r"40 items, \d+ items/s, 2 of 5 shards, 4 bad", words)
+    assert re.fullmatch(r"40 items read, \d+ items/s, 2 of 5 shards written, 4 bad", words)
     # Rate and time left count from the first chunk on: 30 items and 300 bytes since, 600 bytes to go.
     rate, left = tally._speed()
     assert left == pytest.approx(2 * 30 / rate, rel=0.2)
