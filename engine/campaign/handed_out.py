@@ -39,9 +39,9 @@ IMAGES_SCHEMA = pa.schema(
     ]
 )
 """A row an image of a batch, in the order of its tasks. `file` is its name in the handoff's folder; `sha256`,
-`sent_bytes`, `width` and `height` (pixels) are of its content there; `rank` is its place in the selection. A gold image
-has a label already. Its item_id is one of its own in each batch, and its rank is -1. `answered` is how many answers had
-come before it was sent, null for none."""
+`sent_bytes`, `width` and `height` (pixels, as it is shown) are of its content there; `rank` is its place in the
+selection. A gold image has a label already. Its item_id is one of its own in each batch, and its rank is -1. `answered`
+is how many answers had come before it was sent, null for none."""
 
 
 class SentBatch(NamedTuple):

@@ -7,7 +7,8 @@ from typing import IO, Any, Literal, NamedTuple
 
 Shape = dict[str, Any]
 """An object in an image: `label`, and one of `box` [left, top, width, height], `polygon` [[x, y], ...] or `mask`, a
-vendor's own run lengths or the name of a file. Lengths are in pixels from the upper left corner."""
+vendor's own run lengths or the name of a file. Lengths are in pixels from the upper left corner of the image
+as it is shown."""
 Value = str | list[str] | list[Shape]
 """The value of an answer: a class, several classes, or shapes. An empty list says that there are none. A class that the
 file gives by its place among those that were sent is a `engine.tables.values.ClassNumber`."""
@@ -30,7 +31,8 @@ class Task(NamedTuple):
 
     `file` is its path below the vendor's folder, images/ITEM_ID.SUFFIX. `link` is where the annotators' program finds
     it: a URL, or `file` where images travel as files. `priority` is 0 for the most valuable one. Width and height are
-    in pixels, as stored. `prelabel` is a class that a network guesses, or empty.
+    in pixels, of the image as programs show it: upright by its Exif orientation. `prelabel` is a class that a network
+    guesses, or empty.
     """
 
     item_id: str

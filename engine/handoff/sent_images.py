@@ -3,6 +3,7 @@
 import hashlib
 import io
 import shlex
+import struct
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,13 +24,15 @@ from engine.storage.location import Location
 
 WRITE_THREADS = 16
 """Each image is a file that is flushed to its disk, or an upload: a thread waits for most of the time."""
+_ORIENTATION = 0x0112
+_EXIF_OF_PNG = (b"eXIf", b"Raw profile type exif")
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
 class Written(NamedTuple):
     """An image that was written: its name for vendors, its file, what the vendor sees of it, and the hash of the bytes
-    that are in the pool."""
+    that are in the pool. Width and height are those of the image as it is shown, upright by its Exif orientation."""
 
     item_id: str
     file: str
@@ -115,7 +118,7 @@ def _prepared(
     try:
         sent = stripped(content) if strip_metadata else content
         with Image.open(io.BytesIO(sent)) as image:
-            width, height = image.size
+            width, height = image.size[::-1] if _is_turned(image, sent) else image.size
     except (ValueError, UnidentifiedImageError, OSError) as error:
         place = shlex.join([row["shard"], row["key"]])
         fix = f"do not send it: vaal labels {campaign.home.quoted} retract {place} --never-pick"
@@ -127,3 +130,13 @@ def _prepared(
         row["item_id"], file, len(sent), sha256, media_type, width, height, row["content_hash"] or content_hash(content)
     )
     return written, sent
+
+
+def _is_turned(image: Image.Image, content: bytes) -> bool:
+    """Whether programs that show the image swap its sides, by its Exif orientation. Pillow did so with TIFF."""
+    has_exif = image.format != "PNG" or any(mark in content for mark in _EXIF_OF_PNG)
+    try:
+        # A PNG's Exif may come last: its pixels are read first.
+        return image.format != "TIFF" and has_exif and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    except (SyntaxError, ValueError, OSError, KeyError, TypeError, struct.error):
+        return False

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,9 +15,16 @@ import pyarrow.parquet as pq
 from engine.errors import InputError, one_line
 
 Row = dict[str, Any]
+
+
+class LastRow(Row):
+    """The last row of a CSV text, where its line has no end: its last cell may be cut off."""
+
+
 FORMS = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet"}
 """The form of a file by its suffix."""
 _MARKS = {"csv": ",", "tsv": "\t"}
+_SEPARATOR = re.compile("sep=.")
 _MOST_DIGITS = 100
 """Of a whole number in JSON."""
 _MOST_LINE_BYTES = 64 << 20
@@ -106,7 +114,10 @@ def _csv_rows(texts: _Texts, place: str, mark: str, needed: Sequence[tuple[str, 
     line = 1
     try:
         for cells in reader:
-            if not names:
+            if not names and line == 1 and _SEPARATOR.fullmatch(mark.join(cells)):
+                # A line for Excel alone.
+                pass
+            elif not names:
                 names = cells
                 _require_once(place, names)
                 require_columns(place, names, needed)
@@ -117,7 +128,8 @@ def _csv_rows(texts: _Texts, place: str, mark: str, needed: Sequence[tuple[str, 
                 why = f"the last line ends after {len(cells)} of {len(names)} values"
                 raise InputError(f"{place}: line {line}: truncated: {why}; get the whole file")
             elif cells:
-                yield line, {**dict.fromkeys(names), **dict(zip(names, cells, strict=False))}
+                row = {**dict.fromkeys(names), **dict(zip(names, cells, strict=False))}
+                yield line, LastRow(row) if texts.is_cut else row
             line = reader.line_num + 1
     except csv.Error as error:
         why = f"{place}: line {line}: not valid CSV: {error}"

@@ -38,7 +38,9 @@ def form_of(path: str) -> str | None:
 def columns_of(path: str, head: bytes) -> set[str]:
     """The columns of a CSV, TSV or JSON-lines file by its first bytes; those of the first row of JSON lines. Empty for
     another file."""
-    form, line = form_of(path), head.removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0]
+    form, head = form_of(path), head.removeprefix(b"\xef\xbb\xbf")
+    # Excel's own line may come first.
+    line = re.sub(rb"\Asep=.\r?\n", b"", head).partition(b"\n")[0]
     try:
         if form in ("csv", "tsv"):
             return set(next(csv.reader([line.decode()], delimiter="," if form == "csv" else "\t"), ()))

@@ -16,6 +16,8 @@ MOST_OPEN = 2000
 brackets would take all of it."""
 _BOM = b"\xef\xbb\xbf"
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_PAGE = re.compile(rb'\{[^\[{]*"docs"\s*:\s*\[')
+"""How a page begins, as an API lists things: beside the list there are only numbers and texts."""
 _FOREIGN = (AttributeError, IndexError, InputError, KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError)
 """What reading raises where a record has another form than the vendor's."""
 
@@ -45,9 +47,11 @@ def read_records(
 
 
 def read_values(file: AnswerFile) -> Iterator[Any]:
-    """The values of a JSON list, of one object, or of an object a line. Raises InputError as `read_items`."""
+    """The values of a JSON list, of one object, or of an object a line, and of the list `docs` in pages of a list.
+    Raises InputError as `read_items`."""
     is_list = opening(file) == "["
-    return read_items(file, "item" if is_list else "", is_many=not is_list)
+    of_object = "docs.item" if _PAGE.match(start_of(head_of(file))) else ""
+    return read_items(file, "item" if is_list else of_object, is_many=not is_list)
 
 
 def read_items(file: AnswerFile, prefix: str, *, is_many: bool = False) -> Iterator[Any]:

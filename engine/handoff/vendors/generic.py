@@ -9,10 +9,12 @@ from typing import Any
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question, Task
 from engine.handoff.formats.cells import columns_of, form_of, rows_of, stem_of
+from engine.handoff.formats.cut_off import whole
 from engine.handoff.formats.neutral_answers import answer_of
 from engine.handoff.formats.records import schemas
 from engine.handoff.formats.task_files import csv_lines, json_file, json_line
 from engine.tables.harmless import restored
+from engine.tables.row_stream import Row
 
 
 def write_tasks(batch: Outgoing) -> Iterable[tuple[str, bytes]]:
@@ -36,10 +38,14 @@ def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
         raise InputError(f"{file.place}: not a table of answers; give .csv, .tsv, .jsonl or .parquet")
     # In JSON lines a row has the columns that it fills.
     label = ("label", "skipped") if form == "jsonl" else ("label",)
-    for line, row in rows_of(file, form, [("item_id", "file"), label]):
-        if form in ("csv", "tsv") and row["label"]:
-            row["label"] = restored(row["label"])
-        yield answer_of(f"line {line}", row, question)
+    rows = rows_of(file, form, [("item_id", "file"), label])
+    yield from whole(((row, _answer(f"line {line}", row, form, question)) for line, row in rows), "label", question)
+
+
+def _answer(where: str, row: Row, form: str, question: Question) -> Answer:
+    if form in ("csv", "tsv") and row["label"]:
+        row["label"] = restored(row["label"])
+    return answer_of(where, row, question)
 
 
 def is_mine(path: str, head: bytes) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
 from engine.handoff.formats.cells import columns_of, form_of, rows_of, stem_of, value_of
+from engine.handoff.formats.cut_off import whole
 from engine.handoff.formats.task_files import csv_lines
 from engine.pool.formats import FORMATS, format_of
 from engine.tables.harmless import restored
@@ -42,10 +43,9 @@ def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
         yield _of_folder(name, folder.rpartition("/")[2], question)
     elif (form := form_of(name)) and stem_of(name) == "metadata":
         is_text = form in ("csv", "tsv")
-        for line, row in rows_of(file, form, [("file_name",)] if is_text else [("file_name",), ("label",)]):
-            if is_text and "label" not in row and not row.keys() <= _SENT:
-                raise InputError(f"{file.place}: no column 'label' among {', '.join(map(repr, row))}; add it")
-            yield _of_row(f"line {line}", row, question, is_text)
+        rows = rows_of(file, form, [("file_name",)] if is_text else [("file_name",), ("label",)])
+        checked = ((row, _of_row(file.place, line, row, question, is_text)) for line, row in rows)
+        yield from whole(checked, "label", question)
     elif name not in ("classes.txt", "instructions.txt"):
         raise InputError(f"{file.place}: no image and no metadata; give a folder a class, or metadata.csv")
 
@@ -70,7 +70,11 @@ def _of_folder(name: str, folder: str, question: Question) -> Answer:
     return Answer(_PLACE, name, None if not label else [label] if question.task == "classes" else label)
 
 
-def _of_row(where: str, row: Row, question: Question, is_text: bool) -> Answer:
+def _of_row(place: str, line: int, row: Row, question: Question, is_text: bool) -> Answer:
+    """Raises InputError where the table has no labels, and is not the one that was sent."""
+    if is_text and "label" not in row and not row.keys() <= _SENT:
+        raise InputError(f"{place}: no column 'label' among {', '.join(map(repr, row))}; add it")
+    where = f"line {line}"
     item, label = "", row.get("label")
     try:
         item = text_of(row.get("file_name"), "file_name")

@@ -45,7 +45,7 @@ def _request(task: Task, batch: Outgoing) -> Record:
 
 
 def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
-    """The responses of each task; None for one that is pending."""
+    """The responses of each task, also in pages as the API lists them; None for one that is pending."""
     return read_records(file, _refusal, lambda where, record: _answers(where, record, question))
 
 

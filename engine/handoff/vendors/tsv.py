@@ -5,11 +5,13 @@ those of its task suite: Toloka has no others. Shapes are JSON in pixels as in t
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile, Outgoing, Question
 from engine.handoff.formats.assignments import answer_of
 from engine.handoff.formats.cells import columns_of, rows_of
+from engine.handoff.formats.cut_off import whole
 from engine.handoff.formats.task_files import csv_lines, in_files, json_file
 
 _MOST_BYTES = 100_000_000
@@ -37,15 +39,16 @@ def read_answers(file: AnswerFile, question: Question) -> Iterator[Answer]:
     Not submitted and expired assignments have no answer yet; skipped and rejected ones never have one. A row without
     a task, which a control task of the vendor's own may be, is a fault.
     """
-    output = ""
-    for line, row in rows_of(file, "tsv", _ITEM):
-        if not output:
-            outputs = [name for name in row if name.startswith("OUTPUT:")]
-            output = _OUTPUT if _OUTPUT in outputs or len(outputs) != 1 else outputs[0]
-            if output not in outputs:
-                why = f"{len(outputs)} columns OUTPUT:, and none is {_OUTPUT}"
-                raise InputError(f"{file.place}: {why}; download the assignments, and rename the answer's to {_OUTPUT}")
-        yield answer_of(f"line {line}", row, output, question)
+    rows = rows_of(file, "tsv", _ITEM)
+    # There is a first row, or there are none to be read.
+    first = next(rows)
+    outputs = [name for name in first[1] if name.startswith("OUTPUT:")]
+    output = _OUTPUT if _OUTPUT in outputs or len(outputs) != 1 else outputs[0]
+    if output not in outputs:
+        why = f"{len(outputs)} columns OUTPUT:, and none is {_OUTPUT}"
+        raise InputError(f"{file.place}: {why}; download the assignments, and rename the answer's to {_OUTPUT}")
+    answers = ((row, answer_of(f"line {line}", row, output, question)) for line, row in chain([first], rows))
+    yield from whole(answers, output, question)
 
 
 def is_mine(path: str, head: bytes) -> bool:

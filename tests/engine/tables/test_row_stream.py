@@ -102,3 +102,9 @@ def test_parquet_comes_in_batches_with_its_numbers_and_whole_or_not_at_all() -> 
 
 def test_forms_are_known_by_suffix() -> None:
     assert set(FORMS.values()) == {"csv", "tsv", "jsonl", "parquet"}
+
+
+def test_the_line_that_excel_reads_first_is_no_header() -> None:
+    assert list(stream_rows(io.BytesIO(b"sep=,\r\na,b\r\n1,2\r\n"), "t", "csv")) == [(3, {"a": "1", "b": "2"})]
+    with pytest.raises(InputError, match="save it with commas instead of ';'"):
+        list(stream_rows(io.BytesIO(b"sep=;\na;b\n1;2\n"), "t", "csv", [("a",)]))

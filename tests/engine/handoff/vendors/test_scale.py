@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
 from engine.handoff.exchange import Answer, Outgoing, Question
 from engine.handoff.vendors import scale
 from engine.handoff.vendors.scale import is_mine, read_answers, write_tasks
@@ -252,3 +252,13 @@ def test_reads_one_task_at_a_time() -> None:
     for endless in (endless_file("a.json", "[", f"{record},"), endless_file("a.jsonl", "", f"{record}\n")):
         answers = read_answers(endless, QUESTION)
         assert [next(answers).value for _ in range(1000)] == ["jug"] * 1000
+
+
+def test_pages_as_the_api_lists_them() -> None:
+    tasks = [{"task_id": f"t{n}", "status": "pending", "unique_id": f"{n:032x}"} for n in range(3)]
+    page = {"docs": tasks, "total": 3, "limit": 100, "offset": 0, "has_more": False, "next_token": None}
+    later = {"total": 3, "docs": tasks, "next_token": "x"}
+    for text, number in ((json.dumps(page), 3), (json.dumps(later, indent=1), 3), (f"{json.dumps(page)}\n" * 2, 6)):
+        assert len(list(read_answers(answer_file(text), QUESTION))) == number
+    with pytest.raises(InputError, match="record 1: not a task of Scale"):
+        list(read_answers(answer_file('{"docs": [{"a": 1}]}'), QUESTION))
