@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA
+from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA, announce
 from engine.campaign.manifests import HandoffManifest, write_manifest
 from engine.campaign.stages import QUIET, Log
 from engine.campaign.votes import files_of_votes
@@ -38,7 +38,7 @@ def hand_out(
         for rank, (item_id, (shard, key)) in enumerate(items.items())
     ]  # fmt: skip
     record = campaign.stage(f"handed_out/{vendor}-{number:03d}")
-    (record / "announced.json").write_json({})
+    announce(record)
     table = pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA)
     question = {"task": campaign.config.handoff.question.task, "classes": [], "instructions": "", "is_open": True}
     facts: dict[str, Any] = {

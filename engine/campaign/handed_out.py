@@ -6,6 +6,7 @@ from, the record stays, so that no image is handed out twice.
 
 import hashlib
 import re
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,8 +113,13 @@ def batches(home: Location, number: int) -> list[SentBatch]:
 
 
 def announce(record: Location) -> None:
-    """Note beside a record that its batch is out."""
-    Location(f"{record.url}.json").write_json({})
+    """Note beside a record that a run came to say that its batch is out. `batches` misses the record by it."""
+    Location(f"{record.url}.json").write_json({"at": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def is_announced(record: Location) -> bool:
+    """Whether a run came to say that this batch is out."""
+    return Location(f"{record.url}.json").exists()
 
 
 def newest_batches(home: Location, number: int) -> list[SentBatch]:

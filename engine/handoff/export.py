@@ -21,7 +21,16 @@ from engine.campaign.classes import MOST_NAMED
 from engine.campaign.decisions import released, without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
-from engine.campaign.handed_out import RECORDS, REFRESHED_FILE, SentBatch, announce, batches, picks_hash, record_of
+from engine.campaign.handed_out import (
+    RECORDS,
+    REFRESHED_FILE,
+    SentBatch,
+    announce,
+    batches,
+    is_announced,
+    picks_hash,
+    record_of,
+)
 from engine.campaign.ledger import GIVEN_UP, IN_PART, OUT, TAKEN_BACK, Ledger, read_ledger
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
@@ -42,8 +51,6 @@ from engine.tables.harmless import harmless
 LINKS_FILE = "links.csv"
 MOST_CLASSES = 12
 """Of the labels, which a person is shown to add others."""
-ANNOUNCED_FILE = "announced.json"
-"""In the record of a batch of which a run came to say that it is out."""
 
 
 def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR, wish: Wish = ALL) -> HandoffManifest:
@@ -59,7 +66,7 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
             or it would cost more than handoff.money_limit.
     """
     own = [batch for batch in batches(campaign.home, campaign.round) if batch.vendor == vendor]
-    if own and not (own[-1].folder / ANNOUNCED_FILE).exists():
+    if own and not is_announced(own[-1].folder):
         run.log(
             f"{own[-1].folder.name} was recorded by a run that was interrupted: this is it, and nothing more is sent"
         )
@@ -105,14 +112,13 @@ def _next_record(campaign: Campaign, vendor: str) -> Location:
 
 def _announced(record: Location, manifest: HandoffManifest) -> HandoffManifest:
     announce(record)
-    (record / ANNOUNCED_FILE).write_json({"at": datetime.now(UTC).isoformat(timespec="seconds")})
     return manifest
 
 
 def announced(campaign: Campaign) -> set[str]:
     """The stages of the round's batches of which a run came to say that they are out."""
     own = batches(campaign.home, campaign.round)
-    return {f"{RECORDS}/{batch.folder.name}" for batch in own if (batch.folder / ANNOUNCED_FILE).exists()}
+    return {f"{RECORDS}/{batch.folder.name}" for batch in own if is_announced(batch.folder)}
 
 
 def _nothing_left(campaign: Campaign, vendor: str, wish: Wish, num_waiting: int) -> str:

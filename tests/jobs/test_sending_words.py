@@ -16,7 +16,7 @@ from engine.campaign.manifests import Manifest, write_manifest
 from engine.campaign.opening import open_campaign
 from engine.handoff import VENDORS
 from engine.handoff.choice import Wish
-from engine.handoff.export import ANNOUNCED_FILE, export
+from engine.handoff.export import export
 from jobs.cli import app
 from tests.small import copied, make_small
 
@@ -177,7 +177,7 @@ def test_what_was_sent_before_is_not_shown_as_sent_now(desk: Desk) -> None:
     assert "price" not in text
     assert desk.data(*words) == first | {"sent_now": False}
     # The run that sent it was killed before it said so: this one says so.
-    (desk.home / "rounds/000/handed_out/generic-000" / ANNOUNCED_FILE).unlink()
+    (desk.home / "rounds/000/handed_out/generic-000.json").unlink()
     assert desk.data(*words) == first
 
 
