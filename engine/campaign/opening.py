@@ -148,10 +148,12 @@ def opened(
         was_there = _written(campaign)
         try:
             yield campaign
-        except (ConfigError, InputError):
-            if _written(campaign) == was_there:
-                overrides.delete() if before is None else overrides.write_bytes(before)
-            raise
+        except (ConfigError, InputError) as error:
+            if _written(campaign) != was_there or overrides.read_bytes() == before:
+                raise
+            overrides.delete() if before is None else overrides.write_bytes(before)
+            # The command that the error advises would run without them.
+            raise type(error)(f"{error}; the options of this command were not kept: give them again") from error
 
 
 def _written(campaign: Campaign) -> list[Any]:

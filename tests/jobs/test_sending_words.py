@@ -216,7 +216,7 @@ MONEY = ("--set", "handoff.price=0.05", "--set", "handoff.money_limit=0.8")
 def test_the_sum_is_written_out_and_the_advice_is_a_whole_command(desk: Desk) -> None:
     text = desk.run("round", "--to", "cvat", *MONEY, "--set", "handoff.gold_fraction=0.1", status=2)
     assert "10 images x 3 people x 0.05 = 1.50 (1 of them gold)" in text
-    # What is refused keeps no setting; so it is given again.
+    assert text.strip().endswith("the options of this command were not kept: give them again")
     words = re.search(r"send fewer: vaal export (\S+) (.*), or raise", text)
     assert words
     text = desk.run("export", *words[2].split(), *MONEY)
