@@ -152,7 +152,9 @@ def opened(
             if _written(campaign) != was_there or overrides.read_bytes() == before:
                 raise
             overrides.delete() if before is None else overrides.write_bytes(before)
-            # The command that the error advises would run without them.
+            if "vaal " not in str(error):
+                raise
+            # The command that is advised would run without them.
             raise type(error)(f"{error}; the options of this command were not kept: give them again") from error
 
 
