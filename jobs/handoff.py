@@ -10,8 +10,8 @@ from rich.table import Table
 
 from engine.config.texts import plural
 from engine.errors import ConfigError
-from jobs.round import not_sent
-from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, WhoOption, WhyOption, when_closed
+from jobs.round import how_it_ends, not_sent
+from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal, WhoOption, WhyOption
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
@@ -87,7 +87,7 @@ def handoff(
 
 def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
     """The ledger for a person and for a program."""
-    from engine.campaign.advice import ask_command, send_command
+    from engine.campaign.advice import disputed_advice, send_command
     from engine.campaign.settling import progress_of
     from engine.handoff.choice import money_text
 
@@ -98,19 +98,17 @@ def _shown(campaign: "Campaign", ledger: "Ledger") -> Outcome:
     if ledger.spend:
         facts["money"] = money_text(campaign, ledger)
     for row in disputed[:MOST_DISPUTED]:
-        facts[f"disputed {row['item_id']}"] = ", ".join(f"{value} x {count}" for value, count in row["votes"].items())
+        facts[f"disputed {row['item_id']}"] = ", ".join(f"{count} x {value}" for value, count in row["votes"].items())
     if len(disputed) > MOST_DISPUTED:
         facts["more disputed"] = f"{len(disputed) - MOST_DISPUTED:,}; all of them: --json"
     if reasons := ledger.skip_reasons:
         facts["skipped because"] = _reasons_text(reasons)
     if disputed:
-        facts["ask more people"] = ask_command(campaign, ledger)
+        facts["ask more people"] = disputed_advice(campaign, ledger)
     if progress.waiting:
         facts["not sent yet"] = not_sent(progress.waiting, send_command(campaign, ledger))
     if progress.total:
-        needed = when_closed(campaign.config.labels.close_when)
-        done = f"{progress.done:,} of {progress.total:,} picks settled"
-        facts["round"] = f"{done}; it ends when {needed}, or by: vaal round {campaign.home.quoted} --close"
+        facts["round"] = how_it_ends(campaign, progress)
     data = {
         "batches": batches,
         "states": totals,
@@ -187,9 +185,9 @@ def _disputed(ledger: "Ledger") -> list[dict[str, Any]]:
 
 
 def _reasons_text(reasons: dict[str, int]) -> str:
-    shown = [f"{reason} x {count:,}" for reason, count in reasons.items()]
+    shown = [f"{count:,} x {reason}" for reason, count in reasons.items()]
     rest = sum(list(reasons.values())[MOST_REASONS:])
-    return ", ".join([*shown[:MOST_REASONS], *([f"other reasons x {rest:,}"] if rest else [])])
+    return ", ".join([*shown[:MOST_REASONS], *([f"{rest:,} x other reasons"] if rest else [])])
 
 
 def _table(batches: list[dict[str, Any]]) -> Table:

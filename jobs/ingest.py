@@ -87,7 +87,7 @@ def _facts(campaign: "Campaign", counts: "Ingested", number: int) -> dict[str, A
     is_any = bool(counts.votes + counts.known)
     return {
         "answers in the files": counts.answers,
-        **_count("new", counts.votes, _count("newer versions", counts.versions) | _count("skipped", counts.skipped)),
+        **_count("new", counts.votes, _count("of known ones", counts.versions) | _count("skipped", counts.skipped)),
         **_count("known already", counts.known, _count("corrected since", counts.corrected)),
         **_count("still blank", counts.blank),
         **_count("refused", len(counts.refused)),

@@ -22,6 +22,7 @@ from jobs.terminal import (
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
+    from engine.campaign.settling import Progress
 
 
 def whole_round(
@@ -92,14 +93,20 @@ def _waiting(campaign: "Campaign") -> tuple[int, dict[str, str]]:
 
     ledger = read_ledger(campaign)
     progress = progress_of(campaign, ledger)
-    needed = when_closed(campaign.config.labels.close_when)
-    done = f"{progress.done:,} of {progress.total:,} picks are settled"
     return progress.waiting, {
         "next": next_command(campaign, ledger, progress),
         **({"not sent yet": not_sent(progress.waiting, send_command(campaign, ledger))} if progress.waiting else {}),
-        "answers": f"{done}; the round ends when {needed}, or by: vaal round {campaign.home.quoted} --close",
+        "answers": how_it_ends(campaign, progress),
         **({"money": money_text(campaign, ledger)} if ledger.spend else {}),
     }
+
+
+def how_it_ends(campaign: "Campaign", progress: "Progress") -> str:
+    """How far the answers are, and what ends the round: the command only where it is not refused."""
+    needed = when_closed(campaign.config.labels.close_when)
+    done = f"{progress.done:,} of {plural(progress.total, 'pick')} settled or taken back; the round ends when {needed}"
+    is_any = progress.done or progress.answered
+    return f"{done}, or by: vaal round {campaign.home.quoted} --close" if is_any else done
 
 
 def not_sent(number: int, command: str) -> str:

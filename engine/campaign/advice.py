@@ -5,10 +5,13 @@ import shlex
 from collections.abc import Iterable
 
 import numpy as np
+import pyarrow as pa
 
+from engine.campaign.decisions import released
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import completed
 from engine.campaign.ledger import DISPUTED, Ledger
+from engine.campaign.outcomes import Counts
 from engine.campaign.settling import Progress
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 
@@ -23,7 +26,7 @@ def next_command(campaign: Campaign, ledger: Ledger, progress: Progress) -> str:
     if not asked and progress.waiting:
         return send_command(campaign, ledger)
     if not asked and any(ledger.counts(number).get("disputed") for number in own):
-        return ask_command(campaign, ledger)
+        return disputed_advice(campaign, ledger)
     return f"vaal ingest {home} FILE" + _option("--from", _vendor(ledger, [*own, *asked]))
 
 
@@ -40,6 +43,29 @@ def ask_command(campaign: Campaign, ledger: Ledger) -> str:
     counts = np.bincount(ledger.batch_R[is_disputed_R], minlength=len(ledger.batches))
     most = [int(number) for number in np.flatnonzero(counts == counts.max(initial=0))]
     return f"vaal export {campaign.home.quoted} --disputed --to {_vendor(ledger, most)}"
+
+
+def may_be_asked(campaign: Campaign, ledger: Ledger) -> Counts:
+    """The places in the ledger's items of the disputed images that more people may be asked about, the least certain
+    first: not those of which more people were asked, and that was taken back."""
+    free, back = released(campaign.home), np.flatnonzero(ledger.back_R)
+    records = [batch.record if batch.manifest["sending"]["disputed"] else "" for batch in ledger.batches]
+    rows = zip(ledger.batch_R[back].tolist(), ledger.rows["item_id"].take(pa.array(back)).to_pylist(), strict=True)
+    gone = {item_id for number, item_id in rows if records[number] and (records[number], item_id) not in free}
+    names = ledger.items["item_id"].take(pa.array(ledger.disputed)).to_pylist()
+    found: Counts = ledger.disputed[np.array([name not in gone for name in names], bool)]
+    return found
+
+
+def disputed_advice(campaign: Campaign, ledger: Ledger) -> str:
+    """The command that asks more people about the disputed images; where all were taken back, that lets them go."""
+    if len(may_be_asked(campaign, ledger)):
+        return ask_command(campaign, ledger)
+    numbers = np.unique(ledger.batch_R[(ledger.back_R > 0) & (ledger.state_R == DISPUTED)])
+    records = [
+        ledger.batches[number].record for number in numbers if ledger.batches[number].manifest["sending"]["disputed"]
+    ]
+    return f"they were taken back; first {back_command(campaign, records, pick_again=True)}"
 
 
 def back_command(campaign: Campaign, records: Iterable[str], *, pick_again: bool) -> str:

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.decisions import EXPIRED, RECALLED, decided, read_decisions
+from engine.campaign.decisions import EXPIRED, RECALLED, decided, never_picked, read_decisions
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
-from engine.campaign.labels import Identity, Snapshot, read_snapshot
+from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
 from engine.campaign.outcomes import Counts, Outcomes, outcomes_of
 from engine.campaign.payments import payments
 from engine.campaign.votes import read_votes
@@ -142,9 +142,9 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     ids = items["item_id"].combine_chunks()
     truths = _truths(items, snapshot)
     if not (outcomes and outcomes.item_ids.equals(ids) and outcomes.truths.equals(truths)):
-        votes, config = read_votes(home, snapshot.undone_votes), campaign.config
+        votes, undone, config = read_votes(home), snapshot.undone_votes, campaign.config
         try:
-            outcomes = outcomes_of(ids, truths, votes, config.handoff.question.task, config.labels.consensus)
+            outcomes = outcomes_of(ids, truths, votes, undone, config.handoff.question.task, config.labels.consensus)
         except ValueError as error:
             raise ConfigError(f"labels.consensus={config.labels.consensus}: {error}") from error
     asked_R = np.array([batch.manifest["sending"]["annotators"] for batch in batches], np.int64)[batch_R]
@@ -159,6 +159,11 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     state_U, stands_U, word_votes_U = _with_words(
         items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids))
     )
+    # What is never to be picked is not asked about again.
+    is_never_U = (
+        np.array([item in never for item in identities(items)], bool) if (never := never_picked(home)) else False
+    )
+    state_U = np.where((state_U == DISPUTED) & is_never_U, RETRACTED, state_U).astype(np.int8)
     state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
     return Ledger(
         batches,

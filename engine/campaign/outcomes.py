@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.votes import codes_of, first_ingests, ingest_numbers, newest_versions, rows_of_people, times_of
+from engine.campaign.votes import codes_of, ingest_numbers, newest_and_first, rows_of_people, times_of
 from vaal.consensus import CONSENSUS, Consensus, Votes
 
 TIE = 0.5
@@ -48,17 +48,20 @@ class Outcomes(NamedTuple):
         return self.values_U + self.skips_U
 
 
-def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str, method: str) -> Outcomes:
+def outcomes_of(
+    item_ids: pa.Array, truths: pa.Array, votes: pa.Table, undone: Iterable[str], task: str, method: str
+) -> Outcomes:
     """The outcomes of these images.
 
     Args:
         item_ids: (U,) strings, unique.
         truths: (U,) strings, the known label of each gold image, null for the others.
         votes: all versions of all answers, VOTES_SCHEMA.
+        undone: the ingests whose votes do not count.
         task: of the question; see `engine.handoff.exchange.Question`.
         method: labels.consensus.
     """
-    newest, item_V, answers = _opinions(votes, item_ids, task)
+    newest, item_V, answers = _opinions(votes, undone, item_ids, task)
     is_value_V, size = ~newest["skipped"].to_numpy(), len(item_ids)
     values_U = np.bincount(item_V[is_value_V], minlength=size)
     skips_U = np.bincount(item_V[~is_value_V], minlength=size)
@@ -77,9 +80,11 @@ def outcomes_of(item_ids: pa.Array, truths: pa.Array, votes: pa.Table, task: str
     return Outcomes(item_ids, truths, values_U, skips_U, labels, posterior_U, newest, item_V, table, answers)
 
 
-def _opinions(votes: pa.Table, item_ids: pa.Array, task: str) -> tuple[pa.Table, Counts, pa.Table]:
+def _opinions(
+    votes: pa.Table, undone: Iterable[str], item_ids: pa.Array, task: str
+) -> tuple[pa.Table, Counts, pa.Table]:
     """The votes that decide, the places of their images, and all answers: see `Outcomes`."""
-    newest, first_V = newest_versions(votes), first_ingests(votes)
+    newest, first_V = newest_and_first(votes, undone)
     place = pc.index_in(newest["item_id"], value_set=item_ids)
     item_V = place.drop_null().to_numpy().astype(np.int64)
     # A vendor's own JSON of shapes takes much memory, and decides nothing.

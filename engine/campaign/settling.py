@@ -235,7 +235,9 @@ def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     done, total = int((is_done & ~is_again).sum()), num_waiting + int((~is_again).sum())
     rule = campaign.config.labels.close_when
     # Exactly: 0.55 * 100 is more than 55.
-    is_due = total > 0 and (done == total if rule == "all" else done >= Decimal(str(rule)) * total)
+    is_enough = total > 0 and (done == total if rule == "all" else done >= Decimal(str(rule)) * total)
+    # A round of which all was taken back unanswered has brought nothing: only people end it.
+    is_due = is_enough and bool(is_answered.any())
     return Progress(total, done, num_waiting, is_due, int(is_answered.sum()))
 
 

@@ -143,10 +143,20 @@ def rows_of_people(votes: pa.Table) -> NDArray[np.int64]:
     return np.sort(newest_rows(votes, codes_of(pa.chunked_array([pa.array(pair_V)]))))
 
 
-def first_ingests(votes: pa.Table) -> NDArray[np.int64]:
-    """The number of the ingest that brought the first version of every answer, in the order of `newest_versions`."""
-    _, first = np.unique(answers_of_votes(votes), return_index=True)
-    return ingest_numbers(votes)[first]
+def newest_and_first(votes: pa.Table, undone: Iterable[str]) -> tuple[pa.Table, NDArray[np.int64]]:
+    """As `newest_versions`, without those of undone ingests; and the number of the ingest that brought the first
+    version of each of these answers, undone or not: what was said before is not new when it is said again."""
+    answer_V, number_V = answers_of_votes(votes), ingest_numbers(votes)
+    first_A = np.full(int(answer_V.max(initial=-1)) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first_A, answer_V, number_V)
+    is_undone = pc.is_in(votes["ingest"], value_set=pa.array(sorted(undone), pa.string())).to_numpy()
+    if not is_undone.any():
+        live, row_V = votes, answer_V
+    else:
+        live, row_V = votes.filter(pa.array(~is_undone)), answer_V[~is_undone]
+    rows = newest_rows(live, row_V)
+    newest = live if len(rows) == len(live) else live.take(pa.array(rows))
+    return newest, first_A[row_V if len(rows) == len(live) else row_V[rows]]
 
 
 def newest_rows(votes: pa.Table, answer_V: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Answers become votes: what is new, what was known, what contradicts what came before."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from engine.errors import InputError
 from engine.handoff.class_numbers import SentClasses, with_names
 from engine.handoff.exchange import Answer, Question
 from engine.handoff.known_answers import MOST_CACHED, Known, Version, content_of, is_newer
-from engine.tables.values import class_of
+from engine.tables.values import class_name, class_of
 
 CHUNK_ROWS = 10_000
 WITHOUT_INGEST = VOTES_SCHEMA.remove(VOTES_SCHEMA.get_field_index("ingest"))
@@ -89,7 +89,7 @@ class Sieve:
         self.refused: list[Refused] = []
         self.unknown: dict[str, str] = {}
         self.item_ids: set[str] = set()
-        self.answers = self.repeated = self.corrected = self.outdated = self.outdated = self.blank = self.versions = 0
+        self.answers = self.repeated = self.corrected = self.outdated = self.blank = self.versions = 0
 
     def take(self, answer: Answer, where: str) -> None:
         """Look at an answer; `where` is its place, with its file."""
@@ -117,7 +117,7 @@ class Sieve:
         if value is None and not answer.skipped:
             self.blank += 1
             return
-        annotator = self._hashed(answer.annotator) if answer.annotator else None
+        annotator = self._hashed(_person(answer.annotator)) if answer.annotator else None
         answer_id, reason, raw = map(self._unnamed, (answer.answer_id, answer.reason, answer.raw))
         identity = identity_of_vote(item_id, self._vendor, answer_id, annotator)
         version = Version(content_of(value), value, answer.answered_at or answer.as_of)
@@ -131,7 +131,9 @@ class Sieve:
             return
         if self._replace and not version.answered_at and newest and newest.answered_at:
             # The newer version is the one that is to replace the other.
-            version = version._replace(answered_at=datetime.now(UTC))
+            version = version._replace(
+                answered_at=max(datetime.now(UTC), newest.answered_at + timedelta(microseconds=1))
+            )
         facts = (answer_id, annotator, value, answer.skipped, answer.seconds, version.answered_at)
         self._rows.append((item_id, self._vendor, *facts, reason, raw))
         if len(self._rows) >= CHUNK_ROWS:
@@ -214,7 +216,11 @@ class Sieve:
             )
         is_plain = not (answer.annotator or answer.answer_id or answer.answered_at)
         self.repeated += is_plain and version.value == place.label
-        self.versions += newest is not None and (self._replace or is_newer(version.answered_at, newest.answered_at))
+        is_forced = self._replace and not version.answered_at
+        if newest is not None and (is_forced or is_newer(version.answered_at, newest.answered_at)):
+            self.versions += 1
+        elif newest is not None:
+            self.outdated += 1
         return True
 
     def _require_class(self, value: str | None, where: str) -> None:
@@ -257,6 +263,13 @@ def value_of(answer: Answer, question: Question, where: str) -> str | None:
     # A mask that came as a file need not name a class.
     named = (shape | {"label": class_of(shape.get("label"), f"{where}: label")} for shape in value)
     return label_text(list(named))
+
+
+def _person(name: str) -> str:
+    """A person's name in one form: tables write 7 as 7.0, systems write letters with accents in two ways, and an
+    address is one in capitals, too."""
+    name = class_name(name)
+    return name.casefold() if "@" in name else name
 
 
 def _both_dated(version: Version, other: Version) -> bool:

@@ -5,14 +5,12 @@ import shlex
 from decimal import Decimal
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.campaign.decisions import never_picked, released
+from engine.campaign.advice import may_be_asked
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import waiting_picks
-from engine.campaign.labels import identities
 from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.manifests import SelectionManifest, read_manifest
 from engine.campaign.places import placed
@@ -73,17 +71,9 @@ def chosen_of(campaign: Campaign, wish: Wish, candidates: pa.Table) -> Chosen:
 
 
 def _disputed(campaign: Campaign) -> pa.Table:
-    """The images whose annotators disagree, the least certain first, without those of which more people were asked and
-    that was taken back, and those never to be picked."""
-    ledger, free = read_ledger(campaign), released(campaign.home)
-    records = [batch.record if batch.manifest["sending"]["disputed"] else "" for batch in ledger.batches]
-    back = np.flatnonzero(ledger.back_R)
-    rows = zip(ledger.batch_R[back].tolist(), ledger.rows["item_id"].take(pa.array(back)).to_pylist(), strict=True)
-    gone = {item_id for number, item_id in rows if records[number] and (records[number], item_id) not in free}
-    items = ledger.items.take(pa.array(ledger.disputed))
-    never = never_picked(campaign.home)
-    pairs = zip(items["item_id"].to_pylist(), identities(items), strict=True)
-    items = items.filter(pa.array([name not in gone and item not in never for name, item in pairs], pa.bool_()))
+    """The images that more people may be asked about, the least certain first."""
+    ledger = read_ledger(campaign)
+    items = ledger.items.take(pa.array(may_be_asked(campaign, ledger)))
     ranks, none = pa.array(range(len(items)), pa.int64()), pa.nulls(len(items), pa.string())
     return items.append_column("rank", ranks).append_column("origin", none).select(_COLUMNS)
 

@@ -31,13 +31,15 @@ from engine.campaign.handed_out import (
     picks_hash,
     record_of,
 )
+from engine.campaign.labels import labelled_values
 from engine.campaign.ledger import GIVEN_UP, IN_PART, OUT, TAKEN_BACK, Ledger, read_ledger
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
-from engine.config.texts import list_setting, plural
+from engine.config.texts import list_setting, plural, some
 from engine.errors import ConfigError, InputError
 from engine.handoff import VENDORS
 from engine.handoff.choice import ALL, Chosen, Wish, answers_of, candidates_of, chosen_of, cost_text, require_money
+from engine.handoff.exchange import Question
 from engine.handoff.gold import gold_images, mixed
 from engine.handoff.links import Links, links_for
 from engine.handoff.parcels import Parcel, moment_of_end, parcel_of, record_parcel, write_parcel, write_tasks
@@ -169,6 +171,11 @@ def _nothing_disputed(campaign: Campaign) -> str:
     return f"{campaign.home}: nothing is disputed now{more}; see: vaal handoff {campaign.home.quoted}"
 
 
+def _not_asked(campaign: Campaign, question: Question) -> list[str]:
+    """The classes of labels that annotators cannot give."""
+    return sorted(set(labelled_values(campaign.home).values()) - set(question.classes)) if question.classes else []
+
+
 def _packed(campaign: Campaign, run: Run, vendor: str, wish: Wish, chosen: Chosen, record: Location) -> Parcel:
     """What is to be sent, with gold images at random places. Raises ConfigError where there is no money for it."""
     question, images = question_of(campaign), chosen.images
@@ -177,6 +184,8 @@ def _packed(campaign: Campaign, run: Run, vendor: str, wish: Wish, chosen: Chose
         how = list_setting(option, names) if len(names) <= MOST_NAMED else option
         words = f"the question has the {plural(len(names), 'class')} of the labels, and others may come back"
         run.log(f"{words}; where these are all, say so: {how}")
+    elif question.task == "class" and (others := _not_asked(campaign, question)):
+        run.log(f"the question does not name {plural(len(others), 'class')} that labels have: {some(others)}")
     gold = gold_images(campaign, vendor, question, record_of(record), images, run.log)
     require_money(campaign, vendor, wish, len(images), len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())

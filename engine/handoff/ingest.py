@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import MOST_LINES, refresh
 from engine.campaign.classes import Classes, classes_of, joined
+from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
 from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger, read_ledger
@@ -18,7 +20,7 @@ from engine.campaign.settling import Settled, settle
 from engine.campaign.stages import QUIET, Log
 from engine.campaign.votes import append_votes, read_votes
 from engine.config.texts import plural
-from engine.errors import InputError
+from engine.errors import ConfigError, InputError
 from engine.handoff import VENDORS
 from engine.handoff.answers import Asked, Place, Refused, Rules, Sieve
 from engine.handoff.class_numbers import SentClasses
@@ -94,7 +96,7 @@ def ingest(
     ledger = read_ledger(campaign, snapshot)
     question = question_of(campaign)
     sieve = _sieve(campaign, ledger, snapshot, asked := _asked(campaign, vendor, question), replace=rules.replace)
-    standing = _standing(ledger)
+    standing, gone = _standing(ledger), _forgotten_ids(campaign, ledger)
     # What is read again after the votes are there is not kept twice.
     del ledger
     masks = Found()
@@ -105,14 +107,18 @@ def ingest(
     if sieve.versions:
         log(f"{plural(sieve.versions, 'answer')} replaced by newer versions")
     if sieve.outdated:
-        why = "said before, and another since; without times, nothing says that this is the newest"
-        log(f"{plural(sieve.outdated, 'answer')} {why}: if it is, give --replace")
+        why = "replaced before, or older by its time, or without one: the newer one counts"
+        log(f"{plural(sieve.outdated, 'answer')} {why}; where one without a time is the newest, give --replace")
     if len(votes):
-        keep_masks(campaign.home, votes["value"], masks)
+        is_kept = pc.invert(pc.is_in(votes["item_id"], value_set=gone))
+        keep_masks(campaign.home, votes["value"].filter(is_kept), masks)
         append_votes(campaign.home, vendor, votes)
     del votes
     forced = frozenset(sieve.item_ids) if rules.replace else frozenset()
-    settled = settle(campaign, forced)
+    try:
+        settled = settle(campaign, forced)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; the answers are in, and labels follow with the next command") from error
     _log_overridden(settled.changes, standing, log)
     pairs = list(settled.changes.values())
     gained = {label for _, label in pairs if label is not None}
@@ -128,19 +134,20 @@ def _counted(sieve: Sieve, settled: Settled, brought: Brought) -> Ingested:
     """The counts but those of new classes and of images that changed."""
     items, pairs = settled.ledger.items, list(settled.changes.values())
     rounds = items.filter(pc.is_in(items["item_id"], value_set=brought.item_ids))["round"]
-    states = settled.ledger.state_U[~items["gold"].to_numpy()].tolist()
+    ledger = settled.ledger
+    is_out_R = np.isin(ledger.state_R, (OUT, IN_PART, DISPUTED)) & ~ledger.rows["gold"].to_numpy()
     return Ingested(
         new=sum(before is None and label is not None for before, label in pairs),
         repeated=sieve.repeated,
         blank=sieve.blank,
         replaced=sum(before is not None for before, _ in pairs),
         new_classes=[],
-        out=sum(state in (OUT, IN_PART, DISPUTED) for state in states),
+        out=len(np.unique(ledger.item_R[is_out_R])),
         corrected=sieve.corrected,
         votes=brought.votes,
         versions=sieve.versions,
         skipped=brought.skipped,
-        disputed=states.count(DISPUTED),
+        disputed=len(ledger.disputed),
         refused=[str(row) for row in sieve.refused],
         is_closed=settled.is_closed,
         answers=sieve.answers,
@@ -208,6 +215,13 @@ def _standing(ledger: Ledger) -> dict[Identity, bool]:
     """The images on which a person's word stands, and whether they have votes."""
     items, num_votes = ledger.items.filter(pa.array(ledger.stands_U)), ledger.outcomes.num_votes[ledger.stands_U]
     return dict(zip(identities(items), (num_votes > 0).tolist(), strict=True))
+
+
+def _forgotten_ids(campaign: Campaign, ledger: Ledger) -> pa.Array:
+    """The item_ids of images that are to be forgotten."""
+    gone = forgotten(campaign.home)
+    names = zip(ledger.items["item_id"].to_pylist(), identities(ledger.items), strict=True)
+    return pa.array([item_id for item_id, item in names if item in gone], pa.string())
 
 
 def _log_overridden(

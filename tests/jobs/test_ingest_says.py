@@ -61,7 +61,7 @@ def test_the_counts_of_answers_add_up_and_those_of_labels_are_apart(small: Campa
     facts = ingest(*rows[:4], rows[4].replace("01-01", "01-02"))
     assert (facts["new"], facts["known already"], facts["labels new"]) == ("1", "4", "0")
     facts = ingest(rows[0].replace("01-01", "01-03").replace("cat", "dog"), f"{ids[1]},,1,2026-01-03,true", rows[2])
-    assert facts["new"] == "2 (2 newer versions, 1 skipped)"
+    assert facts["new"] == "2 (2 of known ones, 1 skipped)"
     assert (facts["labels new"], facts["labels changed"], facts["labels taken away"]) == ("0", "1", "1")
 
 

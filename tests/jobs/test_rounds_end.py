@@ -184,7 +184,7 @@ def test_why_images_were_skipped_is_counted(base: Campaign, tmp_path: Path) -> N
     assert (data["states"]["skipped"], data["states"]["settled"]) == (4, 1)
     assert data["skip_reasons"] == {"blurred": 2, "no reason": 1, "two objects": 1}
     shown = CliRunner().invoke(app, ["handoff", str(one.campaign.home)])
-    assert "blurred x 2, no reason x 1, two objects x 1" in shown.stdout
+    assert "2 x blurred, 1 x no reason, 1 x two objects" in shown.stdout
 
 
 def test_what_is_set_about_answers_counts_at_once(base: Campaign, tmp_path: Path) -> None:

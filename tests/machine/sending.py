@@ -126,6 +126,11 @@ def _check_ended(truth: Truth, folder: Path, own: list[Sent]) -> None:
         raise truth.broken("a round ends when it is answered", f"{folder.name} ended with {states}")
 
 
+def _is_any_answered(states: dict[str, str]) -> bool:
+    """A round of which all was taken back unanswered ends by hand alone."""
+    return any(state not in ("out", "expired", "recalled") for state in states.values())
+
+
 def check_rounds(truth: Truth, *, is_settled: bool) -> None:
     """A round that ended has answers to all of its picks, unless it was ended by hand; `is_settled`: and the present
     one ended if it has."""
@@ -151,5 +156,5 @@ def check_rounds(truth: Truth, *, is_settled: bool) -> None:
         states = {item_id: truth.state_in(batch, item_id) for batch in own for item_id in batch.images}
         free = picks - truth.out()
         free = {i for i in free if (item := truth.item_of(i)) not in truth.labels and item not in truth.never}
-        if own and states and not free and all(state in DONE for state in states.values()):
+        if own and states and not free and all(state in DONE for state in states.values()) and _is_any_answered(states):
             raise truth.broken("a round that is answered ends", f"{folder.name}: {states}")

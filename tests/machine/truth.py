@@ -168,7 +168,8 @@ class Truth:
         word = self.standing(self.item_of(item_id))
         if word:
             return "settled" if word.row else "retracted"
-        return self.by_votes(item_id)[0]
+        state = self.by_votes(item_id)[0]
+        return "retracted" if state == "disputed" and self.item_of(item_id) in self.never else state
 
     def state_in(self, batch: Sent, item_id: str) -> str:
         state = self.state(item_id)

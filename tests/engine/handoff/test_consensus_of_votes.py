@@ -247,6 +247,9 @@ def test_more_error_rates_than_fit_are_one_line(
     campaign = copied(base, tmp_path / "campaign", labels__consensus="dawid_skene")
     hand_out(campaign, IDS)
     said = [(next(iter(IDS)), who, name) for who, name in (("ann", "cat"), ("bob", "dog"))]
-    with pytest.raises(ConfigError, match=r"^labels.consensus=dawid_skene: 2 annotators and 2 classes have 8 error"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^labels.consensus=dawid_skene: 2 annotators and 2 classes have 8 error.*; the answers are in",
+    ):
         answer(campaign, said)
     answer(with_settings(campaign, labels__consensus="one_coin"), said)

@@ -80,7 +80,7 @@ def test_an_answer_that_was_replaced_is_known_and_replaces_again_only_when_asked
     sent.ingest("aa=one bb=one")
     sent.ingest("aa=two", replace=True)
     assert sent.changes_nothing("aa=one bb=one").corrected == 1
-    assert sent.log[-1].startswith("1 answer said before, and another since; ")
+    assert sent.log[-1].startswith("1 answer replaced before, or older by its time")
     assert sent.log[-1].endswith("give --replace")
     assert sent.labels == "aa=two bb=one"
     assert sent.ingest("aa=one bb=one", replace=True)[:4] == (0, 1, 0, 1)
@@ -105,6 +105,28 @@ def test_of_files_with_a_time_and_answers_without_the_newest_counts(sent: Sent, 
         before = files_of_votes(sent.campaign.home)
         take_in(sent.campaign, file, "cvat")
     assert (sent.labels, files_of_votes(sent.campaign.home)) == ("aa=cat", before)
+
+
+def test_an_answer_of_the_future_is_replaced_and_one_without_a_time_is_reported(sent: Sent) -> None:
+    file = Path(sent.campaign.home.path).parent / "answers.csv"
+    for row, replace in (("aa,cat,2999-01-01", False), ("aa,dog,", False), ("aa,dog,", True)):
+        file.write_text(f"item_id,label,labelled_at,answer_id\n{row},1\n")
+        take_in(sent.campaign, file, log=sent.log.append, replace=replace)
+        if not replace and "dog" in row:
+            assert sent.log[-1].startswith("1 answer replaced before, or older by its time, or without one")
+            assert sent.labels == "aa=cat"
+    assert sent.labels == "aa=dog"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("7", "7.0"), ("Jos\u00e9", "Jose\u0301"), ("Bob@x.org", "bob@x.org "), ("a\u00a0b", "a b")]
+)
+def test_a_person_is_one_however_the_name_is_written(sent: Sent, name: str, other: str) -> None:
+    file = Path(sent.campaign.home.path).parent / "answers.csv"
+    for who in (name, other):
+        file.write_text(f"item_id,label,annotator\naa,cat,{who}\n")
+        take_in(sent.campaign, file)
+    assert len(files_of_votes(sent.campaign.home)) == 1
 
 
 def test_what_replace_overrides_is_said_in_one_line(sent: Sent) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.campaign.decisions import FORGOTTEN, USER, decide
 from engine.campaign.votes import files_of_votes
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile
@@ -66,3 +67,13 @@ def test_a_mask_of_a_file_that_is_refused_is_not_kept(make_campaign: MakeCampaig
     assert take_in(campaign, tmp_path / "a.jsonl", accept_rest=True).new == 1
     (mask,) = (campaign.home / "votes/masks").children()
     assert (campaign.home / f"votes/masks/{mask}").read_bytes() == (tmp_path / "aa.png").read_bytes()
+
+
+def test_a_mask_of_an_image_that_was_forgotten_is_not_kept(make_campaign: MakeCampaign, tmp_path: Path) -> None:
+    campaign = make_campaign("handoff.question.task=mask")
+    hand_out(campaign, {"aa": ("digits-00001.tar", "k1")})
+    decide(campaign.home, FORGOTTEN, [("aa", "digits-00001.tar", "k1", None)], USER)
+    (tmp_path / "m.png").write_bytes(PNG)
+    (tmp_path / "a.jsonl").write_text(json.dumps({"item_id": "aa", "label": [{"label": "cat", "mask": "m.png"}]}))
+    take_in(campaign, tmp_path / "a.jsonl")
+    assert not (campaign.home / "votes/masks").children()

@@ -13,6 +13,7 @@ from engine.campaign.handed_out import batches
 from engine.campaign.ledger import read_ledger
 from engine.campaign.recalling import expire, recall
 from engine.campaign.settling import settle
+from engine.campaign.undoing import undo
 from engine.errors import ConfigError
 from engine.handoff.answer_files import answer_files
 from engine.handoff.choice import Wish
@@ -234,3 +235,20 @@ def test_replicas_of_cvat_are_as_many_answers(base: Campaign, tmp_path: Path) ->
     done = ingest(campaign, answer_files(list(map(str, files)), "cvat"), "cvat")
     assert (done.repeated, done.votes) == (1, 2)
     assert answers.money == [(1.5, 0)]
+
+
+def test_what_was_answered_before_an_undo_is_paid_by_the_batch_that_it_was_for(
+    answers: Answers, tmp_path: Path
+) -> None:
+    """Else the batch that asks more people would be taken for paid, and the limit would let more out."""
+    campaign = answers.campaign
+    for who, label in ("a", "cat"), ("b", "dog"):
+        answers.come(0, who, label)
+    export(campaign, wish=Wish(is_disputed=True))
+    assert answers.money == [(1, 1), (0, 1)]
+    undo(campaign)
+    answers.come(0, "b", "dog")
+    assert answers.money == [(1, 1), (0, 1)]
+    answers.come(0, "c", "cat")
+    answers.come(0, "d", "cat")
+    assert answers.money == [(1, 1), (1, 0)]

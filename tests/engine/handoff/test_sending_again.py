@@ -12,7 +12,7 @@ from engine.campaign.corrections import identity_of, retract
 from engine.campaign.decisions import USER
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches, waiting_picks
-from engine.campaign.ledger import read_ledger
+from engine.campaign.ledger import STATES, read_ledger
 from engine.campaign.recalling import recall
 from engine.campaign.settling import close, progress_of
 from engine.campaign.stages import Run
@@ -155,6 +155,9 @@ def test_nobody_is_asked_of_an_image_that_is_never_to_be_picked(base: Campaign, 
     retract(campaign, identity_of(campaign, [names[0]]), never_pick=True)
     export(campaign, wish=Wish(is_disputed=True))
     assert batches(campaign.home, 0)[-1].images()["item_id"].to_pylist() == names[1:]
+    # Nobody waits for it: the round can end.
+    ledger = read_ledger(campaign)
+    assert STATES[ledger.state_U[ledger.items["item_id"].to_pylist().index(names[0])]] == "retracted"
 
 
 def test_an_export_that_was_interrupted_leaves_no_task_files_in_the_record(base: Campaign, tmp_path: Path) -> None:

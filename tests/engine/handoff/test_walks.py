@@ -49,13 +49,14 @@ class Judge:
         self._seen: set[Path] = set()
         self.out: dict[tuple[str, str], str] = {}
         """The content hash of what is out, by the record and the item_id."""
+        self._disputed: set[str] = set()
         self.num_disputed = self.num_again = 0
 
     def look(self) -> list[list[dict[str, Any]]]:
         """The images of each new batch."""
         for file in self._new("decisions/*.parquet"):
             for row in pq.read_table(file).to_pylist():
-                if row["kind"] == "pick again":
+                if row["kind"] == "pick again" and row["batch"] not in self._disputed:
                     del self.out[row["batch"], row["item_id"]]
         return [self._batch(file.parent) for file in self._new("rounds/*/handed_out/*/manifest.json")]
 
@@ -71,6 +72,7 @@ class Judge:
         manifest = json.loads((folder / "manifest.json").read_text())
         if manifest["sending"]["disputed"]:
             assert {row["item_id"] for row in rows} <= {item_id for _, item_id in self.out}
+            self._disputed.add(record)
             self.num_disputed += len(rows)
             return []
         out_ids, out_hashes = {item_id for _, item_id in self.out}, set(self.out.values())

@@ -24,7 +24,7 @@ def test_a_selection_from_other_scores_is_refused_until_it_is_handed_out(tmp_pat
     export(campaign)
     manifest.write_json(content)
     report(campaign)
-    for folder in ("report/manifest.json", "handed_out/generic-000/manifest.json"):
+    for folder in ("report/manifest.json", "handed_out/generic-000/manifest.json", "handed_out/generic-000.json"):
         campaign.stage(folder).delete()
     with pytest.raises(InputError, match="selection: made from other scores than there are now; run: vaal select"):
         report(campaign)

@@ -130,8 +130,8 @@ def test_a_rerun_after_losing_some_shards_gives_the_same_bytes(scored: Campaign,
     share, words = progress[-1]
     assert share == 1
     items = 1797 - sum(pq.read_metadata(copy / f"rounds/000/scores/{name}").num_rows for name in kept)
-    assert words.startswith(f"{items:,} items, ")
-    assert words.endswith(" 8 of 8 shards")
+    assert words.startswith(f"{items:,} items read, ")
+    assert words.endswith(" 8 of 8 shards written")
 
 
 @pytest.fixture
