@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from typing_extensions import TypedDict
 
 from engine.campaign import decisions, votes
-from engine.campaign.advice import ask_command
+from engine.campaign.advice import disputed_advice
 from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
@@ -136,7 +136,7 @@ def _make(answers: RoundAnswers, log: Log) -> tuple[str, dict[str, int]]:
         annotators=annotators,
         num_people=len(people),
         disputes=disputed,
-        ask_command=ask_command,
+        disputed_advice=disputed_advice,
         most_said=disputes.MOST_SAID,
         gain=gain,
         class_counts=arms.class_counts,
@@ -152,7 +152,7 @@ def _make(answers: RoundAnswers, log: Log) -> tuple[str, dict[str, int]]:
 def _thumbnails(
     answers: RoundAnswers, disputed: list[disputes.Dispute], log: Log
 ) -> tuple[dict[Identity, tuple[str, bool]], int]:
-    """The thumbnails of disputed images, grey where they are gone or forgotten; and how many shards cannot be read."""
+    """The thumbnails of disputed images, grey where they are gone; and how many shards cannot be read."""
     faults: list[ShardError] = []
     rows = [dispute.row for dispute in disputed]
     with current_shards(answers.campaign, log, only={row["shard"] for row in rows}):
@@ -161,5 +161,5 @@ def _thumbnails(
         log(f"{fault}; its images are shown grey")
     num_blank = sum(image is BLANK for image in found.values())
     if num_blank:
-        log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'disputed image')}")
+        log(f"shown grey, because in their shards no more: {plural(num_blank, 'disputed image')}")
     return shown_thumbnails(found), len(faults)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from engine.campaign.decisions import forgotten
 from engine.campaign.ledger import DISPUTED
 from engine.report.crowd import DIGITS
 from engine.report.round_answers import RoundAnswers, value_text
@@ -27,14 +26,13 @@ class Said(NamedTuple):
 
 class Dispute(NamedTuple):
     """A disputed image. `row` is what its thumbnail is made from; `label` is the most probable value, and `posterior`
-    its probability, None where there is no value. `is_forgotten`: nothing of it is to be shown any more."""
+    its probability, None where there is no value. What is forgotten is not disputed any more."""
 
     row: Row
     label: str
     posterior: float | None
     said: list[Said]
     num_more: int
-    is_forgotten: bool
 
 
 def disputes_of(answers: RoundAnswers) -> list[Dispute]:
@@ -42,7 +40,7 @@ def disputes_of(answers: RoundAnswers) -> list[Dispute]:
     outcomes, items = answers.ledger.outcomes, answers.ledger.items
     places = np.flatnonzero(answers.state_U == DISPUTED)
     places = places[np.argsort(np.nan_to_num(outcomes.posterior_U[places]), kind="stable")][:MOST_DISPUTED]
-    said, gone = _said(answers, places.tolist()), forgotten(answers.campaign.home)
+    said = _said(answers, places.tolist())
     labels = outcomes.labels.take(pa.array(places)).to_pylist()
     rows = items.take(pa.array(places)).to_pylist()
     return [
@@ -52,7 +50,6 @@ def disputes_of(answers: RoundAnswers) -> list[Dispute]:
             None if np.isnan(posterior) else posterior,
             said[place][:MOST_SAID],
             len(said[place][MOST_SAID:]),
-            (row["shard"], row["key"]) in gone,
         )
         for place, row, label, posterior in zip(
             places.tolist(), rows, labels, outcomes.posterior_U[places].tolist(), strict=True
