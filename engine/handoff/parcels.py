@@ -7,13 +7,14 @@ import pyarrow as pa
 
 from engine.campaign.decisions import without_forgotten
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA, SentBatch
+from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA, SentBatch, all_batches
 from engine.campaign.labels import identities
 from engine.campaign.manifests import HandoffManifest, write_manifest
 from engine.campaign.places import placed
 from engine.campaign.stages import Run
 from engine.campaign.votes import files_of_votes
 from engine.config.handoff_options import HandoffConfig
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.handoff.exchange import Outgoing, Question, Task
 from engine.handoff.links import FILES, Links, links_for
@@ -48,7 +49,8 @@ class Made(NamedTuple):
 
 
 def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, shards: list[Shard], *records: Location) -> Made:
-    """Write the vendor's folder, and the task files into the record too.
+    """Write the vendor's folder, and the task files into the record too. Without a record it is a batch that was sent,
+    which is written as it was.
 
     What can be refused is refused before anything is written.
     """
@@ -66,9 +68,31 @@ def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, shards: list[Shar
         place.clear()
     at, strips = images_at(folder, handoff.images), handoff.strip_metadata
     written = write_images(campaign, at, here, by_name, run, strip_metadata=strips)
+    if records:
+        _leave_out_known_gold(campaign, parcel, at, written, run)
     for notice in links.notices:
         run.log(notice)
     return Made(written, links, write_tasks(campaign, parcel, written, links, folder, *records))
+
+
+def _leave_out_known_gold(
+    campaign: Campaign, parcel: Parcel, at: Location, written: dict[str, Written], run: Run
+) -> None:
+    """Take away the gold images of which the vendor gets the very bytes as another image too, here or in an earlier
+    batch: files that differ in their metadata alone are equal once these are cut out."""
+    gold = parcel.rows.filter(parcel.rows["gold"])["item_id"].to_pylist()
+    earlier = [batch for batch in all_batches(campaign.home, campaign.round + 1) if batch.vendor == parcel.vendor]
+    seen = {sha256 for batch in earlier if gold for sha256 in batch.rows()["sha256"].to_pylist()}
+    seen |= {image.sha256 for item_id, image in written.items() if item_id not in set(gold)}
+    left_out = 0
+    for item_id in sorted(set(gold) & written.keys()):
+        if written[item_id].sha256 in seen:
+            (at / written.pop(item_id).file.rpartition("/")[2]).delete()
+            left_out += 1
+        else:
+            seen.add(written[item_id].sha256)
+    if left_out:
+        run.log(f"left out, because the vendor would know their bytes: {plural(left_out, 'gold image')}")
 
 
 def _foreseen(rows: pa.Table) -> dict[str, Written]:

@@ -1,8 +1,12 @@
 """No gold image is one that its vendor saw before, by any name: it could tell it from the others."""
 
+import io
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches
@@ -85,3 +89,29 @@ def test_more_people_are_asked_without_gold_that_would_be_new_to_them(base: Camp
     assert "no gold images: generic has these images already, and would know the others by that" in lines
     export(elsewhere, vendor="coco", wish=Wish(is_disputed=True))
     assert batches(elsewhere.home, 0)[-1].manifest["counts"]["gold"] == 2
+
+
+def test_files_that_differ_in_metadata_alone_are_one_image_to_the_vendor(tmp_path: Path) -> None:
+    """Stripped they are the same bytes, and of two equal files one would be the gold one."""
+    plain = list(images().items())[:12]
+    with_text = [((f"s-{1 + n // 6}.tar", f"1{n:02d}"), commented(content)) for n, (_, content) in enumerate(plain)]
+    campaign = make_small(
+        tmp_path / "world", {**dict(plain), **dict(with_text)}, select__duplicates="off", handoff__gold_fraction=0.6
+    )
+    lines: list[str] = []
+    manifest = export(campaign, Run(log=lines.append))
+    rows = batches(campaign.home, 0)[0].rows()
+    gold = set(rows.filter(rows["gold"])["sha256"].to_pylist())
+    assert not gold & set(rows.filter(pc.invert(rows["gold"]))["sha256"].to_pylist())
+    assert any(line.startswith("left out, because the vendor would know their bytes: ") for line in lines)
+    folder = Path(campaign.stage("handoff/generic/images").path)
+    assert {file.name for file in folder.iterdir()} == {Path(row["file"]).name for row in rows.to_pylist()}
+    assert manifest["counts"]["gold"] == len(gold)
+
+
+def commented(png: bytes) -> bytes:
+    """The same picture with a text in its metadata."""
+    stream, info = io.BytesIO(), PngInfo()
+    info.add_text("comment", "another")
+    Image.open(io.BytesIO(png)).save(stream, "PNG", pnginfo=info)
+    return stream.getvalue()
