@@ -63,7 +63,9 @@ def gold_images(
         why = f"{len(chosen):,} labelled fit that {vendor} was never sent: all are used"
         log(f"handoff.gold_fraction asks for {plural(wanted, 'gold image')}, and {why}")
     elif not new:
-        log(f"no gold images: {vendor} has these images already, and would know the others by that")
+        log(
+            f"no gold image goes along: {vendor} was sent all of these images before, so that a new one would stand out"
+        )
     item_ids = pa.array([keys[n] for n in chosen], pa.string())
     return places.take(pa.array(chosen, pa.int64())).append_column("item_id", item_ids)
 

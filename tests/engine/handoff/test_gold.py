@@ -86,7 +86,10 @@ def test_more_people_are_asked_without_gold_that_would_be_new_to_them(base: Camp
     elsewhere = copied(campaign, tmp_path / "d")
     export(campaign, Run(log=lines.append), wish=Wish(is_disputed=True))
     assert batches(campaign.home, 0)[-1].manifest["counts"] | {"bytes": 0} == {"images": 2, "gold": 0, "bytes": 0}
-    assert "no gold images: generic has these images already, and would know the others by that" in lines
+    assert (
+        "no gold image goes along: generic was sent all of these images before, so that a new one would stand out"
+        in lines
+    )
     export(elsewhere, vendor="coco", wish=Wish(is_disputed=True))
     assert batches(elsewhere.home, 0)[-1].manifest["counts"]["gold"] == 2
 
