@@ -60,7 +60,8 @@ class Trip:
         counts = self.vaal(
             "ingest", "--from", "label-studio", "--url", self.server.url, "--project", str(self.project), token=token
         )
-        return {name: count for name, count in counts.items() if count}
+        sums = ("answers", "known", "rounds")
+        return {name: count for name, count in counts.items() if count and name not in sums}
 
     def labels(self) -> dict[str, str]:
         """The label of each pick that has one."""
