@@ -39,7 +39,7 @@ class Customer:
 
     def answer(self, rows: list[dict[str, Any]]) -> None:
         file = self.folder / "answers.csv"
-        file.write_text("\n".join(["item_id,label", *(f"{row['item_id']},b" for row in rows)]))
+        file.write_text("\n".join(["item_id,label", *(f"{row['item_id']},b" for row in rows), ""]))
         self.vaal("ingest", str(file))
 
     def rename(self, shard: str, key: str, to: str) -> None:
