@@ -1,5 +1,5 @@
-"""The commands that people are told to run next: each is whole, works when it is pasted, and takes nothing back that it
-does not name."""
+"""The commands that people are advised to run next: each is whole, works when it is pasted, and takes back nothing
+that it does not name."""
 
 import shlex
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ def next_command(campaign: Campaign, ledger: Ledger, progress: Progress) -> str:
     home = campaign.home.quoted
     if progress.is_due or not all(completed(campaign, stage.name) for stage in STAGES):
         return f"vaal round {home}"
-    own = [number for number, batch in enumerate(ledger.batches) if batch.manifest["round"] == campaign.round]
+    own = ledger.of_round(campaign.round)
     asked = [number for number in own if is_waited_for(ledger, number)]
     if not asked and progress.waiting:
         return send_command(campaign, ledger)
@@ -32,8 +32,7 @@ def next_command(campaign: Campaign, ledger: Ledger, progress: Progress) -> str:
 
 def send_command(campaign: Campaign, ledger: Ledger) -> str:
     """The command that sends the picks that wait, to the vendor of the round's newest batch."""
-    own = [number for number, batch in enumerate(ledger.batches) if batch.manifest["round"] == campaign.round]
-    return f"vaal export {campaign.home.quoted}" + _option("--to", _vendor(ledger, own))
+    return f"vaal export {campaign.home.quoted}" + _option("--to", _vendor(ledger, ledger.of_round(campaign.round)))
 
 
 def ask_command(campaign: Campaign, ledger: Ledger) -> str:

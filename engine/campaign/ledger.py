@@ -95,6 +95,10 @@ class Ledger(NamedTuple):
         is_open_R: NDArray[np.bool_] = np.isin(self.state_R, (OUT, IN_PART)) & (self.came_since < self.asked_R)
         return is_open_R
 
+    def of_round(self, number: int) -> list[int]:
+        """The places of a round's batches, oldest first."""
+        return [place for place, batch in enumerate(self.batches) if batch.manifest["round"] == number]
+
     def images_of(self, number: int) -> NDArray[np.bool_]:
         """Which rows (R,) are the images of a batch, without the gold ones."""
         is_image_R: NDArray[np.bool_] = (self.batch_R == number) & ~self.rows["gold"].to_numpy()

@@ -29,11 +29,7 @@ def status(campaign: Campaign) -> dict[str, Any]:
             "round": number,
             "stages": _stages(replace(campaign, round=number), len(shards)),
             "settings": read_overrides(home, number),
-            "batches": [
-                _batch_state(ledger, place, labelled)
-                for place, batch in enumerate(ledger.batches)
-                if batch.manifest["round"] == number
-            ],
+            "batches": [_batch_state(ledger, place, labelled) for place in ledger.of_round(number)],
         }
         for number in range(campaign.round + 1)
     ]

@@ -51,8 +51,6 @@ from engine.storage.location import Location
 from engine.tables.harmless import harmless
 
 LINKS_FILE = "links.csv"
-MOST_CLASSES = 12
-"""Of the labels, which a person is shown to add others."""
 
 
 def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR, wish: Wish = ALL) -> HandoffManifest:
@@ -138,7 +136,7 @@ def _nothing_left(campaign: Campaign, vendor: str, wish: Wish, num_waiting: int)
     ledger = read_ledger(campaign)
     # What has answers is not sent again, and what may be is not advised again.
     is_such_R = (ledger.outcomes.num_votes[ledger.item_R] == 0) & ~_are_released(campaign, ledger)
-    own = [place for place, batch in enumerate(ledger.batches) if batch.manifest["round"] == campaign.round]
+    own = ledger.of_round(campaign.round)
     is_open_R = np.isin(ledger.state_R, (OUT, IN_PART))
     is_back_R = np.isin(ledger.state_R, (GIVEN_UP, TAKEN_BACK))
     is_out = [(ledger.images_of(place) & is_such_R & is_open_R).any() for place in own]

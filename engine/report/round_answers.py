@@ -94,7 +94,7 @@ def read_round(campaign: Campaign, number: int) -> RoundAnswers:
     snapshot = read_snapshot(campaign.home)
     ledger = read_ledger(campaign, snapshot)
     outcomes, is_gold_U = ledger.outcomes, ledger.items["gold"].to_numpy()
-    numbers = [place for place, batch in enumerate(ledger.batches) if batch.manifest["round"] == number]
+    numbers = ledger.of_round(number)
     is_own_R = np.isin(ledger.batch_R, numbers)
     is_own_U = (ledger.items["round"].to_numpy() == number) & (outcomes.num_votes > 0)
     state_U = np.where(is_own_U, ledger.state_U, NOT_OF_ROUND).astype(np.int8)

@@ -1,4 +1,4 @@
-"""Vendors are told the size of an image as it is shown, upright by its Exif orientation."""
+"""Vendors get the size of an image as it is shown, upright by its Exif orientation."""
 
 import io
 import json
