@@ -1,17 +1,23 @@
 """The networks of each training method, for an image size and a preset."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vaal.ablations import Centroid, FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
+from vaal.acquisition.summary import Summary
 from vaal.ensembles import EnsembleDiscriminators
 from vaal.networks import VAE, Autoencoder, Discriminators, NetworkShape, shape_for
 from vaal.paper import PAPER_SHAPE, PaperVAE
 from vaal.refit import FittedDiscriminators
 from vaal.standardise import Standardiser
+from vaal.task.model import Task
 from vaal.vector_networks import VectorDiscriminators, VectorVAE
+
+SUMMARY = "acquisition-"
+"""Files of weights of what acquisition functions were fitted to begin with it."""
 
 
 class Sizes(NamedTuple):
@@ -30,13 +36,15 @@ class Sizes(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """The networks of a method, None where it has none. `task` is the task learner, `embedding` scales embeddings."""
+    """The networks of a method, None where it has none. `task` is the task learner, `embedding` scales embeddings,
+    `summaries` are what acquisition functions were fitted to, by name."""
 
     vae: Autoencoder | None = None
     discriminators: Discriminators | ImageDiscriminators | FittedDiscriminators | EnsembleDiscriminators | None = None
     centroid: Centroid | None = None
-    task: nn.Module | None = None
+    task: Task | None = None
     embedding: Standardiser | None = None
+    summaries: Mapping[str, Summary] = {}
 
     @property
     def num_latents(self) -> int:
@@ -69,16 +77,25 @@ class Networks(NamedTuple):
             return self.discriminators.latents(x_B)
         return self.means(x_B) if mean_BZ is None else mean_BZ
 
+    def modules(self) -> list[nn.Module]:
+        """All that there are."""
+        return [part for part in (*self[:-1], *self.summaries.values()) if part is not None]
+
     def ready(self, device: torch.device | str = "cpu") -> "Networks":
         """The same networks, in eval mode on a device."""
-        for network in self:
-            if network is not None:
-                network.eval().to(device)
+        for network in self.modules():
+            network.eval().to(device)
         return self
 
     def files(self) -> dict[str, nn.Module]:
         """The module of each file of weights, by name."""
-        singles = {"vae": self.vae, "centroid": self.centroid, "task": self.task, "embedding": self.embedding}
+        singles: dict[str, nn.Module | None] = {
+            "vae": self.vae,
+            "centroid": self.centroid,
+            "task": self.task,
+            "embedding": self.embedding,
+        }
+        singles |= {f"{SUMMARY}{name}": summary for name, summary in self.summaries.items()}
         folds = self.discriminators.folds if self.discriminators is not None else ()
         files = {f"{name}.safetensors": module for name, module in singles.items() if module is not None}
         return files | {f"discriminator-{number}.safetensors": fold for number, fold in enumerate(folds)}

@@ -24,7 +24,7 @@ class LinearHead(nn.Module):
 
     def __init__(self, length: int, num_classes: int) -> None:
         super().__init__()
-        self.to_logits = nn.Linear(length, num_classes)
+        self.head = nn.Linear(length, num_classes)
 
     def features(self, x_ND: Tensor) -> Tensor:
         """The embeddings (N, D)."""
@@ -32,7 +32,7 @@ class LinearHead(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Logits (N, C)."""
-        logits_NC: Tensor = self.to_logits(x_ND)
+        logits_NC: Tensor = self.head(x_ND)
         return logits_NC
 
 
@@ -77,7 +77,7 @@ def fit_linear_head(
     layer = _all_classes(logistic.layer(logistic.fit(penalty * variance, tolerance=ROUGH, start_KCE=start_KCE)[0]))
     rescale(layer, factor)
     head = LinearHead(x_ND.shape[1], num_classes).to(x_ND.device)
-    head.to_logits.load_state_dict(layer.state_dict())
+    head.head.load_state_dict(layer.state_dict())
     return FittedHead(head.eval(), accuracy, penalty)
 
 

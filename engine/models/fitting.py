@@ -13,8 +13,9 @@ from engine.models.centring import make_centres, sample_of_pool
 from engine.models.weights import require_classes, shape_of
 from vaal.centres import Centres
 from vaal.ensembles import EnsembleDiscriminators, refit_ensembles
-from vaal.linear_head import NUM_FOLDS, LinearHead, fit_linear_head
+from vaal.linear_head import NUM_FOLDS, fit_linear_head
 from vaal.refit import Cached, FittedDiscriminators, refit
+from vaal.task.model import Task
 
 MOST_FITTED = 20_000
 """Unlabelled items to which discriminators and centres are fitted: a few at random of all shards."""
@@ -36,7 +37,7 @@ class Fitted(NamedTuple):
     None and empty without one on embeddings; the centres of the round's clusters, None if there can be none."""
 
     discriminators: FittedDiscriminators | EnsembleDiscriminators | None
-    head: LinearHead | None
+    head: Task | None
     task: dict[str, Any]
     centres: Centres | None
 
@@ -75,7 +76,7 @@ def fit(
         fold_N = _folds_of_groups(labelled.cached, config.train.folds)
         fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed, fold_N)
     task = {"classes": classes, "held_out_accuracy": fitted.held_out_accuracy}
-    return Fitted(found, fitted.head, {"task": task}, centres)
+    return Fitted(found, Task(fitted.head, unit_C=(1.0,)).eval(), {"task": task}, centres)
 
 
 def _folds_of_groups(labelled: Cached, num_folds: int) -> Tensor | None:

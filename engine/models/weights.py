@@ -21,7 +21,8 @@ from vaal.methods import EMBEDDING_FILE, TASK_FILE
 from vaal.networks import NetworkShape
 from vaal.refit import FittedDiscriminators
 from vaal.standardise import Standardiser
-from vaal.task import Classifier
+from vaal.task.classifier import Classifier
+from vaal.task.model import Task
 
 
 def make_networks(config: CampaignConfig, vector_length: int = 0) -> Networks:
@@ -58,7 +59,7 @@ def score_function(config: CampaignConfig) -> Callable[[Networks, Tensor, Tensor
     return function
 
 
-def make_classifier(config: CampaignConfig, num_classes: int, num_inputs: int = 0) -> Classifier | LinearHead:
+def make_classifier(config: CampaignConfig, num_classes: int, num_inputs: int = 0) -> Task:
     """The task learner with the initial weights of `train.seed`; on `num_inputs` of embeddings a linear head.
 
     Raises VaalError if there is only one class.
@@ -67,8 +68,8 @@ def make_classifier(config: CampaignConfig, num_classes: int, num_inputs: int = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         if num_inputs:
-            return LinearHead(num_inputs, num_classes)
-        return Classifier(config.image.size, config.image.channels, num_classes)
+            return Task(LinearHead(num_inputs, num_classes), unit_C=(1.0,))
+        return Task(Classifier(config.image.size, config.image.channels, num_classes))
 
 
 def require_classes(num_classes: int) -> None:
@@ -128,8 +129,17 @@ def load_networks(
     states = {name: read(name) for name in names}
     networks = networks._replace(embedding=embedding)
     if with_task:
-        num_classes = len(states[TASK_FILE]["to_logits.bias"])
+        states[TASK_FILE] = _with_interface(states[TASK_FILE])
+        num_classes = len(states[TASK_FILE]["network.head.bias"])
         networks = networks._replace(task=make_classifier(config, num_classes, num_inputs))
     for name, state in states.items():
         networks.files()[name].load_state_dict(state)
     return networks.ready()
+
+
+def _with_interface(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a `Task`, also of a task learner that an older version trained."""
+    if "temperature" in state:
+        return state
+    found = {f"network.{name.replace('to_logits.', 'head.')}": tensor for name, tensor in state.items()}
+    return {**found, "temperature": torch.ones(())}

@@ -18,7 +18,8 @@ from engine.pool.sight import seen_as
 from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
-from vaal.acquisition import ACQUISITIONS
+from vaal.acquisition import ACQUISITIONS, column_of
+from vaal.acquisition.view import Inputs, View
 from vaal.assembly import Networks
 from vaal.centres import Centres
 from vaal.methods import ENCODER, TASK_FILE
@@ -58,11 +59,12 @@ class Scorer:
     def __init__(self, config: CampaignConfig, networks: Networks, front: Front, centres: Centres | None) -> None:
         self.device, self._is_bf16 = front.device, config.score.precision == "bf16"
         self.networks, self._front, self._centres = networks, front, centres
-        rows = [ACQUISITIONS[name] for name in config.acquisitions(has_task=networks.task is not None)]
-        own = config.method.score
-        self._functions = {row.column: pkgutil.resolve_name(row.function or own) for row in rows}
-        further = [name for row in rows for name in row.further]
-        self._names = [*self._functions, *further, *(("cluster", "distance") if centres else ())]
+        names = config.acquisitions(has_task=networks.task is not None)
+        self._functions = {column_of(name): pkgutil.resolve_name(ACQUISITIONS[name].function) for name in names}
+        self._method = pkgutil.resolve_name(config.method.score)
+        self._has_task = any("task" in ACQUISITIONS[name].needs for name in names)
+        further = [*(("predicted",) if self._has_task else ()), *(("cluster", "distance") if centres else ())]
+        self._names = [*self._functions, *further]
         self._notes = list[str]()
         self._shape, self._dtype = seen_as(config, front.length)
         # A GPU takes a whole chunk at once, unless it does not fit.
@@ -139,11 +141,12 @@ class Scorer:
             x_N = x_N.contiguous()
         fold = torch.tensor(fold_N, device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
-            found = [function(self.networks, x_N, fold) for function in self._functions.values()]
-            latent_BZ = found[0][1]
-        further = [column_B for _, _, *more in found for column_B in more]
+            view = View(self.networks, Inputs(x_N, fold), score=self._method)
+            found = [function(view) for function in self._functions.values()]
+        predicted = [view.logits.argmax(dim=1).to(torch.int32)] if self._has_task else []
+        latent_BZ = view.method[1]
         clusters = self._centres.of(latent_BZ) if self._centres else ()
-        return [*(score_B for score_B, *_ in found), *further, *clusters, latent_BZ]
+        return [*found, *predicted, *clusters, latent_BZ]
 
 
 def _is_out_of_memory(error: Any) -> bool:

@@ -26,7 +26,7 @@ from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, count_trainable
 from vaal.losses import LossWeights
 from vaal.step import Updates
-from vaal.task import augmented
+from vaal.task.classifier import augmented
 
 HELD_OUT_SHARE = 0.2
 """Share of each pool, without folds, that nothing trains on, so that the networks can be judged on it."""

@@ -23,7 +23,7 @@ from engine.training.judging import finish
 from engine.training.metrics import LOG_STEPS, StepLog
 from engine.training.plan import TrainingPlan, augment_of, judges_task, phase_of, require_decoded
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
-from vaal.task import augmented, task_step
+from vaal.task.classifier import augmented, task_step
 
 TASK_LEARNING_RATE = 1e-3
 

@@ -111,4 +111,4 @@ def test_a_head_of_few_labels_is_fitted_without_an_accuracy() -> None:
     rows = torch.tensor([int((label_N == number).nonzero()[0]) for number in range(4)])
     fitted = fit_linear_head(x_ND[rows], label_N[rows], 4, seed=0)
     assert fitted.held_out_accuracy is None
-    assert torch.isfinite(fitted.head.to_logits.weight).all()
+    assert torch.isfinite(fitted.head.head.weight).all()

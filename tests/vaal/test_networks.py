@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vaal.ablations import FeatureDiscriminators, PixelDiscriminators
 from vaal.networks import PRESETS, VAE, Discriminators, NetworkShape, feature_map_sizes, initialise, shape_for, stage
 from vaal.paper import PAPER_SHAPE, PaperVAE
-from vaal.task import Classifier
+from vaal.task.classifier import Classifier
 
 TINY = NetworkShape(width=8, max_width=16, num_latents=5, discriminator_width=8)
 MIDDLE = NetworkShape(width=16, max_width=32, num_latents=32, discriminator_width=256, blocks=2)
@@ -141,7 +141,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
         lambda: FeatureDiscriminators(2, 16, 3, MIDDLE),
         {f"folds.{k}.{name}" for k in range(2) for name in ("encoder.2", "classifier.4")},
     ),
-    "classifier": (lambda: Classifier(16, 3, 10, width=16), {"to_logits"}),
+    "classifier": (lambda: Classifier(16, 3, 10, width=16), {"head"}),
 }
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from tests.updater import OptimizerUpdater
-from vaal.task import Classifier, augmented, task_loss, task_step
+from vaal.task.classifier import Classifier, augmented, task_loss, task_step
 
 
 def digits(number: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,7 +60,7 @@ def test_an_image_has_the_same_logits_whatever_its_batch_mates(size: int, channe
     together = network(x)
     assert together.shape == (3, 7)
     torch.testing.assert_close(network(x[1:2]), together[1:2], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(network.to_logits(network.features(x)), together)
+    torch.testing.assert_close(network.head(network.features(x)), together)
 
 
 @pytest.mark.parametrize("flips", [True, False])

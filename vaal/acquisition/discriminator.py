@@ -3,10 +3,24 @@
 import torch
 from torch import Tensor
 
+from vaal.acquisition.view import View
 from vaal.assembly import Networks
 
 
-@torch.inference_mode()
+def vaal(view: View) -> Tensor:
+    """The score of the training method (B,): of VAAL the labelled-logit (arXiv 1904.00370, algorithm 2)."""
+    return view.method[0]
+
+
+def confused(view: View) -> Tensor:
+    """How far the discriminator is from undecided (B,): |logit|, 0 where it gives both pools the same probability.
+
+    Summaries of VAAL name it as the method's rule, which it is not (experimental).
+    """
+    return view.method[0].abs()
+
+
+@torch.no_grad()
 def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
     """Labelled-logits (B,) and latents (B, Z), float32; the lowest logits are the most valuable images.
 
@@ -22,7 +36,7 @@ def labelled_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[
         return _own_fold(discriminators(mean_BZ), fold_B), networks.latents(x_BCHW, mean_BZ)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def image_logit(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:
     """As `labelled_logit`, for discriminators on images: labelled-logits (B,) and latents (B, Z), float32.
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from vaal.assembly import Networks
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def centroid_score(networks: Networks, x_BCHW: Tensor, fold_B: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
     """Scores (B,) and latent means (B, Z), float32; the lowest scores are the most valuable images.
 

@@ -23,7 +23,7 @@ from engine.training.batches import Batches, MicroBatch, Part, cache_labelled, p
 from engine.training.deal import Deal
 from engine.training.streams import Pool, UnlabelledStream, count_trainable
 from tests.rounds import write_shard
-from vaal.task import augmented
+from vaal.task.classifier import augmented
 
 IMAGE = ImageConfig(size=8, channels=1)
 LATENTS = 3

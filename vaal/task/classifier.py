@@ -33,8 +33,8 @@ class Classifier(nn.Module):
         # The first stage keeps the resolution: small images lose what separates classes when they are halved at once.
         self.stem = stage(num_channels, width, stride=1, blocks=BLOCKS)
         self.encoder = encoder_stages(width, widths, BLOCKS)
-        self.to_logits = nn.Linear(widths[-1], num_classes)
-        initialise(self, linear=[self.to_logits])
+        self.head = nn.Linear(widths[-1], num_classes)
+        initialise(self, linear=[self.head])
 
     def features(self, x_BCHW: Tensor) -> Tensor:
         """Features (B, F) for the last layer: the last map, averaged over its pixels."""
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits (B, N)."""
-        logits_BN: Tensor = self.to_logits(self.features(x_BCHW))
+        logits_BN: Tensor = self.head(self.features(x_BCHW))
         return logits_BN
 
 

@@ -1,0 +1,50 @@
+"""What holds for every acquisition function: one float32 a image, that depends on the image alone."""
+
+import importlib.util
+import pkgutil
+
+import pytest
+import torch
+
+from tests.views import images, networks_of, task_of, vector_task, vectors, view_of
+from vaal.acquisition import ACQUISITIONS
+
+KINDS = ("classes", "labels", "segmentation", "embeddings")
+FUNCTIONS = [
+    (name, function, kind)
+    for name, row in ACQUISITIONS.items()
+    for function in dict.fromkeys((row.function, row.dear))
+    for kind in KINDS
+    if function and kind not in row.not_for and not (kind == "segmentation" and "linear" in row.needs)
+]
+
+
+def scores(name: str, function: str, kind: str, x: torch.Tensor, first: int = 0) -> torch.Tensor:
+    task = vector_task() if kind == "embeddings" else task_of(kind, num_members=2)  # type: ignore[arg-type]
+    found: torch.Tensor = pkgutil.resolve_name(function)(view_of(networks_of(task, [name]), x, first=first))
+    return found
+
+
+def skip_where_there_is_none(function: str, kind: str) -> None:
+    assert importlib.util.find_spec(function.partition(":")[0]), f"no module for {function}"
+    if kind == "embeddings" and ("network_" in function or "member_" in function or "varr" in function):
+        pytest.skip("a linear head has no dropout and no members")
+
+
+@pytest.mark.parametrize(("name", "function", "kind"), FUNCTIONS)
+def test_a_score_depends_on_the_image_alone(name: str, function: str, kind: str) -> None:
+    skip_where_there_is_none(function, kind)
+    x = vectors(7) if kind == "embeddings" else images(7)
+    together = scores(name, function, kind, x)
+    assert together.shape == (7,)
+    assert together.dtype == torch.float32
+    assert not together.requires_grad
+    assert torch.isfinite(together).all()
+    assert len(together.unique()) > 1
+    alone = torch.cat([scores(name, function, kind, x[n : n + 1], first=n) for n in range(7)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    pair = scores(name, function, kind, x[2:4], first=2)
+    torch.testing.assert_close(pair, together[2:4], rtol=1e-4, atol=1e-5)
+    # Again, in another process or on another machine: random numbers come from the seed alone.
+    torch.manual_seed(99)
+    torch.testing.assert_close(scores(name, function, kind, x), together, rtol=0, atol=0)
