@@ -18,10 +18,13 @@ Item = tuple[str, str, float]
 
 
 def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: int = 3) -> ShardRecord:
-    """Write a shard's scores file, as scoring would. `rows`: key and logit. Returns its record."""
+    """Write a shard's scores file, as scoring would. `rows`: key and logit. Returns its record.
+
+    `vote_entropy` has two values, by the logit's sign, and `consensus_kl`, which decides between them, is minus it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     keys = [key for key, _ in rows]
-    schema = scores_schema(NUM_LATENTS)
+    schema = scores_schema(NUM_LATENTS, ["logit", "vote_entropy", "consensus_kl"])
     schema = schema.set(schema.get_field_index("logit"), pa.field("logit", pa.float32()))
     columns: dict[str, Any] = {
         "shard": [shard] * len(rows),
@@ -31,11 +34,15 @@ def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: 
         "content_hash": [hashlib.blake2b(f"{shard}/{key}".encode(), digest_size=16).hexdigest() for key in keys],
         "perceptual_hash": pa.nulls(len(rows), pa.binary(HASH_BYTES)),
         "logit": pa.array([logit for _, logit in rows], pa.float32()),
+        "vote_entropy": pa.array([float((logit or 0) > 0) for _, logit in rows], pa.float32()),
+        "consensus_kl": pa.array([-(logit or 0) for _, logit in rows], pa.float32()),
         "latent": [[float(n), 1.0, 0.0, 0.0] for n in range(len(rows))],
     }
     sink = pa.BufferOutputStream()
     table = pa.table([columns[name] for name in schema.names], schema=schema)
-    pq.write_table(table, sink, row_group_size=group_rows, write_statistics=["key", "logit"])
+    pq.write_table(
+        table, sink, row_group_size=group_rows, write_statistics=["key", "logit", "vote_entropy", "consensus_kl"]
+    )
     content = sink.getvalue().to_pybytes()
     file = f"{hashlib.sha256(shard.encode()).hexdigest()[:16]}.parquet"
     (folder / file).write_bytes(content)

@@ -113,6 +113,8 @@ class ScoresManifest(Manifest):
     shards: Annotated[list[ShardEntry], Field(min_length=1)]
 
 
+BY_SCORE = "select.acquisition"
+"""What decided the gate where another score than VAAL's ranks, and no test is asked."""
 BY_WORD = "labels.are_biased"
 """What decided the gate where the user says whether the labels are biased, and no test is asked."""
 
@@ -134,7 +136,7 @@ class Gate(TypedDict):
 
 
 class SelectionManifest(Manifest):
-    """`when_no_signal` is what was done without a signal, null with one. Logits are null where they did not decide.
+    """`when_no_signal` is what was done without a signal, null with one. Scores are null where they did not decide.
     `picks` is a hash of the picked items: see `engine.campaign.handed_out`. `likeness` says whether near latents count
     as duplicates: see `vaal.duplicates.likeness`. `branch` is what was done: see `vaal.diversity.BRANCHES`, and `gate`
     what decided that.
@@ -143,8 +145,8 @@ class SelectionManifest(Manifest):
     signal: Literal["present", "none"]
     when_no_signal: str | None
     round_seed: int
-    highest_picked_logit: float | None
-    highest_candidate_logit: float | None
+    highest_picked_score: NotRequired[float | None]
+    highest_candidate_score: NotRequired[float | None]
     objective: float | None
     picks: NotRequired[str]
     likeness: NotRequired[dict[str, Any] | None]
@@ -252,13 +254,23 @@ def write_manifest(
     return cast("M", manifest)
 
 
+def ranks(selection: SelectionManifest) -> str:
+    """The acquisition function whose scores ranked."""
+    return str(selection["config"]["select"].get("acquisition", "vaal"))
+
+
+def highest_scores(selection: SelectionManifest) -> tuple[float | None, float | None]:
+    """The highest score of a pick of the query and of a candidate; None where scores did not decide."""
+    return selection.get("highest_picked_score"), selection.get("highest_candidate_score")
+
+
 def reason_of(selection: SelectionManifest) -> str:
     """How the images of a selection were picked, in words. Raises ConfigError for a method that is unknown here."""
     try:
-        diversity = selection["config"]["select"]["diversity"]
+        options = selection["config"]["select"]
         if "branch" in selection:
-            return branch_of(selection["branch"], diversity).reason
-        return reason_for(selection["when_no_signal"], diversity)
+            return branch_of(selection["branch"], ranks(selection)).reason
+        return reason_for(selection["when_no_signal"], options["diversity"])
     except (KeyError, TypeError) as error:
         why = f"when_no_signal or config.select.diversity: {error}: unknown"
         raise ConfigError(f"the manifest of the selection: {why}; use the version that wrote it") from error

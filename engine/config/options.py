@@ -12,24 +12,27 @@ from pydantic.fields import FieldInfo
 from engine.config.class_names import class_name
 from engine.config.handoff_options import HandoffConfig
 from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, PoolConfig
+from engine.config.score_options import ScoreConfig
 from engine.config.section import SPEED, Section
+from engine.config.select_options import RULE, SelectConfig
 from engine.config.train_options import TrainConfig
 from vaal.acquisition import ACQUISITIONS
 from vaal.consensus import CONSENSUS
-from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
+from vaal.diversity import DIVERSIFIERS
 from vaal.methods import METHODS, Method
+from vaal.task.model import Kind
 
 if TYPE_CHECKING:
-    AcquisitionName: TypeAlias = str
-    Diversity: TypeAlias = str
-    WhenNoSignal: TypeAlias = str
     ConsensusName: TypeAlias = str
 else:
-    # The tables are the only lists of these names.
-    AcquisitionName, Diversity, ConsensusName = (
-        Literal[tuple(table)] for table in (ACQUISITIONS, DIVERSIFIERS, CONSENSUS)
-    )
-    WhenNoSignal = Literal[(*WITHOUT_SIGNAL, "refuse")]
+    # The table is the only list of these names.
+    ConsensusName = Literal[tuple(CONSENSUS)]
+
+
+KINDS: dict[str, Kind] = {"classification": "classes", "labels": "labels", "segmentation": "segmentation"}
+"""What the task learner answers, by train.task."""
+QUESTIONS: dict[Kind, str] = {"classes": "class", "labels": "classes", "segmentation": "mask"}
+"""The handoff.question.task whose answers teach that."""
 
 
 class LabelsConfig(Section):
@@ -46,60 +49,6 @@ class LabelsConfig(Section):
     """An image whose label is less probable than this is disputed, and has no label."""
     close_when: Literal["all"] | Annotated[float, Field(gt=0, le=1)] = "all"
     """A round ends, and the next can begin, when all of its images are settled, or this share of them."""
-
-
-class ScoreConfig(Section):
-    """How the pool is scored."""
-
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(default="auto", json_schema_extra=SPEED)
-    """Actors that run the networks, on GPUs if device is cuda; auto is as many as Ray has room for now."""
-    gpus_per_worker: float = Field(default=1.0, gt=0, le=1, json_schema_extra=SPEED)
-    """GPUs of an actor if device is cuda; with 0.5 two share a GPU that a small network does not fill."""
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
-        default="auto", json_schema_extra=SPEED
-    )
-    """Images in a forward pass; auto is 16 MiB of pixels on a GPU, and 16 or more small images on a CPU. It is halved,
-    with a line in the log, if memory is too small. Changes a logit by rounding only."""
-    acquisition: list[AcquisitionName] = Field(default=["vaal"], min_length=1)
-    """Scores that every image gets, a column each. vaal, with column `logit`, is required; margin is the task
-    learner's, and needs train.task."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the encoder; bf16 is autocast, for GPUs. Logits are always fp32."""
-    attempts: int = Field(default=3, ge=1, json_schema_extra=SPEED)
-    """A shard that fails this many times is quarantined whole; the others go on."""
-    stall_seconds: float = Field(default=300.0, gt=0, json_schema_extra=SPEED)
-    """Reading or decoding without progress for longer, in seconds, counts as a failed attempt."""
-    max_bad_fraction: float = Field(default=0.05, ge=0, le=1, json_schema_extra=SPEED)
-    """Highest acceptable share of items in quarantine, in the pool and in each shard; above it scoring ends with exit
-    status 3. A single bad item is always acceptable."""
-
-
-class SelectConfig(Section):
-    """How images are picked."""
-
-    budget: int = Field(default=1000, ge=0)
-    """b: exactly this many images are picked in a round."""
-    oversample: float = Field(default=3.0, ge=1, le=1000)
-    """The batch is chosen among this many times b candidates: the first by the rule of the selection, such as the
-    lowest logits."""
-    duplicates: Literal["off", "exact", "near"] = "near"
-    """Which duplicates are not picked: equal files (exact), or also the same picture in another encoding or size or
-    mirrored, and images with nearly equal latents (near)."""
-    duplicate_cosine: float = Field(default=0.99, gt=0, le=1)
-    """With near, two images whose latents have at least this cosine are duplicates."""
-    diversity: Diversity = "completion"
-    """How b are chosen: to complete the labels where they lack parts of the pool (completion); or among the lowest
-    logits these (none), with noise (gumbel), in turn from clusters of latents (clusters), spread over the latents
-    (k_center, facility), by a refitted discriminator (mini_batches), or by margin in turn (class_balanced)."""
-    control_fraction: float = Field(default=0.05, ge=0, le=1)
-    """Share of the batch that is a uniform random sample of the unlabelled pool, as a baseline for the gain."""
-    stratify: str = ""
-    """Column of pool.metadata whose values the random sample holds in proportion to the unlabelled pool."""
-    when_no_signal: WhenNoSignal = "uncertainty"
-    """If the labels lack nothing: by the margin of T, and without T as random (uncertainty); spread over the latents
-    (diversity); at random (random); or pick nothing (refuse, exit status 3)."""
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    """Seed of the random draws in the selection, which also depend on the round."""
 
 
 class CampaignConfig(Section):
@@ -144,16 +93,37 @@ class CampaignConfig(Section):
         return [class_name(name) for name in [*listed, *self.handoff.question.classes]]
 
     @property
+    def task_kind(self) -> Kind | None:
+        """What the task learner answers, None without one; with train.task=auto, if the labels are classes."""
+        if self.train.task == "auto":
+            return "classes" if self.sees_embeddings and self.handoff.question.task == "class" else None
+        return KINDS.get(self.train.task)
+
+    @property
     def has_task(self) -> bool:
         """Whether there is a task learner; with train.task=auto, if the labels are classes."""
-        if self.handoff.question.task != "class":
-            return False
-        return self.train.task == "classification" or (self.train.task == "auto" and self.sees_embeddings)
+        return self.task_kind is not None
 
     def acquisitions(self, *, has_task: bool) -> list[str]:
-        """The names of all scores, the method's own first: its embedding is the latent. `has_task`: T was trained."""
-        names = {name: None for name in ("vaal", *sorted(self.score.acquisition))}
+        """The names of all scores, in the order of score.acquisition, and those that come with them: what ranks, and
+        what decides between equal scores. `has_task`: there is a task learner."""
+        names = dict.fromkeys([*self.score.acquisition, self.select.acquisition])
+        names |= {ACQUISITIONS[name].ties: None for name in names if ACQUISITIONS[name].ties}
         return list(names | ({"margin": None} if has_task and self.train.task == "auto" else {}))
+
+    @property
+    def needs_method(self) -> bool:
+        """Whether a score asks for the networks of the training method. Without one they are not trained."""
+        return any("method" in ACQUISITIONS[name].needs for name in self.acquisitions(has_task=False))
+
+    @property
+    def diversity(self) -> str:
+        """The row of `vaal.diversity.DIVERSIFIERS` that select.diversity stands for."""
+        if self.select.diversity != "auto":
+            return self.select.diversity
+        if self.select.acquisition == "vaal":
+            return RULE
+        return "class_balanced" if self.task_kind in ("classes", "labels") else "none"
 
     @property
     def refits(self) -> bool:
@@ -201,20 +171,37 @@ class CampaignConfig(Section):
             raise ValueError(f"image.size={self.image.size}: train.preset=paper needs a multiple of 16 from 32 on")
         if self.select.stratify and not self.pool.metadata:
             raise ValueError(f"select.stratify={self.select.stratify} needs pool.metadata, the file with that column")
-        if "vaal" not in self.score.acquisition or len(set(self.score.acquisition)) < len(self.score.acquisition):
-            raise ValueError(f"score.acquisition={self.score.acquisition}: name vaal, and each acquisition once")
-        if self.train.task == "classification" and not self.has_task:
-            task = self.handoff.question.task
-            raise ValueError(f"train.task=classification: labels of handoff.question.task={task} are no classes")
-        needing = [name for name in self.score.acquisition if "task" in ACQUISITIONS[name].needs]
-        if needing and not self.has_task:
-            raise ValueError(f"score.acquisition={needing[0]} needs a task learner: --set train.task=classification")
-        if self.select.diversity == "class_balanced" and "margin" not in self.acquisitions(has_task=self.has_task):
-            raise ValueError("select.diversity=class_balanced needs margins: --set score.acquisition=['vaal','margin']")
-        diversity, most = self.select.diversity, DIVERSIFIERS[self.select.diversity].most_picks
+        self._require_scores()
+        diversity, most = self.diversity, DIVERSIFIERS[self.diversity].most_picks
         if most is not None and self.select.budget > most:
             raise ValueError(f"select.diversity={diversity} is for select.budget up to {most}; use clusters")
         return self
+
+    def _require_scores(self) -> None:
+        """Raises ValueError if a score is asked for twice, or lacks what it needs."""
+        listed, ranks = self.score.acquisition, self.select.acquisition
+        if len(set(listed)) < len(listed):
+            raise ValueError(f"score.acquisition={listed}: name each acquisition once")
+        if ranks == "vaal" and ranks not in listed:
+            fix = f"--set select.acquisition={listed[0]}, or add vaal to score.acquisition"
+            raise ValueError(f"score.acquisition={listed} does not have select.acquisition={ranks}; {fix}")
+        if self.train.task in KINDS and self.handoff.question.task != QUESTIONS[KINDS[self.train.task]]:
+            question = f"handoff.question.task={self.handoff.question.task}"
+            fix = f"--set handoff.question.task={QUESTIONS[KINDS[self.train.task]]}"
+            raise ValueError(f"train.task={self.train.task} does not learn from answers of {question}; {fix}")
+        names = self.acquisitions(has_task=self.has_task)
+        for name in names:
+            if "task" in ACQUISITIONS[name].needs and not self.has_task:
+                raise ValueError(f"score.acquisition={name} needs a task learner: --set train.task=classification")
+            if self.task_kind in ACQUISITIONS[name].not_for:
+                raise ValueError(f"score.acquisition={name} is not for train.task={self.train.task}; leave it out")
+        needs = set(DIVERSIFIERS[self.diversity].needs)
+        if "predicted_M" in needs and not any("task" in ACQUISITIONS[name].needs for name in names):
+            fix = "--set score.acquisition=['vaal','margin'], with train.task=classification"
+            raise ValueError(f"select.diversity={self.diversity} needs predicted classes, of a task learner: {fix}")
+        if (self.diversity == RULE or "logit_M" in needs) and ranks != "vaal":
+            why = "chooses by VAAL's discriminators"
+            raise ValueError(f"select.diversity={self.diversity} {why}, not by select.acquisition={ranks}; use auto")
 
 
 FIXED_AT_INIT = ("salt", "pool", "image.suffixes")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engine.report.latent_map import LatentMap
 from engine.tables.histogram import HISTOGRAM_SCHEMA
 from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
+from vaal.acquisition import column_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,11 +57,19 @@ def bins_of(histogram: pa.Table, picked_B: NDArray[np.float32]) -> Bins:
     return Bins(edges, {"labelled": labelled, "picked": picked, "not_picked": eligible - picked, "out": out})
 
 
-def histogram_chart(bins: Bins, cut: float | None, highest: float | None, theme: Theme) -> bytes:
+def score_name(acquisition: str) -> str:
+    """The scores of an acquisition function, for an axis."""
+    if acquisition == "vaal":
+        return "score (logit):\nln of the odds of being labelled"
+    return f"score ({column_of(acquisition).replace('_', ' ')}):\nthe lower, the more valuable"
+
+
+def histogram_chart(bins: Bins, cut: float | None, highest: float | None, named: str, theme: Theme) -> bytes:
     """Densities of the labelled images and of those that could be picked, of which the picked ones in their colour.
-    `cut`: the highest logit that the query picked; `highest`: that of a candidate; None where no logit decided.
+    `cut`: the highest score that the query picked; `highest`: that of a candidate; None where no score decided.
+    `named`: what is on the axis: see `score_name`.
     """
-    axes = _new_axes((4.6, 2.8), theme, "score (logit):\nln of the odds of being labelled", "share per unit of score")
+    axes = _new_axes((4.6, 2.8), theme, named, "share per unit of score")
     width = bins.edges[1] - bins.edges[0]
     labelled, picked = bins.counts["labelled"], bins.counts["picked"]
     unlabelled = picked + bins.counts["not_picked"]

@@ -7,7 +7,14 @@ import pyarrow as pa
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import content_of
 from engine.campaign.handed_out import completed
-from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
+from engine.campaign.manifests import (
+    ScoresManifest,
+    SelectionManifest,
+    TrainManifest,
+    highest_scores,
+    ranks,
+    read_manifest,
+)
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.errors import InputError
@@ -15,6 +22,7 @@ from engine.models.diagnosis import lift_text, share_text
 from engine.report.lacking import share_in_words
 from engine.tables.rows import Row
 from engine.tables.selections import HISTOGRAM_FILE, KINDS, SAMPLE_FILE
+from vaal.acquisition import column_of
 
 WEAK, STRONG = 0.7, 0.9
 """A signal is weak below the first AUC, and strong from the second on (Swets, Science 240, 1988)."""
@@ -47,7 +55,7 @@ def read_manifests(campaign: Campaign) -> Manifests:
 def headline(manifests: Manifests, num_labelled: int) -> Row:
     """The numbers at the top of the page by what they count."""
     train, scores, selection, _ = manifests
-    cut = selection["highest_picked_logit"]
+    cut, _ = highest_scores(selection)
     found: Row = {
         "images in the pool": scores["counts"]["listed"],
         "images labelled": num_labelled,
@@ -58,7 +66,7 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
     }
     if share := share_in_words(selection):
         found["of the pool lacks labels"] = share
-    return found if cut is None else found | {"highest score picked (logit)": logit_text(cut)}
+    return found if cut is None else found | {f"highest score picked ({column_of(ranks(selection))})": score_text(cut)}
 
 
 def strength(train: TrainManifest) -> str:
@@ -154,6 +162,6 @@ def share_text_of(share: Any) -> str:
     return "{}% ({} to {})".format(*numbers).replace("-", "−")
 
 
-def logit_text(value: float) -> str:
-    """A logit as the page writes it."""
+def score_text(value: float) -> str:
+    """A score as the page writes it."""
     return f"{value:.2f}".replace("-", "−")

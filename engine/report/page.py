@@ -28,7 +28,7 @@ def render(template: str, **content: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "logit": facts.logit_text,
+        "score": facts.score_text,
         "share": facts.share_text_of,
         "grouped": lambda value: f"{value:,}" if isinstance(value, int) else value,
         "short": short,

@@ -18,6 +18,8 @@ from engine.campaign.labels import identities, snapshot_of
 from engine.campaign.manifests import (
     Manifest,
     SelectionManifest,
+    highest_scores,
+    ranks,
     read_committed,
     read_manifest,
     reason_of,
@@ -98,7 +100,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     groups, pairs = groups_of(picks, MOST_IMAGES), pairs_of(candidates, picks, labelled)
     picked = [row for group in groups for row in group.rows]
     shown = {"picked": picked, "sample": drawn.slice(0, len(picked)).to_pylist()}
-    shown["sample"].sort(key=lambda row: (row["logit"], row["shard"], row["key"]))
+    shown["sample"].sort(key=lambda row: (row["score"], row["shard"], row["key"]))
     images = [*picked, *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
     clusters = lacking.clusters_of(campaign, train, selection)
     gains = arms.gains_of(campaign, labels)
@@ -107,7 +109,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     num_blank = sum(image is BLANK for image in thumbnails.values())
     if num_blank:
         run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
-    bins, latent_map = charts.bins_of(histogram, picks["logit"].to_numpy()), map_of(candidates)
+    bins, latent_map = charts.bins_of(histogram, picks["score"].to_numpy()), map_of(candidates)
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains))
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
@@ -121,6 +123,8 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         charts=charts,
         picked_at=datetime.fromisoformat(selection["completed_at"]),
         reason=reason_of(selection),
+        ranks=ranks(selection),
+        levels=highest_scores(selection),
         lacking=lacking,
         clusters=clusters,
         gains=gains,
@@ -173,8 +177,9 @@ def _draw(
 ) -> dict[str, bytes]:
     """PNG by name, each for light and for dark surroundings. `bars`: further charts."""
     train, _, selection, _ = manifests
-    levels = selection["highest_picked_logit"], selection["highest_candidate_logit"]
-    found: dict[str, Draw] = {"histogram": partial(charts.histogram_chart, bins, *levels), **bars}
+    named = charts.score_name(ranks(selection))
+    histogram = partial(charts.histogram_chart, bins, *highest_scores(selection), named)
+    found: dict[str, Draw] = {"histogram": histogram, **bars}
     if len(latent_map.points_N2):
         found["map"] = partial(charts.map_chart, latent_map)
     if kl_Z := train["diagnosis"]["kl_per_unit"]:

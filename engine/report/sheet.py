@@ -36,7 +36,7 @@ class Group(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A duplicate, its kind, and what is kept in its place: a row with logit None where that is not known, and what
+    """A duplicate, its kind, and what is kept in its place: a row with score None where that is not known, and what
     became of it in words."""
 
     kind: str
@@ -108,4 +108,4 @@ def _pair(row: Row, candidates: pa.Table, picks: pa.Table, labelled: set[Identit
         # A control pick is not always a candidate; what is none either was picked in an earlier round.
         found = row_of(picks, *of)
         role = "control pick" if found else "picked earlier"
-    return Pair(row["duplicate"], row, {**kept, "logit": found.get("logit")}, role)
+    return Pair(row["duplicate"], row, {**kept, "score": found.get("score")}, role)

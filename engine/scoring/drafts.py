@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 from engine.campaign.folder import Campaign
 from engine.errors import InputError, StorageError, UnreadableError, one_line
 from engine.storage.location import Location
-from engine.tables.scores import BAD_SCHEMA, QUARANTINE_SCHEMA, ShardRecord, scores_schema, to_table, unpack
+from engine.tables.scores import (
+    BAD_SCHEMA,
+    ITEM_FIELDS,
+    QUARANTINE_SCHEMA,
+    ShardRecord,
+    scores_schema,
+    to_table,
+    unpack,
+)
 
 ROW_GROUP_ITEMS = 16_384
 # Keys and hashes are all different: a dictionary of them doubles the time and takes space. Columns without compression
@@ -79,8 +87,8 @@ class Draft:
         held = pa.concat_tables(self._tables)
         rows, rest = held.slice(0, count), held.slice(count)
         self._tables, self._num_held = [rest], len(rest)
-        scores = rows.schema.names[rows.schema.get_field_index("logit") : rows.schema.get_field_index("latent")]
-        schema = scores_schema(rows.schema.field("latent").type.list_size, scores[1:])
+        scores = rows.schema.names[len(ITEM_FIELDS) : rows.schema.get_field_index("latent")]
+        schema = scores_schema(rows.schema.field("latent").type.list_size, scores)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, schema, write_statistics=["key", *scores], **WRITER_OPTIONS)
         columns = [rows[name].combine_chunks() for name in schema.names[1:]]

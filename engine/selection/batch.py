@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.config.options import SelectConfig
+from engine.config.select_options import SelectConfig
 from engine.pool.identity import item_id_of
 from engine.selection.diversify import choose, cluster
 from engine.selection.duplicates import Duplicates, find_duplicates
@@ -193,7 +193,8 @@ def _selection(
     losers = pools.candidates.take(_or_null(displaced))
     names = zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True)
     columns = {
-        **{name: rows[name] for name in (*_PLACE, "logit")},
+        **{name: rows[name] for name in (*_PLACE, "score")},
+        "logit": rows["logit"] if "logit" in rows.column_names else pa.nulls(size, pa.float32()),
         "rank": np.arange(size),
         "item_id": [item_id_of(shard, key, rules.salt) for shard, key in names],
         "arm": np.where(is_control, "control", "query"),
@@ -219,7 +220,7 @@ def _candidates(pools: Pools, left: _Deduplicated, picked: Places, cluster_M: ND
     leaders = left.items.select(list(_PLACE))
     of = pa.concat_tables([leaders, pools.known.cast(leaders.schema)]).take(_or_null(leader))
     columns = {
-        **{name: table[name] for name in (*_PLACE, "logit", "latent")},
+        **{name: table[name] for name in (*_PLACE, "score", "latent")},
         "cluster": _or_null(cluster_M),
         "fate": fate,
         "duplicate": kind,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest
-from engine.config.options import SelectConfig
+from engine.config.select_options import RULE, SelectConfig
 from engine.errors import ConfigError
 from engine.models.centring import load_centres
 from engine.pool.metadata import read_strata
@@ -19,8 +19,9 @@ from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batc
 from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.duplicates import likeness_of
-from engine.selection.gate import RULE, judge
+from engine.selection.gate import judge
 from engine.selection.parts import Share
+from engine.selection.ranking import ranking_by
 from engine.selection.reduction import FirstPass, RowQuery, count, gather
 from engine.selection.sources import Draws, Source, with_draws, without
 from engine.storage.location import Location
@@ -40,7 +41,7 @@ EXAMPLES = 60
 
 class Eligible(NamedTuple):
     """The items to choose from: the folder of the scores and its files, what can be picked in each, what was asked for
-    to find that, the seed of the round, what is done, by its name and select.diversity, and the images that are known:
+    to find that, the seed of the round, what is done, by its name, the score that ranks, and the images that are known:
     see `known_images`."""
 
     folder: Location
@@ -49,34 +50,37 @@ class Eligible(NamedTuple):
     wish: Wish
     seed: int
     name: str
-    diversity: str
+    acquisition: str
     known: pa.Table
 
     @property
     def branch(self) -> Branch:
-        return branch_of(self.name, self.diversity)
+        return branch_of(self.name, self.acquisition)
 
 
 def plan_pass(
     campaign: Campaign, trained: TrainManifest, sources: list[Source], seed: int
 ) -> tuple[Wish, Centres | None]:
     """What the first pass is to find, whatever the gate will say; and the centres of the clusters, if there are any."""
-    options, folder = campaign.config.select, campaign.stage("scores")
+    options, folder, diversity = campaign.config.select, campaign.stage("scores"), campaign.config.diversity
     there = columns_of(folder, sources[0].record) if sources else set()
-    centres = load_centres(campaign.stage("train"), trained["files"]) if "cluster" in there else None
+    # Only VAAL's logits say what the labels lack of a cluster.
+    has_clusters = "cluster" in there and options.acquisition == "vaal"
+    centres = load_centres(campaign.stage("train"), trained["files"]) if has_clusters else None
     # Four times as many as in the first try, because duplicates call for more candidates.
     size = 4 * math.ceil(options.oversample * options.budget)
     # Of all other rules it is known what the gate will say.
-    is_lowest = options.diversity != RULE and judge(campaign, trained).speaks
+    is_lowest = diversity != RULE and judge(campaign, trained).speaks
     may_refine = not is_lowest and options.when_no_signal == "uncertainty"
     wish = Wish(
         num_lowest=size if is_lowest else 0,
         num_clusters=len(centres.centre_CZ) if centres else 0,
-        num_keyed=size if options.diversity == RULE or may_refine else 0,
+        num_keyed=size if diversity == RULE or may_refine else 0,
         num_turned=size if may_refine and {"margin", "predicted"} <= there else 0,
         num_labelled=sum(len(source.labelled) for source in sources),
         budget=options.budget,
         seed=seed,
+        ranking=ranking_by(options.acquisition),
     )
     return wish, centres
 
@@ -131,7 +135,7 @@ def _with_enough(eligible: Eligible, size: int, on_progress: Share) -> Eligible:
     name = {"nearest": "num_keyed", "keyed": "num_keyed", "turned": "num_turned"}.get(kind, "")
     if not name or size <= getattr(wish, name):
         return eligible
-    wish = wish._replace(**{name: size})
+    wish = wish._replace(**{name: size})  # type: ignore[arg-type]
     return eligible._replace(wish=wish, counts=count(eligible.folder, eligible.sources, wish, on_progress))
 
 
@@ -163,11 +167,14 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
     is_lowest = rules.branch.candidates == "lowest"
     row, first_file = DIVERSIFIERS[rules.branch.diversity], eligible.sources[0].record
     there = columns_of(eligible.folder, first_file)
-    others = [name for name in ("margin", "predicted", "cluster") if name in there and _is_needed(name, row, eligible)]
+    ranking = eligible.wish.ranking
+    wanted = ("logit", "predicted", "cluster")
+    others = [str(name) for name in wanted if name in there and _is_needed(name, row, eligible)]
+    others += [ranking.ties] if ranking.ties else []
     schema = row_schema(num_latents_of(eligible.folder, first_file), others)
     has_taken = rules.options.duplicates != "off" or "taken_LZ" in row.needs
     num_lowest = size if is_lowest else 0
-    query = RowQuery(eligible.counts.bound(num_lowest), num_lowest, schema, has_taken)
+    query = RowQuery(eligible.counts.bound(num_lowest), num_lowest, schema, has_taken, ranking)
     candidates, group_M = (_NONE, None) if is_lowest else _in_question(eligible, size)
     num_judges = min(LIKENESS_SAMPLE, eligible.counts.num_eligible) if rules.options.duplicates == "near" else 0
     judges = draw(eligible.counts.eligible_F, num_judges, np.random.default_rng([eligible.seed, 4]))
@@ -180,7 +187,9 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
 
 
 def _is_needed(name: str, row: Diversifier, eligible: Eligible) -> bool:
-    return (name == "cluster" and eligible.wish.num_clusters > 0) or (f"{name}_M" in row.needs and name != "cluster")
+    if name == "cluster":
+        return eligible.wish.num_clusters > 0
+    return name == "logit" or f"{name}_M" in row.needs
 
 
 def nearest_items(eligible: Eligible) -> pa.Table:
@@ -208,6 +217,7 @@ def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
 def _some(eligible: Eligible, sources: list[Source], drawn: Draws) -> pa.Table:
     """SAMPLE_COLUMNS of drawn items, in the order of drawing."""
     columns = pa.schema([row_schema(1).field(name) for name in SAMPLE_COLUMNS])
-    query = RowQuery(-np.inf, 0, columns, has_taken=False)
+    ranking = eligible.wish.ranking
+    query = RowQuery(ranking.lowest, 0, columns, has_taken=False, ranking=ranking)
     found = gather(eligible.folder, with_draws(sources, [drawn]), eligible.counts, query, lambda _: None)
     return found.drawn.drop_columns(["draw"])

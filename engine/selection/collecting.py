@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.pool.identity import shard_number_of
+from engine.selection.ranking import Ranking
 from vaal.completion import (
     NEAREST,
     Items,
@@ -31,9 +32,9 @@ Bools = NDArray[np.bool_]
 
 
 class Wish(NamedTuple):
-    """What a pass is to find: the `num_lowest` logits; the labels of `num_clusters` clusters, with the nearest items of
-    each; the `num_keyed` lowest keys of the weights from `num_labelled` and `budget`; and the first `num_turned` by the
-    keys of 1 - margin, in turn over the predicted classes. `seed` draws the keys."""
+    """What a pass is to find: the `num_lowest` of the ranking; the labels of `num_clusters` clusters, with the nearest
+    items of each; the `num_keyed` lowest keys of the weights from `num_labelled` and `budget`; and the first
+    `num_turned` by the keys of 1 - margin, in turn over the predicted classes. `seed` draws the keys."""
 
     num_lowest: int
     num_clusters: int = 0
@@ -42,13 +43,14 @@ class Wish(NamedTuple):
     num_labelled: int = 0
     budget: int = 0
     seed: int = 0
+    ranking: Ranking = Ranking()
 
     @property
     def columns(self) -> list[str]:
-        """The columns of the scores that it needs beside the logit."""
+        """The columns of the scores that it needs beside those of the ranking."""
         needs = (
-            (self.num_clusters, ("cluster", "distance")),
-            (self.num_keyed, ("offset",)),
+            (self.num_clusters, ("logit", "cluster", "distance")),
+            (self.num_keyed, ("logit", "offset")),
             (self.num_turned, ("offset", "margin", "predicted")),
         )
         return list(dict.fromkeys(name for size, names in needs if size for name in names))
@@ -119,9 +121,9 @@ class Collector:
     def look(self, shard: str, table: pa.Table, fates: "Fates", begin: int) -> Collected:
         """What rows of a file hold, as file 0. `begin` of its rows before these can be picked."""
         wish, is_free_N = self.wish, ~fates.is_taken_N
-        column = {name: table[name].to_numpy() for name in ["logit", *wish.columns]}
+        column = {name: table[name].to_numpy() for name in wish.columns}
         free = {name: values[is_free_N] if fates.is_taken_N.any() else values for name, values in column.items()}
-        at_N = np.arange(begin, begin + len(free["logit"]))
+        at_N = np.arange(begin, begin + np.count_nonzero(is_free_N))
         zero = np.zeros(wish.num_clusters, np.int64)
         coverage, labelled_C, sum_C, count_C, nearest = Coverage(zero, zero, zero), zero, zero, zero, no_items()
         if wish.num_clusters or wish.num_keyed:

@@ -28,13 +28,13 @@ def choose(
 ) -> Choice:
     """The choice of b candidates by a row of `vaal.diversity.DIVERSIFIERS`.
 
-    `candidates`: shard, key, logit and latent, in the order of (logit, shard, key). `taken`: the latents of what is
+    `candidates`: shard, key, score and latent, in the order of the ranking. `taken`: the latents of what is
     labelled or out at a vendor, or a sample of them. `cluster_M`: the candidates' clusters. The choice is the same for
     any number of threads.
 
     Raises:
         KeyError: there is no such method.
-        ValueError: b is not from 0 to the number of candidates, or is above the method's limit; or a logit or a latent
+        ValueError: b is not from 0 to the number of candidates, or is above the method's limit; or a score or a latent
             is not finite.
     """
     row = DIVERSIFIERS[method]
@@ -43,12 +43,12 @@ def choose(
     if b == 0:
         return Choice(np.empty(0, np.intp))
     values: dict[str, Callable[[], Any]] = {
-        "logit_M": lambda: candidates["logit"].to_numpy(),
+        "score_M": lambda: candidates["score"].to_numpy(),
+        "logit_M": lambda: candidates["score"].to_numpy(),
         "latent_MZ": lambda: latents_of(candidates),
         "draw_M": lambda: _draws(candidates, seed),
         "cluster_M": lambda: cluster_M,
         "taken_LZ": lambda: latents_of(taken),
-        "margin_M": lambda: candidates["margin"].to_numpy(),
         "predicted_M": lambda: candidates["predicted"].to_numpy(),
         "b": lambda: b,
         "seed": lambda: seed,

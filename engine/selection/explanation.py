@@ -9,17 +9,26 @@ from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import current_batches, left_out, picked_items
 from engine.campaign.labels import labelled_values
-from engine.campaign.manifests import ScoresManifest, SelectionManifest, read_committed, read_manifest, reason_of
+from engine.campaign.manifests import (
+    ScoresManifest,
+    SelectionManifest,
+    highest_scores,
+    ranks,
+    read_committed,
+    read_manifest,
+    reason_of,
+)
 from engine.config.texts import plural
 from engine.errors import InputError
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord
 from engine.tables.selections import CANDIDATES_FILE, DUPLICATE, place_of, row_of
+from vaal.acquisition import column_of
 from vaal.diversity import branch_of
 
 Facts = dict[str, Any]
 _NOT_AMONG = {
-    "lowest": "it is not among the lowest logits",
+    "lowest": "it is not among the lowest scores",
     "random": "it is not in the random sample of the pool",
     "nearest": "it is not among those nearest the centres of the parts of the pool that lack labels most",
     "keyed": "it was not drawn: the more the labels lack images like it, the likelier that was",
@@ -72,17 +81,17 @@ def named(campaign: Campaign, item_id: str) -> tuple[str, str]:
 
 
 def _of_pick(pick: Facts, manifest: SelectionManifest) -> Facts:
-    names = ("rank", "item_id", "arm", "reason", "logit", "cluster", "group_size")
+    names = ("rank", "item_id", "arm", "reason", "score", "logit", "cluster", "group_size")
     why = f"rank {pick['rank']} of {manifest['counts']['picked']}: {pick['reason']}"
     if pick["group_size"] > 1:
         why += f"; it stands for {plural(pick['group_size'] - 1, 'duplicate')}"
     if pick["displaced_key"] is not None:
-        why += f"; by the logits alone {pick['displaced_shard']} {pick['displaced_key']} would be here"
+        why += f"; by the scores alone {pick['displaced_shard']} {pick['displaced_key']} would be here"
     return {"outcome": "picked", **{name: pick[name] for name in names}, "why": why}
 
 
 def _of_candidate(candidate: Facts, place: int, manifest: SelectionManifest) -> Facts:
-    facts = {"outcome": "not picked", "logit": candidate["logit"], "candidate": place, "cluster": candidate["cluster"]}
+    facts = {"outcome": "not picked", "score": candidate["score"], "candidate": place, "cluster": candidate["cluster"]}
     of = f"candidate {place} of {manifest['counts']['candidates']}"
     if candidate["fate"] == DUPLICATE:
         kind = {"bytes": "the same bytes as", "picture": "the same picture as", "latent": "nearly the same latent as"}
@@ -96,13 +105,14 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionMa
     record = next((ShardRecord(**entry) for entry in entries if entry["shard"] == shard), None)
     if record is None:
         raise InputError(f"{shard}: no such shard in the pool; give one of its shards, like {entries[0]['shard']}")
-    if row := row_of(read_scores(campaign.stage("scores"), record, ["shard", "key", "logit"]), shard, key):
-        branch = branch_of(manifest.get("branch", "random"), manifest["config"]["select"]["diversity"])
-        why, cut = _NOT_AMONG[branch.candidates], manifest["highest_candidate_logit"]
+    column = column_of(ranks(manifest))
+    if row := row_of(read_scores(campaign.stage("scores"), record, ["shard", "key", column]), shard, key):
+        branch = branch_of(manifest.get("branch", "random"))
+        why, (_, cut) = _NOT_AMONG[branch.candidates], highest_scores(manifest)
         if cut is not None:
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
-            why = f"its logit {row['logit']:.4f} is above {cut:.4f}, {of}"
-        return {"outcome": "not a candidate", "logit": row["logit"], "why": why}
+            why = f"its {column} {row[column]:.4f} is above {cut:.4f}, {of}"
+        return {"outcome": "not a candidate", column: row[column], "why": why}
     if record.quarantined:
         bad = (campaign.stage("quarantine") / record.file).read_typed_table(QUARANTINE_SCHEMA)
         if row := row_of(bad, shard, "" if record.failure else key):

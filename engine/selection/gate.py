@@ -7,7 +7,8 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from engine.campaign.folder import Campaign
-from engine.campaign.manifests import BY_WORD, Gate, TrainManifest
+from engine.campaign.manifests import BY_SCORE, BY_WORD, Gate, TrainManifest
+from engine.config.select_options import RULE
 from engine.errors import NotAcceptableError
 from engine.models.diagnosis import interval_of
 from engine.selection.collecting import Collected
@@ -15,9 +16,6 @@ from engine.tables.selections import CLUSTERS_SCHEMA
 from vaal.centres import Centres
 from vaal.completion import LEAST_CLUSTERS, cluster_order, mean_weights
 from vaal.deficit import Deficit, deficit_of
-
-RULE = "completion"
-"""The method of `select.diversity` that asks the deficit; all others ask the AUC."""
 
 
 class Verdict(NamedTuple):
@@ -53,13 +51,16 @@ def deficit_in(collected: Collected, centres: Centres | None, seed: int) -> Defi
 def judge(campaign: Campaign, trained: TrainManifest, deficit: Deficit | None = None) -> Verdict:
     """The verdict of the gate.
 
-    The user's word (`labels.are_biased`) counts more than any test. The rule of completion asks the deficit; where
+    No test is asked where another score than VAAL's ranks. The user's word (`labels.are_biased`) counts more than any
+    test. The rule of completion asks the deficit; where
     there are no clusters, and for all other methods, the AUC decides.
     """
     config = campaign.config
+    if config.select.acquisition != "vaal":
+        return Verdict(True, BY_SCORE, None)
     if config.labels.are_biased != "auto":
         return Verdict(config.labels.are_biased == "yes", BY_WORD, deficit)
-    if deficit is not None and config.select.diversity == RULE:
+    if deficit is not None and config.diversity == RULE:
         return Verdict(deficit.speaks, "deficit", deficit)
     return Verdict(trained["signal"] == "present", "auc", deficit)
 
@@ -77,13 +78,13 @@ def require_signal(campaign: Campaign, verdict: Verdict, trained: TrainManifest)
 
 def branch_name(campaign: Campaign, verdict: Verdict, collected: Collected, *, has_margin: bool) -> str:
     """The row of `vaal.diversity.BRANCHES` that picks, or the diversity method."""
-    options = campaign.config.select
+    options, diversity = campaign.config.select, campaign.config.diversity
     if not verdict.speaks and options.when_no_signal == "uncertainty":
         return "uncertainty_sampling" if has_margin else "as_random"
     if not verdict.speaks:
         return {"diversity": "spread"}.get(options.when_no_signal, options.when_no_signal)
-    if options.diversity != RULE:
-        return options.diversity
+    if diversity != RULE:
+        return diversity
     num_clusters = int(np.count_nonzero(collected.count_C))
     return "cluster_completion" if num_clusters > LEAST_CLUSTERS * options.budget else "weight_completion"
 
@@ -91,14 +92,17 @@ def branch_name(campaign: Campaign, verdict: Verdict, collected: Collected, *, h
 def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str) -> str:
     """What the gate found and what is done, in a line."""
     options, words = campaign.config.select, in_words(verdict.entry())
+    if verdict.by == BY_SCORE:
+        return f"images are picked by {options.acquisition.replace('_', ' ')}, {name.replace('_', ' ')}"
+    diversity = campaign.config.diversity
     found = interval_of(trained) if verdict.by == "auc" else words
     if verdict.speaks:
         return f"signal present, {found}: images are picked by {name.replace('_', ' ')}"
     how = f"select.when_no_signal={options.when_no_signal} picks"
     if name == "as_random":
         how += " as random, because no task learner says what it is unsure of"
-    is_left_out = options.diversity not in (RULE, "none")
-    rest = f", and select.diversity={options.diversity} is not applied" if is_left_out else ""
+    is_left_out = diversity not in (RULE, "none")
+    rest = f", and select.diversity={diversity} is not applied" if is_left_out else ""
     return f"no signal, {found}: {how}{rest}"
 
 

@@ -1,15 +1,15 @@
-"""Any number of committed scores to the candidates: exactly the M lowest by (logit, shard, key), in bounded memory.
+"""Any number of committed scores to the candidates: exactly the M lowest by a ranking, in bounded memory.
 
 Two passes read the files, in parts that Ray spreads over the cluster. The first pass checks every file and reads only
-the logits: it finds the M-th lowest logit and a histogram of all. The second pass collects the rows up to that logit,
-from the row groups whose statistics reach as low. Both keep the lowest and merge in any tree, by the merge law of
-`vaal.ranking.top_b`. The result is therefore the same for any parts, files and row groups, and memory depends on M and
-on the size of a row group.
+the column that ranks: it finds the M-th lowest place and a histogram of all scores. The second pass collects the rows
+up to that place, from the row groups whose statistics reach as low. Both keep the lowest and merge in any tree, by the
+merge law of `vaal.ranking.top_b`. The result is the same for any parts, files and row groups, and memory depends on M
+and on the size of a row group.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,54 +18,63 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.selection.collecting import Collected, Collector, Fates, Wish, merged
+from engine.selection.lowest import Lowest, LowestPlaces
 from engine.selection.parts import Share, deal, each, map_reduce
+from engine.selection.ranking import Ranking
 from engine.selection.sources import Source
 from engine.storage.location import Location
 from engine.tables.histogram import Histogram
 from engine.tables.score_reader import damaged, open_scores
 from vaal.ranking import Scored, top_b
 
-Piece = TypeVar("Piece", bound=Sized)
 GROUPS_AT_ONCE = 16
-"""Row groups whose logits a thread holds in the first pass."""
+"""Row groups whose scores a thread holds in the first pass."""
 DRAW_FIELD = pa.field("draw", pa.int64(), nullable=False)
 
 
 class FirstPass(NamedTuple):
-    """F files in order: how many items can be picked (F,) int64, and their lowest logit (F,) float32, infinite where
-    there are none; the lowest logits of all these items (K,) float32, in no order; the histogram of all logits; and
-    what the completion needs."""
+    """F files in order: how many items can be picked (F,) int64, and their lowest place in the ranking (F,), its
+    highest where there are none; the lowest places of all these items (K,), in no order; the histogram of all scores;
+    what the completion needs; and the ranking."""
 
     eligible_F: NDArray[np.int64]
-    lowest_F: NDArray[np.float32]
-    low_K: NDArray[np.float32]
+    lowest_F: NDArray[Any]
+    low_K: NDArray[Any]
     histogram: Histogram
     found: Collected
+    ranking: Ranking
 
     @property
     def num_eligible(self) -> int:
         return int(self.eligible_F.sum())
 
-    def bound(self, size: int) -> float:
-        """The `size`-th lowest logit; infinite when fewer are known."""
+    def bound(self, size: int) -> Any:
+        """The `size`-th lowest place; the highest when fewer are known."""
         if size == 0:
-            return -np.inf
-        return float(np.partition(self.low_K, size - 1)[size - 1]) if size <= len(self.low_K) else np.inf
+            return self.ranking.lowest
+        return np.partition(self.low_K, size - 1)[size - 1] if size <= len(self.low_K) else self.ranking.highest
 
 
 class RowQuery(NamedTuple):
-    """The `size` lowest rows with a logit of at most `bound`, and, if `has_taken`, the rows that cannot be picked.
+    """The `size` lowest rows up to a place `bound` of the ranking, and, if `has_taken`, the rows that cannot be picked.
 
-    `schema` has shard first, then columns of the files, key and logit among them."""
+    `schema` has shard first, then columns of the files, key among them, and `score` for the column that ranks; where
+    rows are asked for, also the ranking's second column."""
 
-    bound: float
+    bound: Any
     size: int
     schema: pa.Schema
     has_taken: bool
+    ranking: Ranking
+
+    @property
+    def sources(self) -> list[str]:
+        """The column of the files behind each one of the schema, without shard."""
+        return [self.ranking.column if name == "score" else name for name in self.schema.names[1:]]
 
 
 class SecondPass(NamedTuple):
-    """Rows of scores files: the lowest, sorted by (logit, shard, key); those that cannot be picked, by (shard, key);
+    """Rows of scores files: the lowest, sorted by the ranking; those that cannot be picked, by (shard, key);
     the drawn ones, by their column `draw`."""
 
     lowest: pa.Table
@@ -76,7 +85,7 @@ class SecondPass(NamedTuple):
 def count(folder: Location, sources: list[Source], wish: Wish, on_progress: Share) -> FirstPass:
     """Check all files, count what can be picked, and find what is wished for of that.
 
-    Raises InputError if a file is missing or is not the committed one, or a logit is missing or NaN.
+    Raises InputError if a file is missing or is not the committed one, or a score that ranks is missing or NaN.
     """
     part, add = partial(_count_part, folder, wish), partial(_join, wish)
     found: FirstPass = map_reduce(part, add, parts_of(sources), on_progress)
@@ -96,7 +105,7 @@ def gather(
     part = partial(_gather_part, folder, query)
     found = map_reduce(part, partial(_merge, query), parts_of(needed), on_progress)
     taken = found.taken.sort_by([("shard", "ascending"), ("key", "ascending")])
-    return SecondPass(first(found.lowest, query.size), taken, found.drawn.sort_by("draw"))
+    return SecondPass(first(found.lowest, query.size, query.ranking), taken, found.drawn.sort_by("draw"))
 
 
 def parts_of(sources: list[Source]) -> list[list[Source]]:
@@ -109,63 +118,23 @@ def _num_threads(folder: Location) -> int:
     return 2 if folder.is_local else 16
 
 
-class Lowest(Generic[Piece]):
-    """The `size` lowest of pieces that are added one by one, in the memory of twice as many and a piece.
-
-    `reduce(pieces, size)` joins pieces and keeps the `size` lowest, in no order.
-    """
-
-    def __init__(self, size: int, reduce: Callable[[list[Piece], int], Piece]) -> None:
-        self._size, self._reduce, self._num_held = size, reduce, 0
-        self._pieces: list[Piece] = []
-
-    def add(self, piece: Piece) -> None:
-        self._pieces.append(piece)
-        self._num_held += len(piece)
-        # Reducing at twice the size keeps the total time linear.
-        if self._num_held >= 2 * self._size:
-            self._pieces = [self.result()]
-            self._num_held = len(self._pieces[0])
-
-    def result(self) -> Piece:
-        """The lowest, in no order. Raises ValueError when no piece, not even an empty one, was added."""
-        return self._reduce(self._pieces, self._size)
-
-
-class _LowestLogits(Lowest[NDArray[np.float32]]):
-    """Logits above `cut` are not among the lowest."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size, _lowest_values)
-        self.cut = np.float32(np.inf)
-
-    def add(self, piece: NDArray[np.float32]) -> None:
-        super().add(piece)
-        if self._pieces[0] is not piece and len(self._pieces) == 1:
-            self.cut = self._pieces[0].max(initial=-np.inf)
-
-
-def _lowest_values(pieces: list[NDArray[np.float32]], size: int) -> NDArray[np.float32]:
-    held: NDArray[np.float32] = np.concatenate(pieces)
-    return np.partition(held, size)[:size] if size < len(held) else held
-
-
-def _lowest_rows(pieces: list[pa.Table], size: int) -> pa.Table:
+def _lowest_rows(ranking: Ranking, pieces: list[pa.Table], size: int) -> pa.Table:
     held = pa.concat_tables(pieces)
-    return first(held, size) if size < len(held) else held
+    return first(held, size, ranking) if size < len(held) else held
 
 
 def _count_part(folder: Location, wish: Wish, part: list[Source]) -> FirstPass:
-    lows, collector = _LowestLogits(wish.num_lowest), Collector(wish)
+    lows, collector = LowestPlaces(wish.num_lowest, wish.ranking), Collector(wish)
     return _add(lows, collector, each(partial(_count_file, folder, lows, collector), part, _num_threads(folder)))
 
 
 def _join(wish: Wish, passes: Iterable[FirstPass]) -> FirstPass:
-    return _add(_LowestLogits(wish.num_lowest), Collector(wish), passes)
+    return _add(LowestPlaces(wish.num_lowest, wish.ranking), Collector(wish), passes)
 
 
-def _add(lows: _LowestLogits, collector: Collector, passes: Iterable[FirstPass]) -> FirstPass:
-    eligible, lowest, histogram = [np.empty(0, np.int64)], [np.empty(0, np.float32)], Histogram()
+def _add(lows: LowestPlaces, collector: Collector, passes: Iterable[FirstPass]) -> FirstPass:
+    ranking = collector.wish.ranking
+    eligible, lowest, histogram = [np.empty(0, np.int64)], [np.empty(0, ranking.highest.dtype)], Histogram()
     lows.add(lowest[0])
     for found in passes:
         collector.add(found.found, sum(map(len, eligible)))
@@ -173,38 +142,50 @@ def _add(lows: _LowestLogits, collector: Collector, passes: Iterable[FirstPass])
         lowest.append(found.lowest_F)
         lows.add(found.low_K)
         histogram.merge(found.histogram)
-    return FirstPass(np.concatenate(eligible), np.concatenate(lowest), lows.result(), histogram, collector.result())
+    values = np.concatenate(eligible), np.concatenate(lowest), lows.result()
+    return FirstPass(*values, histogram, collector.result(), ranking)
 
 
-def _count_file(folder: Location, lows: _LowestLogits, collector: Collector, source: Source) -> FirstPass:
-    num_eligible, lowest, pieces, histogram = 0, np.float32(np.inf), [np.empty(0, np.float32)], Histogram()
-    columns = ["logit", *collector.wish.columns, *(["key"] if len(source.taken) else [])]
+def _count_file(folder: Location, lows: LowestPlaces, collector: Collector, source: Source) -> FirstPass:
+    ranking = collector.wish.ranking
+    num_eligible, lowest, histogram = 0, ranking.highest, Histogram()
+    pieces = [np.empty(0, lowest.dtype)]
+    wanted = [*ranking.columns, *collector.wish.columns, *(["key"] if len(source.taken) else [])]
+    columns = list(dict.fromkeys(wanted))
     found = list[Collected]()
     with open_scores(folder, source.record, is_checked=True) as file:
         for begin in range(0, file.num_row_groups, GROUPS_AT_ONCE):
             groups = list(range(begin, min(begin + GROUPS_AT_ONCE, file.num_row_groups)))
             table = file.read_row_groups(groups, columns=columns, use_threads=False)
-            logit: NDArray[np.float32] = table["logit"].to_numpy()
-            # One NaN makes the minimum NaN.
-            if table["logit"].null_count or np.isnan(logit.min(initial=np.inf)):
-                table = file.read_row_groups(groups, columns=["logit", "key"])
-                bad = table.filter(pc.fill_null(pc.is_nan(table["logit"]), True)).slice(0, 1).to_pylist()[0]
-                what = "missing" if bad["logit"] is None else "NaN"
-                raise damaged(folder / source.record.file, f"the logit of {bad['key']} is {what}")
+            for name in ranking.columns:
+                _require_numbers(folder, source, file, groups, table[name], name)
+            score, place = table[ranking.column].to_numpy(), ranking.places(table)
             fates = _fates(table, source)
             if collector.wish.columns:
                 found.append(collector.look(source.record.shard, table, fates, num_eligible))
             if len(source.taken):
-                histogram.add("labelled", logit[fates.is_labelled_N])
-                histogram.add("out", logit[fates.is_taken_N & ~fates.is_labelled_N])
-                logit = logit[~fates.is_taken_N]
-            histogram.add("eligible", logit)
-            num_eligible += len(logit)
-            lowest = logit.min(initial=lowest)
-            pieces.append(logit[logit <= lows.cut])
-    lowest_F = np.array([lowest], np.float32)
+                histogram.add("labelled", score[fates.is_labelled_N])
+                histogram.add("out", score[fates.is_taken_N & ~fates.is_labelled_N])
+                score, place = score[~fates.is_taken_N], place[~fates.is_taken_N]
+            histogram.add("eligible", score)
+            num_eligible += len(place)
+            lowest = place.min(initial=lowest)
+            pieces.append(place[place <= lows.cut])
+    lowest_F = np.array([lowest])
     whole = merged(found, collector.wish)
-    return FirstPass(np.array([num_eligible], np.int64), lowest_F, np.concatenate(pieces), histogram, whole)
+    return FirstPass(np.array([num_eligible], np.int64), lowest_F, np.concatenate(pieces), histogram, whole, ranking)
+
+
+def _require_numbers(
+    folder: Location, source: Source, file: pq.ParquetFile, groups: list[int], column: pa.ChunkedArray, name: str
+) -> None:
+    # One NaN makes the minimum NaN.
+    if not column.null_count and not np.isnan(column.to_numpy().min(initial=np.inf)):
+        return
+    table = file.read_row_groups(groups, columns=[name, "key"])
+    bad = table.filter(pc.fill_null(pc.is_nan(table[name]), True)).slice(0, 1).to_pylist()[0]
+    what = "missing" if bad[name] is None else "NaN"
+    raise damaged(folder / source.record.file, f"the {name} of {bad['key']} is {what}")
 
 
 def _fates(table: pa.Table, source: Source) -> Fates:
@@ -225,7 +206,7 @@ def _gather_part(folder: Location, query: RowQuery, part: list[Source]) -> Secon
 def _merge(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
     """The lowest of all, and everything that is taken or drawn. Takes one at a time."""
     none = query.schema.empty_table()
-    lowest, taken = Lowest(query.size, _lowest_rows), [none]
+    lowest, taken = Lowest(query.size, partial(_lowest_rows, query.ranking)), [none]
     drawn = [none.append_column(DRAW_FIELD, pa.array([], pa.int64()))]
     lowest.add(none)
     for found in gathered:
@@ -238,9 +219,10 @@ def _merge(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
 
 
 def _gather_file(folder: Location, query: RowQuery, source: Source) -> SecondPass:
-    found, begin = list[SecondPass](), 0
+    found, begin, ranking = list[SecondPass](), 0, query.ranking
+    wanted = list(dict.fromkeys([*query.sources, *(ranking.columns if query.size else [])]))
     with open_scores(folder, source.record, is_checked=False) as file:
-        for group, low in enumerate(_minima(file.metadata)):
+        for group, low in enumerate(_minima(file.metadata, ranking.column)):
             is_taken = np.zeros(file.metadata.row_group(group).num_rows, np.bool_)
             if len(source.taken):
                 is_taken = _is_in(file.read_row_group(group, ["key"], use_threads=False)["key"], source.taken)
@@ -248,31 +230,32 @@ def _gather_file(folder: Location, query: RowQuery, source: Source) -> SecondPas
             here = slice(*np.searchsorted(source.draw_at, (begin, end)))
             places, begin = source.draw_at[here] - begin, end
             takes = np.flatnonzero(is_taken) if query.has_taken else np.empty(0, np.intp)
-            if low > query.bound and not len(places) and not len(takes):
+            if ranking.first_of(low) > query.bound and not len(places) and not len(takes):
                 continue
-            table = file.read_row_group(group, query.schema.names[1:], use_threads=False)
-            lows = np.flatnonzero((table["logit"].to_numpy() <= query.bound) & ~is_taken)
-            take = partial(_take, table, source.record.shard, query.schema)
+            table = file.read_row_group(group, wanted, use_threads=False)
+            is_low = ranking.places(table) <= query.bound if query.size else np.zeros(len(is_taken), np.bool_)
+            lows = np.flatnonzero(is_low & ~is_taken)
+            take = partial(_take, table, source.record.shard, query)
             draws = take(np.flatnonzero(~is_taken)[places])
             draws = draws.append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
             found.append(SecondPass(take(lows), take(takes), draws))
     return _merge(query, found)
 
 
-def _minima(metadata: pq.FileMetaData) -> Iterator[float]:
-    """The lowest logit of every row group; minus infinity where the file does not say."""
-    place = metadata.schema.names.index("logit")
+def _minima(metadata: pq.FileMetaData, column: str) -> Iterator[float]:
+    """The lowest value of a column in every row group; minus infinity where the file does not say."""
+    place = metadata.schema.names.index(column)
     for group in range(metadata.num_row_groups):
         statistics = metadata.row_group(group).column(place).statistics
         yield statistics.min if statistics is not None and statistics.has_min_max else -np.inf
 
 
-def _take(table: pa.Table, shard: str, schema: pa.Schema, rows: NDArray[np.intp]) -> pa.Table:
+def _take(table: pa.Table, shard: str, query: RowQuery, rows: NDArray[np.intp]) -> pa.Table:
     found = table.take(pa.array(rows))
-    return pa.table([pa.repeat(shard, len(rows)), *found.columns], schema=schema)
+    return pa.table([pa.repeat(shard, len(rows)), *(found[name] for name in query.sources)], schema=query.schema)
 
 
-def first(table: pa.Table, size: int) -> pa.Table:
-    """The `size` lowest rows by (logit, shard, key)."""
+def first(table: pa.Table, size: int, ranking: Ranking) -> pa.Table:
+    """The `size` lowest rows of a table with the column `score` by a ranking, in its order."""
     names = (table[name].to_numpy() for name in ("shard", "key"))
-    return table.take(pa.array(top_b(Scored(table["logit"].to_numpy(), *names), size)))
+    return table.take(pa.array(top_b(Scored(ranking.places(table, "score"), *names), size)))

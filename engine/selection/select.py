@@ -18,18 +18,20 @@ from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
     TrainManifest,
+    highest_scores,
+    ranks,
     read_manifest,
     reason_of,
     write_manifest,
 )
 from engine.campaign.stages import QUIET, Log, Run
+from engine.config.select_options import RULE
 from engine.config.texts import some
 from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards
 from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
 from engine.selection.gate import (
-    RULE,
     Verdict,
     branch_name,
     clusters_table,
@@ -44,6 +46,7 @@ from engine.selection.reduction import count, parts_of
 from engine.selection.sources import Source, known_images, sources_of
 from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
+from vaal.acquisition import column_of
 from vaal.duplicates.likeness import Likeness
 
 
@@ -63,7 +66,7 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
     if is_complete(campaign.stage("selection")) and not _is_due_again(campaign, run.log, force=force):
         return read_manifest(campaign, "selection", SelectionManifest)
     _require_same_weights(campaign, trained, scores)
-    if campaign.config.select.diversity != RULE:
+    if campaign.config.diversity != RULE:
         # Known before anything is read.
         require_signal(campaign, judge(campaign, trained), trained)
     return _make(campaign, run, _current_records(campaign, scores, run.log), trained, force=force)
@@ -134,7 +137,7 @@ def _choose(
     require_signal(campaign, verdict, trained)
     name = branch_name(campaign, verdict, counts.found, has_margin=wish.num_turned > 0)
     run.log(said(campaign, verdict, trained, name))
-    eligible = Eligible(folder, sources, counts, wish, seed, name, campaign.config.select.diversity, known)
+    eligible = Eligible(folder, sources, counts, wish, seed, name, campaign.config.select.acquisition, known)
     return (
         verdict,
         eligible,
@@ -143,16 +146,16 @@ def _choose(
 
 
 def _highest(eligible: Eligible, batch: Batch) -> dict[str, float | None]:
-    """The highest logits of a pick and of a candidate, where logits alone decide."""
-    query = batch.selection["logit"].filter(pc.equal(batch.selection["arm"], "query"))
-    names, is_lowest = ("highest_picked_logit", "highest_candidate_logit"), eligible.branch.candidates == "lowest"
-    logits = query, batch.candidates["logit"]
-    return {name: pc.max(column).as_py() if is_lowest else None for name, column in zip(names, logits, strict=True)}
+    """The highest scores of a pick and of a candidate, where scores alone decide."""
+    query = batch.selection["score"].filter(pc.equal(batch.selection["arm"], "query"))
+    names, is_lowest = ("highest_picked_score", "highest_candidate_score"), eligible.branch.candidates == "lowest"
+    scores = query, batch.candidates["score"]
+    return {name: pc.max(column).as_py() if is_lowest else None for name, column in zip(names, scores, strict=True)}
 
 
 def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
     """The facts about a complete stage that a person sees."""
-    counts, highest = manifest["counts"], manifest["highest_picked_logit"]
+    counts, (highest, _) = manifest["counts"], highest_scores(manifest)
     found = {kind: counts[f"duplicates_{kind}"] for kind in KINDS}
     return {
         "picked": counts["picked"],
@@ -161,7 +164,7 @@ def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
         "duplicates": ", ".join(f"{number:,} of the same {kind}" for kind, number in found.items() if number) or "none",
         **({"labels": words} if (words := in_words(manifest.get("gate"))) else {}),
         "how": reason_of(manifest),
-        **({} if highest is None else {"highest logit picked": f"{highest:.4f}"}),
+        **({} if highest is None else {f"highest {column_of(ranks(manifest))} picked": f"{highest:.4f}"}),
         "selection": campaign.stage("selection") / "selection.parquet",
     }
 

@@ -81,7 +81,7 @@ def _scores(config: CampaignConfig) -> list[Any]:
 
 def _rules(config: CampaignConfig) -> list[Any]:
     """The rows of the tables that the selection uses."""
-    rows: list[Any] = [DIVERSIFIERS[config.select.diversity]]
+    rows: list[Any] = [DIVERSIFIERS[config.diversity]]
     return rows + [WITHOUT_SIGNAL[name] for name in (config.select.when_no_signal,) if name in WITHOUT_SIGNAL]
 
 

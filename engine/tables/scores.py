@@ -35,15 +35,19 @@ WHOLE_COLUMNS = ("predicted", "cluster", "distance")
 from it in units of the centres' scale."""
 
 
-def scores_schema(num_latents: int, others: Sequence[str] = ()) -> pa.Schema:
-    """The columns of a scores file, rows in archive order. `others` are columns beside the logit: of further
-    acquisitions, and of WHOLE_COLUMNS."""
+def score_field(name: str) -> pa.Field:
+    """A column of scores."""
+    return pa.field(name, pa.int32() if name in WHOLE_COLUMNS else pa.float32(), nullable=False)
+
+
+def scores_schema(num_latents: int, scores: Sequence[str] = ("logit",)) -> pa.Schema:
+    """The columns of a scores file, rows in archive order. `scores` are those of acquisition functions, and of
+    WHOLE_COLUMNS."""
     return pa.schema(
         [
             SHARD_FIELD,
             *ITEM_FIELDS,
-            *required(pa.float32(), "logit"),
-            *(pa.field(name, pa.int32() if name in WHOLE_COLUMNS else pa.float32(), nullable=False) for name in others),
+            *(score_field(name) for name in scores),
             *required(pa.list_(pa.float16(), num_latents), "latent"),
         ]
     )

@@ -14,7 +14,7 @@ SELECTION_SCHEMA = pa.schema(
         *required(pa.int64(), "rank"),
         *required(pa.string(), "shard", "key", "item_id"),
         *required(pa.int64(), "offset", "size_bytes"),
-        *required(pa.float32(), "logit"),
+        pa.field("logit", pa.float32()),
         *required(pa.string(), "arm", "reason"),
         pa.field("cluster", pa.int32()),
         *required(pa.int32(), "group_size"),
@@ -22,11 +22,12 @@ SELECTION_SCHEMA = pa.schema(
         pa.field("displaced_key", pa.string()),
         pa.field("content_hash", pa.string()),
         pa.field("origin", pa.string()),
+        pa.field("score", pa.float32()),
     ]
 )
-"""`group_size` counts the pick and its duplicates among the candidates. `displaced_` names the candidate with the next
-lower logit that would have been picked by logit alone; it is null for a pick that would be, too. `origin`
-is one of the ORIGIN_ names."""
+"""`score` is that of select.acquisition, and `logit` is null where VAAL was not asked. `group_size` counts the pick and
+its duplicates among the candidates. `displaced_` names the candidate with the next lower score that would have been
+picked by score alone; it is null for a pick that would be, too. `origin` is one of the ORIGIN_ names."""
 ORIGIN_INITIAL, ORIGIN_CONTROL, ORIGIN_QUERY = "initial", "control", "query"
 ORIGIN_COMPLETION, ORIGIN_UNCERTAINTY = "completion", "uncertainty"
 """Why an item was labelled: at init; in the control arm; by any method without a name of its own here; to complete the
@@ -50,11 +51,11 @@ weight is of what can be picked, 0 where nothing can; the item is the nearest to
 first clusters."""
 CANDIDATES_FILE = "candidates/candidates.parquet"
 """In its own folder: files beside selection.parquet hold only picks."""
-HISTOGRAM_FILE = "candidates/histogram.parquet"
+HISTOGRAM_FILE = "candidates/score-histogram.parquet"
 SAMPLE_FILE = "candidates/sample.parquet"
 """A uniform random sample of the eligible items that were not picked, in the order of drawing."""
 SAMPLE_SIZE = 48
-SAMPLE_COLUMNS = ("shard", "key", "offset", "size_bytes", "content_hash", "logit")
+SAMPLE_COLUMNS = ("shard", "key", "offset", "size_bytes", "content_hash", "score")
 KINDS = ("bytes", "picture", "latent")
 """Kinds of duplicates: equal files, the same picture (by its perceptual hash), nearly equal latents. The first that
 applies counts."""
@@ -63,9 +64,10 @@ PICKED, CONTROL, DUPLICATE, PASSED_OVER = "picked", "control", "duplicate", "pas
 
 
 def row_schema(num_latents: int, others: Sequence[str] = ()) -> pa.Schema:
-    """The columns of a scores file that choosing a batch needs, with `others` of those that not all files have."""
-    wanted = ["key", "logit", "offset", "size_bytes", "content_hash", "perceptual_hash", "latent"]
-    scores = scores_schema(num_latents, others)
+    """The columns of a scores file that choosing a batch needs, with `others` of those that not all files have. `score`
+    is the column that ranks."""
+    wanted = ["key", "score", "offset", "size_bytes", "content_hash", "perceptual_hash", "latent"]
+    scores = scores_schema(num_latents, ["score", *others])
     return pa.schema([SHARD_FIELD, *(scores.field(name) for name in (*wanted, *others))])
 
 
@@ -75,11 +77,11 @@ def candidates_schema(num_latents: int) -> pa.Schema:
     For a duplicate, `duplicate` is its kind and `of_` locates the item that it duplicates: a candidate, a control pick,
     or an item that is labelled or out at a vendor.
     """
-    scores = scores_schema(num_latents)
+    scores = scores_schema(num_latents, ["score"])
     return pa.schema(
         [
             SHARD_FIELD,
-            *(scores.field(name) for name in ("key", "offset", "size_bytes", "content_hash", "logit", "latent")),
+            *(scores.field(name) for name in ("key", "offset", "size_bytes", "content_hash", "score", "latent")),
             pa.field("cluster", pa.int32()),
             *required(pa.string(), "fate"),
             pa.field("duplicate", pa.string()),

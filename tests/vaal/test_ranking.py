@@ -40,7 +40,7 @@ def test_merging_partial_results_changes_nothing(items: list[tuple[float, str, s
 
 
 def test_nan_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"1 of 2 logits are NaN, first \['b.tar/k'\]"):
+    with pytest.raises(ValueError, match=r"1 of 2 scores are NaN, first \['b.tar/k'\]"):
         top_b(scored([(0.0, "a.tar", "k"), (float("nan"), "b.tar", "k")]), 1)
 
 

@@ -88,6 +88,13 @@ ACQUISITIONS: dict[str, Acquisition] = {
 }
 
 
+def in_words(name: str) -> str:
+    """What the lowest scores of an acquisition function say of an image."""
+    if name == "vaal":
+        return "least like the labelled images (lowest logit)"
+    return f"lowest {column_of(name).replace('_', ' ')}"
+
+
 def column_of(name: str) -> str:
     """The column of an acquisition function in the scores files."""
     return ACQUISITIONS[name].column or name

@@ -11,6 +11,8 @@ taken_LZ (L, Z) float32, latents of items that are labelled or out at a vendor; 
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from vaal.acquisition import in_words
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -24,7 +26,10 @@ class Choice(NamedTuple):
 
 
 class Diversifier(NamedTuple):
-    """A method: its function as "module:name", the values that it needs, why it picks an image, and its most picks."""
+    """A method: its function as "module:name", the values that it needs, why it picks an image, and its most picks.
+
+    In the reason {what} stands for what the lowest scores of the acquisition function say of an image.
+    """
 
     function: str
     needs: tuple[str, ...]
@@ -38,16 +43,16 @@ DIVERSIFIERS = {
         ("b",),
         "completes the labels where they lack parts of the pool, else refines them",
     ),
-    "none": Diversifier("vaal.ranking:first", ("b",), "least like the labelled images (lowest logit)"),
+    "none": Diversifier("vaal.ranking:first", ("b",), "{what}"),
     "gumbel": Diversifier(
         "vaal.diversity.gumbel:gumbel_top_b",
         ("logit_M", "draw_M", "b"),
-        "least like the labelled images, with random noise (lowest logit with Gumbel noise)",
+        "{what}, with random noise (Gumbel)",
     ),
     "clusters": Diversifier(
         "vaal.diversity.clusters:round_robin",
         ("cluster_M", "b"),
-        "least like the labelled images of those left in its cluster (lowest logit)",
+        "{what}, of those left in its cluster",
     ),
     "k_center": Diversifier(
         "vaal.diversity.k_center:k_center_greedy",
@@ -62,8 +67,8 @@ DIVERSIFIERS = {
     ),
     "class_balanced": Diversifier(
         "vaal.diversity.class_balanced:class_balanced",
-        ("margin_M", "predicted_M", "b"),
-        "least sure of its class of those left of the class that is predicted (lowest margin)",
+        ("score_M", "predicted_M", "b"),
+        "{what}, of those left of the class that is predicted for it",
     ),
     "mini_batches": Diversifier(
         "vaal.diversity.mini_batches:choose_in_mini_batches",
@@ -126,13 +131,13 @@ BRANCHES = {
 """What the rule does by the gate, and what any rule does without a signal."""
 
 
-def branch_of(name: str, diversity: str) -> Branch:
-    """A row of BRANCHES; under the name of a diversity method, its choice among the lowest logits."""
+def branch_of(name: str, acquisition: str = "vaal") -> Branch:
+    """A row of BRANCHES; under the name of a diversity method, its choice among the lowest scores."""
     if name in BRANCHES:
         return BRANCHES[name]
-    return Branch("lowest", diversity, "query", DIVERSIFIERS[diversity].reason)
+    return Branch("lowest", name, "query", DIVERSIFIERS[name].reason.format(what=in_words(acquisition)))
 
 
 def reason_for(when_no_signal: str | None, diversity: str) -> str:
-    """Why an image is picked, in words; `when_no_signal` is None if there is a signal."""
-    return WITHOUT_SIGNAL[when_no_signal].reason if when_no_signal else DIVERSIFIERS[diversity].reason
+    """Why an image was picked by an older version, in words; `when_no_signal` is None if there was a signal."""
+    return WITHOUT_SIGNAL[when_no_signal].reason if when_no_signal else branch_of(diversity).reason

@@ -40,7 +40,10 @@ def test_every_option_is_documented() -> None:
         ("train.offload=optimizer", "train.offload=optimizer needs train.zero_stage=1 or more"),
         ("score.workers=0", "score.workers=0: input should be greater than or equal to 1, or input should be 'auto'"),
         ("select.stratify=source", "select.stratify=source needs pool.metadata, the file with that column"),
-        ("select.diversity=magic", "select.diversity='magic': input should be 'completion', 'none', 'gumbel', "),
+        (
+            "select.diversity=magic",
+            "select.diversity='magic': input should be 'auto', 'completion', 'none', 'gumbel', ",
+        ),
         ("select.oversample=0.5", "select.oversample=0.5: input should be greater than or equal to 1"),
         ("pool.embeddings=member:", "pool.embeddings=member: needs the suffix of the files, for example member:npy"),
         ("train.input=embeddings", "train.input=embeddings needs pool.embeddings or encoder.model"),

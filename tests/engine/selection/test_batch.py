@@ -26,7 +26,7 @@ def rows_of(names: list[str], angles: list[float] | None = None, bytes_of: Mappi
     columns: dict[str, Any] = {
         "shard": [name.split("/")[0] for name in names],
         "key": [name.split("/")[1] for name in names],
-        "logit": np.arange(len(names), dtype=np.float32),
+        "score": np.arange(len(names), dtype=np.float32),
         "offset": np.arange(len(names)) * 512,
         "size_bytes": np.full(len(names), 100),
         "content_hash": [bytes_of.get(name, name) for name in names],

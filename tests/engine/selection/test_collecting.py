@@ -98,5 +98,5 @@ def test_it_is_what_a_sort_of_everything_gives() -> None:
 
 def test_nothing_is_read_that_is_not_wished_for() -> None:
     assert Wish(5).columns == []
-    assert Wish(5, num_keyed=1).columns == ["offset"]
-    assert Wish(0, 3, 1, 1).columns == ["cluster", "distance", "offset", "margin", "predicted"]
+    assert Wish(5, num_keyed=1).columns == ["logit", "offset"]
+    assert Wish(0, 3, 1, 1).columns == ["logit", "cluster", "distance", "offset", "margin", "predicted"]

@@ -3,6 +3,7 @@
 import itertools
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from engine.errors import InputError
 from engine.selection import parts, reduction
 from engine.selection.collecting import Wish
+from engine.selection.lowest import Lowest, LowestPlaces
+from engine.selection.ranking import Ranking, ranking_by
 from engine.selection.reduction import (
-    Lowest,
     RowQuery,
     SecondPass,
     count,
@@ -45,8 +47,15 @@ items_of_shards = st.lists(
 NO_KEYS = pa.array([], pa.string())
 
 
-def definition(items: Iterable[Item], size: int) -> list[tuple[str, str]]:
-    ordered = sorted(items, key=lambda item: (float(np.float32(item[2])), item[0], item[1]))
+BY_VOTES = ranking_by("vote_entropy")
+
+
+def definition(items: Iterable[Item], size: int, ranking: Ranking = Ranking()) -> list[tuple[str, str]]:  # noqa: B008
+    def place(item: Item) -> tuple[float, ...]:
+        logit = float(np.float32(item[2]))
+        return (float(logit > 0), -logit) if ranking == BY_VOTES else (logit,)
+
+    ordered = sorted(items, key=lambda item: (place(item), item[0], item[1]))
     return [item[:2] for item in ordered[:size]]
 
 
@@ -55,9 +64,16 @@ def sources_of(records: list[ShardRecord], taken: set[tuple[str, str]]) -> list[
     return [Source(record, pa.array(keys[record.shard], pa.string()), NO_KEYS) for record in records]
 
 
-def reduce(folder: Path, sources: list[Source], size: int, draws: Draws | None = None) -> SecondPass:
-    counted = count(location(folder), sources, Wish(size), lambda _: None)
-    wanted = RowQuery(counted.bound(size), size, row_schema(NUM_LATENTS), has_taken=True)
+def reduce(
+    folder: Path,
+    sources: list[Source],
+    size: int,
+    draws: Draws | None = None,
+    ranking: Ranking = Ranking(),  # noqa: B008
+) -> SecondPass:
+    counted = count(location(folder), sources, Wish(size, ranking=ranking), lambda _: None)
+    schema = row_schema(NUM_LATENTS, [ranking.ties] if ranking.ties else [])
+    wanted = RowQuery(counted.bound(size), size, schema, True, ranking)
     drawn = with_draws(sources, [draws]) if draws else sources
     return gather(location(folder), drawn, counted, wanted, lambda _: None)
 
@@ -67,18 +83,20 @@ def names(table: pa.Table) -> list[tuple[str, str]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(items_of_shards, st.integers(0, 45), st.integers(1, 7), st.integers(0, 3))
+@given(
+    items_of_shards, st.integers(0, 45), st.integers(1, 7), st.integers(0, 3), st.sampled_from([Ranking(), BY_VOTES])
+)
 @pytest.mark.heavy
 def test_the_candidates_are_sort_everything_and_take_m(
-    items: list[Item], size: int, group_rows: int, every: int
+    items: list[Item], size: int, group_rows: int, every: int, ranking: Ranking
 ) -> None:
     taken = {item[:2] for item in items[:: every + 1]} if every else set()
     with tempfile.TemporaryDirectory() as folder:
         sources = sources_of(commit_all(Path(folder), items, group_rows), taken)
-        found = reduce(Path(folder), sources, size)
+        found = reduce(Path(folder), sources, size, ranking=ranking)
         counted = count(location(Path(folder)), sources, Wish(1), lambda _: None)
     left = [item for item in items if item[:2] not in taken]
-    assert names(found.lowest) == definition(left, size)
+    assert names(found.lowest) == definition(left, size, ranking)
     assert names(found.taken) == sorted(taken)
     by_shard = {s.record.shard: sum(item[0] == s.record.shard for item in left) for s in sources}
     assert counted.eligible_F.tolist() == list(by_shard.values())
@@ -88,17 +106,19 @@ def test_the_candidates_are_sort_everything_and_take_m(
 @given(items_of_shards, st.integers(0, 20), st.lists(st.integers(0, 40), max_size=3))
 def test_reduced_parts_merge_to_the_whole_in_any_tree(items: list[Item], size: int, cuts: list[int]) -> None:
     table = pa.table(
-        dict(zip(("shard", "key", "logit"), zip(*items, strict=True), strict=True))
+        dict(zip(("shard", "key", "score"), zip(*items, strict=True), strict=True))
         if items
-        else {"shard": pa.array([], pa.string()), "key": pa.array([], pa.string()), "logit": pa.array([], pa.float32())}
+        else {"shard": pa.array([], pa.string()), "key": pa.array([], pa.string()), "score": pa.array([], pa.float32())}
     )
-    table = table.set_column(2, "logit", table["logit"].cast(pa.float32()))
+    table = table.set_column(2, "score", table["score"].cast(pa.float32()))
     ends = [0, *sorted(cuts), len(items)]
     pieces = [table.slice(a, max(0, b - a)) for a, b in itertools.pairwise(ends)]
-    tree = Lowest(size, reduction._lowest_rows)
+    tree = Lowest(size, partial(reduction._lowest_rows, Ranking()))
     for piece in reversed(pieces):
-        tree.add(first(piece, size))
-    assert names(first(tree.result(), size)) == names(first(table, size)) == definition(items, size)
+        tree.add(first(piece, size, Ranking()))
+    assert (
+        names(first(tree.result(), size, Ranking())) == names(first(table, size, Ranking())) == definition(items, size)
+    )
 
 
 @settings(deadline=None)
@@ -121,7 +141,7 @@ def test_the_bound_is_the_mth_lowest_logit(shards: list[list[float]], counted_si
 
 
 def test_the_logits_held_are_few() -> None:
-    lows, held = reduction._LowestLogits(10), []
+    lows, held = LowestPlaces(10, Ranking()), []
     for begin in range(5000, 0, -25):
         values = np.arange(begin, begin + 25, dtype=np.float32)
         lows.add(values[values <= lows.cut])
@@ -131,10 +151,10 @@ def test_the_logits_held_are_few() -> None:
 
 
 def test_many_equal_logits_are_held_in_memory_of_twice_m() -> None:
-    lowest, held = Lowest(10, reduction._lowest_rows), []
+    lowest, held = Lowest(10, partial(reduction._lowest_rows, Ranking())), []
     for begin in range(0, 5000, 25):
         keys = [f"{number:05d}" for number in range(begin, begin + 25)][::-1]
-        lowest.add(pa.table({"shard": ["s"] * 25, "key": keys, "logit": pa.array([0.5] * 25, pa.float32())}))
+        lowest.add(pa.table({"shard": ["s"] * 25, "key": keys, "score": pa.array([0.5] * 25, pa.float32())}))
         held.append(sum(map(len, lowest._pieces)))
     assert max(held) <= 20
     assert sorted(lowest.result()["key"].to_pylist()) == [f"{number:05d}" for number in range(10)]
@@ -179,7 +199,7 @@ def test_row_groups_above_the_bound_are_not_read(tmp_path: Path) -> None:
     content = bytearray((tmp_path / entry.file).read_bytes())
     sources = sources_of([entry], set())
     counted = count(location(tmp_path), sources, Wish(300), lambda _: None)
-    wanted = RowQuery(2.0, 3, row_schema(NUM_LATENTS), has_taken=False)
+    wanted = RowQuery(2.0, 3, row_schema(NUM_LATENTS), False, Ranking())
     import pyarrow.parquet as pq
 
     last = pq.read_metadata(tmp_path / entry.file).row_group(2).column(1)
