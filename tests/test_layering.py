@@ -66,7 +66,7 @@ def test_imports_point_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.is_relative_to(ROOT / "vaal")], ids=name_of)
 def test_the_mathematics_knows_nothing_but_torch_and_numpy(path: Path) -> None:
-    standard = {"collections", "contextlib", "dataclasses", "math", "pkgutil", "typing"}
+    standard = {"collections", "contextlib", "dataclasses", "functools", "math", "pkgutil", "typing"}
     foreign = {module.split(".")[0] for module in imports(path)} - VAAL_MAY_IMPORT - standard - {"vaal"}
     assert not foreign
     assert not [node for node in nodes_of(path) if isinstance(node, ast.Name) and node.id in {"open", "print"}]

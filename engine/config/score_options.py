@@ -9,11 +9,10 @@ from vaal.acquisition import ACQUISITIONS
 
 if TYPE_CHECKING:
     AcquisitionName: TypeAlias = str
-    Reduction: TypeAlias = str
 else:
     # The table is the only list of these names.
     AcquisitionName = Literal[tuple(ACQUISITIONS)]
-    Reduction = Literal["mean", "lowest", "lowest_tenth", "class_balanced"]
+Reduction = Literal["mean", "lowest", "lowest_tenth", "class_balanced"]
 
 
 class ScoreConfig(Section):

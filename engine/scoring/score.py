@@ -22,7 +22,7 @@ from engine.cluster.ray_session import ray_session
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.config.texts import plural
-from engine.errors import InputError
+from engine.errors import ConfigError, InputError
 from engine.pool.manifest import read_shards, write_shards
 from engine.pool.shard import CHANGED
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
@@ -107,7 +107,12 @@ def _inputs(campaign: Campaign) -> dict[str, str]:
     trained_by = read_manifest(campaign, "train", TrainManifest)
     weights = {name: sha for name, sha in trained_by["files"].items() if name.endswith(".safetensors")}
     names = config.acquisitions(has_task=TASK_FILE in weights)
-    if not any("task" in ACQUISITIONS[name].needs for name in names):
+    asking = [name for name in names if "task" in ACQUISITIONS[name].needs]
+    if asking and TASK_FILE not in weights:
+        why = f"score.acquisition={asking[0]} needs a task learner, and training made none"
+        fix = f"set train.task, delete {folder}/manifest.json, then run: vaal train {campaign.home}"
+        raise ConfigError(f"{folder}: {why}; {fix}")
+    if not asking:
         weights.pop(TASK_FILE, None)
     for name, sha in weights.items():
         (folder / name).read_verified(sha, f"delete {folder}/manifest.json and train again")

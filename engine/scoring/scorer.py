@@ -14,12 +14,13 @@ from engine.config.options import CampaignConfig
 from engine.models.centring import load_centres
 from engine.models.front import Front, front_of
 from engine.models.weights import load_networks
+from engine.pool.identity import draw_of
 from engine.pool.sight import seen_as
 from engine.scoring.chunks import PASSED_ON
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS, column_of
-from vaal.acquisition.view import Inputs, View
+from vaal.acquisition.view import Inputs, Settings, View
 from vaal.assembly import Networks
 from vaal.centres import Centres
 from vaal.methods import ENCODER, TASK_FILE
@@ -31,8 +32,8 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class Scores(NamedTuple):
-    """N images, in the order given: a column (N,) float32 for each acquisition, the method's `logit` first, and (N,)
-    int32 for each of `WHOLE_COLUMNS` that there is; latents (N, Z) float16; and which images have finite scores and
+    """N images, in the order given: a column (N,) float32 for each acquisition function, and (N,) int32 for each of
+    `WHOLE_COLUMNS` that there is; latents (N, Z) float16; and which images have finite scores and
     latents (N,)."""
 
     columns: dict[str, NDArray[Any]]
@@ -46,9 +47,8 @@ def load_scorer(folder: Location, config: CampaignConfig, weights: dict[str, str
     `weights` holds the SHA-256 of each file of the networks. Raises InputError if such a file is missing, or not the
     one that training wrote.
     """
-    to, has_task = torch.device(device), TASK_FILE in weights
-    with_task = any("task" in ACQUISITIONS[name].needs for name in config.acquisitions(has_task=has_task))
-    networks = load_networks(folder, config, weights, with_task=with_task).ready(to)
+    to = torch.device(device)
+    networks = load_networks(folder, config, weights, with_task=TASK_FILE in weights).ready(to)
     front = front_of(config, to, networks.embedding, weights.get(ENCODER, ""))
     return Scorer(config, networks, front, load_centres(folder, weights, to))
 
@@ -60,8 +60,10 @@ class Scorer:
         self.device, self._is_bf16 = front.device, config.score.precision == "bf16"
         self.networks, self._front, self._centres = networks, front, centres
         names = config.acquisitions(has_task=networks.task is not None)
+        self.asks_identity = any("identity" in ACQUISITIONS[name].needs for name in names)
         self._functions = {column_of(name): pkgutil.resolve_name(ACQUISITIONS[name].function) for name in names}
         self._method = pkgutil.resolve_name(config.method.score)
+        self._needs_method, self._settings = config.needs_method, settings_of(config)
         self._has_task = any("task" in ACQUISITIONS[name].needs for name in names)
         further = [*(("predicted",) if self._has_task else ()), *(("cluster", "distance") if centres else ())]
         self._names = [*self._functions, *further]
@@ -72,8 +74,11 @@ class Scorer:
         auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // size) if self.device.type == "cpu" else None
         self._batch_size = auto if config.score.batch_size == "auto" else config.score.batch_size
 
-    def __call__(self, seen_N: NDArray[Any], fold_N: NDArray[np.int64]) -> Scores:
-        """Score N items, of which this was read: see `engine.pool.sight.Sight`.
+    def __call__(
+        self, seen_N: NDArray[Any], fold_N: NDArray[np.int64], identity_N: NDArray[np.int64] | None = None
+    ) -> Scores:
+        """Score N items, of which this was read: see `engine.pool.sight.Sight`. `identity_N` are hashes of what they
+        are, where a score asks for them: see `asks_identity`.
 
         A batch that does not fit the memory is halved, also for later calls, with a note.
 
@@ -86,7 +91,8 @@ class Scorer:
             size = min(self._batch_size or len(fold_N), len(fold_N) - begin)
             part = slice(begin, begin + size)
             try:
-                parts.append(self._forward(seen_N[part], fold_N[part]))
+                identity = None if identity_N is None else identity_N[part]
+                parts.append(self._forward(seen_N[part], fold_N[part], identity))
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not _is_out_of_memory(error):
                     raise
@@ -109,7 +115,9 @@ class Scorer:
         """A chunk's row, as `Chunk.row` makes it, with the scores of its items in place of what was read."""
         items = unpack(chunk["items"][0].as_py())
         flat = np.frombuffer(chunk["seen"][0].as_buffer(), dtype=self._dtype)
-        scores = self(flat.reshape(-1, *self._shape), items["fold"].to_numpy())
+        shard, names = chunk["shard"][0].as_py(), items["key"].to_pylist()
+        identity_N = identities(shard, names, self._settings.seed) if self.asks_identity else None
+        scores = self(flat.reshape(-1, *self._shape), items["fold"].to_numpy(), identity_N)
         bad = unpack(content) if (content := chunk["bad"][0].as_py()) else BAD_SCHEMA.empty_table()
         scored = items.drop_columns(["fold"])
         for name, column in scores.columns.items():
@@ -133,20 +141,41 @@ class Scorer:
             }
         )
 
-    def _forward(self, seen_N: NDArray[Any], fold_N: NDArray[np.int64]) -> list[Tensor]:
+    def _forward(
+        self, seen_N: NDArray[Any], fold_N: NDArray[np.int64], identity_N: NDArray[np.int64] | None
+    ) -> list[Tensor]:
         """The columns of scores, and last the latents."""
         x_N = self._front(seen_N)
         if self.device.type == "cpu":
             # Channels-last suits a GPU's matrix units; on a CPU it is 15 % slower at batches of this size.
             x_N = x_N.contiguous()
         fold = torch.tensor(fold_N, device=self.device)
+        identity = None if identity_N is None else torch.tensor(identity_N, device=self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
-            view = View(self.networks, Inputs(x_N, fold), score=self._method)
+            view = View(self.networks, Inputs(x_N, fold, identity_B=identity), self._settings, self._method)
             found = [function(view) for function in self._functions.values()]
-        predicted = [view.logits.argmax(dim=1).to(torch.int32)] if self._has_task else []
-        latent_BZ = view.method[1]
+            latent_BZ = view.method[1] if self._needs_method else self.networks.latents(x_N)
+        predicted = [view.predicted.to(torch.int32)] if self._has_task else []
         clusters = self._centres.of(latent_BZ) if self._centres else ()
         return [*found, *predicted, *clusters, latent_BZ]
+
+
+def settings_of(config: CampaignConfig) -> Settings:
+    """What acquisition functions take from a configuration."""
+    options = config.score
+    return Settings(
+        config.train.seed,
+        options.dropout_passes,
+        options.dropout_rate,
+        options.reduction,
+        options.gradient_norms,
+        options.perturbation,
+    )
+
+
+def identities(shard: str, keys: list[str], seed: int) -> NDArray[np.int64]:
+    """A hash (N,) of each item of a shard."""
+    return np.array([draw_of(shard, key, seed) for key in keys], np.uint64).view(np.int64)
 
 
 def _is_out_of_memory(error: Any) -> bool:

@@ -20,8 +20,8 @@ from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.duplicates import likeness_of
 from engine.selection.gate import judge
+from engine.selection.order import ranking_by
 from engine.selection.parts import Share
-from engine.selection.ranking import ranking_by
 from engine.selection.reduction import FirstPass, RowQuery, count, gather
 from engine.selection.sources import Draws, Source, with_draws, without
 from engine.storage.location import Location
@@ -64,6 +64,11 @@ def plan_pass(
     """What the first pass is to find, whatever the gate will say; and the centres of the clusters, if there are any."""
     options, folder, diversity = campaign.config.select, campaign.stage("scores"), campaign.config.diversity
     there = columns_of(folder, sources[0].record) if sources else set()
+    ranking = ranking_by(options.acquisition)
+    if there and not {*ranking.columns} <= there:
+        why = f"select.acquisition={options.acquisition}: the pool was scored without it"
+        fix = f"delete {folder}/manifest.json, then run: vaal score {campaign.home}"
+        raise ConfigError(f"{folder}: {why}; {fix}")
     # Only VAAL's logits say what the labels lack of a cluster.
     has_clusters = "cluster" in there and options.acquisition == "vaal"
     centres = load_centres(campaign.stage("train"), trained["files"]) if has_clusters else None
@@ -80,7 +85,7 @@ def plan_pass(
         num_labelled=sum(len(source.labelled) for source in sources),
         budget=options.budget,
         seed=seed,
-        ranking=ranking_by(options.acquisition),
+        ranking=ranking,
     )
     return wish, centres
 

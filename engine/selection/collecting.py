@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.pool.identity import shard_number_of
-from engine.selection.ranking import Ranking
+from engine.selection.order import Ranking
 from vaal.completion import (
     NEAREST,
     Items,

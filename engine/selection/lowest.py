@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.selection.ranking import Ranking
+from engine.selection.order import Ranking
 
 Piece = TypeVar("Piece", bound=Sized)
 

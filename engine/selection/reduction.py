@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from engine.selection.collecting import Collected, Collector, Fates, Wish, merged
 from engine.selection.lowest import Lowest, LowestPlaces
+from engine.selection.order import Ranking
 from engine.selection.parts import Share, deal, each, map_reduce
-from engine.selection.ranking import Ranking
 from engine.selection.sources import Source
 from engine.storage.location import Location
 from engine.tables.histogram import Histogram

@@ -104,6 +104,13 @@ class View:
         """The log probabilities of the answers: see `vaal.task.model.log_probabilities`."""
         return log_probabilities(self.task.kind, self.logits)
 
+    @cached_property
+    def predicted(self) -> Tensor:
+        """The most likely class or label of each item (B,) int64: of maps that of the mean of the probabilities."""
+        if self.task.kind == "segmentation":
+            return self.log_p.exp().mean(dim=2).argmax(dim=1)
+        return self.logits.argmax(dim=1)
+
     @property
     def linear(self) -> nn.Linear:
         """The task learner's head, which is one linear layer. Raises ValueError if it is none."""

@@ -42,7 +42,7 @@ def test_every_option_is_documented() -> None:
         ("select.stratify=source", "select.stratify=source needs pool.metadata, the file with that column"),
         (
             "select.diversity=magic",
-            "select.diversity='magic': input should be 'auto', 'completion', 'none', 'gumbel', ",
+            "select.diversity='magic': input should be 'auto', 'completion', 'none', ",
         ),
         ("select.oversample=0.5", "select.oversample=0.5: input should be greater than or equal to 1"),
         ("pool.embeddings=member:", "pool.embeddings=member: needs the suffix of the files, for example member:npy"),

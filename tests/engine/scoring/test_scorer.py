@@ -80,10 +80,10 @@ def test_every_acquisition_that_is_asked_for_is_a_column(make_campaign: MakeCamp
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["score.acquisition=['margin']"], "name vaal, and each acquisition once"),
-        (["score.acquisition=['vaal','vaal']"], "name vaal, and each acquisition once"),
+        (["score.acquisition=['margin']"], r"does not have select.acquisition=vaal; --set select.acquisition=margin"),
+        (["score.acquisition=['vaal','vaal']"], "name each acquisition once"),
         (["score.acquisition=['vaal','margin']"], "score.acquisition=margin needs a task learner"),
-        (["score.acquisition=['vaal','magic']"], "input should be 'vaal' or 'margin'"),
+        (["score.acquisition=['vaal','magic']"], "input should be 'vaal', 'least_confidence', "),
     ],
 )
 def test_an_acquisition_that_cannot_be_had_is_refused(settings: list[str], message: str) -> None:

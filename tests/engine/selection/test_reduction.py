@@ -17,7 +17,7 @@ from engine.errors import InputError
 from engine.selection import parts, reduction
 from engine.selection.collecting import Wish
 from engine.selection.lowest import Lowest, LowestPlaces
-from engine.selection.ranking import Ranking, ranking_by
+from engine.selection.order import Ranking, ranking_by
 from engine.selection.reduction import (
     RowQuery,
     SecondPass,
