@@ -105,11 +105,12 @@ class CampaignConfig(Section):
         return self.task_kind is not None
 
     def acquisitions(self, *, has_task: bool) -> list[str]:
-        """The names of all scores, in the order of score.acquisition, and those that come with them: what ranks, and
-        what decides between equal scores. `has_task`: there is a task learner."""
-        names = dict.fromkeys([*self.score.acquisition, self.select.acquisition])
-        names |= {ACQUISITIONS[name].ties: None for name in names if ACQUISITIONS[name].ties}
-        return list(names | ({"margin": None} if has_task and self.train.task == "auto" else {}))
+        """The names of all scores in the order of the table: those of score.acquisition, what ranks, and what decides
+        between equal scores. `has_task`: there is a task learner."""
+        names = {*self.score.acquisition, self.select.acquisition}
+        names |= {ACQUISITIONS[name].ties for name in names}
+        names |= {"margin"} if has_task and self.train.task == "auto" else set()
+        return [name for name in ACQUISITIONS if name in names]
 
     @property
     def needs_method(self) -> bool:

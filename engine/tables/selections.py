@@ -51,7 +51,7 @@ weight is of what can be picked, 0 where nothing can; the item is the nearest to
 first clusters."""
 CANDIDATES_FILE = "candidates/candidates.parquet"
 """In its own folder: files beside selection.parquet hold only picks."""
-HISTOGRAM_FILE = "candidates/score-histogram.parquet"
+HISTOGRAM_FILE = "candidates/scores.parquet"
 SAMPLE_FILE = "candidates/sample.parquet"
 """A uniform random sample of the eligible items that were not picked, in the order of drawing."""
 SAMPLE_SIZE = 48

@@ -277,7 +277,10 @@ def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> 
         ("rounds/000/train/metrics.parquet", "metrics.parquet: not the file that was committed"),
         ("rounds/000/selection/selection.parquet", "selection.parquet: not the file that was committed"),
         ("labels/initial.parquet", "initial.parquet: not the file that was committed"),
-        ("rounds/000/selection/candidates/histogram.parquet", "histogram.parquet: not the file that was committed"),
+        (
+            "rounds/000/selection/candidates/scores.parquet",
+            "scores.parquet: not the file that was committed",
+        ),
         ("rounds/000/selection/candidates/sample.parquet", "sample.parquet: not the file that was committed"),
     ],
 )

@@ -47,7 +47,7 @@ def candidate(key: str, fate: str, kind: str | None = None, of: str | None = Non
         "key": key,
         "offset": 1,
         "size_bytes": 2,
-        "logit": float(key[1:]),
+        "score": float(key[1:]),
         "latent": None,
         "fate": fate,
     }
@@ -71,9 +71,9 @@ def test_what_is_kept_is_named_by_what_became_of_it() -> None:
             "p6": "picked earlier"}  # fmt: skip
     fates = [candidate("p1", PICKED), candidate("p2", PASSED_OVER), candidate("p3", CONTROL)]
     rows = [candidate(f"d{n}", DUPLICATE, "bytes", key) for n, key in enumerate(keys)]
-    # The fourth is a control pick that is no candidate: its logit stands in the selection alone.
-    selection = pa.table({"shard": ["s"], "key": ["p4"], "logit": [4.0]})
+    # The fourth is a control pick that is no candidate: its score stands in the selection alone.
+    selection = pa.table({"shard": ["s"], "key": ["p4"], "score": [4.0]})
     pairs = pairs_of(pa.Table.from_pylist([*rows, *fates]), selection, {("s", "p5")})
     assert {pair.kept["key"]: pair.kept_as for pair in pairs} == keys
-    assert [pair.kept["logit"] for pair in pairs] == [1, 2, 3, 4, None, None]
+    assert [pair.kept["score"] for pair in pairs] == [1, 2, 3, 4, None, None]
     assert {(pair.kept["offset"], pair.kept["size_bytes"]) for pair in pairs} == {(3, 4)}

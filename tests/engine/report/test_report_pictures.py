@@ -8,7 +8,16 @@ import torch
 from PIL import Image
 
 from engine.config.input_options import ImageConfig
-from engine.report.charts import LIGHT, Bins, bins_of, histogram_chart, kl_chart, map_chart, reference_losses
+from engine.report.charts import (
+    LIGHT,
+    Bins,
+    bins_of,
+    histogram_chart,
+    kl_chart,
+    map_chart,
+    reference_losses,
+    score_name,
+)
 from engine.report.latent_map import LatentMap
 from engine.report.thumbnails import THUMBNAIL_SIDE, contact_sheet, thumbnail, to_png
 from engine.tables.histogram import HISTOGRAM_SCHEMA, Histogram
@@ -117,32 +126,33 @@ def test_a_histogram_of_nothing_is_drawn() -> None:
     bins = bins_of(HISTOGRAM_SCHEMA.empty_table(), np.empty(0, np.float32))
     assert {name: counts.tolist() for name, counts in bins.counts.items()} == {group: [0] for group in GROUPS}
     with np.errstate(all="raise"):
-        assert share_of(LIGHT.card, histogram_chart(bins, None, None, LIGHT)) > 0.5
+        assert share_of(LIGHT.card, histogram_chart(bins, None, None, "score", LIGHT)) > 0.5
 
 
 def test_a_histogram_has_a_cut_where_the_logits_decided() -> None:
     without, with_cut = (
-        share_of(LIGHT.picked, histogram_chart(BINS, *levels, LIGHT)) for levels in ((None, None), (2.0, 2.0))
+        share_of(LIGHT.picked, histogram_chart(BINS, *levels, "score", LIGHT)) for levels in ((None, None), (2.0, 2.0))
     )
     assert without == 0
     assert with_cut > 1e-3
 
 
 def test_a_histogram_has_a_second_line_where_candidates_were_passed_over() -> None:
-    one, two = (share_of(LIGHT.ink, histogram_chart(BINS, 2, highest, LIGHT)) for highest in (2, 3.5))
+    one, two = (share_of(LIGHT.ink, histogram_chart(BINS, 2, highest, "score", LIGHT)) for highest in (2, 3.5))
     assert one < 0.7 * two
 
 
 def test_a_histogram_of_nothing_that_can_be_picked_is_drawn() -> None:
     labelled = Bins(BINS.edges, {group: np.array([int(group == "labelled")] * 4) for group in GROUPS})
     with np.errstate(all="raise"):
-        assert share_of(LIGHT.labelled, histogram_chart(labelled, None, None, LIGHT)) > 0
+        assert share_of(LIGHT.labelled, histogram_chart(labelled, None, None, "score", LIGHT)) > 0
 
 
 def test_the_words_of_a_histogram_are_not_cut_off() -> None:
     # Wherever a level is, its words are inside the picture: its edges are blank.
+    named = score_name("vaal")
     for cut, highest in ((0.0, 4.0), (4.0, 0.0), (1.9, 2.1), (2.1, 1.9), (2.0, None)):
-        png = histogram_chart(BINS, cut, highest, LIGHT)
+        png = histogram_chart(BINS, cut, highest, named, LIGHT)
         pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"), np.int16)
         for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
             assert edge.min() == edge.max()

@@ -119,11 +119,11 @@ def test_an_image_without_a_finite_score_is_quarantined_alone(
     score = scorer._functions["logit"]
     monkeypatch.setitem(scorer._functions, "logit", lambda *inputs: spoil(score(*inputs)))
 
-    def spoil(scored: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        logit = scored[0].clone()
+    def spoil(scored: torch.Tensor) -> torch.Tensor:
+        logit = scored.clone()
         if spoilt_calls.pop():
             logit[2] = float("nan")
-        return logit, scored[1]
+        return logit
 
     spoilt = scorer.score_chunk(row).to_pylist()[0]
     assert unpack(spoilt["scored"]).to_pylist() == items[:2] + items[3:]

@@ -275,7 +275,7 @@ def test_nothing_and_everything_can_be_picked(make_campaign: MakeCampaign) -> No
         assert sorted(names(rows(campaign, "selection"))) == sorted(names(eligible(campaign)))
 
 
-@pytest.mark.parametrize(("word", "columns"), [("yes", []), ("no", ["offset", "margin", "predicted"])])
+@pytest.mark.parametrize(("word", "columns"), [("yes", []), ("no", ["logit", "offset", "margin", "predicted"])])
 def test_other_rules_read_no_more_than_they_need(make_campaign: MakeCampaign, word: str, columns: list[str]) -> None:
     settings = ("select.diversity=none", f"labels.are_biased={word}")
     campaign = scored(make_campaign(*settings), num_centres=0, margins=True)

@@ -26,7 +26,7 @@ def table(num_items: int, seed: int = 0) -> pa.Table:
         {
             "shard": [f"{i % 3}.tar" for i in range(num_items)],
             "key": [f"{i:04d}" for i in range(num_items)],
-            "logit": pa.array(np.sort(random.normal(size=num_items)).astype(np.float32)),
+            "score": pa.array(np.sort(random.normal(size=num_items)).astype(np.float32)),
             "margin": pa.array(random.uniform(size=num_items).astype(np.float32)),
             "predicted": pa.array(random.integers(4, size=num_items).astype(np.int32)),
             "latent": pa.FixedSizeListArray.from_arrays(flat, NUM_LATENTS),
@@ -92,7 +92,7 @@ def test_the_seed_changes_the_choice(method: str, monkeypatch: pytest.MonkeyPatc
 
 def test_gumbel_draws_by_the_identity_of_an_item() -> None:
     draws = [draw_of(f"{i % 3}.tar", f"{i:04d}", 9) for i in range(80)]
-    expected = gumbel_top_b(CANDIDATES["logit"].to_numpy(), np.array(draws, np.uint64), 10)
+    expected = gumbel_top_b(CANDIDATES["score"].to_numpy(), np.array(draws, np.uint64), 10)
     assert choose("gumbel", CANDIDATES, TAKEN, CLUSTERS, 10, 9).picked_B.tolist() == expected.tolist()
 
 

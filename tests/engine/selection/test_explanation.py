@@ -60,7 +60,7 @@ def test_of_a_pick_rank_arm_and_what_it_displaced(selected: Campaign) -> None:
         assert found["outcome"] == "picked"
         assert (found["rank"], found["arm"], found["reason"]) == (pick["rank"], pick["arm"], pick["reason"])
         assert f"rank {pick['rank']} of 40: {pick['reason']}" in found["why"]
-        assert (pick["displaced_key"] is not None) == ("by the logits alone" in found["why"])
+        assert (pick["displaced_key"] is not None) == ("by the scores alone" in found["why"])
     assert any(pick["displaced_key"] for pick in picks)
     assert {pick["arm"] for pick in picks} == {"query", "control"}
 

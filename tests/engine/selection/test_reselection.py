@@ -238,7 +238,7 @@ def test_scores_of_other_weights_are_refused(scored: Campaign) -> None:
 def test_a_budget_of_nothing_picks_nothing(scored: Campaign) -> None:
     manifest = select(with_options(scored, budget=0))
     assert picks(scored) == set()
-    assert (manifest["counts"]["candidates"], manifest["highest_picked_logit"]) == (0, None)
+    assert (manifest["counts"]["candidates"], manifest["highest_picked_score"]) == (0, None)
 
 
 def test_a_pool_that_is_labelled_whole_has_nothing_to_pick(scored: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,9 +57,9 @@ def test_selection_is_sort_everything_and_take_b(scored: Campaign) -> None:
     counts = manifest["counts"]
     assert counts["eligible"] == len(everything)
     assert (counts["candidates"], counts["control"], counts["picked"], counts["picked_before"]) == (300, 0, 100, 0)
-    assert manifest["highest_candidate_logit"] == sorted(row["logit"] for row in everything)[299]
+    assert manifest["highest_candidate_score"] == sorted(row["logit"] for row in everything)[299]
     assert {pick["displaced_key"] for pick in picks} == {None}
-    assert manifest["highest_picked_logit"] == expected[-1]["logit"]
+    assert manifest["highest_picked_score"] == expected[-1]["logit"]
     assert {pick["reason"] for pick in picks} == {"least like the labelled images (lowest logit)"}
     assert (manifest["signal"], manifest["when_no_signal"]) == ("present", None)
     for stage in ("train", "scores"):

@@ -94,7 +94,7 @@ def test_random_takes_the_first_draws(make_campaign: MakeCampaign, seed: int) ->
     assert {(pick["arm"], pick["reason"]) for pick in picks} == {("query", "random, because no signal was found")}
     assert {pick["displaced_key"] for pick in picks} == {None}
     assert (manifest["signal"], manifest["when_no_signal"], manifest["seed"]) == ("none", "random", seed)
-    assert manifest["highest_picked_logit"] is manifest["highest_candidate_logit"] is None
+    assert manifest["highest_picked_score"] is manifest["highest_candidate_score"] is None
     assert manifest["counts"]["eligible"] == len(eligible(campaign))
 
 
@@ -148,7 +148,7 @@ def test_with_a_signal_the_logits_decide(make_campaign: MakeCampaign, method: st
     expected = sorted(eligible(campaign), key=lambda row: (row["logit"], *identity(row)))[:100]
     assert list(map(identity, rows(campaign, "selection"))) == list(map(identity, expected))
     assert (manifest["signal"], manifest["when_no_signal"]) == ("present", None)
-    assert manifest["highest_picked_logit"] == expected[-1]["logit"]
+    assert manifest["highest_picked_score"] == expected[-1]["logit"]
 
 
 def test_diversity_keeps_away_from_what_is_out_at_a_vendor(make_campaign: MakeCampaign) -> None:
