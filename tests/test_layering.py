@@ -17,7 +17,8 @@ ORDER = (
     ("engine.pool",),
     ("engine.campaign",),
     ("engine.models",),
-    ("engine.training", "engine.scoring", "engine.selection", "engine.handoff", "engine.report"),
+    ("engine.training", "engine.scoring"),
+    ("engine.selection", "engine.handoff", "engine.report"),
     ("engine.simulation",),
     ("jobs",),
 )

@@ -112,6 +112,24 @@ class CampaignConfig(Section):
         names |= {"margin"} if has_task and self.train.task == "auto" else set()
         return [name for name in ACQUISITIONS if name in names]
 
+    def is_dear(self, name: str) -> bool:
+        """Whether a score costs so much that it is computed for candidates alone."""
+        row = ACQUISITIONS[name]
+        when = {"always": True, "network_dropout": self.score.dropout == "network", "members": False}
+        return bool(row.dear) and when[row.dear_when]
+
+    @property
+    def first_ranks(self) -> str:
+        """The score that ranks the whole pool: select.acquisition, or where that is dear the first of
+        score.acquisition."""
+        return self.score.acquisition[0] if self.is_dear(self.select.acquisition) else self.select.acquisition
+
+    @property
+    def scores_again(self) -> bool:
+        """Whether candidates are scored a second time: for a score that is dear, or for the task learner's features."""
+        needs = set(DIVERSIFIERS[self.diversity].needs)
+        return self.is_dear(self.select.acquisition) or bool(needs & {"feature_MD", "answer_MC", "probability_MC"})
+
     @property
     def needs_method(self) -> bool:
         """Whether a score asks for the networks of the training method. Without one they are not trained."""

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.campaign.folder import Campaign
 from engine.errors import InputError, StorageError, UnreadableError, one_line
 from engine.storage.location import Location
 from engine.tables.scores import (
@@ -96,8 +95,8 @@ class Draft:
         with self._on_scratch_disk():
             self._writer.write_table(table, ROW_GROUP_ITEMS)
 
-    def commit(self, campaign: Campaign, file: str) -> ShardRecord:
-        """Write the shard's files under this name.
+    def commit(self, scores: Location, quarantine: Location, file: str) -> ShardRecord:
+        """Write the shard's files under this name into these folders.
 
         Raises:
             RuntimeError: items were lost or doubled; nothing is written.
@@ -125,9 +124,9 @@ class Draft:
         size_bytes = self._file.tell()
         if len(bad):
             table = pa.table([pa.repeat(self.shard, len(bad)), *bad.columns], schema=QUARANTINE_SCHEMA)
-            (campaign.stage("quarantine") / file).write_table(table)
+            (quarantine / file).write_table(table)
         self._file.seek(0)
-        sha256 = (campaign.stage("scores") / file).write_file(self._file)
+        sha256 = (scores / file).write_file(self._file)
         self._file.close()
         return record._replace(sha256=sha256, size_bytes=size_bytes)
 

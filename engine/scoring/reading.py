@@ -1,6 +1,6 @@
 """Shards to chunks: read in several attempts under a watchdog, and quarantined whole where no attempt succeeds."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from engine.errors import InputError
 from engine.pool.identity import ALONE, Groups
 from engine.pool.items import read_shard
 from engine.pool.samples import Item, Unused
-from engine.pool.shard import Shard
+from engine.pool.shard import Place, Shard, read_images
 from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk, chunk_items
 from engine.scoring.watchdog import Attempts, ShardHistory, Watchdog
@@ -33,8 +33,11 @@ class Reading(NamedTuple):
     forgotten: frozenset[tuple[str, str]] = frozenset()
 
 
-def read_chunks(shard: Shard, reading: Reading, attempts: Attempts) -> Iterator[pa.Table]:
-    """The chunks of a shard as rows, in order. A shard that cannot be read ends in a row with the reason.
+def read_chunks(
+    shard: Shard, reading: Reading, attempts: Attempts, places: list[Place] | None = None
+) -> Iterator[pa.Table]:
+    """The chunks of a shard, or of the images at some places of it, as rows, in order. A shard that cannot be read ends
+    in a row with the reason.
 
     An attempt that fails is followed by another one, which does not yield again what was yielded before.
     """
@@ -43,7 +46,8 @@ def read_chunks(shard: Shard, reading: Reading, attempts: Attempts) -> Iterator[
     with Watchdog(reading.stall_seconds, partial(attempts.stalled, shard.shard)) as watchdog:
         for _ in range(0 if failure else reading.attempts):
             try:
-                for row in _attempt(shard, reading, made, past.items, watchdog):
+                source = partial(_items, shard, reading.sight, places)
+                for row in _attempt(shard, source, reading, (made, past.items), watchdog):
                     made += 1
                     yield row
             except InputError as error:
@@ -55,9 +59,14 @@ def read_chunks(shard: Shard, reading: Reading, attempts: Attempts) -> Iterator[
     yield _chunk(shard, made, reading).row(0, listed=0, failure=failure)
 
 
-def _keeping(items: Generator[Item, None, Unused], unused: list[Unused]) -> Iterator[Item]:
-    """The items; what is in none is put into the list at their end."""
-    unused.append((yield from items))
+def _items(shard: Shard, sight: Sight, places: list[Place] | None, unused: list[Unused]) -> Iterator[Item]:
+    """The items of a shard, or those at some places; what is in none is put into the list at their end."""
+    if places is None:
+        unused.append((yield from read_shard(shard, sight.image, sight.companion)))
+        return
+    for place, content in zip(places, read_images(shard, places), strict=True):
+        yield Item(*place[:3], content, "")
+    unused.append(Unused())
 
 
 def _chunk(shard: Shard, number: int, reading: Reading) -> Chunk:
@@ -74,13 +83,18 @@ def _give_up(past: ShardHistory, reading: Reading) -> str:
 
 
 def _attempt(
-    shard: Shard, reading: Reading, first: int, stalled: frozenset[str], watchdog: Watchdog
+    shard: Shard,
+    source: Callable[[list[Unused]], Iterator[Item]],
+    reading: Reading,
+    past: tuple[int, frozenset[str]],
+    watchdog: Watchdog,
 ) -> Iterator[pa.Table]:
-    """The chunks from number `first` on, as rows."""
+    """The chunks of the items of `source`, as rows: from the number on that the `past` says, with what stalled then."""
     chunk, listed, position = _chunk(shard, 0, reading), 0, 0
+    first, stalled = past
     unused: list[Unused] = []
     sight = reading.sight
-    size, items = chunk_items(sight), _keeping(read_shard(shard, sight.image, sight.companion), unused)
+    size, items = chunk_items(sight), source(unused)
     watchdog.start("")
     see = sight.of(shard)
     for item in items:

@@ -53,7 +53,7 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
         InputError: training is not complete, or storage cannot be read.
         NotAcceptableError: too many items are quarantined; all shards are committed, the stage is not complete.
     """
-    inputs = _inputs(campaign)
+    inputs = inputs_of(campaign)
     if is_complete(campaign.stage("scores")):
         manifest = read_manifest(campaign, "scores", ScoresManifest)
         if completed(campaign, "handoff") or not _is_outdated(campaign, manifest, inputs, run.log):
@@ -101,7 +101,7 @@ def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
     return facts
 
 
-def _inputs(campaign: Campaign) -> dict[str, str]:
+def inputs_of(campaign: Campaign) -> dict[str, str]:
     """SHA-256 of everything that decides scores, by name: the networks, whose files are checked, settings and code."""
     config, folder = campaign.config, campaign.stage("train")
     trained_by = read_manifest(campaign, "train", TrainManifest)
@@ -198,6 +198,7 @@ def _counted(chunks: Iterator[pa.Table], tally: Tally, run: Run) -> Iterator[dic
 def _commit(campaign: Campaign, plan: ScoringPlan, rows: Iterator[dict[str, Any]]) -> Iterator[ShardRecord]:
     """Commit each shard as its last chunk arrives. Yields its record."""
     left = {shard.shard for shard in plan.todo}
+    folders = campaign.stage("scores"), campaign.stage("quarantine")
     drafts: dict[str, Draft] = {}
     writing: deque[Future[ShardRecord]] = deque()
     with ThreadPoolExecutor(COMMIT_THREADS) as threads:
@@ -206,7 +207,7 @@ def _commit(campaign: Campaign, plan: ScoringPlan, rows: Iterator[dict[str, Any]
             # Ray computes a chunk again when a node is lost; the first result is used.
             if shard in left and drafts.setdefault(shard, Draft(shard)).add(row) and drafts[shard].is_whole:
                 left.remove(shard)
-                writing.append(threads.submit(drafts.pop(shard).commit, campaign, plan.files[shard]))
+                writing.append(threads.submit(drafts.pop(shard).commit, *folders, plan.files[shard]))
             while writing and (writing[0].done() or len(writing) > MOST_WRITING):
                 yield writing.popleft().result()
         for future in writing:

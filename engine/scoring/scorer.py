@@ -2,6 +2,8 @@
 
 import math
 import pkgutil
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,8 +43,11 @@ class Scores(NamedTuple):
     is_finite_N: NDArray[np.bool_]
 
 
-def load_scorer(folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> "Scorer":
-    """The scorer with the networks in the folder of a train stage, on "cpu" or "cuda".
+def load_scorer(
+    folder: Location, config: CampaignConfig, weights: dict[str, str], device: str, *, is_again: bool = False
+) -> "Scorer":
+    """The scorer with the networks in the folder of a train stage, on "cpu" or "cuda". `is_again`: for candidates, see
+    `Scorer`.
 
     `weights` holds the SHA-256 of each file of the networks. Raises InputError if such a file is missing, or not the
     one that training wrote.
@@ -50,21 +55,34 @@ def load_scorer(folder: Location, config: CampaignConfig, weights: dict[str, str
     to = torch.device(device)
     networks = load_networks(folder, config, weights, with_task=TASK_FILE in weights).ready(to)
     front = front_of(config, to, networks.embedding, weights.get(ENCODER, ""))
-    return Scorer(config, networks, front, load_centres(folder, weights, to))
+    return Scorer(config, networks, front, None if is_again else load_centres(folder, weights, to), is_again=is_again)
 
 
 class Scorer:
-    """Scores items with trained networks, on the device of their front. With `centres` items also get clusters."""
+    """Scores items with trained networks, on the device of their front. With `centres` items also get clusters.
 
-    def __init__(self, config: CampaignConfig, networks: Networks, front: Front, centres: Centres | None) -> None:
+    `is_again`: candidates get the scores that are dear alone, and the task learner's features in place of latents.
+    """
+
+    def __init__(
+        self,
+        config: CampaignConfig,
+        networks: Networks,
+        front: Front,
+        centres: Centres | None,
+        *,
+        is_again: bool = False,
+    ) -> None:
         self.device, self._is_bf16 = front.device, config.score.precision == "bf16"
         self.networks, self._front, self._centres = networks, front, centres
         names = config.acquisitions(has_task=networks.task is not None)
         self.asks_identity = any("identity" in ACQUISITIONS[name].needs for name in names)
-        self._functions = {column_of(name): pkgutil.resolve_name(ACQUISITIONS[name].function) for name in names}
+        functions = {column_of(name): pkgutil.resolve_name(ACQUISITIONS[name].function) for name in names}
+        self._functions = candidate_functions(config) if is_again else functions
+        self._is_again = is_again
         self._method = pkgutil.resolve_name(config.method.score)
         self._needs_method, self._settings = config.needs_method, settings_of(config)
-        self._has_task = any("task" in ACQUISITIONS[name].needs for name in names)
+        self._has_task = not is_again and any("task" in ACQUISITIONS[name].needs for name in names)
         further = [*(("predicted",) if self._has_task else ()), *(("cluster", "distance") if centres else ())]
         self._names = [*self._functions, *further]
         self._notes = list[str]()
@@ -85,7 +103,7 @@ class Scorer:
         Raises RuntimeError if one image alone does not fit the memory.
         """
         none = torch.empty(0)
-        parts = [[*(none for _ in self._names), none.reshape(0, self._front.num_inputs or self.networks.num_latents)]]
+        parts = [[*(none for _ in self._names), none.reshape(0, self._num_latents)]]
         begin = 0
         while begin < len(fold_N):
             size = min(self._batch_size or len(fold_N), len(fold_N) - begin)
@@ -154,10 +172,29 @@ class Scorer:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
             view = View(self.networks, Inputs(x_N, fold, identity_B=identity), self._settings, self._method)
             found = [function(view) for function in self._functions.values()]
-            latent_BZ = view.method[1] if self._needs_method else self.networks.latents(x_N)
+            latent_BZ = self._latents(view)
         predicted = [view.predicted.to(torch.int32)] if self._has_task else []
         clusters = self._centres.of(latent_BZ) if self._centres else ()
         return [*found, *predicted, *clusters, latent_BZ]
+
+    @cached_property
+    def _num_latents(self) -> int:
+        if self._is_again:
+            with torch.no_grad():
+                x_1 = self._front(np.zeros((1, *self._shape), self._dtype))
+                return View(self.networks, Inputs(x_1, torch.zeros(1, dtype=torch.int64))).pooled.shape[1]
+        return self._front.num_inputs or self.networks.num_latents
+
+    def _latents(self, view: View) -> Tensor:
+        if self._is_again:
+            return view.pooled
+        return view.method[1] if self._needs_method else self.networks.latents(view.x_B)
+
+
+def candidate_functions(config: CampaignConfig) -> dict[str, Callable[[View], Tensor]]:
+    """The functions of the scores that are dear, by column."""
+    names = [name for name in config.acquisitions(has_task=True) if config.is_dear(name)]
+    return {column_of(name): pkgutil.resolve_name(ACQUISITIONS[name].dear) for name in names}
 
 
 def settings_of(config: CampaignConfig) -> Settings:

@@ -20,7 +20,7 @@ from engine.cluster.ray_session import choose_device, count_devices, require_cpu
 from engine.config.options import CampaignConfig
 from engine.pool.identity import Groups
 from engine.pool.metadata import read_groups
-from engine.pool.shard import Shard
+from engine.pool.shard import Place, Shard
 from engine.pool.sight import sight_of
 from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.watchdog import Attempts, ShardHistory
@@ -46,10 +46,20 @@ def choose_actors(config: CampaignConfig, address: str) -> tuple[str, int]:
 
 
 def scored_chunks(
-    campaign: Campaign, todo: list[Shard], inputs: dict[str, str], actors: tuple[str, int], trained: TrainManifest
+    campaign: Campaign,
+    todo: list[Shard],
+    inputs: dict[str, str],
+    actors: tuple[str, int],
+    trained: TrainManifest,
+    places: dict[str, list[Place]] | None = None,
 ) -> Generator[pa.Table]:
-    """Scored chunks in any order, one row each. `actors` are the device and the number of actors, `trained` is the
-    manifest of the networks."""
+    """Scored chunks in any order, one row each.
+
+    Args:
+        actors: the device and the number of actors.
+        trained: the manifest of the networks.
+        places: by shard, where only candidates are scored, for the second time: see `engine.scoring.again`.
+    """
     device, num_actors = actors
     # Errors are raised here. What Ray Data's threads also log, as after an interrupt, is about their own end.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -60,6 +70,8 @@ def scored_chunks(
     context.execution_no_progress_timeout_s = -1
     config = campaign.config
     rows, reading = read_rows(campaign, todo, trained)
+    for row, shard in zip(rows, todo, strict=True):
+        row |= {"places": [place._asdict() for place in places[shard.shard]]} if places else {}
     attempts = _RemoteAttempts(_AttemptsActor.remote())
     by_bytes = sum(shard.size_bytes for shard in todo) // TASK_BYTES
     num_tasks = min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)
@@ -69,7 +81,7 @@ def scored_chunks(
     # On CPUs both stages ask for the same resources, so that Ray Data fuses them and a chunk stays in one process.
     scored = chunks.map_batches(
         _Scorer,
-        fn_constructor_args=(campaign.stage("train"), config, inputs, device),
+        fn_constructor_args=(campaign.stage("train"), config, inputs, device, places is not None),
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(num_actors, len(todo)), **({} if device == "cpu" else _OVERLAPPED)),
@@ -118,17 +130,20 @@ class _RemoteAttempts(Attempts):
 def _read(batch: pa.Table, reading: Reading, attempts: Attempts) -> Iterator[pa.Table]:
     shard, group = Shard(**batch["shard"][0].as_py()), batch["group"][0].as_py()
     groups = reading.groups._replace(by_shard={shard.shard: group})
-    yield from read_chunks(shard, reading._replace(groups=groups), attempts)
+    places = [Place(**place) for place in batch["places"][0].as_py()] if "places" in batch.column_names else None
+    yield from read_chunks(shard, reading._replace(groups=groups), attempts, places)
 
 
 class _Scorer:
     """An actor that holds the networks. It imports torch when it is made, so that the driver never loads torch."""
 
-    def __init__(self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str) -> None:
+    def __init__(
+        self, folder: Location, config: CampaignConfig, weights: dict[str, str], device: str, is_again: bool
+    ) -> None:
         from engine.scoring.scorer import load_scorer
 
         # The weights are read here and not sent: an actor that Ray restarts must find them again.
-        self._scorer = load_scorer(folder, config, weights, device)
+        self._scorer = load_scorer(folder, config, weights, device, is_again=is_again)
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         return self._scorer.score_chunk(chunk)

@@ -1,6 +1,7 @@
 """The batch among the candidates: a control arm, no duplicates, and the rest by a diversity method."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.config.select_options import SelectConfig
 from engine.pool.identity import item_id_of
-from engine.selection.diversify import choose, cluster
+from engine.selection.diversify import Material, choose, cluster
 from engine.selection.duplicates import Duplicates, find_duplicates
 from engine.selection.stand_ins import first_of_groups
 from engine.tables.scores import latents_of
@@ -46,7 +47,8 @@ class Pools(NamedTuple):
     """The items that a batch is made from, tables of `row_schema`: the candidates in order; what is labelled or out at
     a vendor; the draws for the control arm in order, and the stratum of each; a random sample of the pool, by which
     latents are judged; the places of everything labelled or out as they were then: see `known_images`; and the groups
-    of the candidates where each gives one pick: see `first_of_groups`."""
+    of the candidates where each gives one pick: see `first_of_groups`. Where the candidates were scored again, their
+    table has more columns; what is taken and was looked at again, and the answers of features: see `SecondPass`."""
 
     candidates: pa.Table
     taken: pa.Table
@@ -55,11 +57,14 @@ class Pools(NamedTuple):
     sample: pa.Table
     known: pa.Table
     group_M: NDArray[np.int64] | None = None
+    taken_again: pa.Table | None = None
+    answers: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
 
 
 class Rules(NamedTuple):
     """How a batch is made: the options; what is done; the number of control picks in each stratum; the seed of the
-    round; the salt of the item_ids; the least cosine of duplicates, None where latents do not count."""
+    round; the salt of the item_ids; the least cosine of duplicates, None where latents do not count; and what the score
+    that ranks is of an image that is worth nothing, None where there is no such number."""
 
     options: SelectConfig
     branch: Branch
@@ -67,6 +72,7 @@ class Rules(NamedTuple):
     seed: int
     salt: str
     cosine: float | None
+    worthless: float | None = None
 
 
 class Batch(NamedTuple):
@@ -114,7 +120,9 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
     else:
         cluster_M, cluster_K = np.full(len(pools.candidates), -1, np.int32), cluster(latents_of(kept), rules.seed)
         cluster_M[left.kept] = cluster_K
-    choice = choose(rules.branch.diversity, kept, _some(pools.taken, rules.seed), cluster_K, wanted, rules.seed)
+    taken = some(pools.taken, rules.seed)
+    material = Material(kept, taken, cluster_K, pools.sample, pools.taken_again, pools.answers, rules.worthless)
+    choice = choose(rules.branch.diversity, material, wanted, rules.seed)
     picked = left.kept[choice.picked_B]
     kinds = Counter(left.found.kind_N[left.num_fixed :].tolist())
     counts = {
@@ -142,7 +150,8 @@ def _control(pools: Pools, rules: Rules) -> pa.Table:
 
 def _deduplicate(pools: Pools, control: pa.Table, rules: Rules) -> _Deduplicated:
     rest = np.flatnonzero(~_is_among(pools.candidates, control))
-    items = pa.concat_tables([pools.taken, control, pools.candidates.take(pa.array(rest))])
+    candidates = pools.candidates.select(pools.taken.column_names).cast(pools.taken.schema)
+    items = pa.concat_tables([pools.taken, control, candidates.take(pa.array(rest))])
     num_fixed = len(pools.taken) + len(control)
     known = pools.known["content_hash"]
     mode, cosine, group_M = rules.options.duplicates, rules.cosine, pools.group_M
@@ -162,7 +171,7 @@ def _is_among(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
     return is_among
 
 
-def _some(taken: pa.Table, seed: int) -> pa.Table:
+def some(taken: pa.Table, seed: int) -> pa.Table:
     """What is taken, or a random sample where that is more than MOST_CENTERS."""
     if len(taken) <= MOST_CENTERS:
         return taken

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest
+from engine.campaign.stages import Run
 from engine.config.select_options import RULE, SelectConfig
 from engine.errors import ConfigError
 from engine.models.centring import load_centres
 from engine.pool.metadata import read_strata
-from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batch
+from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batch, some
 from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.duplicates import likeness_of
@@ -23,15 +24,19 @@ from engine.selection.gate import judge
 from engine.selection.order import ranking_by
 from engine.selection.parts import Share
 from engine.selection.reduction import FirstPass, RowQuery, count, gather
+from engine.selection.second_pass import num_rescored, second_pass
 from engine.selection.sources import Draws, Source, with_draws, without
 from engine.storage.location import Location
 from engine.tables.score_reader import columns_of, num_latents_of
 from engine.tables.selections import SAMPLE_COLUMNS, SAMPLE_SIZE, row_schema
+from vaal.acquisition import ACQUISITIONS
 from vaal.centres import Centres
 from vaal.completion import NEAREST, by_clusters, cluster_order, joined
 from vaal.diversity import BRANCHES, DIVERSIFIERS, Branch, Diversifier, branch_of
 from vaal.duplicates.likeness import SAMPLE_SIZE as LIKENESS_SAMPLE
 
+SAMPLED = 10_000
+"""Items of the unlabelled pool that stand for it, where a choice asks for them."""
 LEAST_WITHOUT_SIGNAL = 10_000
 """Without a signal the batch is spread over a sample of the pool, with at least this many items where there are."""
 _NONE = Draws(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -64,16 +69,16 @@ def plan_pass(
     """What the first pass is to find, whatever the gate will say; and the centres of the clusters, if there are any."""
     options, folder, diversity = campaign.config.select, campaign.stage("scores"), campaign.config.diversity
     there = columns_of(folder, sources[0].record) if sources else set()
-    ranking = ranking_by(options.acquisition)
+    ranking = ranking_by(campaign.config.first_ranks)
     if there and not {*ranking.columns} <= there:
-        why = f"select.acquisition={options.acquisition}: the pool was scored without it"
+        why = f"select.acquisition={campaign.config.first_ranks}: the pool was scored without it"
         fix = f"delete {folder}/manifest.json, then run: vaal score {campaign.home}"
         raise ConfigError(f"{folder}: {why}; {fix}")
     # Only VAAL's logits say what the labels lack of a cluster.
     has_clusters = "cluster" in there and options.acquisition == "vaal"
     centres = load_centres(campaign.stage("train"), trained["files"]) if has_clusters else None
     # Four times as many as in the first try, because duplicates call for more candidates.
-    size = 4 * math.ceil(options.oversample * options.budget)
+    size = num_rescored(campaign.config, 4 * math.ceil(options.oversample * options.budget))
     # Of all other rules it is known what the gate will say.
     is_lowest = diversity != RULE and judge(campaign, trained).speaks
     may_refine = not is_lowest and options.when_no_signal == "uncertainty"
@@ -90,8 +95,8 @@ def plan_pass(
     return wish, centres
 
 
-def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> Batch:
-    """Choose the batch among the candidates of the branch.
+def choose_batch(campaign: Campaign, eligible: Eligible, run: Run, on_progress: Share) -> Batch:
+    """Choose the batch among the candidates of the branch. `run` is for scores that are dear.
 
     Raises:
         ConfigError: fewer items than the budget can be picked, or fewer are left without duplicates.
@@ -105,14 +110,19 @@ def choose_batch(campaign: Campaign, eligible: Eligible, on_progress: Share) -> 
         )
     control = _draw_control(campaign, eligible)
     salt, cosine = campaign.config.salt, options.duplicate_cosine
-    rules = Rules(options, eligible.branch, control.quotas, eligible.seed, salt, cosine)
-    size = num_candidates(options, eligible.branch)
+    worthless = ACQUISITIONS[eligible.acquisition].worthless
+    rules = Rules(options, eligible.branch, control.quotas, eligible.seed, salt, cosine, worthless)
+    size, is_lowest = num_candidates(options, eligible.branch), eligible.branch.candidates == "lowest"
     while True:
         size = min(size, total)
-        eligible = _with_enough(eligible, size, on_progress)
-        pools = _gather(eligible, control, size, rules, on_progress)
+        num_read = min(num_rescored(campaign.config, size), total) if is_lowest else size
+        eligible = _with_enough(eligible, num_read, on_progress)
+        pools = _gather(eligible, control, num_read, rules, on_progress)
+        if is_lowest and campaign.config.scores_again:
+            pools = _scored_again(campaign, pools, size, run)
         is_near = options.duplicates == "near"
-        likeness = likeness_of(pools.candidates, pools.sample, cosine, eligible.seed) if is_near else None
+        judges = pools.sample.slice(0, LIKENESS_SAMPLE)
+        likeness = likeness_of(pools.candidates, judges, cosine, eligible.seed) if is_near else None
         counted = cosine if likeness and likeness.counts else None
         try:
             return make_batch(pools, rules._replace(cosine=counted))._replace(likeness=likeness)
@@ -181,7 +191,8 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
     num_lowest = size if is_lowest else 0
     query = RowQuery(eligible.counts.bound(num_lowest), num_lowest, schema, has_taken, ranking)
     candidates, group_M = (_NONE, None) if is_lowest else _in_question(eligible, size)
-    num_judges = min(LIKENESS_SAMPLE, eligible.counts.num_eligible) if rules.options.duplicates == "near" else 0
+    num_judges = LIKENESS_SAMPLE if rules.options.duplicates == "near" else 0
+    num_judges = min(SAMPLED if "sample_RZ" in row.needs else num_judges, eligible.counts.num_eligible)
     judges = draw(eligible.counts.eligible_F, num_judges, np.random.default_rng([eligible.seed, 4]))
     drawn_from = with_draws(eligible.sources, [control.draws, candidates, judges])
     found = gather(eligible.folder, drawn_from, eligible.counts, query, on_progress)
@@ -189,6 +200,18 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
     in_question = found.lowest if is_lowest else drawn.slice(num_control, len(candidates.at_N))
     sample = drawn.slice(len(drawn) - num_judges)
     return Pools(in_question, found.taken, drawn.slice(0, num_control), control.strata, sample, eligible.known, group_M)
+
+
+def _scored_again(campaign: Campaign, pools: Pools, size: int, run: Run) -> Pools:
+    """The pools after the second pass: see `engine.selection.second_pass`."""
+    taken = some(pools.taken, campaign.config.select.seed)
+    found = second_pass(campaign, pools.candidates, taken, size, run)
+    pools = pools._replace(candidates=found.candidates, taken_again=found.taken, answers=found.answers)
+    if not campaign.config.is_dear(campaign.config.select.acquisition):
+        return pools
+    place = pools.draws.schema.get_field_index("score")
+    unknown = [t.set_column(place, t.schema.field(place), pa.nulls(len(t), pa.float32())) for t in (pools.draws,)]
+    return pools._replace(draws=unknown[0])
 
 
 def _is_needed(name: str, row: Diversifier, eligible: Eligible) -> bool:

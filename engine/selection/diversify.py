@@ -6,7 +6,7 @@ Both use one thread for BLAS, OpenMP and torch: the number of threads changes ho
 import math
 import pkgutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,27 +17,37 @@ from engine.pool.identity import draw_of
 from engine.tables.scores import latents_of
 from vaal.diversity import DIVERSIFIERS, Choice
 
+Floats = NDArray[np.float32]
 MOST_CLUSTERS = 1024
 MOST_FITTED = 262_144
 """Candidates to which the k-means is fitted, at most; a random sample where there are more."""
 ASSIGNED_AT_ONCE = 65_536
 
 
-def choose(
-    method: str, candidates: pa.Table, taken: pa.Table, cluster_M: NDArray[np.int32], b: int, seed: int
-) -> Choice:
-    """The choice of b candidates by a row of `vaal.diversity.DIVERSIFIERS`.
+class Material(NamedTuple):
+    """What a batch is chosen from: the candidates, with shard, key, score and latent, in the order of the ranking; the
+    latents of what is labelled or out at a vendor, or a sample of them; the candidates' clusters; latents of a random
+    sample of the unlabelled pool; where candidates were scored again, what is taken and was too, and the function that
+    makes answers of features; and the score of an image that is worth nothing."""
 
-    `candidates`: shard, key, score and latent, in the order of the ranking. `taken`: the latents of what is
-    labelled or out at a vendor, or a sample of them. `cluster_M`: the candidates' clusters. The choice is the same for
-    any number of threads.
+    candidates: pa.Table
+    taken: pa.Table
+    cluster_M: NDArray[np.int32]
+    sample: pa.Table
+    taken_again: pa.Table | None = None
+    answers: Callable[[Floats], Floats] | None = None
+    worthless: float | None = None
+
+
+def choose(method: str, material: Material, b: int, seed: int) -> Choice:
+    """The choice of b candidates by a row of `vaal.diversity.DIVERSIFIERS`, the same for any number of threads.
 
     Raises:
         KeyError: there is no such method.
         ValueError: b is not from 0 to the number of candidates, or is above the method's limit; or a score or a latent
             is not finite.
     """
-    row = DIVERSIFIERS[method]
+    row, candidates = DIVERSIFIERS[method], material.candidates
     if not 0 <= b <= len(candidates):
         raise ValueError(f"b must be from 0 to the {len(candidates)} candidates, got {b}")
     if b == 0:
@@ -45,17 +55,36 @@ def choose(
     values: dict[str, Callable[[], Any]] = {
         "score_M": lambda: candidates["score"].to_numpy(),
         "logit_M": lambda: candidates["score"].to_numpy(),
+        "worth_M": lambda: worth_of(candidates["score"].to_numpy(), material.worthless),
         "latent_MZ": lambda: latents_of(candidates),
         "draw_M": lambda: _draws(candidates, seed),
-        "cluster_M": lambda: cluster_M,
-        "taken_LZ": lambda: latents_of(taken),
+        "cluster_M": lambda: material.cluster_M,
+        "taken_LZ": lambda: latents_of(material.taken),
+        "sample_RZ": lambda: latents_of(material.sample),
         "predicted_M": lambda: candidates["predicted"].to_numpy(),
+        "feature_MD": lambda: latents_of(candidates, "feature"),
+        "answer_MC": lambda: _answers(material, candidates),
+        "labelled_feature_LD": lambda: latents_of(material.taken_again, "feature"),
+        "labelled_answer_LC": lambda: _answers(material, material.taken_again),
         "b": lambda: b,
         "seed": lambda: seed,
     }
     with threadpool_limits(1):
         chosen = pkgutil.resolve_name(row.function)(*(values[name]() for name in row.needs))
     return chosen if isinstance(chosen, Choice) else Choice(chosen)
+
+
+def worth_of(score_M: Floats, worthless: float | None) -> NDArray[np.float64]:
+    """How much images are worth (M,), at least 0, by their scores: what is lacking to the score of an image that is
+    worth nothing; of labelled-logits, which have none, the odds of an image not to be labelled."""
+    if worthless is None:
+        return np.exp(-np.clip(score_M.astype(np.float64), -700, 700))
+    return np.maximum(0.0, worthless - score_M.astype(np.float64))
+
+
+def _answers(material: Material, table: pa.Table) -> Floats:
+    assert material.answers is not None
+    return material.answers(latents_of(table, "feature"))
 
 
 def _draws(candidates: pa.Table, seed: int) -> NDArray[np.uint64]:

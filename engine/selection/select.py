@@ -141,7 +141,7 @@ def _choose(
     return (
         verdict,
         eligible,
-        choose_batch(campaign, eligible, lambda share: run.on_progress((1 + share) / 2, "choosing")),
+        choose_batch(campaign, eligible, run, lambda share: run.on_progress((1 + share) / 2, "choosing")),
     )
 
 

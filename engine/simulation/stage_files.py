@@ -42,13 +42,13 @@ def write_stages(campaign: Campaign, trained: Trained, members: Members) -> None
         inputs={}, files=files, device="cpu", losses={}, fold_round=campaign.round,
         **{"counts": {"steps": 0}, **manifest_entries(trained.diagnosis), **trained.details},
     )  # fmt: skip
-    records, place = [], 0
+    records, place, scores = [], 0, campaign.stage("scores")
     by_name = {shard.shard: shard for shard in read_shards(campaign.home)}
     for name, group in itertools.groupby(shard for shard, _ in members.names):
         part = slice(place, place := place + len(list(group)))
         draft, table = Draft(name), _rows(trained, members, part)
         draft.add({"chunk": 0, "listed": len(table), "failure": "", "scored": pack(table), "bad": None})
-        records.append(draft.commit(campaign, file_name(by_name[name], fingerprint())))
+        records.append(draft.commit(scores, campaign.stage("quarantine"), file_name(by_name[name], fingerprint())))
     counts = {
         "shards": len(records),
         **{name: sum(getattr(record, name) for record in records) for name in ("listed", "scored", "quarantined")},

@@ -121,8 +121,8 @@ def unpack(content: bytes) -> pa.Table:
     return pa.ipc.open_stream(content).read_all()
 
 
-def latents_of(table: pa.Table) -> NDArray[np.float32]:
-    """The column `latent` as (N, Z) float32."""
-    num_latents = table.schema.field("latent").type.list_size
-    flat: NDArray[np.float16] = table["latent"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+def latents_of(table: pa.Table, column: str = "latent") -> NDArray[np.float32]:
+    """The column `latent`, or another one of lists, as (N, Z) float32."""
+    num_latents = table.schema.field(column).type.list_size
+    flat: NDArray[np.float16] = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.astype(np.float32).reshape(-1, num_latents)

@@ -68,7 +68,9 @@ def row_schema(num_latents: int, others: Sequence[str] = ()) -> pa.Schema:
     is the column that ranks."""
     wanted = ["key", "score", "offset", "size_bytes", "content_hash", "perceptual_hash", "latent"]
     scores = scores_schema(num_latents, ["score", *others])
-    return pa.schema([SHARD_FIELD, *(scores.field(name) for name in (*wanted, *others))])
+    # Of what is no candidate a score that is dear is not known.
+    fields = [scores.field(name).with_nullable(scores.field(name).nullable or name == "score") for name in wanted]
+    return pa.schema([SHARD_FIELD, *fields, *(scores.field(name) for name in others)])
 
 
 def candidates_schema(num_latents: int) -> pa.Schema:

@@ -1,0 +1,88 @@
+"""What candidates get when they are scored a second time: the score that ranks, if it is dear, and what a choice by
+the task learner's features needs."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from engine.campaign.folder import Campaign
+from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.stages import Run
+from engine.config.options import CampaignConfig
+from engine.models.weights import load_networks
+from engine.scoring.again import score_again
+from engine.selection.order import ranking_by
+from engine.selection.reduction import first
+from vaal.acquisition import column_of
+from vaal.diversity import DIVERSIFIERS
+from vaal.task.model import Task
+
+RESCORED_FOR_EACH = 10
+"""Candidates for each pick that are scored again, where select.rescore_candidates=auto."""
+Floats = NDArray[np.float32]
+
+
+class SecondPass(NamedTuple):
+    """Tables of the candidates, in the order of the ranking, and of what is taken, where a choice asks for it: each
+    with the column `feature`; and the function that gives the answers of features: see `vaal.diversity`."""
+
+    candidates: pa.Table
+    taken: pa.Table
+    answers: Callable[[Floats], Floats]
+
+
+def num_rescored(config: CampaignConfig, size: int) -> int:
+    """How many of the lowest of the first pass are scored again, for `size` candidates."""
+    wanted = config.select.rescore_candidates
+    if not config.is_dear(config.select.acquisition):
+        return size
+    return max(size, RESCORED_FOR_EACH * config.select.budget if wanted == "auto" else wanted)
+
+
+def second_pass(campaign: Campaign, lowest: pa.Table, taken: pa.Table, size: int, run: Run) -> SecondPass:
+    """Score again what is lowest by the first pass, and keep the `size` lowest by the score that ranks.
+
+    Raises InputError if a shard changed or cannot be read.
+    """
+    config, acquisition = campaign.config, campaign.config.select.acquisition
+    has_taken = "labelled_feature_LD" in DIVERSIFIERS[config.diversity].needs
+    asked = pa.concat_tables([lowest, taken]) if has_taken else lowest
+    found = score_again(campaign, asked, run)
+    is_taken = pa.array(np.arange(len(found)) >= _num_of(found, lowest))
+    candidates, others = found.filter(pa.compute.invert(is_taken)), found.filter(is_taken)
+    if config.is_dear(acquisition):
+        place = candidates.schema.get_field_index("score")
+        candidates = candidates.set_column(place, "score", candidates[column_of(acquisition)])
+        candidates = first(candidates, size, ranking_by(acquisition))
+    return SecondPass(candidates, others, _answers_of(campaign))
+
+
+def _num_of(found: pa.Table, lowest: pa.Table) -> int:
+    """How many of the rows that were found are those of the first table: both are in its order."""
+    first_names = set(zip(lowest["shard"].to_pylist(), lowest["key"].to_pylist(), strict=True))
+    names = zip(found["shard"].to_pylist(), found["key"].to_pylist(), strict=True)
+    return sum(name in first_names for name in names)
+
+
+def _answers_of(campaign: Campaign) -> Callable[[Floats], Floats]:
+    trained = read_manifest(campaign, "train", TrainManifest)
+    networks = load_networks(campaign.stage("train"), campaign.config, trained["files"], with_task=True).ready()
+    assert isinstance(networks.task, Task)
+    task: Task = networks.task
+
+    def answers(feature_MD: Floats) -> Floats:
+        with torch.inference_mode():
+            logit_MC = task.head(torch.from_numpy(feature_MD))
+            if task.kind == "labels":
+                p_MC = logit_MC.sigmoid()
+                found: Any = p_MC - (p_MC > 0.5).float()
+            else:
+                found = logit_MC.softmax(dim=1)
+                found[torch.arange(len(found)), logit_MC.argmax(dim=1)] -= 1
+        return found.numpy()  # type: ignore[no-any-return]
+
+    return answers
