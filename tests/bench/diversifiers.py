@@ -39,7 +39,7 @@ from engine.cluster.ray_session import ray_session
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
 from engine.scoring.score import score
-from engine.selection.diversify import choose, cluster
+from engine.selection.diversify import Material, choose, cluster
 from engine.simulation import demo_pools as demo
 from engine.tables.scores import latents_of
 from engine.training.train import train
@@ -123,7 +123,7 @@ def timed(method: str, candidates: pa.Table, taken: pa.Table, budget: int) -> tu
     clusters = np.zeros(len(candidates), np.int32)
     if method == "clusters":
         clusters = cluster(latents_of(candidates), SEED)
-    choice = choose(method, candidates, taken, clusters, budget, SEED)
+    choice = choose(method, Material(candidates, taken, clusters, candidates), budget, SEED)
     return time.perf_counter() - begin, choice
 
 

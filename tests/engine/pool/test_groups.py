@@ -21,7 +21,7 @@ from engine.pool.identity import ALONE, Groups, fold_of, group_number_of, held_o
 from engine.pool.manifest import read_shards
 from engine.pool.metadata import read_groups
 from engine.scoring import stream
-from engine.scoring.score import _inputs
+from engine.scoring.score import inputs_of
 from engine.scoring.watchdog import Attempts
 from engine.tables.scores import unpack
 from engine.training.judging import judge
@@ -138,7 +138,7 @@ def test_labels_of_one_group_cannot_be_cross_fitted_and_it_is_said_what_is_missi
 def test_another_rule_is_refused_in_the_file_and_makes_other_scores(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign(HUNDREDS)
     pretend_trained(campaign)
-    grouped = _inputs(campaign)
+    grouped = inputs_of(campaign)
     with pytest.raises(ConfigError, match=r"--set pool.group: fixed at init"):
         open_campaign(campaign.home.url, ["pool.group="])
     file = campaign.home / "campaign.toml"
@@ -147,7 +147,7 @@ def test_another_rule_is_refused_in_the_file_and_makes_other_scores(make_campaig
     with pytest.raises(ConfigError, match=r"pool.group='', but .*train was made with '\^"):
         open_campaign(campaign.home.url)
     alone = dataclasses.replace(campaign, config=override(campaign.config, {"pool.group": ""}, "test"))
-    assert _inputs(alone)["settings"] != grouped["settings"]
+    assert inputs_of(alone)["settings"] != grouped["settings"]
 
 
 @pytest.mark.parametrize(

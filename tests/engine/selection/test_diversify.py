@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from engine.pool.identity import draw_of
 from engine.selection import diversify
-from engine.selection.diversify import choose, cluster
+from engine.selection.diversify import Material, choose, cluster
 from engine.tables.scores import latents_of
 from vaal.diversity import DIVERSIFIERS, mini_batches
 from vaal.diversity.gumbel import gumbel_top_b
@@ -27,11 +27,23 @@ def table(num_items: int, seed: int = 0) -> pa.Table:
             "shard": [f"{i % 3}.tar" for i in range(num_items)],
             "key": [f"{i:04d}" for i in range(num_items)],
             "score": pa.array(np.sort(random.normal(size=num_items)).astype(np.float32)),
-            "margin": pa.array(random.uniform(size=num_items).astype(np.float32)),
             "predicted": pa.array(random.integers(4, size=num_items).astype(np.int32)),
             "latent": pa.FixedSizeListArray.from_arrays(flat, NUM_LATENTS),
+            "feature": pa.FixedSizeListArray.from_arrays(flat, NUM_LATENTS),
         }
     )
+
+
+def answers(feature_MD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """p - onehot(p) of three classes, by a fixed head."""
+    logit_MC = feature_MD @ np.random.default_rng(5).normal(size=(NUM_LATENTS, 3)).astype(np.float32)
+    p_MC = np.exp(logit_MC - logit_MC.max(axis=1, keepdims=True))
+    p_MC /= p_MC.sum(axis=1, keepdims=True)
+    return p_MC - np.eye(3, dtype=np.float32)[p_MC.argmax(axis=1)]
+
+
+def material(candidates: pa.Table, taken: pa.Table, cluster_M: NDArray[np.int32]) -> Material:
+    return Material(candidates, taken, cluster_M, table(30, seed=2), taken, answers, 4.0)
 
 
 CANDIDATES, TAKEN = table(80), table(20, seed=1)
@@ -48,7 +60,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("b", [0, 1, 7, 80])
 @pytest.mark.parametrize("num_taken", [0, 20])
 def test_b_candidates_are_chosen_once_each_and_again_the_same(method: str, b: int, num_taken: int) -> None:
-    first, again = (choose(method, CANDIDATES, TAKEN.slice(0, num_taken), CLUSTERS, b, 5) for _ in range(2))
+    first, again = (choose(method, material(CANDIDATES, TAKEN.slice(0, num_taken), CLUSTERS), b, 5) for _ in range(2))
     assert first.picked_B.tolist() == again.picked_B.tolist()
     assert first.picked_B.dtype == np.intp
     assert len(set(first.picked_B.tolist())) == len(first.picked_B) == b
@@ -60,44 +72,46 @@ def test_b_candidates_are_chosen_once_each_and_again_the_same(method: str, b: in
 @pytest.mark.parametrize("b", [-1, 81])
 def test_a_wrong_b_is_refused(method: str, b: int) -> None:
     with pytest.raises(ValueError, match=f"from 0 to the 80 candidates, got {b}"):
-        choose(method, CANDIDATES, TAKEN, CLUSTERS, b, 0)
+        choose(method, material(CANDIDATES, TAKEN, CLUSTERS), b, 0)
 
 
 @pytest.mark.parametrize("method", DIVERSIFIERS)
 def test_of_no_candidates_none_are_chosen(method: str) -> None:
-    assert choose(method, CANDIDATES.slice(0, 0), TAKEN, CLUSTERS[:0], 0, 0).picked_B.tolist() == []
+    assert choose(method, material(CANDIDATES.slice(0, 0), TAKEN, CLUSTERS[:0]), 0, 0).picked_B.tolist() == []
 
 
 def test_none_is_the_head_and_the_others_are_not() -> None:
     heads = {
         name
         for name in DIVERSIFIERS
-        if choose(name, CANDIDATES, TAKEN, CLUSTERS, 20, 0).picked_B.tolist() == [*range(20)]
+        if choose(name, material(CANDIDATES, TAKEN, CLUSTERS), 20, 0).picked_B.tolist() == [*range(20)]
     }
     assert heads == {"none", "completion"}
 
 
 @pytest.mark.parametrize("method", ["k_center", "facility", "mini_batches"])
 def test_what_is_taken_changes_the_choice(method: str) -> None:
-    with_taken, without = (choose(method, CANDIDATES, taken, CLUSTERS, 20, 0) for taken in (TAKEN, TAKEN.slice(0, 0)))
+    with_taken, without = (
+        choose(method, material(CANDIDATES, taken, CLUSTERS), 20, 0) for taken in (TAKEN, TAKEN.slice(0, 0))
+    )
     assert with_taken.picked_B.tolist() != without.picked_B.tolist()
 
 
 @pytest.mark.parametrize("method", ["gumbel", "facility", "mini_batches"])
 def test_the_seed_changes_the_choice(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vaal.diversity.facility.PART_ITEMS", 30)
-    picks = [choose(method, CANDIDATES, TAKEN, CLUSTERS, 10, seed).picked_B.tolist() for seed in range(4)]
+    picks = [choose(method, material(CANDIDATES, TAKEN, CLUSTERS), 10, seed).picked_B.tolist() for seed in range(4)]
     assert len(set(map(tuple, picks))) > 1
 
 
 def test_gumbel_draws_by_the_identity_of_an_item() -> None:
     draws = [draw_of(f"{i % 3}.tar", f"{i:04d}", 9) for i in range(80)]
     expected = gumbel_top_b(CANDIDATES["score"].to_numpy(), np.array(draws, np.uint64), 10)
-    assert choose("gumbel", CANDIDATES, TAKEN, CLUSTERS, 10, 9).picked_B.tolist() == expected.tolist()
+    assert choose("gumbel", material(CANDIDATES, TAKEN, CLUSTERS), 10, 9).picked_B.tolist() == expected.tolist()
 
 
 def test_clusters_take_turns() -> None:
-    picked = choose("clusters", CANDIDATES, TAKEN, CLUSTERS, CLUSTERS.max() + 1, 0).picked_B
+    picked = choose("clusters", material(CANDIDATES, TAKEN, CLUSTERS), CLUSTERS.max() + 1, 0).picked_B
     assert sorted(CLUSTERS[picked]) == list(range(CLUSTERS.max() + 1))
 
 
@@ -162,7 +176,7 @@ def test_a_method_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("vaal.ranking.first", look)
     with threadpool_limits(2):
-        choose("none", CANDIDATES, TAKEN, CLUSTERS, 1, 0)
+        choose("none", material(CANDIDATES, TAKEN, CLUSTERS), 1, 0)
     assert set(seen) == {1}
 
 
@@ -174,7 +188,9 @@ def test_the_number_of_threads_does_not_matter() -> None:
         torch.set_num_threads(num_threads)
         with threadpool_limits(num_threads):
             clusters = cluster(latents_of(candidates), 3)
-            picks = [choose(name, candidates, taken, clusters, 60, 3).picked_B.tolist() for name in DIVERSIFIERS]
+            picks = [
+                choose(name, material(candidates, taken, clusters), 60, 3).picked_B.tolist() for name in DIVERSIFIERS
+            ]
             assert torch.get_num_threads() == num_threads
         return [clusters.tolist(), *picks]
 
