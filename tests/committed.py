@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.campaign.folder import Campaign
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord, scores_schema
 from vaal.duplicates.perceptual_hash import HASH_BYTES
@@ -60,3 +61,8 @@ def commit_all(folder: Path, items: list[Item], group_rows: int) -> list[ShardRe
 
 def location(folder: Path) -> Location:
     return Location.of(str(folder))
+
+
+def folders_of(campaign: Campaign) -> tuple[Location, Location]:
+    """Where a shard's scores and its quarantine are written."""
+    return campaign.stage("scores"), campaign.stage("quarantine")

@@ -22,6 +22,7 @@ from engine.simulation.demo_pools import DemoPool
 from engine.storage.location import Location
 from engine.tables.scores import records_of, to_table
 from tests import fabricate
+from tests.committed import folders_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.scoring.test_score_files import ROWS, draft_of
 
@@ -44,9 +45,7 @@ def commit(campaign: Campaign, made: ScoringPlan, *numbers: int, ledger: bool = 
     book = Ledger(campaign.stage("ledger"))
     for number in numbers:
         shard = made.shards[number].shard
-        committed = draft_of(ROWS, shard).commit(
-            campaign.stage("scores"), campaign.stage("quarantine"), made.files[shard]
-        )
+        committed = draft_of(ROWS, shard).commit(*folders_of(campaign), made.files[shard])
         if ledger:
             book.add(committed)
     book.close()
@@ -151,7 +150,7 @@ def test_a_shard_that_failed_is_tried_again(campaign: Campaign) -> None:
     shard = first.shards[4].shard
     failed = draft_of([{**ROWS[0], "listed": 0, "failure": "cut off"}], shard)
     book = Ledger(campaign.stage("ledger"))
-    book.add(failed.commit(campaign.stage("scores"), campaign.stage("quarantine"), first.files[shard]))
+    book.add(failed.commit(*folders_of(campaign), first.files[shard]))
     book.close()
     assert left(plan(campaign)[0]) == [0, 2, 3, 4, 5, 6, 7]
     # Without a trace: the next attempt may find nothing to quarantine, and then writes no such file.
@@ -184,7 +183,7 @@ def test_a_name_follows_from_the_shard_and_not_from_its_place(campaign: Campaign
 def test_the_ledger_gives_back_what_was_written(campaign: Campaign) -> None:
     pretend_trained(campaign)
     assert read_manifest(campaign, "train", TrainManifest)
-    one = draft_of(ROWS, "one").commit(campaign.stage("scores"), campaign.stage("quarantine"), "a.parquet")
+    one = draft_of(ROWS, "one").commit(*folders_of(campaign), "a.parquet")
     two = one._replace(shard="two", failure="why", errors={})
     book = Ledger(campaign.stage("ledger"))
     book.add(one)

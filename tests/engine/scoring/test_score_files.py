@@ -15,6 +15,7 @@ from engine.errors import StorageError
 from engine.scoring import drafts as score_files
 from engine.scoring.drafts import Draft, recall
 from engine.tables.scores import BAD_SCHEMA, pack, records_of, to_table
+from tests.committed import folders_of
 from tests.conftest import MakeCampaign
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
@@ -61,7 +62,7 @@ def contents(campaign: Campaign) -> dict[str, bytes]:
 
 
 def test_any_order_of_chunks_makes_the_same_files(campaign: Campaign) -> None:
-    ledger = draft_of(ROWS).commit(campaign.stage("scores"), campaign.stage("quarantine"), "a.parquet")
+    ledger = draft_of(ROWS).commit(*folders_of(campaign), "a.parquet")
     assert (ledger.listed, ledger.scored, ledger.quarantined, ledger.errors) == (14, 12, 2, {"decode/CutOff": 2})
     made = contents(campaign)
     assert set(made) == {"scores/a.parquet", "quarantine/a.parquet"}
@@ -71,10 +72,7 @@ def test_any_order_of_chunks_makes_the_same_files(campaign: Campaign) -> None:
     assert table.schema.field("perceptual_hash") == pa.field("perceptual_hash", HASH_TYPE)
     assert table["perceptual_hash"].to_pylist()[:3] == [bytes(HASH_BYTES), None, bytes([2] * HASH_BYTES)]
     for order in itertools.permutations(ROWS):
-        assert (
-            draft_of([*order, ROWS[1]]).commit(campaign.stage("scores"), campaign.stage("quarantine"), "a.parquet")
-            == ledger
-        )
+        assert draft_of([*order, ROWS[1]]).commit(*folders_of(campaign), "a.parquet") == ledger
         assert contents(campaign) == made
 
 
@@ -99,18 +97,14 @@ def test_what_does_not_add_up_is_not_committed(campaign: Campaign, listed: int) 
     with pytest.raises(
         RuntimeError, match=rf"listed {listed}, scored 12, quarantined 2; nothing of the shard is committed"
     ):
-        draft_of([*ROWS[:3], {**ROWS[3], "listed": listed}]).commit(
-            campaign.stage("scores"), campaign.stage("quarantine"), "a.parquet"
-        )
+        draft_of([*ROWS[:3], {**ROWS[3], "listed": listed}]).commit(*folders_of(campaign), "a.parquet")
     assert not contents(campaign)
 
 
 def test_of_a_shard_that_failed_nothing_is_used(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
     # Small row groups: part of it is in the draft's file already when the failure comes.
     monkeypatch.setattr(score_files, "ROW_GROUP_ITEMS", 2)
-    ledger = draft_of([*ROWS[:3], row(3, 0, listed=0, failure="cut off")]).commit(
-        campaign.stage("scores"), campaign.stage("quarantine"), "a.parquet"
-    )
+    ledger = draft_of([*ROWS[:3], row(3, 0, listed=0, failure="cut off")]).commit(*folders_of(campaign), "a.parquet")
     assert (ledger.listed, ledger.scored, ledger.quarantined) == (1, 0, 1)
     assert ledger.failure == "cut off"
     made = contents(campaign)
@@ -126,7 +120,7 @@ def test_rows_leave_the_memory_as_they_come(campaign: Campaign, monkeypatch: pyt
     monkeypatch.setattr(score_files, "ROW_GROUP_ITEMS", 4)
     draft = draft_of(ROWS)
     assert draft._num_held < 4
-    draft.commit(campaign.stage("scores"), campaign.stage("quarantine"), "a.parquet")
+    draft.commit(*folders_of(campaign), "a.parquet")
     metadata = pq.read_metadata(campaign.stage("scores").path + "/a.parquet")
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [4, 4, 4]
 
@@ -141,16 +135,16 @@ def test_a_full_scratch_disk_is_named_and_nothing_is_committed(
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
         try:
             with pytest.raises(StorageError) as caught:
-                draft_of(ROWS).commit(campaign.stage("scores"), campaign.stage("quarantine"), "a.parquet")
+                draft_of(ROWS).commit(*folders_of(campaign), "a.parquet")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert str(caught.value).startswith(f"{tempfile.gettempdir()}: cannot be written: File too large; free space")
         assert not contents(campaign)
-    assert draft_of(ROWS).commit(campaign.stage("scores"), campaign.stage("quarantine"), "a.parquet").listed == 14
+    assert draft_of(ROWS).commit(*folders_of(campaign), "a.parquet").listed == 14
 
 
 def test_the_ledger_is_read_back_from_the_file(campaign: Campaign) -> None:
-    ledger = draft_of(ROWS).commit(campaign.stage("scores"), campaign.stage("quarantine"), "a.parquet")
+    ledger = draft_of(ROWS).commit(*folders_of(campaign), "a.parquet")
     folder = campaign.stage("scores")
     assert recall(folder, "a.parquet") == ledger
     assert records_of([ledger.entry()]) == [ledger]
