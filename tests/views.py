@@ -45,7 +45,10 @@ def vector_task(seed: int = 0) -> Task:
 
 
 def images(count: int, seed: int = 0) -> Tensor:
-    return torch.rand(count, CHANNELS, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    """Noise, each image of a colour of its own: otherwise a network takes all for the same."""
+    generator = torch.Generator().manual_seed(seed)
+    grain, colour = (torch.rand(count, CHANNELS, side, side, generator=generator) for side in (SIZE, 1))
+    return grain + colour - 1
 
 
 def vectors(count: int, seed: int = 0) -> Tensor:

@@ -45,6 +45,18 @@ class FittedHead(NamedTuple):
     penalty: float
 
 
+class CrossFitted(NamedTuple):
+    """K regressions, each of the items of all folds but one: weights (K, C, E), as of `Logistic`, and their penalty. Of
+    the items left out: the mean cross-entropy in nats, what logits are multiplied by to be calibrated, and the share
+    whose class is right."""
+
+    weight_KCE: Tensor
+    penalty: float
+    loss: float
+    factor: float
+    accuracy: float
+
+
 def fit_linear_head(
     x_ND: Tensor, label_N: Tensor, num_classes: int, seed: int, fold_N: Tensor | None = None
 ) -> FittedHead:
@@ -57,28 +69,45 @@ def fit_linear_head(
 
     Raises ValueError if there is no item, fewer than two classes, or an input that is not finite.
     """
-    variance = float(x_ND.double().var(dim=0, correction=0).mean()) or 1.0
+    variance = mean_variance(x_ND)
     fold_N = _stratified_folds(label_N, seed) if fold_N is None else fold_N
     logistic = Logistic(x_ND.float(), label_N, num_classes)
-    penalty, factor, accuracy = PENALTIES[0], 1.0, None
-    lowest, weight_KCE, best_KCE = float("inf"), None, None
-    for candidate in PENALTIES if fold_N is not None else ():
-        assert fold_N is not None
-        # From the weights of the penalty before, of the same fold.
-        weight_KCE = logistic.fit(candidate * variance, _others(fold_N), tolerance=ROUGH, start_KCE=weight_KCE)
-        logit_NC = _held_out(logistic, weight_KCE, fold_N)
-        loss = mean_loss(logit_NC, label_N)
-        if loss >= lowest:
-            # The loss falls and then rises with a weaker penalty, whose fits take longest.
-            break
-        lowest, penalty, factor, best_KCE = loss, candidate, temperature_factor(logit_NC, label_N), weight_KCE
-        accuracy = float((logit_NC.argmax(dim=1) == label_N).double().mean())
-    start_KCE = None if best_KCE is None else best_KCE.mean(dim=0, keepdim=True)
-    layer = _all_classes(logistic.layer(logistic.fit(penalty * variance, tolerance=ROUGH, start_KCE=start_KCE)[0]))
-    rescale(layer, factor)
+    chosen = None if fold_N is None else cross_fitted(logistic, fold_N, variance)
+    penalty = PENALTIES[0] if chosen is None else chosen.penalty
+    start_KCE = None if chosen is None else chosen.weight_KCE.mean(dim=0, keepdim=True)
+    layer = all_classes(logistic.layer(logistic.fit(penalty * variance, tolerance=ROUGH, start_KCE=start_KCE)[0]))
+    rescale(layer, 1.0 if chosen is None else chosen.factor)
     head = LinearHead(x_ND.shape[1], num_classes).to(x_ND.device)
     head.head.load_state_dict(layer.state_dict())
-    return FittedHead(head.eval(), accuracy, penalty)
+    return FittedHead(head.eval(), chosen and chosen.accuracy, penalty)
+
+
+def mean_variance(x_ND: Tensor) -> float:
+    """The variance of an input, mean over the inputs: the unit of penalties. 1 where all inputs are constant."""
+    return float(x_ND.double().var(dim=0, correction=0).mean()) or 1.0
+
+
+def cross_fitted(logistic: Logistic, fold_N: Tensor, variance: float) -> CrossFitted:
+    """Regressions of the items of all folds but one, with the penalty that has the lowest cross-entropy on the items
+    left out.
+
+    Args:
+        fold_N: int64, from 0 to K - 1; each has an item, and K is 2 or more.
+        variance: `mean_variance` of the inputs.
+    """
+    best, weight_KCE = None, None
+    for penalty in PENALTIES:
+        # From the weights of the penalty before, of the same fold.
+        weight_KCE = logistic.fit(penalty * variance, _others(fold_N), tolerance=ROUGH, start_KCE=weight_KCE)
+        logit_NC, label_N = _held_out(logistic, weight_KCE, fold_N), logistic.label_N
+        loss = mean_loss(logit_NC, label_N)
+        if best is not None and loss >= best.loss:
+            # The loss falls and then rises with a weaker penalty, whose fits take longest.
+            break
+        accuracy = float((logit_NC.argmax(dim=1) == label_N).double().mean())
+        best = CrossFitted(weight_KCE, penalty, loss, temperature_factor(logit_NC, label_N), accuracy)
+    assert best is not None
+    return best
 
 
 def _others(fold_N: Tensor) -> Tensor:
@@ -95,7 +124,7 @@ def _held_out(logistic: Logistic, weight_KCE: Tensor, fold_N: Tensor) -> Tensor:
     return logit_NC if logit_NC.shape[1] > 1 else torch.cat([-logit_NC, logit_NC], dim=1) / 2
 
 
-def _all_classes(layer: nn.Linear) -> nn.Linear:
+def all_classes(layer: nn.Linear) -> nn.Linear:
     """A layer with an output for each class; of one output for two classes, half of it for each."""
     if layer.out_features > 1:
         return layer
