@@ -39,10 +39,11 @@ def _residual_length(view: View) -> Tensor:
     p_BKP = view.log_p.exp()
     if view.task.kind == "labels":
         return 2 * p_BKP.prod(dim=1)
-    # |p|^2 - 2 p_y + 1 is (1 - p_y)^2 and the squares of the other probabilities. Where one p_y is nearly 1, both are
-    # lost if they are differences.
+    # |p|^2 - 2 p_y + 1 is (1 - p_y)^2 and the squares of the other probabilities. Near p_y = 1 rounding takes both, if
+    # they are not sums of the others.
     square_BKP, first_B1P = p_BKP.square(), p_BKP.argmax(dim=1, keepdim=True)
-    small_B1P = square_BKP.scatter(1, first_B1P, 0.0).sum(dim=1, keepdim=True)
+    rest_B1P, small_B1P = (part.scatter(1, first_B1P, 0.0).sum(dim=1, keepdim=True) for part in (p_BKP, square_BKP))
     others_BKP = small_B1P + square_BKP.gather(1, first_B1P) - square_BKP
     others_BKP = others_BKP.scatter(1, first_B1P, small_B1P).clamp_min(0)
-    return (p_BKP * (torch.expm1(view.log_p).square() + others_BKP).sqrt()).sum(dim=1)
+    rest_BKP = (1 - p_BKP).scatter(1, first_B1P, rest_B1P)
+    return (p_BKP * (rest_BKP.square() + others_BKP).sqrt()).sum(dim=1)

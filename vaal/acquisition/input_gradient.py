@@ -25,7 +25,9 @@ class Traced(NamedTuple):
 
     def gradient(self, value: Tensor) -> Tensor:
         """The gradients (B, n) of values by the inputs; no value depends on two items."""
-        (found,) = torch.autograd.grad(value.sum(), self.x_B, retain_graph=True)
+        # Autocast would reach into the products of the backward pass.
+        with torch.autocast(value.device.type, enabled=False):
+            (found,) = torch.autograd.grad(value, self.x_B, torch.ones_like(value), retain_graph=True)
         return found.flatten(1)
 
 
