@@ -73,7 +73,7 @@ ACQUISITIONS: dict[str, Acquisition] = {
     ),
     "gradient_norm": _row("input_gradient:gradient_norm", "task", "gradient", "identity", worthless=0),
     "margin_drop": _row("input_gradient:margin_drop", "task", "gradient"),
-    "dfal": _row("deepfool:first_order", "task", "gradient", dear="deepfool:deepfool"),
+    "dfal": _row("deepfool:first_order", "task", "gradient", dear="deepfool:deepfool", not_for=("segmentation",)),
     "contrastive": _row("contrastive:contrastive", fit="contrastive:fit_contrastive", worthless=0),
     "typicality": _row("neighbours:typicality", fit="neighbours:fit_typicality", worthless=0),
     "core_set": _row("neighbours:core_set", fit="neighbours:fit_core_set", worthless=0),

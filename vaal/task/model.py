@@ -56,8 +56,20 @@ class Task(nn.Module):
 
     @property
     def linear(self) -> nn.Linear | None:
-        """The head, where it is one linear layer on (B, D) features; its logits are not divided by the temperature."""
+        """The head, where it is one linear layer: on (B, D) features, or as a convolution of 1 x 1 on each place of
+        (B, D, h, w); its logits are not divided by the temperature."""
         head = getattr(self.network, "head", None)
+        if (
+            isinstance(head, nn.Conv2d)
+            and head.weight[0, 0].numel() == 1
+            and head.groups == 1
+            and head.stride == (1, 1)
+        ):
+            layer = nn.Linear(head.in_channels, head.out_channels, head.bias is not None, device="meta")
+            layer.weight = nn.Parameter(head.weight.flatten(1), requires_grad=False)
+            if head.bias is not None:
+                layer.bias = nn.Parameter(head.bias, requires_grad=False)
+            return layer
         return head if isinstance(head, nn.Linear) else None
 
     @staticmethod

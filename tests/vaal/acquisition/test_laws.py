@@ -15,7 +15,7 @@ FUNCTIONS = [
     for name, row in ACQUISITIONS.items()
     for function in dict.fromkeys((row.function, row.dear))
     for kind in KINDS
-    if function and kind not in row.not_for and not (kind == "segmentation" and "linear" in row.needs)
+    if function and kind not in row.not_for
 ]
 
 
