@@ -151,7 +151,7 @@ def test_margins_in_turn_over_the_classes() -> None:
     predicted_M = np.array([0, 0, 0, 1, 2, 0], np.int32)
     assert class_balanced(margin_M, predicted_M, 6).tolist() == [1, 4, 3, 5, 2, 0]
     assert class_balanced(margin_M, predicted_M, 2).tolist() == [1, 4]
-    with pytest.raises(ValueError, match="1 of 6 margins are not finite"):
+    with pytest.raises(ValueError, match="1 of 6 scores are not finite"):
         class_balanced(np.array([0, 1, 2, 3, 4, np.nan], np.float32), predicted_M, 2)
 
 

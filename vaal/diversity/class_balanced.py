@@ -1,7 +1,7 @@
-"""Margin sampling with a turn for every predicted class.
+"""A turn for every predicted class, by any score.
 
-Picks by margin alone are of few classes, which a task learner with few labels confuses. In turn over the classes that
-it predicts, picks are those it is least sure of, of every kind.
+Picks by an uncertainty alone are of few classes, which a task learner with few labels confuses. In turn over the
+classes that it predicts, picks are the best of every kind.
 """
 
 import numpy as np
@@ -11,15 +11,15 @@ from vaal.checks import require_between, require_finite
 from vaal.completion import Items, in_turn
 
 
-def class_balanced(margin_M: NDArray[np.float32], predicted_M: NDArray[np.int32], b: int) -> NDArray[np.intp]:
-    """Indices (b,) of candidates in the order of choice: in every turn the candidate left with the lowest margin of
+def class_balanced(score_M: NDArray[np.float32], predicted_M: NDArray[np.int32], b: int) -> NDArray[np.intp]:
+    """Indices (b,) of candidates in the order of choice: in every turn the candidate left with the lowest score of
     each predicted class, the lowest first; ties go to the lowest index. O(M log M) time.
 
-    Raises ValueError if b is not from 0 to M, or a margin is not finite.
+    Raises ValueError if b is not from 0 to M, or a score is not finite.
     """
-    require_between("b", b, 0, len(margin_M))
-    require_finite("margins", margin_M)
-    place_M = np.arange(len(margin_M))
-    none = np.zeros(len(margin_M), np.float32)
-    items = Items(predicted_M.astype(np.int64), margin_M.astype(np.float64), none, place_M * 0, place_M)
+    require_between("b of class_balanced", b, 0, len(score_M))
+    require_finite("scores", score_M)
+    place_M = np.arange(len(score_M))
+    none = np.zeros(len(score_M), np.float32)
+    items = Items(predicted_M.astype(np.int64), score_M.astype(np.float64), none, place_M * 0, place_M)
     return in_turn(items, b).at_K.astype(np.intp)
