@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vaal.diversity.gumbel import uniform
+from vaal.diversity.gumbel import mixed, uniform
 
 NEAREST = 3
 """Items of each cluster that are kept: the second and the third stand in for a duplicate."""
@@ -56,16 +56,8 @@ def draws_of(shard_number: int, offset_N: NDArray[np.int64], seed: int) -> NDArr
     Args:
         shard_number: a hash of the shard's name, 64 bits.
     """
-    start = _mixed(np.array([shard_number ^ (seed * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)], np.uint64))
-    return _mixed(_mixed(offset_N.astype(np.uint64) + start) + start)
-
-
-def _mixed(value_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every bit depends on all bits."""
-    value_N = value_N + np.uint64(0x9E3779B97F4A7C15)
-    value_N = (value_N ^ (value_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value_N = (value_N ^ (value_N >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value_N ^ (value_N >> np.uint64(31))
+    start = mixed(np.array([shard_number ^ (seed * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)], np.uint64))
+    return mixed(mixed(offset_N.astype(np.uint64) + start) + start)
 
 
 class Items(NamedTuple):

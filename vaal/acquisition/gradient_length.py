@@ -3,7 +3,6 @@
 Shape suffixes: B batch, D components of the features, C outputs, K values of an answer, P answers of an item.
 """
 
-import torch
 from torch import Tensor
 
 from vaal.acquisition.view import View

@@ -3,10 +3,23 @@
 To add one, add a file and a row. A row names its function, which is imported when it is used.
 
 A function is called with the values that its row needs, in that order, and returns the indices (b,) of candidates in
-order of choice, or a `Choice`. Values: logit_M (M,) float32, of candidates in the order of (logit, shard, key);
-latent_MZ (M, Z) float32; draw_M (M,) uint64, a random number by an item's identity; cluster_M (M,) int32;
-taken_LZ (L, Z) float32, latents of items that are labelled or out at a vendor; margin_M (M,) float32 and predicted_M
-(M,) int32, the task learner's margin and class; b; seed.
+order of choice, or a `Choice`. It is deterministic for the seed, where BLAS has one thread. Values:
+
+    score_M (M,) float32: the ranking column, the lowest best; candidates are in the order of (score, ties, shard, key)
+    logit_M (M,) float32: the same where that column is the labelled-logit
+    worth_M (M,) float64, at least 0: how much an image is worth by the ranking column
+    draw_M (M,) uint64: a random number by the seed and an item's identity, uniform on 64 bits
+    cluster_M (M,) int32
+    predicted_M (M,) int32: the class that the task learner predicts
+    latent_MZ (M, Z) float32
+    feature_MD (M, D) float32: the task learner's features; of a map their mean
+    answer_MC (M, C) float32: the gradient of the loss by the logits where what is predicted is true, which is
+        p - onehot(largest p) for classes and p - (p > 1/2) for labels
+    taken_LZ (L, Z) float32: latents of what is labelled or out at a vendor; L may be 0
+    sample_RZ (R, Z) float32: latents of a uniform random sample of the unlabelled pool, R at least 1
+    labelled_feature_LD, labelled_answer_LC: as feature_MD and answer_MC, of what is labelled, or of a random sample of
+        it; L may be 0
+    b, seed: int
 """
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -37,6 +50,9 @@ class Diversifier(NamedTuple):
     most_picks: int | None = None
 
 
+MOST_COVERING = 2500
+"""Most picks to cover a ground set: a quarter of it. More would be the ground set, and represent nothing else."""
+
 DIVERSIFIERS = {
     "completion": Diversifier(
         "vaal.ranking:first",
@@ -46,8 +62,18 @@ DIVERSIFIERS = {
     "none": Diversifier("vaal.ranking:first", ("b",), "{what}"),
     "gumbel": Diversifier(
         "vaal.diversity.gumbel:gumbel_top_b",
-        ("logit_M", "draw_M", "b"),
-        "{what}, with random noise (Gumbel)",
+        ("score_M", "draw_M", "b"),
+        "{what}, with random noise (softmax acquisition: Gumbel noise)",
+    ),
+    "power": Diversifier(
+        "vaal.diversity.gumbel:power_top_b",
+        ("worth_M", "draw_M", "b"),
+        "{what}, drawn in proportion to what it is worth by that (power acquisition)",
+    ),
+    "soft_rank": Diversifier(
+        "vaal.diversity.gumbel:soft_rank_top_b",
+        ("draw_M", "b"),
+        "{what}, drawn by its rank (soft-rank acquisition)",
     ),
     "clusters": Diversifier(
         "vaal.diversity.clusters:round_robin",
@@ -63,7 +89,35 @@ DIVERSIFIERS = {
         "vaal.diversity.facility:two_round_cover",
         ("latent_MZ", "taken_LZ", "b", "seed"),
         "represents best the candidates that no pick represented yet",
-        most_picks=2500,
+        most_picks=MOST_COVERING,
+    ),
+    "herding": Diversifier(
+        "vaal.diversity.herding:herding",
+        ("latent_MZ", "taken_LZ", "sample_RZ", "b", "seed"),
+        "covers best what no label or pick covers of the pool yet (MaxHerding)",
+        most_picks=MOST_COVERING,
+    ),
+    "uherding": Diversifier(
+        "vaal.diversity.herding:uherding",
+        ("latent_MZ", "taken_LZ", "worth_M", "b", "seed"),
+        "covers best what no label or pick covers yet, each candidate by its worth (UHerding)",
+        most_picks=MOST_COVERING,
+    ),
+    "typiclust": Diversifier(
+        "vaal.diversity.typiclust:typiclust",
+        ("latent_MZ", "taken_LZ", "b", "seed"),
+        "most typical of the cluster that has the fewest labels and picks (TypiClust)",
+    ),
+    "badge": Diversifier(
+        "vaal.diversity.badge:badge",
+        ("feature_MD", "answer_MC", "draw_M", "b"),
+        "would change the task learner much, and unlike the picks before it (BADGE)",
+    ),
+    "gradient_matching": Diversifier(
+        "vaal.diversity.gradient_matching:gradient_matching",
+        ("feature_MD", "answer_MC", "labelled_feature_LD", "labelled_answer_LC", "draw_M", "b"),
+        "would change the task learner as no label and no pick before it does (orthogonal gradients)",
+        most_picks=2000,
     ),
     "class_balanced": Diversifier(
         "vaal.diversity.class_balanced:class_balanced",
@@ -97,7 +151,7 @@ class Branch(NamedTuple):
     """What a selection does: which items are its candidates, the row of DIVERSIFIERS that chooses among them, the
     origin that the picks have, and why an image is picked.
 
-    Candidates are the lowest logits, a random sample, the items nearest the centres of the clusters that lack most, the
+    Candidates are the lowest scores, a random sample, the items nearest the centres of the clusters that lack most, the
     lowest keys of the completion, or those of the uncertainty in turn over the predicted classes.
     """
 
@@ -135,7 +189,9 @@ def branch_of(name: str, acquisition: str = "vaal") -> Branch:
     """A row of BRANCHES; under the name of a diversity method, its choice among the lowest scores."""
     if name in BRANCHES:
         return BRANCHES[name]
-    return Branch("lowest", name, "query", DIVERSIFIERS[name].reason.format(what=in_words(acquisition)))
+    # Labels by what the task learner is unsure of say nothing of what the labels lack.
+    origin = "query" if acquisition in ("vaal", "random") else "uncertainty"
+    return Branch("lowest", name, origin, DIVERSIFIERS[name].reason.format(what=in_words(acquisition)))
 
 
 def reason_for(when_no_signal: str | None, diversity: str) -> str:

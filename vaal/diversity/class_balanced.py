@@ -1,7 +1,7 @@
-"""The lowest scores with a turn for every predicted class.
+"""A turn for every predicted class, by any score.
 
 Picks by an uncertainty alone are of few classes, which a task learner with few labels confuses. In turn over the
-classes that it predicts, picks are those it is least sure of, of every kind.
+classes that it predicts, picks are the best of every kind.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def class_balanced(score_M: NDArray[np.float32], predicted_M: NDArray[np.int32],
 
     Raises ValueError if b is not from 0 to M, or a score is not finite.
     """
-    require_between("b", b, 0, len(score_M))
+    require_between("b of class_balanced", b, 0, len(score_M))
     require_finite("scores", score_M)
     place_M = np.arange(len(score_M))
     none = np.zeros(len(score_M), np.float32)

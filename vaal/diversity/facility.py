@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaal.checks import require_between, require_finite
-from vaal.diversity import DIVERSIFIERS, Choice
+from vaal.diversity import MOST_COVERING, Choice
 
 Array = NDArray[np.float32]
 
 MOST_GROUND = 10_000
 """The ground set is all candidates, or a random sample of this many if there are more."""
-MOST_PICKS = DIVERSIFIERS["facility"].most_picks or 0
-"""A quarter of the ground set. With more, the choices would be the ground set itself and represent nothing else."""
+MOST_PICKS = MOST_COVERING
 PART_ITEMS = 65_536
 """Most candidates in a part of the two rounds."""
 MEDIAN_PAIRS = 10_000
@@ -32,12 +31,14 @@ FIRST_LOOK = 16
 """Gains renewed first in a step of the lazy greedy; then twice as many, and so on."""
 
 
-class _Task(NamedTuple):
-    """Candidates and ground set, lifted so that their product is the exponent; what the taken items cover already."""
+class Cover(NamedTuple):
+    """Candidates and ground set, lifted so that their product is the exponent; what the taken items cover already; how
+    much the items of the ground set count, None for all alike."""
 
     candidate_MY: Array
     ground_YG: Array
     covered_G: Array
+    weight_G: Array | None = None
 
 
 def two_round_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int, num_parts: int = 0) -> Choice:
@@ -54,24 +55,34 @@ def two_round_cover(latent_MZ: Array, taken_LZ: Array, b: int, seed: int, num_pa
 
     Raises ValueError if b is not from 1 to M or is above MOST_PICKS, or a latent is not finite.
     """
-    task = _prepare(latent_MZ, taken_LZ, b, seed)
-    num_parts = num_parts or -(-len(latent_MZ) // PART_ITEMS)
-    order_M = np.random.default_rng([seed, 1]).permutation(len(latent_MZ))
-    parts = [np.sort(part) for part in np.array_split(order_M, num_parts)]
-    covers = [_greedy(task, part, min(b, len(part))) for part in parts if len(part)]
-    if len(covers) > 1:
-        union = np.sort(np.concatenate([cover.picked_B for cover in covers]))
-        covers = [_greedy(task, union, b), *covers]
-    # The first of equals: a part smaller than b may tie with the union's choice.
-    return max((cover for cover in covers if len(cover.picked_B) == b), key=lambda cover: cover.objective or 0.0)
+    require_cover("facility", latent_MZ, taken_LZ, b)
+    return cover_in_two_rounds(_prepare(latent_MZ, taken_LZ, seed), b, seed, num_parts)
 
 
-def _prepare(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> _Task:
-    num_candidates = len(latent_MZ)
-    require_between("b", b, 1, min(num_candidates, MOST_PICKS))
+def require_cover(name: str, latent_MZ: Array, taken_LZ: Array, b: int) -> None:
+    """Raises ValueError if b is not from 1 to M or is above MOST_PICKS, or a latent is not finite."""
+    require_between(f"b of {name}", b, 1, min(len(latent_MZ), MOST_PICKS))
     require_finite("candidate latents", latent_MZ)
     require_finite("taken latents", taken_LZ)
+
+
+def cover_in_two_rounds(cover: Cover, b: int, seed: int, num_parts: int = 0) -> Choice:
+    """The choice of `two_round_cover`, in any space and with any weights: its f is then a weighted mean."""
+    num_candidates = len(cover.candidate_MY)
+    num_parts = num_parts or -(-num_candidates // PART_ITEMS)
+    order_M = np.random.default_rng([seed, 1]).permutation(num_candidates)
+    parts = [np.sort(part) for part in np.array_split(order_M, num_parts)]
+    choices = [_greedy(cover, part, min(b, len(part))) for part in parts if len(part)]
+    if len(choices) > 1:
+        union = np.sort(np.concatenate([choice.picked_B for choice in choices]))
+        choices = [_greedy(cover, union, b), *choices]
+    # The first of equals: a part smaller than b may tie with the union's choice.
+    return max((choice for choice in choices if len(choice.picked_B) == b), key=lambda choice: choice.objective or 0.0)
+
+
+def _prepare(latent_MZ: Array, taken_LZ: Array, seed: int) -> Cover:
     random = np.random.default_rng(seed)
+    num_candidates = len(latent_MZ)
     pairs = latent_MZ[random.integers(num_candidates, size=(2, MEDIAN_PAIRS))]
     distances = np.linalg.norm((pairs[0] - pairs[1]).astype(np.float64), axis=1)
     apart = distances[distances > 0]
@@ -80,17 +91,20 @@ def _prepare(latent_MZ: Array, taken_LZ: Array, b: int, seed: int) -> _Task:
     ground = np.arange(num_candidates)
     if num_candidates > MOST_GROUND:
         ground = np.sort(random.choice(num_candidates, MOST_GROUND, replace=False))
-    candidate_MY = _lift(latent_MZ, middle_Z, scale)
-    ground_GY = candidate_MY[ground]
+    candidate_MY = lift(latent_MZ, middle_Z, scale)
+    return cover_of(candidate_MY, candidate_MY[ground], lift(taken_LZ, middle_Z, scale))
+
+
+def cover_of(candidate_MY: Array, ground_GY: Array, taken_LY: Array, weight_G: Array | None = None) -> Cover:
+    """The task of covering a ground set, from lifted latents."""
     ground_YG = np.ascontiguousarray(np.concatenate([ground_GY[:, :-2], ground_GY[:, :-3:-1]], axis=1).T)
-    covered_G = np.zeros(len(ground), np.float32)
-    taken_LY = _lift(taken_LZ, middle_Z, scale)
-    for block in _blocks(len(taken_LY), len(ground)):
+    covered_G = np.zeros(len(ground_GY), np.float32)
+    for block in _blocks(len(taken_LY), len(ground_GY)):
         np.maximum(covered_G, _similarity(taken_LY[block], ground_YG).max(axis=0), out=covered_G)
-    return _Task(candidate_MY, ground_YG, covered_G)
+    return Cover(candidate_MY, ground_YG, covered_G, weight_G)
 
 
-def _lift(latent_NZ: Array, middle_Z: NDArray[np.float64], scale: float) -> Array:
+def lift(latent_NZ: Array, middle_Z: NDArray[np.float64], scale: float) -> Array:
     """(x, 1, -|x|^2 / 2), whose product with (y, -|y|^2 / 2, 1) is -|x - y|^2 / 2."""
     lifted_NY = np.ones((len(latent_NZ), latent_NZ.shape[1] + 2), np.float32)
     lifted_NY[:, :-2] = (latent_NZ - middle_Z.astype(np.float32)) * np.float32(scale)
@@ -110,21 +124,23 @@ def _similarity(row_RY: Array, ground_YG: Array) -> Array:
     return similarity_RG
 
 
-def _gains(row_MY: Array, ground_YG: Array, covered_G: Array) -> NDArray[np.float64]:
+def _gains(row_MY: Array, cover: Cover, covered_G: Array) -> NDArray[np.float64]:
     """The sum over the ground set that each candidate alone would add."""
     gain_M = np.empty(len(row_MY))
-    for block in _blocks(len(row_MY), ground_YG.shape[1]):
-        similarity_RG = _similarity(row_MY[block], ground_YG)
+    for block in _blocks(len(row_MY), len(covered_G)):
+        similarity_RG = _similarity(row_MY[block], cover.ground_YG)
         similarity_RG -= covered_G
         np.maximum(similarity_RG, 0, out=similarity_RG)
+        if cover.weight_G is not None:
+            similarity_RG *= cover.weight_G
         gain_M[block] = similarity_RG.sum(axis=1)
     return gain_M
 
 
-def _greedy(task: _Task, part_P: NDArray[np.intp], b: int) -> Choice:
-    candidate_PY = task.candidate_MY[part_P]
-    covered_G = task.covered_G.copy()
-    bound_P = _gains(candidate_PY, task.ground_YG, covered_G)
+def _greedy(cover: Cover, part_P: NDArray[np.intp], b: int) -> Choice:
+    candidate_PY = cover.candidate_MY[part_P]
+    covered_G = cover.covered_G.copy()
+    bound_P = _gains(candidate_PY, cover, covered_G)
     renewed_P = np.zeros(len(part_P), np.intp)
     picked: list[int] = []
     for step in range(b):
@@ -133,10 +149,10 @@ def _greedy(task: _Task, part_P: NDArray[np.intp], b: int) -> Choice:
             look = min(look, len(part_P))
             top = np.argpartition(bound_P, len(part_P) - look)[-look:]
             stale = top[(renewed_P[top] != step) & (bound_P[top] > -np.inf)]
-            bound_P[stale] = _gains(candidate_PY[stale], task.ground_YG, covered_G)
+            bound_P[stale] = _gains(candidate_PY[stale], cover, covered_G)
             renewed_P[stale] = step
             look *= 2
         picked.append(leader)
-        np.maximum(covered_G, _similarity(candidate_PY[leader : leader + 1], task.ground_YG)[0], out=covered_G)
+        np.maximum(covered_G, _similarity(candidate_PY[leader : leader + 1], cover.ground_YG)[0], out=covered_G)
         bound_P[leader] = -np.inf
-    return Choice(part_P[picked], float(covered_G.mean(dtype=np.float64)))
+    return Choice(part_P[picked], float(np.average(covered_G.astype(np.float64), weights=cover.weight_G)))

@@ -65,7 +65,7 @@ def test_b_candidates_are_chosen_once_each_and_again_the_same(method: str, b: in
     assert first.picked_B.dtype == np.intp
     assert len(set(first.picked_B.tolist())) == len(first.picked_B) == b
     assert set(first.picked_B.tolist()) <= set(range(80))
-    assert (first.objective is not None) == (method == "facility" and b > 0)
+    assert (first.objective is not None) == (method in {"facility", "herding", "uherding"} and b > 0)
 
 
 @pytest.mark.parametrize("method", DIVERSIFIERS)

@@ -131,12 +131,12 @@ def test_more_candidates_than_the_ground_set(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("b", [0, 5])
 def test_a_wrong_b_is_refused(b: int) -> None:
-    with pytest.raises(ValueError, match=f"b must be from 1 to 4, got {b}"):
+    with pytest.raises(ValueError, match=f"b of facility must be from 1 to 4, got {b}"):
         greedy_cover(latents(4, 3), NONE_TAKEN, b, 0)
 
 
 def test_more_picks_than_the_ground_set_is_good_for_are_refused() -> None:
-    with pytest.raises(ValueError, match=f"b must be from 1 to {MOST_PICKS}, got {MOST_PICKS + 1}"):
+    with pytest.raises(ValueError, match=f"b of facility must be from 1 to {MOST_PICKS}, got {MOST_PICKS + 1}"):
         two_round_cover(latents(MOST_PICKS + 1, 3), NONE_TAKEN, MOST_PICKS + 1, 0, 2)
 
 

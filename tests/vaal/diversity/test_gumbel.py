@@ -72,10 +72,10 @@ def test_the_uniform_of_a_draw_is_never_0_or_1_and_keeps_the_order() -> None:
 
 @pytest.mark.parametrize("b", [-1, 5])
 def test_a_wrong_b_is_refused(b: int) -> None:
-    with pytest.raises(ValueError, match=f"b must be from 0 to 4, got {b}"):
+    with pytest.raises(ValueError, match=f"b of gumbel must be from 0 to 4, got {b}"):
         gumbel_top_b(logits(4), draws(4), b)
 
 
-def test_a_logit_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 of 3 logits are not finite"):
+def test_a_score_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 of 3 scores are not finite"):
         gumbel_top_b(np.array([0, np.nan, -np.inf], np.float32), draws(3), 1)
