@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaal.acquisition.draws import Draws, Sums
+from vaal.acquisition.disagreement import Draws, Sums
 from vaal.acquisition.dropout import drawn, random_mask
 from vaal.acquisition.view import View
 from vaal.task.model import log_probabilities

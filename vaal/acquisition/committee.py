@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaal.acquisition.draws import Draws, Sums
+from vaal.acquisition.disagreement import Draws, Sums
 from vaal.acquisition.reference import Reference
 from vaal.acquisition.view import View
 from vaal.linear_head import all_classes, cross_fitted, mean_variance
