@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from engine.campaign.folder import Campaign
+from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import Manifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import Run
@@ -72,7 +72,8 @@ def _places_of(candidates: pa.Table) -> dict[str, list[Place]]:
 
 def _committed(folder: Location, files: dict[str, str]) -> dict[str, ShardRecord]:
     """The records of the files that are there; others are removed."""
-    (folder / "manifest.json").delete()
+    if is_complete(folder):
+        (folder / "manifest.json").delete()
     there = {name for name in folder.children() if name.endswith(".parquet")}
     for name in there - set(files.values()):
         (folder / name).delete()
