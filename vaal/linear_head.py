@@ -99,7 +99,7 @@ def cross_fitted(logistic: Logistic, fold_N: Tensor, variance: float) -> CrossFi
     for penalty in PENALTIES:
         # From the weights of the penalty before, of the same fold.
         weight_KCE = logistic.fit(penalty * variance, _others(fold_N), tolerance=ROUGH, start_KCE=weight_KCE)
-        logit_NC, label_N = _held_out(logistic, weight_KCE, fold_N), logistic.label_N
+        logit_NC, label_N = held_out(logistic, weight_KCE, fold_N), logistic.label_N
         loss = mean_loss(logit_NC, label_N)
         if best is not None and loss >= best.loss:
             # The loss falls and then rises with a weaker penalty, whose fits take longest.
@@ -110,18 +110,18 @@ def cross_fitted(logistic: Logistic, fold_N: Tensor, variance: float) -> CrossFi
     return best
 
 
-def _others(fold_N: Tensor) -> Tensor:
-    """The weights (N, K) of regressions of which each is on the items of all folds but one."""
-    return (fold_N[:, None] != torch.arange(int(fold_N.max()) + 1, device=fold_N.device)).double()
-
-
-def _held_out(logistic: Logistic, weight_KCE: Tensor, fold_N: Tensor) -> Tensor:
+def held_out(logistic: Logistic, weight_KCE: Tensor, fold_N: Tensor) -> Tensor:
     """Logits (N, classes) of each item by the regression of the items in other folds, float64."""
     parts = [(fold_N == number, weight_CE) for number, weight_CE in enumerate(weight_KCE)]
     logits = [logistic.logits(weight_CE, is_own_N).double() for is_own_N, weight_CE in parts]
     order = torch.cat([is_own_N.nonzero()[:, 0] for is_own_N, _ in parts]).argsort()
     logit_NC = torch.cat(logits)[order]
     return logit_NC if logit_NC.shape[1] > 1 else torch.cat([-logit_NC, logit_NC], dim=1) / 2
+
+
+def _others(fold_N: Tensor) -> Tensor:
+    """The weights (N, K) of regressions of which each is on the items of all folds but one."""
+    return (fold_N[:, None] != torch.arange(int(fold_N.max()) + 1, device=fold_N.device)).double()
 
 
 def all_classes(layer: nn.Linear) -> nn.Linear:

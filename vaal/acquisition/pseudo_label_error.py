@@ -14,8 +14,7 @@ from torch import Tensor
 
 from vaal.acquisition.reference import Reference
 from vaal.acquisition.view import View
-from vaal.calibration import temperature_factor
-from vaal.linear_head import ROUGH, fit_linear_head
+from vaal.linear_head import cross_fitted, held_out, mean_variance
 from vaal.logistic import Logistic
 
 DEVIATION = 0.5
@@ -66,15 +65,9 @@ def _held_out_log_p(reference: Reference, num_classes: int) -> Tensor | None:
     folds, fold_N = torch.unique(reference.part_fold_N, return_inverse=True)
     if len(folds) < 2 or (answer_N == answer_N[0]).all():
         return None
-    penalty = fit_linear_head(x_ND, answer_N, num_classes, reference.settings.seed, fold_N).penalty
-    logistic, variance = Logistic(x_ND, answer_N, num_classes), float(x_ND.double().var(dim=0, correction=0).mean())
-    others_NF = (fold_N[:, None] != torch.arange(len(folds))).double()
-    logit_NC = torch.empty(len(x_ND), num_classes, dtype=torch.float64)
-    for number, weight_CE in enumerate(logistic.fit(penalty * (variance or 1.0), others_NF, tolerance=ROUGH)):
-        is_own_N = fold_N == number
-        own_NC = logistic.logits(weight_CE, is_own_N).double()
-        logit_NC[is_own_N] = own_NC if num_classes > 2 else torch.cat([-own_NC, own_NC], dim=1) / 2
-    return (temperature_factor(logit_NC, answer_N) * logit_NC).log_softmax(dim=1)
+    logistic = Logistic(x_ND, answer_N, num_classes)
+    heads = cross_fitted(logistic, fold_N, mean_variance(x_ND))
+    return (heads.factor * held_out(logistic, heads.weight_KCE, fold_N)).log_softmax(dim=1)
 
 
 def _most_probable(x_NE: Tensor, is_right_N: Tensor) -> Tensor:

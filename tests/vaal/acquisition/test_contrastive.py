@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.views import images, reference_of, task_of, vector_task, vectors, view_of
 from vaal.acquisition import neighbours
-from vaal.acquisition.contrastive import NEIGHBOURS, contrastive, fit_contrastive
+from vaal.acquisition.contrastive import contrastive, fit_contrastive
 from vaal.acquisition.summary import Summary
 from vaal.acquisition.view import DEFAULTS, Settings
 from vaal.assembly import Networks
@@ -50,7 +50,7 @@ def test_it_is_that_of_scikit_activeml() -> None:
     answers = np.where(np.arange(600) < 200, y[:600], np.nan)
     learner = SklearnClassifier(_Learner(task), classes=range(10))
     # The authors clip probabilities; ours are logarithms.
-    query = ContrastiveAL(nearest_neighbors_dict={"n_neighbors": NEIGHBOURS}, eps=1e-30, random_state=0)
+    query = ContrastiveAL(nearest_neighbors_dict={"n_neighbors": 10}, eps=1e-30, random_state=0)
     _, utility = query.query(x[:600].astype(np.float64), answers, learner, return_utilities=True)
     found = scored(task, torch.from_numpy(x[:200]), torch.from_numpy(x[200:600]))
     torch.testing.assert_close(found.double(), -torch.from_numpy(utility[0, 200:]), rtol=1e-3, atol=1e-5)
@@ -64,7 +64,7 @@ def test_labels_and_maps_by_definition() -> None:
             [part.flatten(2).mean(dim=2) if part.ndim > 2 else part for part in (task.features(y), task(y))]
             for y in (labelled, x)
         )
-        near = torch.cdist(logits[0], features[0]).argsort(dim=1)[:, :NEIGHBOURS]
+        near = torch.cdist(logits[0], features[0]).argsort(dim=1)[:, :10]
         for item, score in enumerate(scored(task, labelled, x)):
             new, old = logits[1][item], features[1][near[item]]
             if kind == "labels":

@@ -70,6 +70,8 @@ def test_a_linear_learner_has_the_exact_distances() -> None:
     torch.testing.assert_close(first_order(view), distance[:, 0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(deepfool(view), distance.amin(dim=1) + SMALLEST_STEP, rtol=1e-4, atol=1e-6)
     assert (distance.argmin(dim=1) > 0).any()
+    halved = view_of(Networks(task=Task(task.network, unit_C=(0.5,)).eval()), x)
+    torch.testing.assert_close(first_order(halved), 0.5 * distance[:, 0], rtol=1e-4, atol=1e-6)
 
 
 def test_labels_have_the_nearest_boundary_of_one() -> None:
