@@ -62,10 +62,12 @@ def test_a_label_that_is_often_wrong_is_worth_more_at_the_same_confidence() -> N
     x += torch.randn(900, LENGTH, generator=generator) * 0.7
     answer = torch.where((label == 0) & (torch.rand(900, generator=generator) < 0.5), 2, label)
     fold = torch.arange(900) // 3 % FOLDS
-    task = Task(fit_linear_head(x, label, 3, 0, fold).head, unit_C=(1.0,)).eval().requires_grad_(False)
+    task = Task(fit_linear_head(x, label, 4, 0, fold).head, unit_C=(1.0,)).eval().requires_grad_(False)
     found = fit_confusion(Reference(task, x, task(x), fold, x, answer, fold, x, 900, Settings()))
     assert found["slope"] > 0
     assert float(found["offset_C"][1] - found["offset_C"][0]) > 0.3
+    # A class that nothing is taken for has what the classes share.
+    assert float(found["offset_C"].min()) < float(found["offset_C"][3]) < -0.1
     same = torch.tensor([[5.0, 0, 0], [0, 5.0, 0]]).log_softmax(dim=1)
     odds, predicted = log_odds(same[:, :, None])
     probability = torch.sigmoid(-(found["slope"] * odds + found["offset_C"][predicted]))
