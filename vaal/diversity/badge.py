@@ -14,7 +14,7 @@ AT_ONCE = 64
 """Centres for which all distances are renewed together: one product of matrices, near the speed of the processor."""
 FIRST_LOOK = 16
 """Distances renewed first in a step; then twice as many, and so on."""
-STRIDE = np.uint64(0xD1342543DE82EF95)
+STRIDE = 0xD1342543DE82EF95
 """Odd, so that the draws of an item in different steps differ."""
 
 
@@ -56,7 +56,7 @@ def plus_plus(gradients: Gradients, first: list[int], draw_M: NDArray[np.uint64]
             several = gradients.some(chosen[num_counted : num_counted + AT_ONCE])
             np.minimum(squared_M, gradients.squared_distances(several), out=squared_M)
             num_counted += len(several.squared_N)
-        waiting_M = -np.log(uniform(mixed(draw_M + np.uint64(len(chosen)) * STRIDE)))
+        waiting_M = -np.log(uniform(mixed(draw_M + np.uint64(len(chosen) * STRIDE % 2**64))))
         found = _shortest(gradients, squared_M, chosen[num_counted:], waiting_M)
         if squared_M[found] == 0:
             break
