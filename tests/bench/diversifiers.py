@@ -13,8 +13,10 @@ labelled-logits each method chooses 1,000. In the table:
     given up      mean logit of the picks, less that of the lowest 1,000
     missing       share of the picks that are from the five classes without a label
     objective     of facility location, over all candidates and without the labelled items
-`scale` has synthetic candidates: 32 latents, 200 Gaussian modes of unequal size, 1,000 taken items. Each method runs in
-a fresh process, up to the budget or its own limit; its seconds, and the process's memory before and at its peak.
+Methods that need a task learner are in `scale` alone.
+`scale` has synthetic candidates: 32 latents, 200 Gaussian modes of unequal size, 1,000 taken items; a random head of 10
+classes on the latents stands for a task learner. Each method runs in a fresh process, up to the budget or its own
+limit; its seconds, and the process's memory before and at its peak.
 """
 
 import argparse
@@ -44,15 +46,18 @@ from engine.simulation import demo_pools as demo
 from engine.tables.scores import latents_of
 from engine.training.train import train
 from vaal.diversity import DIVERSIFIERS, Choice
-from vaal.diversity.facility import MOST_PICKS, two_round_cover
+from vaal.diversity.facility import two_round_cover
 
 NUM_CANDIDATES = 10_000
 BUDGET = 1000
 SEED = 0
 COLUMNS = ["shard", "key", "logit", "latent"]
 ALIKE = 0.99
-LIMITS = {"facility": 1000, "k_center": 10_000}
+COVERING = dict.fromkeys(("facility", "herding", "uherding"), 1000)
+LIMITS = {**COVERING, "k_center": 10_000, "badge": 1000, "gradient_matching": 100}
 """The most picks that `scale` asks of a method; with more, minutes become hours, or it refuses."""
+SAMPLED = 10_000
+NEED_TASK = {"feature_MD", "predicted_M"}
 
 
 def scored(folder: Path, *, is_small: bool) -> tuple[Campaign, demo.DemoPool]:
@@ -84,7 +89,8 @@ def pools(campaign: Campaign, folder: Path) -> tuple[pa.Table, pa.Table]:
     names = zip(items["shard"].to_pylist(), items["key"].to_pylist(), strict=True)
     is_taken = pa.array([name in labelled for name in names], pa.bool_())
     order = [(name, "ascending") for name in ("logit", "shard", "key")]
-    return items.filter(pc.invert(is_taken)).sort_by(order), items.filter(is_taken)
+    candidates = items.filter(pc.invert(is_taken)).sort_by(order)
+    return candidates.append_column("score", candidates["logit"]), items.filter(is_taken)
 
 
 def nearest_pick(latent_MZ: NDArray[np.float32], picked_B: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -123,8 +129,18 @@ def timed(method: str, candidates: pa.Table, taken: pa.Table, budget: int) -> tu
     clusters = np.zeros(len(candidates), np.int32)
     if method == "clusters":
         clusters = cluster(latents_of(candidates), SEED)
-    choice = choose(method, Material(candidates, taken, clusters, candidates), budget, SEED)
+    sample = candidates.take(np.random.default_rng(SEED).permutation(len(candidates))[:SAMPLED])
+    choice = choose(method, Material(candidates, taken, clusters, sample, taken, answers), budget, SEED)
     return time.perf_counter() - begin, choice
+
+
+def answers(feature_MD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """p - onehot(p) of 10 classes, by a random head."""
+    head = np.random.default_rng(SEED).normal(size=(feature_MD.shape[1], 10)) / feature_MD.shape[1] ** 0.5
+    p_MC = np.exp(feature_MD @ head.astype(np.float32))
+    p_MC /= p_MC.sum(axis=1, keepdims=True)
+    p_MC[np.arange(len(p_MC)), p_MC.argmax(axis=1)] -= 1
+    return p_MC
 
 
 def table(title: str, *names: str) -> Table:
@@ -149,7 +165,7 @@ def cifar(*, is_small: bool) -> None:
     candidates = unlabelled.slice(0, NUM_CANDIDATES)
     columns = ("method", "seconds", "nearest", "radius", "alike", "given up", "missing", "objective")
     shown = table(f"{BUDGET} of {len(candidates)} candidates, {len(taken)} taken", *columns)
-    for method in DIVERSIFIERS:
+    for method in (name for name, row in DIVERSIFIERS.items() if not NEED_TASK & set(row.needs)):
         seconds, choice = timed(method, candidates, taken, BUDGET)
         shown.add_row(method, f"{seconds:.2f}", *qualities(candidates, choice, is_missing))
     random = Choice(np.random.default_rng(SEED).choice(len(candidates), BUDGET, replace=False))
@@ -172,12 +188,15 @@ def synthetic(num_items: int, seed: int) -> pa.Table:
     logit = modes.normal(size=200)[mode] + 0.3 * random.normal(size=num_items)
     order = np.argsort(logit)
     latent = (middle[mode[order]] + 0.5 * random.normal(size=(num_items, 32))).astype(np.float16)
+    latents = pa.FixedSizeListArray.from_arrays(pa.array(latent.ravel(), pa.float16()), 32)
     return pa.table(
         {
             "shard": pa.array([f"{i // 1000:06d}.tar" for i in range(num_items)]),
             "key": pa.array([f"{i:09d}" for i in range(num_items)]),
-            "logit": pa.array(logit[order].astype(np.float32)),
-            "latent": pa.FixedSizeListArray.from_arrays(pa.array(latent.ravel(), pa.float16()), 32),
+            "score": pa.array(logit[order].astype(np.float32)),
+            "predicted": pa.array(answers(latent.astype(np.float32)).argmin(axis=1).astype(np.int32)),
+            "latent": latents,
+            "feature": latents,
         }
     )
 
@@ -195,7 +214,7 @@ def measure_one(method: str, num_candidates: int, budget: int) -> None:
 def scale(num_candidates: int, budget: int) -> None:
     shown = table(f"{num_candidates} candidates, 1,000 taken", "method", "b", "seconds", "peak MiB", "before MiB")
     for method in DIVERSIFIERS:
-        asked = min(budget, LIMITS.get(method, budget), MOST_PICKS if method == "facility" else budget)
+        asked = min(budget, LIMITS.get(method, budget))
         words = ("--method", method, "--candidates", str(num_candidates), "--budget", str(asked))
         found = result_of(start_fresh(__file__, "one", *words))
         sizes = [f"{found[name] / 2**20:.0f}" for name in ("peak", "before")]

@@ -8,7 +8,7 @@ from scipy import stats
 from tests.classified import answers, cifar10
 from vaal.diversity import badge as module
 from vaal.diversity import gradient_embeddings
-from vaal.diversity.badge import STRIDE, badge
+from vaal.diversity.badge import STRIDE, badge, plus_plus
 from vaal.diversity.gradient_embeddings import gradients_of
 from vaal.diversity.gumbel import mixed, uniform
 
@@ -131,6 +131,16 @@ def test_no_duplicate_is_chosen_before_all_others() -> None:
     assert len(set(many[chosen[:40]].tolist())) == 40
     # No distance is left: the rest are in order.
     assert chosen[40:].tolist() == [item for item in range(45) if item not in chosen[:40]][:5]
+
+
+def test_rounding_makes_no_item_a_choice_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient_embeddings, "SLACK", np.float32(0))
+    # Only rounding tells five of each apart.
+    feature, answer = (np.tile(values, (5, 1)) for values in outputs(40, 10, 256))
+    assert sorted(badge(feature, answer, draws(200), 200).tolist()) == list(range(200))
+    found = plus_plus(gradients_of("candidate", answer, feature), list(range(40)), draws(200), 200).tolist()
+    assert found[:40] == list(range(40))
+    assert sorted(found) == list(range(200))
 
 
 def test_items_without_a_gradient() -> None:

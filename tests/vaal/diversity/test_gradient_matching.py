@@ -52,6 +52,15 @@ def test_blocks_and_the_moment_of_renewal_change_nothing(monkeypatch: pytest.Mon
             assert gradient_matching(*candidates, *labelled, draws(300), 60).tolist() == expected
 
 
+def test_a_block_ends_where_every_choice_lowers_all_alike() -> None:
+    # All pairs have the same angle: to renew the leaders would be to renew all, at every step.
+    feature = np.eye(300, dtype=np.float32) + np.float32(0.3)
+    gradients = gradients_of("candidate", np.ones((300, 1), np.float32), feature)
+    assert 1 <= len(module._Residuals(gradients, 64).next_block(64).places) < 8
+    none = feature[:0], np.ones((0, 1), np.float32)
+    assert len(set(gradient_matching(feature, np.ones((300, 1), np.float32), *none, draws(300), 90).tolist())) == 90
+
+
 @pytest.mark.heavy
 def test_it_is_the_definition_on_real_embeddings() -> None:
     found = cifar10(500, 500)
