@@ -39,8 +39,9 @@ def gradient_matching(
     """Indices (b,) of candidates in the order of choice: each has the most of its gradient outside of the span of what
     is labelled and of the choices before it.
 
-    Ties (up to rounding) go to the lowest index. The span is everything after at most C D choices (D for one answer), labelled gradients
-    included: from there on, choices are those of BADGE's k-means++ beside the ones made, by `draw_M`.
+    Ties (up to rounding) go to the lowest index. The span is everything after at most C D choices (D for one answer),
+    labelled gradients included: from there on, choices are those of BADGE's k-means++ beside the ones made, by
+    `draw_M`.
 
     O((L' + b) M (C + D + L' + b)) time, where L' = min(L, MOST_LABELLED); 4 M (L' + b) bytes beside the arguments.
     One core, 512 features, 10 classes: 1,000 of 100,000 in 11 s.
