@@ -71,6 +71,10 @@ def test_with_more_picks_than_clusters_these_take_turns(monkeypatch: pytest.Monk
     assert found[:6] == [0, 1, 2, 0, 1, 2]
     assert found[60:90] == [0, 1] * 10 + [0] * 10
     assert found[90:] == [3] * 4
+    # Of clusters of a size, the one whose first candidate comes first.
+    for seed in range(4):
+        latent, _ = modes([12] * 4, seed)
+        assert typiclust(latent, latent[:0], 12, 0).tolist() == naive(latent, latent[:0], 12, 0)
 
 
 def test_what_is_taken_has_had_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
