@@ -19,6 +19,7 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from engine.campaign.folder import Campaign
+from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import TrainManifest, write_manifest
 from engine.campaign.opening import create
 from engine.cluster.ray_session import ray_session
@@ -26,6 +27,8 @@ from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.models.diagnosis import manifest_entries
+from engine.models.task_models import task_entry
+from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.models.weights import made_at_last, make_classifier, make_networks, save_weights
 from engine.simulation.demo_pools import DemoPool, digits
 from engine.storage.location import Location
@@ -136,14 +139,17 @@ def pretend_trained(campaign: Campaign, signal: str = "present") -> None:
     metrics = pa.Table.from_pylist(rows, schema=METRICS_SCHEMA)
     torch.manual_seed(0)
     networks = made_at_last(campaign.config, make_networks(campaign.config))
-    if campaign.config.has_task:
+    by_user = task_inputs(campaign.config)
+    if campaign.config.has_task and not by_user:
         networks = networks._replace(task=make_classifier(campaign.config, 7))
     files = save_weights(folder, networks.files())
     files["metrics.parquet"] = (folder / "metrics.parquet").write_table(metrics)
     losses = dict(zip(StepLosses._fields, (23.1, 1.8, 2.3, 2.5), strict=True))
     write_manifest(
         campaign, "train", TrainManifest,
-        inputs={}, counts={"steps": 40}, files=files, device="cpu", losses=losses, **manifest_entries(found(signal)),
+        inputs={TASK_MODEL: fingerprint(**by_user)} if by_user else {},
+        counts={"steps": 40}, files=files, device="cpu", losses=losses, **manifest_entries(found(signal)),
+        **({"task": task_entry(campaign.config, [])} if by_user else {}),
     )  # fmt: skip
 
 

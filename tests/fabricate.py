@@ -79,7 +79,7 @@ def fabricate_scores(
 def _chunk_row(shard: Shard, image: str, quarantine_every: int) -> dict[str, Any]:
     """A whole shard as one chunk, decoded once for all tests: `image` are its options as JSON."""
     options = ImageConfig.model_validate_json(image)
-    chunk, see, listed = Chunk(shard.shard, 0, Sight(options), 1), Sight(options).of(shard), 0
+    chunk, see, listed = Chunk(shard.shard, 0, Sight(options), 1), Sight(options).all_of(shard), 0
     for item in read_shard(shard, options):
         listed += 1
         if quarantine_every and listed % quarantine_every == 0:

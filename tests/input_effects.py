@@ -1,4 +1,5 @@
-"""Options of embeddings and of what is fitted at the end of training, and where the change of each shows."""
+"""Options of embeddings, of the user's own task learner and of what is fitted at the end of training, and where the
+change of each shows."""
 
 import dataclasses
 from typing import Any
@@ -10,13 +11,19 @@ import torch
 from engine.config.options import CampaignConfig
 from engine.models.encoders import load_encoder
 from engine.models.front import Front
+from engine.models.task_models import load_task, task_entry
 from engine.models.weights import make_networks
+from engine.pool.sight import seen_as
 from engine.training.plan import plan_training
 from engine.training.refitting import fit_at_last
 from tests.effects import Bench, Look
 from tests.encoders import Blocks
+from tests.tasks import Plain
 
 ENCODER = {"encoder.model": "tests.encoders:Blocks", "encoder.size": 16, "image.channels": 3}
+
+
+TASK = {"task.model": "tests.tasks:Plain", "train.task": "auto", "image.channels": 3}
 
 
 def sees_embeddings(bench: Bench, config: CampaignConfig) -> Any:
@@ -29,6 +36,20 @@ def embedded(bench: Bench, config: CampaignConfig) -> Any:
         return None
     pixels = np.random.default_rng(0).integers(0, 256, (1, config.encoder.size, config.encoder.size, 3), np.uint8)
     return load_encoder(config.encoder, "cpu").encoder(torch.from_numpy(pixels)).tolist()
+
+
+def solved(bench: Bench, config: CampaignConfig) -> Any:
+    """What the user's task learner makes of an image, and of what size that is."""
+    if not config.task.model:
+        return None
+    loaded, (*_, shape) = load_task(config, "cpu"), seen_as(config, 0)[0]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+    return shape, loaded.task(loaded.preprocessing(torch.from_numpy(pixels))).tolist()
+
+
+def named(bench: Bench, config: CampaignConfig) -> Any:
+    """The names of the outputs of the user's task learner."""
+    return task_entry(config, ["e", "d", "c", "b", "a"])["classes"]
 
 
 def calibrated(bench: Bench, config: CampaignConfig) -> Any:
@@ -44,6 +65,12 @@ def weights_of_an_encoder(bench: Bench) -> Any:
     return {**ENCODER, "encoder.weights": f"{bench.folder}/encoder.safetensors"}
 
 
+def weights_of_a_task(bench: Bench) -> Any:
+    torch.manual_seed(5)
+    safetensors.torch.save_file(Plain().state_dict(), bench.folder / "task.safetensors")
+    return {**TASK, "task.weights": f"{bench.folder}/task.safetensors"}
+
+
 INPUT_EFFECTS: dict[str, tuple[Any, Look]] = {
     "pool.embeddings": ("member:npy", sees_embeddings),
     "encoder.model": ({**ENCODER, "encoder.model": "tests.encoders:Normalised"}, embedded),
@@ -53,6 +80,14 @@ INPUT_EFFECTS: dict[str, tuple[Any, Look]] = {
     "encoder.mean": ({**ENCODER, "encoder.mean": [0.0, 0.0, 0.0]}, embedded),
     "encoder.std": ({**ENCODER, "encoder.std": [1.0, 1.0, 1.0]}, embedded),
     "encoder.order": ({**ENCODER, "encoder.order": "bgr"}, embedded),
+    "task.model": ({**TASK, "task.model": "tests.tasks:FunctionalDropout"}, solved),
+    "task.arguments": ({**TASK, "task.arguments": {"num_classes": 3}}, solved),
+    "task.weights": (weights_of_a_task, solved),
+    "task.classes": ({**TASK, "task.classes": ["v", "w", "x", "y", "z"]}, named),
+    "task.size": ({**TASK, "task.size": 24}, solved),
+    "task.mean": ({**TASK, "task.mean": [0.0]}, solved),
+    "task.std": ({**TASK, "task.std": [1.0]}, solved),
+    "task.order": ({**TASK, "task.order": "bgr"}, solved),
     "train.input": ({"train.input": "pixels", "pool.embeddings": "member:npy"}, sees_embeddings),
     "train.refit": (False, calibrated),
 }

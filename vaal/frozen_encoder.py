@@ -4,15 +4,12 @@ Shape suffixes: B batch, H height, W width, C image channels, D components of an
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-TOLERANCE = 1e-4
-"""Largest difference between an image's embedding alone and in a batch, as a share of the largest component."""
-_BATCH = 7
+from vaal.network_trial import device_of, exact, fault_of, noise_pixels
 
 
 class EncoderError(ValueError):
@@ -71,29 +68,12 @@ def check_encoder(encoder: Encoder, size: int) -> int:
     Raises EncoderError if the network fails on them, returns no (B, D), or something not finite or the same for all
     images, or if an image's embedding depends on the others in its batch, or on chance.
     """
-    generator = torch.Generator().manual_seed(0)
-    # Noise of every size of blocks: an encoder need not tell fine noise apart.
-    shape = (_BATCH, size, size, len(encoder.preprocessing.mean_C))
-    fine = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    coarse = torch.randint(0, 256, (_BATCH, 1, 1, shape[3]), dtype=torch.uint8, generator=generator)
-    device = next((tensor.device for tensor in encoder.state_dict().values()), torch.device("cpu"))
-    pixels = (fine // 2 + coarse // 2).to(device)
-    # Products of rounded numbers would differ by more than the tolerance from one batch size to another.
-    exact = torch.backends.cudnn.flags(allow_tf32=False) if device.type == "cuda" else nullcontext()
-    with exact:
+    pixels = noise_pixels(size, len(encoder.preprocessing.mean_C)).to(device_of(encoder))
+    with exact(pixels.device):
         together_BD = _run(encoder, pixels)
-        alone_BD = torch.cat([_run(encoder, pixels[n : n + 1]) for n in range(_BATCH)])
-    if not torch.isfinite(together_BD).all():
-        raise EncoderError("returns components that are not finite; do its weights fit?")
-    scale = float(together_BD.abs().max())
-    difference = float((together_BD - alone_BD).abs().max())
-    if not difference <= TOLERANCE * scale:
-        raise EncoderError(
-            f"mixes the images of a batch, or draws at random: seven at once differ from one at a time by "
-            f"{difference:.2g}, where the largest component is {scale:.2g}; give one whose images do not meet"
-        )
-    if float((together_BD - together_BD[:1]).abs().max()) <= TOLERANCE * scale:
-        raise EncoderError("returns the same embedding for all images; do its weights fit?")
+        alone_BD = torch.cat([_run(encoder, pixels[n : n + 1]) for n in range(len(pixels))])
+    if fault := fault_of(together_BD, alone_BD, "components", "embedding"):
+        raise EncoderError(fault)
     return together_BD.shape[1]
 
 

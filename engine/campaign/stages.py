@@ -56,7 +56,7 @@ class Stage(NamedTuple):
 _SEEN = ("image", "encoder", "pool.group", "pool.embeddings")
 """What decides what the networks see."""
 STAGES = (
-    Stage("train", "train", "engine.training.train", "trained", "always", ("train", *_SEEN)),
+    Stage("train", "train", "engine.training.train", "trained", "always", ("train", "task", *_SEEN)),
     Stage("scores", "score", "engine.scoring.score", "scored", "always", ("score",)),
     Stage("selection", "select", "engine.selection.select", "selected", "large pools", ()),
     Stage("handoff", "export", "engine.handoff.export", "exported", "never", ("select",)),

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from engine.config.section import SPEED, Section
-from engine.config.texts import fault_of_group
+from engine.config.texts import fault_of_group, fault_of_network
 
 MEMBER = "member:"
 """pool.embeddings begins with it where it is the suffix of a file of each sample."""
@@ -84,6 +84,6 @@ class EncoderConfig(Section):
             raise ValueError(f"encoder.std has {len(self.std)} numbers, encoder.mean {len(self.mean)}; give as many")
         if self.order == "bgr" and len(self.mean) != 3:
             raise ValueError(f"encoder.order=bgr is for 3 channels, encoder.mean has {len(self.mean)} numbers")
-        if self.model and not self.model.partition(":")[2]:
-            raise ValueError(f"encoder.model={self.model}: give package.module:factory")
+        if fault := fault_of_network("encoder", self.model, [self.weights]):
+            raise ValueError(fault)
         return self

@@ -15,6 +15,7 @@ from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, Pool
 from engine.config.score_options import ScoreConfig
 from engine.config.section import SPEED, Section
 from engine.config.select_options import RULE, SelectConfig
+from engine.config.task_options import TaskConfig
 from engine.config.train_options import TrainConfig
 from vaal.acquisition import ACQUISITIONS
 from vaal.consensus import CONSENSUS
@@ -62,6 +63,7 @@ class CampaignConfig(Section):
     image: ImageConfig = ImageConfig()
     encoder: EncoderConfig = EncoderConfig()
     labels: LabelsConfig = LabelsConfig()
+    task: TaskConfig = TaskConfig()
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig = SelectConfig()
@@ -94,14 +96,22 @@ class CampaignConfig(Section):
 
     @property
     def task_kind(self) -> Kind | None:
-        """What the task learner answers, None without one; with train.task=auto, if the labels are classes."""
+        """What the task learner answers, None without one; with train.task=auto, if the labels are classes, and of
+        task.model classes."""
+        if self.train.task == "auto" and self.task.model:
+            return "classes"
         if self.train.task == "auto":
             return "classes" if self.sees_embeddings and self.handoff.question.task == "class" else None
         return KINDS.get(self.train.task)
 
     @property
+    def task_classes(self) -> list[str]:
+        """The classes that task.classes names."""
+        return [class_name(name) for name in self.task.classes]
+
+    @property
     def has_task(self) -> bool:
-        """Whether there is a task learner; with train.task=auto, if the labels are classes."""
+        """Whether there is a task learner; with train.task=auto, if the labels are classes, or task.model is given."""
         return self.task_kind is not None
 
     def acquisitions(self, *, has_task: bool) -> list[str]:
@@ -115,7 +125,7 @@ class CampaignConfig(Section):
     def is_dear(self, name: str) -> bool:
         """Whether a score costs so much that it is computed for candidates alone."""
         row = ACQUISITIONS[name]
-        when = {"always": True, "network_dropout": self.score.dropout == "network", "members": False}
+        when = {"always": True, "network_dropout": self.score.dropout == "network", "members": len(self.task.files) > 1}
         return bool(row.dear) and when[row.dear_when]
 
     @property
@@ -182,6 +192,20 @@ class CampaignConfig(Section):
             raise ValueError("train.input=embeddings needs pool.embeddings or encoder.model")
         if self.train.preset == "paper":
             raise ValueError("train.preset=paper is a network on pixels; set train.input=pixels, or preset small")
+        return self
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> "CampaignConfig":
+        named = f"task.model={self.task.model}"
+        if not self.task.model:
+            return self
+        if self.train.task == "none":
+            raise ValueError(f"{named} is a task learner, and train.task=none; leave out one of them")
+        if self.sees_embeddings:
+            why = "on embeddings the task learner is a linear head that is trained here"
+            raise ValueError(f"{named}: {why}; leave it out, or see pixels: --set train.input=pixels")
+        if fault := self.task.fault_with(self.image.channels):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

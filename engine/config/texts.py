@@ -7,6 +7,7 @@ import shlex
 import tomllib
 from collections.abc import Container, Iterable
 from contextlib import suppress
+from pathlib import PurePosixPath
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -27,6 +28,21 @@ def fault_of_group(group: str, metadata: str) -> str:
         re.compile(group)
     except (re.error, RecursionError, OverflowError) as error:
         return f": not a regular expression: {one_line(error)}; correct it"
+    return ""
+
+
+PICKLES = frozenset({".pt", ".pt2", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".onnx"})
+"""Suffixes of files of networks that are not read: all but the last may run code of whoever wrote them."""
+
+
+def fault_of_network(section: str, model: str, weights: Iterable[str]) -> str:
+    """Why a network cannot be had by these options of a section; empty where it can."""
+    if model and not model.partition(":")[2]:
+        return f"{section}.model={model}: give package.module:factory"
+    for file in weights:
+        if PurePosixPath(file.partition("?")[0]).suffix.lower() in PICKLES:
+            fix = "write it once: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+            return f"{section}.weights={file}: only safetensors are read, no file can then run code; {fix}"
     return ""
 
 

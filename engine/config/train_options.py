@@ -58,9 +58,10 @@ class TrainConfig(Section):
     folds: int = Field(default=5, ge=1, le=16)
     """Discriminators, each trained without one part of the images, whose scores it gives. More see more of the few
     labels, and cost little, but a whole encoder each with method features on pixels. 1, as in the paper: no folds."""
-    task: Literal["auto", "none", "classification"] = "auto"
-    """The task learner T of Algorithm 1, trained on the labelled pool; only margin scores by it. auto: on embeddings a
-    linear head where the labels are classes, and its margins; on pixels none."""
+    task: Literal["auto", "none", "classification", "labels", "segmentation"] = "auto"
+    """The task learner T of Algorithm 1, trained on the labelled pool: for one class an image (classification), several
+    (labels) or a class a pixel (segmentation), as handoff.question.task asks. auto: on embeddings a linear head where
+    the labels are classes, and its margins; on pixels none."""
     task_augmentation: Literal["flips_and_crops", "crops", "none"] = "flips_and_crops"
     """What the task learner, and with method features the discriminators, see of an image in training: crops moves it
     by up to an eighth, flips also mirrors it left to right. Choose crops or none where left and right or the place

@@ -8,7 +8,7 @@ decoded. The caller limits the time.
 import io
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,20 +21,11 @@ from PIL.ImageFile import ImageFile
 from engine.config.input_options import ImageConfig
 from engine.errors import one_line
 from engine.pool.formats import format_of
+from engine.pool.orientation import exif_orientation, is_turned, upright
+from engine.pool.wide_samples import to_bytes
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _JPEG_COLOURS = {"L": "GRAY", "LA": "GRAY", "RGB": "RGB", "RGBA": "RGBA"}
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Operation that turns an image upright, by its EXIF orientation."""
-
 MAX_SCANS = 500
 """Most scans of a JPEG. Encoders write about ten; thousands of empty scans in a small file take minutes."""
 _PADDING_BEFORE_END = re.compile(r"Corrupt JPEG data: \d\d? extraneous bytes before marker 0xd9")
@@ -64,7 +55,8 @@ def decode(data: bytes, image: ImageConfig) -> NDArray[np.uint8]:
     Greyscale becomes three equal channels, colour becomes ITU-R 601 luma. CMYK and YCCK JPEGs are taken as inverted,
     Adobe's convention. With 1 or 3 channels alpha and transparent colours are dropped, not blended; an image without
     alpha is opaque (255). Grey samples of more than 8 bits keep the high byte of the depth that they use (8, 10, 12, 14
-    or 16 bits); floats and 32-bit integers are scaled, see `_to_bytes`. An animation gives its first frame.
+    or 16 bits); floats and 32-bit integers are scaled, see `engine.pool.wide_samples`. Of an animation the first frame
+    counts.
 
     A JPEG with a libjpeg warning is refused, unless the warning is about its header or about fewer than 100 bytes
     between its last scan and its end. So missing data is never filled with grey. A JPEG or PNG without its end marker
@@ -75,22 +67,46 @@ def decode(data: bytes, image: ImageConfig) -> NDArray[np.uint8]:
             `image.max_pixels` or MAX_SCANS; a PNG with over a mebibyte of inflated text or colour profile is damaged.
         MemoryError: an image within the limits does not fit into this machine's memory.
     """
-    mode, side = _MODES[image.channels], image.size
+    return _decode(data, image, [image.size])[0]
+
+
+def decode_sizes(data: bytes, image: ImageConfig, sides: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """As `decode`, for each of these sides in place of image.size.
+
+    An image is decoded once, unless a JPEG is reduced more for one side than for another: decoding it again, reduced,
+    takes less time than resizing the larger one.
+    """
     _check_bytes(data, image)
     if data.startswith(_JPEG):
-        pixels, orientation = _read_jpeg(data, side, _JPEG_COLOURS[mode], image)
-        if pixels.shape == (side, side, image.channels) and orientation not in _UPRIGHT:
-            return pixels
-        upright = _turn(Image.fromarray(pixels.squeeze(2) if mode[0] == "L" else pixels), orientation)
+        _segments(data)
+        height, width, *_ = _ask(simplejpeg.decode_jpeg_header, data, strict=False)
+        if len({_reduction(height, width, side) for side in sides}) > 1:
+            return [_decode(data, image, [side])[0] for side in sides]
+    return _decode(data, image, sides)
+
+
+def _decode(data: bytes, image: ImageConfig, sides: Sequence[int]) -> list[NDArray[np.uint8]]:
+    """The pixels for each side, of a decoding for the first."""
+    mode = _MODES[image.channels]
+    _check_bytes(data, image)
+    if data.startswith(_JPEG):
+        pixels, orientation = _read_jpeg(data, sides[0], _JPEG_COLOURS[mode], image)
+        as_it_is = [(side, side, image.channels) for side in sides] == [pixels.shape]
+        if as_it_is and not is_turned(orientation):
+            return [pixels]
+        opened = upright(Image.fromarray(pixels.squeeze(2) if mode[0] == "L" else pixels), orientation)
     else:
-        upright = _read_other(data, image)
+        opened = _read_other(data, image)
     if image.channels % 2:
         # Without this Pillow would warn that a palette loses its transparency.
-        upright.info.pop("transparency", None)
-    converted = upright if upright.mode == mode else upright.convert(mode)
-    if converted.size != (side, side):
-        converted = converted.resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(converted).reshape(side, side, image.channels)
+        opened.info.pop("transparency", None)
+    converted = opened if opened.mode == mode else opened.convert(mode)
+    return [_resized(converted, side).reshape(side, side, image.channels) for side in sides]
+
+
+def _resized(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    fits = image.size == (side, side)
+    return np.asarray(image if fits else image.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def open_upright(data: bytes, side: int, image: ImageConfig) -> Image.Image:
@@ -104,7 +120,7 @@ def open_upright(data: bytes, side: int, image: ImageConfig) -> Image.Image:
     _check_bytes(data, image)
     if data.startswith(_JPEG):
         pixels, orientation = _read_jpeg(data, side, None, image)
-        return _turn(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), orientation)
+        return upright(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), orientation)
     return _read_other(data, image)
 
 
@@ -116,10 +132,6 @@ def _check_bytes(data: bytes, image: ImageConfig) -> None:
 def _check_pixels(width: int, height: int, image: ImageConfig) -> None:
     if width * height > image.max_pixels:
         raise DecodeError(f"{width} x {height} pixels, more than image.max_pixels={image.max_pixels}", "TooManyPixels")
-
-
-def _turn(image: Image.Image, orientation: Any) -> Image.Image:
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 LEAST_HIGH_BYTE = 64
@@ -139,8 +151,7 @@ def _read_jpeg(data: bytes, side: int, colours: str | None, image: ImageConfig) 
     height, width, space, _ = _ask(simplejpeg.decode_jpeg_header, data, strict=False)
     _check_pixels(width, height, image)
     _check_scans(data, segments)
-    # At scales that are not powers of two libjpeg is not faster, and differs more from full decoding.
-    factor = next((factor for factor in (8, 4, 2) if min(height, width) >= 2 * side * factor), 1)
+    factor = _reduction(height, width, side)
     is_cmyk = space in ("CMYK", "YCCK")
     options = {
         "colorspace": "CMYK" if is_cmyk else colours or ("GRAY" if space == "Gray" else "RGB"),
@@ -163,6 +174,11 @@ def _read_jpeg(data: bytes, side: int, colours: str | None, image: ImageConfig) 
         pixels = np.asarray(inverted.convert("L" if colours == "GRAY" else "RGB"))
         pixels = pixels.reshape(*pixels.shape[:2], -1)
     return pixels, _orientation(data, segments)
+
+
+def _reduction(height: int, width: int, side: int) -> int:
+    # At scales that are not powers of two libjpeg is not faster, and differs more from full decoding.
+    return next((factor for factor in (8, 4, 2) if min(height, width) >= 2 * side * factor), 1)
 
 
 def _ask(function: Callable[..., Any], data: bytes, **options: Any) -> Any:
@@ -219,12 +235,7 @@ def _orientation(data: bytes, segments: list[_Segment]) -> Any:
     """The EXIF orientation, not checked; None if there is none or it cannot be read."""
     for marker, begin, end in segments:
         if marker == _APP1 and data.startswith(b"Exif\0\0", begin + 4):
-            exif = Image.Exif()
-            try:
-                exif.load(data[begin + 4 : end])
-                return exif.get(Base.Orientation)
-            except Exception:  # noqa: BLE001 - Pillow raises many, and the pixels are not affected.
-                return None
+            return exif_orientation(data[begin + 4 : end])
     return None
 
 
@@ -235,37 +246,26 @@ def _read_other(data: bytes, image: ImageConfig) -> Image.Image:
     is_cut_to_bytes = any(";16" in str(tile.args) for tile in opened.tile) and not _is_wide(opened)
     try:
         opened.load()
-        upright = _turn(opened, opened.getexif().get(Base.Orientation))
+        turned = upright(opened, opened.getexif().get(Base.Orientation))
     except MemoryError:
         raise
     except Exception as error:
         raise _from_pillow(error) from error
-    if is_cut_to_bytes and np.asarray(upright.convert("RGB")).max() < LEAST_HIGH_BYTE:
+    if is_cut_to_bytes and np.asarray(turned.convert("RGB")).max() < LEAST_HIGH_BYTE:
         # Pillow keeps the high byte alone.
         raise DecodeError(
             "16-bit colours that use less than a quarter of their range; use all of it or 8 bits", "LowBits"
         )
-    return Image.fromarray(_to_bytes(np.asarray(upright))) if _is_wide(upright) else upright
+    if not _is_wide(turned):
+        return turned
+    try:
+        return Image.fromarray(to_bytes(np.asarray(turned)))
+    except ValueError as error:
+        raise DecodeError(str(error)) from error
 
 
 def _is_wide(opened: Image.Image) -> bool:
     return opened.mode.startswith(("I", "F"))
-
-
-def _to_bytes(samples_HW: NDArray[Any]) -> NDArray[np.uint8]:
-    """Wide grey samples as 8 bits. Integers keep the high byte of the least depth, of 8, 10, 12, 14 and 16 bits, that
-    holds them all; others are scaled from their least to their greatest value, or from 0 to 1 if they are within and
-    not all below 1/16."""
-    low, high = samples_HW.min(), samples_HW.max()
-    if not np.isfinite([low, high]).all():
-        raise DecodeError("a sample is not a finite number")
-    if samples_HW.dtype.kind in "iu" and low >= 0 and high < 1 << 16:
-        depth = max(8, (int(high).bit_length() + 1) // 2 * 2)
-        return (samples_HW >> (depth - 8)).astype(np.uint8)
-    if low >= 0 and 1 / 16 <= high <= 1:
-        low, high = 0, 1
-    scale = 255 / (float(high) - float(low)) if high > low else 0.0
-    return ((samples_HW.astype(np.float64) - float(low)) * scale).round().astype(np.uint8)
 
 
 def _open(data: bytes, image: ImageConfig) -> ImageFile:

@@ -12,7 +12,7 @@ from engine.config.options import CampaignConfig
 from engine.errors import InputError
 from engine.pool.embedding_files import EmbeddingFiles, index_embeddings
 from engine.pool.identity import content_hash
-from engine.pool.images import DecodeError, decode
+from engine.pool.images import DecodeError, decode, decode_sizes
 from engine.pool.items import read_shard
 from engine.pool.runs import read_run
 from engine.pool.samples import Item
@@ -47,10 +47,25 @@ class Vectors(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """How items become what the networks see: pixels by `image`, or `vectors`."""
+    """How items become what the networks see: pixels by `image`, or `vectors`.
+
+    `task_size` is the side of the square of pixels that the task learner gets, where it is another one than image.size;
+    else 0.
+    """
 
     image: ImageConfig
     vectors: Vectors | None = None
+    task_size: int = 0
+
+    @property
+    def of_task(self) -> "Sight":
+        """How items become what the task learner gets."""
+        return Sight(self.image.model_copy(update={"size": self.task_size})) if self.task_size else self
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shape of what the networks see, and that of the task learner's pixels where these are others."""
+        return [self.shape, *([self.of_task.shape] if self.task_size else [])]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,6 +88,13 @@ class Sight(NamedTuple):
         """The function that makes an item of a shard what the networks see, `shape` and `dtype`. It raises DecodeError
         or VectorError for an item of which that is impossible."""
         return self.vectors.of(shard) if self.vectors else lambda item: decode(item.data, self.image)
+
+    def all_of(self, shard: Shard) -> Callable[[Item], list[NDArray[Any]]]:
+        """As `of`, but the function makes an array for each of `shapes`."""
+        if not self.task_size:
+            see = self.of(shard)
+            return lambda item: [see(item)]
+        return lambda item: decode_sizes(item.data, self.image, [self.image.size, self.task_size])
 
     def contents(self, shard: Shard, items: Iterable[Item]) -> Iterator[Item]:
         """Items of a shard that hold what `decoded` needs as their data; without those that have no good embedding."""
@@ -120,7 +142,7 @@ def sight_of(config: CampaignConfig, shards: Sequence[Shard], length: int = 0) -
     """
     image, source = image_of(config), config.pool.embeddings
     if not config.sees_embeddings or config.encoder.model:
-        return Sight(image)
+        return Sight(image, task_size=_task_size(config))
     if member := config.embedding_member:
         return Sight(image, Vectors(length or _first_length(shards, image, member), member))
     files = index_embeddings(source)
@@ -157,11 +179,16 @@ def image_of(config: CampaignConfig) -> ImageConfig:
     return config.image.model_copy(update={"size": config.encoder.size}) if is_encoded else config.image
 
 
-def seen_as(config: CampaignConfig, length: int) -> tuple[tuple[int, ...], Any]:
-    """Shape and dtype of what is read of an item: see `Sight`. `length` is that of an embedding, 0 without."""
+def seen_as(config: CampaignConfig, length: int) -> tuple[list[tuple[int, ...]], Any]:
+    """Shapes and dtype of what is read of an item: see `Sight`. `length` is that of an embedding, 0 without."""
     vectors = Vectors(length) if length and not config.encoder.model else None
-    sight = Sight(image_of(config), vectors)
-    return sight.shape, sight.dtype
+    sight = Sight(image_of(config), vectors, _task_size(config))
+    return sight.shapes, sight.dtype
+
+
+def _task_size(config: CampaignConfig) -> int:
+    size = config.task.size if config.task.model else 0
+    return size if size != config.image.size else 0
 
 
 def _first_length(shards: Sequence[Shard], image: ImageConfig, member: str) -> int:

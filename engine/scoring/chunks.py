@@ -23,6 +23,8 @@ from vaal.duplicates.perceptual_hash import perceptual_hash
 CHUNK_BYTES = 16 << 20
 """Decoded pixels, or embeddings, in a chunk with more than one item, at most."""
 MOST_CHUNK_ITEMS = 2048
+SEEN = ("seen", "task_seen")
+"""Columns of a chunk's row with the arrays of `Sight.shapes`; the second only where there are two."""
 PASSED_ON = ("shard", "chunk", "listed", "failure", "unused_files", "unused_bytes", "unused_example", "read_bytes")
 """Columns of a chunk's row that scoring leaves as they are."""
 ITEMS_SCHEMA = pa.schema([*ITEM_FIELDS, pa.field("fold", pa.int64(), nullable=False)])
@@ -30,7 +32,7 @@ ITEMS_SCHEMA = pa.schema([*ITEM_FIELDS, pa.field("fold", pa.int64(), nullable=Fa
 
 def chunk_items(sight: Sight) -> int:
     """The number of items in a chunk; the last one of a shard may have fewer."""
-    size_bytes: int = math.prod(sight.shape) * sight.dtype.itemsize
+    size_bytes: int = sum(map(math.prod, sight.shapes)) * sight.dtype.itemsize
     return max(1, min(MOST_CHUNK_ITEMS, CHUNK_BYTES // size_bytes))
 
 
@@ -44,15 +46,16 @@ class Chunk:
         self._folds = num_folds, fold_round, groups
         self.items: list[tuple[Any, ...]] = []
         self.bad: list[tuple[Any, ...]] = []
-        self._seen = np.empty((chunk_items(sight), *sight.shape), sight.dtype)
+        self._seen = [np.empty((chunk_items(sight), *shape), sight.dtype) for shape in sight.shapes]
 
-    def add(self, item: Item, see: Callable[[Item], NDArray[Any]]) -> None:
-        """Add what the networks see of the item, by `Sight.of`, or record why they see nothing."""
+    def add(self, item: Item, see: Callable[[Item], list[NDArray[Any]]]) -> None:
+        """Add what the networks see of the item, by `Sight.all_of`, or record why they see nothing."""
         if item.fault:
             self.refuse(item, item.error, item.fault, "read")
             return
         try:
-            self._seen[len(self.items)] = see(item)
+            for held, found in zip(self._seen, see(item), strict=True):
+                held[len(self.items)] = found
         except DecodeError as error:
             self.refuse(item, error.kind, str(error))
             return
@@ -77,15 +80,15 @@ class Chunk:
         Only the last chunk of a shard has `listed` >= 0, the number of the shard's items, what is `unused` in it, and a
         `failure` if reading the shard failed.
         """
-        seen = self._seen[: len(self.items)]
-        hashes: list[bytes | None] = [None] * len(seen)
+        seen = [held[: len(self.items)] for held in self._seen]
+        hashes: list[bytes | None] = [None] * len(seen[0])
         if self._has_pixels:
             # All pictures are hashed at once: one by one takes many times longer.
             hashes = [
-                hash_B.tobytes() if has_hash else None for hash_B, has_hash in zip(*perceptual_hash(seen), strict=True)
+                hash_B.tobytes() if has_hash else None
+                for hash_B, has_hash in zip(*perceptual_hash(seen[0]), strict=True)
             ]
         items = [(*item, hashed, fold) for (*item, fold), hashed in zip(self.items, hashes, strict=True)]
-        ends = pa.py_buffer(np.array([0, seen.nbytes], np.int64))
         return pa.table(
             {
                 "shard": [self.shard],
@@ -96,8 +99,14 @@ class Chunk:
                 "unused_bytes": [unused.bytes if unused else 0],
                 "unused_example": [unused.example if unused else ""],
                 "read_bytes": [read_bytes],
-                "seen": pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(seen)]),
+                **{name: _binary(found) for name, found in zip(SEEN, seen, strict=False)},
                 "items": [pack(to_table(items, ITEMS_SCHEMA))],
                 "bad": [pack(to_table(self.bad, BAD_SCHEMA)) if self.bad else b""],
             }
         )
+
+
+def _binary(values: NDArray[Any]) -> pa.Array:
+    """The bytes of an array as one value, not copied."""
+    ends = pa.py_buffer(np.array([0, values.nbytes], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(values)])

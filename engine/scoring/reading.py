@@ -96,7 +96,7 @@ def _attempt(
     sight = reading.sight
     size, items = chunk_items(sight), source(unused)
     watchdog.start("")
-    see = sight.of(shard)
+    see = sight.all_of(shard)
     for item in items:
         listed += 1
         if item.key in stalled:

@@ -23,6 +23,7 @@ from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
+from engine.models.task_source import TASK_MODEL, task_inputs, weights_of_task
 from engine.pool.manifest import read_shards, write_shards
 from engine.pool.shard import CHANGED
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
@@ -106,9 +107,9 @@ def inputs_of(campaign: Campaign) -> dict[str, str]:
     config, folder = campaign.config, campaign.stage("train")
     trained_by = read_manifest(campaign, "train", TrainManifest)
     weights = {name: sha for name, sha in trained_by["files"].items() if name.endswith(".safetensors")}
-    names = config.acquisitions(has_task=TASK_FILE in weights)
+    names = config.acquisitions(has_task=TASK_FILE in weights or bool(config.task.model))
     asking = [name for name in names if "task" in ACQUISITIONS[name].needs]
-    if asking and TASK_FILE not in weights:
+    if asking and TASK_FILE not in weights and not config.task.model:
         why = f"score.acquisition={asking[0]} needs a task learner, and training made none"
         fix = f"set train.task, delete {folder}/manifest.json, then run: vaal train {campaign.home}"
         raise ConfigError(f"{folder}: {why}; {fix}")
@@ -121,6 +122,12 @@ def inputs_of(campaign: Campaign) -> dict[str, str]:
         source = config.pool.embeddings or config.encoder.model
         fix = f"restore them, or train on them: delete {folder}/manifest.json, then run: vaal train {campaign.home}"
         raise InputError(f"{source}: the embeddings changed since the networks were trained on them; {fix}")
+    by_user, before = task_inputs(config), trained_by["inputs"].get(TASK_MODEL)
+    if by_user and fingerprint(**by_user) != before and not completed(campaign, "handoff"):
+        fix = f"restore it, or delete {folder}/manifest.json, then run: vaal train {campaign.home}"
+        raise InputError(f"task.model={config.task.model}: its module changed since training; {fix}")
+    if by_user:
+        weights |= weights_of_task(trained_by.get("task", {}))
     if sha256 := trained_by.get("embedding", {}).get("encoder_sha256"):
         weights[ENCODER] = sha256
     return {
@@ -130,6 +137,7 @@ def inputs_of(campaign: Campaign) -> dict[str, str]:
             score=result_values(config.score),
             group=config.pool.group,
             **seen,
+            **by_user,
         ),
         "code": code_fingerprint(config, names),
     }

@@ -15,10 +15,12 @@ from torch import Tensor
 from engine.config.options import CampaignConfig
 from engine.models.centring import load_centres
 from engine.models.front import Front, front_of
+from engine.models.task_models import load_task, preprocessing_of
+from engine.models.task_source import known_weights
 from engine.models.weights import load_networks
 from engine.pool.identity import draw_of
 from engine.pool.sight import seen_as
-from engine.scoring.chunks import PASSED_ON
+from engine.scoring.chunks import PASSED_ON, SEEN
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS, column_of
@@ -31,6 +33,18 @@ CPU_BATCH_PIXELS = 16 * 32 * 32
 SMALLEST_CPU_BATCH = 16
 """On a CPU the activations should stay in its cache: 16 images at 32 px or more, more of smaller ones."""
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class _Given(NamedTuple):
+    """N items: see `Scorer.__call__`."""
+
+    seen_N: NDArray[Any]
+    fold_N: NDArray[np.int64]
+    identity_N: NDArray[np.int64] | None
+    task_seen_N: NDArray[Any]
+
+    def at(self, part: slice) -> "_Given":
+        return _Given._make(None if values is None else values[part] for values in self)
 
 
 class Scores(NamedTuple):
@@ -54,6 +68,8 @@ def load_scorer(
     """
     to = torch.device(device)
     networks = load_networks(folder, config, weights, with_task=TASK_FILE in weights).ready(to)
+    if config.task.model:
+        networks = networks._replace(task=load_task(config, to, known_weights(config, weights)).task)
     front = front_of(config, to, networks.embedding, weights.get(ENCODER, ""))
     return Scorer(config, networks, front, None if is_again else load_centres(folder, weights, to), is_again=is_again)
 
@@ -86,17 +102,23 @@ class Scorer:
         further = [*(("predicted",) if self._has_task else ()), *(("cluster", "distance") if centres else ())]
         self._names = [*self._functions, *further]
         self._notes = list[str]()
-        self._shape, self._dtype = seen_as(config, front.length)
+        self._task_input = preprocessing_of(config) if config.task.model else None
+        self._shapes, self._dtype = seen_as(config, front.length)
         # A GPU takes a whole chunk at once, unless it does not fit.
-        size = math.prod(self._shape[:2])
+        size = max(math.prod(shape[:2]) for shape in self._shapes)
         auto = max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // size) if self.device.type == "cpu" else None
         self._batch_size = auto if config.score.batch_size == "auto" else config.score.batch_size
 
     def __call__(
-        self, seen_N: NDArray[Any], fold_N: NDArray[np.int64], identity_N: NDArray[np.int64] | None = None
+        self,
+        seen_N: NDArray[Any],
+        fold_N: NDArray[np.int64],
+        identity_N: NDArray[np.int64] | None = None,
+        task_seen_N: NDArray[Any] | None = None,
     ) -> Scores:
         """Score N items, of which this was read: see `engine.pool.sight.Sight`. `identity_N` are hashes of what they
-        are, where a score asks for them: see `asks_identity`.
+        are, where a score asks for them: see `asks_identity`; `task_seen_N` what the task learner gets, where that is
+        something else.
 
         A batch that does not fit the memory is halved, also for later calls, with a note.
 
@@ -104,13 +126,11 @@ class Scorer:
         """
         none = torch.empty(0)
         parts = [[*(none for _ in self._names), none.reshape(0, self._num_latents)]]
-        begin = 0
+        begin, given = 0, _Given(seen_N, fold_N, identity_N, seen_N if task_seen_N is None else task_seen_N)
         while begin < len(fold_N):
             size = min(self._batch_size or len(fold_N), len(fold_N) - begin)
-            part = slice(begin, begin + size)
             try:
-                identity = None if identity_N is None else identity_N[part]
-                parts.append(self._forward(seen_N[part], fold_N[part], identity))
+                parts.append(self._forward(given.at(slice(begin, begin + size))))
             except (RuntimeError, MemoryError) as error:
                 if size == 1 or not _is_out_of_memory(error):
                     raise
@@ -132,10 +152,11 @@ class Scorer:
     def score_chunk(self, chunk: pa.Table) -> pa.Table:
         """A chunk's row, as `Chunk.row` makes it, with the scores of its items in place of what was read."""
         items = unpack(chunk["items"][0].as_py())
-        flat = np.frombuffer(chunk["seen"][0].as_buffer(), dtype=self._dtype)
+        columns = zip(SEEN, self._shapes, strict=False)
+        seen = [np.frombuffer(chunk[name][0].as_buffer(), self._dtype).reshape(-1, *shape) for name, shape in columns]
         shard, names = chunk["shard"][0].as_py(), items["key"].to_pylist()
         identity_N = identities(shard, names, self._settings.seed) if self.asks_identity else None
-        scores = self(flat.reshape(-1, *self._shape), items["fold"].to_numpy(), identity_N)
+        scores = self(seen[0], items["fold"].to_numpy(), identity_N, seen[-1])
         bad = unpack(content) if (content := chunk["bad"][0].as_py()) else BAD_SCHEMA.empty_table()
         scored = items.drop_columns(["fold"])
         for name, column in scores.columns.items():
@@ -159,18 +180,21 @@ class Scorer:
             }
         )
 
-    def _forward(
-        self, seen_N: NDArray[Any], fold_N: NDArray[np.int64], identity_N: NDArray[np.int64] | None
-    ) -> list[Tensor]:
-        """The columns of scores, and last the latents."""
-        x_N = self._front(seen_N)
+    def _view(self, given: _Given) -> View:
+        x_N, task_x_N = self._front(given.seen_N), None
         if self.device.type == "cpu":
             # Channels-last suits a GPU's matrix units; on a CPU it is 15 % slower at batches of this size.
             x_N = x_N.contiguous()
-        fold = torch.tensor(fold_N, device=self.device)
-        identity = None if identity_N is None else torch.tensor(identity_N, device=self.device)
+        if self._task_input is not None:
+            task_x_N = self._task_input(torch.from_numpy(np.ascontiguousarray(given.task_seen_N)).to(self.device))
+        fold = torch.tensor(given.fold_N, device=self.device)
+        identity = None if given.identity_N is None else torch.tensor(given.identity_N, device=self.device)
+        return View(self.networks, Inputs(x_N, fold, task_x_N, identity), self._settings, self._method)
+
+    def _forward(self, given: _Given) -> list[Tensor]:
+        """The columns of scores, and last the latents."""
+        view = self._view(given)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_bf16):
-            view = View(self.networks, Inputs(x_N, fold, identity_B=identity), self._settings, self._method)
             found = [function(view) for function in self._functions.values()]
             latent_BZ = self._latents(view)
         predicted = [view.predicted.to(torch.int32)] if self._has_task else []
@@ -180,9 +204,8 @@ class Scorer:
     @cached_property
     def _num_latents(self) -> int:
         if self._is_again:
-            with torch.no_grad():
-                x_1 = self._front(np.zeros((1, *self._shape), self._dtype))
-                return View(self.networks, Inputs(x_1, torch.zeros(1, dtype=torch.int64))).pooled.shape[1]
+            empty = [np.zeros((1, *shape), self._dtype) for shape in self._shapes]
+            return self._view(_Given(empty[0], np.zeros(1, np.int64), None, empty[-1])).pooled.shape[1]
         return self._front.num_inputs or self.networks.num_latents
 
     def _latents(self, view: View) -> Tensor:

@@ -23,6 +23,8 @@ from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_sessi
 from engine.config.section import result_values
 from engine.errors import VaalError
 from engine.models.diagnosis import summary
+from engine.models.task_models import task_entry
+from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
 from engine.training.board import Board, following
@@ -54,12 +56,13 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
     labels = snapshot.files
     plan = plan_training(campaign, snapshot, run.log)
     config = campaign.config
-    seen = embedding_inputs(config)
+    seen, by_user = embedding_inputs(config), task_inputs(config)
+    details = {"task": task_entry(config, plan.labels.values())} if by_user else {}
     pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(
         labels=labels, pool=pool_print, steps=plan.num_steps,
         image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
-        **seen,
+        **seen, **by_user,
     )[:16]  # fmt: skip
 
     def on_step(step: int, losses: dict[str, float]) -> None:
@@ -81,7 +84,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         campaign,
         "train",
         TrainManifest,
-        inputs={**labels, "pool": pool_print, **({EMBEDDINGS: fingerprint(**seen)} if seen else {})},
+        inputs={**labels, "pool": pool_print, **_prints({EMBEDDINGS: seen, TASK_MODEL: by_user})},
         counts={
             "labelled": len(plan.labels),
             "labelled_not_decoded": result["not_decoded"],
@@ -92,8 +95,13 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         device=device,
         left_out=left_out,
         fold_round=campaign.round,
-        **result["details"],
+        **{**result["details"], **details},
     )
+
+
+def _prints(parts: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The fingerprint of each part that there is."""
+    return {name: fingerprint(**values) for name, values in parts.items() if values}
 
 
 def describe(campaign: Campaign, manifest: TrainManifest) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class _Training:
         }
         self.classes: list[str] = []
         # On embeddings the task learner is fitted at the end.
-        if self.train.task == "classification" and not front.length:
+        if self.train.task == "classification" and not front.length and not plan.config.task.model:
             labels = plan.labels
             self.classes = sorted(set(labels.values()))
             index = {name: number for number, name in enumerate(self.classes)}

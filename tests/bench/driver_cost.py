@@ -55,7 +55,7 @@ class Cost(NamedTuple):
 def result_rows(scorer: Scorer, items: list[Item], chunk_items: int) -> list[pa.Table]:
     """A shard of these items as the driver receives it, in chunks of so many."""
     rows, sight = [], Sight(ImageConfig())
-    see = sight.of(Shard("", "", 0, "", None))
+    see = sight.all_of(Shard("", "", 0, "", None))
     for number, begin in enumerate(range(0, len(items), chunk_items)):
         part = items[begin : begin + chunk_items]
         chunk = Chunk("", number, sight, 2)

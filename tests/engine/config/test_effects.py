@@ -129,7 +129,7 @@ def scorer(bench: Bench, config: CampaignConfig) -> Any:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
     sizes: list[int] = []
     forward = made._forward
-    made._forward = lambda pixels, fold, _: sizes.append(len(fold)) or forward(pixels, fold, None)  # type: ignore[func-returns-value, assignment]
+    made._forward = lambda given: sizes.append(len(given.fold_N)) or forward(given)  # type: ignore[func-returns-value, assignment]
     columns = made(pixels, np.arange(6) % 2).columns
     return sizes, {name: column.tolist() for name, column in columns.items()}
 
