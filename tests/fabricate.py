@@ -23,6 +23,7 @@ from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk
 from engine.scoring.drafts import Draft
 from engine.tables.scores import count_errors, pack, records_of, unpack
+from tests.committed import folders_of
 
 
 def fabricate_scores(
@@ -63,7 +64,7 @@ def fabricate_scores(
         row["scored"] = pack(items.append_column("latent", latent))
         draft = Draft(shard.shard)
         draft.add(row)
-        entries.append(draft.commit(campaign, file_name(shard, fingerprint(**weights))).entry())
+        entries.append(draft.commit(*folders_of(campaign), file_name(shard, fingerprint(**weights))).entry())
     counts = {
         "shards": len(entries),
         **{name: sum(entry[name] for entry in entries) for name in ("listed", "scored", "quarantined")},

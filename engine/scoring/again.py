@@ -20,12 +20,11 @@ from engine.campaign.stages import Run
 from engine.cluster.ray_session import ray_session
 from engine.config.texts import plural
 from engine.errors import InputError
-from engine.models.weights import load_networks
 from engine.pool.manifest import read_shards
 from engine.pool.shard import Place
 from engine.scoring.drafts import Draft, recall
 from engine.scoring.score import inputs_of
-from engine.scoring.scorer import candidate_functions, settings_of
+from engine.scoring.scorer import candidate_functions, networks_of, settings_of
 from engine.scoring.stream import choose_actors, scored_chunks
 from engine.storage.location import Location
 from engine.tables.score_reader import read_scores
@@ -119,7 +118,7 @@ def _joined(candidates: pa.Table, folder: Location, records: list[ShardRecord], 
 def _from_latents(campaign: Campaign, candidates: pa.Table, inputs: dict[str, str]) -> pa.Table:
     """The same where the task learner sees the embeddings whose latents the scores hold."""
     config = campaign.config
-    networks = load_networks(campaign.stage("train"), config, inputs, with_task=True).ready()
+    networks = networks_of(campaign.stage("train"), config, inputs)
     x_MZ = torch.from_numpy(latents_of(candidates))
     view = View(networks, Inputs(x_MZ, torch.zeros(len(x_MZ), dtype=torch.int64)), settings_of(config))
     scores: dict[str, Any] = {

@@ -67,11 +67,20 @@ def load_scorer(
     one that training wrote.
     """
     to = torch.device(device)
-    networks = load_networks(folder, config, weights, with_task=TASK_FILE in weights).ready(to)
-    if config.task.model:
-        networks = networks._replace(task=load_task(config, to, known_weights(config, weights)).task)
+    networks = networks_of(folder, config, weights, to)
     front = front_of(config, to, networks.embedding, weights.get(ENCODER, ""))
     return Scorer(config, networks, front, None if is_again else load_centres(folder, weights, to), is_again=is_again)
+
+
+def networks_of(
+    folder: Location, config: CampaignConfig, weights: dict[str, str], device: torch.device | str = "cpu"
+) -> Networks:
+    """The networks that score: those of a train stage, and the task learner, also the user's. Raises as `load_scorer`
+    and `engine.models.task_models.load_task`."""
+    networks = load_networks(folder, config, weights, with_task=TASK_FILE in weights).ready(device)
+    if not config.task.model:
+        return networks
+    return networks._replace(task=load_task(config, device, known_weights(config, weights)).task)
 
 
 class Scorer:

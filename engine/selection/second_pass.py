@@ -10,16 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
-from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.stages import Run
 from engine.config.options import CampaignConfig
-from engine.models.weights import load_networks
 from engine.scoring.again import score_again
+from engine.scoring.score import inputs_of
+from engine.scoring.scorer import networks_of
 from engine.selection.order import ranking_by
 from engine.selection.reduction import first
 from vaal.acquisition import column_of
 from vaal.diversity import DIVERSIFIERS
-from vaal.task.model import Task
 
 RESCORED_FOR_EACH = 10
 """Candidates for each pick that are scored again, where select.rescore_candidates=auto."""
@@ -69,10 +68,8 @@ def _num_of(found: pa.Table, lowest: pa.Table) -> int:
 
 
 def _answers_of(campaign: Campaign) -> Callable[[Floats], Floats]:
-    trained = read_manifest(campaign, "train", TrainManifest)
-    networks = load_networks(campaign.stage("train"), campaign.config, trained["files"], with_task=True).ready()
-    assert isinstance(networks.task, Task)
-    task: Task = networks.task
+    task = networks_of(campaign.stage("train"), campaign.config, inputs_of(campaign)).task
+    assert task is not None
 
     def answers(feature_MD: Floats) -> Floats:
         with torch.inference_mode():
