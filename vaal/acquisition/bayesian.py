@@ -39,7 +39,7 @@ def variation_ratio(view: View) -> Tensor:
 def mean_std(view: View) -> Tensor:
     """Minus the standard deviation of a probability over the draws, mean over the values (B,) (arXiv 1703.02910,
     section 4)."""
-    return view.reduced(-view.once(_feature_draws).deviation_BKP.mean(dim=1))
+    return view.reduced(-view.once(_feature_draws).deviation.mean(dim=1))
 
 
 def network_bald(view: View) -> Tensor:
@@ -59,7 +59,7 @@ def network_variation_ratio(view: View) -> Tensor:
 
 def network_mean_std(view: View) -> Tensor:
     """As `mean_std`, of draws of the whole network. Raises ValueError if it has no dropout module."""
-    return view.reduced(-view.once(_network_draws).deviation_BKP.mean(dim=1))
+    return view.reduced(-view.once(_network_draws).deviation.mean(dim=1))
 
 
 def feature_masks(view: View) -> Tensor:
