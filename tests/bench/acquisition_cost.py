@@ -132,7 +132,7 @@ def main() -> None:
         view = views(network, side)
         columns = dict(steps(view, has_second_pass=side == 32))
         interleaved(columns, num_rounds=1, block=2)
-        num_rounds, block = (2, 4) if is_small() else (9, 6) if side == 32 else (3, 3)
+        num_rounds, block = (2, 4) if is_small() else (6, 6) if side == 32 else (3, 2)
         medians = interleaved(columns, num_rounds=num_rounds, block=block, clock=time.process_time)
         count = len(view().x_B)
         print(f"\n{network} at {side} px, batches of {count}; {machine()}; {num_rounds} rounds of {block}")

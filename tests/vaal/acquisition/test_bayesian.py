@@ -25,6 +25,9 @@ PASSES = range(SETTINGS.passes)
 def small_view(kind: str, x: Tensor | None = None, settings: Settings = SETTINGS) -> View:
     task = vector_task() if kind == "embeddings" else task_of(kind)  # type: ignore[arg-type]
     task.temperature.fill_(0.7)
+    bias = task.network.head.bias
+    assert isinstance(bias, Tensor)
+    bias.copy_(torch.linspace(-0.5, 0.5, len(bias)))
     items = (vectors(9) if kind == "embeddings" else images(9)) if x is None else x
     return view_of(networks_of(task, []), items, settings)
 
@@ -94,12 +97,27 @@ def test_a_head_that_is_one_linear_layer_takes_a_faster_way_to_the_same(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = column(name, small_view("classes"))
-    monkeypatch.setattr(bayesian, "BLOCK_VALUES", 4 * 2 * 9)
+    blocks: list[int] = []
+    block_of = bayesian._linear_block
+
+    def counted(view: View, linear: nn.Linear, mask_TD: Tensor) -> Tensor:
+        blocks.append(len(mask_TD))
+        return block_of(view, linear, mask_TD)
+
+    monkeypatch.setattr(bayesian, "_linear_block", counted)
+    # Two draws of 9 items and 4 classes: so many are held, however many there are.
+    monkeypatch.setattr(bayesian, "BLOCK_VALUES", 2 * 9 * 4)
     torch.testing.assert_close(column(name, small_view("classes")), whole)
+    assert blocks == [2, 2, 2]
     hidden = small_view("classes")
     hidden.task.network.head = nn.Sequential(hidden.task.network.head)  # type: ignore[arg-type]
     assert hidden.task.linear is None
     torch.testing.assert_close(column(name, hidden), whole, rtol=1e-4, atol=1e-6)
+    without = small_view("classes")
+    without.task.network.head.bias = None
+    zero = small_view("classes")
+    zero.task.network.head.bias.zero_()  # type: ignore[operator, union-attr]
+    torch.testing.assert_close(column(name, without), column(name, zero))
 
 
 @pytest.mark.parametrize("name", NAMES)
