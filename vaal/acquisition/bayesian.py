@@ -4,8 +4,8 @@ head, or of the whole network (`network_`), which costs a forward pass a draw.
 A draw's mask is one for all items, so that it is one function of the item. Each score is of an answer; `View.reduced`
 makes one of several.
 
-Shape suffixes: B batch, D components of the features, C outputs, T draws, E outputs of all draws,
-K values of an answer, P answers of an item.
+Shape suffixes: B batch, D components of the features, C outputs, T draws, E outputs of all draws, K values of an
+answer, P answers of an item.
 """
 
 import torch
