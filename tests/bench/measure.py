@@ -80,9 +80,14 @@ def resident_bytes(*, peak: bool = False) -> int:
 
 
 def interleaved(
-    steps: dict[str, Callable[[], None]], *, num_rounds: int, block: int, skipped: int = 1
+    steps: dict[str, Callable[[], None]],
+    *,
+    num_rounds: int,
+    block: int,
+    skipped: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """The median seconds of a step, by name, one for every round.
+    """The median seconds of a step, by name, one for every round; of the clock, such as `time.process_time`.
 
     A round is a block of steps of each kind, one kind after another, so that whatever else the machine does hits all;
     of a block the first `skipped` are left out.
@@ -92,9 +97,9 @@ def interleaved(
         for name, step in steps.items():
             seconds = []
             for _ in range(block):
-                begin = time.perf_counter()
+                begin = clock()
                 step()
-                seconds.append(time.perf_counter() - begin)
+                seconds.append(clock() - begin)
             medians[name].append(statistics.median(seconds[skipped:]))
     return medians
 

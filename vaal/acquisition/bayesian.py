@@ -4,8 +4,8 @@ head, or of the whole network (`network_`), which costs a forward pass a draw.
 A draw's mask is one for all items, so that it is one function of the item. Each score is of an answer; `View.reduced`
 makes one of several.
 
-Shape suffixes: B batch, D components of the features, C outputs, T draws, E outputs of all draws, R = B T,
-K values of an answer, P answers of an item.
+Shape suffixes: B batch, D components of the features, C outputs, T draws, E outputs of all draws, K values of an
+answer, P answers of an item.
 """
 
 import torch
@@ -39,7 +39,7 @@ def variation_ratio(view: View) -> Tensor:
 def mean_std(view: View) -> Tensor:
     """Minus the standard deviation of a probability over the draws, mean over the values (B,) (arXiv 1703.02910,
     section 4)."""
-    return view.reduced(-view.once(_feature_draws).deviation_BKP.mean(dim=1))
+    return view.reduced(-view.once(_feature_draws).deviation.mean(dim=1))
 
 
 def network_bald(view: View) -> Tensor:
@@ -59,7 +59,7 @@ def network_variation_ratio(view: View) -> Tensor:
 
 def network_mean_std(view: View) -> Tensor:
     """As `mean_std`, of draws of the whole network. Raises ValueError if it has no dropout module."""
-    return view.reduced(-view.once(_network_draws).deviation_BKP.mean(dim=1))
+    return view.reduced(-view.once(_network_draws).deviation.mean(dim=1))
 
 
 def feature_masks(view: View) -> Tensor:
@@ -90,10 +90,12 @@ def _linear_block(view: View, linear: nn.Linear, mask_TD: Tensor) -> Tensor:
     features of a batch, and all draws are one product."""
     weight_ED = (mask_TD[:, None] * linear.weight).flatten(0, 1)
     with torch.autocast(weight_ED.device.type, enabled=False):
-        logit_RC = F.linear(view.features, weight_ED).reshape(-1, linear.out_features)
-    logit_RC = logit_RC if linear.bias is None else logit_RC + linear.bias
-    log_p_RKP = log_probabilities(view.task.kind, logit_RC / view.task.temperature)
-    return log_p_RKP.reshape(-1, len(mask_TD), *log_p_RKP.shape[1:])
+        logit_TCB = F.linear(weight_ED, view.features).view(len(mask_TD), linear.out_features, -1)
+    if linear.bias is not None:
+        logit_TCB = logit_TCB + linear.bias[:, None]
+    # As a map whose places are the items: over few values in the last dimension a softmax takes ten times as long.
+    log_p = log_probabilities(view.task.kind, logit_TCB / view.task.temperature).movedim(-1, 0).contiguous()
+    return log_p.view(*log_p.shape[:3], -1)
 
 
 @torch.no_grad()

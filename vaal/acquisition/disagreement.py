@@ -13,14 +13,15 @@ from torch import Tensor
 
 
 class Draws(NamedTuple):
-    """T answers to each question: means over them of the probabilities (B, K, P), and of sum p ln p (B, P), in nats;
-    the share of them that votes for each value (B, K, P); and the standard deviation of the probabilities (B, K, P),
-    with T in its denominator."""
+    """T answers to each question: means over them of the probabilities (B, K, P), of their squared distance from an
+    origin (B, K, P), and of sum p ln p (B, P), in nats; the share of them that votes for each value (B, K, P); and the
+    origin (B, K, P)."""
 
     mean_BKP: Tensor
+    square_BKP: Tensor
     negentropy_BP: Tensor
     vote_BKP: Tensor
-    deviation_BKP: Tensor
+    origin_BKP: Tensor
 
     @property
     def predictive_negentropy(self) -> Tensor:
@@ -33,6 +34,12 @@ class Draws(NamedTuple):
         of the entropies less the entropy of the mean (arXiv 1112.5745)."""
         # Rounding makes it positive where the draws agree.
         return (self.predictive_negentropy - self.negentropy_BP).clamp_max(0)
+
+    @property
+    def deviation(self) -> Tensor:
+        """The standard deviation of a probability over the draws (B, K, P), with T in its denominator."""
+        variance_BKP = self.square_BKP - (self.mean_BKP - self.origin_BKP).square()
+        return variance_BKP.clamp_min(0).sqrt()
 
     @property
     def modal_vote(self) -> Tensor:
@@ -66,5 +73,4 @@ class Sums:
     def draws(self) -> Draws:
         """What the draws so far come to."""
         mean_BKP, square_BKP, negentropy_BP, vote_BKP = (part / self._count for part in self._parts)
-        variance_BKP = square_BKP - (mean_BKP - self._origin_B1KP[:, 0]).square()
-        return Draws(mean_BKP, negentropy_BP, vote_BKP, variance_BKP.clamp_min(0).sqrt())
+        return Draws(mean_BKP, square_BKP, negentropy_BP, vote_BKP, self._origin_B1KP[:, 0])

@@ -7,7 +7,6 @@ Everything else stays in eval mode, and nothing of the network is changed.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,8 +72,16 @@ def drawn(network: nn.Module, seed: int, number: int) -> Iterator[None]:
 
 def random_mask(key: tuple[int, ...], rate: float, shape: tuple[int, ...]) -> Tensor:
     """0 with the probability `rate`, else 1 / (1 - rate); float32, on the CPU, by the key and the shape alone."""
-    is_kept = np.random.default_rng(key).random(shape, np.float32) >= rate
-    return torch.from_numpy(is_kept).float() / max(1 - rate, torch.finfo(torch.float32).tiny)
+    generator = torch.Generator().manual_seed(_hashed(key))
+    return (torch.rand(shape, generator=generator) >= rate) / max(1 - rate, torch.finfo(torch.float32).tiny)
+
+
+def _hashed(key: tuple[int, ...]) -> int:
+    """32 bits, of which a generator of torch is made on a CPU: FNV-1a, over words instead of bytes."""
+    value = 0x811C9DC5
+    for word in key:
+        value = (value ^ word) * 0x01000193 & 0xFFFFFFFF
+    return value
 
 
 def _masking(key: tuple[int, ...], rate: float) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

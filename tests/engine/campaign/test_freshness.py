@@ -38,7 +38,7 @@ def changed_by(source: Path, file: str) -> bool:
         "engine/pool/tar.py", "engine/pool/items.py", "engine/pool/shard.py", "engine/pool/images.py",
         "engine/pool/formats.py", "engine/pool/identity.py", "engine/scoring/chunks.py", "engine/scoring/scorer.py",
         "engine/tables/scores.py", "engine/models/weights.py", "vaal/assembly.py", "vaal/networks.py", "vaal/paper.py",
-        "vaal/ablations.py", "vaal/acquisition/discriminator.py", "vaal/duplicates/perceptual_hash.py", "vaal/task.py",
+        "vaal/ablations.py", "vaal/acquisition/discriminator.py", "vaal/duplicates/perceptual_hash.py", "vaal/task/model.py",
     ],
 )  # fmt: skip
 def test_a_module_that_a_score_passes_through_changes_the_fingerprint(source: Path, file: str) -> None:
@@ -51,7 +51,7 @@ def test_a_module_that_a_score_passes_through_changes_the_fingerprint(source: Pa
         "engine/config/options.py", "engine/storage/location.py", "engine/storage/retries.py", "engine/errors.py",
         "engine/campaign/folder.py", "engine/pool/manifest.py", "engine/scoring/stream.py", "engine/scoring/score.py",
         "engine/scoring/resume.py", "engine/scoring/watchdog.py", "engine/selection/batch.py", "vaal/losses.py",
-        "vaal/methods.py", "vaal/acquisition/__init__.py", "vaal/acquisition/margin.py",
+        "vaal/methods.py", "vaal/acquisition/__init__.py", "vaal/acquisition/uncertainty.py",
         "vaal/acquisition/wasserstein.py", "vaal/diversity/k_center.py",
     ],
 )  # fmt: skip
