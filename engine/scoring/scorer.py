@@ -105,6 +105,9 @@ class Scorer:
         functions = {column_of(name): pkgutil.resolve_name(ACQUISITIONS[name].function) for name in names}
         self._functions = candidate_functions(config) if is_again else functions
         self._is_again = is_again
+        # In lower precision the features are not those of the graph.
+        asks_gradient = any("gradient" in ACQUISITIONS[name].needs for name in names)
+        self._keeps_graph = asks_gradient and not self._is_bf16
         self._method = pkgutil.resolve_name(config.method.score)
         self._needs_method, self._settings = config.needs_method, settings_of(config)
         self._has_task = not is_again and any("task" in ACQUISITIONS[name].needs for name in names)
@@ -198,7 +201,8 @@ class Scorer:
             task_x_N = self._task_input(torch.from_numpy(np.ascontiguousarray(given.task_seen_N)).to(self.device))
         fold = torch.tensor(given.fold_N, device=self.device)
         identity = None if given.identity_N is None else torch.tensor(given.identity_N, device=self.device)
-        return View(self.networks, Inputs(x_N, fold, task_x_N, identity), self._settings, self._method)
+        inputs = Inputs(x_N, fold, task_x_N, identity)
+        return View(self.networks, inputs, self._settings, self._method, keeps_graph=self._keeps_graph)
 
     def _forward(self, given: _Given) -> list[Tensor]:
         """The columns of scores, and last the latents."""

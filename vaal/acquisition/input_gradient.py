@@ -34,8 +34,12 @@ class Traced(NamedTuple):
 def trace(view: View, x_B: Tensor) -> Traced:
     """Inputs of the task learner, and their logits."""
     with torch.enable_grad(), torch.autocast(x_B.device.type, enabled=False):
-        x_B = x_B.detach().float().requires_grad_()
-        logit = view.task(x_B)
+        if x_B is view.task_x_B:
+            x_B, features = view.graph
+            logit = view.task.head(features)
+        else:
+            x_B = x_B.detach().float().requires_grad_()
+            logit = view.task(x_B)
         if logit.ndim > 2:
             return Traced(x_B, logit.flatten(2))
         return Traced(x_B, logit[:, None] if view.task.kind == "labels" else logit[:, :, None])

@@ -52,12 +52,22 @@ class Inputs(NamedTuple):
 
 
 class View:
-    """B items, and what networks in eval mode make of them, on one device. `score` is the score of the training method,
-    as `vaal.methods` names it; None where nothing asks for it."""
+    """B items, and what networks in eval mode make of them, on one device.
+
+    `score` is the score of the training method, as `vaal.methods` names it; None where nothing asks for it. With
+    `keeps_graph` the features are of a pass whose gradients can be taken, which saves another one.
+    """
 
     def __init__(
-        self, networks: Networks, inputs: Inputs, settings: Settings = DEFAULTS, score: Score | None = None
+        self,
+        networks: Networks,
+        inputs: Inputs,
+        settings: Settings = DEFAULTS,
+        score: Score | None = None,
+        *,
+        keeps_graph: bool = False,
     ) -> None:
+        self.keeps_graph = keeps_graph
         self.networks, self.settings, self._inputs, self._score = networks, settings, inputs, score
         self.x_B = inputs.x_B
         self.task_x_B = inputs.x_B if inputs.task_x_B is None else inputs.task_x_B
@@ -83,8 +93,17 @@ class View:
         return task
 
     @cached_property
+    def graph(self) -> tuple[Tensor, Tensor]:
+        """The task learner's input, and its features, float32, with the graph between them."""
+        with torch.enable_grad(), torch.autocast(self.task_x_B.device.type, enabled=False):
+            x_B = self.task_x_B.detach().float().requires_grad_()
+            return x_B, self.task.features(x_B).float()
+
+    @cached_property
     def features(self) -> Tensor:
         """The task learner's features (B, D), or (B, D, h, w), float32."""
+        if self.keeps_graph:
+            return self.graph[1].detach()
         with torch.no_grad():
             return self.task.features(self.task_x_B).float()
 

@@ -38,7 +38,8 @@ def changed_by(source: Path, file: str) -> bool:
         "engine/pool/tar.py", "engine/pool/items.py", "engine/pool/shard.py", "engine/pool/images.py",
         "engine/pool/formats.py", "engine/pool/identity.py", "engine/scoring/chunks.py", "engine/scoring/scorer.py",
         "engine/tables/scores.py", "engine/models/weights.py", "vaal/assembly.py", "vaal/networks.py", "vaal/paper.py",
-        "vaal/ablations.py", "vaal/acquisition/discriminator.py", "vaal/duplicates/perceptual_hash.py", "vaal/task/model.py",
+        "vaal/ablations.py", "vaal/acquisition/discriminator.py", "vaal/duplicates/perceptual_hash.py",
+        "vaal/task/model.py",
     ],
 )  # fmt: skip
 def test_a_module_that_a_score_passes_through_changes_the_fingerprint(source: Path, file: str) -> None:
@@ -69,7 +70,7 @@ def test_a_row_counts_where_it_is_asked_for_and_nowhere_else(monkeypatch: pytest
     before = [fingerprint_of(config) for config in (vaal, with_margin)]
     assert before[0] != before[1]
     assert fingerprint_of(override(vaal, {"train.method": "pixels"}, "test")) not in before
-    monkeypatch.setitem(ACQUISITIONS, "entropy", Acquisition("vaal.acquisition.entropy:entropy", "entropy", ("task",)))
+    monkeypatch.setitem(ACQUISITIONS, "entropy", Acquisition("vaal.acquisition.uncertainty:margin"))
     assert [fingerprint_of(config) for config in (vaal, with_margin)] == before
     monkeypatch.setitem(ACQUISITIONS, "margin", ACQUISITIONS["margin"]._replace(column="gap"))
     assert fingerprint_of(vaal) == before[0]
