@@ -23,9 +23,9 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.ledger import SETTLED, STATES, Ledger
 from engine.campaign.manifests import SelectionManifest, TrainManifest, read_manifest
-from engine.report.arms import CONTROL, Gain
+from engine.report.arms import CONTROL, MOST_CLASSES, Gain
 from engine.report.estimates import Samples, Share
-from engine.report.forecast import Forecast, Round, forecast
+from engine.report.forecast import Forecast, Round, forecast, forecast_text
 
 MASKS = "labels are masks, of which neither accuracy nor shares of classes are estimated"
 
@@ -65,6 +65,16 @@ class ControlArm(NamedTuple):
     def labelled(self) -> int:
         return sum(one.labelled for one in self.rounds)
 
+    @property
+    def shown_classes(self) -> list[ClassShare]:
+        """The most frequent classes, MOST_CLASSES of them."""
+        return self.classes[:MOST_CLASSES]
+
+    @property
+    def next_batch(self) -> str:
+        """The forecast as a sentence; empty without one."""
+        return forecast_text(self.forecast) if self.forecast else ""
+
 
 class _Given(NamedTuple):
     """The labels that count: V different ones, the number (N,) of each item's, and the number (N,) of the file in which
@@ -95,9 +105,9 @@ def control_arm(
     if not any(one.labelled for one in rounds):
         return ControlArm(rounds, [], None, _why_none(campaign, rounds))
     given = _given(snapshot)
-    used = [Round(one.learned, *_right(one.gain)) for one in rounds if one.learned and _right(one.gain)[1]]
+    used = [Round(one.learned, *_right(one.gain)) for one in rounds if one.learned]
     more = campaign.config.select.budget
-    expected = forecast(used, len(given.value_N), more) if more and used else None
+    expected = forecast(used, len(given.value_N), more) if more and any(one.judged for one in used) else None
     return ControlArm(rounds, _classes(campaign, rounds, given), expected, "")
 
 
@@ -110,8 +120,9 @@ def _why_none(campaign: Campaign, rounds: list[ControlRound]) -> str:
 
 
 def states_of(ledger: Ledger) -> dict[Identity, str]:
-    """The state of every image that was sent and has no label."""
-    is_left_U = (ledger.state_U != SETTLED) & ~ledger.items["gold"].to_numpy()
+    """The state of every image that was sent, or answered without that, and has no label."""
+    is_sent_U = np.bincount(ledger.item_R, minlength=len(ledger.state_U)) + ledger.outcomes.num_votes > 0
+    is_left_U = is_sent_U & (ledger.state_U != SETTLED)
     left = ledger.items.filter(is_left_U)
     return dict(zip(identities(left), [STATES[state] for state in ledger.state_U[is_left_U]], strict=True))
 

@@ -6,11 +6,10 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import Snapshot
 from engine.campaign.ledger import Ledger
 from engine.errors import InputError
-from engine.report.arms import MOST_CLASSES, gains_of
+from engine.report.arms import gains_of
 from engine.report.control_arm import ControlArm, ControlRound, control_arm, states_of
 from engine.report.estimates import Share
 from engine.report.facts import share_text_of
-from engine.report.forecast import forecast_text
 
 MOST_ROUNDS = 5
 """Rounds that a person is shown, the newest ones."""
@@ -35,12 +34,12 @@ def control_lines(control: ControlArm) -> list[str]:
     left_out = max(0, len(control.rounds) - MOST_ROUNDS)
     lines = [f"earlier rounds: {left_out}, see the report"] if left_out else []
     lines += [_round_line(one) for one in control.rounds[left_out:]]
-    if shown := control.classes[:MOST_CLASSES]:
+    if shown := control.shown_classes:
         rest = len(control.classes) - len(shown)
         shares = ", ".join(f"{one.name} {share_text_of(one.share)}" for one in shown)
         lines.append(f"classes of the pool: {shares}" + (f", and {rest:,} more" if rest else ""))
-    if control.forecast:
-        lines.append(f"next batch: {forecast_text(control.forecast)}")
+    if control.next_batch:
+        lines.append(f"next batch: {control.next_batch}")
     return [*lines, "brackets: 95% intervals; images without a label are left out"]
 
 
@@ -83,7 +82,7 @@ def control_values(control: ControlArm) -> dict[str, Any]:
             "more": control.forecast.more,
             "gain": _values(control.forecast.gain),
             "needed_for_a_point": control.forecast.needed,
-            "text": forecast_text(control.forecast),
+            "text": control.next_batch,
         }
         if control.forecast
         else None,

@@ -15,6 +15,9 @@ from engine.report.estimates import CONFIDENCE, Share
 Array = NDArray[np.float64]
 LEAST_ROUNDS = 3
 """Rounds with different numbers of labels: two of them lie on every curve."""
+LEAST_PART = 0.1
+"""Rounds that learned from less than this part of the labels that there are now are left out: where so few labels are,
+curves are of other shapes."""
 WIDEST = 0.1
 """An interval that reaches farther than this on both sides of 0 tells nothing."""
 WORTH = 0.01
@@ -54,10 +57,10 @@ def forecast(rounds: list[Round], labels: int, more: int) -> Forecast:
     and shape: all gains of such curves that go with the rounds. Where the rounds scatter more than binomial counts do,
     it is as much wider. The value is the mean of the shapes' best ones by their likelihood. `more` is at least 1.
     """
-    used = [one for one in rounds if one.judged and one.learned]
+    used = [one for one in rounds if one.judged and one.learned >= max(1, LEAST_PART * labels)]
     judged, sizes = sum(one.judged for one in used), len({one.learned for one in used})
     if sizes < LEAST_ROUNDS:
-        why = f"it takes {LEAST_ROUNDS} rounds with control labels to tell, and there {_rounds(sizes)}"
+        why = f"it takes {LEAST_ROUNDS} rounds with control labels to tell what it gains, and there {_rounds(sizes)}"
         return Forecast(labels, more, None, why, judged, None)
     found = _fitted(used, labels, more, judged)
     # The interval of counts narrows with the root of their number.
@@ -141,4 +144,5 @@ def forecast_text(found: Forecast) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.1f}".replace("-", "−")
+    # Without a sign where it is written as 0.
+    return f"{round(100 * share, 1) + 0.0:.1f}".replace("-", "−")

@@ -29,14 +29,13 @@ from engine.report import arms, charts, facts, lacking
 from engine.report.answers_page import answers_page, page_of
 from engine.report.control_arm import ControlArm, control_arm
 from engine.report.facts import Manifests, read_manifests
-from engine.report.forecast import forecast_text
 from engine.report.latent_map import LatentMap, map_of
 from engine.report.page import render, shown_thumbnails
 from engine.report.sheet import KIND_TEXTS, groups_of, in_turns, pairs_of
 from engine.report.thumbnails import BLANK, contact_sheet, data_uri, read_thumbnails, to_png
 from engine.storage.location import Location
 from engine.tables import selections
-from engine.tables.error_classes import survey
+from engine.tables.error_classes import ErrorClass, survey
 from engine.tables.scores import records_of
 
 Draw = Callable[[charts.Theme], bytes]
@@ -115,7 +114,6 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains, control))
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
-    others = sum(fault.items for fault in faults[MOST_FAULTS:])
     page = render(
         "report.html.j2",
         campaign=campaign,
@@ -131,8 +129,6 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         clusters=clusters,
         gains=gains,
         control=control,
-        forecast_text=forecast_text,
-        most_classes=arms.MOST_CLASSES,
         class_counts=arms.class_counts,
         groups=groups,
         sample=shown["sample"],
@@ -145,13 +141,19 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         pictures={name: data_uri(png) for name, png in pictures.items()},
         losses={name: text.partition(": ") for name, text in LOSSES.items() if f"loss-{name}" in pictures},
         counts=counts,
-        faults={fault.name: fault.items for fault in faults[:MOST_FAULTS]} | ({"others": others} if others else {}),
+        faults=_counted(faults),
         examples=in_turns(fault.examples for fault in faults)[:MOST_FAULTS],
     )
     contents = {name: [thumbnails[row["shard"], row["key"]] for row in rows] for name, rows in shown.items() if rows}
     pictures |= {name: to_png(contact_sheet(content)) for name, content in contents.items()}
     files = {**{f"{name}.png": png for name, png in pictures.items()}, "report.html": page.encode()}
     return files, {**counts, "images": len(images)}
+
+
+def _counted(faults: list[ErrorClass]) -> dict[str, int]:
+    """How many images have each of the first faults, and how many others."""
+    others = sum(fault.items for fault in faults[MOST_FAULTS:])
+    return {fault.name: fault.items for fault in faults[:MOST_FAULTS]} | ({"others": others} if others else {})
 
 
 def _snapshot_at_selection(home: Location, selection: SelectionManifest) -> Snapshot:

@@ -1,5 +1,6 @@
 """What the next labels are expected to gain: the interval by brute force, and how often it holds the truth."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +19,7 @@ def rounds_of(wrong: list[int], judged: int) -> list[Round]:
 def by_brute_force(rounds: list[Round], labels: int, more: int) -> tuple[float, float]:
     """The lowest and highest gain of all curves whose likelihood is within the margin of the best one's."""
     size, right, judged = np.array(rounds, np.float64).T
-    level, gain = np.linspace(0.001, 0.6, 1200)[:, None, None], np.linspace(-0.1, 0.12, 441)[:, None]
+    level, gain = np.linspace(0.001, 0.4, 400)[:, None, None], np.linspace(-0.02, 0.08, 201)[:, None]
     likely = []
     for shape in _SHAPES:
         now, then, curve = (
@@ -69,17 +70,23 @@ def test_intervals_hold_the_gain_of_known_curves(name: str, num_rounds: int, jud
 
 
 def test_rounds_that_scatter_have_a_wider_interval() -> None:
-    smooth, rough = (forecast(rounds_of(wrong, 300), 3500, 500).gain for wrong in ([90, 76, 68, 60, 55], [90, 40, 99, 30, 90]))
-    assert smooth is not None and rough is not None
+    smooth, rough = (
+        forecast(rounds_of(wrong, 300), 3500, 500).gain for wrong in ([90, 76, 68, 60, 55], [90, 40, 99, 30, 90])
+    )
+    assert smooth is not None
+    assert rough is not None
     assert rough.high - rough.low > 2 * (smooth.high - smooth.low)
 
 
 def test_too_few_rounds_are_refused_whatever_their_labels() -> None:
     none = forecast([], 1000, 500)
-    assert forecast_text(none) == "it takes 3 rounds with control labels to tell, and there is none"
+    assert forecast_text(none) == "it takes 3 rounds with control labels to tell what it gains, and there is none"
     two = rounds_of([90, 76], 300)
     assert forecast_text(forecast([*two, two[0]], 2000, 500)).endswith("and there are 2")
-    assert forecast([*two, Round(1500, 0, 0)], 2000, 500).gain is None
+    assert forecast([*two, Round(2000, 0, 0)], 2000, 500).gain is None
+    # Of 199 labels nothing follows for what comes after 2,000.
+    assert forecast([*two, Round(199, 100, 300)], 2000, 500).gain is None
+    assert forecast([*two, Round(200, 100, 300)], 2000, 500).gain is not None
 
 
 def test_too_few_labels_say_how_many_would_do() -> None:
@@ -101,15 +108,17 @@ def test_too_few_labels_say_how_many_would_do() -> None:
 @pytest.mark.parametrize(
     ("wrong", "judged", "said"),
     [
-        ([9000, 7600, 6800, 6000, 5500], 30_000, r"of accuracy on the pool \(0\.\d to \d\.\d\)$"),
-        ([20, 21, 19, 20, 18], 100, r"\(−\d\.\d to \d\.\d\): it may be nothing; of control labels about [\d,]+ would show"),
+        ([9000, 7600, 6800, 6000, 5500], 30_000, r"of accuracy on the pool \(1\.\d to 1\.\d\)$"),
+        (
+            [20, 21, 19, 20, 18],
+            100,
+            r"\(−\d\.\d to \d\.\d\): it may be nothing; of control labels about [\d,]+ would show",
+        ),
         ([6000, 6001, 5999, 6000, 6000], 30_000, "more batches like these will hardly help$"),
         ([5500, 6000, 6800, 7600, 9000], 30_000, "the task learner got worse as labels came, look at its training$"),
     ],
 )
 def test_the_sentence_says_what_the_interval_says(wrong: list[int], judged: int, said: str) -> None:
-    import re
-
     text = forecast_text(forecast(rounds_of(wrong, judged), 3500, 500))
     assert text.startswith("500 more labels, after 3,500, are expected to gain ")
     assert re.search(said, text), text
