@@ -28,7 +28,7 @@ from engine.tables.selections import ORIGIN_CONTROL
 
 QUERY, CONTROL = "query", "control"
 MOST_JUDGED = 500
-"""Labels of an arm on which the task learner is judged, at most: each may be in a scores file of its own."""
+"""Labels of an arm for which predictions are looked up in the scores, at most: each may be in a file of its own."""
 MOST_CLASSES = 12
 """Labels of a round that are shown."""
 NUM_DIVISIONS = 1999
@@ -101,21 +101,30 @@ def gains_of(campaign: Campaign, snapshot: Snapshot, numbers: Iterable[int], *, 
     Raises InputError if a scores file or a selection is not the committed one. Scores that are gone are reported in
     words.
     """
-    labels, found = snapshot.labels, list[Gain]()
+    labels, first, found = snapshot.labels, first_files(snapshot), list[Gain]()
     for number in sorted(numbers):
         own = labels.filter(pc.fill_null(pc.equal(labels["round"], number), fill_value=False))
         label = dict(zip(identities(own), own["label"].to_pylist(), strict=True))
-        found.append(_gain_of(replace(campaign, round=number), snapshot, label, kept_only=kept_only))
+        found.append(_gain_of(replace(campaign, round=number), first, label, kept_only=kept_only))
     return found
 
 
-def _gain_of(campaign: Campaign, snapshot: Snapshot, label: dict[Identity, str], *, kept_only: bool) -> Gain:
+def first_files(snapshot: Snapshot) -> dict[Identity, str]:
+    """The name of the file in which each item had its first label."""
+    first: dict[Identity, str] = {}
+    for name, table in snapshot.tables.items():
+        for item in identities(table.filter(pc.is_valid(table["label"]))):
+            first.setdefault(item, name)
+    return first
+
+
+def _gain_of(campaign: Campaign, first: dict[Identity, str], label: dict[Identity, str], *, kept_only: bool) -> Gain:
     """`label`: that of each item that was labelled in the campaign's round."""
     origins = picked_origins(campaign.home, [campaign.round])
     arms = {item: CONTROL if origin == ORIGIN_CONTROL else QUERY for item, origin in origins.items()}
     # Another program may give labels of a round to images that were not picked: these belong to no arm.
     label = {item: value for item, value in label.items() if item in arms}
-    known, no_known = _known_of(campaign, snapshot, label, arms, kept_only=kept_only) if label else (None, "")
+    known, no_known = _known_of(campaign, first, label, arms, kept_only=kept_only) if label else (None, "")
     return Gain(campaign.round, arms, label, known, no_known)
 
 
@@ -150,8 +159,9 @@ def variation_of(counts_2K: NDArray[np.int64], seed: int) -> Variation:
 
 
 def _known_of(
-    campaign: Campaign, snapshot: Snapshot, label: dict[Identity, str], arms: dict[Identity, str], *, kept_only: bool
-) -> tuple[Known | None, str]:
+    campaign: Campaign, first: dict[Identity, str], label: dict[Identity, str], arms: dict[Identity, str], *,
+    kept_only: bool,
+) -> tuple[Known | None, str]:  # fmt: skip
     """What the task learner of the round knew; or None, and why. Of several labels an image, it is right if the one
     that it finds most likely is among them: scores keep no more. An image with none of them is not judged."""
     if not is_complete(campaign.stage("train")):
@@ -160,26 +170,22 @@ def _known_of(
     classes = trained.get("task", {}).get("classes")
     if not classes:
         return None, _NO_TASK
-    learned = _items_of(snapshot, trained["inputs"])
     names = {item: names_in(value, campaign.config.handoff.question.task) for item, value in label.items()}
-    judged = [item for item, found in names.items() if found and item not in learned]
-    chosen = [item for arm in (QUERY, CONTROL) for item in _some([i for i in judged if arms[i] == arm], campaign.round)]
-    predicted, why = _predicted(campaign, chosen, kept_only=kept_only)
+    # What was trained on is not judged.
+    judged = [item for item, found in names.items() if found and first[item] not in trained["inputs"]]
+    predicted, why = _predicted(campaign, judged, arms, kept_only=kept_only)
     if why:
         return None, why
     right: dict[str, list[bool]] = {QUERY: [], CONTROL: []}
-    for item in filter(predicted.__contains__, chosen):
+    for item, number in predicted.items():
         # A class that it never saw is a class that it did not know.
-        right[arms[item]].append(classes[predicted[item]] in names[item])
+        right[arms[item]].append(classes[number] in names[item])
     return known_of(right[QUERY], right[CONTROL]), ""
 
 
-def _items_of(snapshot: Snapshot, files: Mapping[str, str]) -> set[Identity]:
-    """What has a row in these label files: what was trained on is not judged."""
-    return {item for name, table in snapshot.tables.items() if name in files for item in identities(table)}
-
-
-def _predicted(campaign: Campaign, items: list[Identity], *, kept_only: bool) -> tuple[dict[Identity, int], str]:
+def _predicted(
+    campaign: Campaign, items: list[Identity], arms: dict[Identity, str], *, kept_only: bool
+) -> tuple[dict[Identity, int], str]:
     """The class that was predicted of each of these picks, where that is known; or nothing, and why."""
     kept = predictions_of_picks(campaign)
     found = {item: kept[item] for item in items if item in kept}
@@ -190,7 +196,8 @@ def _predicted(campaign: Campaign, items: list[Identity], *, kept_only: bool) ->
         return {}, NOT_KEPT
     if not is_complete(campaign.stage("scores")):
         return found, "" if found else GONE
-    more, why = predictions(campaign, left)
+    chosen = [item for arm in (QUERY, CONTROL) for item in _some([i for i in left if arms[i] == arm], campaign.round)]
+    more, why = predictions(campaign, chosen)
     return found | more, "" if found else why
 
 
@@ -198,8 +205,8 @@ def _some(items: list[Identity], seed: int) -> list[Identity]:
     """MOST_JUDGED of these items at random, or all."""
     if len(items) <= MOST_JUDGED:
         return items
-    chosen = np.random.default_rng([seed, 2]).permutation(len(items))[:MOST_JUDGED]
-    return [sorted(items)[place] for place in chosen]
+    ordered = sorted(items)
+    return [ordered[place] for place in np.random.default_rng([seed, 2]).permutation(len(items))[:MOST_JUDGED]]
 
 
 def known_of(query: list[bool], control: list[bool]) -> Known:

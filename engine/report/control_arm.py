@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign.classes import names_in
@@ -23,7 +22,7 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.ledger import SETTLED, STATES, Ledger
 from engine.campaign.manifests import SelectionManifest, TrainManifest, read_manifest
-from engine.report.arms import CONTROL, MOST_CLASSES, Gain
+from engine.report.arms import CONTROL, MOST_CLASSES, Gain, first_files
 from engine.report.estimates import Samples, Share
 from engine.report.forecast import Forecast, Round, forecast, forecast_text
 
@@ -144,15 +143,11 @@ def _right(gain: Gain) -> tuple[int, int]:
 
 
 def _given(snapshot: Snapshot) -> _Given:
-    first: dict[Identity, int] = {}
-    for number, table in enumerate(snapshot.tables.values()):
-        for item in identities(table.filter(pc.is_valid(table["label"]))):
-            first.setdefault(item, number)
-    now = snapshot.values
+    first, now, files = first_files(snapshot), snapshot.values, list(snapshot.tables)
     values = sorted(set(now.values()))
-    number_of = {value: number for number, value in enumerate(values)}
-    value_N = np.array([number_of[value] for value in now.values()], np.int64)
-    return _Given(values, value_N, np.array([first[item] for item in now], np.int64), list(snapshot.tables))
+    value_of, file_of = ({name: number for number, name in enumerate(names)} for names in (values, files))
+    value_N = np.array([value_of[value] for value in now.values()], np.int64)
+    return _Given(values, value_N, np.array([file_of[first[item]] for item in now], np.int64), files)
 
 
 def _classes(campaign: Campaign, rounds: list[ControlRound], given: _Given) -> list[ClassShare]:

@@ -22,6 +22,8 @@ WIDEST = 0.1
 """An interval that reaches farther than this on both sides of 0 tells nothing."""
 WORTH = 0.01
 """A gain of this is worth seeing: one point."""
+FAR = 10
+"""More than this many times the labels that there are is too far to say how many."""
 _SHAPES = (0.0, 0.5, 1.0, 2.0)
 """Exponents of the curves; 0 is the logarithm."""
 _STEPS, _HALVINGS = 101, 40
@@ -82,7 +84,9 @@ def _fitted(rounds: list[Round], labels: int, more: int, judged: int) -> Share:
     # In units of the gain: wrong = level + gain * unit, whatever the shape.
     now, then = (_curves(np.array([float(size)]), labels) for size in (labels, labels + more))
     unit_SR = (_curves(learned_R, labels) - now) / (now - then)
-    gain_G, margin = np.linspace(-1, 1, 4 * _STEPS), stats.chi2.ppf(CONFIDENCE, 1) / 2
+    # No gain is larger: by some shape no share of a round may leave 0 to 1.
+    most = 1 / float(np.abs(unit_SR).max(axis=1).min())
+    gain_G, margin = np.linspace(-most, most, 4 * _STEPS + 1), stats.chi2.ppf(CONFIDENCE, 1) / 2
     for _ in range(3):
         likely_SG, level_SG = _profile(unit_SR, wrong_R, right_R, gain_G)
         shape, place = np.unravel_index(likely_SG.argmax(), likely_SG.shape)
@@ -95,7 +99,7 @@ def _fitted(rounds: list[Round], labels: int, more: int, judged: int) -> Share:
         weight_S = np.exp(likely_SG.max(axis=1) - best)
         value = float(weight_S @ gain_G[likely_SG.argmax(axis=1)] / weight_S.sum())
         # Again, where it matters and finer.
-        gain_G = np.linspace(max(-1, low - step), min(1, high + step), _STEPS)
+        gain_G = np.linspace(low - step, high + step, _STEPS)
     return Share(value, float(low), float(high), judged)
 
 
@@ -137,7 +141,10 @@ def forecast_text(found: Forecast) -> str:
     if high < 0:
         return f"{text}: the task learner got worse as labels came, look at its training"
     if high < WORTH:
-        return f"{text}: more batches like these will hardly help"
+        # Curves of learning flatten: a straight line is the best that can be.
+        least = math.ceil(found.more * WORTH / max(high, 1e-9))
+        is_far = least > FAR * found.labels
+        return f"{text}: " + ("more labels will hardly help" if is_far else f"a point takes at least {least:,} labels")
     if low > 0:
         return text
     return f"{text}: it may be nothing" + (f"; of control labels {enough}" if enough else "")

@@ -114,7 +114,8 @@ def test_too_few_labels_say_how_many_would_do() -> None:
             100,
             r"\(−\d\.\d to \d\.\d\): it may be nothing; of control labels about [\d,]+ would show",
         ),
-        ([6000, 6001, 5999, 6000, 6000], 30_000, "more batches like these will hardly help$"),
+        ([6000, 6001, 5999, 6000, 6000], 3_000_000, "more labels will hardly help$"),
+        ([7000, 6600, 6300, 6000, 5900], 30_000, r"\(0\.\d to 0\.\d\): a point takes at least \d{3} labels$"),
         ([5500, 6000, 6800, 7600, 9000], 30_000, "the task learner got worse as labels came, look at its training$"),
     ],
 )
