@@ -90,14 +90,12 @@ def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
 def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str, bytes], dict[str, int]]:
     """The files of the report by name, and its counts."""
     train, scores, selection, _ = manifests
-    snapshot = _snapshot_at_selection(campaign.home, selection)
-    labels = snapshot.labels
+    labels = (snapshot := _snapshot_at_selection(campaign.home, selection)).labels
     picks, candidates, histogram, drawn = (
         read_committed(campaign.stage("selection"), name)
         for name in ("selection.parquet", selections.CANDIDATES_FILE, selections.HISTOGRAM_FILE, selections.SAMPLE_FILE)
     )
-    labelled = set(identities(labels))
-    groups, pairs = groups_of(picks, MOST_IMAGES), pairs_of(candidates, picks, labelled)
+    groups, pairs = groups_of(picks, MOST_IMAGES), pairs_of(candidates, picks, set(identities(labels)))
     picked = [row for group in groups for row in group.rows]
     shown = {"picked": picked, "sample": drawn.slice(0, len(picked)).to_pylist()}
     shown["sample"].sort(key=lambda row: (row["score"], row["shard"], row["key"]))
@@ -107,8 +105,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     control, gains = control_arm(campaign, snapshot, known), [gain for gain in known if gain.label]
     images += [cluster.example for cluster in clusters.shown]
     thumbnails = read_thumbnails(campaign, images)
-    num_blank = sum(image is BLANK for image in thumbnails.values())
-    if num_blank:
+    if num_blank := sum(image is BLANK for image in thumbnails.values()):
         run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
     bins, latent_map = charts.bins_of(histogram, picks["score"].to_numpy()), map_of(candidates)
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}

@@ -19,7 +19,7 @@ def rounds_of(wrong: list[int], judged: int) -> list[Round]:
 def by_brute_force(rounds: list[Round], labels: int, more: int) -> tuple[float, float]:
     """The lowest and highest gain of all curves whose likelihood is within the margin of the best one's."""
     size, right, judged = np.array(rounds, np.float64).T
-    level, gain = np.linspace(0.001, 0.4, 400)[:, None, None], np.linspace(-0.02, 0.08, 201)[:, None]
+    level, gain = np.linspace(0.001, 0.4, 300)[:, None, None], np.linspace(-0.02, 0.08, 101)[:, None]
     likely = []
     for shape in _SHAPES:
         now, then, curve = (
