@@ -21,15 +21,23 @@ WORDS = {
 
 def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
     """Show what is complete and what comes next, without a cluster."""
+    from engine.campaign.labels import read_snapshot
+    from engine.campaign.ledger import read_ledger
     from engine.campaign.opening import open_campaign
     from engine.campaign.status import status as read_status
+    from engine.report.control_words import control_lines, control_values, read_control
 
-    state = read_status(open_campaign(campaign))
+    opened = open_campaign(campaign)
+    snapshot = read_snapshot(opened.home)
+    ledger = read_ledger(opened, snapshot)
+    control = read_control(opened, snapshot, ledger)
+    state = read_status(opened, snapshot, ledger) | {"control_arm": control_values(control)}
     pool = state["pool"]
     items = "items not counted yet" if pool["items"] is None else plural(pool["items"], "item")
     facts = {
         "pool": f"{plural(pool['shards'], 'shard')}, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
+        **({"control arm": lines} if (lines := control_lines(control)) else {}),
         **_out(state["rounds"]),
         **_answers(state["answers"]),
         **_settings(state["rounds"][-1]["settings"]),

@@ -23,7 +23,6 @@ from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk
 from engine.scoring.drafts import Draft
 from engine.tables.scores import count_errors, pack, records_of, unpack
-from tests.committed import folders_of
 
 
 def fabricate_scores(
@@ -39,7 +38,7 @@ def fabricate_scores(
     margin and predicted. Clusters are by the centres of the train stage, if it wrote any.
     Every `quarantine_every`-th item of a shard is quarantined, none if that is 0.
     """
-    entries = []
+    entries, folders = [], (campaign.stage("scores"), campaign.stage("quarantine"))
     num_latents = make_networks(campaign.config).num_latents
     is_trained = is_complete(campaign.stage("train"))
     trained = read_manifest(campaign, "train", TrainManifest)["files"] if is_trained else {}
@@ -64,7 +63,7 @@ def fabricate_scores(
         row["scored"] = pack(items.append_column("latent", latent))
         draft = Draft(shard.shard)
         draft.add(row)
-        entries.append(draft.commit(*folders_of(campaign), file_name(shard, fingerprint(**weights))).entry())
+        entries.append(draft.commit(folders[0], folders[1], file_name(shard, fingerprint(**weights))).entry())
     counts = {
         "shards": len(entries),
         **{name: sum(entry[name] for entry in entries) for name in ("listed", "scored", "quarantined")},

@@ -9,7 +9,7 @@ from engine.campaign.advice import next_command, send_command
 from engine.campaign.folder import Campaign, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
-from engine.campaign.labels import identities, labelled_items, read_labels
+from engine.campaign.labels import Snapshot, identities, read_snapshot
 from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest, read_complete
 from engine.campaign.settling import progress_of
@@ -19,11 +19,13 @@ from engine.storage.location import Location
 from engine.tables.scores import without_forgotten
 
 
-def status(campaign: Campaign) -> dict[str, Any]:
-    """The state of every round up to the current one, as plain values."""
-    home = campaign.home
-    shards, ledger = read_shards(home), read_ledger(campaign)
-    labels, labelled = read_labels(home)["round"].to_pylist(), labelled_items(home)
+def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger | None = None) -> dict[str, Any]:
+    """The state of every round up to the current one, as plain values. `snapshot` and `ledger` are the labels and the
+    ledger, if they are read already."""
+    home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
+    shards, ledger = read_shards(home), ledger or read_ledger(campaign, snapshot)
+    table = snapshot.labels
+    labels, labelled = table["round"].to_pylist(), set(identities(table))
     rounds: list[dict[str, Any]] = [
         {
             "round": number,

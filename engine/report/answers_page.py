@@ -6,7 +6,6 @@ again when they change. answers.json names what it was made of, by hash.
 
 import hashlib
 import importlib.metadata
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pyarrow.compute as pc
@@ -123,8 +122,7 @@ def _make(answers: RoundAnswers, log: Log) -> tuple[str, dict[str, int]]:
     thumbnails, num_unread = _thumbnails(answers, disputed, log)
     annotators = crowd.annotators_of(answers)
     people = [row for row in annotators if row.name]
-    labels = answers.snapshot.labels
-    gain = arms.gain_of(replace(answers.campaign, round=answers.number), labels)
+    (gain,) = arms.gains_of(answers.campaign, answers.snapshot, [answers.number])
     moments = answers.votes["answered_at"].drop_null()
     page = render(
         "answers.html.j2",
@@ -138,7 +136,7 @@ def _make(answers: RoundAnswers, log: Log) -> tuple[str, dict[str, int]]:
         disputes=disputed,
         disputed_advice=disputed_advice,
         most_said=disputes.MOST_SAID,
-        gain=gain,
+        gain=gain if gain.label else None,
         class_counts=arms.class_counts,
         labels=round_answers.label_counts(answers),
         new_classes=round_answers.new_classes(answers),

@@ -7,43 +7,34 @@ random ones, the more these had to teach. *Do the labels differ?* This can be as
 Shape suffixes: K classes, R random divisions, 2 arms (query, control).
 """
 
-import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from engine.campaign.classes import names_in
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import Identity, identities
+from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.origins import picked_origins
-from engine.models.predictions import GONE, predictions
+from engine.models.predictions import GONE, predictions, predictions_of_picks
+from engine.report.estimates import Share, difference, wilson
 from engine.tables.selections import ORIGIN_CONTROL
 
 QUERY, CONTROL = "query", "control"
 MOST_JUDGED = 500
-"""Labels of an arm on which the task learner is judged, at most: each may be in a scores file of its own."""
+"""Labels of an arm for which predictions are looked up in the scores, at most: each may be in a file of its own."""
 MOST_CLASSES = 12
 """Labels of a round that are shown."""
 NUM_DIVISIONS = 1999
 """Random divisions of the labels into arms."""
-Z_95 = 1.959964
-"""Of a 95 % interval."""
+NOT_KEPT = "its selection, of an earlier version, has no predictions"
 _NO_TASK = "no classes were learned; learn them in the next round: --set train.task=classification"
-
-
-class Share(NamedTuple):
-    """A share and its 95 % interval, of `total` cases."""
-
-    value: float
-    low: float
-    high: float
-    total: int
 
 
 class Known(NamedTuple):
@@ -63,50 +54,78 @@ class Variation(NamedTuple):
     p: float
 
 
-class Gain(NamedTuple):
-    """A round: its labels by arm and class, how these differ, and what the task learner knew of them. Instead of what
-    is not there, `no_variation` or `no_known` says why, for a person."""
+@dataclass(frozen=True)
+class Gain:
+    """A round: the arm of every image that it picked, the label of each that has one, and what the task learner knew
+    of these, or in `no_known` why that is not there, for a person."""
 
     round: int
-    labels: Mapping[str, Counter[str]]
-    variation: Variation | None
-    no_variation: str
+    arms: Mapping[Identity, str]
+    label: Mapping[Identity, str]
     known: Known | None
     no_known: str
+
+    @cached_property
+    def labels(self) -> Mapping[str, Counter[str]]:
+        """How often each label is in an arm."""
+        found: dict[str, Counter[str]] = {arm: Counter() for arm in (QUERY, CONTROL)}
+        for item, label in self.label.items():
+            found[self.arms[item]][label] += 1
+        return found
+
+    @property
+    def variation(self) -> Variation | None:
+        """How the labels of the arms differ."""
+        return self._compared[0]
+
+    @property
+    def no_variation(self) -> str:
+        """Why that cannot be said, for a person."""
+        return self._compared[1]
+
+    @cached_property
+    def _compared(self) -> tuple[Variation | None, str]:
+        return _variation_of(self.labels, self.round)
 
     def shares(self, arm: str, names: list[str]) -> list[float]:
         """What share of an arm's labels each of these is."""
         return [self.labels[arm][name] / max(1, self.labels[arm].total()) for name in names]
 
 
-def gains_of(campaign: Campaign, labels: pa.Table) -> list[Gain]:
-    """The rounds before the campaign's that have labels, oldest first. `labels`: LABELS_SCHEMA.
+def gains_of(campaign: Campaign, snapshot: Snapshot, numbers: Iterable[int], *, kept_only: bool = False) -> list[Gain]:
+    """These rounds of the campaign, oldest first. `snapshot`: the labels.
 
-    Raises InputError if a scores file is not the committed one. One that is gone is reported in words.
+    `kept_only`: the scores are not read. What the task learner predicted of picks is in the selection, unless an
+    earlier version picked them.
+
+    Raises InputError if a scores file or a selection is not the committed one. Scores that are gone are reported in
+    words.
     """
-    numbers = sorted(number for number in set(labels["round"].to_pylist()) - {None} if number < campaign.round)
-    found = (gain_of(replace(campaign, round=number), labels) for number in numbers)
-    return [gain for gain in found if gain]
+    labels, first, found = snapshot.labels, first_files(snapshot), list[Gain]()
+    for number in sorted(numbers):
+        own = labels.filter(pc.fill_null(pc.equal(labels["round"], number), fill_value=False))
+        label = dict(zip(identities(own), own["label"].to_pylist(), strict=True))
+        found.append(_gain_of(replace(campaign, round=number), first, label, kept_only=kept_only))
+    return found
 
 
-def gain_of(campaign: Campaign, labels: pa.Table) -> Gain | None:
-    """What the labels of the campaign's own round show; None where it has none. Raises as `gains_of`."""
-    own = labels.filter(pc.fill_null(pc.equal(labels["round"], campaign.round), fill_value=False))
-    gain = _gain_of(campaign, dict(zip(identities(own), own["label"].to_pylist(), strict=True)))
-    return gain if gain.labels else None
+def first_files(snapshot: Snapshot) -> dict[Identity, str]:
+    """The name of the file in which each item had its first label."""
+    first: dict[Identity, str] = {}
+    for name, table in snapshot.tables.items():
+        for item in identities(table.filter(pc.is_valid(table["label"]))):
+            first.setdefault(item, name)
+    return first
 
 
-def _gain_of(campaign: Campaign, label: dict[Identity, str]) -> Gain:
+def _gain_of(campaign: Campaign, first: dict[Identity, str], label: dict[Identity, str], *, kept_only: bool) -> Gain:
     """`label`: that of each item that was labelled in the campaign's round."""
     origins = picked_origins(campaign.home, [campaign.round])
+    arms = {item: CONTROL if origin == ORIGIN_CONTROL else QUERY for item, origin in origins.items()}
     # Another program may give labels of a round to images that were not picked: these belong to no arm.
-    arms = {item: CONTROL if origins[item] == ORIGIN_CONTROL else QUERY for item in label if item in origins}
-    labels: dict[str, Counter[str]] = {arm: Counter() for arm in (QUERY, CONTROL)} if arms else {}
-    for item, arm in arms.items():
-        labels[arm][label[item]] += 1
-    variation, no_variation = _variation_of(labels, campaign.round) if arms else (None, "")
-    known, no_known = _known_of(campaign, label, arms)
-    return Gain(campaign.round, labels, variation, no_variation, known, no_known)
+    label = {item: value for item, value in label.items() if item in arms}
+    known, no_known = _known_of(campaign, first, label, arms, kept_only=kept_only) if label else (None, "")
+    return Gain(campaign.round, arms, label, known, no_known)
 
 
 def _variation_of(labels: Mapping[str, Counter[str]], seed: int) -> tuple[Variation | None, str]:
@@ -139,51 +158,64 @@ def variation_of(counts_2K: NDArray[np.int64], seed: int) -> Variation:
     return Variation(float(value / scale), float(random_R.mean() / scale), float(p))
 
 
-def _known_of(campaign: Campaign, label: dict[Identity, str], arms: dict[Identity, str]) -> tuple[Known | None, str]:
-    """What the task learner of the round knew; or None, and why."""
+def _known_of(
+    campaign: Campaign, first: dict[Identity, str], label: dict[Identity, str], arms: dict[Identity, str], *,
+    kept_only: bool,
+) -> tuple[Known | None, str]:  # fmt: skip
+    """What the task learner of the round knew; or None, and why. Of several labels an image, it is right if the one
+    that it finds most likely is among them: scores keep no more. An image with none of them is not judged."""
     if not is_complete(campaign.stage("train")):
         return None, GONE
-    classes = read_manifest(campaign, "train", TrainManifest).get("task", {}).get("classes")
+    trained = read_manifest(campaign, "train", TrainManifest)
+    classes = trained.get("task", {}).get("classes")
     if not classes:
         return None, _NO_TASK
-    if not is_complete(campaign.stage("scores")):
-        return None, GONE
-    chosen = [item for arm in (QUERY, CONTROL) for item in _some([i for i in arms if arms[i] == arm], campaign.round)]
-    predicted, why = predictions(campaign, chosen)
+    names = {item: names_in(value, campaign.config.handoff.question.task) for item, value in label.items()}
+    # What was trained on is not judged.
+    judged = [item for item, found in names.items() if found and first[item] not in trained["inputs"]]
+    predicted, why = _predicted(campaign, judged, arms, kept_only=kept_only)
     if why:
         return None, why
     right: dict[str, list[bool]] = {QUERY: [], CONTROL: []}
-    for item in filter(predicted.__contains__, chosen):
+    for item, number in predicted.items():
         # A class that it never saw is a class that it did not know.
-        right[arms[item]].append(classes[predicted[item]] == label[item])
+        right[arms[item]].append(classes[number] in names[item])
     return known_of(right[QUERY], right[CONTROL]), ""
+
+
+def _predicted(
+    campaign: Campaign, items: list[Identity], arms: dict[Identity, str], *, kept_only: bool
+) -> tuple[dict[Identity, int], str]:
+    """The class that was predicted of each of these picks, where that is known; or nothing, and why."""
+    kept = predictions_of_picks(campaign)
+    found = {item: kept[item] for item in items if item in kept}
+    left = [item for item in items if item not in kept]
+    if not left or (found and kept_only):
+        return found, ""
+    if kept_only:
+        return {}, NOT_KEPT
+    if not is_complete(campaign.stage("scores")):
+        return found, "" if found else GONE
+    chosen = [item for arm in (QUERY, CONTROL) for item in _some([i for i in left if arms[i] == arm], campaign.round)]
+    more, why = predictions(campaign, chosen)
+    return found | more, "" if found else why
 
 
 def _some(items: list[Identity], seed: int) -> list[Identity]:
     """MOST_JUDGED of these items at random, or all."""
     if len(items) <= MOST_JUDGED:
         return items
-    chosen = np.random.default_rng([seed, 2]).permutation(len(items))[:MOST_JUDGED]
-    return [sorted(items)[place] for place in chosen]
+    ordered = sorted(items)
+    return [ordered[place] for place in np.random.default_rng([seed, 2]).permutation(len(items))[:MOST_JUDGED]]
 
 
 def known_of(query: list[bool], control: list[bool]) -> Known:
     """Shares of what is right in each arm, with Wilson's intervals, and their difference, control less query, with
-    Newcombe's (Statistics in Medicine 17, 1998, method 10)."""
+    Newcombe's."""
     of_query, of_control = (wilson(sum(right), len(right)) if right else None for right in (query, control))
     if of_query is None or of_control is None:
         return Known(of_query, of_control, None)
-    value = of_control.value - of_query.value
-    below = math.hypot(of_control.value - of_control.low, of_query.high - of_query.value)
-    above = math.hypot(of_control.high - of_control.value, of_query.value - of_query.low)
-    return Known(of_query, of_control, Share(value, value - below, value + above, len(query) + len(control)))
-
-
-def wilson(hits: int, total: int) -> Share:
-    """hits / total with Wilson's score interval, exact at 0 and 1 hits too. `total` is at least 1."""
-    share, z2 = hits / total, Z_95**2 / total
-    middle, half = share + z2 / 2, Z_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total))
-    return Share(share, max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2)), total)
+    return Known(of_query, of_control, difference(of_control, of_query))
 
 
 def class_counts(gain: Gain) -> list[tuple[str, int, int]]:

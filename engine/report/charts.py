@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.report.estimates import Share
 from engine.report.latent_map import LatentMap
 from engine.tables.histogram import HISTOGRAM_SCHEMA
 from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
@@ -139,6 +140,28 @@ def shares_chart(names: list[str], shares: dict[str, list[float]], y_name: str, 
     # A label is text, also with a dollar sign in it.
     axes.set_yticks(range(len(names)), [name[:MOST_LETTERS] for name in names], parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
+    return _png(axes)
+
+
+def right_chart(learned: list[int], shares: dict[str, list[Share | None]], theme: Theme) -> bytes:
+    """How often the task learner was right against the number of labels that it learned from, with the intervals.
+    `shares`: those of every round by the colour of the theme that they are drawn in."""
+    axes = _new_axes((4.6, 2.8), theme, "labels that the task learner learned from", "right (%)")
+    width = (max(learned) - min(learned)) or max(learned)
+    for number, (colour, values) in enumerate(shares.items()):
+        # Beside each other, because intervals overlap.
+        places = [size + (number - 0.5) * 0.012 * width for size in learned]
+        points = [(place, share) for place, share in zip(places, values, strict=True) if share]
+        if not points:
+            continue
+        x, found = zip(*points, strict=True)
+        y = [100 * share.value for share in found]
+        reach = [[100 * (s.value - s.low) for s in found], [100 * (s.high - s.value) for s in found]]
+        hue = getattr(theme, colour)
+        axes.errorbar(x, y, reach, color=hue, marker="o", markersize=4, linewidth=1.4, elinewidth=1.2, capsize=2.5)
+    axes.set_ylim(max(0, axes.get_ylim()[0]), min(100, axes.get_ylim()[1]))
+    axes.locator_params(axis="x", integer=True, nbins=6)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     return _png(axes)
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign.outcomes import Counts
-from engine.report.arms import Share, wilson
+from engine.report.estimates import Share, wilson
 from engine.report.round_answers import RoundAnswers, value_text
 from vaal.consensus import Votes
 from vaal.consensus.agreement import agreement

@@ -158,7 +158,7 @@ def share_text_of(share: Any) -> str:
     """A share with its interval, as the page writes it."""
     if share is None:
         return "no labels"
-    numbers = (f"{100 * value:.0f}" for value in (share.value, share.low, share.high))
+    numbers = (f"{round(100 * value)}" for value in (share.value, share.low, share.high))
     return "{}% ({} to {})".format(*numbers).replace("-", "−")
 
 

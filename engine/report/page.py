@@ -32,6 +32,7 @@ def render(template: str, **content: Any) -> str:
         "share": facts.share_text_of,
         "grouped": lambda value: f"{value:,}" if isinstance(value, int) else value,
         "short": short,
+        "capitalise": lambda text: text[:1].upper() + text[1:],
     }
     return environment.get_template(template).render(light=charts.LIGHT, dark=charts.DARK, **content)
 

@@ -10,11 +10,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
-
 from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import identities, snapshot_of
+from engine.campaign.labels import Snapshot, identities, snapshot_of
 from engine.campaign.manifests import (
     Manifest,
     SelectionManifest,
@@ -29,6 +27,7 @@ from engine.campaign.stages import QUIET, Run
 from engine.config.texts import plural
 from engine.report import arms, charts, facts, lacking
 from engine.report.answers_page import answers_page, page_of
+from engine.report.control_arm import ControlArm, control_arm
 from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
 from engine.report.page import render, shown_thumbnails
@@ -36,7 +35,7 @@ from engine.report.sheet import KIND_TEXTS, groups_of, in_turns, pairs_of
 from engine.report.thumbnails import BLANK, contact_sheet, data_uri, read_thumbnails, to_png
 from engine.storage.location import Location
 from engine.tables import selections
-from engine.tables.error_classes import survey
+from engine.tables.error_classes import ErrorClass, survey
 from engine.tables.scores import records_of
 
 Draw = Callable[[charts.Theme], bytes]
@@ -91,29 +90,27 @@ def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
 def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str, bytes], dict[str, int]]:
     """The files of the report by name, and its counts."""
     train, scores, selection, _ = manifests
-    labels = _labels_at_selection(campaign.home, selection)
+    labels = (snapshot := _snapshot_at_selection(campaign.home, selection)).labels
     picks, candidates, histogram, drawn = (
         read_committed(campaign.stage("selection"), name)
         for name in ("selection.parquet", selections.CANDIDATES_FILE, selections.HISTOGRAM_FILE, selections.SAMPLE_FILE)
     )
-    labelled = set(identities(labels))
-    groups, pairs = groups_of(picks, MOST_IMAGES), pairs_of(candidates, picks, labelled)
+    groups, pairs = groups_of(picks, MOST_IMAGES), pairs_of(candidates, picks, set(identities(labels)))
     picked = [row for group in groups for row in group.rows]
     shown = {"picked": picked, "sample": drawn.slice(0, len(picked)).to_pylist()}
     shown["sample"].sort(key=lambda row: (row["score"], row["shard"], row["key"]))
     images = [*picked, *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
     clusters = lacking.clusters_of(campaign, train, selection)
-    gains = arms.gains_of(campaign, labels)
+    known = arms.gains_of(campaign, snapshot, range(campaign.round))
+    control, gains = control_arm(campaign, snapshot, known), [gain for gain in known if gain.label]
     images += [cluster.example for cluster in clusters.shown]
     thumbnails = read_thumbnails(campaign, images)
-    num_blank = sum(image is BLANK for image in thumbnails.values())
-    if num_blank:
+    if num_blank := sum(image is BLANK for image in thumbnails.values()):
         run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
     bins, latent_map = charts.bins_of(histogram, picks["score"].to_numpy()), map_of(candidates)
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
-    pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains))
+    pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains, control))
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
-    others = sum(fault.items for fault in faults[MOST_FAULTS:])
     page = render(
         "report.html.j2",
         campaign=campaign,
@@ -128,6 +125,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         lacking=lacking,
         clusters=clusters,
         gains=gains,
+        control=control,
         class_counts=arms.class_counts,
         groups=groups,
         sample=shown["sample"],
@@ -140,7 +138,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         pictures={name: data_uri(png) for name, png in pictures.items()},
         losses={name: text.partition(": ") for name, text in LOSSES.items() if f"loss-{name}" in pictures},
         counts=counts,
-        faults={fault.name: fault.items for fault in faults[:MOST_FAULTS]} | ({"others": others} if others else {}),
+        faults=_counted(faults),
         examples=in_turns(fault.examples for fault in faults)[:MOST_FAULTS],
     )
     contents = {name: [thumbnails[row["shard"], row["key"]] for row in rows] for name, rows in shown.items() if rows}
@@ -149,16 +147,23 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     return files, {**counts, "images": len(images)}
 
 
-def _labels_at_selection(home: Location, selection: SelectionManifest) -> pa.Table:
-    """LABELS_SCHEMA: the labels that the selection knew."""
+def _counted(faults: list[ErrorClass]) -> dict[str, int]:
+    """How many images have each of the first faults, and how many others."""
+    others = sum(fault.items for fault in faults[MOST_FAULTS:])
+    return {fault.name: fault.items for fault in faults[:MOST_FAULTS]} | ({"others": others} if others else {})
+
+
+def _snapshot_at_selection(home: Location, selection: SelectionManifest) -> Snapshot:
+    """The labels that the selection knew."""
     files = {name: sha256 for name, sha256 in selection["inputs"].items() if name.startswith("labels/")}
     return snapshot_of(
         {name: (home / name).read_verified(sha256, "restore it from a copy") for name, sha256 in files.items()}
-    ).labels
+    )
 
 
-def _bars_of(clusters: lacking.Clusters, gains: list[arms.Gain]) -> dict[str, Draw]:
-    """Charts of shares by name: of the clusters that lack most, and of the classes of the newest labels by arm."""
+def _bars_of(clusters: lacking.Clusters, gains: list[arms.Gain], control: ControlArm) -> dict[str, Draw]:
+    """Charts of shares by name: of the clusters that lack most, of the classes of the newest labels by arm, and of what
+    the task learner of each round was right about."""
     found: dict[str, Draw] = {}
     if shown := clusters.shown:
         colours = {"not_picked": "pool", "labelled": "labels", "picked": "picks"}
@@ -169,6 +174,10 @@ def _bars_of(clusters: lacking.Clusters, gains: list[arms.Gain]) -> dict[str, Dr
         names = [name for name, *_ in arms.class_counts(gain)]
         by_colour = {"picked": gain.shares(arms.QUERY, names), "not_picked": gain.shares(arms.CONTROL, names)}
         found["arms"] = partial(charts.shares_chart, names, by_colour, "label")
+    if judged := [(one.learned, one.gain.known) for one in control.rounds if one.learned and one.gain.known]:
+        learned = [size for size, _ in judged]
+        by_colour_known = {"not_picked": [known.control for _, known in judged], "picked": [k.query for _, k in judged]}
+        found["right"] = partial(charts.right_chart, learned, by_colour_known)
     return found
 
 

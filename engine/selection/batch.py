@@ -213,6 +213,7 @@ def _selection(
         "group_size": np.bincount(left.found.leader_N, minlength=len(left.items))[place],
         "displaced_shard": losers["shard"],
         "displaced_key": losers["key"],
+        "predicted": rows["predicted"] if "predicted" in rows.column_names else pa.nulls(size, pa.int32()),
     }
     return pa.table(columns, schema=SELECTION_SCHEMA)
 

@@ -217,7 +217,8 @@ def _scored_again(campaign: Campaign, pools: Pools, size: int, run: Run) -> Pool
 def _is_needed(name: str, row: Diversifier, eligible: Eligible) -> bool:
     if name == "cluster":
         return eligible.wish.num_clusters > 0
-    return name == "logit" or f"{name}_M" in row.needs
+    # What the task learner predicted of a pick is kept: it is judged by it once the label is back.
+    return name in ("logit", "predicted") or f"{name}_M" in row.needs
 
 
 def nearest_items(eligible: Eligible) -> pa.Table:

@@ -23,11 +23,13 @@ SELECTION_SCHEMA = pa.schema(
         pa.field("content_hash", pa.string()),
         pa.field("origin", pa.string()),
         pa.field("score", pa.float32()),
+        pa.field("predicted", pa.int32()),
     ]
 )
 """`score` is that of select.acquisition, and `logit` is null where VAAL was not asked. `group_size` counts the pick and
 its duplicates among the candidates. `displaced_` names the candidate with the next lower score that would have been
-picked by score alone; it is null for a pick that would be, too. `origin` is one of the ORIGIN_ names."""
+picked by score alone; it is null for a pick that would be, too. `origin` is one of the ORIGIN_ names. `predicted`
+is the number of the class that the task learner found most likely before the item had a label; null without one."""
 ORIGIN_INITIAL, ORIGIN_CONTROL, ORIGIN_QUERY = "initial", "control", "query"
 ORIGIN_COMPLETION, ORIGIN_UNCERTAINTY = "completion", "uncertainty"
 """Why an item was labelled: at init; in the control arm; by any method without a name of its own here; to complete the

@@ -9,8 +9,8 @@ import pytest
 
 from engine.campaign.votes import annotator_hash
 from engine.report import round_answers as of
-from engine.report.arms import wilson
 from engine.report.crowd import alpha_in_words, annotators_of, concord_of
+from engine.report.estimates import wilson
 from engine.report.round_answers import read_round
 from tests.conftest import MakeCampaign
 from tests.engine.report.test_answer_facts import SHARD, answer

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 from engine.campaign.corrections import set_label
 from engine.campaign.decisions import FORGOTTEN, USER, decide
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import read_labels
+from engine.campaign.labels import read_snapshot
 from engine.campaign.ledger import read_ledger
 from engine.campaign.opening import open_campaign
 from engine.campaign.stages import Run
 from engine.campaign.votes import annotator_hash
 from engine.handoff.export import export
 from engine.report.answers_page import PAGE, RECORD
-from engine.report.arms import gain_of
+from engine.report.arms import gains_of
 from engine.report.report import report
 from engine.report.thumbnails import BLANK, data_uri, to_png
 from engine.storage.location import Location
@@ -273,8 +273,7 @@ def test_the_arms_are_those_that_the_next_report_shows(out: Campaign, ids: list[
     assert campaign.round == 1
     earlier = replace(out, round=0)
     text = page(earlier)
-    gain = gain_of(earlier, read_labels(campaign.home))
-    assert gain is not None
+    (gain,) = gains_of(earlier, read_snapshot(campaign.home), [0])
     query, control = (gain.labels[arm].total() for arm in ("query", "control"))
     assert query + control == 60
     assert f'<th scope="row">000</th><td>{query}</td><td>{control}</td>' in text

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import read_labels
+from engine.campaign.labels import read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.errors import InputError
-from engine.report.arms import MOST_JUDGED, gains_of, wilson
+from engine.report.arms import MOST_JUDGED, gains_of
+from engine.report.estimates import wilson
 from engine.report.lacking import MOST_CLUSTERS, NOT_MEASURED, clusters_of, finding_in_words
 from engine.report.report import MOST_IMAGES, report
 from engine.selection.select import select
@@ -20,6 +21,7 @@ from engine.storage.location import Location
 from engine.tables.selections import CLUSTERS_FILE
 from tests.conftest import MakeCampaign
 from tests.engine.selection.test_completing import scored
+from tests.judged import without_predictions
 from tests.sendings import take_in
 
 pytestmark = pytest.mark.heavy
@@ -31,7 +33,9 @@ def with_classes(campaign: Campaign) -> None:
     """The task learner's classes stand in the manifest of a training that was none."""
     file = campaign.stage("train") / "manifest.json"
     entry = {"classes": CLASSES, "held_out_accuracy": 0.5}
-    file.write_json({**json.loads(file.read_bytes()), "task": entry})
+    manifest = json.loads(file.read_bytes())
+    manifest["counts"]["labelled"] = 40
+    file.write_json({**manifest, "task": entry})
 
 
 def rows_of(campaign: Campaign, stage: str) -> list[dict[str, Any]]:
@@ -90,6 +94,7 @@ def test_the_page_says_what_the_labels_lacked_and_shows_the_clusters(make_campai
         assert cluster.shares["pool"] == row["pool"] / sum(row["pool"] for row in table)
         assert f'<li title="cluster {row["cluster"]}: {row["shard"]} / {row["key"]}">' in text
     assert "What the rule gained" not in text
+    assert "The pool, as the control group shows it" not in text
     assert "Control group · 12 images" in text
     # Clusters of one pick do not stand one below the other.
     assert re.search(r"\d\d clusters with one pick each", text)
@@ -106,6 +111,12 @@ def test_a_gate_that_does_not_speak_and_one_that_is_overruled(make_campaign: Mak
     assert "Whatever their score: the labels lack no part of the pool." in text
 
 
+def test_without_a_control_arm_the_page_says_what_one_would_show(make_campaign: MakeCampaign) -> None:
+    campaign = scored(make_campaign("select.budget=60", "select.control_fraction=0"))
+    select(campaign)
+    assert "There is no control arm (select.control_fraction=0); with one, its labels show" in page(campaign)
+
+
 def test_without_clusters_it_says_that_it_was_not_measured(make_campaign: MakeCampaign) -> None:
     campaign = scored(make_campaign(*SETTINGS), num_centres=0)
     manifest = select(campaign)
@@ -118,8 +129,7 @@ def test_without_clusters_it_says_that_it_was_not_measured(make_campaign: MakeCa
 
 def test_the_next_round_shows_what_the_rule_gained(make_campaign: MakeCampaign) -> None:
     first, later, picks = two_rounds(make_campaign(*SETTINGS))
-    assert gains_of(first, read_labels(first.home)) == []
-    (gain,) = gains_of(later, read_labels(later.home))
+    (gain,) = gains_of(later, read_snapshot(later.home), range(1))
     predicted = {(row["shard"], row["key"]): row["predicted"] for row in rows_of(first, "scores")}
     for arm in ("query", "control"):
         of_arm = [pick for pick in picks if pick["arm"] == arm]
@@ -136,30 +146,36 @@ def test_the_next_round_shows_what_the_rule_gained(make_campaign: MakeCampaign) 
     # Every bar has its numbers; a label is text.
     assert '<tr><th scope="row">1</th><td>48</td><td>0</td></tr>' in text
     assert '<tr><th scope="row">$x$ &lt;b&gt;</th><td>0</td>' in text
+    # What the control arm shows of the pool, too.
+    assert "The pool, as the control group shows it" in text
+    assert '<tr><th scope="row">000</th><td>12 of 12</td>' in text
+    assert "It takes 3 rounds with control labels to tell what it gains, and there is 1." in text
     # The deficit of both rounds is there.
     assert text.count("<td>cluster completion</td>") == 2
-    assert {"arms.png", "arms-dark.png", "clusters.png"} <= set(report(later)["files"])
+    assert {"arms.png", "arms-dark.png", "clusters.png", "right.png"} <= set(report(later)["files"])
 
 
 def test_what_is_gone_is_reported(make_campaign: MakeCampaign) -> None:
     first, later, _ = two_rounds(make_campaign(*SETTINGS))
-    labels = read_labels(later.home)
+    snapshot = read_snapshot(later.home)
+    without_predictions(first)
     for name in first.stage("scores").children():
         if name.endswith(".parquet"):
             (first.stage("scores") / name).delete()
-    assert gains_of(later, labels)[0].no_known == "its scores are not in the campaign any more"
+    assert gains_of(later, snapshot, range(1))[0].no_known == "its scores are not in the campaign any more"
     assert "Round 000: the task learner cannot be asked: its scores are not in the campaign any more." in page(later)
     file = first.stage("train") / "manifest.json"
     manifest = json.loads(file.read_bytes())
     del manifest["task"]
     file.write_json(manifest)
-    (gain,) = gains_of(later, labels)
+    (gain,) = gains_of(later, snapshot, range(1))
     assert gain.no_known == "no classes were learned; learn them in the next round: --set train.task=classification"
     assert gain.variation is not None
 
 
 def test_scores_of_an_earlier_round_that_were_changed_are_refused(make_campaign: MakeCampaign) -> None:
     first, later, _ = two_rounds(make_campaign(*SETTINGS))
+    without_predictions(first)
     for name in first.stage("scores").children():
         if name.endswith(".parquet"):
             file = Path((first.stage("scores") / name).path)
@@ -167,4 +183,4 @@ def test_scores_of_an_earlier_round_that_were_changed_are_refused(make_campaign:
             content[100] ^= 1
             file.write_bytes(content)
     with pytest.raises(InputError, match="damaged since it was committed"):
-        gains_of(later, read_labels(later.home))
+        gains_of(later, read_snapshot(later.home), range(1))
