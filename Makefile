@@ -5,7 +5,7 @@ POOL ?= digits
 BENCH ?= large
 STEPS ?= 10000
 BENCHES ?= score_throughput score_memory driver_cost resume_planning decoding reduction rule_cost embedding_scores \
-	simulated_rounds duplicates diversifiers step_overhead input_stall zero_memory signal_auc consensus handoff
+	simulated_rounds task_training duplicates diversifiers step_overhead input_stall zero_memory signal_auc consensus handoff
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

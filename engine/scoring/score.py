@@ -33,7 +33,7 @@ from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
 from engine.tables.scores import ShardRecord, count_errors, records_of, without_forgotten
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import ENCODER, TASK_FILE
+from vaal.methods import ENCODER, PROJECTION_FILE, SUMMARY, TASK_FILE
 
 PASSED_THROUGH = ("engine.pool.items", "engine.scoring.chunks", "engine.scoring.scorer")
 """The modules that an item passes on its way from bytes to scores. With everything that they import, and the rows of
@@ -108,11 +108,17 @@ def inputs_of(campaign: Campaign) -> dict[str, str]:
     weights = {name: sha for name, sha in trained_by["files"].items() if name.endswith(".safetensors")}
     names = config.acquisitions(has_task=TASK_FILE in weights)
     asking = [name for name in names if "task" in ACQUISITIONS[name].needs]
+    again = f"delete {folder}/manifest.json, then run: vaal train {campaign.home}"
     if asking and TASK_FILE not in weights:
         why = f"score.acquisition={asking[0]} needs a task learner, and training made none"
-        fix = f"set train.task, delete {folder}/manifest.json, then run: vaal train {campaign.home}"
-        raise ConfigError(f"{folder}: {why}; {fix}")
-    if not asking:
+        raise ConfigError(f"{folder}: {why}; set train.task, {again}")
+    if config.needs_method != trained_by["diagnosis"].get("is_trained", True):
+        why = "needs VAAL, which was not trained" if config.needs_method else "needs no VAAL, and it was trained"
+        raise ConfigError(f"{folder}: score.acquisition={config.score.acquisition} {why}; {again}")
+    for name in names:
+        if ACQUISITIONS[name].fit and TASK_FILE in weights and f"{SUMMARY}{name}.safetensors" not in weights:
+            raise ConfigError(f"{folder}: score.acquisition={name} is fitted in training, and was not; {again}")
+    if not asking and PROJECTION_FILE not in weights:
         weights.pop(TASK_FILE, None)
     for name, sha in weights.items():
         (folder / name).read_verified(sha, f"delete {folder}/manifest.json and train again")
