@@ -16,8 +16,9 @@ from engine.models.weights import Networks, make_networks, score_function, to_in
 from engine.pool.identity import fold_of
 from engine.pool.images import decode
 from engine.pool.items import read_shard
-from engine.training.batches import Batches, Labelled, Part, cache_labelled, prefetched
+from engine.training.batches import Batches, prefetched
 from engine.training.judging import fit_centroid, judge
+from engine.training.labelled import Labelled, Part, cache_labelled
 from engine.training.plan import TrainingPlan, augment_of, phase_of, plan_training
 from engine.training.refitting import fit_at_last
 from tests.updater import OptimizerUpdater

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 from vaal.ablations import Centroid, FeatureDiscriminators, ImageDiscriminators, PixelDiscriminators
 from vaal.acquisition.summary import Summary
 from vaal.ensembles import EnsembleDiscriminators
+from vaal.methods import SUMMARY
 from vaal.networks import VAE, Autoencoder, Discriminators, NetworkShape, shape_for
 from vaal.paper import PAPER_SHAPE, PaperVAE
 from vaal.refit import FittedDiscriminators
 from vaal.standardise import Standardiser
 from vaal.task.model import Task
+from vaal.task.projection import Projection, coarse, pooled
 from vaal.vector_networks import VectorDiscriminators, VectorVAE
-
-SUMMARY = "acquisition-"
-"""Files of weights of what acquisition functions were fitted to begin with it."""
 
 
 class Sizes(NamedTuple):
@@ -37,18 +36,22 @@ class Sizes(NamedTuple):
 
 class Networks(NamedTuple):
     """The networks of a method, None where it has none. `task` is the task learner, `embedding` scales embeddings,
-    `summaries` are what acquisition functions were fitted to, by name."""
+    `projection` makes latents where there is no method and no embedding. `summaries` are what acquisition functions
+    were fitted to, by name."""
 
     vae: Autoencoder | None = None
     discriminators: Discriminators | ImageDiscriminators | FittedDiscriminators | EnsembleDiscriminators | None = None
     centroid: Centroid | None = None
     task: Task | None = None
     embedding: Standardiser | None = None
+    projection: Projection | None = None
     summaries: Mapping[str, Summary] = {}
 
     @property
     def num_latents(self) -> int:
-        """Units of a latent of the VAE, or of the features that replace it."""
+        """Units of a latent: of the VAE, or of what replaces it."""
+        if (maker := self.projection or (self.embedding if self.discriminators is None else None)) is not None:
+            return maker.num_latents
         encoder = self.discriminators if self.vae is None else self.vae
         assert isinstance(encoder, Autoencoder | ImageDiscriminators | FittedDiscriminators)
         return encoder.num_latents
@@ -67,15 +70,24 @@ class Networks(NamedTuple):
 
     def latents(self, x_B: Tensor, mean_BZ: Tensor | None = None) -> Tensor:
         """The latents (B, Z) by which items are compared, float32: those of embeddings where there are some, else the
-        VAE's means; without a VAE the features of the first discriminator, because those of two are two spaces.
+        VAE's means; without a VAE the features of the first discriminator, because those of two are two spaces; without
+        a method those of the task learner, or without one coarse pixels.
 
         `mean_BZ` are those of `means`, where the caller has them: the encoder then does not run again.
         """
         if self.embedding is not None:
             return x_B
+        if self.projection is not None:
+            return self.task_latents(pooled(self.task.features(x_B)) if self.task is not None else coarse(x_B))
         if isinstance(self.discriminators, ImageDiscriminators):
             return self.discriminators.latents(x_B)
         return self.means(x_B) if mean_BZ is None else mean_BZ
+
+    def task_latents(self, feature_BD: Tensor) -> Tensor:
+        """`latents` of the task learner's features of each image, where these make the latents."""
+        assert self.projection is not None
+        latent_BZ: Tensor = self.projection(feature_BD.float())
+        return latent_BZ
 
     def modules(self) -> list[nn.Module]:
         """All that there are."""
@@ -94,6 +106,7 @@ class Networks(NamedTuple):
             "centroid": self.centroid,
             "task": self.task,
             "embedding": self.embedding,
+            "projection": self.projection,
         }
         singles |= {f"{SUMMARY}{name}": summary for name, summary in self.summaries.items()}
         folds = self.discriminators.folds if self.discriminators is not None else ()

@@ -82,6 +82,36 @@ def fit_linear_head(
     return FittedHead(head.eval(), chosen and chosen.accuracy, penalty)
 
 
+def fit_label_head(x_ND: Tensor, answer_NC: Tensor, seed: int, fold_N: Tensor | None = None) -> FittedHead:
+    """As `fit_linear_head`, for items that each have several labels or none: a regression for each label, with its own
+    penalty and temperature. `answer_NC` is 0 or 1.
+
+    The accuracy is the share of answers, yes or no for each label, that are right where the head is fitted on other
+    folds; the penalty is the mean. Raises ValueError if there is no item, or an input that is not finite.
+    """
+    variance = mean_variance(x_ND)
+    if fold_N is None and len(x_ND) >= NUM_FOLDS:
+        order_N = torch.from_numpy(np.random.default_rng((seed, 7)).permutation(len(x_ND)))
+        fold_N = (order_N % NUM_FOLDS).to(x_ND.device)
+    logistic, parts, accuracies, penalties = Logistic(x_ND.float(), answer_NC[:, 0].long(), 2), [], [], []
+    for label_N in answer_NC.long().T:
+        # The coordinates of the inputs serve all labels.
+        logistic.label_N = label_N.to(x_ND.device)
+        chosen = None if fold_N is None else cross_fitted(logistic, fold_N, variance)
+        penalties.append(PENALTIES[0] if chosen is None else chosen.penalty)
+        layer = logistic.layer(logistic.fit(penalties[-1] * variance, tolerance=ROUGH)[0])
+        rescale(layer, 1.0 if chosen is None else chosen.factor)
+        parts.append(layer)
+        accuracies.append(None if chosen is None else chosen.accuracy)
+    head = LinearHead(x_ND.shape[1], len(parts)).to(x_ND.device)
+    with torch.no_grad():
+        head.head.weight.copy_(torch.cat([layer.weight for layer in parts]))
+        head.head.bias.copy_(torch.cat([layer.bias for layer in parts]))
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    accuracy = sum(known) / len(known) if known else None
+    return FittedHead(head.eval(), accuracy, sum(penalties) / len(penalties))
+
+
 def mean_variance(x_ND: Tensor) -> float:
     """The variance of an input, mean over the inputs: the unit of penalties. 1 where all inputs are constant."""
     return float(x_ND.double().var(dim=0, correction=0).mean()) or 1.0

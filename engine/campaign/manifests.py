@@ -55,7 +55,8 @@ class Lift(TypedDict):
 
 class Findings(TypedDict):
     """What held-out images show about the networks: see `vaal.signal.Diagnosis`. `findings` has a line a fault, and
-    `lift` is missing where an earlier version trained, or too few images are held out."""
+    `lift` is missing where an earlier version trained, or too few images are held out. `is_trained` is false,
+    and else missing, where no score asked for VAAL."""
 
     auc: float
     auc_low: float
@@ -68,6 +69,7 @@ class Findings(TypedDict):
     mean_squared_error: float | None
     saturation: float
     findings: list[str]
+    is_trained: NotRequired[bool]
     lift: NotRequired[Lift]
 
 

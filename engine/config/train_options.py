@@ -1,6 +1,6 @@
 """Options of training."""
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -62,6 +62,12 @@ class TrainConfig(Section):
     """The task learner T of Algorithm 1, trained on the labelled pool: for one class an image (classification), several
     (labels) or a class a pixel (segmentation), as handoff.question.task asks. auto: on embeddings a linear head where
     the labels are classes, and its margins; on pixels none."""
+    task_network: Literal["small", "resnet18", "vgg16_bn"] = "small"
+    """The network of the task learner on pixels: a small residual one, ResNet-18, or VGG16 with BatchNorm, the paper's;
+    the last needs train.workers=1, because BatchNorm mixes the images of a worker."""
+    task_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Updates of the task learner on pixels, of train.batch_size images each; they follow VAAL's. auto: 50 passes over
+    the labels that it trains on, and at least 500 updates."""
     task_augmentation: Literal["flips_and_crops", "crops", "none"] = "flips_and_crops"
     """What the task learner, and with method features the discriminators, see of an image in training: crops moves it
     by up to an eighth, flips also mirrors it left to right. Choose crops or none where left and right or the place
@@ -114,6 +120,11 @@ class TrainConfig(Section):
             raise ValueError(f"train.min_workers={self.min_workers} is more than train.workers={self.workers}")
         if self.offload != "none" and not self.zero_stage:
             raise ValueError(f"train.offload={self.offload} needs train.zero_stage=1 or more")
+        if self.task_network == "vgg16_bn" and (self.workers > 1 or self.gradient_accumulation > 1):
+            why = "because BatchNorm mixes the images of a worker"
+            raise ValueError(
+                f"train.task_network=vgg16_bn needs train.workers=1 and train.gradient_accumulation=1, {why}"
+            )
         if self.preset == "paper" and self.workers > 1:
             raise ValueError("train.preset=paper needs train.workers=1, because BatchNorm mixes the images of a worker")
         if self.preset == "paper" and self.method != "auto" and not METHODS[self.method].has_paper_preset:

@@ -4,9 +4,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from engine.campaign.manifests import Lift, TrainManifest
+from engine.config.options import CampaignConfig
 
 if TYPE_CHECKING:
     from vaal.signal import Diagnosis
+
+NOT_TRAINED = "VAAL was not trained"
 
 
 def manifest_entries(diagnosis: "Diagnosis") -> dict[str, Any]:
@@ -33,6 +36,18 @@ def manifest_entries(diagnosis: "Diagnosis") -> dict[str, Any]:
             **_lift_entry(diagnosis),
         },
     }
+
+
+def not_trained(config: CampaignConfig) -> dict[str, Any]:
+    """The same keys where no networks of the training method were trained, because no score needs them."""
+    import torch
+
+    from vaal.signal import diagnose
+
+    entries = manifest_entries(diagnose(torch.empty(0), torch.empty(0), None))
+    why = f"{NOT_TRAINED}: no score of score.acquisition={config.score.acquisition} needs it"
+    entries["diagnosis"] |= {"findings": [f"{why}; to see what the labels lack, add vaal"], "is_trained": False}
+    return entries
 
 
 def _lift_entry(diagnosis: "Diagnosis") -> dict[str, Any]:
@@ -68,6 +83,8 @@ def _rounded(value: float) -> str:
 def summary(manifest: TrainManifest) -> str:
     """One line on the signal that a train manifest records."""
     found = manifest["diagnosis"]
+    if not found.get("is_trained", True):
+        return NOT_TRAINED
     verdict = "signal present" if manifest["signal"] == "present" else "no signal"
     units = f", {found['active_units']} of {found['latent_units']} latent units active" if found["latent_units"] else ""
     lift = found.get("lift")

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from engine.config.options import CampaignConfig
 from engine.models.centring import make_centres, sample_of_pool
-from engine.models.weights import require_classes, shape_of
+from engine.models.task_answers import answers_of
+from engine.models.weights import shape_of
 from vaal.centres import Centres
 from vaal.ensembles import EnsembleDiscriminators, refit_ensembles
-from vaal.linear_head import NUM_FOLDS, fit_linear_head
+from vaal.linear_head import NUM_FOLDS, fit_label_head, fit_linear_head
 from vaal.refit import Cached, FittedDiscriminators, refit
 from vaal.task.model import Task
 
@@ -53,9 +54,10 @@ def fit(
     """Fit what the configuration has to a sample of the unlabelled pool and to what is labelled, with its labels.
 
     `labelled` is None where only centres are wanted; the sample is of `num_unlabelled` items, 0 if it is all. The same
-    for the same items. Raises VaalError if train.task=classification and there is only one class.
+    for the same items. Raises as `engine.models.task_answers.answers_of`.
     """
     seed = config.train.seed + (round_number << 32)
+    kind = config.task_kind
     sample_NZ = unlabelled.latent_NZ
     if labelled is not None:
         sample_NZ = sample_of_pool(sample_NZ, labelled.latent_NZ, num_unlabelled, seed)
@@ -63,20 +65,23 @@ def fit(
     if labelled is None:
         return Fitted(None, None, {}, centres)
     found: FittedDiscriminators | EnsembleDiscriminators | None = None
-    if config.fits_at_once:
+    if not config.needs_method:
+        pass
+    elif config.fits_at_once:
         found = refit(labelled.cached, unlabelled.cached, config.train.folds)
     elif config.refits_ensembles:
         found = refit_ensembles(labelled.cached, unlabelled.cached, config.train.folds, shape_of(config), seed)
-    if not config.sees_embeddings or not config.has_task or (config.train.task == "auto" and not _are_classes(labels)):
+    if kind is None or not config.sees_embeddings or (config.train.task == "auto" and not _are_classes(labels)):
         return Fitted(found, None, {}, centres)
-    classes = sorted(set(labels))
-    require_classes(len(classes))
-    label_N = torch.tensor([classes.index(name) for name in labels])
+    classes, answer_N = answers_of(kind, labels)
     with torch.enable_grad():
         fold_N = _folds_of_groups(labelled.cached, config.train.folds)
-        fitted = fit_linear_head(labelled.latent_NZ, label_N, len(classes), config.train.seed, fold_N)
+        if kind == "labels":
+            fitted = fit_label_head(labelled.latent_NZ, answer_N, config.train.seed, fold_N)
+        else:
+            fitted = fit_linear_head(labelled.latent_NZ, answer_N, len(classes), config.train.seed, fold_N)
     task = {"classes": classes, "held_out_accuracy": fitted.held_out_accuracy}
-    return Fitted(found, Task(fitted.head, unit_C=(1.0,)).eval(), {"task": task}, centres)
+    return Fitted(found, Task(fitted.head, kind, unit_C=(1.0,)).eval(), {"task": task}, centres)
 
 
 def _folds_of_groups(labelled: Cached, num_folds: int) -> Tensor | None:

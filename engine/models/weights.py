@@ -13,21 +13,25 @@ from torch import Tensor, nn
 
 from engine.config.options import CampaignConfig
 from engine.errors import VaalError
+from engine.models.task_networks import make_task_network
 from engine.storage.location import Location
+from vaal.acquisition.summary import Summary
 from vaal.assembly import Networks, Sizes
 from vaal.ensembles import EnsembleDiscriminators
 from vaal.linear_head import LinearHead
-from vaal.methods import EMBEDDING_FILE, TASK_FILE
+from vaal.methods import EMBEDDING_FILE, PROJECTION_FILE, SUMMARY, TASK_FILE
 from vaal.networks import NetworkShape
 from vaal.refit import FittedDiscriminators
 from vaal.standardise import Standardiser
-from vaal.task.classifier import Classifier
 from vaal.task.model import Task
+from vaal.task.projection import Projection
 
 
 def make_networks(config: CampaignConfig, vector_length: int = 0) -> Networks:
     """The networks of a configuration's method with the initial weights of `train.seed`, for pixels, or for latents
-    of embeddings, of this length."""
+    of embeddings, of this length. None where no score needs them."""
+    if not config.needs_method:
+        return Networks()
     train, image = config.train, config.image
     sizes = Sizes(train.preset, image.size, image.channels, train.folds, vector_length)
     with torch.random.fork_rng(devices=[]):
@@ -39,6 +43,8 @@ def make_networks(config: CampaignConfig, vector_length: int = 0) -> Networks:
 def made_at_last(config: CampaignConfig, networks: Networks) -> Networks:
     """The same networks with the discriminators that are fitted at the end, where they are, without their weights."""
     folds = config.train.folds
+    if not config.needs_method:
+        return networks
     if config.fits_at_once:
         return networks._replace(discriminators=FittedDiscriminators(folds, networks.num_latents))
     if config.refits_ensembles:
@@ -60,22 +66,15 @@ def score_function(config: CampaignConfig) -> Callable[[Networks, Tensor, Tensor
 
 
 def make_classifier(config: CampaignConfig, num_classes: int, num_inputs: int = 0) -> Task:
-    """The task learner with the initial weights of `train.seed`; on `num_inputs` of embeddings a linear head.
-
-    Raises VaalError if there is only one class.
-    """
-    require_classes(num_classes)
+    """The task learner that the engine trains, with the initial weights of `train.seed`; on `num_inputs` of embeddings
+    a linear head."""
+    kind = config.task_kind or "classes"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         if num_inputs:
-            return Task(LinearHead(num_inputs, num_classes), unit_C=(1.0,))
-        return Task(Classifier(config.image.size, config.image.channels, num_classes))
-
-
-def require_classes(num_classes: int) -> None:
-    """Raises VaalError if there are fewer than two classes."""
-    if num_classes < 2:
-        raise VaalError(f"train.task=classification needs two classes, the labels have {num_classes}; set it to none")
+            return Task(LinearHead(num_inputs, num_classes), kind, unit_C=(1.0,))
+        name, image = config.train.task_network, config.image
+        return Task(make_task_network(name, image.size, image.channels, num_classes), kind)
 
 
 def to_input(pixels_NHWC: np.ndarray[Any, np.dtype[np.uint8]], device: torch.device) -> Tensor:
@@ -106,7 +105,7 @@ def save_weights(folder: Location, modules: dict[str, nn.Module]) -> dict[str, s
 def load_networks(
     folder: Location, config: CampaignConfig, sha256: dict[str, str], *, with_task: bool = False
 ) -> Networks:
-    """The trained networks in eval mode, on the CPU, with or without the task learner.
+    """The trained networks in eval mode, on the CPU, with or without the task learner and what is fitted to it.
 
     `sha256` is by file name, as in the train manifest.
 
@@ -125,6 +124,8 @@ def load_networks(
     # An older version fitted none at the end, whatever the option's default is now.
     if first not in networks.files() or read(first).keys() != networks.files()[first].state_dict().keys():
         networks = made_at_last(config, networks)
+    if not config.needs_method and not config.sees_embeddings:
+        networks = networks._replace(projection=Projection(read(PROJECTION_FILE)["matrix"]))
     names = [*networks.files(), *([TASK_FILE] if with_task else [])]
     states = {name: read(name) for name in names}
     networks = networks._replace(embedding=embedding)
@@ -134,7 +135,9 @@ def load_networks(
         networks = networks._replace(task=make_classifier(config, num_classes, num_inputs))
     for name, state in states.items():
         networks.files()[name].load_state_dict(state)
-    return networks.ready()
+    kept = [name for name in sha256 if with_task and name.startswith(SUMMARY)]
+    summaries = {name.removeprefix(SUMMARY).partition(".")[0]: Summary(read(name)) for name in kept}
+    return networks._replace(summaries=summaries).ready()
 
 
 def _with_interface(state: dict[str, Tensor]) -> dict[str, Tensor]:

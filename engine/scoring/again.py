@@ -20,11 +20,12 @@ from engine.campaign.stages import Run
 from engine.cluster.ray_session import ray_session
 from engine.config.texts import plural
 from engine.errors import InputError
+from engine.models.summaries import settings_of
 from engine.pool.manifest import read_shards
 from engine.pool.shard import Place
 from engine.scoring.drafts import Draft, recall
 from engine.scoring.score import inputs_of
-from engine.scoring.scorer import candidate_functions, networks_of, settings_of
+from engine.scoring.scorer import candidate_functions, networks_of
 from engine.scoring.stream import choose_actors, scored_chunks
 from engine.storage.location import Location
 from engine.tables.score_reader import read_scores

@@ -34,7 +34,7 @@ from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
 from engine.tables.scores import ShardRecord, count_errors, records_of, without_forgotten
 from vaal.acquisition import ACQUISITIONS
-from vaal.methods import ENCODER, TASK_FILE
+from vaal.methods import ENCODER, PROJECTION_FILE, SUMMARY, TASK_FILE
 
 PASSED_THROUGH = ("engine.pool.items", "engine.scoring.chunks", "engine.scoring.scorer")
 """The modules that an item passes on its way from bytes to scores. With everything that they import, and the rows of
@@ -108,12 +108,9 @@ def inputs_of(campaign: Campaign) -> dict[str, str]:
     trained_by = read_manifest(campaign, "train", TrainManifest)
     weights = {name: sha for name, sha in trained_by["files"].items() if name.endswith(".safetensors")}
     names = config.acquisitions(has_task=TASK_FILE in weights or bool(config.task.model))
-    asking = [name for name in names if "task" in ACQUISITIONS[name].needs]
-    if asking and TASK_FILE not in weights and not config.task.model:
-        why = f"score.acquisition={asking[0]} needs a task learner, and training made none"
-        fix = f"set train.task, delete {folder}/manifest.json, then run: vaal train {campaign.home}"
-        raise ConfigError(f"{folder}: {why}; {fix}")
-    if not asking:
+    _require_made(campaign, trained_by, weights, names)
+    asking = any("task" in ACQUISITIONS[name].needs for name in names)
+    if not asking and PROJECTION_FILE not in weights:
         weights.pop(TASK_FILE, None)
     for name, sha in weights.items():
         (folder / name).read_verified(sha, f"delete {folder}/manifest.json and train again")
@@ -141,6 +138,23 @@ def inputs_of(campaign: Campaign) -> dict[str, str]:
         ),
         "code": code_fingerprint(config, names),
     }
+
+
+def _require_made(campaign: Campaign, trained_by: TrainManifest, weights: dict[str, str], names: list[str]) -> None:
+    """Raises ConfigError if training did not make what these scores ask for."""
+    config, folder = campaign.config, campaign.stage("train")
+    again = f"delete {folder}/manifest.json, then run: vaal train {campaign.home}"
+    has_task = TASK_FILE in weights or bool(config.task.model)
+    asking = [name for name in names if "task" in ACQUISITIONS[name].needs]
+    if asking and not has_task:
+        why = f"score.acquisition={asking[0]} needs a task learner, and training made none"
+        raise ConfigError(f"{folder}: {why}; set train.task, {again}")
+    if config.needs_method != trained_by["diagnosis"].get("is_trained", True):
+        why = "needs VAAL, which was not trained" if config.needs_method else "needs no VAAL, and it was trained"
+        raise ConfigError(f"{folder}: score.acquisition={config.score.acquisition} {why}; {again}")
+    for name in names:
+        if ACQUISITIONS[name].fit and has_task and f"{SUMMARY}{name}.safetensors" not in weights:
+            raise ConfigError(f"{folder}: score.acquisition={name} is fitted in training, and was not; {again}")
 
 
 def code_fingerprint(config: CampaignConfig, names: list[str]) -> str:

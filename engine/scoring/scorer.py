@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.config.options import CampaignConfig
 from engine.models.centring import load_centres
 from engine.models.front import Front, front_of
+from engine.models.summaries import settings_of
 from engine.models.task_models import load_task, preprocessing_of
 from engine.models.task_source import known_weights
 from engine.models.weights import load_networks
@@ -24,7 +25,7 @@ from engine.scoring.chunks import PASSED_ON, SEEN
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, WHOLE_COLUMNS, pack, to_table, unpack
 from vaal.acquisition import ACQUISITIONS, column_of
-from vaal.acquisition.view import Inputs, Settings, View
+from vaal.acquisition.view import Inputs, View
 from vaal.assembly import Networks
 from vaal.centres import Centres
 from vaal.methods import ENCODER, TASK_FILE
@@ -224,26 +225,13 @@ class Scorer:
     def _latents(self, view: View) -> Tensor:
         if self._is_again:
             return view.pooled
-        return view.method[1] if self._needs_method else self.networks.latents(view.x_B)
+        return view.method[1] if self._needs_method else view.latents
 
 
 def candidate_functions(config: CampaignConfig) -> dict[str, Callable[[View], Tensor]]:
     """The functions of the scores that are dear, by column."""
     names = [name for name in config.acquisitions(has_task=True) if config.is_dear(name)]
     return {column_of(name): pkgutil.resolve_name(ACQUISITIONS[name].dear) for name in names}
-
-
-def settings_of(config: CampaignConfig) -> Settings:
-    """What acquisition functions take from a configuration."""
-    options = config.score
-    return Settings(
-        config.train.seed,
-        options.dropout_passes,
-        options.dropout_rate,
-        options.reduction,
-        options.gradient_norms,
-        options.perturbation,
-    )
 
 
 def identities(shard: str, keys: list[str], seed: int) -> NDArray[np.int64]:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from engine.campaign.folder import Campaign
+from engine.models.diagnosis import not_trained
 from engine.models.fitting import MOST_FITTED, Seen, fit
 from engine.models.front import MOST_MEASURED, Front
+from engine.models.summaries import Described, fit_summaries
 from engine.pool.identity import draw_of, fold_of
 from engine.scoring.scorer import Scorer, Scores
 from engine.training.plan import shares_outside
@@ -48,7 +50,8 @@ def train_and_score(
     """
     config, number = campaign.config, campaign.round
     fold_N = np.array([fold_of(shard, key, config.train.folds, number) for shard, key in names])
-    shares_outside(fold_N[place_L].tolist(), config.train.folds)
+    if config.needs_method:
+        shares_outside(fold_N[place_L].tolist(), config.train.folds)
     is_labelled_N = np.zeros(len(names), np.bool_)
     is_labelled_N[place_L] = True
     rest = np.flatnonzero(~is_labelled_N)
@@ -61,12 +64,25 @@ def train_and_score(
         labelled, unlabelled = (Seen(x_NZ[place], Cached(x_NZ[place], fold[place])) for place in places)
         fitted = fit(config, number, labelled, unlabelled, labels, len(rest))
         networks = Networks(discriminators=fitted.discriminators, task=fitted.head, embedding=front.standardiser)
-        scores = Scorer(config, networks.ready(), front, fitted.centres)(vector_ND, fold_N)
+        if fitted.head is not None:
+            described = Described(labelled.latent_NZ, labels, labelled.cached, unlabelled.latent_NZ, len(rest))
+            summaries = fit_summaries(config, fitted.head, fitted.task["task"]["classes"], described)
+            networks = networks._replace(summaries=summaries)
+        scorer = Scorer(config, networks.ready(), front, fitted.centres)
+        identity_N = _identities(names, config.train.seed) if scorer.asks_identity else None
+        scores = scorer(vector_ND, fold_N, identity_N)
+    if not config.needs_method:
+        none = torch.empty(0)
+        return Trained(scores, fitted.centres, diagnose(none, none, None), {**fitted.task, **not_trained(config)})
     logit = torch.from_numpy(scores.columns["logit"])
     parts = logit[torch.from_numpy(is_labelled_N)], logit[torch.from_numpy(~is_labelled_N)]
     share = min(1.0, config.select.budget / max(1, len(rest)))
     diagnosis = diagnose(*parts, None, is_cross_fitted=True, picked_share=share)
     return Trained(scores, fitted.centres, diagnosis, fitted.task)
+
+
+def _identities(names: list[tuple[str, str]], seed: int) -> NDArray[np.int64]:
+    return np.array([draw_of(shard, key, seed) for shard, key in names], np.uint64).view(np.int64)
 
 
 def _sample(names: list[tuple[str, str]], rest: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:

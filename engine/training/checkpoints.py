@@ -21,12 +21,14 @@ MANIFEST = "checkpoint.json"
 
 
 class RunState(NamedTuple):
-    """State of a run: iterations done, metrics so far, and the state of the streams and of the guard."""
+    """State of a run: iterations done, metrics so far, the state of the streams, None before the first batch, and of
+    the guard, and the lowest loss of the task learner on held-out images, None before it was looked at."""
 
     step: int
     rows: list[dict[str, Any]]
-    batches: dict[str, Any]
+    batches: dict[str, Any] | None
     guard: dict[str, Any]
+    task_loss: float | None = None
 
 
 def is_due(train: TrainConfig, steps: int, saved_at: float | None, device: torch.device) -> bool:

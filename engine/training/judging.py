@@ -5,18 +5,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.campaign.positions import Position
 from engine.errors import VaalError
-from engine.models.diagnosis import manifest_entries
+from engine.models.diagnosis import manifest_entries, not_trained
 from engine.models.front import Front
+from engine.models.task_models import load_task
 from engine.models.weights import make_classifier, make_networks, save_weights, score_function
-from engine.training.batches import Images, decoded, to_images, unlabelled_sample
+from engine.training.batches import to_images, unlabelled_sample
+from engine.training.describing import reader_of
+from engine.training.labelled import Images, decoded
 from engine.training.metrics import StepLog
-from engine.training.plan import TrainingPlan, judges_task
+from engine.training.plan import TrainingPlan
 from engine.training.refitting import fit_at_last
 from engine.training.streams import Pool
+from engine.training.task_judging import judge_task
 from vaal.assembly import Networks
 from vaal.signal import Posterior, diagnose
 
@@ -27,30 +31,32 @@ State = dict[str, Tensor]
 """State of an engine: see `engine.training.zero.EngineUpdater.full_state`."""
 
 
-def finish(
-    plan: TrainingPlan, states: dict[str, State], front: Front, classes: list[str], log: StepLog
-) -> dict[str, Any]:
+def finish(plan: TrainingPlan, states: dict[str, State], front: Front, log: StepLog) -> dict[str, Any]:
     """Write weights and metrics, and judge the networks on the images held out. Returns `files` and `details`.
 
     Raises VaalError if a weight is not finite.
     """
     networks, positions = make_networks(plan.config, front.num_inputs), plan.positions
     networks = networks._replace(embedding=front.standardiser)
-    if classes:
-        networks = networks._replace(task=make_classifier(plan.config, len(classes)))
+    if plan.task is not None:
+        networks = networks._replace(task=make_classifier(plan.config, len(plan.task.classes)))
     for name, state in states.items():
         tensors = {key.partition("/")[2]: tensor for key, tensor in state.items()}
         getattr(networks, name).load_state_dict(tensors)
     networks = networks.ready(front.device)
+    task = {"task": judge_task(plan, networks.task, front)} if networks.task is not None else {}
     fit_centroid(networks, plan.pool, positions, front)
-    networks, centres, task = fit_at_last(plan, networks, front)
+    classes, reader = plan.task.classes if plan.task else [], None
+    if plan.config.task.model:
+        loaded = load_task(plan.config, front.device)
+        networks, reader = networks._replace(task=loaded.task), reader_of(plan, loaded, front)
+        classes = plan.config.task_classes or sorted(set(plan.labels.values()))
+    networks, centres, fitted = fit_at_last(plan, networks, front, classes, reader)
     # Before judging, so that a network that is not finite is reported by its weight.
-    files = save_weights(plan.folder, networks.files()) | centres
-    entries = judge(plan, networks, positions, front) | task
-    if not task and networks.task is not None:
-        judging = [position for position in positions if judges_task(plan.pool.groups, *position[:2])][:MOST_JUDGED]
-        accuracy = _accuracy(networks.task, classes, plan, judging, front)
-        entries["task"] = {"classes": classes, "held_out_accuracy": accuracy}
+    saved = networks._replace(task=None) if plan.config.task.model else networks
+    files = save_weights(plan.folder, saved.files()) | centres
+    judged = judge(plan, networks, positions, front) if plan.config.needs_method else not_trained(plan.config)
+    entries = judged | task | fitted
     if front.standardiser is not None:
         mean, factor = front.standardiser.mean_D.tolist(), front.standardiser.factor
         entries["embedding"] = {"length": front.length, "mean": mean, "factor": factor}
@@ -123,13 +129,3 @@ def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], fron
         for x_BCHW, _ in _inputs(images, front):
             parts.append(networks.vae.encode(x_BCHW))
     networks.centroid.fit(*(torch.cat(values) for values in zip(*parts, strict=True)))
-
-
-@torch.inference_mode()
-def _accuracy(
-    task: nn.Module, classes: list[str], plan: TrainingPlan, positions: list[Position], front: Front
-) -> float | None:
-    images, numbers = _images(plan.pool, positions)
-    truth = torch.tensor([classes.index(plan.labels[positions[number][:2]]) for number in numbers])
-    predicted = [task(x_BCHW).argmax(dim=1).cpu() for x_BCHW, _ in _inputs(images, front)]
-    return float((torch.cat(predicted) == truth).float().mean()) if predicted else None

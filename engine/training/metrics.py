@@ -12,17 +12,19 @@ from torch.utils.tensorboard import SummaryWriter
 
 from engine.errors import VaalError
 from engine.storage.location import Location
-from engine.training.batches import Part
+from engine.training.labelled import Part
 from vaal.step import StepLosses
 
 LOG_STEPS = 10
 """Losses are fetched from the device, averaged over the workers and shown after every so many steps."""
-LOSSES = (*StepLosses._fields, "task")
+LOSSES = (*StepLosses._fields, "task", "task_held_out")
+"""Of VAAL's iterations, and then of the task learner: on the images that it trains on, and now and then on those held
+out."""
 METRICS_SCHEMA = pa.schema([("step", pa.int32()), ("epoch", pa.int32())] + [(name, pa.float32()) for name in LOSSES])
 
 
 class StepLog:
-    """The losses of all steps so far, in `rows`; rank 0 sends the latest to `board`.
+    """The losses of all steps so far, in `rows`, and the `last` of each name; rank 0 sends these to `board`.
 
     `waiting` is the share of time in which this worker waited for images.
     """
@@ -30,14 +32,15 @@ class StepLog:
     def __init__(self, part: Part, board: Any) -> None:
         self.part, self.board = part, board
         self.rows: list[dict[str, Any]] = []
+        self.last: dict[str, float] = {}
         self.waiting = 0.0
         self._pending: list[tuple[int, int, dict[str, Tensor]]] = []
 
-    @property
-    def last(self) -> dict[str, float]:
-        """The latest losses by name, without those that the method lacks; none before the first step."""
-        rows = self.rows[-1:]
-        return {name: row[name] for row in rows for name in LOSSES if row[name] is not None}
+    def resume(self, rows: list[dict[str, Any]]) -> None:
+        """Go on after the rows of a checkpoint."""
+        self.rows, self.last = rows, {}
+        for row in rows:
+            self.last |= {name: row[name] for name in LOSSES if row.get(name) is not None}
 
     def add(self, step: int, epoch: int, losses: dict[str, Tensor | None]) -> None:
         """Add the losses of a step, None for those it lacks. Every rank must add the same names."""
@@ -62,6 +65,7 @@ class StepLog:
                         "lower train.learning_rate, or set train.gradient_clipping=1"
                     )
             self.rows.append({"step": step, "epoch": epoch, **dict.fromkeys(LOSSES), **found})
+            self.last |= found
         self._pending.clear()
         if self.part.rank == 0:
             self.board.show.remote(int(self.rows[-1]["step"]) + 1, self.last)

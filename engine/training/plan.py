@@ -15,7 +15,7 @@ from engine.campaign.positions import Position, positions_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.pool.identity import ALONE, Groups, held_out_of
+from engine.pool.identity import ALONE
 from engine.pool.manifest import estimate_num_items, read_shards
 from engine.pool.metadata import read_groups
 from engine.pool.runs import holds_archives
@@ -24,6 +24,7 @@ from engine.pool.sight import Sight, notes_on, sight_of
 from engine.storage.location import Location
 from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, count_trainable
+from engine.training.task_plan import TaskPlan, plan_task
 from vaal.losses import LossWeights
 from vaal.step import Updates
 from vaal.task.classifier import augmented
@@ -36,7 +37,8 @@ class TrainingPlan(NamedTuple):
     """The plan of a round's training, for every worker. `labelled_share` is as in `vaal.losses.LossWeights`.
 
     `labels` and `positions` are those of the labels at the time of planning: every worker uses the same. `left_out` are
-    damaged shards, with their faults.
+    damaged shards, with their faults. The updates of `task` follow `num_steps` iterations
+    of VAAL; it is None where no task learner trains in steps.
     """
 
     config: CampaignConfig
@@ -50,8 +52,14 @@ class TrainingPlan(NamedTuple):
     images_per_epoch: int
     images_per_step: float
     num_steps: int
+    task: TaskPlan | None
     device: str
     board: Any
+
+    @property
+    def all_steps(self) -> int:
+        """The iterations of VAAL, and the updates of the task learner."""
+        return self.num_steps + (self.task.num_steps if self.task else 0)
 
     @property
     def weights(self) -> LossWeights:
@@ -94,21 +102,13 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
-    held_out = 0.0 if _is_cross_fitted(config) else HELD_OUT_SHARE
+    held_out = 0.0 if _is_cross_fitted(config) or not config.needs_method else HELD_OUT_SHARE
     groups = read_groups(campaign.home, config.pool.group)
     pool = Pool(shards, _sight(config, shards, log), train.folds, labelled | gone, held_out, campaign.round, groups)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, shards, config.image, log)
     usable = {position[:2] for position in positions}
-    if not usable:
-        raise InputError(
-            f"{campaign.home}: none of {len(labelled)} labelled images is in its shard; restore the shards"
-        )
-    if all(pool.is_held_out(*item) for item in usable):
-        raise ConfigError(
-            f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out for "
-            f"the diagnosis, which leaves none of the {len(usable)} to train on; label more"
-        )
+    _require_labelled(campaign, pool, usable)
     images_per_step = train.batch_size * config.method.batches_per_step(train.vae_steps, train.discriminator_steps)
     counts, length, left_out = None, 0, dict[str, str]()
     sizes = np.array([shard.size_bytes for shard in shards])
@@ -136,9 +136,23 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
         num_steps=_num_steps(config, num_unlabelled / images_per_step),
+        task=plan_task(campaign, snapshot, [labels[position[:2]] for position in positions], positions, groups),
         device="",
         board=None,
     )
+
+
+def _require_labelled(campaign: Campaign, pool: Pool, usable: set[Identity]) -> None:
+    """Raises InputError if no labelled image is in its shard, ConfigError if all of them are held out."""
+    train = campaign.config.train
+    if not usable:
+        count = len(pool.labelled)
+        raise InputError(f"{campaign.home}: none of {count} labelled images is in its shard; restore the shards")
+    if all(pool.is_held_out(*item) for item in usable):
+        raise ConfigError(
+            f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out for "
+            f"the diagnosis, which leaves none of the {len(usable)} to train on; label more"
+        )
 
 
 def _sight(config: CampaignConfig, shards: list[Shard], log: Log) -> Sight:
@@ -185,14 +199,9 @@ def require_decoded(plan: TrainingPlan, not_decoded: set[int]) -> str:
     return f"{why}; nothing trains on them"
 
 
-def judges_task(groups: Groups, shard: str, key: str) -> bool:
-    """Whether a labelled image is held out from the task learner, to measure its accuracy."""
-    return held_out_of(shard, key, HELD_OUT_SHARE, groups=groups)
-
-
 def _num_steps(config: CampaignConfig, steps_per_epoch: float) -> int:
-    """The iterations of a training; none where the last refit does everything."""
-    if config.fits_at_once:
+    """The iterations of VAAL; none where the last refit does everything, or no score needs its networks."""
+    if config.fits_at_once or not config.needs_method:
         return 0
     return min(config.train.max_steps, math.ceil(config.train.epochs * steps_per_epoch))
 
@@ -203,7 +212,7 @@ def _is_cross_fitted(config: CampaignConfig) -> bool:
 
 def _labelled_share(config: CampaignConfig, pool: Pool, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
     """The share of the labelled items that discriminator k trains on, for every k; empty without folds."""
-    if not _is_cross_fitted(config):
+    if not _is_cross_fitted(config) or not config.needs_method:
         return ()
     elsewhere = "" if pool.groups == ALONE else ", in other groups (pool.group)"
     return shares_outside([pool.fold_of(*item) for item in labelled], config.train.folds, elsewhere)

@@ -60,13 +60,14 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
     details = {"task": task_entry(config, plan.labels.values())} if by_user else {}
     pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(
-        labels=labels, pool=pool_print, steps=plan.num_steps,
+        labels=labels, pool=pool_print, steps=plan.all_steps, method=config.needs_method,
+        task=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
         image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
         **seen, **by_user,
     )[:16]  # fmt: skip
 
     def on_step(step: int, losses: dict[str, float]) -> None:
-        run.on_progress(step / plan.num_steps, f"step {step} of {plan.num_steps}, {_in_words(losses)}")
+        run.on_progress(step / plan.all_steps, f"step {step} of {plan.all_steps}, {_in_words(losses)}")
 
     with ray_session(run.address):
         board = Board.remote()
@@ -90,6 +91,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
             "labelled_not_decoded": result["not_decoded"],
             "unlabelled_estimate": plan.images_per_epoch,
             "steps": plan.num_steps,
+            **({"task_steps": plan.task.num_steps} if plan.task else {}),
         },
         files=result["files"],
         device=device,

@@ -1,4 +1,5 @@
-"""One worker's training: VAAL's iterations on its part of the batches, from the last whole checkpoint."""
+"""One worker's training: VAAL's iterations on its part of the batches, then the task learner's updates, from the last
+whole checkpoint."""
 
 import os
 import tempfile
@@ -11,21 +12,19 @@ import numpy as np
 import ray
 import ray.train
 import torch
-from torch import Tensor
 
 from engine.models.front import Front
-from engine.models.weights import make_classifier, make_networks
+from engine.models.weights import make_networks
 from engine.training import zero
-from engine.training.batches import Batches, Images, Labelled, Part, cache_labelled, prefetched
+from engine.training.batches import Batches, prefetched
 from engine.training.checkpoints import RunState, fault_of, is_due, read_checkpoint, write_checkpoint
 from engine.training.fronts import training_front
 from engine.training.judging import finish
+from engine.training.labelled import Images, Labelled, Part, cache_labelled
 from engine.training.metrics import LOG_STEPS, StepLog
-from engine.training.plan import TrainingPlan, augment_of, judges_task, phase_of, require_decoded
+from engine.training.plan import TrainingPlan, augment_of, phase_of, require_decoded
+from engine.training.task_training import TaskTraining
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
-from vaal.task.classifier import augmented, task_step
-
-TASK_LEARNING_RATE = 1e-3
 
 
 def train_worker(plan: TrainingPlan) -> None:
@@ -39,7 +38,7 @@ def train_worker(plan: TrainingPlan) -> None:
         # Ray sets the variable to the worker's CPUs, but torch may have counted the machine's before.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     zero.start(plan.device)
-    training = _Training(plan, part, training_front(plan))
+    front = training_front(plan)
     with tempfile.TemporaryDirectory() as scratch:
         streams = part.streams(plan.deal.num_streams)
         labelled = cache_labelled(plan.pool, plan.positions, streams, plan.deal.num_streams, Path(scratch) / "labelled")
@@ -48,10 +47,14 @@ def train_worker(plan: TrainingPlan) -> None:
         line = require_decoded(plan, not_decoded)
         if line and part.rank == 0:
             plan.board.note.remote(line)
+        task = TaskTraining(plan, part, front, Path(scratch) / "task") if plan.task else None
+        training = _Training(plan, part, front, task)
         training.run(labelled)
     states = {name: engine.full_state(keep=part.rank == 0, moments=False) for name, engine in training.engines.items()}
     if part.rank == 0:
-        result = finish(plan, states, training.front, training.classes, training.log)
+        if task is not None and task.best:
+            states["task"] = task.best
+        result = finish(plan, states, front, training.log)
         ray.get(plan.board.finish.remote({**result, "not_decoded": len(not_decoded)}))
 
 
@@ -62,13 +65,13 @@ def _of_all_workers(part: Part, numbers: list[int]) -> set[int]:
 
 
 class _Training:
-    """A run's engines and progress; `state` is that of the last batch used."""
+    """A run's engines and progress; `state` is that of the last batch used, `task` the task learner's part, if any."""
 
-    def __init__(self, plan: TrainingPlan, part: Part, front: Front) -> None:
-        self.plan, self.part, self.train, self.front = plan, part, plan.config.train, front
-        self.device, positions = front.device, plan.positions
+    def __init__(self, plan: TrainingPlan, part: Part, front: Front, task: TaskTraining | None) -> None:
+        self.plan, self.part, self.train, self.front, self.task = plan, part, plan.config.train, front, task
+        self.device = front.device
         networks = make_networks(plan.config, front.num_inputs)
-        self.num_latents = networks.num_latents
+        self.num_latents = networks.num_latents if plan.num_steps else 0
         modules = {"vae": networks.vae, "discriminators": networks.discriminators}
         settings, learning_rate = zero.settings(self.train, part.world), self.train.learning_rate
         self.engines: dict[str, Any] = {
@@ -76,57 +79,56 @@ class _Training:
             for name, module in modules.items()
             if module is not None
         }
-        self.classes: list[str] = []
-        # On embeddings the task learner is fitted at the end.
-        if self.train.task == "classification" and not front.length and not plan.config.task.model:
-            labels = plan.labels
-            self.classes = sorted(set(labels.values()))
-            index = {name: number for number, name in enumerate(self.classes)}
-            self.class_N = torch.tensor([index[labels[p[0], p[1]]] for p in positions], device=self.device)
-            self.judges_task_N = np.array([judges_task(plan.pool.groups, *place[:2]) for place in positions])
-            task = make_classifier(plan.config, len(self.classes))
-            # AdamW, because ZeRO supports it: SGD would need its switch for untested optimizers.
-            optimizer = torch.optim.AdamW(task.parameters(), lr=TASK_LEARNING_RATE)
-            self.engines["task"] = zero.EngineUpdater(task, optimizer, settings)
+        if task is not None:
+            self.engines["task"] = task.engine
         self.log, self.guard = StepLog(part, plan.board), MemorisationGuard()
         self.checkpoint = "none yet"
         self.state: dict[str, Any] | None = None
         self.waited_s = 0.0
 
     def run(self, labelled: Labelled) -> None:
-        """All iterations from the last checkpoint on."""
-        plan, train = self.plan, self.train
+        """All iterations and updates from the last checkpoint on."""
         first = self._restore()
-        if first >= plan.num_steps:
-            return
+        self.saved_at = time.monotonic()
+        if first < self.plan.num_steps:
+            self._move_vaal(labelled, first)
+        if self.task is not None:
+            for step in range(max(first, self.plan.num_steps), self.plan.all_steps):
+                self.log.add(step, 0, self.task.step(step - self.plan.num_steps))
+                self._end_of(step)
+        self.log.flush(self.checkpoint)
+
+    def _move_vaal(self, labelled: Labelled, first: int) -> None:
+        """VAAL's iterations from `first` on."""
+        plan, train = self.plan, self.train
+        vae, discriminators = self.engines.get("vae"), self.engines.get("discriminators")
         sizes = (train.batch_size, train.gradient_accumulation, self.num_latents)
         batches = Batches(plan.pool, labelled, plan.deal, self.part, sizes, self.state)
         batches.augment = augment_of(plan.config)
         source = prefetched(batches)
-        feed = self._on_device(source)
-        vae, discriminators = self.engines.get("vae"), self.engines.get("discriminators")
-        task_images = labelled.without(self.judges_task_N) if self.classes else labelled
-        begin = self.saved_at = time.monotonic()
+        feed, begin = self._on_device(source), time.monotonic()
         try:
             for step in range(first, plan.num_steps):
                 updates, has_discriminators = phase_of(plan, step, is_holding=self.guard.is_holding)
                 adversary = discriminators if has_discriminators else None
                 with torch.autocast(plan.device, torch.bfloat16, enabled=train.precision == "bf16"):
                     losses = vaal_step(vae, adversary, feed, plan.weights, updates)._asdict()
-                    losses["task"] = self._move_task(task_images, step) if self.classes else None
                 epoch = int(step * plan.images_per_step / plan.images_per_epoch)
                 self.log.add(step, epoch, losses)
-                is_logged = (step + 1) % LOG_STEPS == 0
-                if is_logged:
-                    self._watch()
-                saved_at = self.saved_at if is_logged else None
-                if is_due(train, step + 1, saved_at, self.device) and step + 1 < plan.num_steps:
-                    self._save(step + 1)
-            self.log.flush(self.checkpoint)
+                self._end_of(step)
         finally:
             source.close()
             ray.get(plan.board.leave_out.remote(batches.left_out))
         self.log.waiting = self.waited_s / max(time.monotonic() - begin, 1e-9)
+
+    def _end_of(self, step: int) -> None:
+        """What is due after an iteration or update."""
+        is_logged = (step + 1) % LOG_STEPS == 0
+        if is_logged:
+            self._watch()
+        saved_at = self.saved_at if is_logged else None
+        if is_due(self.train, step + 1, saved_at, self.device) and step + 1 < self.plan.all_steps:
+            self._save(step + 1)
 
     def _on_device(self, source: Iterator[Any]) -> Iterator[list[Batch]]:
         """The batches as tensors on the device."""
@@ -144,26 +146,6 @@ class _Training:
                 for part, noise_BZ in zip(parts, noises, strict=True)
             ]
 
-    def _move_task(self, labelled: Labelled, step: int) -> Tensor:
-        """One update of the task learner, on its own draw of the labelled images."""
-        train, engine = self.train, self.engines["task"]
-        rows, pixels = [], []
-        for stream in labelled.rows:
-            begin, end = (number * train.batch_size // self.plan.deal.num_streams for number in (step, step + 1))
-            rows.append(labelled.draw(stream, (train.seed, 4), begin, max(1, end - begin)))
-            pixels.append(labelled.images.seen_N[rows[-1]])
-            if train.task_augmentation != "none":
-                rng = np.random.default_rng((train.seed, 6, step, stream))
-                pixels[-1] = augmented(pixels[-1], rng, flips=train.task_augmentation == "flips_and_crops")
-        row_N, pixels_NHWC = np.concatenate(rows), np.concatenate(pixels)
-        loss = torch.zeros((), device=self.device)
-        for part in np.array_split(np.arange(len(row_N)), train.gradient_accumulation):
-            x_BCHW = self.front(pixels_NHWC[part])
-            label_B = self.class_N[torch.from_numpy(labelled.number_N[row_N[part]]).to(self.device)]
-            share = len(part) / len(row_N) * len(rows) * self.part.world / self.plan.deal.num_streams
-            loss += share * task_step(engine, x_BCHW, label_B, share * train.gradient_accumulation)
-        return loss
-
     def _watch(self) -> None:
         """Fetch the losses, and hold the discriminators if they memorise."""
         self.log.flush(self.checkpoint)
@@ -174,15 +156,17 @@ class _Training:
 
     def _save(self, step: int) -> None:
         self.log.flush(self.checkpoint)
-        state = self.state or {}
         parts: list[dict[str, Any]] = [{}] * self.part.world
-        torch.distributed.all_gather_object(parts, state["streams"])
+        torch.distributed.all_gather_object(parts, self.state["streams"] if self.state else {})
         states = {name: engine.full_state(keep=self.part.rank == 0) for name, engine in self.engines.items()}
         with tempfile.TemporaryDirectory() as folder:
             written = None
             if self.part.rank == 0:
                 streams = {number: stream for part in parts for number, stream in part.items()}
-                progress = RunState(step, self.log.rows, {**state, "streams": streams}, vars(self.guard))
+                state, task_loss = self.state and {**self.state, "streams": streams}, None
+                if self.task is not None and self.task.best:
+                    states["task_best"], task_loss = self.task.best, self.task.best_loss
+                progress = RunState(step, self.log.rows, state, vars(self.guard), task_loss)
                 write_checkpoint(Path(folder), states, progress)
                 written = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"step": step}, checkpoint=written)
@@ -210,7 +194,10 @@ class _Training:
             states, progress = read_checkpoint(Path(folder))
         for name, engine in self.engines.items():
             engine.load(states[name])
-        self.log.rows, self.guard, self.state = progress.rows, MemorisationGuard(**progress.guard), progress.batches
+        if self.task is not None and progress.task_loss is not None:
+            self.task.best, self.task.best_loss = states["task_best"], progress.task_loss
+        self.log.resume(progress.rows)
+        self.guard, self.state = MemorisationGuard(**progress.guard), progress.batches
         self.checkpoint = f"{checkpoint.path} (step {progress.step})"
         self.plan.board.note.remote(f"resuming from {self.checkpoint}")
         return progress.step

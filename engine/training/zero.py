@@ -80,6 +80,11 @@ class EngineUpdater:
         self.engine.backward(loss)
         self.engine.step()
 
+    def set_learning_rate(self, value: float) -> None:
+        """Of the updates from now on."""
+        for group in self._adam().param_groups:
+            group["lr"] = value
+
     def full_state(self, *, keep: bool, moments: bool = True) -> dict[str, Tensor]:
         """Whole tensors on the CPU: "weight/NAME", "buffer/NAME" and with `moments` "exp_avg/NAME" etc. and "step".
 

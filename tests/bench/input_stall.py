@@ -39,7 +39,8 @@ from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
-from engine.training.batches import PREFETCH, Part, prefetched
+from engine.training.batches import PREFETCH, prefetched
+from engine.training.labelled import Part
 from engine.training.plan import plan_training
 from tests.learn import batches_of, labelled_of, to_batch
 from tests.rounds import write_shard

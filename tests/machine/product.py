@@ -42,7 +42,7 @@ from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.watchdog import Attempts
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, pack, unpack
-from engine.training.batches import decoded
+from engine.training.labelled import decoded
 from engine.training.plan import plan_training
 from jobs.cli import app
 from tests.conftest import pretend_trained

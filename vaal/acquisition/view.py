@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vaal.assembly import Networks
 from vaal.task.model import Task, log_probabilities
+from vaal.task.projection import pooled
 
 Found = TypeVar("Found")
 Score = Callable[[Networks, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -92,6 +93,14 @@ class View:
         assert isinstance(task, Task)
         return task
 
+    @property
+    def latents(self) -> Tensor:
+        """The latents (B, Z) of items without a training method, float32."""
+        with torch.no_grad():
+            if self.networks.embedding is None and self.networks.task is not None:
+                return self.networks.task_latents(self.pooled)
+            return self.networks.latents(self.x_B)
+
     @cached_property
     def graph(self) -> tuple[Tensor, Tensor]:
         """The task learner's input, and its features, float32, with the graph between them."""
@@ -110,7 +119,7 @@ class View:
     @cached_property
     def pooled(self) -> Tensor:
         """The features of each item (B, D): of a map their mean over its places."""
-        return self.features.flatten(2).mean(dim=2) if self.features.ndim > 2 else self.features
+        return pooled(self.features)
 
     @cached_property
     def logits(self) -> Tensor:

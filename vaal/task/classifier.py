@@ -1,22 +1,15 @@
-"""The task learner T of Algorithm 1 (arXiv 1904.00370), for classification.
+"""The small network of the task learner T of Algorithm 1 (arXiv 1904.00370), and how its images are augmented.
 
-It is trained beside the VAE on the labelled pool only, with its own optimizer. The VAE and the discriminators never
-see it.
+T is trained on the labelled pool only, with its own optimizer. The VAE and the discriminators never see it.
 
 Shape suffixes: B batch, C image channels, H height, W width, F features, N classes.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vaal.networks import encoder_stages, initialise, stage, stage_widths
-
-if TYPE_CHECKING:
-    from vaal.step import Updater
 
 CROP_SHARE = 8
 """A crop is moved by at most a side divided by this, in both directions."""
@@ -67,18 +60,3 @@ def _moved(num_images: int, side: int, rng: np.random.Generator) -> NDArray[np.i
     place_NS = np.arange(side) + rng.integers(-most, most + 1, (num_images, 1))
     place_NS = np.where(place_NS < 0, -place_NS, place_NS)
     return np.where(place_NS >= side, 2 * (side - 1) - place_NS, place_NS)
-
-
-def task_loss(logits_BN: Tensor, label_B: Tensor) -> Tensor:
-    """Cross-entropy in nats, averaged over B. A scalar. `label_B` is int64, from 0 to N - 1."""
-    return F.cross_entropy(logits_BN, label_B)
-
-
-def task_step(task: "Updater", x_BCHW: Tensor, label_B: Tensor, weight: float = 1.0) -> Tensor:
-    """Update the task learner by a micro-batch of this weight (see `vaal.step.Batch`).
-
-    Returns its loss before the update, without the weight, detached: a float32 scalar in nats.
-    """
-    loss = task_loss(task(x_BCHW).float(), label_B)
-    task.apply(weight * loss)
-    return loss.detach()

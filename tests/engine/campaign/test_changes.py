@@ -28,7 +28,7 @@ from engine.report.thumbnails import BLANK, read_thumbnails, thumbnail
 from engine.selection.select import select
 from engine.storage.location import Location
 from engine.tables.selections import SAMPLE_FILE
-from engine.training.batches import cache_labelled
+from engine.training.labelled import cache_labelled
 from engine.training.streams import Pool
 from tests.rounds import DAMAGED, Made, make_round, write_shard
 

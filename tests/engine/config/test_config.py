@@ -225,3 +225,24 @@ def test_of_many_names_the_first_are_shown() -> None:
     assert some(["a"]) == "a"
     assert some("abc") == "a, b, c"
     assert some(f"labels/{n}" for n in range(17)) == "labels/0, labels/1, labels/2 and 14 more"
+
+
+@pytest.mark.parametrize(
+    ("task", "asked", "has_task"),
+    [("classification", "class", True), ("labels", "classes", True), ("segmentation", "mask", True),
+     ("auto", "class", False), ("auto", "classes", False), ("none", "classes", False)],
+)  # fmt: skip
+def test_a_task_learner_learns_what_is_asked_for(task: str, asked: str, has_task: bool) -> None:
+    settings = {"train.task": task, "handoff.question.task": asked}
+    assert override(CampaignConfig(), settings, "test").has_task is has_task
+
+
+@pytest.mark.parametrize(
+    ("task", "asked", "fix"),
+    [("classification", "classes", "class"), ("labels", "class", "classes"), ("segmentation", "boxes", "mask")],
+)
+def test_a_task_learner_of_other_labels_is_refused_with_the_fix(task: str, asked: str, fix: str) -> None:
+    question = "handoff.question.task="
+    words = f"train.task={task} does not learn from answers of {question}{asked}; --set {question}{fix}"
+    with pytest.raises(ConfigError, match=words):
+        override(CampaignConfig(), {"train.task": task, "handoff.question.task": asked}, "test")

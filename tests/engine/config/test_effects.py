@@ -17,7 +17,7 @@ from engine.config import options
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
 from engine.errors import NotAcceptableError
-from engine.models.weights import make_networks
+from engine.models.weights import make_classifier, make_networks
 from engine.pool.images import DecodeError, decode
 from engine.pool.manifest import read_shards
 from engine.pool.metadata import read_strata
@@ -59,6 +59,12 @@ def listed(bench: Bench, config: CampaignConfig) -> Any:
 def planned(bench: Bench, config: CampaignConfig) -> Any:
     plan = plan_training(dataclasses.replace(bench.made, config=config))
     return plan.num_steps, plan.weights, phase_of(plan, 0, is_holding=False)
+
+
+def taught(bench: Bench, config: CampaignConfig) -> Any:
+    """The task learner of three classes, and how long it learns."""
+    plan = plan_training(dataclasses.replace(bench.made, config=config))
+    return plan.task and (plan.task.num_steps, [value.shape for value in make_classifier(config, 3).parameters()])
 
 
 def refits(bench: Bench, config: CampaignConfig) -> Any:
@@ -189,6 +195,9 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
     "train.adversarial_weight": (0.5, planned),
     "train.gradient_clipping": (1.0, deepspeed),
     "train.folds": (3, networks),
+    "train.task": ("none", taught),
+    "train.task_network": ("resnet18", taught),
+    "train.task_steps": (7, taught),
     "train.refit": (False, refits),
     "train.workers": (2, cluster),
     "train.min_workers": ({"train.min_workers": 1, "train.workers": 2}, cluster),
@@ -222,8 +231,7 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
 """An option: another value than the default, or the settings that it takes, and where the change shows."""
 READ_IN_TRAINING = {
     "train.learning_rate": "worker.py",
-    "train.task": "worker.py",
-    "train.task_augmentation": "worker.py",
+    "train.task_augmentation": "task_training.py",
     "train.checkpoint_seconds": "checkpoints.py",
     "train.checkpoint_steps": "checkpoints.py",
 }

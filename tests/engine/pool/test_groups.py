@@ -25,7 +25,8 @@ from engine.scoring.score import inputs_of
 from engine.scoring.watchdog import Attempts
 from engine.tables.scores import unpack
 from engine.training.judging import judge
-from engine.training.plan import judges_task, plan_training
+from engine.training.plan import plan_training
+from engine.training.task_plan import judges_task
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.learn import FRONT
 from vaal.signal import Diagnosis, diagnose

@@ -19,8 +19,9 @@ from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.sight import Sight
 from engine.simulation.demo_pools import DemoPool
-from engine.training.batches import Batches, MicroBatch, Part, cache_labelled, prefetched, unlabelled_sample
+from engine.training.batches import Batches, MicroBatch, prefetched, unlabelled_sample
 from engine.training.deal import Deal
+from engine.training.labelled import Part, cache_labelled
 from engine.training.streams import Pool, UnlabelledStream, count_trainable
 from tests.rounds import write_shard
 from vaal.task.classifier import augmented
@@ -212,15 +213,6 @@ def test_a_stream_draws_its_own_labelled_items_in_passes(small: Pool, tmp_path: 
             assert {int(n) for n in labelled.number_N[drawn]} == own
         pieces = [labelled.draw(stream, (0,), begin, 18) for begin in range(0, 90, 18)]
         assert np.concatenate(pieces).tolist() == labelled.draw(stream, (0,), 0, 90).tolist()
-
-
-def test_what_is_left_out_is_never_drawn(small: Pool, tmp_path: Path) -> None:
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
-    left_out = np.arange(30) % 3 == 0
-    kept = labelled.without(left_out)
-    drawn = np.concatenate([kept.draw(stream, (0,), 0, 60) for stream in range(8)])
-    assert set(labelled.number_N[drawn].tolist()) == set(np.flatnonzero(~left_out).tolist())
-    assert labelled.without(np.ones(30, bool)) is labelled
 
 
 def test_noise_is_new_for_every_item_and_batch(small: Pool, tmp_path: Path) -> None:

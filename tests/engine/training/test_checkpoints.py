@@ -11,8 +11,8 @@ import torch.distributed as dist
 from engine.errors import VaalError
 from engine.models.weights import make_networks, save_weights
 from engine.storage.location import Location
-from engine.training.batches import Part
 from engine.training.checkpoints import RunState, fault_of, read_checkpoint, write_checkpoint
+from engine.training.labelled import Part
 from engine.training.metrics import LOG_STEPS, LOSSES, StepLog
 from tests.conftest import MakeCampaign
 

@@ -9,8 +9,9 @@ from engine.models.fitting import _folds_of_groups
 from engine.models.front import Front
 from engine.models.weights import make_networks
 from engine.training.batches import unlabelled_images
+from engine.training.describing import Reader
 from engine.training.plan import augment_of, plan_training
-from engine.training.refitting import _read, _sample, fit_at_last
+from engine.training.refitting import _read, fit_at_last
 from tests.conftest import MakeCampaign
 
 FRONT = Front(torch.device("cpu"))
@@ -29,7 +30,9 @@ def test_folds_are_comparable_at_the_end(make_campaign: MakeCampaign, method: st
             last.bias.add_(20.0 * number)
             last.weight.mul_(30)
     made, _, _ = fit_at_last(plan, networks, FRONT)
-    read = _read(plan, made, FRONT, unlabelled_images(plan.pool, plan.deal, 2000), with_logits=True)
+    read = _read(
+        plan, made, Reader(plan.pool, FRONT.__call__), unlabelled_images(plan.pool, plan.deal, 2000), with_logits=True
+    )
     assert read.logit_N is not None
     low_K = [float(read.logit_N[read.fold_N == number].quantile(0.5)) for number in range(2)]
     assert low_K[0] == pytest.approx(low_K[1], abs=0.15)
@@ -64,8 +67,9 @@ def test_a_single_discriminator_is_calibrated_on_what_is_held_out(make_campaign:
 def test_what_is_fitted_at_the_end_knows_the_groups(make_campaign: MakeCampaign, folds: int) -> None:
     campaign = make_campaign("pool.group='(.*).'", f"train.folds={folds}")
     plan = plan_training(campaign)
-    images, networks = list(_sample(plan)), make_networks(campaign.config).ready()
-    read = _read(plan, networks, FRONT, images, with_logits=False)
+    reader, networks = Reader(plan.pool, FRONT.__call__), make_networks(campaign.config).ready()
+    images = list(reader.sample(plan))
+    read = _read(plan, networks, reader, images, with_logits=False)
     assert read.group_N is not None
     clips = [key[:-1] for _, key, _ in images]
     assert [clips.index(clip) for clip in clips] == [read.group_N.tolist().index(n) for n in read.group_N.tolist()]

@@ -24,10 +24,11 @@ from engine.training.train import train
 from tests.conftest import MakeCampaign
 from tests.learn import optimize
 
-STEPS = 60
+STEPS, TASK_STEPS = 60, 40
+ALL_STEPS = STEPS + TASK_STEPS
 SETTINGS = (
     "train.batch_size=16", f"train.max_steps={STEPS}", "train.workers=2", "train.zero_stage=2",
-    "train.checkpoint_steps=8", "train.task=classification", "train.refit=false",
+    "train.checkpoint_steps=8", "train.task=classification", f"train.task_steps={TASK_STEPS}", "train.refit=false",
 )  # fmt: skip
 
 
@@ -90,8 +91,8 @@ def test_training_that_lost_its_shards_and_changed_its_workers_equals_plain_pyto
     assert f"resuming from {checkpoints[-2]}" in notes[1]
     assert step_of(seen[0][1]) > 8
     losses = ", ".join(f"{name} {loss:.4g}" for name, loss in manifest["losses"].items())
-    assert seen[-1] == (1, f"step {STEPS} of {STEPS}, {losses}")
-    # The task learner is trained beside, and plain_pytorch has none: it changes nothing.
+    assert seen[-1] == (1, f"step {ALL_STEPS} of {ALL_STEPS}, {losses}")
+    # The task learner is trained too, and plain_pytorch has none: it changes nothing.
     assert_equals_plain_pytorch(campaign, manifest["files"])
     check_results(campaign, manifest)
     assert train(campaign) == manifest
@@ -99,13 +100,14 @@ def test_training_that_lost_its_shards_and_changed_its_workers_equals_plain_pyto
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
-def test_a_killed_worker_changes_no_bit(make_campaign: MakeCampaign, local_ray: None) -> None:
+@pytest.mark.parametrize("at", [10, STEPS + 20])
+def test_a_killed_worker_changes_no_bit(make_campaign: MakeCampaign, local_ray: None, at: int) -> None:
     undisturbed = train(make_campaign(*SETTINGS))
     killed: list[int] = []
     notes: list[str] = []
 
     def kill_once(share: float, words: str) -> None:
-        if step_of(words) >= 10 and not killed:
+        if step_of(words) >= at and not killed:
             killed.append(step_of(words))
             kill_a_worker()
 
@@ -114,21 +116,29 @@ def test_a_killed_worker_changes_no_bit(make_campaign: MakeCampaign, local_ray: 
     assert any("resuming from" in note for note in notes)
     assert disturbed["files"] == undisturbed["files"]
     assert disturbed["diagnosis"] == undisturbed["diagnosis"]
+    assert disturbed["task"] == undisturbed["task"]
 
 
 def check_results(campaign: Campaign, manifest: dict[str, Any]) -> None:
     folder = Path(campaign.stage("train").path)
     metrics = pq.read_table(folder / "metrics.parquet").to_pylist()
-    assert [row["step"] for row in metrics] == list(range(STEPS))
+    assert [row["step"] for row in metrics] == list(range(ALL_STEPS))
+    before, after = metrics[:STEPS], metrics[STEPS:]
+    assert all(row["task"] is None and row["transductive"] is not None for row in before)
+    assert all(row["task"] is not None and row["transductive"] is None for row in after)
+    assert sum(row["task_held_out"] is not None for row in after) == 20
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     for name in ("transductive", "task"):
         scalars = [event.value for event in events.Scalars(f"loss/{name}")]
-        assert scalars == pytest.approx([row[name] for row in metrics], rel=1e-6)
-    assert metrics[-1]["task"] < 0.8 * metrics[0]["task"]
+        assert scalars == pytest.approx([row[name] for row in metrics if row[name] is not None], rel=1e-6)
+    assert after[-1]["task"] < 0.9 * after[0]["task"]
     counts = {"labelled": 200, "labelled_not_decoded": 0, "unlabelled_estimate": 1597, "steps": STEPS}
-    assert manifest["counts"] == counts
+    assert manifest["counts"] == counts | {"task_steps": TASK_STEPS}
     assert manifest["task"]["classes"] == [str(digit) for digit in range(7)]
     assert 0.2 < manifest["task"]["held_out_accuracy"] <= 1
+    assert manifest["task"]["calibrated_on"] == manifest["task"]["held_out"] > 20
+    state = safetensors.torch.load((folder / "task.safetensors").read_bytes())
+    assert float(state["temperature"]) == pytest.approx(manifest["task"]["temperature"])
     assert 0 <= manifest["waiting_for_images"] < 1
     assert manifest["signal"] in ("present", "none")
     assert manifest["diagnosis"]["held_out"]["labelled"] == 200

@@ -12,7 +12,7 @@ from engine.errors import NotAcceptableError
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.simulation.demo_pools import DemoPool
-from engine.training.batches import cache_labelled
+from engine.training.labelled import cache_labelled
 from engine.training.plan import plan_training, require_decoded
 from engine.training.train import train
 from tests.conftest import MakeCampaign

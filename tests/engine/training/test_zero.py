@@ -1,10 +1,6 @@
 """Law 7: any number of workers under any ZeRO stage trains as plain PyTorch does, and goes on where another stopped."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -23,45 +19,18 @@ from engine.training.plan import plan_training
 from tests.engine.training import zero_worker
 from tests.engine.training.zero_worker import STEPS, VARIANT
 from tests.learn import optimize
-from tests.servers import free_port
+from tests.processes import Processes
 
 SETTINGS = ("image.size=8", "train.batch_size=16", "train.vae_steps=2", f"train.max_steps={STEPS}")
 WORLDS = [1, 2, pytest.param(4, marks=pytest.mark.slow)]
 
 
-class Runs:
-    """What any number of processes write. Those of two and of one begin at once, for the one goes on from checkpoints
-    of the two; others are started when they are asked for."""
+class Runs(Processes):
+    """Those of two and of one begin at once, for the one goes on from checkpoints of the two."""
 
     def __init__(self, campaign: Campaign, folder: Path) -> None:
-        self.campaign, self._folder = campaign, folder
-        self._processes = {world: self._start(world) for world in (2, 1)}
-
-    def of(self, world: int) -> Path:
-        """The folder with the weights of so many processes, which have ended."""
-        if world not in self._processes:
-            self._processes[world] = self._start(world)
-        for rank, process in enumerate(self._processes[world]):
-            assert process.wait(300) == 0, self._log(world, rank).read_text()[-3000:]
-        return self._folder
-
-    def end(self) -> None:
-        for process in chain.from_iterable(self._processes.values()):
-            process.kill()
-            process.wait()
-
-    def _log(self, world: int, rank: int) -> Path:
-        return self._folder / f"{world}-{rank}.log"
-
-    def _start(self, world: int) -> list[subprocess.Popen[bytes]]:
-        words = [sys.executable, "-m", zero_worker.__name__, str(self.campaign.home), str(self._folder)]
-        where = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        processes = []
-        for rank in range(world):
-            variables = {**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            with self._log(world, rank).open("w") as log:
-                processes.append(subprocess.Popen(words, env=variables, stdout=log, stderr=log))
-        return processes
+        self.campaign = campaign
+        super().__init__(zero_worker.__name__, str(campaign.home), folder, (2, 1))
 
 
 @pytest.fixture(scope="module")

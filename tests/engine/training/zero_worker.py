@@ -20,8 +20,8 @@ from engine.campaign.opening import open_campaign
 from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.training import zero
-from engine.training.batches import Part
 from engine.training.checkpoints import RunState, fault_of, read_checkpoint, write_checkpoint
+from engine.training.labelled import Part
 from engine.training.plan import TrainingPlan, plan_training
 from tests.learn import batches_of, labelled_of, leave, to_batch
 from vaal.losses import LossWeights

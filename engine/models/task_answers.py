@@ -1,0 +1,66 @@
+"""From labels, as a campaign keeps them, to the answers that a task learner is trained on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.campaign.classes import Classes, joined, names_in
+from engine.errors import ConfigError, VaalError
+from vaal.task.model import Kind
+
+
+class Answers(NamedTuple):
+    """The classes in the order of the logits, and the answer of each of N labelled items: for classes (N,) int64, for
+    labels (N, C) float32 of 0 and 1."""
+
+    classes: list[str]
+    answer_N: Tensor
+
+
+def answers_of(kind: Kind, labels: Sequence[str], named: Sequence[str] = ()) -> Answers:
+    """The answers that labels are.
+
+    Args:
+        labels: of each item: a class; or of kind labels a JSON list of classes, where anything else is one class.
+        named: the classes in the order of the logits (task.classes); without it those of the labels, sorted.
+
+    Raises:
+        ConfigError: a label of several classes where one is wanted, or one that is not among those named.
+        VaalError: there are too few classes: two, or of kind labels one.
+    """
+    found = [names_in(label, "classes") for label in labels] if kind == "labels" else [[label] for label in labels]
+    if kind != "labels" and (several := next((label for label in labels if _is_list(label)), "")):
+        raise ConfigError(
+            f"train.task=classification: the label {several[:60]!r} is of several classes; learn these with --set "
+            "train.task=labels --set handoff.question.task=classes, or give each image one class"
+        )
+    classes = Classes(list(named), "task.classes")
+    for name in sorted({name for names in found for name in names}):
+        if fault := classes.fault(name):
+            raise ConfigError(
+                joined(fault, f"task.classes has {', '.join(named)}; correct the label, or name it there")
+            )
+    names = list(named) or sorted({name for part in found for name in part})
+    require_classes(len(names), kind)
+    place = {name: number for number, name in enumerate(names)}
+    if kind != "labels":
+        return Answers(names, torch.tensor([place[name] for (name,) in found], dtype=torch.int64))
+    answer_NC = torch.zeros(len(found), len(names))
+    for row, part in enumerate(found):
+        answer_NC[row, [place[name] for name in part]] = 1
+    return Answers(names, answer_NC)
+
+
+def require_classes(num_classes: int, kind: Kind = "classes") -> None:
+    """Raises VaalError if there are fewer than two classes; of kind labels, none."""
+    if kind == "labels" and not num_classes:
+        raise VaalError("train.task=labels needs labels with a class, and there are none; set it to none")
+    if kind != "labels" and num_classes < 2:
+        raise VaalError(f"train.task=classification needs two classes, the labels have {num_classes}; set it to none")
+
+
+def _is_list(label: str) -> bool:
+    """Whether a label is the text of a list, as several classes are kept."""
+    return label.startswith("[") and len(names_in(label, "classes")) > 1

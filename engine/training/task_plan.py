@@ -1,0 +1,95 @@
+"""The plan of the task learner's training: its answers, the images that train and judge it, its updates."""
+
+import math
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import Identity, Snapshot
+from engine.campaign.origins import origins_of
+from engine.campaign.positions import Position
+from engine.config.train_options import TrainConfig
+from engine.errors import ConfigError, InputError
+from engine.models.task_answers import answers_of
+from engine.models.task_networks import TASK_NETWORKS
+from engine.pool.identity import Groups, held_out_of
+from engine.tables.selections import ORIGIN_CONTROL
+from vaal.task.model import Kind
+
+JUDGING_SHARE = 0.2
+"""Share of the labelled images that the task learner does not train on."""
+MOST_JUDGING = 5000
+"""Most labelled images by which it is judged."""
+TASK_PASSES, LEAST_TASK_STEPS = 50, 500
+"""Passes of the task learner over its images, and the least number of updates, with train.task_steps=auto."""
+
+
+class TaskPlan(NamedTuple):
+    """The plan of a task learner that trains in steps.
+
+    `classes` are in the order of the logits. `answer_N` are those of the images at the plan's positions: see
+    `vaal.task.recipe.task_loss`. `training` and `judging` are numbers of positions. `controls` are the labelled images
+    that are a random sample of the pool.
+    """
+
+    kind: Kind
+    classes: list[str]
+    answer_N: Tensor
+    training: list[int]
+    judging: list[int]
+    controls: frozenset[Identity]
+    num_steps: int
+
+
+def plan_task(
+    campaign: Campaign, snapshot: Snapshot, labels: list[str], positions: list[Position], groups: Groups
+) -> TaskPlan | None:
+    """The plan for these labels of the images at these positions; None where no task learner trains in steps.
+
+    Raises ConfigError or VaalError as `engine.models.task_answers.answers_of`.
+    """
+    config = campaign.config
+    if config.task_kind is None or config.sees_embeddings or config.task.model:
+        return None
+    if config.task_kind == "segmentation":
+        raise ConfigError("train.task=segmentation cannot be trained here yet; --set train.task=none")
+    name, size = config.train.task_network, config.image.size
+    if size < (smallest := TASK_NETWORKS[name].smallest_image):
+        raise ConfigError(f"train.task_network={name} needs image.size={smallest} or more, it is {size}; use small")
+    classes, answer_N = answers_of(config.task_kind, labels)
+    training, judging = split_for_task(groups, positions)
+    steps = _num_steps(config.train, len(training))
+    return TaskPlan(config.task_kind, classes, answer_N, training, judging, _controls(campaign, snapshot), steps)
+
+
+def judges_task(groups: Groups, shard: str, key: str) -> bool:
+    """Whether a labelled image is held out from the task learner."""
+    return held_out_of(shard, key, JUDGING_SHARE, groups=groups)
+
+
+def split_for_task(groups: Groups, positions: list[Position]) -> tuple[list[int], list[int]]:
+    """The numbers of the images that the task learner trains on, and of those by which it is judged; all train where
+    none would be left."""
+    is_judge = [judges_task(groups, *position[:2]) for position in positions]
+    if all(is_judge):
+        return list(range(len(positions))), []
+    training, judging = ([n for n, judges in enumerate(is_judge) if judges == which] for which in (False, True))
+    chosen = np.random.default_rng(len(judging)).permutation(judging)[:MOST_JUDGING]
+    return training, sorted(chosen.tolist())
+
+
+def _controls(campaign: Campaign, snapshot: Snapshot) -> frozenset[Identity]:
+    # They only calibrate: a damaged selection need not end training.
+    with suppress(InputError):
+        origins = origins_of(campaign.home, snapshot.labels)
+        return frozenset(item for item, origin in origins.items() if origin == ORIGIN_CONTROL)
+    return frozenset()
+
+
+def _num_steps(train: TrainConfig, num_images: int) -> int:
+    if train.task_steps != "auto":
+        return train.task_steps
+    return max(LEAST_TASK_STEPS, math.ceil(TASK_PASSES * num_images / train.batch_size))
