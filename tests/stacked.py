@@ -6,7 +6,7 @@ Shape suffixes: T draws, B batch, P answers of an item, K values of an answer.
 import torch
 from torch import Tensor
 
-from vaal.task.model import Kind
+from vaal.task.kinds import Kind
 
 
 def probabilities(kind: Kind, logit: Tensor) -> Tensor:

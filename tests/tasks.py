@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaal.task.model import Kind, Task
+from vaal.task.kinds import Kind
+from vaal.task.model import Task
 
 
 class Plain(nn.Module):

@@ -10,7 +10,8 @@ from vaal.acquisition.view import DEFAULTS, Inputs, Settings, View
 from vaal.assembly import Networks
 from vaal.linear_head import LinearHead
 from vaal.networks import initialise
-from vaal.task.model import Kind, Task
+from vaal.task.kinds import Kind
+from vaal.task.model import Task
 
 SIZE, CHANNELS, FEATURES, CLASSES, FOLDS = 8, 3, 6, 4, 3
 

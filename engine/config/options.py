@@ -12,28 +12,23 @@ from pydantic.fields import FieldInfo
 from engine.config.class_names import class_name
 from engine.config.handoff_options import HandoffConfig
 from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, PoolConfig
+from engine.config.score_faults import faults_of_scores
 from engine.config.score_options import ScoreConfig
 from engine.config.section import SPEED, Section
 from engine.config.select_options import RULE, SelectConfig
 from engine.config.task_options import TaskConfig
-from engine.config.train_options import TrainConfig
+from engine.config.train_options import KINDS, TrainConfig
 from vaal.acquisition import ACQUISITIONS
 from vaal.consensus import CONSENSUS
 from vaal.diversity import DIVERSIFIERS
 from vaal.methods import METHODS, Method
-from vaal.task.model import Kind
+from vaal.task.kinds import Kind
 
 if TYPE_CHECKING:
     ConsensusName: TypeAlias = str
 else:
     # The table is the only list of these names.
     ConsensusName = Literal[tuple(CONSENSUS)]
-
-
-KINDS: dict[str, Kind] = {"classification": "classes", "labels": "labels", "segmentation": "segmentation"}
-"""What the task learner answers, by train.task."""
-QUESTIONS: dict[Kind, str] = {"classes": "class", "labels": "classes", "segmentation": "mask"}
-"""The handoff.question.task whose answers teach that."""
 
 
 class LabelsConfig(Section):
@@ -129,6 +124,13 @@ class CampaignConfig(Section):
         return bool(row.dear) and when[row.dear_when]
 
     @property
+    def draws_network(self) -> bool:
+        """Whether a score asks for dropout in the whole network."""
+        names = self.acquisitions(has_task=self.has_task)
+        asked = any(ACQUISITIONS[name].dear_when == "network_dropout" for name in names if ACQUISITIONS[name].dear)
+        return self.score.dropout == "network" and asked
+
+    @property
     def first_ranks(self) -> str:
         """The score that ranks the whole pool: select.acquisition, or where that is dear the first of
         score.acquisition."""
@@ -214,37 +216,12 @@ class CampaignConfig(Section):
             raise ValueError(f"image.size={self.image.size}: train.preset=paper needs a multiple of 16 from 32 on")
         if self.select.stratify and not self.pool.metadata:
             raise ValueError(f"select.stratify={self.select.stratify} needs pool.metadata, the file with that column")
-        self._require_scores()
+        if fault := next(faults_of_scores(self), ""):
+            raise ValueError(fault)
         diversity, most = self.diversity, DIVERSIFIERS[self.diversity].most_picks
         if most is not None and self.select.budget > most:
             raise ValueError(f"select.diversity={diversity} is for select.budget up to {most}; use clusters")
         return self
-
-    def _require_scores(self) -> None:
-        """Raises ValueError if a score is asked for twice, or lacks what it needs."""
-        listed, ranks = self.score.acquisition, self.select.acquisition
-        if len(set(listed)) < len(listed):
-            raise ValueError(f"score.acquisition={listed}: name each acquisition once")
-        if ranks == "vaal" and ranks not in listed:
-            fix = f"--set select.acquisition={listed[0]}, or add vaal to score.acquisition"
-            raise ValueError(f"score.acquisition={listed} does not have select.acquisition={ranks}; {fix}")
-        if self.train.task in KINDS and self.handoff.question.task != QUESTIONS[KINDS[self.train.task]]:
-            question = f"handoff.question.task={self.handoff.question.task}"
-            fix = f"--set handoff.question.task={QUESTIONS[KINDS[self.train.task]]}"
-            raise ValueError(f"train.task={self.train.task} does not learn from answers of {question}; {fix}")
-        names = self.acquisitions(has_task=self.has_task)
-        for name in names:
-            if "task" in ACQUISITIONS[name].needs and not self.has_task:
-                raise ValueError(f"score.acquisition={name} needs a task learner: --set train.task=classification")
-            if self.task_kind in ACQUISITIONS[name].not_for:
-                raise ValueError(f"score.acquisition={name} is not for train.task={self.train.task}; leave it out")
-        needs = set(DIVERSIFIERS[self.diversity].needs)
-        if "predicted_M" in needs and not any("task" in ACQUISITIONS[name].needs for name in names):
-            fix = "--set score.acquisition=['vaal','margin'], with train.task=classification"
-            raise ValueError(f"select.diversity={self.diversity} needs predicted classes, of a task learner: {fix}")
-        if (self.diversity == RULE or "logit_M" in needs) and ranks != "vaal":
-            why = "chooses by VAAL's discriminators"
-            raise ValueError(f"select.diversity={self.diversity} {why}, not by select.acquisition={ranks}; use auto")
 
 
 FIXED_AT_INIT = ("salt", "pool", "image.suffixes")

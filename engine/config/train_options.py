@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from engine.config.section import SPEED, Section
 from vaal.methods import METHODS
+from vaal.task.kinds import Kind
 
 if TYPE_CHECKING:
     Method: TypeAlias = str
@@ -13,6 +14,11 @@ else:
     # The table is the only list of these names.
     Method = Literal[("auto", *METHODS)]
 
+
+KINDS: dict[str, Kind] = {"classification": "classes", "labels": "labels", "segmentation": "segmentation"}
+"""What the task learner answers, by train.task."""
+QUESTIONS: dict[Kind, str] = {"classes": "class", "labels": "classes", "segmentation": "mask"}
+"""The handoff.question.task whose answers teach that."""
 
 SIMULATED_ONLY = "vaal_2019"
 """A method that only a simulation runs: the authors' code."""

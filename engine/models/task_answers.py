@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engine.campaign.classes import Classes, joined, names_in
 from engine.errors import ConfigError, VaalError
-from vaal.task.model import Kind
+from vaal.task.kinds import Kind
 
 
 class Answers(NamedTuple):

@@ -17,7 +17,7 @@ from engine.models.task_answers import answers_of
 from engine.models.task_networks import TASK_NETWORKS
 from engine.pool.identity import Groups, held_out_of
 from engine.tables.selections import ORIGIN_CONTROL
-from vaal.task.model import Kind
+from vaal.task.kinds import Kind
 
 JUDGING_SHARE = 0.2
 """Share of the labelled images that the task learner does not train on."""
@@ -59,6 +59,9 @@ def plan_task(
     name, size = config.train.task_network, config.image.size
     if size < (smallest := TASK_NETWORKS[name].smallest_image):
         raise ConfigError(f"train.task_network={name} needs image.size={smallest} or more, it is {size}; use small")
+    if config.draws_network and not TASK_NETWORKS[name].has_dropout:
+        fix = "--set score.dropout=features, or train.task_network=vgg16_bn"
+        raise ConfigError(f"score.dropout=network: train.task_network={name} has no layer of dropout; {fix}")
     classes, answer_N = answers_of(config.task_kind, labels)
     training, judging = split_for_task(groups, positions)
     steps = _num_steps(config.train, len(training))

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from tests.updater import OptimizerUpdater
 from vaal.task.classifier import Classifier, augmented
-from vaal.task.model import Kind
+from vaal.task.kinds import Kind
 from vaal.task.recipe import held_out, learning_rate, task_loss, task_step
 
 

@@ -11,7 +11,8 @@ from tests.tasks import Pixels, Plain, ready
 from vaal.frozen_encoder import Preprocessing
 from vaal.network_trial import noise_pixels
 from vaal.task.admission import TaskError, check_task
-from vaal.task.model import Kind, Task
+from vaal.task.kinds import Kind
+from vaal.task.model import Task
 
 X = Preprocessing([0.5], [0.5])(noise_pixels(8, 3))
 

@@ -18,7 +18,8 @@ from vaal.acquisition.reference import Reference
 from vaal.acquisition.view import View
 from vaal.linear_head import all_classes, cross_fitted, mean_variance
 from vaal.logistic import Logistic
-from vaal.task.model import Kind, Task, log_probabilities
+from vaal.task.kinds import Kind
+from vaal.task.model import Task, log_probabilities
 
 _FITTED = ("vote_entropy", "consensus_kl", "ensemble_varr")
 """The names under which the same heads are kept."""

@@ -5,14 +5,13 @@ sides of a map.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Kind = Literal["classes", "labels", "segmentation"]
-"""Of the answers: one of C classes an image (softmax), each of C labels or not (sigmoid), a class a pixel (softmax)."""
+from vaal.task.kinds import Kind
 
 
 class Task(nn.Module):

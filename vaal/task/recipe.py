@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaal.calibration import mean_loss, temperature_factor
-from vaal.task.model import Kind
+from vaal.task.kinds import Kind
 
 if TYPE_CHECKING:
     from vaal.step import Updater

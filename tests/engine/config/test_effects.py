@@ -36,6 +36,7 @@ from tests.fabricate import fabricate_scores
 from tests.handoff_effects import HANDOFF_EFFECTS
 from tests.input_effects import INPUT_EFFECTS
 from tests.rounds import encoded
+from tests.score_effects import SCORE_EFFECTS
 from tests.tars import archive, read
 
 pytestmark = pytest.mark.heavy
@@ -170,6 +171,7 @@ without_signal = partial(picked, signal="none")
 EFFECTS: dict[str, tuple[Any, Look]] = {
     **INPUT_EFFECTS,
     **HANDOFF_EFFECTS,
+    **SCORE_EFFECTS,
     "labels.classes": ("from-init", allowed),
     "labels.are_biased": ("no", picked),
     "salt": ("f" * 32, picked),

@@ -83,6 +83,16 @@ def test_every_acquisition_that_is_asked_for_is_a_column(make_campaign: MakeCamp
         (["score.acquisition=['margin']"], r"does not have select.acquisition=vaal; --set select.acquisition=margin"),
         (["score.acquisition=['vaal','vaal']"], "name each acquisition once"),
         (["score.acquisition=['vaal','margin']"], "score.acquisition=margin needs a task learner"),
+        (
+            ["score.acquisition=['vaal','bald']", "score.dropout=network", "pool.embeddings=member:npy"],
+            "score.dropout=network: a linear head on embeddings has no layer of dropout",
+        ),
+        (
+            ["select.acquisition=entropy", "train.task=classification", "select.diversity=completion"],
+            "chooses by VAAL's discriminators, not by select.acquisition=entropy; use auto",
+        ),
+        (["score.acquisition=['entropy']", "select.acquisition=entropy"], "needs a task learner"),
+        (["select.diversity=badge"], "select.diversity=badge needs a task learner"),
         (["score.acquisition=['vaal','magic']"], "input should be 'vaal', 'least_confidence', "),
     ],
 )

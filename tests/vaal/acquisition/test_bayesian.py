@@ -14,7 +14,8 @@ from tests.views import FEATURES, SIZE, SmallNetwork, images, networks_of, task_
 from vaal.acquisition import ACQUISITIONS, bayesian
 from vaal.acquisition.dropout import random_mask
 from vaal.acquisition.view import Settings, View
-from vaal.task.model import Kind, Task
+from vaal.task.kinds import Kind
+from vaal.task.model import Task
 
 SETTINGS = Settings(seed=5, passes=6, dropout_rate=0.4)
 NAMES = ("bald", "predictive_entropy", "variation_ratio", "mean_std")

@@ -16,7 +16,8 @@ from vaal.acquisition import ACQUISITIONS, committee
 from vaal.acquisition.committee import fit_heads
 from vaal.acquisition.reference import Reference
 from vaal.acquisition.view import View
-from vaal.task.model import Kind, Task
+from vaal.task.kinds import Kind
+from vaal.task.model import Task
 
 NAMES = ("vote_entropy", "consensus_kl", "ensemble_varr")
 KINDS = ("classes", "labels", "segmentation", "embeddings")

@@ -9,7 +9,8 @@ from tests.views import CLASSES, FEATURES, images, task_of, view_of
 from vaal.acquisition.gradient_length import expected_gradient_length
 from vaal.acquisition.view import Inputs, Settings, View
 from vaal.assembly import Networks
-from vaal.task.model import Kind, Task
+from vaal.task.kinds import Kind
+from vaal.task.model import Task
 
 
 def lengths(task: Task, x: Tensor, *, with_norm: bool = True) -> Tensor:

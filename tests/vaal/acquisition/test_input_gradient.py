@@ -8,7 +8,8 @@ from tests.views import CHANNELS, images, task_of, vector_task, vectors, view_of
 from vaal.acquisition.input_gradient import gradient_norm, margin_drop
 from vaal.acquisition.view import Settings
 from vaal.assembly import Networks
-from vaal.task.model import Kind, Task
+from vaal.task.kinds import Kind
+from vaal.task.model import Task
 
 UNITS = (0.5, 0.2, 1.0)
 

@@ -1,0 +1,69 @@
+"""What scores and selection ask for that is not there."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from engine.config.select_options import RULE
+from engine.config.train_options import KINDS, QUESTIONS
+from vaal.acquisition import ACQUISITIONS
+from vaal.diversity import DIVERSIFIERS
+
+if TYPE_CHECKING:
+    from engine.config.options import CampaignConfig
+
+_GRADIENTS = {"feature_MD", "answer_MC"}
+
+
+def faults_of_scores(config: "CampaignConfig") -> Iterator[str]:
+    """What is wrong with the scores that a configuration asks for, and how it chooses by them."""
+    yield from _lists(config)
+    yield from _task(config)
+    yield from _scores(config)
+    yield from _choice(config)
+
+
+def _lists(config: "CampaignConfig") -> Iterator[str]:
+    listed, ranks = config.score.acquisition, config.select.acquisition
+    if len(set(listed)) < len(listed):
+        yield f"score.acquisition={listed}: name each acquisition once"
+    if ranks == "vaal" and ranks not in listed:
+        fix = f"--set select.acquisition={listed[0]}, or add vaal to score.acquisition"
+        yield f"score.acquisition={listed} does not have select.acquisition={ranks}; {fix}"
+
+
+def _task(config: "CampaignConfig") -> Iterator[str]:
+    task, asked = config.train.task, config.handoff.question.task
+    if task in KINDS and asked != QUESTIONS[KINDS[task]]:
+        fix = f"--set handoff.question.task={QUESTIONS[KINDS[task]]}"
+        yield f"train.task={task} does not learn from answers of handoff.question.task={asked}; {fix}"
+
+
+def _scores(config: "CampaignConfig") -> Iterator[str]:
+    for name in config.acquisitions(has_task=config.has_task):
+        if "task" in ACQUISITIONS[name].needs and not config.has_task:
+            yield f"score.acquisition={name} needs a task learner: --set train.task=classification"
+        if config.task_kind in ACQUISITIONS[name].not_for:
+            yield f"score.acquisition={name} is not for train.task={config.train.task}; leave it out"
+    if config.draws_network and config.sees_embeddings:
+        yield "score.dropout=network: a linear head on embeddings has no layer of dropout; use features"
+
+
+def _choice(config: "CampaignConfig") -> Iterator[str]:
+    diversity, needs = config.diversity, set(DIVERSIFIERS[config.diversity].needs)
+    names = config.acquisitions(has_task=config.has_task)
+    named = f"select.diversity={diversity}"
+    if "predicted_M" in needs and not any("task" in ACQUISITIONS[name].needs for name in names):
+        fix = "--set score.acquisition=['vaal','margin'], with train.task=classification"
+        yield f"{named} needs predicted classes, of a task learner: {fix}"
+    if "predicted_M" in needs and config.task_kind == "segmentation":
+        yield f"{named}: an image with a mask has many classes; use --set score.reduction=class_balanced"
+    if needs & _GRADIENTS and not config.has_task:
+        yield f"{named} needs a task learner: --set train.task=classification"
+    if needs & _GRADIENTS and config.task_kind == "segmentation":
+        yield f"{named} is for one gradient an image, and a mask has one a pixel; use herding"
+    if (diversity == RULE or "logit_M" in needs) and config.select.acquisition != "vaal":
+        why = "chooses by VAAL's discriminators"
+        yield f"{named} {why}, not by select.acquisition={config.select.acquisition}; use auto"
+    ranks = config.select.acquisition
+    if diversity == "power" and ranks != "vaal" and ACQUISITIONS[ranks].worthless is None:
+        yield f"{named}: no value of {ranks} is that of an image worth nothing; use soft_rank"
