@@ -109,7 +109,7 @@ def test_a_complete_stage_of_another_versions_code_is_kept_and_that_is_said(
     file = campaign.stage("scores") / "manifest.json"
     file.write_json(json.loads(file.read_bytes()) | {"inputs": {"code": "1.0"}})
     for version, is_said in (("1.0", False), ("2.0", True)):
-        monkeypatch.setattr(scoring, "_inputs", lambda _, version=version: {"code": version})
+        monkeypatch.setattr(scoring, "inputs_of", lambda _, version=version: {"code": version})
         log: list[str] = []
         assert scoring.score(campaign, Run(log=log.append))["inputs"] == {"code": "1.0"}
         assert (
