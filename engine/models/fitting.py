@@ -73,7 +73,7 @@ def fit(
         found = refit_ensembles(labelled.cached, unlabelled.cached, config.train.folds, shape_of(config), seed)
     if kind is None or not config.sees_embeddings or (config.train.task == "auto" and not _are_classes(labels)):
         return Fitted(found, None, {}, centres)
-    classes, answer_N = answers_of(kind, labels)
+    classes, answer_N = answers_of(kind, labels, config.task_classes)
     with torch.enable_grad():
         fold_N = _folds_of_groups(labelled.cached, config.train.folds)
         if kind == "labels":

@@ -105,7 +105,7 @@ def save_weights(folder: Location, modules: dict[str, nn.Module]) -> dict[str, s
 def load_networks(
     folder: Location, config: CampaignConfig, sha256: dict[str, str], *, with_task: bool = False
 ) -> Networks:
-    """The trained networks in eval mode, on the CPU, with or without the task learner and what is fitted to it.
+    """The trained networks in eval mode, on the CPU, with or without the task learner.
 
     `sha256` is by file name, as in the train manifest.
 
@@ -135,7 +135,7 @@ def load_networks(
         networks = networks._replace(task=make_classifier(config, num_classes, num_inputs))
     for name, state in states.items():
         networks.files()[name].load_state_dict(state)
-    kept = [name for name in sha256 if with_task and name.startswith(SUMMARY)]
+    kept = [name for name in sha256 if name.startswith(SUMMARY)]
     summaries = {name.removeprefix(SUMMARY).partition(".")[0]: Summary(read(name)) for name in kept}
     return networks._replace(summaries=summaries).ready()
 

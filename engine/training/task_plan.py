@@ -52,7 +52,12 @@ def plan_task(
     Raises ConfigError or VaalError as `engine.models.task_answers.answers_of`.
     """
     config = campaign.config
-    if config.task_kind is None or config.sees_embeddings or config.task.model:
+    if config.task_kind is None or config.sees_embeddings:
+        return None
+    if config.task.model:
+        if config.task_classes and config.task_kind != "segmentation":
+            # Of labels that it does not know, nothing could be fitted.
+            answers_of(config.task_kind, labels, config.task_classes)
         return None
     if config.task_kind == "segmentation":
         raise ConfigError("train.task=segmentation cannot be trained here yet; --set train.task=none")
@@ -62,7 +67,7 @@ def plan_task(
     if config.draws_network and not TASK_NETWORKS[name].has_dropout:
         fix = "--set score.dropout=features, or train.task_network=vgg16_bn"
         raise ConfigError(f"score.dropout=network: train.task_network={name} has no layer of dropout; {fix}")
-    classes, answer_N = answers_of(config.task_kind, labels)
+    classes, answer_N = answers_of(config.task_kind, labels, config.task_classes)
     training, judging = split_for_task(groups, positions)
     steps = _num_steps(config.train, len(training))
     return TaskPlan(config.task_kind, classes, answer_N, training, judging, _controls(campaign, snapshot), steps)

@@ -61,7 +61,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
     pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(
         labels=labels, pool=pool_print, steps=plan.all_steps, method=config.needs_method,
-        task=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
+        learnt=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
         image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
         **seen, **by_user,
     )[:16]  # fmt: skip

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from engine.campaign.folder import Campaign
+from engine.campaign.labels import read_snapshot
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
 from engine.errors import InputError
 from engine.models.task_models import load_task
@@ -131,11 +132,12 @@ def test_what_decides_its_scores_is_in_their_inputs(
 
 def test_training_keeps_it_and_writes_what_it_is(make_campaign: MakeCampaign, local_ray: None) -> None:
     campaign = make_campaign(
-        *SETTINGS, "task.model=tests.tasks:Plain", "task.arguments={num_classes=6}", "train.task=classification",
-        "train.max_steps=2", "train.refit=false", "task.size=16",
+        *SETTINGS, "task.model=tests.tasks:Plain", "task.arguments={num_classes=7}", "train.task=classification",
+        "train.max_steps=2", "train.refit=false", "task.size=16", "task.classes=['6','5','4','3','2','1','0']",
+        "score.acquisition=['vaal','margin','core_set']",
     )  # fmt: skip
     manifest = train(campaign)
-    assert manifest["task"]["classes"] == [*"abcdef"]
+    assert manifest["task"]["classes"] == [*"6543210"]
     assert manifest["task"]["weights_sha256"] == load_task(campaign.config, "cpu").sha256
     assert "task.safetensors" not in manifest["files"]
     assert read_manifest(campaign, "train", TrainManifest)["inputs"]["task model"]
@@ -145,3 +147,10 @@ def test_training_keeps_it_and_writes_what_it_is(make_campaign: MakeCampaign, lo
     record = records_of(scored["shards"])[0]
     table = read_scores(campaign.stage("scores"), record, ["key", "margin", "predicted"])
     assert 0 <= np.min(table["margin"].to_numpy()) < np.max(table["margin"].to_numpy()) <= 1
+    # The functions that are fitted saw what it sees: labelled images are where they are.
+    labelled = {key for shard, key in read_snapshot(campaign.home).values if shard == record.shard}
+    near = read_scores(campaign.stage("scores"), record, ["key", "core_set"])
+    distance = dict(zip(near["key"].to_pylist(), near["core_set"].to_pylist(), strict=True))
+    assert labelled & distance.keys()
+    for key, value in distance.items():
+        assert (abs(value) < 1e-3) or key not in labelled

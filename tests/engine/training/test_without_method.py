@@ -133,8 +133,8 @@ def test_only_a_task_learner_of_several_labels_is_trained(
     settings = (
         "handoff.question.task=classes",
         "train.task=labels",
-        "train.task_steps=60",
-        "train.checkpoint_steps=20",
+        "train.task_steps=400",
+        "train.checkpoint_steps=150",
     )
     scores = ("score.acquisition=['entropy','core_set']", "select.acquisition=entropy")
     campaign = make_campaign(*settings, *scores, "train.task_augmentation=none", labels=labels)
@@ -144,7 +144,7 @@ def test_only_a_task_learner_of_several_labels_is_trained(
         "metrics.parquet",
     }  # fmt: skip
     assert manifest["counts"]["steps"] == 0
-    assert manifest["counts"]["task_steps"] == 60
+    assert manifest["counts"]["task_steps"] == 400
     assert manifest["signal"] == "none"
     assert summary(manifest) == NOT_TRAINED
     assert manifest["task"]["classes"] == ["large", "odd"]
@@ -161,3 +161,8 @@ def test_only_a_task_learner_of_several_labels_is_trained(
         logit = networks.task(FRONT(np.stack([images[number] for number in range(len(images))])))
     right = (logit > 0) == (plan.task.answer_N[plan.task.judging] > 0)
     assert float(right.double().mean()) == pytest.approx(manifest["task"]["held_out_accuracy"])
+    # They are those of the best look at these images.
+    looks = (campaign.stage("train") / "metrics.parquet").read_table()["task_held_out"].drop_null().to_pylist()
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, plan.task.answer_N[plan.task.judging])
+    assert float(loss) == pytest.approx(min(looks), rel=1e-5)
+    assert looks[-1] > min(looks)
