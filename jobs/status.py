@@ -17,6 +17,7 @@ WORDS = {
     "handoff": "{images:,} images",
 }
 """A complete stage in a few words; without an entry it is "done"."""
+NOT_TRAINED = "VAAL was not trained"
 
 
 def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
@@ -89,7 +90,8 @@ def _cell(name: str, state: dict[str, Any]) -> str:
     from engine.models.diagnosis import lift_text
 
     if state["complete"]:
-        found = WORDS.get(name, "done").format(**state)
+        words = WORDS.get(name, "done") if state.get("is_trained", True) else NOT_TRAINED
+        found = words.format(**state)
         found += f"\n{state['forgotten']:,} forgotten" if state.get("forgotten") else ""
         return f"{found}\nlift {lift_text(lift)}" if (lift := state.get("lift")) else found
     return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"

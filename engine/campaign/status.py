@@ -92,6 +92,7 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
         state["signal"] = manifest["signal"]
         shown = ("auc", "auc_low", "auc_high", "findings", "lift")
         state |= {key: manifest["diagnosis"].get(key) for key in shown}
+        state["is_trained"] = manifest["diagnosis"].get("is_trained", True)
     if name == "scores":
         state["errors"], state["forgotten"] = without_forgotten(manifest["errors"])
         state["quarantined"] -= state["forgotten"]

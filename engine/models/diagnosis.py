@@ -4,7 +4,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from engine.campaign.manifests import Lift, TrainManifest
-from engine.config.options import CampaignConfig
 
 if TYPE_CHECKING:
     from vaal.signal import Diagnosis
@@ -38,14 +37,14 @@ def manifest_entries(diagnosis: "Diagnosis") -> dict[str, Any]:
     }
 
 
-def not_trained(config: CampaignConfig) -> dict[str, Any]:
+def not_trained() -> dict[str, Any]:
     """The same keys where no networks of the training method were trained, because no score needs them."""
     import torch
 
     from vaal.signal import diagnose
 
     entries = manifest_entries(diagnose(torch.empty(0), torch.empty(0), None))
-    why = f"{NOT_TRAINED}: no score of score.acquisition={config.score.acquisition} needs it"
+    why = f"{NOT_TRAINED}: no score of score.acquisition needs it"
     entries["diagnosis"] |= {"findings": [f"{why}; to see what the labels lack, add vaal"], "is_trained": False}
     return entries
 

@@ -62,11 +62,17 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
         "images scored": scores["counts"]["scored"],
         "images not scored (quarantined)": scores["counts"]["quarantined"],
         "images picked": selection["counts"]["picked"],
-        f"signal ({strength(train)}, AUC {train['diagnosis']['auc']:.2f} of 1)": train["signal"],
     }
+    if is_trained(train):
+        found[f"signal ({strength(train)}, AUC {train['diagnosis']['auc']:.2f} of 1)"] = train["signal"]
     if share := share_in_words(selection):
         found["of the pool lacks labels"] = share
     return found if cut is None else found | {f"highest score picked ({column_of(ranks(selection))})": score_text(cut)}
+
+
+def is_trained(train: TrainManifest) -> bool:
+    """Whether VAAL was trained: without it there is no signal to speak of."""
+    return train["diagnosis"].get("is_trained", True)
 
 
 def strength(train: TrainManifest) -> str:

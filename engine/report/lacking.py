@@ -35,7 +35,7 @@ SAID = {
     True: "The labels lack parts of the pool: you say so (labels.are_biased=yes).",
     False: "The labels lack no part of the pool: you say so (labels.are_biased=no).",
 }
-NOT_MEASURED = "It was not measured: the scores have no clusters of the pool."
+NOT_MEASURED = "It was not measured: only the scores of VAAL, on clusters of the pool, show it."
 
 
 class Cluster(NamedTuple):

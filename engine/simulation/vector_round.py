@@ -73,7 +73,7 @@ def train_and_score(
         scores = scorer(vector_ND, fold_N, identity_N)
     if not config.needs_method:
         none = torch.empty(0)
-        return Trained(scores, fitted.centres, diagnose(none, none, None), {**fitted.task, **not_trained(config)})
+        return Trained(scores, fitted.centres, diagnose(none, none, None), {**fitted.task, **not_trained()})
     logit = torch.from_numpy(scores.columns["logit"])
     parts = logit[torch.from_numpy(is_labelled_N)], logit[torch.from_numpy(~is_labelled_N)]
     share = min(1.0, config.select.budget / max(1, len(rest)))
