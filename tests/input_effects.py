@@ -13,16 +13,26 @@ from engine.models.encoders import load_encoder
 from engine.models.front import Front
 from engine.models.task_models import load_task, task_entry
 from engine.models.weights import make_networks
+from engine.pool.mask_files import MaskError
+from engine.pool.mask_source import mask_source
+from engine.pool.samples import Item
 from engine.pool.sight import seen_as
+from engine.storage.location import Location
 from engine.training.plan import plan_training
 from engine.training.refitting import fit_at_last
 from tests.effects import Bench, Look
 from tests.encoders import Blocks
+from tests.rounds import encoded
 from tests.tasks import Plain
 
 ENCODER = {"encoder.model": "tests.encoders:Blocks", "encoder.size": 16, "image.channels": 3}
 
 
+MASKS = {
+    "train.task": "segmentation",
+    "handoff.question": {"task": "mask", "classes": ["a", "b"]},
+    "labels.masks": "member:m.png",
+}
 TASK = {"task.model": "tests.tasks:Plain", "train.task": "auto", "image.channels": 3}
 
 
@@ -50,6 +60,16 @@ def solved(bench: Bench, config: CampaignConfig) -> Any:
 def named(bench: Bench, config: CampaignConfig) -> Any:
     """The names of the outputs of the user's task learner."""
     return task_entry(config, ["e", "d", "c", "b", "a"])["classes"]
+
+
+def masked(bench: Bench, config: CampaignConfig) -> Any:
+    """The mask that an image has, with these ids beside it."""
+    source = mask_source(config, Location.of(str(bench.folder)))
+    content = encoded(np.array([[0, 1, 2, 255]] * 2, np.uint8))
+    try:
+        return source and source.of(Item("a", 0, 1, content, "", companions=(content,)), "mask").tolist()
+    except MaskError as error:
+        return str(error)
 
 
 def calibrated(bench: Bench, config: CampaignConfig) -> Any:
@@ -88,6 +108,8 @@ INPUT_EFFECTS: dict[str, tuple[Any, Look]] = {
     "task.mean": ({**TASK, "task.mean": [0.0]}, solved),
     "task.std": ({**TASK, "task.std": [1.0]}, solved),
     "task.order": ({**TASK, "task.order": "bgr"}, solved),
+    "labels.masks": ({**MASKS, "labels.masks": "elsewhere"}, masked),
+    "labels.void": ({**MASKS, "labels.void": [2, 255]}, masked),
     "train.input": ({"train.input": "pixels", "pool.embeddings": "member:npy"}, sees_embeddings),
     "train.refit": (False, calibrated),
 }

@@ -4,7 +4,8 @@ Each field has a meaning, a unit and a range. An option that changes results is 
 reads it is complete. An option marked SPEED changes only time and memory, or rounding, and can be set at any time.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from itertools import chain
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
@@ -12,39 +13,18 @@ from pydantic.fields import FieldInfo
 from engine.config.class_names import class_name
 from engine.config.handoff_options import HandoffConfig
 from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, PoolConfig
+from engine.config.label_options import LabelsConfig
+from engine.config.mask_faults import faults_of_masks
 from engine.config.score_faults import faults_of_scores
 from engine.config.score_options import ScoreConfig
 from engine.config.section import SPEED, Section
 from engine.config.select_options import RULE, SelectConfig
 from engine.config.task_options import TaskConfig
-from engine.config.train_options import KINDS, TrainConfig
+from engine.config.train_options import KINDS, MASK_NETWORKS, TrainConfig
 from vaal.acquisition import ACQUISITIONS
-from vaal.consensus import CONSENSUS
 from vaal.diversity import DIVERSIFIERS
 from vaal.methods import METHODS, Method
 from vaal.task.kinds import Kind
-
-if TYPE_CHECKING:
-    ConsensusName: TypeAlias = str
-else:
-    # The table is the only list of these names.
-    ConsensusName = Literal[tuple(CONSENSUS)]
-
-
-class LabelsConfig(Section):
-    """What may be a label, and what is known of the labels."""
-
-    classes: list[str] | Literal["from-init"] = Field(default=[])
-    """The only classes there are, or from-init for those of the first labels. Empty: any; new ones are reported."""
-    are_biased: Literal["auto", "yes", "no"] = "auto"
-    """Whether the labels lack parts of the pool: a test of few labels cannot see it, you may know. auto: the test."""
-    consensus: ConsensusName = "one_coin"
-    """How the votes on an image become its label: by their number (majority), or by how often each annotator is right,
-    as one number (one_coin) or for each class (dawid_skene; needs many votes of each annotator)."""
-    min_posterior: float = Field(default=0.6, ge=0, le=1)
-    """An image whose label is less probable than this is disputed, and has no label."""
-    close_when: Literal["all"] | Annotated[float, Field(gt=0, le=1)] = "all"
-    """A round ends, and the next can begin, when all of its images are settled, or this share of them."""
 
 
 class CampaignConfig(Section):
@@ -103,6 +83,17 @@ class CampaignConfig(Section):
     def task_classes(self) -> list[str]:
         """The classes that task.classes names."""
         return [class_name(name) for name in self.task.classes]
+
+    @property
+    def mask_classes(self) -> list[str]:
+        """The classes of masks in the order of their ids: those of task.classes, or else of the question."""
+        return self.task_classes or [class_name(name) for name in self.handoff.question.classes]
+
+    @property
+    def task_network(self) -> str:
+        """The network of a task learner on pixels that the engine trains."""
+        auto = MASK_NETWORKS[0] if self.task_kind == "segmentation" else "small"
+        return auto if self.train.task_network == "auto" else self.train.task_network
 
     @property
     def has_task(self) -> bool:
@@ -216,7 +207,7 @@ class CampaignConfig(Section):
             raise ValueError(f"image.size={self.image.size}: train.preset=paper needs a multiple of 16 from 32 on")
         if self.select.stratify and not self.pool.metadata:
             raise ValueError(f"select.stratify={self.select.stratify} needs pool.metadata, the file with that column")
-        if fault := next(faults_of_scores(self), ""):
+        if fault := next(chain(faults_of_scores(self), faults_of_masks(self)), ""):
             raise ValueError(fault)
         diversity, most = self.diversity, DIVERSIFIERS[self.diversity].most_picks
         if most is not None and self.select.budget > most:

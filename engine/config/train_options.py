@@ -23,6 +23,10 @@ QUESTIONS: dict[Kind, str] = {"classes": "class", "labels": "classes", "segmenta
 SIMULATED_ONLY = "vaal_2019"
 """A method that only a simulation runs: the authors' code."""
 
+MASK_NETWORKS = ("unet", "lraspp")
+"""The networks of train.task_network that learn a class a pixel, the usual one first."""
+WITH_BATCH_NORM = ("vgg16_bn", "lraspp")
+
 
 class TrainConfig(Section):
     """How the VAE and the discriminators are trained."""
@@ -68,9 +72,10 @@ class TrainConfig(Section):
     """The task learner T of Algorithm 1, trained on the labelled pool: for one class an image (classification), several
     (labels) or a class a pixel (segmentation), as handoff.question.task asks. auto: on embeddings a linear head where
     the labels are classes, and its margins; on pixels none."""
-    task_network: Literal["small", "resnet18", "vgg16_bn"] = "small"
+    task_network: Literal["auto", "small", "resnet18", "vgg16_bn", "unet", "lraspp"] = "auto"
     """The network of the task learner on pixels: a small residual one, ResNet-18, or VGG16 with BatchNorm, the paper's;
-    the last needs train.workers=1, because BatchNorm mixes the images of a worker."""
+    for masks a small U-Net, or LR-ASPP on MobileNetV3. auto: small, for masks unet. vgg16_bn and lraspp need
+    train.workers=1, because BatchNorm mixes the images of a worker."""
     task_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Updates of the task learner on pixels, of train.batch_size images each; they follow VAAL's. auto: 50 passes over
     the labels that it trains on, and at least 500 updates."""
@@ -126,11 +131,9 @@ class TrainConfig(Section):
             raise ValueError(f"train.min_workers={self.min_workers} is more than train.workers={self.workers}")
         if self.offload != "none" and not self.zero_stage:
             raise ValueError(f"train.offload={self.offload} needs train.zero_stage=1 or more")
-        if self.task_network == "vgg16_bn" and (self.workers > 1 or self.gradient_accumulation > 1):
-            why = "because BatchNorm mixes the images of a worker"
-            raise ValueError(
-                f"train.task_network=vgg16_bn needs train.workers=1 and train.gradient_accumulation=1, {why}"
-            )
+        if self.task_network in WITH_BATCH_NORM and (self.workers > 1 or self.gradient_accumulation > 1):
+            needs = "train.workers=1 and train.gradient_accumulation=1, because BatchNorm mixes the images of a worker"
+            raise ValueError(f"train.task_network={self.task_network} needs {needs}")
         if self.preset == "paper" and self.workers > 1:
             raise ValueError("train.preset=paper needs train.workers=1, because BatchNorm mixes the images of a worker")
         if self.preset == "paper" and self.method != "auto" and not METHODS[self.method].has_paper_preset:

@@ -12,8 +12,9 @@ from engine.campaign.votes import read_votes
 from engine.errors import ConfigError, VaalError
 from engine.handoff.gold import gold_name
 from engine.handoff.links import store_of
-from engine.handoff.masks import FOLDER, masks_of
+from engine.handoff.masks import masks_of
 from engine.pool.identity import item_id_of
+from engine.pool.mask_source import KEPT
 from engine.storage.documents import read_document
 from engine.storage.location import Location
 
@@ -105,7 +106,7 @@ def _masks(campaign: Campaign, names: set[str]) -> tuple[list[Location], list[Lo
     own, others = set[str](), set[str]()
     for item_id, value in zip(votes["item_id"].to_pylist(), votes["value"].to_pylist(), strict=True):
         (own if item_id in names else others).update(masks_of(value))
-    there = {f"{FOLDER}/{name}" for name in (campaign.home / FOLDER).children()}
+    there = {f"{KEPT}/{name}" for name in (campaign.home / KEPT).children()}
     found = [[campaign.home / name for name in sorted(some & there)] for some in (own - others, own & others)]
     return found[0], found[1]
 

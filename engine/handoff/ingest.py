@@ -2,6 +2,7 @@
 
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from engine.handoff.exchange import Answer, AnswerFile, Question
 from engine.handoff.known_answers import Known
 from engine.handoff.masks import Found, keep_masks, with_masks
 from engine.handoff.question import question_of
+from engine.pool.mask_source import mask_source
 
 ANY = Rules()
 MOST_LOGGED = 1000
@@ -99,8 +101,9 @@ def ingest(
     standing, gone = _standing(ledger), _forgotten_ids(campaign, ledger)
     # What is read again after the votes are there is not kept twice.
     del ledger
-    masks = Found()
-    _take_all(sieve, files, vendor, question, masks)
+    masks, source = Found(), mask_source(campaign.config, campaign.home)
+    look = partial(with_masks, found=masks, source=source) if question.task == "mask" else None
+    _take_all(sieve, files, vendor, question, look)
     _require_fitting(sieve.refused, asked.classes.advice(sieve.unknown) if sieve.unknown else "", rules, log)
     votes = sieve.finished()
     brought = Brought(len(votes), pc.sum(votes["skipped"]).as_py() or 0, pc.unique(votes["item_id"]))
@@ -161,24 +164,26 @@ def _asked(campaign: Campaign, vendor: str, question: Question) -> Asked:
     return Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot, classes)
 
 
-def _take_all(sieve: Sieve, files: Iterable[AnswerFile], vendor: str, question: Question, masks: Found) -> None:
-    """Look at all answers of the files. Raises InputError if there are none."""
+def _take_all(
+    sieve: Sieve, files: Iterable[AnswerFile], vendor: str, question: Question,
+    look: Callable[[Answer, AnswerFile], Answer] | None,
+) -> None:  # fmt: skip
+    """Look at all answers of the files, after `look`. Raises InputError if there are none."""
     names, is_any = [], False
     for file in files:
         names.append(file.place)
-        for answer in _answers(file, vendor, question, masks):
+        for answer in _answers(file, vendor, question):
             is_any = True
-            sieve.take(answer, f"{file.place}: {answer.where}")
+            sieve.take(look(answer, file) if look else answer, f"{file.place}: {answer.where}")
     if not is_any:
         raise InputError(f"{', '.join(names[:3])}: no rows; give the file that the vendor filled in")
 
 
-def _answers(file: AnswerFile, vendor: str, question: Question, masks: Found) -> Iterator[Answer]:
+def _answers(file: AnswerFile, vendor: str, question: Question) -> Iterator[Answer]:
     read: Callable[[AnswerFile, Question], Iterator[Answer]] = pkgutil.resolve_name(
         f"{VENDORS[vendor].module}:read_answers"
     )
-    for answer in read(file, question):
-        yield with_masks(answer, file, masks) if question.task == "mask" else answer
+    return read(file, question)
 
 
 def _require_fitting(refused: list[Refused], advice: str, rules: Rules, log: Log) -> None:

@@ -20,8 +20,12 @@ from engine.errors import InputError
 from engine.handoff.splits import part_of
 from engine.pool.formats import format_of
 from engine.pool.identity import item_id_of
+from engine.pool.mask_files import MaskError
+from engine.pool.mask_source import MaskSource, mask_source
 from engine.pool.metadata import read_groups
+from engine.pool.samples import Item
 from engine.pool.shard import Place, Shard, read_images
+from engine.pool.sight import samples_at
 from engine.storage.location import Location
 
 MOST_SAMPLES, MOST_BYTES = 10_000, 256 << 20
@@ -51,12 +55,14 @@ def samples_of(
     """
     groups, gone = read_groups(campaign.home, campaign.config.pool.group), forgotten(campaign.home)
     task, salt = campaign.config.handoff.question.task, campaign.config.salt
+    has_masks = mask_source(campaign.config, campaign.home) is not None
     places = {position[:2]: Place(*position[1:]) for position in positions}
     votes = _votes(campaign, snapshot)
     samples, left_out = list[Sample](), list[str]()
     for row in snapshot.labels.to_pylist():
         item, item_id = (row["shard"], row["key"]), item_id_of(row["shard"], row["key"], salt)
-        value = _value_of(row["label"], task)
+        # Where masks are files, a label may be any text.
+        value = _value_of(row["label"], task) or (row["label"] if has_masks else None)
         where = "/".join(item)
         if item in gone:
             left_out.append(f"{where}: was forgotten")
@@ -129,17 +135,23 @@ def planned(samples: list[Sample], parts: Iterable[str]) -> dict[str, list[Sampl
     return plan
 
 
-def write_shard(
-    file: Location, samples: list[Sample], shards: dict[str, Shard], number_of: dict[str, int], question: QuestionConfig
-) -> tuple[str, int]:
+class Form(NamedTuple):
+    """What is written of a sample beside its image and its .json: for a question for a class .cls, its number; and
+    where there are `masks` .seg.png."""
+
+    number_of: dict[str, int]
+    question: QuestionConfig
+    masks: MaskSource | None = None
+
+
+def write_shard(file: Location, samples: list[Sample], shards: dict[str, Shard], form: Form) -> tuple[str, int]:
     """Write a shard of samples. Returns its SHA-256 and its size in bytes. Raises InputError for an image that is of no
-    known format, and ShardError for a shard that changed."""
-    contents = _contents(samples, shards)
+    known format or without a usable mask, and ShardError for a shard that changed."""
+    contents = _contents(samples, shards, form.masks)
     with tempfile.TemporaryFile() as draft:
         with tarfile.open(fileobj=draft, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for sample in samples:
-                content = contents.pop(sample.item_id)
-                for suffix, data in _files_of(sample, content, number_of, question):
+                for suffix, data in _files_of(sample, contents.pop(sample.item_id), form):
                     # Time and owner are 0: the same samples give the same bytes.
                     info = tarfile.TarInfo(f"{sample.item_id}.{suffix}")
                     info.size = len(data)
@@ -149,25 +161,34 @@ def write_shard(
         return file.write_file(draft), size_bytes
 
 
-def _contents(samples: list[Sample], shards: dict[str, Shard]) -> dict[str, bytes]:
-    """The images by item_id; those of a shard are read in its order."""
-    found: dict[str, bytes] = {}
+def _contents(samples: list[Sample], shards: dict[str, Shard], masks: MaskSource | None) -> dict[str, Item]:
+    """The images by item_id, with what their masks need; those of a shard are read in its order."""
+    found: dict[str, Item] = {}
     for name in sorted(Counter(sample.shard for sample in samples)):
         own = sorted((s for s in samples if s.shard == name), key=lambda sample: sample.place.offset)
-        images = read_images(shards[name], [sample.place for sample in own])
-        found |= {sample.item_id: content for sample, content in zip(own, images, strict=True)}
+        places = [sample.place for sample in own]
+        if masks is not None and masks.member:
+            by_key = samples_at(shards[name], masks.image, places, masks.member)
+            items = [by_key[place.key] for place in places]
+        else:
+            contents = read_images(shards[name], places)
+            items = [Item(*place[:3], content, "") for place, content in zip(places, contents, strict=True)]
+        found |= {sample.item_id: item for sample, item in zip(own, items, strict=True)}
     return found
 
 
-def _files_of(
-    sample: Sample, content: bytes, number_of: dict[str, int], question: QuestionConfig
-) -> Iterator[tuple[str, bytes]]:
+def _files_of(sample: Sample, item: Item, form: Form) -> Iterator[tuple[str, bytes]]:
     """The suffixes and contents of a sample's files, the image first."""
-    form = format_of(content)
-    if form is None:
-        where = f"{sample.shard}/{sample.place.key}"
+    kind, where = format_of(item.data), f"{sample.shard}/{sample.place.key}"
+    if kind is None:
         raise InputError(f"{where}: labelled, and no image of a known format; retract its label: vaal labels retract")
-    yield form.suffixes[0], content
-    if question.task == "class":
-        yield "cls", str(number_of[sample.classes[0]]).encode()
+    yield kind.suffixes[0], item.data
+    if form.question.task == "class":
+        yield "cls", str(form.number_of[sample.classes[0]]).encode()
+    if form.masks is not None:
+        value = sample.facts["label"]
+        try:
+            yield "seg.png", form.masks.file_of(item, value if isinstance(value, str) else json.dumps(value))
+        except MaskError as error:
+            raise InputError(f"{where}: the mask {error}; or retract its label: vaal labels retract") from error
     yield "json", json.dumps(sample.facts, ensure_ascii=False, sort_keys=True).encode()

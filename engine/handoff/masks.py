@@ -8,19 +8,20 @@ import pyarrow as pa
 from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile
 from engine.pool.formats import format_of
+from engine.pool.mask_files import MaskError
+from engine.pool.mask_source import KEPT, MaskSource
 from engine.storage.location import Location
 
-FOLDER = "votes/masks"
 MOST_BYTES = 256 << 20
 """A few bytes in an archive may stand for any number."""
 Found = dict[str, tuple[AnswerFile, str]]
 """Masks by the name that they are kept under: the file that names each, and its name there."""
 
 
-def with_masks(answer: Answer, file: AnswerFile, found: Found) -> Answer:
+def with_masks(answer: Answer, file: AnswerFile, found: Found, source: MaskSource | None = None) -> Answer:
     """The answer, where masks that are named as files beside the vendor's file are named as `keep_masks` keeps them:
     votes/masks/SHA256.png; they are added to `found`. Run lengths stay as they are. A mask that is missing or no image
-    is a fault."""
+    is a fault, and with `source`, from which the task learner will read it, one that is not of its classes."""
     if not isinstance(answer.value, list) or answer.fault:
         return answer
     kept = []
@@ -30,15 +31,20 @@ def with_masks(answer: Answer, file: AnswerFile, found: Found) -> Answer:
             kept.append(shape)
             continue
         try:
-            kept.append({**shape, "mask": _named(mask, file, found)})
+            content = _read(file, mask)
+            kept.append({**shape, "mask": _named(content, mask, file, found)})
+            if source is not None:
+                source.check(content, of_one_class=bool(shape.get("label")))
         except (InputError, OSError) as error:
             return answer._replace(fault=f"mask {mask!r}: {error}; put it beside {file.path}")
+        except MaskError as error:
+            return answer._replace(fault=f"mask {mask!r} {error}")
     return answer._replace(value=kept)  # type: ignore[arg-type]
 
 
 def masks_of(value: str | None) -> set[str]:
     """The names below the campaign of the masks in a vote's value that are kept as files."""
-    if not value or FOLDER not in value:
+    if not value or KEPT not in value:
         return set()
     try:
         shapes = json.loads(value)
@@ -46,7 +52,7 @@ def masks_of(value: str | None) -> set[str]:
         # A class may have any name.
         return set()
     masks = [shape.get("mask") for shape in shapes if isinstance(shape, dict)] if isinstance(shapes, list) else []
-    return {mask for mask in masks if isinstance(mask, str) and mask.startswith(f"{FOLDER}/")}
+    return {mask for mask in masks if isinstance(mask, str) and mask.startswith(f"{KEPT}/")}
 
 
 def keep_masks(home: Location, values: pa.ChunkedArray, found: Found) -> None:
@@ -68,11 +74,10 @@ def _read(file: AnswerFile, mask: str) -> bytes:
     return content
 
 
-def _named(mask: str, file: AnswerFile, found: Found) -> str:
-    content = _read(file, mask)
+def _named(content: bytes, mask: str, file: AnswerFile, found: Found) -> str:
     form = format_of(content)
     if form is None:
         raise InputError("is no image")
-    name = f"{FOLDER}/{hashlib.sha256(content).hexdigest()}.{form.suffixes[0]}"
+    name = f"{KEPT}/{hashlib.sha256(content).hexdigest()}.{form.suffixes[0]}"
     found[name] = file, mask
     return name

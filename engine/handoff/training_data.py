@@ -18,8 +18,9 @@ from engine.campaign.labels import Snapshot, read_snapshot
 from engine.campaign.positions import positions_of
 from engine.campaign.stages import Log, Progress
 from engine.errors import InputError
-from engine.handoff.labelled_samples import Sample, planned, samples_of, write_shard
+from engine.handoff.labelled_samples import Form, Sample, planned, samples_of, write_shard
 from engine.handoff.splits import shares_of
+from engine.pool.mask_source import mask_inputs, mask_source
 from engine.pool.shard import Shard
 from engine.storage.documents import read_document
 from engine.storage.location import Location
@@ -64,15 +65,20 @@ def export_labels(
         samples, left_out = samples_of(campaign, snapshot, positions, shares, seed)
         _log_some(log, left_out)
         plan = planned(samples, shares)
-        found = Exported(_counts(samples, list(shares)), _classes_of(samples), list(plan), left_out)
-        content = _content_of(samples, found.classes, list(plan))
+        masks = mask_source(campaign.config, campaign.home)
+        # The numbers in masks are in the order of the classes.
+        classes = _classes_of(samples) if masks is None else list(masks.classes)
+        found = Exported(_counts(samples, list(shares)), classes, list(plan), left_out)
+        content = _content_of(samples, found.classes, list(plan), mask_inputs(masks))
         if _is_done(folder, content):
             log(f"{folder}: this data set is there already")
             return found
         for part in (part for part, count in found.images.items() if not count):
             log(f"part {part} is empty: there are too few groups of labelled images")
         _begin(folder, content)
-        written = _write_shards(campaign, folder, plan, by_name, found.classes, on_progress)
+        number_of = {name: number for number, name in enumerate(classes)}
+        form = Form(number_of, campaign.config.handoff.question, masks)
+        written = _write_shards(folder, plan, by_name, form, on_progress)
     manifest = _manifest(campaign, snapshot, found, written, {"content": content, "split": split, "seed": seed})
     (folder / CLASSES_FILE).write_bytes(json.dumps(found.classes, ensure_ascii=False, indent=2).encode())
     (folder / DATASET_FILE).write_json(manifest)
@@ -81,19 +87,13 @@ def export_labels(
 
 
 def _write_shards(
-    campaign: Campaign,
-    folder: Location,
-    plan: dict[str, list[Sample]],
-    shards: dict[str, Shard],
-    classes: list[str],
-    on_progress: Progress,
+    folder: Location, plan: dict[str, list[Sample]], shards: dict[str, Shard], form: Form, on_progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """Write the shards of a plan. Returns the facts on each by its name."""
-    number_of = {name: number for number, name in enumerate(classes)}
     written: dict[str, dict[str, Any]] = {}
     total, done = sum(map(len, plan.values())), 0
     for name, samples in plan.items():
-        sha256, size_bytes = write_shard(folder / name, samples, shards, number_of, campaign.config.handoff.question)
+        sha256, size_bytes = write_shard(folder / name, samples, shards, form)
         written[name] = {"images": len(samples), "size_bytes": size_bytes, "sha256": sha256}
         done += len(samples)
         on_progress(done / total, f"{done} of {total} images")
@@ -129,9 +129,9 @@ def _classes_of(samples: list[Sample]) -> list[str]:
     return sorted(set(chain.from_iterable(sample.classes for sample in samples)))
 
 
-def _content_of(samples: list[Sample], classes: list[str], shards: list[str]) -> str:
+def _content_of(samples: list[Sample], classes: list[str], shards: list[str], masks: dict[str, Any]) -> str:
     """SHA-256 of what the files say, which needs no image to be read."""
-    digest = hashlib.sha256(json.dumps([FORM, classes, shards]).encode())
+    digest = hashlib.sha256(json.dumps([FORM, classes, shards, *masks.values()]).encode())
     for sample in samples:
         digest.update(json.dumps([sample.part, sample.item_id, sample.place.content_hash, sample.facts]).encode())
     return digest.hexdigest()

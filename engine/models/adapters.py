@@ -165,12 +165,8 @@ class _LiteSegmentation(_Adapter):
     coarse features, which is one convolution of both."""
 
     def features(self, x_BCHW: Tensor) -> Tensor:
-        """The fine features and, enlarged to their size, the coarse ones, (B, D, h, w)."""
-        classifier: Any = self.network.classifier
-        maps: Any = self.network.backbone(x_BCHW)  # type: ignore[operator]
-        coarse = classifier.cbr(maps["high"]) * classifier.scale(maps["high"])
-        coarse = F.interpolate(coarse, size=maps["low"].shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat([maps["low"], coarse], dim=1)
+        """See `joint_maps`."""
+        return joint_maps(self.network, x_BCHW)
 
     @property
     def head(self) -> nn.Module:
@@ -182,3 +178,12 @@ class _LiteSegmentation(_Adapter):
         del joint.weight, joint.bias
         joint.weight, joint.bias = torch.cat([fine.weight, coarse.weight], dim=1), fine.bias + coarse.bias
         return joint
+
+
+def joint_maps(network: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """The fine features of torchvision's LR-ASPP and, enlarged to their size, the coarse ones, (B, D, h, w)."""
+    classifier: Any = network.classifier
+    maps: Any = network.backbone(x_BCHW)  # type: ignore[operator]
+    coarse = classifier.cbr(maps["high"]) * classifier.scale(maps["high"])
+    coarse = F.interpolate(coarse, size=maps["low"].shape[-2:], mode="bilinear", align_corners=False)
+    return torch.cat([maps["low"], coarse], dim=1)

@@ -21,15 +21,27 @@ from vaal.refit import Cached
 from vaal.task.model import Task
 
 
+class Parts(NamedTuple):
+    """What a head answers for, where that is not the items: of N pixels of masks the features (N, D), the classes (N,)
+    int64, and the numbers of their items (N,) int64."""
+
+    feature_ND: Tensor
+    answer_N: Tensor
+    item_N: Tensor
+
+
 class Described(NamedTuple):
     """Features of the task learner: of L labelled images (L, D) with their labels, folds and groups (`cached`, whose
-    inputs do not matter here), and of a random sample of the pool (R, D), which stands for `num_pool` images."""
+    inputs do not matter here), and of a random sample of the pool (R, D), which stands for `num_pool` images. Of maps
+    also the labelled images' mean logits (L, C), and parts of them."""
 
     feature_LD: Tensor
     labels: Sequence[str]
     cached: Cached
     feature_RD: Tensor
     num_pool: int
+    logit_LC: Tensor | None = None
+    parts: Parts | None = None
 
 
 def settings_of(config: CampaignConfig) -> Settings:
@@ -68,9 +80,13 @@ def fit_summaries(config: CampaignConfig, task: Task, classes: list[str], descri
     task = copy.deepcopy(task).cpu().eval()
     feature_LD, feature_RD = described.feature_LD.cpu().float(), described.feature_RD.cpu().float()
     fold_L = folds_of(described.cached, config.train.folds, config.train.seed)
-    answer_N = answers_of(task.kind, described.labels, classes).answer_N
+    logit_LC, parts = described.logit_LC, described.parts
+    if logit_LC is None or parts is None:
+        # The items themselves.
+        answer_N = answers_of(task.kind, described.labels, classes).answer_N
+        logit_LC, parts = task.head(feature_LD), Parts(feature_LD, answer_N, torch.arange(len(feature_LD)))
     reference = Reference(
-        task, feature_LD, task.head(feature_LD), fold_L, feature_LD, answer_N, fold_L, feature_RD,
+        task, feature_LD, logit_LC, fold_L, parts.feature_ND, parts.answer_N, fold_L[parts.item_N], feature_RD,
         described.num_pool, settings_of(config),
     )  # fmt: skip
     for name in names:

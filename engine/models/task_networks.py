@@ -1,6 +1,7 @@
 """The networks of a task learner that the engine trains (`train.task_network`), with random weights.
 
-Each has `features(x) -> (B, D)` and `head`, a linear layer from these to logits (B, C).
+Each has `features(x) -> (B, D)` and `head`, a linear layer from these to logits (B, C); those of masks (B, D, h, w),
+and a convolution of 1 x 1 to (B, C, h, w).
 """
 
 import math
@@ -8,11 +9,16 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from engine.models.adapters import joint_maps
 from vaal.networks import initialise
 from vaal.task.classifier import Classifier
+from vaal.task.unet import UNet
 
 SMALL_IMAGE = 64
 """Below this side in pixels, ResNet-18 begins as it does for CIFAR (arXiv 1512.03385, section 4.2): 3 x 3, stride 1."""
+
+LITE_FEATURES = 40 + 128
+"""Of LR-ASPP: channels of the fine and of the coarse map."""
 
 
 class TaskNetwork(NamedTuple):
@@ -29,13 +35,15 @@ TASK_NETWORKS: dict[str, TaskNetwork] = {
     "small": TaskNetwork(1e-2, 0.05, 4),
     "resnet18": TaskNetwork(1e-3, 0.05, 4),
     "vgg16_bn": TaskNetwork(1e-3, 0.05, 32, has_dropout=True),
+    "unet": TaskNetwork(3e-3, 0.05, 16),
+    "lraspp": TaskNetwork(3e-3, 0.05, 32),
 }
 
 
 class _Headed(nn.Module):
-    """A network of a library: its body, and its last linear layer as the head."""
+    """A network of a library: its body, and its last layer as the head."""
 
-    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.body, self.head = body, head
 
@@ -48,6 +56,23 @@ class _Headed(nn.Module):
         return logits_BC
 
 
+class _LiteBody(nn.Module):
+    """LR-ASPP on MobileNetV3 (arXiv 1905.02244, section 6.4) without its last layer; maps are an eighth of the input's
+    sides."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        from torchvision.models import segmentation
+
+        network = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=1)
+        network.backbone["0"][0] = nn.Conv2d(num_channels, 16, 3, stride=2, padding=1, bias=False)
+        del network.classifier.low_classifier, network.classifier.high_classifier
+        self.network = network
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return joint_maps(self.network, x_BCHW)
+
+
 def make_task_network(name: str, image_size: int, num_channels: int, num_classes: int) -> nn.Module:
     """The network of this name (TASK_NETWORKS) for images of this size, scaled to [-1, 1].
 
@@ -55,11 +80,17 @@ def make_task_network(name: str, image_size: int, num_channels: int, num_classes
     """
     if name == "small":
         return Classifier(image_size, num_channels, num_classes)
+    if name == "unet":
+        return UNet(num_channels, num_classes)
     from torchvision import models
 
-    if name == "resnet18":
+    body: nn.Module
+    head: nn.Module
+    if name == "lraspp":
+        body, head = _LiteBody(num_channels), nn.Conv2d(LITE_FEATURES, num_classes, 1)
+    elif name == "resnet18":
         # Batch-mates change nothing, so that any number of workers trains alike.
-        body: nn.Module = models.resnet18(weights=None, norm_layer=_group_norm)
+        body = models.resnet18(weights=None, norm_layer=_group_norm)
         is_small = image_size < SMALL_IMAGE
         side, stride = (3, 1) if is_small else (7, 2)
         body.conv1 = nn.Conv2d(num_channels, 64, side, stride, padding=side // 2, bias=False)

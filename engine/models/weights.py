@@ -73,7 +73,7 @@ def make_classifier(config: CampaignConfig, num_classes: int, num_inputs: int = 
         torch.manual_seed(config.train.seed)
         if num_inputs:
             return Task(LinearHead(num_inputs, num_classes), kind, unit_C=(1.0,))
-        name, image = config.train.task_network, config.image
+        name, image = config.task_network, config.image
         return Task(make_task_network(name, image.size, image.channels, num_classes), kind)
 
 

@@ -78,7 +78,7 @@ def decode_sizes(data: bytes, image: ImageConfig, sides: Sequence[int]) -> list[
     """
     _check_bytes(data, image)
     if data.startswith(_JPEG):
-        _segments(data)
+        jpeg_segments(data)
         height, width, *_ = _ask(simplejpeg.decode_jpeg_header, data, strict=False)
         if len({_reduction(height, width, side) for side in sides}) > 1:
             return [_decode(data, image, [side])[0] for side in sides]
@@ -147,7 +147,7 @@ _Segment = tuple[int, int, int]
 
 def _read_jpeg(data: bytes, side: int, colours: str | None, image: ImageConfig) -> tuple[NDArray[np.uint8], Any]:
     """Pixels (H, W, 1, 3 or 4) as stored, CMYK as RGB, and the orientation. `colours` None keeps the file's own."""
-    segments = _segments(data)
+    segments = jpeg_segments(data)
     height, width, space, _ = _ask(simplejpeg.decode_jpeg_header, data, strict=False)
     _check_pixels(width, height, image)
     _check_scans(data, segments)
@@ -173,7 +173,7 @@ def _read_jpeg(data: bytes, side: int, colours: str | None, image: ImageConfig) 
         inverted = Image.frombytes("CMYK", pixels.shape[1::-1], pixels.tobytes(), "raw", "CMYK;I")
         pixels = np.asarray(inverted.convert("L" if colours == "GRAY" else "RGB"))
         pixels = pixels.reshape(*pixels.shape[:2], -1)
-    return pixels, _orientation(data, segments)
+    return pixels, jpeg_orientation(data, segments)
 
 
 def _reduction(height: int, width: int, side: int) -> int:
@@ -195,7 +195,7 @@ def _ask(function: Callable[..., Any], data: bytes, **options: Any) -> Any:
         raise DecodeError(text, "CutOff" if text == "Premature end of JPEG file" else "Damaged") from error
 
 
-def _segments(data: bytes) -> list[_Segment]:
+def jpeg_segments(data: bytes) -> list[_Segment]:
     """A JPEG's segments up to its first scan's header. As in libjpeg, stray bytes between them are skipped."""
     found, end = [], 2
     try:
@@ -231,7 +231,7 @@ def _bare(data: bytes, segments: list[_Segment]) -> bytes:
     return b"\xff\xd8" + b"".join(kept) + data[segments[-1][2] :]
 
 
-def _orientation(data: bytes, segments: list[_Segment]) -> Any:
+def jpeg_orientation(data: bytes, segments: list[_Segment]) -> Any:
     """The EXIF orientation, not checked; None if there is none or it cannot be read."""
     for marker, begin, end in segments:
         if marker == _APP1 and data.startswith(b"Exif\0\0", begin + 4):
@@ -241,7 +241,7 @@ def _orientation(data: bytes, segments: list[_Segment]) -> Any:
 
 def _read_other(data: bytes, image: ImageConfig) -> Image.Image:
     """A file of another format than JPEG, by Pillow, as `open_upright` returns it."""
-    opened = _open(data, image)
+    opened = opened_header(data, image)
     _check_pixels(*opened.size, image)
     is_cut_to_bytes = any(";16" in str(tile.args) for tile in opened.tile) and not _is_wide(opened)
     try:
@@ -268,7 +268,7 @@ def _is_wide(opened: Image.Image) -> bool:
     return opened.mode.startswith(("I", "F"))
 
 
-def _open(data: bytes, image: ImageConfig) -> ImageFile:
+def opened_header(data: bytes, image: ImageConfig) -> ImageFile:
     """The header by Pillow. Image.open is not used, because it has its own limit and tries every parser."""
     form = format_of(data)
     if form is None:

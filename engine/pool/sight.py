@@ -128,7 +128,7 @@ class Sight(NamedTuple):
         if self.vectors.files is not None:
             items: dict[str, Item] = {place.key: Item(*place[:3], b"", "") for place in places}
         else:
-            items = _samples_at(shard, self.image, places, self.companion)
+            items = samples_at(shard, self.image, places, self.companion)
         found = {item.key: item.data for item in self.contents(shard, items.values())}
         yield from (found.get(place.key, b"") for place in places)
 
@@ -213,7 +213,7 @@ def member_of(item: Item, member: str, length: int = 0) -> NDArray[np.float32]:
     return vector
 
 
-def _samples_at(shard: Shard, image: ImageConfig, places: list[Place], companion: str) -> dict[str, Item]:
+def samples_at(shard: Shard, image: ImageConfig, places: list[Place], companion: str) -> dict[str, Item]:
     """The samples of the images at these places, by key. Raises ChangedShardError if an image is another one."""
     wanted, found = {place.key for place in places}, dict[str, Item]()
     if WHOLE_BYTES * len(places) >= shard.size_bytes:

@@ -16,6 +16,7 @@ from engine.models.weights import make_classifier, make_networks, save_weights, 
 from engine.training.batches import to_images, unlabelled_sample
 from engine.training.describing import reader_of
 from engine.training.labelled import Images, decoded
+from engine.training.mask_judging import judge_masks
 from engine.training.metrics import StepLog
 from engine.training.plan import TrainingPlan
 from engine.training.refitting import fit_at_last
@@ -44,7 +45,8 @@ def finish(plan: TrainingPlan, states: dict[str, State], front: Front, log: Step
         tensors = {key.partition("/")[2]: tensor for key, tensor in state.items()}
         getattr(networks, name).load_state_dict(tensors)
     networks = networks.ready(front.device)
-    task = {"task": judge_task(plan, networks.task, front)} if networks.task is not None else {}
+    judges = judge_task if plan.masks is None else judge_masks
+    task = {"task": judges(plan, networks.task, front)} if networks.task is not None else {}
     fit_centroid(networks, plan.pool, positions, front)
     classes, reader = plan.task.classes if plan.task else [], None
     if plan.config.task.model:

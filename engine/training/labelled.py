@@ -1,8 +1,9 @@
 """The labelled images, decoded once for all passes, and the order in which streams draw them."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,21 @@ class Part(NamedTuple):
 
     def streams(self, num_streams: int) -> range:
         return range(self.rank, num_streams, self.world)
+
+
+class Cache(NamedTuple):
+    """Where labelled items are kept, decoded: a file of arrays of this shape and dtype. `read` gives those at some
+    positions with the numbers of these, without the items of which that is impossible."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: Any
+    read: Callable[[list[Position]], Iterator[tuple[int, NDArray[Any]]]]
+
+
+def as_seen(pool: Pool, file: Path) -> Cache:
+    """A cache of what the networks see."""
+    return Cache(file, pool.sight.shape, pool.sight.dtype, partial(decoded, pool))
 
 
 class Images(NamedTuple):
@@ -71,17 +87,18 @@ def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_st
     is_held_out = [pool.is_held_out(*position[:2]) for position in positions]
     training, held_out = ([n for n, is_out in enumerate(is_held_out) if is_out == which] for which in (False, True))
     tried = [number for stream in streams for number in held_out[stream::num_streams]]
-    return _cached(pool, positions, _dealt(training, streams, num_streams), tried, file, keeps=False)
+    return _cached(pool, positions, _dealt(training, streams, num_streams), tried, as_seen(pool, file), keeps=False)
 
 
 def cache_for_task(
-    pool: Pool, positions: list[Position], split: tuple[list[int], list[int]], part: Part, num_streams: int, file: Path
-) -> tuple[Labelled, NDArray[np.int64]]:
+    pool: Pool, positions: list[Position], split: tuple[list[int], list[int]], part: Part, num_streams: int,
+    cache: Cache,
+) -> tuple[Labelled, NDArray[np.int64]]:  # fmt: skip
     """As `cache_labelled`, for the task learner: `split` are the numbers of the images that it trains on, and of those
     by which it is judged. Returns also the rows of the latter that are this worker's."""
     judging = split[1][part.rank :: part.world]
     wanted = _dealt(split[0], part.streams(num_streams), num_streams)
-    labelled = _cached(pool, positions, wanted, judging, file, keeps=True)
+    labelled = _cached(pool, positions, wanted, judging, cache, keeps=True)
     return labelled, np.flatnonzero(np.isin(labelled.number_N, judging))
 
 
@@ -92,16 +109,16 @@ def _dealt(numbers: list[int], streams: range, num_streams: int) -> dict[int, li
 
 
 def _cached(
-    pool: Pool, positions: list[Position], wanted: dict[int, list[int]], others: list[int], file: Path, *, keeps: bool
-) -> Labelled:
+    pool: Pool, positions: list[Position], wanted: dict[int, list[int]], others: list[int], cache: Cache, *,
+    keeps: bool,
+) -> Labelled:  # fmt: skip
     """The wanted images, and the others, which are decoded too, and kept if that is asked for."""
     numbers = sorted({number for part in wanted.values() for number in part})
     kept = {*numbers, *(others if keeps else ())}
-    shape = (max(1, len(kept)), *pool.sight.shape)
-    seen = np.memmap(file, dtype=pool.sight.dtype, mode="w+", shape=shape)
+    seen = np.memmap(cache.file, dtype=cache.dtype, mode="w+", shape=(max(1, len(kept)), *cache.shape))
     numbers += others
     rows, not_decoded = dict[int, int](), set(numbers)
-    for place, image in decoded(pool, [positions[number] for number in numbers]):
+    for place, image in cache.read([positions[number] for number in numbers]):
         number = numbers[place]
         not_decoded.remove(number)
         if number in kept:

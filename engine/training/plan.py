@@ -17,6 +17,7 @@ from engine.config.options import CampaignConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.pool.identity import ALONE
 from engine.pool.manifest import estimate_num_items, read_shards
+from engine.pool.mask_source import MaskSource, mask_source
 from engine.pool.metadata import read_groups
 from engine.pool.runs import holds_archives
 from engine.pool.shard import DamagedShardError, Shard
@@ -38,7 +39,7 @@ class TrainingPlan(NamedTuple):
 
     `labels` and `positions` are those of the labels at the time of planning: every worker uses the same. `left_out` are
     damaged shards, with their faults. The updates of `task` follow `num_steps` iterations
-    of VAAL; it is None where no task learner trains in steps.
+    of VAAL; it is None where no task learner trains in steps. `masks` are where a task learner of masks finds them.
     """
 
     config: CampaignConfig
@@ -53,6 +54,7 @@ class TrainingPlan(NamedTuple):
     images_per_step: float
     num_steps: int
     task: TaskPlan | None
+    masks: MaskSource | None
     device: str
     board: Any
 
@@ -137,6 +139,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         images_per_step=images_per_step,
         num_steps=_num_steps(config, num_unlabelled / images_per_step),
         task=plan_task(campaign, snapshot, [labels[position[:2]] for position in positions], positions, groups),
+        masks=mask_source(config, campaign.home),
         device="",
         board=None,
     )
@@ -197,6 +200,23 @@ def require_decoded(plan: TrainingPlan, not_decoded: set[int]) -> str:
             "labels, or train without these images: --set score.max_bad_fraction=1"
         )
     return f"{why}; nothing trains on them"
+
+
+def require_masks(plan: TrainingPlan, faults: dict[Identity, str]) -> str:
+    """The line that reports masks that cannot be used; "" for none.
+
+    Raises NotAcceptableError if they are more of the labelled images than score.max_bad_fraction.
+    """
+    if not faults:
+        return ""
+    most, total = plan.config.score.max_bad_fraction, len(plan.positions)
+    why = f"{faults[min(faults)]}; it is the first of {len(faults)} among {total} labelled images"
+    if len(faults) > most * total:
+        raise NotAcceptableError(
+            f"{why}; score.max_bad_fraction={most:g} is the limit: correct the masks, retract the labels, or train "
+            "without these images: --set score.max_bad_fraction=1"
+        )
+    return f"{why}; the task learner does not see these"
 
 
 def _num_steps(config: CampaignConfig, steps_per_epoch: float) -> int:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from engine.campaign.folder import Campaign
@@ -31,8 +32,8 @@ class TaskPlan(NamedTuple):
     """The plan of a task learner that trains in steps.
 
     `classes` are in the order of the logits. `answer_N` are those of the images at the plan's positions: see
-    `vaal.task.recipe.task_loss`. `training` and `judging` are numbers of positions. `controls` are the labelled images
-    that are a random sample of the pool.
+    `vaal.task.recipe.task_loss`; masks are not among them, but read with the images. `training` and `judging` are
+    numbers of positions. `controls` are the labelled images that are a random sample of the pool.
     """
 
     kind: Kind
@@ -59,15 +60,18 @@ def plan_task(
             # Of labels that it does not know, nothing could be fitted.
             answers_of(config.task_kind, labels, config.task_classes)
         return None
-    if config.task_kind == "segmentation":
-        raise ConfigError("train.task=segmentation cannot be trained here yet; --set train.task=none")
-    name, size = config.train.task_network, config.image.size
+    name, size = config.task_network, config.image.size
     if size < (smallest := TASK_NETWORKS[name].smallest_image):
-        raise ConfigError(f"train.task_network={name} needs image.size={smallest} or more, it is {size}; use small")
+        fix = "raise it" if config.task_kind == "segmentation" else "use small"
+        raise ConfigError(f"train.task_network={name} needs image.size={smallest} or more, it is {size}; {fix}")
     if config.draws_network and not TASK_NETWORKS[name].has_dropout:
-        fix = "--set score.dropout=features, or train.task_network=vgg16_bn"
-        raise ConfigError(f"score.dropout=network: train.task_network={name} has no layer of dropout; {fix}")
-    classes, answer_N = answers_of(config.task_kind, labels, config.task_classes)
+        other = "" if config.task_kind == "segmentation" else ", or train.task_network=vgg16_bn"
+        why = f"train.task_network={name} has no layer of dropout; --set score.dropout=features{other}"
+        raise ConfigError(f"score.dropout=network: {why}")
+    if config.task_kind == "segmentation":
+        classes, answer_N = config.mask_classes, torch.empty(0)
+    else:
+        classes, answer_N = answers_of(config.task_kind, labels, config.task_classes)
     training, judging = split_for_task(groups, positions)
     steps = _num_steps(config.train, len(training))
     return TaskPlan(config.task_kind, classes, answer_N, training, judging, _controls(campaign, snapshot), steps)

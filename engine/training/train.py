@@ -25,6 +25,7 @@ from engine.errors import VaalError
 from engine.models.diagnosis import summary
 from engine.models.task_models import task_entry
 from engine.models.task_source import TASK_MODEL, task_inputs
+from engine.pool.mask_source import MASKS, mask_inputs
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
 from engine.training.board import Board, following
@@ -56,14 +57,14 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
     labels = snapshot.files
     plan = plan_training(campaign, snapshot, run.log)
     config = campaign.config
-    seen, by_user = embedding_inputs(config), task_inputs(config)
+    seen, by_user, masks = embedding_inputs(config), task_inputs(config), mask_inputs(plan.masks)
     details = {"task": task_entry(config, plan.labels.values())} if by_user else {}
     pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(
         labels=labels, pool=pool_print, steps=plan.all_steps, method=config.needs_method,
         learnt=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
         image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
-        **seen, **by_user,
+        **seen, **by_user, **masks,
     )[:16]  # fmt: skip
 
     def on_step(step: int, losses: dict[str, float]) -> None:
@@ -85,7 +86,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         campaign,
         "train",
         TrainManifest,
-        inputs={**labels, "pool": pool_print, **_prints({EMBEDDINGS: seen, TASK_MODEL: by_user})},
+        inputs={**labels, "pool": pool_print, **_prints({EMBEDDINGS: seen, TASK_MODEL: by_user, MASKS: masks})},
         counts={
             "labelled": len(plan.labels),
             "labelled_not_decoded": result["not_decoded"],

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -22,9 +22,11 @@ from engine.training.fronts import training_front
 from engine.training.judging import finish
 from engine.training.labelled import Images, Labelled, Part, cache_labelled
 from engine.training.metrics import LOG_STEPS, StepLog
-from engine.training.plan import TrainingPlan, augment_of, phase_of, require_decoded
+from engine.training.plan import TrainingPlan, augment_of, phase_of, require_decoded, require_masks
 from engine.training.task_training import TaskTraining
 from vaal.step import Batch, MemorisationGuard, PoolBatch, vaal_step
+
+Found = TypeVar("Found")
 
 
 def train_worker(plan: TrainingPlan) -> None:
@@ -43,11 +45,14 @@ def train_worker(plan: TrainingPlan) -> None:
         streams = part.streams(plan.deal.num_streams)
         labelled = cache_labelled(plan.pool, plan.positions, streams, plan.deal.num_streams, Path(scratch) / "labelled")
         # Before the first step: nobody waits for a training that is refused.
-        not_decoded = _of_all_workers(part, labelled.not_decoded)
-        line = require_decoded(plan, not_decoded)
-        if line and part.rank == 0:
-            plan.board.note.remote(line)
+        not_decoded = {number for found in _of_all_workers(part, labelled.not_decoded) for number in found}
+        lines = [require_decoded(plan, not_decoded)]
         task = TaskTraining(plan, part, front, Path(scratch) / "task") if plan.task else None
+        if task is not None:
+            faults = {item: why for found in _of_all_workers(part, task.faults) for item, why in found.items()}
+            lines.append(require_masks(plan, faults))
+        for line in filter(None, lines if part.rank == 0 else []):
+            plan.board.note.remote(line)
         training = _Training(plan, part, front, task)
         training.run(labelled)
     states = {name: engine.full_state(keep=part.rank == 0, moments=False) for name, engine in training.engines.items()}
@@ -58,10 +63,11 @@ def train_worker(plan: TrainingPlan) -> None:
         ray.get(plan.board.finish.remote({**result, "not_decoded": len(not_decoded)}))
 
 
-def _of_all_workers(part: Part, numbers: list[int]) -> set[int]:
-    parts: list[list[int]] = [[]] * part.world
-    torch.distributed.all_gather_object(parts, numbers)
-    return {number for part in parts for number in part}
+def _of_all_workers(part: Part, found: Found) -> list[Found]:
+    """What each worker found, by rank."""
+    parts = [found] * part.world
+    torch.distributed.all_gather_object(parts, found)
+    return parts
 
 
 class _Training:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaal.calibration import mean_loss, temperature_factor
 from vaal.task.kinds import Kind
+from vaal.task.segmentation import mask_loss
 
 if TYPE_CHECKING:
     from vaal.step import Updater
@@ -31,15 +32,20 @@ def learning_rate(step: int, num_steps: int, peak: float) -> float:
 
 
 def task_loss(kind: Kind, logit_BC: Tensor, answer: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy in nats, a scalar: averaged over B, of labels also over the C answers, yes or no.
+    """Cross-entropy in nats, a scalar: averaged over B, of labels also over the C answers, yes or no; of segmentation
+    `vaal.task.segmentation.mask_loss`.
 
     Args:
-        answer: for classes (B,) int64 from 0 to C - 1; for labels (B, C) of 0 and 1.
+        logit_BC: for segmentation (B, C, h, w).
+        answer: for classes (B,) int64 from 0 to C - 1; for labels (B, C) of 0 and 1; for segmentation masks (B, H, W)
+            int64.
         smoothing: share of the target that is spread evenly over the values of an answer (arXiv 1512.00567, section 7).
     """
     if kind == "labels":
         target_BC = answer.to(logit_BC) * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logit_BC, target_BC)
+    if kind == "segmentation":
+        return mask_loss(logit_BC, answer, smoothing)
     return F.cross_entropy(logit_BC, answer, label_smoothing=smoothing)
 
 
@@ -68,7 +74,8 @@ def held_out(kind: Kind, logit_NC: Tensor, answer: Tensor, calibrates_N: Tensor 
     """What logits of held-out items say. Calibrated, because a network that is too sure may yet order items best.
 
     Args:
-        answer: as of `task_loss`. Of labels each yes and each no is an answer.
+        logit_NC: of segmentation those of a sample of pixels, which then are the items.
+        answer: as of `task_loss`. Of labels each yes and each no is an answer. Of pixels their classes (N,).
         calibrates_N: the items (N,) bool to whose answers the temperature is fitted; all without it.
 
     Raises ValueError if there is no item.

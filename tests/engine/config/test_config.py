@@ -233,7 +233,7 @@ def test_of_many_names_the_first_are_shown() -> None:
      ("auto", "class", False), ("auto", "classes", False), ("none", "classes", False)],
 )  # fmt: skip
 def test_a_task_learner_learns_what_is_asked_for(task: str, asked: str, has_task: bool) -> None:
-    settings = {"train.task": task, "handoff.question.task": asked}
+    settings = {"train.task": task, "handoff.question": {"task": asked, "classes": ["a", "b"]}}
     assert override(CampaignConfig(), settings, "test").has_task is has_task
 
 

@@ -58,7 +58,7 @@ def test_on_pixels_beside_embeddings_it_may_be_given() -> None:
     ],
 )  # fmt: skip
 def test_train_task_says_what_it_answers(task: str, asked: str, kind: str) -> None:
-    made = config(train__task=task, handoff__question__task=asked)
+    made = config(train__task=task, handoff__question__task=asked, task__classes=["a", "b"])
     assert (made.has_task, made.task_kind) == (True, kind)
 
 

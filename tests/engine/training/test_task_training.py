@@ -20,7 +20,7 @@ from engine.config.toml import override
 from engine.models.task_networks import TASK_NETWORKS
 from engine.models.weights import make_classifier, to_input
 from engine.simulation.demo_pools import DemoPool
-from engine.training.labelled import Part, cache_for_task
+from engine.training.labelled import Part, as_seen, cache_for_task
 from engine.training.plan import TrainingPlan, plan_training
 from tests.engine.training import task_worker
 from tests.engine.training.task_worker import STEPS
@@ -58,7 +58,9 @@ def plain_training(plan: TrainingPlan, file: Path) -> tuple[dict[str, Tensor], l
     assert plan.task is not None
     num_streams, batch = plan.deal.num_streams, plan.config.train.batch_size
     split = plan.task.training, plan.task.judging
-    labelled, judging = cache_for_task(plan.pool, plan.positions, split, Part(0, 1), num_streams, file)
+    labelled, judging = cache_for_task(
+        plan.pool, plan.positions, split, Part(0, 1), num_streams, as_seen(plan.pool, file)
+    )
     network = make_classifier(plan.config, len(plan.task.classes)).train()
     recipe, looks = TASK_NETWORKS["small"], []
     optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -132,7 +134,7 @@ def test_it_never_draws_what_judges_it(campaign: Campaign, tmp_path: Path) -> No
         drawn, judging = set[int](), list[int]()
         for rank in range(world):
             part = Part(rank, world)
-            where = part, 8, tmp_path / f"task-{world}-{rank}"
+            where = part, 8, as_seen(plan.pool, tmp_path / f"task-{world}-{rank}")
             labelled, rows = cache_for_task(plan.pool, plan.positions, split, *where)
             for stream in part.streams(8):
                 drawn |= set(labelled.number_N[labelled.draw(stream, (0,), 0, 300)].tolist())
