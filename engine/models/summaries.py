@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.config.options import CampaignConfig
-from engine.errors import ConfigError, VaalError
+from engine.errors import VaalError
 from engine.models.task_answers import answers_of
 from vaal.acquisition import ACQUISITIONS
 from vaal.acquisition.reference import Reference
@@ -74,8 +74,6 @@ def fit_summaries(config: CampaignConfig, task: Task, classes: list[str], descri
     names, fitted = fitted_names(config), dict[str, dict[str, Tensor]]()
     if not names:
         return {}
-    if task.kind == "segmentation":
-        raise ConfigError(f"score.acquisition={names[0]} cannot be fitted to masks yet; leave it out")
     # What is fitted does not depend on the device of the networks.
     task = copy.deepcopy(task).cpu().eval()
     feature_LD, feature_RD = described.feature_LD.cpu().float(), described.feature_RD.cpu().float()
