@@ -47,7 +47,7 @@ from engine.selection.sources import Source, known_images, sources_of
 from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 from vaal.acquisition import column_of
-from vaal.duplicates.likeness import Likeness
+from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
 
 
 def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> SelectionManifest:
@@ -196,7 +196,7 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
 def _not_alike(likeness: Likeness) -> str:
     """Why nearness of latents does not count, in words."""
     near = f"{likeness.by_chance:.1%} of random pairs are as near"
-    if likeness.alike is not None:
+    if likeness.alike is not None and likeness.alike < LEAST_ALIKE:
         near = f"of {likeness.num_pairs:,} pairs with near latents {likeness.alike:.0%} look alike"
     return f"near latents do not mean like pictures here ({near}): only bytes and pictures count as duplicates"
 

@@ -47,7 +47,8 @@ def judge_likeness(candidates: Pictures, pool: Pictures, cosine: float, seed: in
 
     Each probe's nearest other candidate makes a pair, near where it reaches the cosine. Near pairs with hashes are
     compared with the pairs of the pool's sample. With fewer than LEAST_PAIRS of them, nearness counts if random pairs
-    are hardly ever near. A zero latent is near no other. O(MOST_PROBES x MOST_OTHERS x Z) time.
+    are hardly ever near. It never does if more random pairs are near than alike: the nearest of many frames of a film
+    are alike even where most pairs are near. A zero latent is near no other. O(MOST_PROBES x MOST_OTHERS x Z) time.
     """
     rng, pairs = np.random.default_rng(seed), np.triu_indices(len(pool.latent_NZ), 1)
     sample_NZ, unit_MZ = _unit(pool.latent_NZ), _unit(candidates.latent_NZ)
@@ -64,7 +65,7 @@ def judge_likeness(candidates: Pictures, pool: Pictures, cosine: float, seed: in
     if min(len(near_F), len(random_F)) < LEAST_PAIRS:
         return Likeness(by_chance <= MOST_BY_CHANCE, len(near_F), None, by_chance)
     alike = float(np.mean(near_F < np.quantile(random_F, ALIKE_QUANTILE)))
-    return Likeness(alike >= LEAST_ALIKE, len(near_F), alike, by_chance)
+    return Likeness(alike >= LEAST_ALIKE and by_chance <= ALIKE_QUANTILE, len(near_F), alike, by_chance)
 
 
 def _unit(latent_NZ: NDArray[np.float32]) -> NDArray[np.float32]:

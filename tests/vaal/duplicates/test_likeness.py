@@ -52,6 +52,20 @@ def test_latents_with_one_axis_do_not_count(photographs: NDArray[np.uint8], spre
     assert found.num_pairs >= LEAST_PAIRS
 
 
+def test_near_pairs_that_are_alike_do_not_count_where_most_pairs_are_near() -> None:
+    """As of frames of films, whose latents are all on one side of zero."""
+    rng = np.random.default_rng(4)
+    frames = np.repeat(rng.normal(size=(40, 32)), 10, axis=0) + 0.01 * rng.normal(size=(400, 32))
+    hashes = Hashes(np.repeat(rng.integers(0, 256, (40, HASH_BYTES), np.uint8), 10, axis=0), np.ones(400, np.bool_))
+    for offset, counts in ((0, True), (40, False)):
+        seen = Pictures((frames + offset).astype(np.float32), hashes)
+        chosen = rng.permutation(400)[:64]
+        sample = Pictures(seen.latent_NZ[chosen], Hashes(hashes.hash_NB[chosen], hashes.has_hash_N[chosen]))
+        found = judge_likeness(seen, sample, COSINE, 0)
+        assert found.alike == 1
+        assert found.counts is counts
+
+
 @pytest.mark.parametrize(("num_axes", "counts"), [(1, False), (2, False), (32, True)])
 def test_without_pictures_random_pairs_judge(num_axes: int, counts: bool) -> None:
     latents = np.random.default_rng(3).normal(size=(500, 32)).astype(np.float32)
