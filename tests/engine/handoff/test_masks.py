@@ -4,7 +4,9 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.campaign.decisions import FORGOTTEN, USER, decide
@@ -13,6 +15,7 @@ from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile
 from engine.handoff.masks import Found, with_masks
 from tests.conftest import MakeCampaign
+from tests.rounds import encoded
 from tests.sendings import hand_out, take_in
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -77,3 +80,35 @@ def test_a_mask_of_an_image_that_was_forgotten_is_not_kept(make_campaign: MakeCa
     (tmp_path / "a.jsonl").write_text(json.dumps({"item_id": "aa", "label": [{"label": "cat", "mask": "m.png"}]}))
     take_in(campaign, tmp_path / "a.jsonl")
     assert not (campaign.home / "votes/masks").children()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "label", "fault"),
+    [
+        (np.uint8([[0, 1]]), "", ""),
+        (np.uint8([[0, 2]]), "", r"mask 'm.png' has ids 2 \(50.0% of the pixels\); those of the 2 classes are 0 to 1"),
+        (np.uint8([[0, 2]]), "cat", ""),
+        (np.uint8([[0, 1, 2]]), "cat", "mask 'm.png' is of one class and has the ids 0, 1, 2; give 0 and another"),
+        (
+            np.zeros((1, 2, 3), np.uint8),
+            "",
+            r"mask 'm.png' is a picture in colours \(RGB\), which are no ids; give a PNG",
+        ),
+    ],
+)
+def test_a_mask_that_no_task_learner_could_read_is_refused(
+    make_campaign: MakeCampaign, tmp_path: Path, pixels: Any, label: str, fault: str
+) -> None:
+    campaign = make_campaign(
+        "train.task=segmentation", 'handoff.question={task = "mask", classes = ["cat", "dog"]}', "image.size=16"
+    )
+    hand_out(campaign, {"aa": ("digits-00001.tar", "k1")})
+    (tmp_path / "m.png").write_bytes(encoded(pixels))
+    value = [{"label": label, "mask": "m.png"}] if label else "m.png"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"item_id": "aa", "label": value}))
+    if fault:
+        with pytest.raises(InputError, match=f"a.jsonl: line 1: {fault}"):
+            take_in(campaign, tmp_path / "a.jsonl")
+        assert not (campaign.home / "votes/masks").children()
+    else:
+        assert take_in(campaign, tmp_path / "a.jsonl").new == 1

@@ -73,6 +73,13 @@ def test_a_mask_of_a_file_is_turned_like_its_image(tmp_path: Path, orientation: 
         assert np.array_equal(source(tmp_path, "member:m").of(given._replace(companions=(png(IDS.T),)), "mask"), IDS.T)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_mask_that_is_written_lies_over_its_image_as_it_is_stored(tmp_path: Path, orientation: int) -> None:
+    given, made = item(png(IDS), orientation=orientation), source(tmp_path, "member:m")
+    written = made.file_of(given, "mask")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(written))), IDS)
+
+
 @pytest.mark.parametrize("orientation", [6, 3])
 def test_shapes_are_drawn_one_over_another_on_the_upright_image(tmp_path: Path, orientation: int) -> None:
     """So annotators saw it."""
