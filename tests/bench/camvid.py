@@ -6,8 +6,8 @@ Semantic segmentation, 11 classes, 367 images at 128 px, of which 40 drawn at ra
 strategies of a seed. A round trains the small U-Net from its first weights, and VAAL where the strategy asks for it,
 scores, picks 40 images without a control arm, hands them out and takes their masks in, as PNG files; then mIoU is from
 one confusion matrix over the 334 images of the validation and test shards. Three seeds, four rounds, 500 updates of
-eight images (small: one seed, one round, 100 updates, the validation shard). In FOLDER everything is kept, and what is
-there is not made again.
+eight images (small: one seed, one round, 100 updates, one pass of VAAL, the validation shard). In FOLDER everything is
+kept, and what is there is not made again.
 
 Needs CamVid below VAAL_DATA, else ../shared/data; says so and ends where it is absent.
 """
@@ -67,9 +67,10 @@ def files_of(shards: list[Path], suffix: str) -> Files:
     return found
 
 
-def settings_of(strategy: str, seed: int, num_steps: int) -> dict[str, Any]:
+def settings_of(strategy: str, seed: int, *, small: bool) -> dict[str, Any]:
     return {
-        "train.task": "segmentation", "train.task_steps": num_steps, "train.batch_size": 8, "train.seed": seed,
+        "train.task": "segmentation", "train.task_steps": 100 if small else 500, "train.batch_size": 8,
+        "train.epochs": 1 if small else 10, "train.seed": seed,
         "handoff.question": {"task": "mask", "classes": CLASSES}, "labels.masks": "member:seg.png",
         "labels.void": [VOID], "image.size": 128, "image.suffixes": ["jpg"], "select.budget": BATCH,
         "select.control_fraction": 0.0, "select.seed": seed, **STRATEGIES[strategy],
@@ -127,7 +128,7 @@ def run(folder: Path, source: Path, strategy: str, seed: int, *, small: bool) ->
     for number in range(rounds + 1):
         file = folder / f"round-{number}.json"
         if not file.exists():
-            campaign = campaign_of(folder, shards, settings_of(strategy, seed, 100 if small else 500), seed)
+            campaign = campaign_of(folder, shards, settings_of(strategy, seed, small=small), seed)
             assert campaign.round == number
             begin = time.perf_counter()
             train(campaign)

@@ -1,6 +1,5 @@
 """Scores of images by a task learner of masks: the definition on its maps, reduced, whatever the batch."""
 
-
 import numpy as np
 import pytest
 import torch
