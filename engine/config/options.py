@@ -131,7 +131,7 @@ class CampaignConfig(Section):
     def scores_again(self) -> bool:
         """Whether candidates are scored a second time: for a score that is dear, or for the task learner's features."""
         needs = set(DIVERSIFIERS[self.diversity].needs)
-        return self.is_dear(self.select.acquisition) or bool(needs & {"feature_MD", "answer_MC", "probability_MC"})
+        return self.is_dear(self.select.acquisition) or bool(needs & {"feature_MD", "answer_MC"})
 
     @property
     def needs_method(self) -> bool:

@@ -51,9 +51,9 @@ def load_task(config: CampaignConfig, device: torch.device | str, sha256: Sequen
     pixels = noise_pixels(options.size or config.image.size, config.image.channels).to(device)
     names = config.acquisitions(has_task=True)
     needs = {need for name in names for need in ACQUISITIONS[name].needs}
-    draws = config.score.dropout == "network" and any(ACQUISITIONS[n].dear_when == "network_dropout" for n in names)
+    asked = {"with_gradient": "gradient" in needs, "with_dropout": config.draws_network}
     try:
-        count = check_task(task, preprocessing(pixels), with_gradient="gradient" in needs, with_dropout=draws)
+        count = check_task(task, preprocessing(pixels), **asked)
     except TaskError as error:
         raise ConfigError(f"{named}: {error}") from error
     if len(options.classes) not in (0, count):

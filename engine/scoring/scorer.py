@@ -2,7 +2,7 @@
 
 import math
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -168,7 +168,7 @@ class Scorer:
         columns = zip(SEEN, self._shapes, strict=False)
         seen = [np.frombuffer(chunk[name][0].as_buffer(), self._dtype).reshape(-1, *shape) for name, shape in columns]
         shard, names = chunk["shard"][0].as_py(), items["key"].to_pylist()
-        identity_N = identities(shard, names, self._settings.seed) if self.asks_identity else None
+        identity_N = identities(((shard, key) for key in names), self._settings.seed) if self.asks_identity else None
         scores = self(seen[0], items["fold"].to_numpy(), identity_N, seen[-1])
         bad = unpack(content) if (content := chunk["bad"][0].as_py()) else BAD_SCHEMA.empty_table()
         scored = items.drop_columns(["fold"])
@@ -234,9 +234,9 @@ def candidate_functions(config: CampaignConfig) -> dict[str, Callable[[View], Te
     return {column_of(name): pkgutil.resolve_name(ACQUISITIONS[name].dear) for name in names}
 
 
-def identities(shard: str, keys: list[str], seed: int) -> NDArray[np.int64]:
-    """A hash (N,) of each item of a shard."""
-    return np.array([draw_of(shard, key, seed) for key in keys], np.uint64).view(np.int64)
+def identities(items: Iterable[tuple[str, str]], seed: int) -> NDArray[np.int64]:
+    """A hash (N,) of each of these items, by shard and key."""
+    return np.array([draw_of(shard, key, seed) for shard, key in items], np.uint64).view(np.int64)
 
 
 def _is_out_of_memory(error: Any) -> bool:

@@ -210,8 +210,8 @@ def _scored_again(campaign: Campaign, pools: Pools, size: int, run: Run) -> Pool
     if not campaign.config.is_dear(campaign.config.select.acquisition):
         return pools
     place = pools.draws.schema.get_field_index("score")
-    unknown = [t.set_column(place, t.schema.field(place), pa.nulls(len(t), pa.float32())) for t in (pools.draws,)]
-    return pools._replace(draws=unknown[0])
+    unknown = pa.nulls(len(pools.draws), pa.float32())
+    return pools._replace(draws=pools.draws.set_column(place, pools.draws.schema.field(place), unknown))
 
 
 def _is_needed(name: str, row: Diversifier, eligible: Eligible) -> bool:

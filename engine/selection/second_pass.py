@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -52,7 +53,7 @@ def second_pass(campaign: Campaign, lowest: pa.Table, taken: pa.Table, size: int
     asked = pa.concat_tables([lowest, taken]) if has_taken else lowest
     found = score_again(campaign, asked, run)
     is_taken = pa.array(np.arange(len(found)) >= _num_of(found, lowest))
-    candidates, others = found.filter(pa.compute.invert(is_taken)), found.filter(is_taken)
+    candidates, others = found.filter(pc.invert(is_taken)), found.filter(is_taken)
     if config.is_dear(acquisition):
         place = candidates.schema.get_field_index("score")
         candidates = candidates.set_column(place, "score", candidates[column_of(acquisition)])

@@ -17,7 +17,7 @@ from engine.models.fitting import MOST_FITTED, Seen, fit
 from engine.models.front import MOST_MEASURED, Front
 from engine.models.summaries import Described, fit_summaries
 from engine.pool.identity import draw_of, fold_of
-from engine.scoring.scorer import Scorer, Scores
+from engine.scoring.scorer import Scorer, Scores, identities
 from engine.training.plan import shares_outside
 from vaal.assembly import Networks
 from vaal.centres import Centres
@@ -69,7 +69,7 @@ def train_and_score(
             summaries = fit_summaries(config, fitted.head, fitted.task["task"]["classes"], described)
             networks = networks._replace(summaries=summaries)
         scorer = Scorer(config, networks.ready(), front, fitted.centres)
-        identity_N = _identities(names, config.train.seed) if scorer.asks_identity else None
+        identity_N = identities(names, config.train.seed) if scorer.asks_identity else None
         scores = scorer(vector_ND, fold_N, identity_N)
     if not config.needs_method:
         none = torch.empty(0)
@@ -79,10 +79,6 @@ def train_and_score(
     share = min(1.0, config.select.budget / max(1, len(rest)))
     diagnosis = diagnose(*parts, None, is_cross_fitted=True, picked_share=share)
     return Trained(scores, fitted.centres, diagnosis, fitted.task)
-
-
-def _identities(names: list[tuple[str, str]], seed: int) -> NDArray[np.int64]:
-    return np.array([draw_of(shard, key, seed) for shard, key in names], np.uint64).view(np.int64)
 
 
 def _sample(names: list[tuple[str, str]], rest: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:

@@ -83,7 +83,7 @@ def jpegs(count: int, side: int) -> list[bytes]:
 
 
 def views(network: str, side: int) -> Callable[[], View]:
-    """Makes views of a batch that it decodes anew, of which nothing is computed yet."""
+    """Makes views of a batch that it decodes again, of which nothing is computed yet."""
     config = override(CampaignConfig(), {"image.size": side}, "bench")
     torch.manual_seed(0)
     task = Task(ResNet()) if network == "ResNet-18" else make_classifier(config, NUM_CLASSES)

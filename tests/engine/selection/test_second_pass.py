@@ -79,7 +79,7 @@ def names(rows: list[Row]) -> list[tuple[str, str]]:
 
 
 def viewed(campaign: Campaign, rows: list[Row]) -> View:
-    """What the task learner makes of these images, read anew."""
+    """What the task learner makes of these images, read again."""
     shards = {shard.shard: shard for shard in read_shards(campaign.home)}
     trained = read_manifest(campaign, "train", TrainManifest)
     networks = load_networks(campaign.stage("train"), campaign.config, trained["files"], with_task=True)
