@@ -41,7 +41,7 @@ def score_again(campaign: Campaign, candidates: pa.Table, run: Run) -> pa.Table:
 
     Raises InputError if a shard changed or cannot be read; what was scored until then stays.
     """
-    inputs = inputs_of(campaign)
+    inputs = inputs_of(campaign, is_again=True)
     if campaign.config.sees_embeddings:
         return _from_latents(campaign, candidates, inputs)
     places = _places_of(candidates)

@@ -102,14 +102,15 @@ def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
     return facts
 
 
-def inputs_of(campaign: Campaign) -> dict[str, str]:
-    """SHA-256 of everything that decides scores, by name: the networks, whose files are checked, settings and code."""
+def inputs_of(campaign: Campaign, *, is_again: bool = False) -> dict[str, str]:
+    """SHA-256 of everything that decides scores, by name: the networks, whose files are checked, settings and code.
+    `is_again`: the scores of candidates, with the task learner's features."""
     config, folder = campaign.config, campaign.stage("train")
     trained_by = read_manifest(campaign, "train", TrainManifest)
     weights = {name: sha for name, sha in trained_by["files"].items() if name.endswith(".safetensors")}
     names = config.acquisitions(has_task=TASK_FILE in weights or bool(config.task.model))
     _require_made(campaign, trained_by, weights, names)
-    asking = any("task" in ACQUISITIONS[name].needs for name in names)
+    asking = is_again or any("task" in ACQUISITIONS[name].needs for name in names)
     if not asking and PROJECTION_FILE not in weights:
         weights.pop(TASK_FILE, None)
     for name, sha in weights.items():

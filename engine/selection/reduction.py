@@ -105,7 +105,9 @@ def gather(
     part = partial(_gather_part, folder, query)
     found = map_reduce(part, partial(_merge, query), parts_of(needed), on_progress)
     taken = found.taken.sort_by([("shard", "ascending"), ("key", "ascending")])
-    return SecondPass(first(found.lowest, query.size, query.ranking), taken, found.drawn.sort_by("draw"))
+    # Who asks for no rows has not read what ranks them.
+    lowest = first(found.lowest, query.size, query.ranking) if query.size else found.lowest
+    return SecondPass(lowest, taken, found.drawn.sort_by("draw"))
 
 
 def parts_of(sources: list[Source]) -> list[list[Source]]:

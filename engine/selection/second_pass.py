@@ -69,7 +69,7 @@ def _num_of(found: pa.Table, lowest: pa.Table) -> int:
 
 
 def _answers_of(campaign: Campaign) -> Callable[[Floats], Floats]:
-    task = networks_of(campaign.stage("train"), campaign.config, inputs_of(campaign)).task
+    task = networks_of(campaign.stage("train"), campaign.config, inputs_of(campaign, is_again=True)).task
     assert task is not None
 
     def answers(feature_MD: Floats) -> Floats:

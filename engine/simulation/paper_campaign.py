@@ -13,6 +13,7 @@ from engine.simulation.paper_2019 import Paper2019, Scored
 from engine.simulation.pixel_campaign import PixelCampaign
 from engine.simulation.stage_files import Members, write_stages
 from engine.simulation.vector_round import Trained
+from vaal.assembly import Networks
 from vaal.signal import Posterior, diagnose
 
 
@@ -36,7 +37,7 @@ class PaperCampaign(PixelCampaign):
         members = self._members(campaign)
         at_N = np.argsort(np.concatenate([place_L, place_U]))[[self.place[name] for name in members.names]]
         scores = _table_of(scored, at_N)
-        write_stages(campaign, Trained(scores, None, diagnosis, {"counts": {"steps": steps}}), members)
+        write_stages(campaign, Trained(Networks(), scores, None, diagnosis, {"counts": {"steps": steps}}), members)
 
     def _members(self, campaign: Campaign) -> Members:
         """Where the images are in the shards, in the order of these."""

@@ -16,6 +16,7 @@ from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import ScoresManifest, TrainManifest, write_manifest
 from engine.models.centring import save_centres
 from engine.models.diagnosis import manifest_entries
+from engine.models.weights import save_weights
 from engine.pool.manifest import read_shards
 from engine.scoring.drafts import Draft
 from engine.simulation.vector_round import Trained
@@ -34,7 +35,8 @@ class Members(NamedTuple):
 
 def write_stages(campaign: Campaign, trained: Trained, members: Members) -> None:
     """Complete the stages of training and scoring of the campaign's round, as the commands leave them."""
-    folder, files = campaign.stage("train"), dict[str, str]()
+    folder = campaign.stage("train")
+    files = save_weights(folder, trained.networks.files())
     if trained.centres is not None:
         files |= save_centres(folder, trained.centres)
     write_manifest(

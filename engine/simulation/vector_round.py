@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from engine.campaign.folder import Campaign
+from engine.config.toml import override
 from engine.models.diagnosis import not_trained
 from engine.models.fitting import MOST_FITTED, Seen, fit
 from engine.models.front import MOST_MEASURED, Front
@@ -27,9 +28,10 @@ from vaal.standardise import Standardiser
 
 
 class Trained(NamedTuple):
-    """What a round's training and scoring give: the scores of all items; the centres; the diagnosis; further entries
-    of the train manifest."""
+    """What a round's training and scoring give: the networks; the scores of all items; the centres; the diagnosis;
+    further entries of the train manifest."""
 
+    networks: Networks
     scores: Scores
     centres: Centres | None
     diagnosis: Diagnosis
@@ -49,6 +51,10 @@ def train_and_score(
     Raises ConfigError if all that is labelled is in one fold.
     """
     config, number = campaign.config, campaign.round
+    listed = config.score.acquisition
+    if config.needs_method and "vaal" not in listed:
+        # The diagnosis asks for logits, also where what ranks does not.
+        config = override(config, {"score.acquisition": [*listed, "vaal"]}, "simulation")
     fold_N = np.array([fold_of(shard, key, config.train.folds, number) for shard, key in names])
     if config.needs_method:
         shares_outside(fold_N[place_L].tolist(), config.train.folds)
@@ -68,17 +74,18 @@ def train_and_score(
             described = Described(labelled.latent_NZ, labels, labelled.cached, unlabelled.latent_NZ, len(rest))
             summaries = fit_summaries(config, fitted.head, fitted.task["task"]["classes"], described)
             networks = networks._replace(summaries=summaries)
-        scorer = Scorer(config, networks.ready(), front, fitted.centres)
+        networks = networks.ready()
+        scorer = Scorer(config, networks, front, fitted.centres)
         identity_N = identities(names, config.train.seed) if scorer.asks_identity else None
         scores = scorer(vector_ND, fold_N, identity_N)
     if not config.needs_method:
         none = torch.empty(0)
-        return Trained(scores, fitted.centres, diagnose(none, none, None), {**fitted.task, **not_trained()})
+        return Trained(networks, scores, fitted.centres, diagnose(none, none, None), {**fitted.task, **not_trained()})
     logit = torch.from_numpy(scores.columns["logit"])
     parts = logit[torch.from_numpy(is_labelled_N)], logit[torch.from_numpy(~is_labelled_N)]
     share = min(1.0, config.select.budget / max(1, len(rest)))
     diagnosis = diagnose(*parts, None, is_cross_fitted=True, picked_share=share)
-    return Trained(scores, fitted.centres, diagnosis, fitted.task)
+    return Trained(networks, scores, fitted.centres, diagnosis, fitted.task)
 
 
 def _sample(names: list[tuple[str, str]], rest: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:
