@@ -139,6 +139,7 @@ class Gate(TypedDict):
 
 class SelectionManifest(Manifest):
     """`when_no_signal` is what was done without a signal, null with one. Scores are null where they did not decide.
+    `first_ranks` is the acquisition function that ranked the whole pool, also where another one ranked the candidates.
     `picks` is a hash of the picked items: see `engine.campaign.handed_out`. `likeness` says whether near latents count
     as duplicates: see `vaal.duplicates.likeness`. `branch` is what was done: see `vaal.diversity.BRANCHES`, and `gate`
     what decided that.
@@ -149,6 +150,9 @@ class SelectionManifest(Manifest):
     round_seed: int
     highest_picked_score: NotRequired[float | None]
     highest_candidate_score: NotRequired[float | None]
+    highest_picked_logit: NotRequired[float | None]
+    highest_candidate_logit: NotRequired[float | None]
+    first_ranks: NotRequired[str]
     objective: float | None
     picks: NotRequired[str]
     likeness: NotRequired[dict[str, Any] | None]
@@ -261,9 +265,16 @@ def ranks(selection: SelectionManifest) -> str:
     return str(selection["config"]["select"].get("acquisition", "vaal"))
 
 
+def first_ranks(selection: SelectionManifest) -> str:
+    """The acquisition function whose scores ranked the whole pool."""
+    return selection.get("first_ranks", ranks(selection))
+
+
 def highest_scores(selection: SelectionManifest) -> tuple[float | None, float | None]:
     """The highest score of a pick of the query and of a candidate; None where scores did not decide."""
-    return selection.get("highest_picked_score"), selection.get("highest_candidate_score")
+    # Older versions ranked by logits alone.
+    picked = selection.get("highest_picked_score", selection.get("highest_picked_logit"))
+    return picked, selection.get("highest_candidate_score", selection.get("highest_candidate_logit"))
 
 
 def reason_of(selection: SelectionManifest) -> str:

@@ -16,6 +16,7 @@ from engine.campaign.labels import Snapshot, identities, snapshot_of
 from engine.campaign.manifests import (
     Manifest,
     SelectionManifest,
+    first_ranks,
     highest_scores,
     ranks,
     read_committed,
@@ -107,8 +108,11 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     thumbnails = read_thumbnails(campaign, images)
     if num_blank := sum(image is BLANK for image in thumbnails.values()):
         run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
-    bins, latent_map = charts.bins_of(histogram, picks["score"].to_numpy()), map_of(candidates)
+    # What candidates alone were scored by has no place among the scores of the pool.
+    ranked = picks if first_ranks(selection) == ranks(selection) else picks.slice(0, 0)
+    bins, latent_map = charts.bins_of(histogram, ranked["score"].to_numpy()), map_of(candidates)
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
+    counts |= {"picked": len(picks), "not_picked": counts["not_picked"] + len(ranked) - len(picks)}
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains, control))
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
     page = render(
@@ -121,6 +125,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         picked_at=datetime.fromisoformat(selection["completed_at"]),
         reason=reason_of(selection),
         ranks=ranks(selection),
+        first_ranks=first_ranks(selection),
         levels=highest_scores(selection),
         lacking=lacking,
         clusters=clusters,
@@ -186,8 +191,9 @@ def _draw(
 ) -> dict[str, bytes]:
     """PNG by name, each for light and for dark surroundings. `bars`: further charts."""
     train, _, selection, _ = manifests
-    named = charts.score_name(ranks(selection))
-    histogram = partial(charts.histogram_chart, bins, *highest_scores(selection), named)
+    first = first_ranks(selection)
+    levels = highest_scores(selection) if first == ranks(selection) else (None, None)
+    histogram = partial(charts.histogram_chart, bins, *levels, charts.score_name(first))
     found: dict[str, Draw] = {"histogram": histogram, **bars}
     if len(latent_map.points_N2):
         found["map"] = partial(charts.map_chart, latent_map)

@@ -12,6 +12,7 @@ from engine.campaign.labels import labelled_values
 from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
+    first_ranks,
     highest_scores,
     ranks,
     read_committed,
@@ -105,11 +106,13 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionMa
     record = next((ShardRecord(**entry) for entry in entries if entry["shard"] == shard), None)
     if record is None:
         raise InputError(f"{shard}: no such shard in the pool; give one of its shards, like {entries[0]['shard']}")
-    column = column_of(ranks(manifest))
+    column, last = column_of(first_ranks(manifest)), column_of(ranks(manifest))
     if row := row_of(read_scores(campaign.stage("scores"), record, ["shard", "key", column]), shard, key):
         branch = branch_of(manifest.get("branch", "random"))
         why, (_, cut) = _NOT_AMONG[branch.candidates], highest_scores(manifest)
-        if cut is not None:
+        if last != column:
+            why = f"candidates are the lowest by {last} of those with the lowest {column}, which is {row[column]:.4f} here"
+        elif cut is not None:
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
             why = f"its {column} {row[column]:.4f} is above {cut:.4f}, {of}"
         return {"outcome": "not a candidate", column: row[column], "why": why}

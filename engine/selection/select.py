@@ -115,6 +115,7 @@ def _make(
         when_no_signal=None if verdict.speaks else campaign.config.select.when_no_signal,
         branch=eligible.name,
         gate=verdict.entry(),
+        first_ranks=campaign.config.first_ranks,
         seed=campaign.config.select.seed,
         round_seed=seed,
         **_highest(eligible, batch),

@@ -5,13 +5,10 @@ import torch
 from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
-from engine.pool.identity import content_hash
-from engine.pool.items import read_shard
-from engine.pool.manifest import read_shards
 from engine.scoring.scorer import Scores
 from engine.simulation.paper_2019 import Paper2019, Scored
 from engine.simulation.pixel_campaign import PixelCampaign
-from engine.simulation.stage_files import Members, write_stages
+from engine.simulation.stage_files import members_of, write_stages
 from engine.simulation.vector_round import Trained
 from vaal.assembly import Networks
 from vaal.signal import Posterior, diagnose
@@ -34,21 +31,10 @@ class PaperCampaign(PixelCampaign):
         parts = [networks.score(pixels, train.batch_size) for pixels in (labelled, unlabelled)]
         scored = Scored(*(torch.cat(column) for column in zip(*parts, strict=True)))
         diagnosis = diagnose(parts[0].logit_N, parts[1].logit_N, Posterior(*scored[1:]))
-        members = self._members(campaign)
+        members = members_of(campaign)
         at_N = np.argsort(np.concatenate([place_L, place_U]))[[self.place[name] for name in members.names]]
         scores = _table_of(scored, at_N)
         write_stages(campaign, Trained(Networks(), scores, None, diagnosis, {"counts": {"steps": steps}}), members)
-
-    def _members(self, campaign: Campaign) -> Members:
-        """Where the images are in the shards, in the order of these."""
-        shards, image = read_shards(self.home), campaign.config.image
-        items = [(shard.shard, item) for shard in shards for item in read_shard(shard, image)]
-        return Members(
-            [(shard, item.key) for shard, item in items],
-            np.array([item.offset for _, item in items], np.int64),
-            np.array([item.size_bytes for _, item in items], np.int64),
-            [content_hash(item.data) for _, item in items],
-        )
 
 
 def _table_of(scored: Scored, at_N: NDArray[np.intp]) -> Scores:

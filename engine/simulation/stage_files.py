@@ -17,10 +17,13 @@ from engine.campaign.manifests import ScoresManifest, TrainManifest, write_manif
 from engine.models.centring import save_centres
 from engine.models.diagnosis import manifest_entries
 from engine.models.weights import save_weights
+from engine.pool.identity import content_hash
+from engine.pool.items import read_shard
 from engine.pool.manifest import read_shards
 from engine.scoring.drafts import Draft
 from engine.simulation.vector_round import Trained
 from engine.tables.scores import ITEM_FIELDS, pack
+from engine.training.metrics import METRICS_SCHEMA
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
 
@@ -33,10 +36,24 @@ class Members(NamedTuple):
     hashes: list[str]
 
 
+def members_of(campaign: Campaign) -> Members:
+    """The items in the campaign's shards, which are read whole."""
+    items = [
+        (shard.shard, item) for shard in read_shards(campaign.home) for item in read_shard(shard, campaign.config.image)
+    ]
+    return Members(
+        [(shard, item.key) for shard, item in items],
+        np.array([item.offset for _, item in items], np.int64),
+        np.array([item.size_bytes for _, item in items], np.int64),
+        [content_hash(item.data) for _, item in items],
+    )
+
+
 def write_stages(campaign: Campaign, trained: Trained, members: Members) -> None:
     """Complete the stages of training and scoring of the campaign's round, as the commands leave them."""
     folder = campaign.stage("train")
     files = save_weights(folder, trained.networks.files())
+    files["metrics.parquet"] = (folder / "metrics.parquet").write_table(METRICS_SCHEMA.empty_table())
     if trained.centres is not None:
         files |= save_centres(folder, trained.centres)
     write_manifest(
