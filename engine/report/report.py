@@ -10,6 +10,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import Snapshot, identities, snapshot_of
@@ -108,11 +110,7 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     thumbnails = read_thumbnails(campaign, images)
     if num_blank := sum(image is BLANK for image in thumbnails.values()):
         run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
-    # What candidates alone were scored by has no place among the scores of the pool.
-    ranked = picks if first_ranks(selection) == ranks(selection) else picks.slice(0, 0)
-    bins, latent_map = charts.bins_of(histogram, ranked["score"].to_numpy()), map_of(candidates)
-    counts = {name: int(found.sum()) for name, found in bins.counts.items()}
-    counts |= {"picked": len(picks), "not_picked": counts["not_picked"] + len(ranked) - len(picks)}
+    latent_map, (bins, counts) = map_of(candidates), _binned(selection, histogram, picks)
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains, control))
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
     page = render(
@@ -150,6 +148,15 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     pictures |= {name: to_png(contact_sheet(content)) for name, content in contents.items()}
     files = {**{f"{name}.png": png for name, png in pictures.items()}, "report.html": page.encode()}
     return files, {**counts, "images": len(images)}
+
+
+def _binned(selection: SelectionManifest, histogram: pa.Table, picks: pa.Table) -> tuple[charts.Bins, dict[str, int]]:
+    """The scores of the pool by group, and the size of each group."""
+    # What candidates alone were scored by has no place among the scores of the pool.
+    shown = picks if first_ranks(selection) == ranks(selection) else picks.slice(0, 0)
+    bins = charts.bins_of(histogram, shown["score"].to_numpy())
+    counts = {name: int(found.sum()) for name, found in bins.counts.items()}
+    return bins, {**counts, "picked": len(picks), "not_picked": counts["not_picked"] + len(shown) - len(picks)}
 
 
 def _counted(faults: list[ErrorClass]) -> dict[str, int]:

@@ -111,7 +111,8 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionMa
         branch = branch_of(manifest.get("branch", "random"))
         why, (_, cut) = _NOT_AMONG[branch.candidates], highest_scores(manifest)
         if last != column:
-            why = f"candidates are the lowest by {last} of those with the lowest {column}, which is {row[column]:.4f} here"
+            value = f"which is {row[column]:.4f} here"
+            why = f"candidates are the lowest by {last} of those with the lowest {column}, {value}"
         elif cut is not None:
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
             why = f"its {column} {row[column]:.4f} is above {cut:.4f}, {of}"
