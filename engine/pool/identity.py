@@ -5,7 +5,11 @@ Folds and what is held out are those of the item's group, so that nothing is jud
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Groups(NamedTuple):
@@ -63,6 +67,11 @@ def held_out_of(shard: str, key: str, share: float, round_number: int = 0, group
 def draw_of(shard: str, key: str, seed: int) -> int:
     """An item's random number, uniform on 64 bits: the same on every machine and at any order of the shards."""
     return _number(shard, key, secret=seed.to_bytes(8, "big"))
+
+
+def draws_of(items: Iterable[tuple[str, str]], seed: int) -> NDArray[np.uint64]:
+    """The random number (N,) of each item: see `draw_of`."""
+    return np.array([draw_of(shard, key, seed) for shard, key in items], np.uint64)
 
 
 def shard_number_of(shard: str) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from engine.models.summaries import settings_of
 from engine.models.task_models import load_task, preprocessing_of
 from engine.models.task_source import known_weights
 from engine.models.weights import load_networks
-from engine.pool.identity import draw_of
+from engine.pool.identity import draws_of
 from engine.pool.sight import seen_as
 from engine.scoring.chunks import PASSED_ON, SEEN
 from engine.storage.location import Location
@@ -167,8 +167,11 @@ class Scorer:
         items = unpack(chunk["items"][0].as_py())
         columns = zip(SEEN, self._shapes, strict=False)
         seen = [np.frombuffer(chunk[name][0].as_buffer(), self._dtype).reshape(-1, *shape) for name, shape in columns]
-        shard, names = chunk["shard"][0].as_py(), items["key"].to_pylist()
-        identity_N = identities(((shard, key) for key in names), self._settings.seed) if self.asks_identity else None
+        shard, identity_N = chunk["shard"][0].as_py(), None
+        if self.asks_identity:
+            identity_N = draws_of(((shard, key) for key in items["key"].to_pylist()), self._settings.seed).view(
+                np.int64
+            )
         scores = self(seen[0], items["fold"].to_numpy(), identity_N, seen[-1])
         bad = unpack(content) if (content := chunk["bad"][0].as_py()) else BAD_SCHEMA.empty_table()
         scored = items.drop_columns(["fold"])
@@ -232,11 +235,6 @@ def candidate_functions(config: CampaignConfig) -> dict[str, Callable[[View], Te
     """The functions of the scores that are dear, by column."""
     names = [name for name in config.acquisitions(has_task=True) if config.is_dear(name)]
     return {column_of(name): pkgutil.resolve_name(ACQUISITIONS[name].dear) for name in names}
-
-
-def identities(items: Iterable[tuple[str, str]], seed: int) -> NDArray[np.int64]:
-    """A hash (N,) of each of these items, by shard and key."""
-    return np.array([draw_of(shard, key, seed) for shard, key in items], np.uint64).view(np.int64)
 
 
 def _is_out_of_memory(error: Any) -> bool:

@@ -13,7 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from engine.pool.identity import draw_of
+from engine.campaign.labels import identities
+from engine.pool.identity import draws_of
 from engine.tables.scores import latents_of
 from vaal.diversity import DIVERSIFIERS, Choice
 
@@ -57,7 +58,7 @@ def choose(method: str, material: Material, b: int, seed: int) -> Choice:
         "logit_M": lambda: candidates["score"].to_numpy(),
         "worth_M": lambda: worth_of(candidates["score"].to_numpy(), material.worthless),
         "latent_MZ": lambda: latents_of(candidates),
-        "draw_M": lambda: _draws(candidates, seed),
+        "draw_M": lambda: draws_of(identities(candidates), seed),
         "cluster_M": lambda: material.cluster_M,
         "taken_LZ": lambda: latents_of(material.taken),
         "sample_RZ": lambda: latents_of(material.sample),
@@ -85,11 +86,6 @@ def worth_of(score_M: Floats, worthless: float | None) -> NDArray[np.float64]:
 def _answers(material: Material, table: pa.Table) -> Floats:
     assert material.answers is not None
     return material.answers(latents_of(table, "feature"))
-
-
-def _draws(candidates: pa.Table, seed: int) -> NDArray[np.uint64]:
-    names = zip(candidates["shard"].to_pylist(), candidates["key"].to_pylist(), strict=True)
-    return np.array([draw_of(shard, key, seed) for shard, key in names], np.uint64)
 
 
 def cluster(latent_MZ: NDArray[np.float32], seed: int) -> NDArray[np.int32]:

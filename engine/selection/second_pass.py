@@ -50,22 +50,16 @@ def second_pass(campaign: Campaign, lowest: pa.Table, taken: pa.Table, size: int
     """
     config, acquisition = campaign.config, campaign.config.select.acquisition
     has_taken = "labelled_feature_LD" in DIVERSIFIERS[config.diversity].needs
-    asked = pa.concat_tables([lowest, taken]) if has_taken else lowest
-    found = score_again(campaign, asked, run)
-    is_taken = pa.array(np.arange(len(found)) >= _num_of(found, lowest))
+    parts = [lowest, taken if has_taken else taken.slice(0, 0)]
+    asked = [part.append_column("is_taken", pa.repeat(number > 0, len(part))) for number, part in enumerate(parts)]
+    found = score_again(campaign, pa.concat_tables(asked), run)
+    is_taken, found = found["is_taken"], found.drop_columns(["is_taken"])
     candidates, others = found.filter(pc.invert(is_taken)), found.filter(is_taken)
     if config.is_dear(acquisition):
         place = candidates.schema.get_field_index("score")
         candidates = candidates.set_column(place, "score", candidates[column_of(acquisition)])
         candidates = first(candidates, size, ranking_by(acquisition))
     return SecondPass(candidates, others, _answers_of(campaign))
-
-
-def _num_of(found: pa.Table, lowest: pa.Table) -> int:
-    """How many of the rows that were found are those of the first table: both are in its order."""
-    first_names = set(zip(lowest["shard"].to_pylist(), lowest["key"].to_pylist(), strict=True))
-    names = zip(found["shard"].to_pylist(), found["key"].to_pylist(), strict=True)
-    return sum(name in first_names for name in names)
 
 
 def _answers_of(campaign: Campaign) -> Callable[[Floats], Floats]:

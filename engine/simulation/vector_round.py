@@ -17,8 +17,8 @@ from engine.models.diagnosis import not_trained
 from engine.models.fitting import MOST_FITTED, Seen, fit
 from engine.models.front import MOST_MEASURED, Front
 from engine.models.summaries import Described, fit_summaries
-from engine.pool.identity import draw_of, fold_of
-from engine.scoring.scorer import Scorer, Scores, identities
+from engine.pool.identity import draws_of, fold_of
+from engine.scoring.scorer import Scorer, Scores
 from engine.training.plan import shares_outside
 from vaal.assembly import Networks
 from vaal.centres import Centres
@@ -76,7 +76,7 @@ def train_and_score(
             networks = networks._replace(summaries=summaries)
         networks = networks.ready()
         scorer = Scorer(config, networks, front, fitted.centres)
-        identity_N = identities(names, config.train.seed) if scorer.asks_identity else None
+        identity_N = draws_of(names, config.train.seed).view(np.int64) if scorer.asks_identity else None
         scores = scorer(vector_ND, fold_N, identity_N)
     if not config.needs_method:
         none = torch.empty(0)
@@ -93,6 +93,4 @@ def _sample(names: list[tuple[str, str]], rest: NDArray[np.intp], most: int, see
     if len(rest) <= most:
         return rest
     share = most / len(rest)
-    return np.array(
-        [place for place in rest.tolist() if draw_of(names[place][0], names[place][1], seed) < share * 2**64], np.intp
-    )
+    return rest[draws_of((names[place] for place in rest.tolist()), seed) < share * 2**64]

@@ -7,8 +7,6 @@ Shape suffixes: B batch, N parts of the labelled items, D components of the feat
 committee, E outputs of all of them, K values of an answer, P answers of an item.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +17,7 @@ from vaal.acquisition.view import View
 from vaal.linear_head import all_classes, cross_fitted, mean_variance
 from vaal.logistic import Logistic
 from vaal.task.kinds import Kind
-from vaal.task.model import Task, log_probabilities
+from vaal.task.model import log_probabilities
 
 _FITTED = ("vote_entropy", "consensus_kl", "ensemble_varr")
 """The names under which the same heads are kept."""
@@ -113,17 +111,10 @@ def _member_draws(view: View) -> Draws:
     if len(task.networks) < 2:
         raise ValueError("a committee needs 2 networks or more; give the task learner the weights of further ones")
     sums.add(view.log_p[:, None])
-    for member in task.members:
-        sums.add(log_probabilities(task.kind, _logits(task, member, view.task_x_B))[:, None])
+    for member in task.networks[1:]:
+        logit = task.head(member.features(view.task_x_B), member)
+        sums.add(log_probabilities(task.kind, logit)[:, None])
     return sums.draws
-
-
-def _logits(task: Task, member: Any, x_B: Tensor) -> Tensor:
-    """The logits of a member, at the temperature of the task learner."""
-    features = member.features(x_B).float()
-    with torch.autocast(features.device.type, enabled=False):
-        logit: Tensor = member.head(features).float() / task.temperature
-    return logit
 
 
 def _vote_negentropy(draws: Draws) -> Tensor:

@@ -30,18 +30,20 @@ class Task(nn.Module):
         unit_C: Sequence[float] = (0.5,),
     ) -> None:  # fmt: skip
         super().__init__()
-        self.network, self.kind, self.members, self.unit_C = network, kind, nn.ModuleList(members), tuple(unit_C)
+        self.network: Any = network
+        self.kind, self.members, self.unit_C = kind, nn.ModuleList(members), tuple(unit_C)
         self.register_buffer("temperature", torch.ones(()))
 
     def features(self, x_B: Tensor) -> Tensor:
         """Features (B, D), or (B, D, h, w)."""
-        found: Tensor = self._of(self.network, "features")(x_B)
+        found: Tensor = self.network.features(x_B)
         return found
 
-    def head(self, features_B: Tensor) -> Tensor:
-        """Logits (B, C), or (B, C, h, w), of features; float32 outside of autocast."""
+    def head(self, features_B: Tensor, network: Any = None) -> Tensor:
+        """Logits (B, C), or (B, C, h, w), of features, by the first network or another one; float32 outside of
+        autocast."""
         with torch.autocast(features_B.device.type, enabled=False):
-            found: Tensor = self._of(self.network, "head")(features_B.float())
+            found: Tensor = (network or self.network).head(features_B.float())
             return found.float() / self.temperature
 
     def forward(self, x_B: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ class Task(nn.Module):
         return self.head(self.features(x_B))
 
     @property
-    def networks(self) -> list[nn.Module]:
+    def networks(self) -> list[Any]:
         """All networks: the first, by which everything but a committee scores, and the members."""
         return [self.network, *self.members]
 
@@ -70,10 +72,6 @@ class Task(nn.Module):
                 layer.bias = nn.Parameter(head.bias, requires_grad=False)
             return layer
         return head if isinstance(head, nn.Linear) else None
-
-    @staticmethod
-    def _of(network: nn.Module, name: str) -> Any:
-        return getattr(network, name)
 
 
 def log_probabilities(kind: Kind, logit: Tensor) -> Tensor:
