@@ -4,6 +4,8 @@ import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 
 def main() -> None:
@@ -17,6 +19,9 @@ def main() -> None:
 
     # What is registered first is called last: after Ray's shutdown, and all that libraries do at their end.
     atexit.register(end)
+    # A user's modules are found where the command runs, by Ray's workers too; what is installed comes first.
+    with suppress(OSError):
+        sys.path.append(str(Path.cwd()))
     try:
         from jobs.cli import main as run
 

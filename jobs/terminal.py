@@ -58,12 +58,15 @@ FromOption = Annotated[
 ]
 
 
-_COMMAND = re.compile(r"(?<![\w/.=-])vaal (?=[a-z]+ ?)")
+_COMMAND = re.compile(r"(?<![\w/.=-])vaal (?=([a-z]+)\b)")
 
 
 def as_called(text: str) -> str:
     """A text for a person, whose `vaal ...` commands begin as this program was called, so that they can be copied."""
-    return _COMMAND.sub(lambda _: f"{_program(sys.argv[0])} ", text)
+    from jobs.cli import PAGES
+
+    # VAAL is also the name of a score: "add vaal to the list".
+    return _COMMAND.sub(lambda found: f"{_program(sys.argv[0])} " if found[1] in PAGES else found[0], text)
 
 
 @cache

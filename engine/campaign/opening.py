@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count
+from operator import attrgetter
 from typing import Any
 
 import pyarrow.compute as pc
@@ -19,7 +20,7 @@ from engine.campaign.labels import identities, labelled_items, read_snapshot
 from engine.campaign.manifests import Manifest, read_complete
 from engine.campaign.stages import STAGES, Log
 from engine.config.input_options import MEMBER
-from engine.config.options import FIXED_AT_INIT, CampaignConfig, changes_results, fields
+from engine.config.options import FIXED_AT_INIT, PATHS, CampaignConfig, changes_results, fields
 from engine.config.texts import parse_settings, plural
 from engine.config.toml import override, parse_campaign, tables_completed, to_toml
 from engine.errors import ConfigError, InputError, StorageError, VaalError
@@ -85,6 +86,7 @@ def _create(home: Location, patterns: list[str], labels: str, config: CampaignCo
         config,
         {
             "pool.shards": [pattern if "://" in pattern else Location.of(pattern).url for pattern in patterns],
+            **_from_anywhere({key: attrgetter(key)(config) for key in PATHS}),
             "pool.root": root,
             **({} if config.salt.strip("0") else {"salt": secrets.token_hex(16)}),
         },
@@ -210,7 +212,7 @@ def _require_as_made(campaign: Campaign) -> None:
 
 
 def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campaign:
-    values = tables_completed(campaign.config, values)
+    values = tables_completed(campaign.config, _from_anywhere(values))
     changed = replace(campaign, config=override(campaign.config, values, "--set"))
     old, new = campaign.config.model_dump(), changed.config.model_dump()
     for key in values:
@@ -230,12 +232,22 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
     if old["pool"]["root"] != new["pool"]["root"]:
         moved = at_root(read_shards(campaign.home), new["pool"]["root"])
         require_some(moved, look_up(moved))
-        values = {**values, "pool.root": Location.of(new["pool"]["root"]).url}
     before = read_overrides(campaign.home, campaign.round)
     if {**before, **values} != before:
         with alone(campaign.home, "--set"):
             (campaign.round_home / "overrides.json").write_json({**before, **values})
     return changed
+
+
+def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
+    """Options by dotted key, where paths name the same file in any folder: workers have folders of their own."""
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, list):
+            return [absolute(one) for one in value]
+        return Location.of(value).url if isinstance(value, str) and value and not value.startswith(MEMBER) else value
+
+    return {key: absolute(value) if key in PATHS else value for key, value in values.items()}
 
 
 def current_round(home: Location) -> int:

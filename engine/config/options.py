@@ -219,6 +219,10 @@ FIXED_AT_INIT = ("salt", "pool", "image.suffixes")
 """Keys and sections that no later command can set: what an item is, and where. pool.embeddings can be set later."""
 
 
+PATHS = ("pool.root", "pool.metadata", "pool.embeddings", "encoder.weights", "task.weights", "labels.masks")
+"""Options that name files."""
+
+
 def fields() -> dict[str, FieldInfo]:
     """Every option by its dotted key, in the order of the file."""
     found: dict[str, FieldInfo] = {}

@@ -28,6 +28,7 @@ from engine.campaign.stages import QUIET, Log, Run
 from engine.config.select_options import RULE
 from engine.config.texts import some
 from engine.errors import ConfigError, InputError
+from engine.models.task_source import weights_of_task
 from engine.pool.manifest import read_shards
 from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
@@ -226,8 +227,9 @@ def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> li
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:
+    now = trained["files"] | weights_of_task(trained.get("task", {}))
     for name, sha256 in scores["inputs"].items():
-        if name.endswith(".safetensors") and trained["files"].get(name) != sha256:
+        if name.endswith(".safetensors") and now.get(name) != sha256:
             raise InputError(
                 f"{campaign.stage('scores')}: made with another {name} than the one in {campaign.stage('train')}; "
                 f"run: vaal score {campaign.home}"
