@@ -180,6 +180,11 @@ def one_network() -> nn.Module:
     return ONE
 
 
+def other_each_time() -> nn.Module:
+    torch.seed()
+    return Plain()
+
+
 def failing_factory() -> nn.Module:
     raise KeyError("why\nnot")
 

@@ -46,6 +46,10 @@ def load_task(config: CampaignConfig, device: torch.device | str, sha256: Sequen
         raise ConfigError(f"{named}: returns one network for all members; make one at each call")
     known += [""] * (len(files) - len(known))
     found = [load_weights(*given) for given in zip(networks, [named] * len(files), files, known, strict=False)]
+    if len({*found}) < len(found):
+        number = next(number for number, one in enumerate(found) if one in found[:number])
+        fix = "name networks that were trained apart"
+        raise ConfigError(f"task.weights: {files[number]} and {files[found.index(found[number])]} are the same; {fix}")
     task = Task(networks[0], config.task_kind, networks[1:], options.std).eval().requires_grad_(False).to(device)
     preprocessing = preprocessing_of(config)
     pixels = noise_pixels(options.size or config.image.size, config.image.channels).to(device)
@@ -87,4 +91,7 @@ def task_entry(config: CampaignConfig, labels: Iterable[str]) -> dict[str, Any]:
         raise ConfigError(
             f"task.model={config.task.model}: {counts}; name those of the outputs in task.classes, in order"
         )
+    if not config.task.files:
+        # A factory may draw others at each call: the workers that score would refuse them.
+        load_task(config, "cpu", loaded.sha256)
     return {"classes": classes, "weights_sha256": loaded.sha256}

@@ -52,6 +52,8 @@ def score_again(campaign: Campaign, candidates: pa.Table, run: Run) -> pa.Table:
     records = _committed(folder, files)
     todo = {shard: at for shard, at in places.items() if shard not in records}
     if todo:
+        # What an actor would refuse is refused here, in one line.
+        networks_of(campaign.stage("train"), campaign.config, inputs)
         with ray_session(run.address):
             records |= _score(campaign, todo, files, inputs, run)
     counts = {name: sum(getattr(record, name) for record in records.values()) for name in ("listed", "scored")}

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from engine.campaign.changes import outdated
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import selection_changes, selection_inputs
-from engine.campaign.handed_out import SentBatch, batches, completed, picked_items, picks_hash
+from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picked_items, picks_hash
 from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
@@ -77,8 +77,9 @@ def _make(
     campaign: Campaign, run: Run, records: list[ShardRecord], trained: TrainManifest, *, force: bool
 ) -> SelectionManifest:
     out = [batch for batch in batches(campaign.home, campaign.round) if batch.manifest["inputs"]["picks"]]
-    # What was handed out stays out when its selection is replaced.
-    picked_before = picked_items(campaign.home, before=campaign.round + (force and bool(out)))
+    # What was handed out stays out when its selection is replaced; one that nobody was sent leaves nothing out.
+    is_unsent = is_complete(campaign.stage("selection")) and not current_batches(campaign.home, campaign.round)
+    picked_before = picked_items(campaign.home, before=campaign.round + (force and bool(out) and not is_unsent))
     inputs = selection_inputs(campaign, picked_before)
     # 31 bits that differ between rounds.
     seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)

@@ -113,3 +113,18 @@ def test_embeddings_that_are_nowhere_are_refused_at_init(make_campaign: MakeCamp
     with pytest.raises(InputError, match=r"nowhere.parquet: no such file"):
         make_campaign(f"pool.embeddings={tmp_path}/nowhere.parquet")
     assert not (tmp_path / "campaign/campaign.toml").exists()
+
+
+def test_a_relative_path_names_the_same_file_in_any_folder(
+    make_campaign: MakeCampaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    campaign = make_campaign("task.model=a:b", "task.weights=t.safetensors", "labels.masks=member:png", name="relative")
+    assert campaign.config.task.weights == f"{tmp_path}/t.safetensors"
+    assert campaign.config.labels.masks == "member:png"
+    home = str(campaign.home)
+    changed = open_campaign(home, ['task.weights=["one.safetensors", "s3://bucket/two.safetensors"]']).config
+    monkeypatch.chdir("/")
+    kept = open_campaign(home).config
+    assert kept == changed
+    assert kept.task.files == [f"{tmp_path}/one.safetensors", "s3://bucket/two.safetensors"]

@@ -63,6 +63,8 @@ def test_several_weights_are_members_and_the_first_is_t(tmp_path: Path) -> None:
     load_task(config(weights=urls), "cpu", loaded.sha256)
     with pytest.raises(InputError, match=r"2.safetensors: not the weights that were used before"):
         load_task(config(weights=urls), "cpu", [loaded.sha256[0], "0" * 64, ""])
+    with pytest.raises(ConfigError, match=r"task.weights: .*/1.safetensors and .*/1.safetensors are the same"):
+        load_task(config(weights=[*urls, urls[0]]), "cpu")
     with pytest.raises(ConfigError, match="returns one network for all members; make one at each call"):
         load_task(config("one_network", weights=urls), "cpu")
 
@@ -162,6 +164,8 @@ def test_the_outputs_have_the_names_of_task_classes_or_of_the_labels() -> None:
         ConfigError, match="has 5 outputs, the labels have 2 classes; name those of the outputs in task"
     ):
         task_entry(config(), ["a", "b"])
+    with pytest.raises(InputError, match="its factory gives other weights than before; restore them, or name a file"):
+        task_entry(config("other_each_time"), [*"abcde"])
     with pytest.raises(ConfigError, match=r"has 5 outputs, task.classes names 2; name each, in order"):
         load_task(config(classes=["a", "b"]), "cpu")
     with pytest.raises(ConfigError, match=r"task.classes names a twice"):

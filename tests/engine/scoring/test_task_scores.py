@@ -21,6 +21,7 @@ from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.score import inputs_of, score
 from engine.scoring.scorer import Scorer, load_scorer
 from engine.scoring.watchdog import Attempts
+from engine.selection.select import select
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import records_of, unpack
 from engine.training.train import train
@@ -123,8 +124,9 @@ def test_what_decides_its_scores_is_in_their_inputs(
     assert inputs()["settings"] != before["settings"]
     safetensors.torch.save_file({name: 2 * value for name, value in network.state_dict().items()}, file)
     # The weights that training recorded count, until training runs again.
-    with pytest.raises(InputError, match=r"t.safetensors: not the weights that were used before"):
-        scorer_of(campaign)
+    for use in (scorer_of, score):
+        with pytest.raises(InputError, match=r"t.safetensors: not the weights that were used before"):
+            use(campaign)
     changed = inputs()
     differing = {name for name in changed if changed[name] != before.get(name)}
     assert differing == {"task-model-0.safetensors", "settings"}
@@ -147,6 +149,8 @@ def test_training_keeps_it_and_writes_what_it_is(make_campaign: MakeCampaign, lo
     record = records_of(scored["shards"])[0]
     table = read_scores(campaign.stage("scores"), record, ["key", "margin", "predicted"])
     assert 0 <= np.min(table["margin"].to_numpy()) < np.max(table["margin"].to_numpy()) <= 1
+    # The selection knows the weights that training recorded.
+    assert select(campaign)["counts"]["picked"] == campaign.config.select.budget
     # The functions that are fitted saw what it sees: labelled images are where they are.
     labelled = {key for shard, key in read_snapshot(campaign.home).values if shard == record.shard}
     near = read_scores(campaign.stage("scores"), record, ["key", "core_set"])

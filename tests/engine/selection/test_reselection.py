@@ -132,6 +132,9 @@ def test_what_is_handed_out_is_replaced_by_force_alone_and_stays_out(scored: Cam
     assert (old.folder / "tasks.csv").read_bytes() == tasks
     assert picked_items(other.home, before=0).num_rows == 40
     assert picked_items(other.home, before=1).num_rows == 80
+    # One that nobody was sent leaves nothing out: asked for again, it is the same, and can be sent.
+    select(other, force=True)
+    assert picks(other) == second
     export(other)
     assert [batch.folder.name for batch in batches(other.home, 0)] == ["generic-000", "generic-001"]
 
