@@ -139,6 +139,12 @@ class CampaignConfig(Section):
         return any("method" in ACQUISITIONS[name].needs for name in self.acquisitions(has_task=False))
 
     @property
+    def latents_show_pictures(self) -> bool:
+        """Whether near latents may be those of near copies. A task learner's features, which are the latents where
+        nothing else is, show what it tells apart: two images of a class may have the same."""
+        return self.needs_method or self.sees_embeddings
+
+    @property
     def diversity(self) -> str:
         """The row of `vaal.diversity.DIVERSIFIERS` that select.diversity stands for."""
         if self.select.diversity != "auto":

@@ -120,7 +120,7 @@ def choose_batch(campaign: Campaign, eligible: Eligible, run: Run, on_progress: 
         pools = _gather(eligible, control, num_read, rules, on_progress)
         if is_lowest and campaign.config.scores_again:
             pools = _scored_again(campaign, pools, size, run)
-        is_near = options.duplicates == "near"
+        is_near = options.duplicates == "near" and campaign.config.latents_show_pictures
         judges = pools.sample.slice(0, LIKENESS_SAMPLE)
         likeness = likeness_of(pools.candidates, judges, cosine, eligible.seed) if is_near else None
         counted = cosine if likeness and likeness.counts else None

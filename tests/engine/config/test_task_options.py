@@ -76,3 +76,10 @@ def test_it_is_written_and_read_again() -> None:
         made = config(task__weights=weights, task__arguments={"name": "resnet18", "num_classes": 3}, task__size=64)
         assert parse_config(to_toml(made).encode(), "x") == made
         assert made.task.files == ([weights] if isinstance(weights, str) else weights) * bool(weights)
+
+
+def test_a_task_learners_features_do_not_show_which_pictures_are_alike() -> None:
+    assert config(score__acquisition=["vaal", "margin"], select__acquisition="margin").latents_show_pictures
+    alone = config(score__acquisition=["margin"], select__acquisition="margin")
+    assert not alone.latents_show_pictures
+    assert override(alone, {"task.model": "", "pool.embeddings": "member:npy"}, "test").latents_show_pictures
