@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, Literal, get_args, get_origin
@@ -56,7 +56,7 @@ def explain(error: ValidationError, known: list[str], numbers: Container[str] = 
         key = ".".join(str(part) for part in fault["loc"][:2])
         if any(other.startswith(f"{key}.") for other in known):
             key = ".".join(str(part) for part in fault["loc"][:3])
-        message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
+        message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}{_nearest_value(fault)}"
         if fault["type"] == "extra_forbidden":
             faults[key] = unknown_key(key, known)
         elif fault["type"] == "missing":
@@ -72,6 +72,12 @@ def explain(error: ValidationError, known: list[str], numbers: Container[str] = 
         elif fault["type"] == "string_type" and isinstance(fault["loc"][-1], int):
             faults[key] = faults[key].replace(message, "in a list, put each text in quotes")
     return "; ".join(f"{text}; give {forms[key]}" if key in forms else text for key, text in faults.items())
+
+
+def _nearest_value(fault: Mapping[str, Any]) -> str:
+    """The most similar of the values that an option may have, as the end of the error; empty for other errors."""
+    known = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
+    return _did_you_mean(str(fault["input"]), known) if fault["type"] == "literal_error" else ""
 
 
 def _values_in(text: str, *, is_number: bool) -> list[Any]:
@@ -99,8 +105,12 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The error for an option that does not exist, with the most similar one that does."""
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{key}: unknown key{_did_you_mean(key, known)}"
+
+
+def _did_you_mean(given: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def list_setting(key: str, values: Iterable[Any]) -> str:

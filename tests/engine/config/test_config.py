@@ -52,6 +52,7 @@ def test_every_option_is_documented() -> None:
         ("encoder.std=[1.0]", "encoder.std has 1 numbers, encoder.mean 3; give as many"),
         ("encoder.std=[1.0, 0.0, 1.0]", r"encoder.std=0.0: input should be greater than 0"),
         ("encoder.size=1", "encoder.size=1: input should be greater than or equal to 4"),
+        ('score.acquisition=["margn"]', r"score.acquisition='margn': .* or 'random'; did you mean margin\?"),
         ("train=3", "train: unknown key; did you mean train."),
         ("train={epochs=3}", "train: unknown key; did you mean train."),
         ("device.kind=1", "device.kind: unknown key"),
