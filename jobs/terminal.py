@@ -210,7 +210,9 @@ def as_command(page: Callable[..., Outcome]) -> Callable[..., None]:
         screen = Terminal(json=json)
         try:
             outcome = page(screen, **options)
-            screen.result(outcome)
+            # Who reads it may have seen enough, as `head` has: all that was asked for is done.
+            with suppress(BrokenPipeError):
+                screen.result(outcome)
         except VaalError as error:
             # Ray raises a worker's error as a subclass, whose text is the worker's whole traceback.
             original = getattr(error, "cause", error)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -179,6 +180,17 @@ def test_an_error_that_nobody_foresaw_is_one_line(
         with pytest.raises(typer.Exit):
             as_command(page)(json=False, debug=True)
         assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = (
+        "from jobs.terminal import Outcome, as_command\n"
+        "as_command(lambda screen: Outcome('made', {}, {'text': 'x' * 1_000_000}))(json=True, debug=False)"
+    )
+    words = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -c 9"
+    found = ended("bash", "-c", words, cwd=Path(__file__).parents[2])
+    assert found.stdout == '{"text": '
+    assert "error" not in found.stderr
 
 
 def test_names_with_colons_and_spaces_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
