@@ -87,11 +87,12 @@ def _table(rounds: list[dict[str, Any]]) -> Table:
 
 
 def _cell(name: str, state: dict[str, Any]) -> str:
-    from engine.models.diagnosis import lift_text
+    from engine.models.diagnosis import lift_text, task_text
 
     if state["complete"]:
         words = WORDS.get(name, "done") if state.get("is_trained", True) else NOT_TRAINED
         found = words.format(**state)
+        found += f"\ntask learner: {words}" if (words := task_text(state.get("task", {}))) else ""
         found += f"\n{state['forgotten']:,} forgotten" if state.get("forgotten") else ""
         return f"{found}\nlift {lift_text(lift)}" if (lift := state.get("lift")) else found
     return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labels_fingerprints, read_labels
@@ -95,10 +96,13 @@ def play(folder: Path, num_rounds: int, **settings: Any) -> Campaign:
     return campaign
 
 
-def without_predictions(campaign: Campaign) -> None:
-    """The selection as an earlier version wrote it."""
+def without_predictions(campaign: Campaign, kept: int = 0) -> None:
+    """The selection as an earlier version wrote it; or with the predictions of its first picks alone."""
     folder = campaign.stage("selection")
-    table = (folder / "selection.parquet").read_table().drop_columns(["predicted"])
+    table = (folder / "selection.parquet").read_table()
+    predicted, place = table["predicted"].to_pylist(), table.schema.get_field_index("predicted")
+    some = pa.array(predicted[:kept] + [None] * (len(table) - kept), table.schema.field(place).type)
+    table = table.set_column(place, table.schema.field(place), some) if kept else table.drop_columns(["predicted"])
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["files"]["selection.parquet"] = (folder / "selection.parquet").write_table(table)
     (folder / "manifest.json").write_json(manifest)

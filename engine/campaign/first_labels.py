@@ -1,5 +1,6 @@
 """The labels that a campaign starts with: imported at init, with the places of their images in the shards."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.tables.rows import Row, read_rows
-from engine.tables.values import class_name, class_of, is_no_label, skeleton, text_of
+from engine.tables.values import class_name, class_of, classes_in, is_blank, is_no_label, skeleton, text_of
 
 SHARDS_WITH_KEYS, MOST_KEYS = 100, 1000
 """So many keys of each of so many shards are looked at for frames of clips."""
@@ -56,17 +57,18 @@ def import_labels(
     for row in rows:
         where = f"{source}: line {row['line']}"
         shard, key = (text_of(row[name], f"{where}: {name}") for name in ("shard", "key"))
-        label = class_of(row.get("label"), f"{where}: label")
+        names = _classes_of(row, f"{where}: item {shard}/{key}", config)
         if shard not in by_name and (other := near.get(skeleton(shard))):
             raise InputError(f"{where}: shard {shard!r} is not in the pool; did you mean {other!r}?")
         if shard not in by_name:
             example = f"names are paths below the pool's root, for example {shards[0].shard!r}"
             raise InputError(f"{where}: shard {shard!r} is not in the pool; {example}")
-        if is_no_label(label, config.named_classes):
-            why = f"{label!r} for a label, which says that there is none; remove the row, or name it in labels.classes"
-            raise InputError(f"{where}: item {shard}/{key} has {why if label else 'an empty label; remove the row'}")
-        if fault := allowed.fault(label):
-            raise InputError(f"{where}: {joined(fault, allowed.advice([label]))}")
+        if unclear := next((name for name in names if is_no_label(name, config.named_classes)), None):
+            fix = "remove the row, or name it in labels.classes"
+            why = f"{unclear!r} for a label, which says that there is none"
+            raise InputError(f"{where}: item {shard}/{key} has {why}; {fix}")
+        if fault := next(filter(None, map(allowed.fault, names)), ""):
+            raise InputError(f"{where}: {joined(fault, allowed.advice(names))}")
         if key in wanted.setdefault(shard, {}):
             raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
         wanted[shard][key] = row
@@ -86,6 +88,20 @@ def import_labels(
     append_labels(home, INITIAL, labels)
     counts = {name: scanned.num_items for name, scanned in zip(names, found, strict=True)}
     return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards]
+
+
+def _classes_of(row: Row, where: str, config: CampaignConfig) -> list[str]:
+    """The classes in a row's label, which becomes the text that is kept. Raises InputError if it is blank."""
+    cell, takes_several = row.get("label"), config.handoff.question.task == "classes"
+    if is_blank(cell):
+        fix = "; or write [] for an image of no class" if takes_several else ""
+        raise InputError(f"{where} has an empty label; remove the row{fix}")
+    if not takes_several:
+        row["label"] = class_of(cell, f"{where}: label")
+        return [row["label"]]
+    names = classes_in(cell, f"{where}: label", config.named_classes)
+    row["label"] = json.dumps(names, ensure_ascii=False)
+    return names
 
 
 def _log_groups(found: list[_Scanned], groups: Groups, log: Log) -> None:

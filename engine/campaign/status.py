@@ -18,6 +18,9 @@ from engine.pool.manifest import read_shards
 from engine.storage.location import Location
 from engine.tables.scores import without_forgotten
 
+TASK_SHOWN = ("classes", "held_out", "held_out_accuracy", "held_out_miou")
+"""What status says of a task learner."""
+
 
 def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger | None = None) -> dict[str, Any]:
     """The state of every round up to the current one, as plain values. `snapshot` and `ledger` are the labels and the
@@ -92,6 +95,7 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
         state["signal"] = manifest["signal"]
         shown = ("auc", "auc_low", "auc_high", "findings", "lift")
         state |= {key: manifest["diagnosis"].get(key) for key in shown}
+        state["task"] = {key: value for key, value in manifest.get("task", {}).items() if key in TASK_SHOWN}
         state["is_trained"] = manifest["diagnosis"].get("is_trained", True)
     if name == "scores":
         state["errors"], state["forgotten"] = without_forgotten(manifest["errors"])

@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from engine.campaign.manifests import Lift, TrainManifest
+from engine.config.texts import plural
 
 if TYPE_CHECKING:
     from vaal.signal import Diagnosis
@@ -89,6 +90,17 @@ def summary(manifest: TrainManifest) -> str:
     lift = found.get("lift")
     picks = f", lift {lift_text(lift)} among the lowest {share_text(lift['share'])}" if lift else ""
     return f"{verdict}: {interval_of(manifest)}{picks}{units}"
+
+
+def task_text(task: dict[str, Any]) -> str:
+    """What a train manifest says of the task learner, in a few words; empty without one."""
+    accuracy, miou = task.get("held_out_accuracy"), task.get("held_out_miou")
+    if not task:
+        return ""
+    learnt = plural(len(task["classes"]), "class")
+    if miou is not None:
+        return f"{learnt}, mIoU {miou:.0%} on {plural(task['held_out'], 'held-out image')}"
+    return learnt if accuracy is None else f"{learnt}, right on {accuracy:.0%} of {task['held_out']:,} held-out images"
 
 
 def _findings(diagnosis: "Diagnosis") -> list[str]:

@@ -10,6 +10,9 @@ from engine.campaign.classes import Classes, joined, names_in
 from engine.errors import ConfigError, VaalError
 from vaal.task.kinds import Kind
 
+OTHER_CLASS = "correct the label, or give a model with an output for it (task.arguments, task.weights, task.classes)"
+"""What to do about a label that the task learner has no output for."""
+
 
 class Answers(NamedTuple):
     """The classes in the order of the logits, and the answer of each of N labelled items: for classes (N,) int64, for
@@ -33,15 +36,13 @@ def answers_of(kind: Kind, labels: Sequence[str], named: Sequence[str] = ()) -> 
     found = [names_in(label, "classes") for label in labels] if kind == "labels" else [[label] for label in labels]
     if kind != "labels" and (several := next((label for label in labels if _is_list(label)), "")):
         raise ConfigError(
-            f"train.task=classification: the label {several[:60]!r} is of several classes; learn these with --set "
+            f"train.task=classification: the label {several[:60]!r} is a list of classes; learn these with --set "
             "train.task=labels --set handoff.question.task=classes, or give each image one class"
         )
     classes = Classes(list(named), "task.classes")
     for name in sorted({name for names in found for name in names}):
         if fault := classes.fault(name):
-            raise ConfigError(
-                joined(fault, f"task.classes has {', '.join(named)}; correct the label, or name it there")
-            )
+            raise ConfigError(joined(fault, f"task.classes has {', '.join(named)}; {OTHER_CLASS}"))
     names = list(named) or sorted({name for part in found for name in part})
     require_classes(len(names), kind)
     place = {name: number for number, name in enumerate(names)}
@@ -62,5 +63,5 @@ def require_classes(num_classes: int, kind: Kind = "classes") -> None:
 
 
 def _is_list(label: str) -> bool:
-    """Whether a label is the text of a list, as several classes are kept."""
-    return label.startswith("[") and len(names_in(label, "classes")) > 1
+    """Whether a label is the text of a list, as several classes are kept, or one of several, or none."""
+    return label.startswith("[") and names_in(label, "classes") != [label]

@@ -8,6 +8,7 @@ import torch
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError
 from engine.models.factories import load_weights, make_network
+from engine.models.task_answers import OTHER_CLASS, answers_of
 from vaal.acquisition import ACQUISITIONS
 from vaal.frozen_encoder import Preprocessing
 from vaal.network_trial import noise_pixels
@@ -82,15 +83,19 @@ def task_entry(config: CampaignConfig, labels: Iterable[str]) -> dict[str, Any]:
 
     Raises ConfigError and InputError as `load_task`, and ConfigError if nothing names the outputs.
     """
+    labels = list(labels)
     classes = config.task_classes or sorted(set(labels))
+    if config.task_kind == "classes":
+        # A label that is none of the model's is refused before the model is loaded.
+        answers_of("classes", labels, config.task_classes)
     if not config.task_classes and config.task_kind != "classes":
         raise ConfigError(f"train.task={config.train.task}: labels do not list all outputs; name them in task.classes")
     loaded = load_task(config, "cpu")
     if loaded.num_classes != len(classes):
         counts = f"has {loaded.num_classes} outputs, the labels have {len(classes)} classes"
-        raise ConfigError(
-            f"task.model={config.task.model}: {counts}; name those of the outputs in task.classes, in order"
-        )
+        lacks = loaded.num_classes < len(classes)
+        fix = f"for the others, {OTHER_CLASS}" if lacks else "name those of the outputs in task.classes, in order"
+        raise ConfigError(f"task.model={config.task.model}: {counts}; {fix}")
     if not config.task.files:
         # A factory may draw others at each call: the workers that score would refuse them.
         load_task(config, "cpu", loaded.sha256)

@@ -33,7 +33,7 @@ MOST_CLASSES = 12
 """Labels of a round that are shown."""
 NUM_DIVISIONS = 1999
 """Random divisions of the labels into arms."""
-NOT_KEPT = "its selection, of an earlier version, has no predictions"
+NOT_KEPT = "its selection does not have the predictions of all its picks; the report of the next round reads them"
 _NO_TASK = "no classes were learned; learn them in the next round: --set train.task=classification"
 
 
@@ -190,8 +190,9 @@ def _predicted(
     kept = predictions_of_picks(campaign)
     found = {item: kept[item] for item in items if item in kept}
     left = [item for item in items if item not in kept]
-    if not left or (found and kept_only):
+    if not left:
         return found, ""
+    # Shares of a part of the picks, such as those of the last of two batches, would be taken for all.
     if kept_only:
         return {}, NOT_KEPT
     if not is_complete(campaign.stage("scores")):

@@ -22,7 +22,7 @@ from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session, require_cpus
 from engine.config.section import result_values
 from engine.errors import VaalError
-from engine.models.diagnosis import summary
+from engine.models.diagnosis import summary, task_text
 from engine.models.task_models import task_entry
 from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.pool.mask_source import MASKS, mask_inputs
@@ -110,13 +110,14 @@ def _prints(parts: dict[str, dict[str, Any]]) -> dict[str, str]:
 def describe(campaign: Campaign, manifest: TrainManifest) -> dict[str, Any]:
     """The summary of a complete stage for the user."""
     findings = enumerate(manifest["diagnosis"]["findings"], 1)
-    return {
-        "steps": manifest["counts"]["steps"],
+    facts = {
+        "steps": manifest["counts"]["steps"] or "",
         "losses": _in_words(manifest["losses"]),
+        "task learner": task_text(manifest.get("task", {})),
         "verdict": summary(manifest),
         **{f"finding {number}": line for number, line in findings},
-        "weights, metrics": campaign.stage("train"),
     }
+    return {name: fact for name, fact in facts.items() if fact} | {"weights, metrics": campaign.stage("train")}
 
 
 def _in_words(losses: dict[str, float]) -> str:

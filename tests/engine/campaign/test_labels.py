@@ -109,3 +109,23 @@ def test_positions_lead_to_the_labelled_images(make_campaign: MakeCampaign) -> N
         with Path(campaign.config.pool.root, shard).open("rb") as file:
             file.seek(offset)
             assert file.read(size_bytes)[:4] == b"\x89PNG"
+
+
+def test_first_labels_of_several_classes_are_read_as_answers_are(
+    make_campaign: MakeCampaign, tmp_path: Path, pool: DemoPool
+) -> None:
+    several = ("train.task=labels", "handoff.question.task=classes")
+    (shard, *_), *_ = sorted(pool.oracle)
+    cells = ["large|even", '["large", "even"]', "odd", "[]"]
+    quoted = [cell.replace('"', '""') for cell in cells]
+    rows = "".join(f'{shard},{number:06d},"{cell}"\n' for number, cell in enumerate(quoted))
+    campaign = make_campaign(*several, labels=write(tmp_path, "l.csv", HEADER + rows))
+    kept = ['["even", "large"]', '["even", "large"]', '["odd"]', "[]"]
+    assert read_labels(campaign.home).sort_by("key")["label"].to_pylist() == kept
+    for cell, why in (
+        ('"[""even"","', r"line 2: item .*/000000: label is '\[\"even\",', and not a JSON list; correct it"),
+        ('""', r"line 2: item .*/000000 has an empty label; remove the row; or write \[\] for an image of no class"),
+        ("even||odd", "label has an empty class"),
+    ):
+        with pytest.raises(InputError, match=why):
+            make_campaign(*several, name="other", labels=write(tmp_path, "l.csv", f"{HEADER}{shard},000000,{cell}\n"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.config.options import fields
-from engine.models.diagnosis import manifest_entries, summary
+from engine.models.diagnosis import manifest_entries, summary, task_text
 from tests.conftest import found
 from vaal.signal import CONFIDENCE, Diagnosis, Interval
 
@@ -93,3 +93,11 @@ def test_one_line_says_it_all() -> None:
     without_vae = HEALTHY._replace(kl_Z=[], active_units=0, mean_squared_error=None, lift=None)
     assert summary(manifest_entries(without_vae)) == "signal present: AUC 0.93 (0.88 to 0.97)"
     assert findings(without_vae) == []
+
+
+def test_a_task_learner_is_a_few_words() -> None:
+    assert task_text({}) == ""
+    assert task_text({"classes": ["a", "b"], "weights_sha256": ["1"]}) == "2 classes"
+    judged = {"classes": [*"abc"], "held_out": 1200, "held_out_accuracy": 0.874}
+    assert task_text(judged) == "3 classes, right on 87% of 1,200 held-out images"
+    assert task_text({**judged, "held_out_miou": 0.315}) == "3 classes, mIoU 32% on 1,200 held-out images"

@@ -27,7 +27,7 @@ def test_several_labels_an_image_are_a_row_of_yes_and_no() -> None:
 
 
 def test_what_cannot_be_learnt_is_refused_with_the_fix() -> None:
-    words = r"""train.task=classification: the label '\["cat", "dog"\]' is of several classes; .*train.task=labels"""
+    words = r"""train.task=classification: the label '\["cat", "dog"\]' is a list of classes; .*train.task=labels"""
     with pytest.raises(ConfigError, match=words):
         answers_of("classes", ["cat", '["cat", "dog"]'])
     words = "label 'Dog' is not one of task.classes; did you mean 'dog'\\? task.classes has cat, dog; correct the label"

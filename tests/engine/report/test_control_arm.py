@@ -168,7 +168,10 @@ def test_picks_of_an_earlier_version_are_judged_by_the_scores_and_not_in_the_sta
     campaign = copied(three, tmp_path / "campaign")
     without_predictions(replace(campaign, round=1))
     assert [one.gain.no_known for one in of(campaign).rounds] == ["", NOT_KEPT, ""]
-    assert "no accuracy: its selection, of an earlier version" in control_lines(of(campaign))[1]
+    assert "no accuracy: its selection does not have the predictions of all its picks" in control_lines(of(campaign))[1]
+    # The shares of some of its picks would be taken for those of all.
+    without_predictions(replace(campaign, round=2), kept=7)
+    assert [one.gain.no_known for one in of(campaign).rounds] == ["", NOT_KEPT, NOT_KEPT]
     snapshot = read_snapshot(campaign.home)
     found = control_arm(campaign, snapshot, gains_of(campaign, snapshot, range(3)))
     assert [one.gain.known for one in found.rounds] == [one.gain.known for one in of(three).rounds]
