@@ -127,7 +127,6 @@ def _findings(diagnosis: "Diagnosis") -> list[str]:
             why = f"{interval} is below 0.5: the labels are spread more evenly over the pool than a random draw is"
         else:
             why = f"{interval} includes 0.5: the labelled images look like the rest of the pool"
-        found.append(
-            f"no signal, {why}; if they lack no part of the pool either, select.when_no_signal decides what is picked"
-        )
+        what = "select.when_no_signal decides what is picked if they lack no part of the pool either"
+        found.append(f"no signal, {why}; where vaal ranks, {what}")
     return found

@@ -9,7 +9,7 @@ from engine.errors import InputError
 from engine.report.arms import gains_of
 from engine.report.control_arm import ControlArm, ControlRound, control_arm, states_of
 from engine.report.estimates import Share
-from engine.report.facts import share_text_of
+from engine.report.facts import points_text_of, share_text_of
 
 MOST_ROUNDS = 5
 """Rounds that a person is shown, the newest ones."""
@@ -55,7 +55,10 @@ def _round_line(one: ControlRound) -> str:
     right = f"accuracy on the pool {share_text_of(known.control)}{learned}"
     if not known.gain:
         return f"round {one.round:03d}: {back}; {right}"
-    more = f"wrong on the rule's picks more often by {share_text_of(known.gain).replace('%', ' points')}"
+    value, low, high, total = known.gain
+    is_less = value < 0
+    points = points_text_of(Share(-value, -high, -low, total) if is_less else known.gain)
+    more = f"on the rule's picks it was wrong {'less' if is_less else 'more'} often, by {points}"
     return f"round {one.round:03d}: {back}; {right}; {more}"
 
 

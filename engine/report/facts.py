@@ -168,6 +168,11 @@ def share_text_of(share: Any) -> str:
     return "{}% ({} to {})".format(*numbers).replace("-", "−")
 
 
+def points_text_of(difference: Any) -> str:
+    """A difference of two shares with its interval, as the page writes it."""
+    return share_text_of(difference).replace("%", " points")
+
+
 def score_text(value: float) -> str:
     """A score as the page writes it."""
     return f"{value:.2f}".replace("-", "−")

@@ -93,7 +93,8 @@ def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str
     """What the gate found and what is done, in a line."""
     options, words = campaign.config.select, in_words(verdict.entry())
     if verdict.by == BY_SCORE:
-        return f"images are picked by {options.acquisition.replace('_', ' ')}, {name.replace('_', ' ')}"
+        names = [options.acquisition, *([] if name == "none" else [name])]
+        return f"images are picked by {', '.join(names).replace('_', ' ')}"
     diversity = campaign.config.diversity
     found = interval_of(trained) if verdict.by == "auc" else words
     if verdict.speaks:

@@ -212,7 +212,7 @@ def test_the_lines_are_for_a_person_and_the_values_for_a_program(three: Campaign
     lines, values = control_lines(found), control_values(found)
     assert json.loads(json.dumps(values)) == values
     assert lines[0].startswith("round 000: 20 of 20 labels back; accuracy on the pool ")
-    assert " after 6 labels; wrong on the rule's picks more often by " in lines[0]
+    assert " after 6 labels; on the rule's picks it was wrong more often, by " in lines[0]
     assert lines[3].startswith("classes of the pool: cat ")
     assert lines[4] == f"next batch: {values['next_batch']['text']}"
     assert values["rounds"][2]["accuracy_on_pool"]["total"] == 20
