@@ -103,7 +103,7 @@ INPUT_EFFECTS: dict[str, tuple[Any, Look]] = {
     "task.model": ({**TASK, "task.model": "tests.tasks:FunctionalDropout"}, solved),
     "task.arguments": ({**TASK, "task.arguments": {"num_classes": 3}}, solved),
     "task.weights": (weights_of_a_task, solved),
-    "task.classes": ({**TASK, "task.classes": ["v", "w", "x", "y", "z"]}, named),
+    "task.classes": ({**TASK, "task.classes": ["e", "d", "c", "b", "a"]}, named),
     "task.size": ({**TASK, "task.size": 24}, solved),
     "task.mean": ({**TASK, "task.mean": [0.0]}, solved),
     "task.std": ({**TASK, "task.std": [1.0]}, solved),
