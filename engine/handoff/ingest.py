@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import MOST_LINES, refresh
-from engine.campaign.classes import Classes, classes_of, joined
+from engine.campaign.classes import Classes, classes_of, joined, new_names
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
@@ -125,8 +125,7 @@ def ingest(
     _log_overridden(settled.changes, standing, log)
     pairs = list(settled.changes.values())
     gained = {label for _, label in pairs if label is not None}
-    is_class = campaign.config.handoff.question.task == "class"
-    new_classes = sorted(gained - set(snapshot.history["label"].to_pylist())) if is_class else []
+    new_classes = new_names(gained, snapshot.history["label"].drop_null().to_pylist(), question.task)
     if new_classes:
         log(f"new classes, never seen in this campaign before: {', '.join(new_classes)}")
     changed = _num_changed(campaign, set(settled.changes), settled.ledger.items, log)

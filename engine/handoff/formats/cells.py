@@ -10,11 +10,10 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.handoff.exchange import AnswerFile, Question, Shape, Value
+from engine.tables.class_lists import classes_in, list_of, shown
 from engine.tables.row_stream import FORMS, Row, stream_rows
-from engine.tables.values import class_name, class_of, is_blank, is_no_label, moment_of, plain, text_of
+from engine.tables.values import class_of, is_blank, is_no_label, moment_of, plain, text_of
 
-_MOST_SHOWN = 60
-"""Characters of a wrong value in an error."""
 _MOST_PIXELS = 1e9
 _SHAPES = ("box", "polygon", "mask")
 
@@ -63,13 +62,13 @@ def value_of(cell: Any, question: Question) -> tuple[Value | None, str]:
     if question.task == "class":
         return class_of(cell, "label"), ""
     if question.task == "classes":
-        return _classes(cell, question.classes), ""
+        return classes_in(cell, question.classes), ""
     if isinstance(cell, str) and question.task == "mask" and not cell.strip().startswith("["):
         label = question.classes[0] if len(question.classes) == 1 else ""
         return [{"label": label, "mask": _png(cell.strip())}], ""
-    given = _json_list(cell) if isinstance(cell, str) else cell
+    given = list_of(cell) if isinstance(cell, str) else cell
     if not isinstance(given, list):
-        raise InputError(f"label is {_shown(given)}, and not a list of shapes; give a JSON list")
+        raise InputError(f"label is {shown(given)}, and not a list of shapes; give a JSON list")
     raw = json.dumps(given, separators=(",", ":"), default=str)
     return [_shape(shape, f"label: shape {number}") for number, shape in enumerate(given, 1)], raw
 
@@ -88,7 +87,7 @@ def seconds_of(cell: Any, where: str) -> float | None:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise InputError(f"{where} is {_shown(cell)}, and not a number from 0; write seconds")
+        raise InputError(f"{where} is {shown(cell)}, and not a number from 0; write seconds")
     return seconds
 
 
@@ -96,7 +95,7 @@ def flag_of(cell: Any, where: str) -> bool:
     """A cell as true or false; blank is false. Raises InputError for anything else."""
     text = plain(text_of(cell, where)).lower()
     if text not in ("", "true", "false", "1", "0", "yes", "no"):
-        raise InputError(f"{where} is {_shown(cell)}; write true or false")
+        raise InputError(f"{where} is {shown(cell)}; write true or false")
     return text in ("true", "1", "yes")
 
 
@@ -105,43 +104,21 @@ def stem_of(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2].partition(".")[0]
 
 
-def _classes(cell: Any, known: list[str]) -> list[str]:
-    if isinstance(cell, str):
-        text = class_name(cell)
-        # A class may have | or [ in it.
-        cell = [text] if text in known else _json_list(text) if text.startswith("[") else text.split("|")
-    names = cell if isinstance(cell, list) else [cell]
-    labels = {class_of(name, "label") for name in names}
-    if "" in labels:
-        raise InputError("label has an empty class; take it out")
-    return sorted(labels)
-
-
-def _json_list(text: str) -> list[Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list):
-        raise InputError(f"label is {_shown(text)}, and not a JSON list; correct it")
-    return found
-
-
 def _shape(given: Any, where: str) -> Shape:
     """Raises InputError for what is no shape."""
     if not isinstance(given, dict):
-        raise InputError(f"{where} is {_shown(given)}, and not an object; give label and box, polygon or mask")
+        raise InputError(f"{where} is {shown(given)}, and not an object; give label and box, polygon or mask")
     kinds = [kind for kind in _SHAPES if given.get(kind) is not None]
     label = class_of(given.get("label"), f"{where}: label")
     if len(kinds) != 1 or not label:
         raise InputError(f"{where} has {', '.join(given) or 'nothing'}; give label and one of {', '.join(_SHAPES)}")
     kind, form = kinds[0], given[kinds[0]]
     if kind == "box" and not (_are_numbers(form, 4) and form[2] > 0 and form[3] > 0):
-        raise InputError(f"{where}: box is {_shown(form)}; give [left, top, width, height] in pixels")
+        raise InputError(f"{where}: box is {shown(form)}; give [left, top, width, height] in pixels")
     if kind == "polygon" and not (
         isinstance(form, list) and len(form) >= 3 and all(_are_numbers(point, 2) for point in form)
     ):
-        raise InputError(f"{where}: polygon is {_shown(form)}; give three or more points [x, y] in pixels")
+        raise InputError(f"{where}: polygon is {shown(form)}; give three or more points [x, y] in pixels")
     if kind == "mask" and isinstance(form, str):
         form = _png(form)
     return {"label": label, kind: form}
@@ -161,10 +138,5 @@ def _png(name: str) -> str:
         not name.startswith("/") and ".." not in name.split("/") and not re.search(r"[\\:\x00-\x1f\ud800-\udfff]", name)
     )
     if not (is_below and name.lower().endswith(".png")):
-        raise InputError(f"label: mask is {_shown(name)}; give the name of a PNG file beside the answers")
+        raise InputError(f"label: mask is {shown(name)}; give the name of a PNG file beside the answers")
     return posixpath.normpath(name)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
