@@ -24,6 +24,10 @@ SHARDS_WITH_KEYS, MOST_KEYS = 100, 1000
 """So many keys of each of so many shards are looked at for frames of clips."""
 
 
+OF_MASK = "mask"
+"""The label of an image whose mask is found by its key."""
+
+
 class _Scanned(NamedTuple):
     """The number of items of a shard, how many of them have no group and the first of those, its first keys, and the
     positions of the labelled items."""
@@ -45,7 +49,7 @@ def import_labels(
     Raises InputError for no labels, an unknown shard or key, an empty label, an item labelled twice, or a class that is
     not one of labels.classes.
     """
-    rows = read_rows(source, ("shard", "key"), ("label",))
+    rows = read_rows(source, ("shard", "key"), () if _have_masks(config) else ("label",))
     if not rows:
         raise InputError(f"{source}: no labels; training needs at least one labelled item")
     wanted = _wanted(source, rows, [shard.shard for shard in shards], config)
@@ -91,9 +95,16 @@ def _wanted(source: Location, rows: list[Row], shards: list[str], config: Campai
     return wanted
 
 
+def _have_masks(config: CampaignConfig) -> bool:
+    """Whether the labels are masks, which labels.masks leads to: a row says which images have one."""
+    return config.task_kind == "segmentation" and bool(config.labels.masks)
+
+
 def _label_of(cell: Any, where: str, config: CampaignConfig) -> str:
     """A cell as a label. Raises InputError for one that says nothing."""
     if is_blank(cell) or (isinstance(cell, str) and is_no_label(cell, config.named_classes)):
+        if _have_masks(config):
+            return OF_MASK
         is_several = config.handoff.question.task == "classes"
         fix = "remove the row" + (", or write [] for an image without any class" if is_several else "")
         if is_blank(cell):

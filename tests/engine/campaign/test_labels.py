@@ -109,3 +109,26 @@ def test_positions_lead_to_the_labelled_images(make_campaign: MakeCampaign) -> N
         with Path(campaign.config.pool.root, shard).open("rb") as file:
             file.seek(offset)
             assert file.read(size_bytes)[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("text", ["shard,key\n{0}\n", "shard,key,label\n{0},\n", "shard,key,label\n{0},mask\n"])
+def test_where_masks_are_the_labels_no_other_label_is_asked_for(
+    make_campaign: MakeCampaign, tmp_path: Path, pool: DemoPool, text: str
+) -> None:
+    item = min(pool.oracle)
+    file = write(tmp_path, "labels.csv", text.format(",".join(item)))
+    learns = ('handoff.question={task="mask", classes=["paper", "ink"]}', "train.task=segmentation", "image.size=16")
+    masked = make_campaign(*learns, "labels.masks=member:seg.png", labels=file)
+    assert labelled_values(masked.home) == {item: "mask"}
+    # Without labels.masks the label has to say what the mask is.
+    if not text.endswith("mask\n"):
+        with pytest.raises(InputError, match=r"no column 'label'|has an empty label"):
+            make_campaign(*learns, name="without", labels=file)
+
+
+def test_a_label_may_name_the_file_of_a_mask(make_campaign: MakeCampaign, tmp_path: Path, pool: DemoPool) -> None:
+    first, second = sorted(pool.oracle)[:2]
+    text = f"{HEADER}{','.join(first)},other/a.png\n{','.join(second)},\n"
+    settings = ('handoff.question={task="mask", classes=["paper", "ink"]}', "train.task=segmentation", "image.size=16")
+    campaign = make_campaign(*settings, "labels.masks=masks", labels=write(tmp_path, "labels.csv", text))
+    assert labelled_values(campaign.home) == {first: "other/a.png", second: "mask"}
