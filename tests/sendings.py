@@ -24,16 +24,17 @@ def hand_out(
     vendor: str = "generic",
     gold: tuple[str, ...] = (),
     answered: dict[str, int] | None = None,
+    sides: tuple[int, int] = (1, 1),
     **sending: Any,
 ) -> HandoffManifest:
     """Record a batch of these images, by item_id; `answered` counts the answers that there were on one before;
-    `sending` are fields of its Sending that are not as by default."""
+    `sides` are the height and width of each; `sending` are fields of its Sending that are not as by default."""
     rows = [
         {
             "rank": rank, "item_id": item_id, "shard": shard, "key": key, "offset": rank + 1, "size_bytes": 1,
             "content_hash": "f", "file": f"images/{item_id}.png", "sha256": "0", "origin": None,
-            "gold": item_id in gold, "answered": (answered or {}).get(item_id), "sent_bytes": 1, "width": 1,
-            "height": 1,
+            "gold": item_id in gold, "answered": (answered or {}).get(item_id), "sent_bytes": 1,
+            "height": sides[0], "width": sides[1],
         }
         for rank, (item_id, (shard, key)) in enumerate(items.items())
     ]  # fmt: skip

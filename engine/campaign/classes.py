@@ -5,9 +5,11 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from engine.campaign.outcomes import label_text
 from engine.config.options import CampaignConfig
 from engine.config.texts import list_setting
-from engine.tables.values import class_name
+from engine.tables.class_lists import classes_in
+from engine.tables.values import class_name, class_of
 
 MOST_NAMED = 30
 """Classes in a line."""
@@ -45,13 +47,13 @@ def joined(fault: str, advice: str) -> str:
 
 
 def classes_of(config: CampaignConfig, first: Callable[[], Iterable[str]] = list) -> Classes:
-    """The classes that answers and corrections may have. `first` gives those of the first labels."""
+    """The classes that answers and corrections may have. `first` gives the first labels."""
     asked, allowed = config.handoff.question.classes, config.labels.classes
     if asked:
         return Classes([class_name(name) for name in asked], "handoff.question.classes")
-    return Classes(
-        sorted(set(first())) if allowed == "from-init" else [class_name(name) for name in allowed], "labels.classes"
-    )
+    if allowed == "from-init":
+        return Classes(names_in_all(first(), config.handoff.question.task), "labels.classes")
+    return Classes([class_name(name) for name in allowed], "labels.classes")
 
 
 def names_in(label: str, task: str) -> list[str]:
@@ -64,3 +66,23 @@ def names_in(label: str, task: str) -> list[str]:
     parts = values if isinstance(values, list) else [label]
     names = [str(part.get("label", "")) if isinstance(part, dict) else str(part) for part in parts]
     return [name for name in names if name]
+
+
+def names_in_all(labels: Iterable[str], task: str) -> list[str]:
+    """The classes in labels, each once, sorted; see `names_in`."""
+    return sorted({name for label in set(labels) for name in names_in(label, task)})
+
+
+def new_names(labels: Iterable[str], history: Iterable[str], task: str) -> list[str]:
+    """The classes in these labels that no earlier label had. Labels of shapes and of masks in files name none."""
+    if task not in ("class", "classes"):
+        return []
+    return sorted(set(names_in_all(labels, task)) - set(names_in_all(history, task)))
+
+
+def label_of(cell: Any, config: CampaignConfig, where: str) -> str:
+    """A cell that is not blank as a label: of several classes where the question is, read as answers are. Raises
+    InputError, with `where` in front, for what is none."""
+    if config.handoff.question.task == "classes":
+        return label_text(classes_in(cell, config.named_classes, where))
+    return class_of(cell, where)

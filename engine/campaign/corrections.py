@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from engine.campaign.classes import classes_of, joined, names_in
+from engine.campaign.classes import classes_of, joined, label_of, names_in, new_names
 from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, forgotten, never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import all_batches, current_batches, picked_items
@@ -27,7 +27,7 @@ from engine.pool.identity import item_id_of
 from engine.pool.manifest import read_shards
 from engine.pool.shard import current
 from engine.storage.location import Location
-from engine.tables.values import class_of, is_no_label, text_of
+from engine.tables.values import is_no_label, text_of
 
 CORRECTION = "correction"
 """`source` of a corrected label."""
@@ -65,10 +65,11 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
 
     Raises InputError for an item that is not in the pool, an empty label, or a class that is not allowed.
     """
-    home, snapshot, label = campaign.home, read_snapshot(campaign.home), class_of(label, f"{item[0]}/{item[1]}: label")
+    home, snapshot = campaign.home, read_snapshot(campaign.home)
     if is_no_label(label, campaign.config.named_classes):
         fix = f"to take it away: vaal labels {home.quoted} retract {shlex.join(item)}"
         raise InputError(f"{item[0]}/{item[1]}: the label is empty; {fix}")
+    label = label_of(label, campaign.config, f"{item[0]}/{item[1]}: label")
     _require_class(campaign, snapshot, item, label)
     if item in forgotten(home):
         raise InputError(f"{item[0]}/{item[1]}: was forgotten, and gets no label; give its label to another image")
@@ -79,8 +80,9 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
     shards = [current(shard) if shard.shard == item[0] else shard for shard in read_shards(home)]
     positions_of(home, {item}, shards, campaign.config.image, log, is_new=True)
     before = snapshot.values.get(item, "")
-    if label not in snapshot.history["label"].to_pylist():
-        log(f"new class, never seen in this campaign before: {label}")
+    history = snapshot.history["label"].drop_null().to_pylist()
+    for name in new_names([label], history, campaign.config.handoff.question.task):
+        log(f"new class, never seen in this campaign before: {name}")
     # Also the label that votes gave: now it stands over those that are still to come.
     if label != before or _is_derived(snapshot, item) or _hash_of(home, item) != bytes_before:
         append_labels(home, "set", [correction_row(item, label, round_number, author)])
@@ -89,7 +91,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
 
 def _require_class(campaign: Campaign, snapshot: Snapshot, item: Identity, label: str) -> None:
     """Raises InputError for a class that an ingest would refuse."""
-    classes = classes_of(campaign.config, lambda: snapshot.first_classes)
+    classes = classes_of(campaign.config, lambda: snapshot.first_labels)
     for name in names_in(label, campaign.config.handoff.question.task):
         if fault := classes.fault(name):
             advice = classes.advice([name], f"vaal handoff {campaign.home.quoted} ")

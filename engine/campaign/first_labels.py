@@ -1,10 +1,9 @@
 """The labels that a campaign starts with: imported at init, with the places of their images in the shards."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from engine.campaign.classes import Classes, joined
+from engine.campaign.classes import Classes, joined, label_of, names_in
 from engine.campaign.labels import INITIAL, append_labels, label_row
 from engine.campaign.positions import SCAN_THREADS, Position, write_positions
 from engine.campaign.stages import Log
@@ -19,10 +18,14 @@ from engine.pool.metadata import read_groups
 from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.tables.rows import Row, read_rows
-from engine.tables.values import class_name, class_of, classes_in, is_blank, is_no_label, skeleton, text_of
+from engine.tables.values import class_name, is_blank, is_no_label, skeleton, text_of
 
 SHARDS_WITH_KEYS, MOST_KEYS = 100, 1000
 """So many keys of each of so many shards are looked at for frames of clips."""
+
+
+OF_MASK = "mask"
+"""The label of an image whose mask is found by its key."""
 
 
 class _Scanned(NamedTuple):
@@ -46,32 +49,11 @@ def import_labels(
     Raises InputError for no labels, an unknown shard or key, an empty label, an item labelled twice, or a class that is
     not one of labels.classes.
     """
-    rows = read_rows(source, ("shard", "key"), ("label",))
+    rows = read_rows(source, ("shard", "key"), () if _have_masks(config) else ("label",))
     if not rows:
         raise InputError(f"{source}: no labels; training needs at least one labelled item")
+    wanted = _wanted(source, rows, [shard.shard for shard in shards], config)
     by_name = {shard.shard: shard for shard in shards}
-    wanted: dict[str, dict[str, Row]] = {}
-    near = {skeleton(name): name for name in by_name}
-    listed = config.labels.classes
-    allowed = Classes([] if listed == "from-init" else [class_name(name) for name in listed], "labels.classes")
-    for row in rows:
-        where = f"{source}: line {row['line']}"
-        shard, key = (text_of(row[name], f"{where}: {name}") for name in ("shard", "key"))
-        names = _classes_of(row, f"{where}: item {shard}/{key}", config)
-        if shard not in by_name and (other := near.get(skeleton(shard))):
-            raise InputError(f"{where}: shard {shard!r} is not in the pool; did you mean {other!r}?")
-        if shard not in by_name:
-            example = f"names are paths below the pool's root, for example {shards[0].shard!r}"
-            raise InputError(f"{where}: shard {shard!r} is not in the pool; {example}")
-        if unclear := next((name for name in names if is_no_label(name, config.named_classes)), None):
-            fix = "remove the row, or name it in labels.classes"
-            why = f"{unclear!r} for a label, which says that there is none"
-            raise InputError(f"{where}: item {shard}/{key} has {why}; {fix}")
-        if fault := next(filter(None, map(allowed.fault, names)), ""):
-            raise InputError(f"{where}: {joined(fault, allowed.advice(names))}")
-        if key in wanted.setdefault(shard, {}):
-            raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
-        wanted[shard][key] = row
     log(f"{plural(len(rows), 'label')}; looking up in {plural(len(wanted), 'shard')}")
     names, groups = sorted(wanted), read_groups(home, config.pool.group)
 
@@ -90,18 +72,46 @@ def import_labels(
     return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards]
 
 
-def _classes_of(row: Row, where: str, config: CampaignConfig) -> list[str]:
-    """The classes in a row's label, which becomes the text that is kept. Raises InputError if it is blank."""
-    cell, takes_several = row.get("label"), config.handoff.question.task == "classes"
-    if is_blank(cell):
-        fix = "; or write [] for an image of no class" if takes_several else ""
-        raise InputError(f"{where} has an empty label; remove the row{fix}")
-    if not takes_several:
-        row["label"] = class_of(cell, f"{where}: label")
-        return [row["label"]]
-    names = classes_in(cell, f"{where}: label", config.named_classes)
-    row["label"] = json.dumps(names, ensure_ascii=False)
-    return names
+def _wanted(source: Location, rows: list[Row], shards: list[str], config: CampaignConfig) -> dict[str, dict[str, Row]]:
+    """The rows by shard and key, with the labels as they are kept. Raises InputError as `import_labels`."""
+    wanted: dict[str, dict[str, Row]] = {}
+    names, near, listed = set(shards), {skeleton(name): name for name in shards}, config.labels.classes
+    allowed = Classes([] if listed == "from-init" else [class_name(name) for name in listed], "labels.classes")
+    for row in rows:
+        where = f"{source}: line {row['line']}"
+        shard, key = (text_of(row[name], f"{where}: {name}") for name in ("shard", "key"))
+        if shard not in names and (other := near.get(skeleton(shard))):
+            raise InputError(f"{where}: shard {shard!r} is not in the pool; did you mean {other!r}?")
+        if shard not in names:
+            example = f"names are paths below the pool's root, for example {shards[0]!r}"
+            raise InputError(f"{where}: shard {shard!r} is not in the pool; {example}")
+        label = _label_of(row.get("label"), f"{where}: item {shard}/{key}", config)
+        for name in names_in(label, config.handoff.question.task):
+            if fault := allowed.fault(name):
+                raise InputError(f"{where}: {joined(fault, allowed.advice([name]))}")
+        if key in wanted.setdefault(shard, {}):
+            raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
+        wanted[shard][key] = row | {"label": label}
+    return wanted
+
+
+def _have_masks(config: CampaignConfig) -> bool:
+    """Whether the labels are masks, which labels.masks leads to: a row says which images have one."""
+    return config.task_kind == "segmentation" and bool(config.labels.masks)
+
+
+def _label_of(cell: Any, where: str, config: CampaignConfig) -> str:
+    """A cell as a label. Raises InputError for one that says nothing."""
+    if is_blank(cell) or (isinstance(cell, str) and is_no_label(cell, config.named_classes)):
+        if _have_masks(config):
+            return OF_MASK
+        is_several = config.handoff.question.task == "classes"
+        fix = "remove the row" + (", or write [] for an image without any class" if is_several else "")
+        if is_blank(cell):
+            raise InputError(f"{where} has an empty label; {fix}")
+        why = f"{class_name(cell)!r} for a label, which says that there is none"
+        raise InputError(f"{where} has {why}; {fix}, or name it in labels.classes")
+    return label_of(cell, config, f"{where}: label")
 
 
 def _log_groups(found: list[_Scanned], groups: Groups, log: Log) -> None:

@@ -23,7 +23,7 @@ from engine.storage.location import Location
 from engine.tables.columns import required
 from engine.tables.rows import Row
 from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
-from engine.tables.values import class_name, class_of, moment_of, plain, text_of
+from engine.tables.values import class_name, moment_of, plain, text_of
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -113,11 +113,11 @@ class Snapshot(NamedTuple):
         return dict(zip(identities(labels), labels["label"].to_pylist(), strict=True))
 
     @property
-    def first_classes(self) -> list[str]:
+    def first_labels(self) -> list[str]:
         """The labels given at init; where that file is gone, all labels."""
         table = self.tables.get(f"labels/{INITIAL}.parquet", self.history)
-        classes: list[str] = table["label"].drop_null().to_pylist()
-        return classes
+        labels: list[str] = table["label"].drop_null().to_pylist()
+        return labels
 
 
 def _may_decide(rows: pa.Table) -> NDArray[np.bool_]:
@@ -252,11 +252,12 @@ def labelled_values(home: Location) -> dict[Identity, str]:
 def label_row(
     row: Row, file: Location, item: Identity, round_number: int | None, source: str, origin: str | None
 ) -> tuple[Any, ...]:
-    """A row of LABELS_SCHEMA from a row of a person's file. Raises InputError where `labelled_at` is not a time."""
+    """A row of LABELS_SCHEMA from a row of a person's file, whose label has been read. Raises InputError where
+    `labelled_at` is not a time."""
     where = f"{file}: line {row['line']}:"
     moment = moment_of(row.get("labelled_at"), f"{where} labelled_at")
     annotator = plain(text_of(row.get("annotator"), f"{where} annotator"))
-    return *item, class_of(row["label"], f"{where} label"), round_number, source, annotator or None, moment, origin
+    return *item, row["label"], round_number, source, annotator or None, moment, origin
 
 
 def append_labels(

@@ -1,6 +1,7 @@
 """Answers become votes: what is new, what was known, what contradicts what came before."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -91,14 +92,15 @@ class Sieve:
         self.item_ids: set[str] = set()
         self.answers = self.repeated = self.corrected = self.outdated = self.blank = self.versions = 0
 
-    def take(self, answer: Answer, where: str) -> None:
-        """Look at an answer; `where` is its place, with its file."""
+    def take(self, answer: Answer, where: str, look: Callable[[Answer, str], Answer] | None = None) -> None:
+        """Look at an answer; `where` is its place, with its file. `look` changes it, or finds a fault; it gets the
+        item_id, too."""
         self.answers += 1
         if answer.fault:
             self.refused.append(Refused(where, answer.fault))
             return
         try:
-            self._take(answer, where)
+            self._take(answer, where, look)
         except InputError as error:
             self.refused.append(Refused(where, str(error).removeprefix(f"{where}: ")))
 
@@ -110,9 +112,11 @@ class Sieve:
         del self._known
         return found
 
-    def _take(self, answer: Answer, where: str) -> None:
+    def _take(self, answer: Answer, where: str, look: Callable[[Answer, str], Answer] | None) -> None:
         item_id = self._item_of(answer.item, where)
         answer = answer._replace(value=with_names(answer.value, self._sent, item_id, where))
+        if look and (answer := look(answer, item_id)).fault:
+            raise InputError(answer.fault)
         value = None if answer.skipped else value_of(answer, self._question, where)
         if value is None and not answer.skipped:
             self.blank += 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.advice import back_command, is_waited_for
 from engine.campaign.changes import current_shards
-from engine.campaign.classes import MOST_NAMED
+from engine.campaign.classes import MOST_NAMED, names_in_all
 from engine.campaign.decisions import released, without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import current_selection
@@ -171,18 +171,21 @@ def _nothing_disputed(campaign: Campaign) -> str:
 
 def _not_asked(campaign: Campaign, question: Question) -> list[str]:
     """The classes of labels that annotators cannot give."""
-    return sorted(set(labelled_values(campaign.home).values()) - set(question.classes)) if question.classes else []
+    if not question.classes or question.task not in ("class", "classes"):
+        return []
+    known = names_in_all(labelled_values(campaign.home).values(), question.task)
+    return sorted(set(known) - set(question.classes))
 
 
 def _packed(campaign: Campaign, run: Run, vendor: str, wish: Wish, chosen: Chosen, record: Location) -> Parcel:
     """What is to be sent, with gold images at random places. Raises ConfigError where there is no money for it."""
     question, images = question_of(campaign), chosen.images
-    if question.is_open and question.task == "class" and question.classes:
+    if question.is_open and question.classes:
         option, names = "handoff.question.classes", question.classes
         how = list_setting(option, names) if len(names) <= MOST_NAMED else option
         words = f"the question has the {plural(len(names), 'class')} of the labels, and others may come back"
         run.log(f"{words}; where these are all, say so: {how}")
-    elif question.task == "class" and (others := _not_asked(campaign, question)):
+    elif others := _not_asked(campaign, question):
         run.log(f"the question does not name {plural(len(others), 'class')} that labels have: {some(others)}")
     gold = gold_images(campaign, vendor, question, record_of(record), images, run.log)
     require_money(campaign, vendor, wish, len(images), len(gold))

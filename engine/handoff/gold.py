@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
+from engine.campaign.classes import names_in
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import all_batches
 from engine.campaign.labels import INITIAL, POSITIONS_SCHEMA, Identity, identities, read_snapshot
@@ -51,11 +52,11 @@ def gold_images(
     there = identities(places)
     keys = [gold_name(campaign.config.salt, record, *item) for item in there]
     known.update(*_names_of_each(images))
-    chosen: list[int] = []
+    chosen, asked = list[int](), set(question.classes)
     names = _names_of_each(places)
     for n in sorted(range(len(there)), key=lambda n: (there[n] not in first, used[there[n]], keys[n])):
-        # An answer can be right only where the label is one of those that are asked for.
-        is_fit = question.is_open or labels[there[n]] in question.classes
+        # An answer can be right only where the label has only classes that are asked for.
+        is_fit = question.is_open or asked.issuperset(names_in(labels[there[n]], question.task))
         if len(chosen) < wanted and is_fit and known.isdisjoint(names[n]):
             chosen.append(n)
             known |= names[n]

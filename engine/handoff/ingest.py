@@ -2,7 +2,6 @@
 
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import MOST_LINES, refresh
-from engine.campaign.classes import Classes, classes_of, joined
+from engine.campaign.classes import Classes, classes_of, joined, new_names
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
@@ -31,6 +30,8 @@ from engine.handoff.masks import Found, keep_masks, with_masks
 from engine.handoff.question import question_of
 from engine.pool.mask_source import mask_source
 
+Look = Callable[[Answer, str], Answer]
+"""Looks at an answer, by the item_id of its image: changes it, or finds a fault."""
 ANY = Rules()
 MOST_LOGGED = 1000
 """Reasons why rows do not fit that are logged."""
@@ -99,10 +100,10 @@ def ingest(
     question = question_of(campaign)
     sieve = _sieve(campaign, ledger, snapshot, asked := _asked(campaign, vendor, question), replace=rules.replace)
     standing, gone = _standing(ledger), _forgotten_ids(campaign, ledger)
+    masks = Found()
+    look = _looks_at_masks(campaign, ledger, masks) if question.task == "mask" else None
     # What is read again after the votes are there is not kept twice.
     del ledger
-    masks, source = Found(), mask_source(campaign.config, campaign.home)
-    look = partial(with_masks, found=masks, source=source) if question.task == "mask" else None
     _take_all(sieve, files, vendor, question, look)
     _require_fitting(sieve.refused, asked.classes.advice(sieve.unknown) if sieve.unknown else "", rules, log)
     votes = sieve.finished()
@@ -125,8 +126,7 @@ def ingest(
     _log_overridden(settled.changes, standing, log)
     pairs = list(settled.changes.values())
     gained = {label for _, label in pairs if label is not None}
-    is_class = campaign.config.handoff.question.task == "class"
-    new_classes = sorted(gained - set(snapshot.history["label"].to_pylist())) if is_class else []
+    new_classes = new_names(gained, snapshot.history["label"].drop_null().to_pylist(), question.task)
     if new_classes:
         log(f"new classes, never seen in this campaign before: {', '.join(new_classes)}")
     changed = _num_changed(campaign, set(settled.changes), settled.ledger.items, log)
@@ -164,17 +164,29 @@ def _asked(campaign: Campaign, vendor: str, question: Question) -> Asked:
     return Asked(vendor, campaign.config.salt, question, VENDORS[vendor].is_snapshot, classes)
 
 
+def _looks_at_masks(campaign: Campaign, ledger: Ledger, masks: Found) -> Callable[[AnswerFile], Look]:
+    """Looks at the masks of each answer as `with_masks`, which adds those that are files to `masks`."""
+    source, rows = mask_source(campaign.config, campaign.home), ledger.rows
+    sides = zip(rows["height"].to_pylist(), rows["width"].to_pylist(), strict=True)
+    shown = dict(zip(rows["item_id"].to_pylist(), sides, strict=True))
+    return lambda file: lambda answer, item_id: with_masks(answer, file, masks, shown.get(item_id), source)
+
+
 def _take_all(
-    sieve: Sieve, files: Iterable[AnswerFile], vendor: str, question: Question,
-    look: Callable[[Answer, AnswerFile], Answer] | None,
-) -> None:  # fmt: skip
-    """Look at all answers of the files, after `look`. Raises InputError if there are none."""
+    sieve: Sieve,
+    files: Iterable[AnswerFile],
+    vendor: str,
+    question: Question,
+    look: Callable[[AnswerFile], Look] | None,
+) -> None:
+    """Look at all answers of the files, also with `look`. Raises InputError if there are none."""
     names, is_any = [], False
     for file in files:
         names.append(file.place)
+        look_here = look(file) if look else None
         for answer in _answers(file, vendor, question):
             is_any = True
-            sieve.take(look(answer, file) if look else answer, f"{file.place}: {answer.where}")
+            sieve.take(answer, f"{file.place}: {answer.where}", look_here)
     if not is_any:
         raise InputError(f"{', '.join(names[:3])}: no rows; give the file that the vendor filled in")
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from typing import Any
 
 import pyarrow as pa
 
 from engine.errors import InputError
-from engine.handoff.exchange import Answer, AnswerFile
+from engine.handoff.exchange import Answer, AnswerFile, Shape
 from engine.pool.formats import format_of
-from engine.pool.mask_files import MaskError
+from engine.pool.mask_files import MaskError, png_sides, require_size
 from engine.pool.mask_source import KEPT, MaskSource
 from engine.storage.location import Location
 
@@ -18,28 +19,47 @@ Found = dict[str, tuple[AnswerFile, str]]
 """Masks by the name that they are kept under: the file that names each, and its name there."""
 
 
-def with_masks(answer: Answer, file: AnswerFile, found: Found, source: MaskSource | None = None) -> Answer:
+def with_masks(
+    answer: Answer, file: AnswerFile, found: Found, shown: tuple[int, int] | None, source: MaskSource | None = None
+) -> Answer:
     """The answer, where masks that are named as files beside the vendor's file are named as `keep_masks` keeps them:
-    votes/masks/SHA256.png; they are added to `found`. Run lengths stay as they are. A mask that is missing or no image
-    is a fault, and with `source`, from which the task learner will read it, one that is not of its classes."""
-    if not isinstance(answer.value, list) or answer.fault:
+    votes/masks/SHA256.png; they are added to `found`. Run lengths stay as they are.
+
+    A mask that is missing, no image, or of another size than its image, is a fault; and with `source`, from which the
+    task learner will read it, every shape that could not be learned. `shown` are the height and width of the image as
+    it was sent, None where it never was.
+    """
+    if not isinstance(answer.value, list):
         return answer
-    kept = []
+    kept = list[Any]()
     for shape in answer.value:
-        mask = shape.get("mask") if isinstance(shape, dict) else None
-        if not isinstance(mask, str) or not isinstance(shape, dict):
+        if not isinstance(shape, dict):
             kept.append(shape)
             continue
+        mask, content = shape.get("mask"), b""
+        what = f"mask {mask!r}" if isinstance(mask, str) else "label"
         try:
-            content = _read(file, mask)
-            kept.append({**shape, "mask": _named(content, mask, file, found)})
-            if source is not None:
-                source.check(content, of_one_class=bool(shape.get("label")))
+            if isinstance(mask, str):
+                content = _read(file, mask)
+                kept.append({**shape, "mask": _named(content, mask, file, found)})
+            else:
+                kept.append(shape)
+            if shown is not None:
+                _check(shape, content, shown, source)
         except (InputError, OSError) as error:
-            return answer._replace(fault=f"mask {mask!r}: {error}; put it beside {file.path}")
+            return answer._replace(fault=f"{what}: {error}; put it beside {file.path}")
         except MaskError as error:
-            return answer._replace(fault=f"mask {mask!r} {error}")
-    return answer._replace(value=kept)  # type: ignore[arg-type]
+            return answer._replace(fault=f"{what} {error}")
+    return answer._replace(value=kept)
+
+
+def _check(shape: Shape, content: bytes, shown: tuple[int, int], source: MaskSource | None) -> None:
+    """Raises MaskError for a shape that could not be learned, or whose mask, a PNG file, is of another size."""
+    if source is not None:
+        source.check(shape, content, *shown)
+    elif (form := format_of(content)) and form.name == "PNG":
+        # Nobody said yet which ids are classes.
+        require_size(png_sides(content), *shown)
 
 
 def masks_of(value: str | None) -> set[str]:

@@ -10,7 +10,7 @@ from engine.campaign.classes import Classes, joined, names_in
 from engine.errors import ConfigError, VaalError
 from vaal.task.kinds import Kind
 
-OTHER_CLASS = "correct the label, or give a model with an output for it (task.arguments, task.weights, task.classes)"
+OTHER_CLASS = "correct the label, or name it there, too (a model of your own needs an output for it: task.weights)"
 """What to do about a label that the task learner has no output for."""
 
 

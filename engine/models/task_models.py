@@ -8,7 +8,7 @@ import torch
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError
 from engine.models.factories import load_weights, make_network
-from engine.models.task_answers import OTHER_CLASS, answers_of
+from engine.models.task_answers import answers_of
 from vaal.acquisition import ACQUISITIONS
 from vaal.frozen_encoder import Preprocessing
 from vaal.network_trial import noise_pixels
@@ -94,7 +94,9 @@ def task_entry(config: CampaignConfig, labels: Iterable[str]) -> dict[str, Any]:
     if loaded.num_classes != len(classes):
         counts = f"has {loaded.num_classes} outputs, the labels have {len(classes)} classes"
         lacks = loaded.num_classes < len(classes)
-        fix = f"for the others, {OTHER_CLASS}" if lacks else "name those of the outputs in task.classes, in order"
+        fix = "name those of the outputs in task.classes, in order"
+        if lacks:
+            fix = "give a model with an output for each class (task.arguments, task.weights), or correct the labels"
         raise ConfigError(f"task.model={config.task.model}: {counts}; {fix}")
     if not config.task.files:
         # A factory may draw others at each call: the workers that score would refuse them.

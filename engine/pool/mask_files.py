@@ -37,7 +37,7 @@ def read_ids(content: bytes, max_pixels: int) -> NDArray[Any]:
         raise MaskError("is no PNG; give a PNG whose pixels are ids of classes")
     if b"IEND" not in content or len(content) <= _COLOUR_AT:
         raise MaskError("is cut off: a PNG without its end; write it again")
-    width, height = struct.unpack_from(">II", content, _SIZE_AT)
+    height, width = png_sides(content)
     if width * height > max_pixels:
         raise MaskError(f"has {width} x {height} pixels, more than image.max_pixels={max_pixels}; raise that")
     try:
@@ -55,6 +55,19 @@ def read_ids(content: bytes, max_pixels: int) -> NDArray[Any]:
         # Pillow spreads few levels over all 256.
         found = found // (255 // (2**depth - 1))
     return found.astype(np.uint8) if image.mode == "1" else found
+
+
+def png_sides(content: bytes) -> tuple[int, int]:
+    """Height and width of a PNG, as it says at its start."""
+    width, height = struct.unpack_from(">II", content, _SIZE_AT)
+    return height, width
+
+
+def require_size(sides: tuple[int, ...], height: int, width: int) -> None:
+    """Raises MaskError if a mask has other sides, height and width, than its image."""
+    if sides != (height, width):
+        sizes = f"{sides[1]} x {sides[0]} pixels, and its image has {width} x {height}"
+        raise MaskError(f"has {sizes}; give the mask at the size of the image")
 
 
 def class_numbers(ids: NDArray[Any], num_classes: int, void: frozenset[int]) -> NDArray[np.uint8]:

@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +14,10 @@ from pyarrow import fs
 from engine.config.class_names import class_name
 from engine.config.input_options import MEMBER, ImageConfig
 from engine.config.options import CampaignConfig
+from engine.config.texts import some
 from engine.errors import InputError, UnreadableError
 from engine.pool.images import DecodeError
-from engine.pool.mask_files import MaskError, class_numbers, one_class, read_ids
+from engine.pool.mask_files import MaskError, class_numbers, one_class, read_ids, require_size
 from engine.pool.mask_shapes import pixels_of
 from engine.pool.orientation import turned
 from engine.pool.samples import MOST_COMPANION_BYTES, Item
@@ -55,7 +58,7 @@ class MaskSource(NamedTuple):
             raise MaskError(f"has an image that does not decode: {error}") from error
         shapes = shapes_in(label)
         if shapes is not None:
-            return self._drawn(shapes, stored)
+            return self._drawn(shapes, stored.shown, partial(self._ids_of, stored=stored))
         content = self._member_of(item) if self.member else self._file(_name_of(item.key, label))
         return self._numbers_of(_as_shown(read_ids(content, self.image.max_pixels), stored))
 
@@ -66,25 +69,30 @@ class MaskSource(NamedTuple):
         Image.fromarray(np.ascontiguousarray(turned(mask_HW, orientation, back=True))).save(content, "PNG")
         return content.getvalue()
 
-    def check(self, content: bytes, *, of_one_class: bool) -> None:
-        """Raises MaskError if the content of a file is no mask, of one class or of all. Its size is not looked at."""
-        ids = read_ids(content, self.image.max_pixels)
-        if of_one_class:
-            one_class(ids)
-        else:
-            self._numbers_of(ids)
+    def check(self, shape: dict[str, Any], content: bytes, height: int, width: int) -> None:
+        """Raises MaskError if `of` could not use a shape that an annotator drew on an upright image of this size.
+        `content` is that of its mask, where this is a file. A class that is none is not looked for: the question says
+        which may come."""
+        name = class_name(str(shape.get("label") or ""))
+        if name and name not in self.classes:
+            return
+        self._drawn([shape], (height, width), lambda _: self._sent(content, height, width))
 
     def place_of(self, key: str, label: str) -> str:
         """Where the mask of an item is looked for, in words."""
-        if shapes_in(label) is not None:
-            return "the shapes of its label"
+        shapes = shapes_in(label)
+        if shapes is not None:
+            files = [mask for shape in shapes if isinstance(mask := shape.get("mask"), str)]
+            return some(files) or "the shapes of its label"
         if self.member:
             return f"{key}.{self.member}"
         return f"{self.folder}/{_name_of(key, label)}" if self.folder else "no file"
 
-    def _drawn(self, shapes: list[dict[str, Any]], stored: Stored) -> NDArray[np.uint8]:
-        """The shapes, each over those before it."""
-        found = np.full(stored.shown, VOID, np.uint8)
+    def _drawn(
+        self, shapes: list[dict[str, Any]], shown: tuple[int, int], ids_of: Callable[[str], NDArray[Any]]
+    ) -> NDArray[np.uint8]:
+        """The shapes on an image of these sides, each over those before it. `ids_of` reads a mask that one names."""
+        found = np.full(shown, VOID, np.uint8)
         for shape in shapes:
             name, mask = class_name(str(shape.get("label") or "")), shape.get("mask")
             if name and name not in self.classes:
@@ -92,9 +100,9 @@ class MaskSource(NamedTuple):
             if not name and not isinstance(mask, str):
                 raise MaskError("has a shape without a class; give it one")
             if not isinstance(mask, str):
-                found[pixels_of(shape, *stored.shown)] = self.classes.index(name)
+                found[pixels_of(shape, *shown)] = self.classes.index(name)
                 continue
-            ids = self._ids_of(mask, stored)
+            ids = ids_of(mask)
             numbers = np.where(one_class(ids), self.classes.index(name), VOID) if name else self._numbers_of(ids)
             found = np.where(numbers != VOID, numbers, found).astype(np.uint8)
         return found
@@ -103,9 +111,12 @@ class MaskSource(NamedTuple):
         """The ids in a mask that a shape names, as the image is shown."""
         if not mask.startswith(f"{KEPT}/") or ".." in mask.split("/"):
             return _as_shown(read_ids(self._file(mask), self.image.max_pixels), stored)
-        # Annotators saw the image upright.
-        ids = read_ids(_read(self.home / mask), self.image.max_pixels)
-        _require_size(ids, *stored.shown)
+        return self._sent(_read(self.home / mask), *stored.shown)
+
+    def _sent(self, content: bytes, height: int, width: int) -> NDArray[Any]:
+        """The ids in a mask that an annotator sent, who saw the image upright."""
+        ids = read_ids(content, self.image.max_pixels)
+        require_size(ids.shape, height, width)
         return ids
 
     def _numbers_of(self, ids: NDArray[Any]) -> NDArray[np.uint8]:
@@ -113,7 +124,10 @@ class MaskSource(NamedTuple):
 
     def _member_of(self, item: Item) -> bytes:
         if len(item.companions) != 1:
-            raise MaskError(f"is {len(item.companions)} files .{self.member} of the sample, and should be one")
+            if item.companions:
+                raise MaskError(f"is {len(item.companions)} files .{self.member} of the sample, and should be one")
+            why = f"is not there: the sample has no file .{self.member}"
+            raise MaskError(f"{why}; add it to the shard, retract the label, or correct labels.masks")
         if not item.companions[0]:
             why = f"is empty or has more than {MOST_COMPANION_BYTES >> 20} MiB"
             raise MaskError(f"{why}; put the masks into a folder, and name it in labels.masks")
@@ -177,14 +191,8 @@ def _as_shown(ids: NDArray[Any], stored: Stored) -> NDArray[Any]:
     """A mask of a file, turned like its image: it was made of the pixels as they are stored."""
     if ids.shape == stored[:2]:
         return turned(ids, stored.orientation)
-    _require_size(ids, *stored.shown)
+    require_size(ids.shape, *stored.shown)
     return ids
-
-
-def _require_size(ids: NDArray[Any], height: int, width: int) -> None:
-    if ids.shape != (height, width):
-        sizes = f"{ids.shape[1]} x {ids.shape[0]} pixels, and its image has {width} x {height}"
-        raise MaskError(f"has {sizes}; give the mask at the size of the image")
 
 
 def _read(file: Location) -> bytes:

@@ -1,6 +1,5 @@
 """What a cell of a user's table says: the same for CSV, JSON lines and Parquet."""
 
-import json
 import math
 import posixpath
 import re
@@ -75,38 +74,6 @@ def class_of(value: Any, where: str) -> str:
         why = f"{where} is {label[:_MOST_SHOWN]!r}, with a line break or another control character"
         raise InputError(f"{why}; take it out, or close the quotation mark before it")
     return label
-
-
-def classes_in(cell: Any, where: str, known: Container[str] = ()) -> list[str]:
-    """The classes of a cell that may name several, sorted: a list, its JSON, or a text with | between them.
-
-    A class that is `known` may have | or [ in it. Raises InputError, with `where` in front, for anything else.
-    """
-    if isinstance(cell, str):
-        text = class_name(cell)
-        cell = [text] if text in known else list_in(text, where) if text.startswith("[") else text.split("|")
-    names = cell if isinstance(cell, list) else [cell]
-    labels = {class_of(name, where) for name in names}
-    if "" in labels:
-        raise InputError(f"{where} has an empty class; take it out")
-    return sorted(labels)
-
-
-def list_in(text: str, where: str) -> list[Any]:
-    """The list that a text is as JSON. Raises InputError, with `where` in front, for anything else."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list):
-        raise InputError(f"{where} is {shown(text)}, and not a JSON list; correct it")
-    return found
-
-
-def shown(value: Any) -> str:
-    """A wrong value, for an error."""
-    text = repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def moment_of(value: Any, where: str) -> datetime:

@@ -10,18 +10,9 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.handoff.exchange import AnswerFile, Question, Shape, Value
+from engine.tables.class_lists import classes_in, list_of, shown
 from engine.tables.row_stream import FORMS, Row, stream_rows
-from engine.tables.values import (
-    class_of,
-    classes_in,
-    is_blank,
-    is_no_label,
-    list_in,
-    moment_of,
-    plain,
-    shown,
-    text_of,
-)
+from engine.tables.values import class_of, is_blank, is_no_label, moment_of, plain, text_of
 
 _MOST_PIXELS = 1e9
 _SHAPES = ("box", "polygon", "mask")
@@ -71,11 +62,11 @@ def value_of(cell: Any, question: Question) -> tuple[Value | None, str]:
     if question.task == "class":
         return class_of(cell, "label"), ""
     if question.task == "classes":
-        return classes_in(cell, "label", question.classes), ""
+        return classes_in(cell, question.classes), ""
     if isinstance(cell, str) and question.task == "mask" and not cell.strip().startswith("["):
         label = question.classes[0] if len(question.classes) == 1 else ""
         return [{"label": label, "mask": _png(cell.strip())}], ""
-    given = list_in(cell, "label") if isinstance(cell, str) else cell
+    given = list_of(cell) if isinstance(cell, str) else cell
     if not isinstance(given, list):
         raise InputError(f"label is {shown(given)}, and not a list of shapes; give a JSON list")
     raw = json.dumps(given, separators=(",", ":"), default=str)

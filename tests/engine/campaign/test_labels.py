@@ -111,21 +111,24 @@ def test_positions_lead_to_the_labelled_images(make_campaign: MakeCampaign) -> N
             assert file.read(size_bytes)[:4] == b"\x89PNG"
 
 
-def test_first_labels_of_several_classes_are_read_as_answers_are(
-    make_campaign: MakeCampaign, tmp_path: Path, pool: DemoPool
+@pytest.mark.parametrize("text", ["shard,key\n{0}\n", "shard,key,label\n{0},\n", "shard,key,label\n{0},mask\n"])
+def test_where_masks_are_the_labels_no_other_label_is_asked_for(
+    make_campaign: MakeCampaign, tmp_path: Path, pool: DemoPool, text: str
 ) -> None:
-    several = ("train.task=labels", "handoff.question.task=classes")
-    (shard, *_), *_ = sorted(pool.oracle)
-    cells = ["large|even", '["large", "even"]', "odd", "[]"]
-    quoted = [cell.replace('"', '""') for cell in cells]
-    rows = "".join(f'{shard},{number:06d},"{cell}"\n' for number, cell in enumerate(quoted))
-    campaign = make_campaign(*several, labels=write(tmp_path, "l.csv", HEADER + rows))
-    kept = ['["even", "large"]', '["even", "large"]', '["odd"]', "[]"]
-    assert read_labels(campaign.home).sort_by("key")["label"].to_pylist() == kept
-    for cell, why in (
-        ('"[""even"","', r"line 2: item .*/000000: label is '\[\"even\",', and not a JSON list; correct it"),
-        ('""', r"line 2: item .*/000000 has an empty label; remove the row; or write \[\] for an image of no class"),
-        ("even||odd", "label has an empty class"),
-    ):
-        with pytest.raises(InputError, match=why):
-            make_campaign(*several, name="other", labels=write(tmp_path, "l.csv", f"{HEADER}{shard},000000,{cell}\n"))
+    item = min(pool.oracle)
+    file = write(tmp_path, "labels.csv", text.format(",".join(item)))
+    learns = ('handoff.question={task="mask", classes=["paper", "ink"]}', "train.task=segmentation", "image.size=16")
+    masked = make_campaign(*learns, "labels.masks=member:seg.png", labels=file)
+    assert labelled_values(masked.home) == {item: "mask"}
+    # Without labels.masks the label has to say what the mask is.
+    if not text.endswith("mask\n"):
+        with pytest.raises(InputError, match=r"no column 'label'|has an empty label"):
+            make_campaign(*learns, name="without", labels=file)
+
+
+def test_a_label_may_name_the_file_of_a_mask(make_campaign: MakeCampaign, tmp_path: Path, pool: DemoPool) -> None:
+    first, second = sorted(pool.oracle)[:2]
+    text = f"{HEADER}{','.join(first)},other/a.png\n{','.join(second)},\n"
+    settings = ('handoff.question={task="mask", classes=["paper", "ink"]}', "train.task=segmentation", "image.size=16")
+    campaign = make_campaign(*settings, "labels.masks=masks", labels=write(tmp_path, "labels.csv", text))
+    assert labelled_values(campaign.home) == {first: "other/a.png", second: "mask"}

@@ -15,10 +15,11 @@ from engine.errors import InputError
 from engine.handoff.exchange import Answer, AnswerFile
 from engine.handoff.masks import Found, with_masks
 from tests.conftest import MakeCampaign
+from tests.masks import jpeg
 from tests.rounds import encoded
 from tests.sendings import hand_out, take_in
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+PNG = encoded(np.zeros((1, 1), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_mask_that_leads_out_of_its_folder_is_not_looked_for(name: str) -> Non
     answer = Answer("line 1", "a", [{"label": "kettle", "mask": name}])
     file = AnswerFile("answers.json", "answers.json", lambda: io.BytesIO(), lambda path: pytest.fail(path))
     masks = Found()
-    found = with_masks(answer, file, masks)
+    found = with_masks(answer, file, masks, (1, 1))
     assert found.fault == f"mask {name!r}: leads out of the folder; put it beside answers.json"
     assert not masks
 
@@ -102,7 +103,7 @@ def test_a_mask_that_no_task_learner_could_read_is_refused(
     campaign = make_campaign(
         "train.task=segmentation", 'handoff.question={task = "mask", classes = ["cat", "dog"]}', "image.size=16"
     )
-    hand_out(campaign, {"aa": ("digits-00001.tar", "k1")})
+    hand_out(campaign, {"aa": ("digits-00001.tar", "k1")}, sides=pixels.shape[:2])
     (tmp_path / "m.png").write_bytes(encoded(pixels))
     value = [{"label": label, "mask": "m.png"}] if label else "m.png"
     (tmp_path / "a.jsonl").write_text(json.dumps({"item_id": "aa", "label": value}))
@@ -110,5 +111,65 @@ def test_a_mask_that_no_task_learner_could_read_is_refused(
         with pytest.raises(InputError, match=f"a.jsonl: line 1: {fault}"):
             take_in(campaign, tmp_path / "a.jsonl")
         assert not (campaign.home / "votes/masks").children()
+    else:
+        assert take_in(campaign, tmp_path / "a.jsonl").new == 1
+
+
+LEARNS = ("train.task=segmentation", "image.size=16")
+ASKS = 'handoff.question={task = "mask", classes = ["cat", "dog"]}'
+FITS, OTHER = encoded(np.ones((3, 4), np.uint8)), encoded(np.ones((45, 60), np.uint8))
+
+
+@pytest.mark.parametrize("settings", [(*LEARNS, ASKS), (ASKS,)], ids=["it is learned", "it is not learned yet"])
+def test_a_mask_of_another_size_is_refused_and_the_others_are_taken(
+    make_campaign: MakeCampaign, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    """It would be paid, and no training could use it."""
+    campaign = make_campaign(*settings)
+    hand_out(campaign, {name: ("digits-00001.tar", name) for name in ("aa", "bb", "cc")}, sides=(3, 4))
+    values = ["small.png", "fits.png", [{"label": "cat", "mask": "small.png"}]]
+    rows = [{"file": f"images/{n}.png", "label": v} for n, v in zip(("aa", "bb", "cc"), values, strict=True)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "small.png").write_bytes(OTHER)
+    (tmp_path / "fits.png").write_bytes(FITS)
+    said: list[str] = []
+    why = "mask 'small.png' has 60 x 45 pixels, and its image has 4 x 3; give the mask at the size of the image"
+    with pytest.raises(InputError, match="2 rows do not fit; nothing was taken in"):
+        take_in(campaign, tmp_path / "a.jsonl", log=said.append)
+    assert f"refused: {tmp_path}/a.jsonl: line 1 and 1 more: {why}" in said
+    assert not files_of_votes(campaign.home)
+    found = take_in(campaign, tmp_path / "a.jsonl", accept_rest=True)
+    assert (found.new, found.out, len(found.refused)) == (1, 2, 2)
+    assert len((campaign.home / "votes/masks").children()) == 1
+    # The image waits: the mask can come again.
+    (tmp_path / "small.png").write_bytes(FITS)
+    assert take_in(campaign, tmp_path / "a.jsonl").new == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "fault"),
+    [
+        ({"label": "cat", "polygon": [[0, 0], [4, 0], [4, 3]]}, ""),
+        ({"label": "cat", "mask": {"counts": [2, 10], "size": [3, 4]}}, ""),
+        (
+            {"label": "cat", "mask": {"counts": [2, 10], "size": [4, 3]}},
+            "label has a shape of an image of 3 x 4 pixels",
+        ),
+        ({"label": "cat", "mask": {"counts": [2, 99], "size": [3, 4]}}, "label has run lengths of 101 pixels"),
+        ({"label": "cat", "mask": {"odd": 1}}, "label has a shape of a form that is not read"),
+        ({"label": "owl", "polygon": [[0, 0], [4, 0], [4, 3]]}, "label 'owl' is not one of handoff.question.classes"),
+        ({"label": "cat", "mask": "m.png"}, "mask 'm.png' is a JPEG, whose compression changes the ids of pixels"),
+    ],
+)
+def test_what_training_would_refuse_is_refused_when_it_comes(
+    make_campaign: MakeCampaign, tmp_path: Path, shape: dict[str, Any], fault: str
+) -> None:
+    campaign = make_campaign(*LEARNS, ASKS)
+    hand_out(campaign, {"aa": ("digits-00001.tar", "k1")}, sides=(3, 4))
+    (tmp_path / "m.png").write_bytes(jpeg(np.ones((3, 4), np.uint8)))
+    (tmp_path / "a.jsonl").write_text(json.dumps({"item_id": "aa", "label": [shape]}))
+    if fault:
+        with pytest.raises(InputError, match=f"a.jsonl: line 1: {fault}"):
+            take_in(campaign, tmp_path / "a.jsonl")
     else:
         assert take_in(campaign, tmp_path / "a.jsonl").new == 1

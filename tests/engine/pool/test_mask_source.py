@@ -108,7 +108,7 @@ def test_shapes_are_drawn_one_over_another_on_the_upright_image(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("masks", "companions", "label", "why"),
     [
-        ("member:m", (), "mask", "is 0 files .m of the sample, and should be one"),
+        ("member:m", (), "mask", "is not there: the sample has no file .m; add it to the shard, retract the label, or"),
         ("member:m", (png(IDS), png(IDS)), "mask", "is 2 files .m of the sample, and should be one"),
         ("member:m", (b"",), "mask", "is empty or has more than 1 MiB; put the masks into a folder, and name it in la"),
         (
@@ -137,6 +137,14 @@ def test_what_is_no_mask_of_this_image_is_refused(
     given = source(tmp_path, masks.replace("FOLDER", f"{tmp_path}/masks"))
     with pytest.raises(MaskError, match=f"^{why}"):
         given.of(item(*companions), label)
+
+
+def test_a_mask_is_named_by_its_file(tmp_path: Path) -> None:
+    kept = [{"label": "sky", "mask": "votes/masks/1.png"}, {"label": "sky", "polygon": []}]
+    found = source(tmp_path, "member:m")
+    assert found.place_of("a", json.dumps(kept)) == "votes/masks/1.png"
+    assert found.place_of("a", json.dumps(kept[1:])) == "the shapes of its label"
+    assert found.place_of("a", "mask") == "a.m"
 
 
 def test_a_mask_made_smaller_has_only_ids_that_were_there() -> None:

@@ -151,7 +151,7 @@ def test_masks_that_cannot_be_used_are_counted_and_the_first_is_named(tmp_path: 
 
 def test_where_no_mask_can_be_used_the_first_is_named(tmp_path: Path) -> None:
     plan = plan_training(mask_campaign(tmp_path, labels__masks="member:seg.png"))
-    why = "none of 80 masks can be used: 0.tar: item 000: the mask in 000.seg.png is 0 files .seg.png of the sample"
+    why = "none of 80 masks can be used: 0.tar: item 000: the mask in 000.seg.png is not there: the sample has no"
     with pytest.raises(InputError, match=why):
         list(reader_of(plan).read(plan.positions))
 
