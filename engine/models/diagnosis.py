@@ -45,7 +45,8 @@ def not_trained() -> dict[str, Any]:
 
     entries = manifest_entries(diagnose(torch.empty(0), torch.empty(0), None))
     why = f"{NOT_TRAINED}: no score of score.acquisition needs it"
-    entries["diagnosis"] |= {"findings": [f"{why}; to see what the labels lack, add vaal"], "is_trained": False}
+    measured = "what the labels lack is only measured where VAAL ranks (select.acquisition=vaal)"
+    entries["diagnosis"] |= {"findings": [f"{why}; {measured}"], "is_trained": False}
     return entries
 
 
@@ -91,6 +92,18 @@ def summary(manifest: TrainManifest) -> str:
     return f"{verdict}: {interval_of(manifest)}{picks}{units}"
 
 
+def findings_of(manifest: TrainManifest, ranks: str) -> list[str]:
+    """A line for each fault, with what follows from it where the acquisition function `ranks` ranks."""
+    found = manifest["diagnosis"]["findings"]
+    if manifest["signal"] == "present" or not manifest["diagnosis"].get("is_trained", True):
+        return found
+    then = f"select.acquisition={ranks} ranks all the same"
+    if ranks == "vaal":
+        then = "if they lack no part of the pool either, select.when_no_signal decides what is picked"
+    # That there is no signal is the last finding.
+    return [*found[:-1], f"{found[-1]}; {then}"]
+
+
 def _findings(diagnosis: "Diagnosis") -> list[str]:
     """A line for each fault, with its fix."""
     from vaal.signal import MIN_HELD_OUT, SATURATED_LOGIT
@@ -115,7 +128,5 @@ def _findings(diagnosis: "Diagnosis") -> list[str]:
             why = f"{interval} is below 0.5: the labels are spread more evenly over the pool than a random draw is"
         else:
             why = f"{interval} includes 0.5: the labelled images look like the rest of the pool"
-        found.append(
-            f"no signal, {why}; if they lack no part of the pool either, select.when_no_signal decides what is picked"
-        )
+        found.append(f"no signal, {why}")
     return found

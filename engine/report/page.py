@@ -30,6 +30,7 @@ def render(template: str, **content: Any) -> str:
     environment.filters |= {
         "score": facts.score_text,
         "share": facts.share_text_of,
+        "points": facts.points_text_of,
         "grouped": lambda value: f"{value:,}" if isinstance(value, int) else value,
         "short": short,
         "capitalise": lambda text: text[:1].upper() + text[1:],
