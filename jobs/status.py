@@ -11,13 +11,11 @@ from jobs.round import not_sent
 from jobs.terminal import CampaignArgument, Outcome, Terminal, when_closed
 
 WORDS = {
-    "train": "{steps:,} steps\nsignal {signal}, AUC {auc:.2f}",
     "scores": "{scored:,} items\n{quarantined:,} bad",
     "selection": "{picked:,} picked",
     "handoff": "{images:,} images",
 }
 """A complete stage in a few words; without an entry it is "done"."""
-NOT_TRAINED = "VAAL was not trained"
 
 
 def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
@@ -81,21 +79,33 @@ def _table(rounds: list[dict[str, Any]]) -> Table:
         cells: dict[str, list[str]] = {stage.name: [] for stage in STAGES}
         for name, state in entry["stages"].items():
             stage = stage_of(name).name
-            cells[stage].append(_cell(stage, state))
+            cells[stage].append(_cell(stage, state, entry["ranks"]))
         table.add_row(f"{entry['round']:03d}", *map("\n".join, cells.values()))
     return table
 
 
-def _cell(name: str, state: dict[str, Any]) -> str:
-    from engine.models.diagnosis import lift_text, task_text
+def _cell(name: str, state: dict[str, Any], ranks: str) -> str:
+    if not state["complete"]:
+        return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
+    if name == "train":
+        return "\n".join(_trained(state, ranks))
+    found = WORDS.get(name, "done").format(**state)
+    return found + (f"\n{state['forgotten']:,} forgotten" if state.get("forgotten") else "")
 
-    if state["complete"]:
-        words = WORDS.get(name, "done") if state.get("is_trained", True) else NOT_TRAINED
-        found = words.format(**state)
-        found += f"\ntask learner: {words}" if (words := task_text(state.get("task", {}))) else ""
-        found += f"\n{state['forgotten']:,} forgotten" if state.get("forgotten") else ""
-        return f"{found}\nlift {lift_text(lift)}" if (lift := state.get("lift")) else found
-    return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
+
+def _trained(state: dict[str, Any], ranks: str) -> list[str]:
+    """How good the task learner is; and of VAAL, where it ranks, what its discriminators can tell."""
+    from engine.models.diagnosis import NOT_TRAINED, lift_text
+    from engine.models.task_words import task_in_short
+
+    learned = [task_in_short(state["task"])] if state["task"] else []
+    if not state["is_trained"]:
+        return learned or [NOT_TRAINED]
+    lines = [f"{state['steps']:,} steps", *learned]
+    if ranks != "vaal":
+        return lines
+    lines.append(f"signal {state['signal']}, AUC {state['auc']:.2f}")
+    return [*lines, f"lift {lift_text(state['lift'])}"] if state["lift"] else lines
 
 
 def _scoring(scores: dict[str, Any]) -> dict[str, str]:

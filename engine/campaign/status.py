@@ -6,20 +6,25 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.advice import next_command, send_command
-from engine.campaign.folder import Campaign, read_overrides
+from engine.campaign.folder import Campaign, is_complete, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
 from engine.campaign.labels import Snapshot, identities, read_snapshot
 from engine.campaign.ledger import Ledger, read_ledger
-from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest, read_complete
+from engine.campaign.manifests import (
+    Manifest,
+    ScoresManifest,
+    SelectionManifest,
+    TrainManifest,
+    ranks,
+    read_complete,
+    read_manifest,
+)
 from engine.campaign.settling import progress_of
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
 from engine.tables.scores import without_forgotten
-
-TASK_SHOWN = ("classes", "held_out", "held_out_accuracy", "held_out_miou")
-"""What status says of a task learner."""
 
 
 def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger | None = None) -> dict[str, Any]:
@@ -33,6 +38,7 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
         {
             "round": number,
             "stages": _stages(replace(campaign, round=number), len(shards)),
+            "ranks": _ranks(replace(campaign, round=number)),
             "settings": read_overrides(home, number),
             "batches": [_batch_state(ledger, place, labelled) for place in ledger.of_round(number)],
         }
@@ -74,6 +80,13 @@ def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     return stages
 
 
+def _ranks(campaign: Campaign) -> str:
+    """The acquisition function that ranked in the campaign's round, or will."""
+    if is_complete(campaign.stage("selection")):
+        return ranks(read_manifest(campaign, "selection", SelectionManifest))
+    return campaign.config.select.acquisition
+
+
 def _batch_state(ledger: Ledger, place: int, labelled: set[tuple[str, str]]) -> dict[str, Any]:
     """How many images a batch has, how many of them have no label yet, and how many are in each state."""
     batch = ledger.batches[place]
@@ -95,8 +108,8 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
         state["signal"] = manifest["signal"]
         shown = ("auc", "auc_low", "auc_high", "findings", "lift")
         state |= {key: manifest["diagnosis"].get(key) for key in shown}
-        state["task"] = {key: value for key, value in manifest.get("task", {}).items() if key in TASK_SHOWN}
         state["is_trained"] = manifest["diagnosis"].get("is_trained", True)
+        state["task"] = manifest.get("task")
     if name == "scores":
         state["errors"], state["forgotten"] = without_forgotten(manifest["errors"])
         state["quarantined"] -= state["forgotten"]

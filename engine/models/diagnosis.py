@@ -4,7 +4,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from engine.campaign.manifests import Lift, TrainManifest
-from engine.config.texts import plural
 
 if TYPE_CHECKING:
     from vaal.signal import Diagnosis
@@ -46,7 +45,8 @@ def not_trained() -> dict[str, Any]:
 
     entries = manifest_entries(diagnose(torch.empty(0), torch.empty(0), None))
     why = f"{NOT_TRAINED}: no score of score.acquisition needs it"
-    entries["diagnosis"] |= {"findings": [f"{why}; to see what the labels lack, add vaal"], "is_trained": False}
+    measured = "what the labels lack is only measured where VAAL ranks (select.acquisition=vaal)"
+    entries["diagnosis"] |= {"findings": [f"{why}; {measured}"], "is_trained": False}
     return entries
 
 
@@ -92,15 +92,16 @@ def summary(manifest: TrainManifest) -> str:
     return f"{verdict}: {interval_of(manifest)}{picks}{units}"
 
 
-def task_text(task: dict[str, Any]) -> str:
-    """What a train manifest says of the task learner, in a few words; empty without one."""
-    accuracy, miou = task.get("held_out_accuracy"), task.get("held_out_miou")
-    if not task:
-        return ""
-    learnt = plural(len(task["classes"]), "class")
-    if miou is not None:
-        return f"{learnt}, mIoU {miou:.0%} on {plural(task['held_out'], 'held-out image')}"
-    return learnt if accuracy is None else f"{learnt}, right on {accuracy:.0%} of {task['held_out']:,} held-out images"
+def findings_of(manifest: TrainManifest, ranks: str) -> list[str]:
+    """A line for each fault, with what follows from it where the acquisition function `ranks` ranks."""
+    found = manifest["diagnosis"]["findings"]
+    if manifest["signal"] == "present" or not manifest["diagnosis"].get("is_trained", True):
+        return found
+    then = f"select.acquisition={ranks} ranks all the same"
+    if ranks == "vaal":
+        then = "if they lack no part of the pool either, select.when_no_signal decides what is picked"
+    # That there is no signal is the last finding.
+    return [*found[:-1], f"{found[-1]}; {then}"]
 
 
 def _findings(diagnosis: "Diagnosis") -> list[str]:
@@ -127,6 +128,5 @@ def _findings(diagnosis: "Diagnosis") -> list[str]:
             why = f"{interval} is below 0.5: the labels are spread more evenly over the pool than a random draw is"
         else:
             why = f"{interval} includes 0.5: the labelled images look like the rest of the pool"
-        what = "select.when_no_signal decides what is picked if they lack no part of the pool either"
-        found.append(f"no signal, {why}; where vaal ranks, {what}")
+        found.append(f"no signal, {why}")
     return found

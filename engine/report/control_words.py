@@ -9,7 +9,7 @@ from engine.errors import InputError
 from engine.report.arms import gains_of
 from engine.report.control_arm import ControlArm, ControlRound, control_arm, states_of
 from engine.report.estimates import Share
-from engine.report.facts import points_text_of, share_text_of
+from engine.report.facts import share_text_of
 
 MOST_ROUNDS = 5
 """Rounds that a person is shown, the newest ones."""
@@ -36,8 +36,9 @@ def control_lines(control: ControlArm) -> list[str]:
     lines += [_round_line(one) for one in control.rounds[left_out:]]
     if shown := control.shown_classes:
         rest = len(control.classes) - len(shown)
-        shares = ", ".join(f"{one.name} {share_text_of(one.share)}" for one in shown)
-        lines.append(f"classes of the pool: {shares}" + (f", and {rest:,} more" if rest else ""))
+        shares = "; ".join(f"{one.name}: {share_text_of(one.share)}" for one in shown)
+        more = f"; and {rest:,} more" if rest else ""
+        lines.append(f"classes of the pool (95% intervals of all classes together): {shares}{more}")
     if control.next_batch:
         lines.append(f"next batch: {control.next_batch}")
     return [*lines, "brackets: 95% intervals; images without a label are left out"]
@@ -55,11 +56,15 @@ def _round_line(one: ControlRound) -> str:
     right = f"accuracy on the pool {share_text_of(known.control)}{learned}"
     if not known.gain:
         return f"round {one.round:03d}: {back}; {right}"
-    value, low, high, total = known.gain
-    is_less = value < 0
-    points = points_text_of(Share(-value, -high, -low, total) if is_less else known.gain)
-    more = f"on the rule's picks it was wrong {'less' if is_less else 'more'} often, by {points}"
-    return f"round {one.round:03d}: {back}; {right}; {more}"
+    return f"round {one.round:03d}: {back}; {right}; {_harder(known.gain)}"
+
+
+def _harder(gain: Share) -> str:
+    """How much harder the rule's picks were than those of the control arm."""
+    how = "more"
+    if gain.value < 0:
+        how, gain = "less", Share(-gain.value, -gain.high, -gain.low, gain.total)
+    return f"wrong on the rule's picks {share_text_of(gain).replace('%', f' points {how} often')}"
 
 
 def control_values(control: ControlArm) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.outcomes import Counts
+from engine.campaign.outcomes import Counts, Outcomes
 from engine.report.estimates import Share, wilson
 from engine.report.round_answers import RoundAnswers, value_text
 from vaal.consensus import Votes
@@ -62,8 +62,8 @@ class Annotator(NamedTuple):
     """An annotator by the first digits of the pseudonym, empty for a vendor's final answers.
 
     Of the round: answers, skipped images, and the median of seconds. Of all rounds: the share that is right on gold
-    images, and the accuracy as the consensus estimates it. `is_low`: the whole interval on gold lies below that of all
-    others together.
+    images, and the accuracy as the consensus estimates it, None where there is nothing to compare the answers with.
+    `is_low`: the whole interval on gold lies below that of all others together.
     """
 
     name: str
@@ -141,7 +141,7 @@ def annotators_of(answers: RoundAnswers) -> list[Annotator]:
     skipped = np.bincount(annotator_V[is_skipped_V], minlength=size).tolist()
     given = np.bincount(annotator_V[~is_skipped_V], minlength=size).tolist()
     seconds = _medians(annotator_V, votes["seconds"], size)
-    is_low = _low(table)
+    is_low, is_compared = _low(table), _compared(answers.ledger.outcomes)
     found = [
         Annotator(
             (row["annotator"] or "")[:DIGITS],
@@ -150,13 +150,23 @@ def annotators_of(answers: RoundAnswers) -> list[Annotator]:
             skipped[place],
             seconds[place],
             wilson(row["gold_right"], row["gold_seen"]) if row["gold_seen"] else None,
-            None if np.isnan(row["accuracy"]) else row["accuracy"],
+            None if np.isnan(row["accuracy"]) or not is_compared[place] else row["accuracy"],
             is_low[place],
         )
         for place, row in enumerate(table.to_pylist())
         if given[place] + skipped[place]
     ]
     return sorted(found, key=lambda row: (not row.is_low, -row.answers - row.skipped, row.name))
+
+
+def _compared(outcomes: Outcomes) -> list[bool]:
+    """Whether each annotator answered an image that others did, too, or whose label was known: else the accuracy that
+    the consensus estimates is what it assumes of everyone."""
+    annotator_V = pc.index_in(_keys(outcomes.votes), value_set=_keys(outcomes.annotators)).to_numpy()
+    is_told_U = (outcomes.values_U > 1) | outcomes.truths.is_valid().to_numpy(zero_copy_only=False)
+    is_told_V = is_told_U[outcomes.item_V] & ~outcomes.votes["skipped"].to_numpy()
+    found: list[bool] = (np.bincount(annotator_V[is_told_V], minlength=len(outcomes.annotators)) > 0).tolist()
+    return found
 
 
 def _keys(table: pa.Table) -> pa.Array:

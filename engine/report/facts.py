@@ -17,6 +17,7 @@ from engine.campaign.manifests import (
 )
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
+from engine.config.task_options import TaskConfig
 from engine.errors import InputError
 from engine.models.diagnosis import lift_text, share_text
 from engine.report.lacking import share_in_words
@@ -68,6 +69,13 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
     if share := share_in_words(selection):
         found["of the pool lacks labels"] = share
     return found if cut is None else found | {f"highest score picked ({column_of(ranks(selection))})": score_text(cut)}
+
+
+def other_scores(manifests: Manifests) -> list[str]:
+    """The scores that were asked for beside the one that ranked."""
+    config: Any = manifests.scores["config"]
+    asked, first = config.get("score", {}).get("acquisition", []), ranks(manifests.selection)
+    return [name.replace("_", " ") for name in asked if name != first]
 
 
 def is_trained(train: TrainManifest) -> bool:
@@ -132,32 +140,47 @@ def round_facts(config: CampaignConfig, manifests: Manifests, labels: pa.Table, 
             "picked": counts["picked"],
             "by the rule (query)": counts["picked"] - counts["control"],
             "at random (control)": counts["control"],
-            "picked in earlier rounds": counts["picked_before"],
+            "picked in earlier batches": counts["picked_before"],
         },
         "Run": {
             "shards": scores["counts"]["shards"],
-            "training steps": train["counts"]["steps"],
+            **({"training steps (VAAL)": steps} if (steps := train["counts"]["steps"]) else {}),
             "training device": train["device"],
             "scoring device": scores["device"] or "scored by an earlier run",
             "seed": config.train.seed,
             "groups (pool.group)": config.pool.group or "none",
-            "allowed classes (labels.classes)": _plain(config.labels.classes) or "any",
+            "allowed classes (labels.classes)": _plain(config.labels.classes or "any"),
             "code version": ", ".join(sorted({manifest["code_version"] for manifest in manifests[:3]})),
         },
-        **{f"Settings: {section}": _settings(config, section) for section in ("image", "train", "score", "select")},
+        **{f"Settings: {section}": _settings(config, section) for section in _sections(config)},
     }
+
+
+def _sections(config: CampaignConfig) -> list[str]:
+    """The sections of settings that are shown."""
+    shown = ["image", "train", "score", "select"]
+    return [*shown[:2], "task", *shown[2:]] if config.task != TaskConfig() else shown
 
 
 def _settings(config: CampaignConfig, section: str) -> Row:
     """What may change results. Beside a value that is not the default stands the default."""
     options = getattr(config, section)
     default, values = result_values(type(options)()), result_values(options).items()
-    shown = {key: f"{now} (default {default[key]})" if now != default[key] else now for key, now in values}
-    return {key: _plain(value) for key, value in shown.items()}
+    return {
+        key: f"{_plain(now)} (default {_plain(default[key])})" if now != default[key] else _plain(now)
+        for key, now in values
+    }
 
 
 def _plain(value: Any) -> Any:
-    return ", ".join(value) if isinstance(value, list) else value
+    """A value as a person reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        value = [f"{key}={inner}" for key, inner in value.items()]
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return "none" if value == "" else value
 
 
 def share_text_of(share: Any) -> str:
@@ -168,9 +191,9 @@ def share_text_of(share: Any) -> str:
     return "{}% ({} to {})".format(*numbers).replace("-", "−")
 
 
-def points_text_of(difference: Any) -> str:
-    """A difference of two shares with its interval, as the page writes it."""
-    return share_text_of(difference).replace("%", " points")
+def points_text_of(share: Any) -> str:
+    """A difference of shares with its interval, in points, as the page writes it."""
+    return share_text_of(share).replace("%", "")
 
 
 def score_text(value: float) -> str:

@@ -14,6 +14,7 @@ from engine.campaign.manifests import (
     Gate,
     SelectionManifest,
     TrainManifest,
+    ranks,
     read_committed,
     read_manifest,
 )
@@ -35,7 +36,8 @@ SAID = {
     True: "The labels lack parts of the pool: you say so (labels.are_biased=yes).",
     False: "The labels lack no part of the pool: you say so (labels.are_biased=no).",
 }
-NOT_MEASURED = "It was not measured: only the scores of VAAL, on clusters of the pool, show it."
+NOT_MEASURED = "It was not measured: there were no clusters of the pool to measure it on."
+NOT_ASKED = "It was not measured, because select.acquisition={ranks} ranked. It is measured where VAAL ranks."
 
 
 class Cluster(NamedTuple):
@@ -104,6 +106,8 @@ def share_in_words(selection: SelectionManifest) -> str:
 def finding_in_words(selection: SelectionManifest) -> tuple[str, str]:
     """What the gate found: a short sentence, and the numbers behind it."""
     gate = selection.get("gate")
+    if ranks(selection) != "vaal":
+        return NOT_ASKED.format(ranks=ranks(selection)), ""
     if not gate or (gate["by"] != BY_WORD and (gate["value"] is None or gate["lacking"] is None)):
         return NOT_MEASURED, ""
     lacks = f"{gate['lacking'] or 0:.0%} of the pool lacks labels."

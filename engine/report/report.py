@@ -28,6 +28,8 @@ from engine.campaign.manifests import (
 )
 from engine.campaign.stages import QUIET, Run
 from engine.config.texts import plural
+from engine.models.diagnosis import findings_of
+from engine.models.task_words import task_facts
 from engine.report import arms, charts, facts, lacking
 from engine.report.answers_page import answers_page, page_of
 from engine.report.control_arm import ControlArm, control_arm
@@ -123,6 +125,8 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         picked_at=datetime.fromisoformat(selection["completed_at"]),
         reason=reason_of(selection),
         ranks=ranks(selection),
+        findings=findings_of(train, ranks(selection)),
+        learned=task_facts(train),
         first_ranks=first_ranks(selection),
         levels=highest_scores(selection),
         lacking=lacking,

@@ -93,12 +93,13 @@ def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str
     """What the gate found and what is done, in a line."""
     options, words = campaign.config.select, in_words(verdict.entry())
     if verdict.by == BY_SCORE:
-        names = [options.acquisition, *([] if name == "none" else [name])]
-        return f"images are picked by {', '.join(names).replace('_', ' ')}"
+        how = "" if name == "none" else f", {name.replace('_', ' ')}"
+        return f"images are picked by {options.acquisition.replace('_', ' ')}{how}"
     diversity = campaign.config.diversity
     found = interval_of(trained) if verdict.by == "auc" else words
     if verdict.speaks:
-        return f"signal present, {found}: images are picked by {name.replace('_', ' ')}"
+        how = "the lowest logits" if name == "none" else name.replace("_", " ")
+        return f"signal present, {found}: images are picked by {how}"
     how = f"select.when_no_signal={options.when_no_signal} picks"
     if name == "as_random":
         how += " as random, because no task learner says what it is unsure of"

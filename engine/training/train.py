@@ -22,9 +22,10 @@ from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session, require_cpus
 from engine.config.section import result_values
 from engine.errors import VaalError
-from engine.models.diagnosis import summary, task_text
+from engine.models.diagnosis import findings_of, summary
 from engine.models.task_models import task_entry
 from engine.models.task_source import TASK_MODEL, task_inputs
+from engine.models.task_words import task_facts
 from engine.pool.mask_source import MASKS, mask_inputs
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
@@ -109,15 +110,21 @@ def _prints(parts: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 def describe(campaign: Campaign, manifest: TrainManifest) -> dict[str, Any]:
     """The summary of a complete stage for the user."""
-    findings = enumerate(manifest["diagnosis"]["findings"], 1)
-    facts = {
-        "steps": manifest["counts"]["steps"] or "",
-        "losses": _in_words(manifest["losses"]),
-        "task learner": task_text(manifest.get("task", {})),
-        "verdict": summary(manifest),
-        **{f"finding {number}": line for number, line in findings},
+    steps, losses = manifest["counts"]["steps"], _in_words(manifest["losses"])
+    findings = findings_of(manifest, campaign.config.select.acquisition)
+    if not manifest["diagnosis"].get("is_trained", True):
+        # Its only finding says so, and why.
+        verdict, findings = findings[0], []
+    else:
+        verdict = summary(manifest)
+    return {
+        **task_facts(manifest),
+        **({"steps": steps} if steps else {}),
+        **({"losses": losses} if losses else {}),
+        "verdict": verdict,
+        **{f"finding {number}": line for number, line in enumerate(findings, 1)},
+        "weights, metrics": campaign.stage("train"),
     }
-    return {name: fact for name, fact in facts.items() if fact} | {"weights, metrics": campaign.stage("train")}
 
 
 def _in_words(losses: dict[str, float]) -> str:

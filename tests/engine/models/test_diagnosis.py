@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.config.options import fields
-from engine.models.diagnosis import manifest_entries, summary, task_text
+from engine.models.diagnosis import findings_of, manifest_entries, summary
 from tests.conftest import found
 from vaal.signal import CONFIDENCE, Diagnosis, Interval
 
@@ -51,7 +51,12 @@ def test_a_fault_is_one_line_with_its_mend(change: dict[str, Any], says: list[st
     assert "\n" not in line
     for words in says:
         assert words in line
-    assert ("select.when_no_signal decides" in line) == (diagnosis.signal == "none") == ("auc" in change)
+    entries: Any = manifest_entries(diagnosis)
+    (by_vaal,), (by_margin,) = findings_of(entries, "vaal"), findings_of(entries, "margin")
+    assert ("select.when_no_signal decides" in by_vaal) == (diagnosis.signal == "none") == ("auc" in change)
+    # Another score ranks whatever a test says.
+    assert "when_no_signal" not in by_margin
+    assert ("select.acquisition=margin ranks all the same" in by_margin) == ("auc" in change)
 
 
 def test_a_lift_without_a_bound_is_null_and_said_to_be_at_least_its_low_end() -> None:
@@ -76,7 +81,8 @@ def test_faults_are_told_together() -> None:
 
 def test_a_setting_that_a_finding_names_exists() -> None:
     worst = HEALTHY._replace(active_units=0, saturation=1.0, auc=Interval(0.5, 0.4, 0.6))
-    words = " ".join(findings(worst)).replace(";", " ").split()
+    entries: Any = manifest_entries(worst)
+    words = " ".join(findings_of(entries, "vaal")).replace(";", " ").split()
     named = {word for word in words if word.startswith(("train.", "select."))}
     assert len(named) == 4
     assert named <= set(fields())
@@ -93,11 +99,3 @@ def test_one_line_says_it_all() -> None:
     without_vae = HEALTHY._replace(kl_Z=[], active_units=0, mean_squared_error=None, lift=None)
     assert summary(manifest_entries(without_vae)) == "signal present: AUC 0.93 (0.88 to 0.97)"
     assert findings(without_vae) == []
-
-
-def test_a_task_learner_is_a_few_words() -> None:
-    assert task_text({}) == ""
-    assert task_text({"classes": ["a", "b"], "weights_sha256": ["1"]}) == "2 classes"
-    judged = {"classes": [*"abc"], "held_out": 1200, "held_out_accuracy": 0.874}
-    assert task_text(judged) == "3 classes, right on 87% of 1,200 held-out images"
-    assert task_text({**judged, "held_out_miou": 0.315}) == "3 classes, mIoU 32% on 1,200 held-out images"

@@ -60,6 +60,17 @@ def test_who_is_right_on_gold_less_than_the_others_is_flagged(
     assert of.states(read_round(campaign, 0)) == {"answered in part": 1}
 
 
+def test_answers_that_nothing_can_be_compared_with_have_no_accuracy(
+    make_campaign: MakeCampaign, tmp_path: Path
+) -> None:
+    campaign = make_campaign()
+    hand_out(campaign, {name: (SHARD, name) for name in "abc"}, annotators=2)
+    answer(campaign, {"a": {"ann": "1"}, "b": {"ann": "2"}, "c": {"ann": "3", "bob": None}}, tmp_path)
+    assert [row.accuracy for row in annotators_of(read_round(campaign, 0))] == [None, None]
+    answer(campaign, {"b": {"bob": "2"}}, tmp_path)
+    assert all(row.accuracy for row in annotators_of(read_round(campaign, 0)))
+
+
 def test_a_vendors_final_answers_are_of_nobody(make_campaign: MakeCampaign, tmp_path: Path) -> None:
     campaign = make_campaign()
     hand_out(campaign, {"x": (SHARD, "x")}, annotators=2)

@@ -1,6 +1,7 @@
 """What the control arm shows of the pool, from campaigns whose task learner and labels are known."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from engine.handoff.export import export
 from engine.report.arms import NOT_KEPT, gains_of
 from engine.report.control_arm import MASKS, ControlArm, control_arm
 from engine.report.control_words import MOST_ROUNDS, control_lines, control_values, read_control
-from engine.report.estimates import wilson
+from engine.report.estimates import Share, wilson
+from engine.report.facts import share_text_of
 from engine.storage.location import Location
 from jobs.cli import app
 from tests.judged import Pick, answer, is_right, make_judged, pick, picks_of, play, pool, truth, without_predictions
@@ -212,9 +214,24 @@ def test_the_lines_are_for_a_person_and_the_values_for_a_program(three: Campaign
     lines, values = control_lines(found), control_values(found)
     assert json.loads(json.dumps(values)) == values
     assert lines[0].startswith("round 000: 20 of 20 labels back; accuracy on the pool ")
-    assert " after 6 labels; on the rule's picks it was wrong more often, by " in lines[0]
-    assert lines[3].startswith("classes of the pool: cat ")
+    assert re.search(r" after 6 labels; wrong on the rule's picks \d+ points (more|less) often \(", lines[0])
+    cat, dog = (f"{one.name}: {share_text_of(one.share)}" for one in found.classes)
+    assert lines[3] == f"classes of the pool (95% intervals of all classes together): {cat}; {dog}"
     assert lines[4] == f"next batch: {values['next_batch']['text']}"
     assert values["rounds"][2]["accuracy_on_pool"]["total"] == 20
     many = found._replace(rounds=found.rounds * 3)
     assert control_lines(many)[0] == f"earlier rounds: {9 - MOST_ROUNDS}, see the report"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "words"),
+    [(0.1, -0.05, 0.25, "10 points more often (−5 to 25)"), (-0.1, -0.25, 0.05, "10 points less often (−5 to 25)")],
+)
+def test_how_much_harder_the_picks_were_reads_at_once(
+    three: Campaign, value: float, low: float, high: float, words: str
+) -> None:
+    one = of(three).rounds[0]
+    assert one.gain.known is not None
+    known = one.gain.known._replace(gain=Share(value, low, high, 40))
+    (line, *_) = control_lines(of(three)._replace(rounds=[one._replace(gain=replace(one.gain, known=known))]))
+    assert line.endswith(f"; wrong on the rule's picks {words}")

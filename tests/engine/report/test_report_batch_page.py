@@ -185,7 +185,8 @@ def test_a_pick_says_how_many_are_like_it_and_the_text_what_the_control_arm_is_f
     marked = [(title, caption) for rows in page.groups().values() for title, _, caption in rows if "×" in caption]
     assert marked == [(marked[0][0], "−4.60 ×2")]
     assert marked[0][0].endswith(": s-0.tar / 0014 and 1 like it")
-    assert "The control group is drawn at random: once it is labelled, it shows what the rule gains" in page.plain
+    control = "The control group is drawn at random: once it is labelled, it shows how the picks of the rule differ"
+    assert f"{control} from random ones." in page.plain
     assert "picked, −3.20. Picks right of it are the control group alone." in page.plain
     assert "Up to the thin line, −2.80, are the rule’s 36 candidates." in page.plain
 
@@ -215,7 +216,7 @@ def test_duplicates_stand_beside_what_is_kept(made: Made) -> None:
 def test_the_funnel_is_in_numbers(made: Made) -> None:
     numbers = "listed in the pool64 scored64 can be picked63 candidates36 without duplicates32 picked12"
     plain = Page(made.campaign).plain
-    assert f"{numbers} by the rule (query)9 at random (control)3 picked in earlier rounds0" in plain
+    assert f"{numbers} by the rule (query)9 at random (control)3 picked in earlier batches0" in plain
     # What is not the default stands beside it.
     assert "oversample3.0 duplicates" in plain
     assert "control_fraction0.25 (default 0.05)" in plain

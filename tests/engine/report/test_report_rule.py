@@ -14,6 +14,7 @@ from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.errors import InputError
 from engine.report.arms import MOST_JUDGED, gains_of
 from engine.report.estimates import wilson
+from engine.report.facts import share_text_of
 from engine.report.lacking import MOST_CLUSTERS, NOT_MEASURED, clusters_of, finding_in_words
 from engine.report.report import MOST_IMAGES, report
 from engine.selection.select import select
@@ -93,7 +94,7 @@ def test_the_page_says_what_the_labels_lacked_and_shows_the_clusters(make_campai
         assert cluster.counts == {name: row[name] for name in ("pool", "labels", "picks")}
         assert cluster.shares["pool"] == row["pool"] / sum(row["pool"] for row in table)
         assert f'<li title="cluster {row["cluster"]}: {row["shard"]} / {row["key"]}">' in text
-    assert "What the rule gained" not in text
+    assert "The rule’s picks against random ones" not in text
     assert "The pool, as the control group shows it" not in text
     assert "Control group · 12 images" in text
     # Clusters of one pick do not stand one below the other.
@@ -121,6 +122,8 @@ def test_without_clusters_it_says_that_it_was_not_measured(make_campaign: MakeCa
     campaign = scored(make_campaign(*SETTINGS), num_centres=0)
     manifest = select(campaign)
     assert finding_in_words(manifest) == (NOT_MEASURED, "")
+    manifest["config"]["select"]["acquisition"] = "margin"
+    assert finding_in_words(manifest)[0].startswith("It was not measured, because select.acquisition=margin ranked.")
     text = page(campaign)
     assert NOT_MEASURED in text
     assert "Round against round" not in text
@@ -140,7 +143,12 @@ def test_the_next_round_shows_what_the_rule_gained(make_campaign: MakeCampaign) 
     assert gain.variation is not None
     assert (gain.variation.value, gain.variation.p) == (1, 1 / 2000)
     text = page(later)
-    assert "What the rule gained over random picking" in text
+    assert "The rule’s picks against random ones" in text
+    assert gain.known is not None
+    assert gain.known.gain is not None
+    # It is how much more often the task learner was wrong, and no gain of accuracy.
+    assert text.count("rule’s picks harder for the task learner by, points") == 2
+    assert text.count(f"<td>{share_text_of(gain.known.gain).replace('%', '')}</td>") == 2
     assert '<tr><th scope="row">000</th><td>48</td><td>12</td>' in text
     assert "<td>0.0005</td>" in text
     # Every bar has its numbers; a label is text.

@@ -111,6 +111,22 @@ def test_that_no_diversity_method_is_applied_is_said(make_campaign: MakeCampaign
     assert sum("is not applied" in said for said in log) == (diversity != "none")
 
 
+@pytest.mark.parametrize(("diversity", "how"), [("none", "margin"), ("class_balanced", "margin, class balanced")])
+def test_how_another_score_picks_is_said(make_campaign: MakeCampaign, diversity: str, how: str) -> None:
+    log: list[str] = []
+    settings = ("train.task=classification", "score.acquisition=['vaal','margin']", "select.acquisition=margin")
+    campaign = make_campaign(*settings, f"select.diversity={diversity}")
+    pretend_trained(campaign, "none")
+    rng = np.random.default_rng(0)
+    fabricate_scores(
+        campaign,
+        lambda _, keys: rng.normal(size=len(keys)),
+        margins=lambda _, keys: (rng.random(len(keys), np.float32), np.zeros(len(keys), np.int32)),
+    )
+    select(campaign, Run(log=log.append))
+    assert f"images are picked by {how}" in log
+
+
 def test_diversity_is_k_center_on_a_random_sample_away_from_what_is_taken(
     make_campaign: MakeCampaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
