@@ -8,6 +8,7 @@ import torch
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError
 from engine.models.factories import load_weights, make_network
+from engine.models.task_answers import MORE_OUTPUTS
 from vaal.acquisition import ACQUISITIONS
 from vaal.frozen_encoder import Preprocessing
 from vaal.network_trial import noise_pixels
@@ -57,9 +58,9 @@ def load_task(config: CampaignConfig, device: torch.device | str, sha256: Sequen
     except TaskError as error:
         raise ConfigError(f"{named}: {error}") from error
     if len(options.classes) not in (0, count):
-        raise ConfigError(
-            f"{named}: has {count} outputs, task.classes names {len(options.classes)}; name each, in order"
-        )
+        more = f", or {MORE_OUTPUTS}" if len(options.classes) > count else ""
+        counts = f"has {count} outputs, task.classes names {len(options.classes)}"
+        raise ConfigError(f"{named}: {counts}; name each output, in order{more}")
     for name in names:
         if "linear" in ACQUISITIONS[name].needs and task.linear is None:
             why = "needs a head that is one linear layer, and this has another"
@@ -84,7 +85,8 @@ def task_entry(config: CampaignConfig, labels: Iterable[str]) -> dict[str, Any]:
     loaded = load_task(config, "cpu")
     if loaded.num_classes != len(classes):
         counts = f"has {loaded.num_classes} outputs, the labels have {len(classes)} classes"
-        raise ConfigError(
-            f"task.model={config.task.model}: {counts}; name those of the outputs in task.classes, in order"
-        )
+        fix = "name those of the outputs in task.classes, in order"
+        if loaded.num_classes < len(classes):
+            fix = f"{MORE_OUTPUTS}, or correct the labels"
+        raise ConfigError(f"task.model={config.task.model}: {counts}; {fix}")
     return {"classes": classes, "weights_sha256": loaded.sha256}

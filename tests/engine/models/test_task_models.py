@@ -162,8 +162,17 @@ def test_the_outputs_have_the_names_of_task_classes_or_of_the_labels() -> None:
         ConfigError, match="has 5 outputs, the labels have 2 classes; name those of the outputs in task"
     ):
         task_entry(config(), ["a", "b"])
-    with pytest.raises(ConfigError, match=r"has 5 outputs, task.classes names 2; name each, in order"):
+    with pytest.raises(ConfigError, match=r"has 5 outputs, task.classes names 2; name each output, in order$"):
         load_task(config(classes=["a", "b"]), "cpu")
+    # More names make no more outputs.
+    more = r"give a model with an output for each class \(--set task.arguments=..., task.weights=...\)"
+    with pytest.raises(ConfigError, match=f"has 5 outputs, the labels have 6 classes; {more}, or correct the labels$"):
+        task_entry(config(), [*"abcdef"])
+    with pytest.raises(
+        ConfigError, match=f"has 5 outputs, task.classes names 6; name each output, in order, or {more}$"
+    ):
+        load_task(config(classes=[*"abcdef"]), "cpu")
+    assert task_entry(config(arguments={"num_classes": 6}), [*"abcdef"])["classes"] == [*"abcdef"]
     with pytest.raises(ConfigError, match=r"task.classes names a twice"):
         config(classes=["a", "b", "a"])
     labels = {"train.task": "labels", "handoff.question.task": "classes", "handoff.question.classes": [*"abcde"]}
