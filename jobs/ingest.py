@@ -1,5 +1,6 @@
 """`vaal ingest`: take in the answers of annotators."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,9 +83,8 @@ def _taken(campaign: "Campaign", files: list[str], vendor: str, rules: "Rules", 
 
 def _facts(campaign: "Campaign", counts: "Ingested", number: int) -> dict[str, Any]:
     """What came in, for a person: first answers, whose numbers add up, then labels. `number` is the round now."""
-    home, is_over = campaign.home.quoted, number > campaign.round
+    home = campaign.home.quoted
     pages = [f"vaal report {home}" + (f" --round {of}" if of != number else "") for of in counts.rounds]
-    is_any = bool(counts.votes + counts.known)
     return {
         "answers in the files": counts.answers,
         **_count("new", counts.votes, _count("of known ones", counts.versions) | _count("skipped", counts.skipped)),
@@ -100,7 +100,7 @@ def _facts(campaign: "Campaign", counts: "Ingested", number: int) -> dict[str, A
         **_count("of them disputed", counts.disputed),
         "labels": campaign.home / "labels",
         **({"look at the answers": "; ".join(pages)} if pages else {}),
-        "next": _next(home, is_any=is_any, is_over=is_over),
+        "next": _next(campaign, number),
     }
 
 
@@ -112,7 +112,16 @@ def _count(name: str, count: int, of_these: dict[str, Any] | None = None) -> dic
     return {name: f"{count:,} ({', '.join(parts)})" if parts else count}
 
 
-def _next(home: str, *, is_any: bool, is_over: bool) -> str:
-    if is_over:
-        return f"vaal round {home}"
-    return f"vaal handoff {home}" if is_any else f"vaal ingest {home} FILE, when answers are there"
+def _next(campaign: "Campaign", number: int) -> str:
+    """The command that goes on in the round that there is now, as `vaal status` names it."""
+    from engine.campaign.advice import next_command
+    from engine.campaign.ledger import read_ledger
+    from engine.campaign.settling import progress_of
+
+    now = replace(campaign, round=number)
+    ledger = read_ledger(now)
+    try:
+        return next_command(now, ledger, progress_of(now, ledger))
+    except InputError:
+        # A damaged selection is reported by whoever needs it; the answers are in.
+        return f"vaal status {now.home.quoted}"

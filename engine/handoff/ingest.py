@@ -28,6 +28,7 @@ from engine.handoff.exchange import Answer, AnswerFile, Question
 from engine.handoff.known_answers import Known
 from engine.handoff.masks import Found, keep_masks, with_masks
 from engine.handoff.question import question_of
+from engine.handoff.task_classes import note_on_outputs
 from engine.pool.mask_source import mask_source
 
 Look = Callable[[Answer, str], Answer]
@@ -129,6 +130,8 @@ def ingest(
     new_classes = new_names(gained, snapshot.history["label"].drop_null().to_pylist(), question.task)
     if new_classes:
         log(f"new classes, never seen in this campaign before: {', '.join(new_classes)}")
+    if note := note_on_outputs(campaign, new_classes):
+        log(note)
     changed = _num_changed(campaign, set(settled.changes), settled.ledger.items, log)
     return _counted(sieve, settled, brought)._replace(new_classes=new_classes, changed=changed)
 

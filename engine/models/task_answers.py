@@ -10,8 +10,8 @@ from engine.campaign.classes import Classes, joined, names_in
 from engine.errors import ConfigError, VaalError
 from vaal.task.kinds import Kind
 
-OTHER_CLASS = "correct the label, or name it there, too (a model of your own needs an output for it: task.weights)"
-"""What to do about a label that the task learner has no output for."""
+MORE_OUTPUTS = "give a model with an output for each class (--set task.arguments=..., task.weights=...)"
+"""What helps where labels have classes that the outputs of task.model do not have."""
 
 
 class Answers(NamedTuple):
@@ -22,12 +22,13 @@ class Answers(NamedTuple):
     answer_N: Tensor
 
 
-def answers_of(kind: Kind, labels: Sequence[str], named: Sequence[str] = ()) -> Answers:
+def answers_of(kind: Kind, labels: Sequence[str], named: Sequence[str] = (), *, is_by_user: bool = False) -> Answers:
     """The answers that labels are.
 
     Args:
         labels: of each item: a class; or of kind labels a JSON list of classes, where anything else is one class.
         named: the classes in the order of the logits (task.classes); without it those of the labels, sorted.
+        is_by_user: the outputs are those of task.model, which has no more of them.
 
     Raises:
         ConfigError: a label of several classes where one is wanted, or one that is not among those named.
@@ -42,7 +43,8 @@ def answers_of(kind: Kind, labels: Sequence[str], named: Sequence[str] = ()) -> 
     classes = Classes(list(named), "task.classes")
     for name in sorted({name for names in found for name in names}):
         if fault := classes.fault(name):
-            raise ConfigError(joined(fault, f"task.classes has {', '.join(named)}; {OTHER_CLASS}"))
+            fix = f"or {MORE_OUTPUTS}, and name it there" if is_by_user else "or name it there"
+            raise ConfigError(joined(fault, f"task.classes has {', '.join(named)}; correct the label, {fix}"))
     names = list(named) or sorted({name for part in found for name in part})
     require_classes(len(names), kind)
     place = {name: number for number, name in enumerate(names)}

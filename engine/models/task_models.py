@@ -8,7 +8,7 @@ import torch
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError
 from engine.models.factories import load_weights, make_network
-from engine.models.task_answers import answers_of
+from engine.models.task_answers import MORE_OUTPUTS, answers_of
 from vaal.acquisition import ACQUISITIONS
 from vaal.frozen_encoder import Preprocessing
 from vaal.network_trial import noise_pixels
@@ -62,9 +62,9 @@ def load_task(config: CampaignConfig, device: torch.device | str, sha256: Sequen
     except TaskError as error:
         raise ConfigError(f"{named}: {error}") from error
     if len(options.classes) not in (0, count):
-        raise ConfigError(
-            f"{named}: has {count} outputs, task.classes names {len(options.classes)}; name each, in order"
-        )
+        more = f", or {MORE_OUTPUTS}" if len(options.classes) > count else ""
+        counts = f"has {count} outputs, task.classes names {len(options.classes)}"
+        raise ConfigError(f"{named}: {counts}; name each output, in order{more}")
     for name in names:
         if "linear" in ACQUISITIONS[name].needs and task.linear is None:
             why = "needs a head that is one linear layer, and this has another"
@@ -87,16 +87,15 @@ def task_entry(config: CampaignConfig, labels: Iterable[str]) -> dict[str, Any]:
     classes = config.task_classes or sorted(set(labels))
     if config.task_kind == "classes":
         # A label that is none of the model's is refused before the model is loaded.
-        answers_of("classes", labels, config.task_classes)
+        answers_of("classes", labels, config.task_classes, is_by_user=True)
     if not config.task_classes and config.task_kind != "classes":
         raise ConfigError(f"train.task={config.train.task}: labels do not list all outputs; name them in task.classes")
     loaded = load_task(config, "cpu")
     if loaded.num_classes != len(classes):
         counts = f"has {loaded.num_classes} outputs, the labels have {len(classes)} classes"
-        lacks = loaded.num_classes < len(classes)
         fix = "name those of the outputs in task.classes, in order"
-        if lacks:
-            fix = "give a model with an output for each class (task.arguments, task.weights), or correct the labels"
+        if loaded.num_classes < len(classes):
+            fix = f"{MORE_OUTPUTS}, or correct the labels"
         raise ConfigError(f"task.model={config.task.model}: {counts}; {fix}")
     if not config.task.files:
         # A factory may draw others at each call: the workers that score would refuse them.

@@ -58,7 +58,7 @@ def plan_task(
     if config.task.model:
         if config.task_classes and config.task_kind != "segmentation":
             # Of labels that it does not know, nothing could be fitted.
-            answers_of(config.task_kind, labels, config.task_classes)
+            answers_of(config.task_kind, labels, config.task_classes, is_by_user=True)
         return None
     name, size = config.task_network, config.image.size
     if size < (smallest := TASK_NETWORKS[name].smallest_image):

@@ -65,6 +65,19 @@ def test_the_counts_of_answers_add_up_and_those_of_labels_are_apart(small: Campa
     assert (facts["labels new"], facts["labels changed"], facts["labels taken away"]) == ("0", "1", "1")
 
 
+def test_what_comes_next_is_what_status_says(small: Campaign, tmp_path: Path) -> None:
+    export(small)
+    home, ids = str(small.home), batches(small.home, 0)[0].images()["item_id"].to_pylist()
+    file, found = tmp_path / "a.csv", []
+    # One is answered; all are, which ends the round; and all are known.
+    for count in (1, len(ids), len(ids)):
+        file.write_text("item_id,label\n" + "".join(f"{item_id},cat\n" for item_id in ids[:count]))
+        found.append(done("ingest", home, str(file))["next"].strip())
+        assert found[-1] == json.loads(CliRunner().invoke(app, ["status", home, "--json"]).stdout)["next"]
+    # The report of the round is not made yet.
+    assert found == [f"vaal round {home}"] * 3
+
+
 def test_every_key_of_the_counts_is_documented(small: Campaign, tmp_path: Path) -> None:
     export(small)
     file = tmp_path / "a.csv"

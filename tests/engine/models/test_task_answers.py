@@ -33,6 +33,11 @@ def test_what_cannot_be_learnt_is_refused_with_the_fix() -> None:
     words = "label 'Dog' is not one of task.classes; did you mean 'dog'\\? task.classes has cat, dog; correct the label"
     with pytest.raises(ConfigError, match=words):
         answers_of("labels", ['["cat", "Dog"]'], ["cat", "dog"])
+    with pytest.raises(ConfigError, match=r"task.classes has cat, dog; correct the label, or name it there$"):
+        answers_of("classes", ["owl", "cat"], ["cat", "dog"])
+    words = r"correct the label, or give a model with an output for each class \(.*task.weights.*, and name it there$"
+    with pytest.raises(ConfigError, match=words):
+        answers_of("classes", ["owl", "cat"], ["cat", "dog"], is_by_user=True)
     with pytest.raises(VaalError, match="needs two classes, the labels have 1; set it to none"):
         answers_of("classes", ["cat", "cat"])
     with pytest.raises(VaalError, match=r"train.task=labels needs labels with a class"):

@@ -166,8 +166,17 @@ def test_the_outputs_have_the_names_of_task_classes_or_of_the_labels() -> None:
         task_entry(config(), ["a", "b"])
     with pytest.raises(InputError, match="its factory gives other weights than before; restore them, or name a file"):
         task_entry(config("other_each_time"), [*"abcde"])
-    with pytest.raises(ConfigError, match=r"has 5 outputs, task.classes names 2; name each, in order"):
+    with pytest.raises(ConfigError, match=r"has 5 outputs, task.classes names 2; name each output, in order$"):
         load_task(config(classes=["a", "b"]), "cpu")
+    # More names make no more outputs.
+    more = r"give a model with an output for each class \(--set task.arguments=..., task.weights=...\)"
+    with pytest.raises(ConfigError, match=f"has 5 outputs, the labels have 6 classes; {more}, or correct the labels$"):
+        task_entry(config(), [*"abcdef"])
+    with pytest.raises(
+        ConfigError, match=f"has 5 outputs, task.classes names 6; name each output, in order, or {more}$"
+    ):
+        load_task(config(classes=[*"abcdef"]), "cpu")
+    assert task_entry(config(arguments={"num_classes": 6}), [*"abcdef"])["classes"] == [*"abcdef"]
     with pytest.raises(ConfigError, match=r"task.classes names a twice"):
         config(classes=["a", "b", "a"])
     with pytest.raises(
