@@ -73,15 +73,18 @@ def test_where_nothing_was_trained_the_page_says_nothing_of_losses(campaign: Cam
 def test_all_scores_that_were_asked_for_are_named(campaign: Campaign) -> None:
     assert "Also computed" not in page(campaign)
     (campaign.stage("report") / "manifest.json").delete()
+    options = campaign.home / "campaign.toml"
+    text = options.read_bytes().decode()
+    assert 'acquisition = ["vaal"]' in text
+    options.write_bytes(text.replace('acquisition = ["vaal"]', 'acquisition = ["vaal", "confused", "random"]').encode())
     config = json.loads((campaign.stage("scores") / "manifest.json").read_bytes())["config"]
-    config["score"]["acquisition"] = ["vaal", "margin", "expected_gradient_length"]
+    config["score"]["acquisition"] = ["vaal", "confused", "random"]
     changed(campaign, "scores", config=config)
-    # The selection is of scores that are the same but for that.
+    # The selection is of these scores.
+    scores = content_of(read_manifest(campaign, "scores", ScoresManifest))
     inputs = json.loads((campaign.stage("selection") / "manifest.json").read_bytes())["inputs"]
-    changed(
-        campaign, "selection", inputs=inputs | {"scores": content_of(read_manifest(campaign, "scores", ScoresManifest))}
-    )
-    assert "Also computed, and not what ranked: margin, expected gradient length." in page(campaign)
+    changed(campaign, "selection", inputs=inputs | {"scores": scores})
+    assert "Also computed, and not what ranked: confused, random." in page(campaign)
 
 
 def test_settings_of_the_task_learner_are_shown_where_there_are_some(made: Made) -> None:
