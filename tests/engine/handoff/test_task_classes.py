@@ -45,6 +45,6 @@ def test_a_new_class_without_an_output_is_named_when_it_comes(
     assert take_in(campaign, tmp_path / "a.csv", log=said.append).new_classes == ["owl"]
     assert [line for line in said if line.startswith("task.")] == ([note] if note else [])
     if not settings:
-        # Naming it alone does not help, and nobody is told so.
+        # Naming it alone does not help, and no warning says so.
         with pytest.raises(ConfigError, match=r"'owl' is not one of task.classes; .* give a model with an output"):
             plan_training(campaign)

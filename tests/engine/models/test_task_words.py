@@ -1,4 +1,4 @@
-"""The task learner is told in words by its entry in the train manifest."""
+"""The entry of the task learner in the train manifest, in words."""
 
 from typing import Any
 
