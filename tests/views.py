@@ -93,6 +93,6 @@ def networks_of(task: Task, names: list[str], seed: int = 7) -> Networks:
 
 def view_of(networks: Networks, x_B: Tensor, settings: Settings = DEFAULTS, first: int = 0) -> View:
     """A view whose items are number `first` and on of a pool."""
-    number_B = torch.arange(first, first + len(x_B))
+    number_B = torch.arange(first, first + len(x_B), device=x_B.device)
     identity_B = (number_B + 1) * 0x9E3779B97F4A7C15 % (1 << 62)
     return View(networks, Inputs(x_B, number_B % FOLDS, identity_B=identity_B), settings, method_score)

@@ -1,6 +1,6 @@
-"""CPU seconds of scoring by each acquisition function, beside the task learner alone, in one run.
+"""Seconds of scoring by each acquisition function, beside the task learner alone, in one run.
 
-    python tests/bench/acquisition_cost.py [small]
+    python tests/bench/acquisition_cost.py [small] [gpu]
 
 A pass decodes a batch of JPEGs, of the size that scoring makes on a CPU, and runs the networks on it. The task learner
 has 10 classes: the engine's own at 32 px, torchvision's ResNet-18 at 32 px and at 224 px (small: not the last).
@@ -12,12 +12,14 @@ has 10 classes: the engine's own at 32 px, torchvision's ResNet-18 at 32 px and 
 - second pass: what only candidates get, at 32 px. 20 draws of a whole network, or further members, cost a pass each
 
 Columns take turns in blocks of batches. A ratio is the median over the rounds of a block's median to that of `none` in
-the same round, both on one thread. Columns that are fitted to labelled items have 10,000 of them (small: 1,000).
+the same round, in CPU seconds, both on one thread. Columns that are fitted to labelled items have 10,000 of them
+(small: 1,000). With `gpu` the networks run there, on batches that were decoded before, and seconds are of the clock.
 """
 
 import io
 import pkgutil
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from measure import interleaved, is_small, machine, ratio
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet18
@@ -33,6 +36,7 @@ from engine.config.options import CampaignConfig
 from engine.config.toml import override
 from engine.models.weights import make_classifier, make_networks, score_function, to_input
 from engine.pool.images import decode
+from engine.scoring.chunks import CHUNK_BYTES
 from engine.scoring.scorer import CPU_BATCH_PIXELS, SMALLEST_CPU_BATCH
 from vaal.acquisition import ACQUISITIONS
 from vaal.acquisition.reference import Reference
@@ -43,6 +47,8 @@ from vaal.task.model import Task
 TARGET, NUM_CLASSES, NUM_FOLDS = 0.8, 10, 5
 TOGETHER = ("vaal", "margin", "bald", "ensemble_varr", "expected_gradient_length")
 CASES = (("small network", 32), ("ResNet-18", 32), ("ResNet-18", 224))
+DEVICE = torch.device("cuda" if "gpu" in sys.argv[1:] else "cpu")
+IS_GPU = DEVICE.type == "cuda"
 
 
 class ResNet(nn.Module):
@@ -70,6 +76,11 @@ def reference(task: Task, num_labelled: int) -> Reference:
     return Reference(task, feature_LD, logit_LC, fold_L, feature_LD, answer_L, fold_L, feature_RD, 10**6, DEFAULTS)
 
 
+def batch_size(side: int) -> int:
+    """As scoring makes it."""
+    return CHUNK_BYTES // (3 * side**2) if IS_GPU else max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // side**2)
+
+
 def jpegs(count: int, side: int) -> list[bytes]:
     """Smooth images, for JPEGs of noise take longer to decode than photographs."""
     coarse_NCHW = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -92,13 +103,18 @@ def views(network: str, side: int) -> Callable[[], View]:
     # Rows with the same fit share it.
     fits = {row.fit: Summary(pkgutil.resolve_name(row.fit)(found)) for row in ACQUISITIONS.values() if row.fit}
     summaries = {name: fits[row.fit] for name, row in ACQUISITIONS.items() if row.fit}
-    networks = make_networks(config)._replace(task=task, summaries=summaries).ready()
+    networks = make_networks(config)._replace(task=task, summaries=summaries).ready(DEVICE)
     score = score_function(config)
-    files = jpegs(max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // side**2), side)
-    item_B = torch.arange(len(files))
+    files = jpegs(batch_size(side), side)
+    item_B = torch.arange(len(files), device=DEVICE)
+
+    def pixels() -> NDArray[np.uint8]:
+        return np.stack([decode(file, config.image) for file in files])
+
+    decoded = pixels() if IS_GPU else None
 
     def view() -> View:
-        x_BCHW = to_input(np.stack([decode(file, config.image) for file in files]), torch.device("cpu"))
+        x_BCHW = to_input(pixels() if decoded is None else decoded, DEVICE)
         return View(networks, Inputs(x_BCHW, item_B % config.train.folds, None, item_B), DEFAULTS, score)
 
     return view
@@ -113,6 +129,8 @@ def steps(view: Callable[[], View], *, has_second_pass: bool) -> Iterator[tuple[
             _ = made.logits
             for function in functions:
                 function(made)
+            if IS_GPU:
+                torch.cuda.synchronize()
 
         return step
 
@@ -133,14 +151,14 @@ def main() -> None:
         columns = dict(steps(view, has_second_pass=side == 32))
         interleaved(columns, num_rounds=1, block=2)
         num_rounds, block = (2, 4) if is_small() else (6, 6) if side == 32 else (3, 2)
-        medians = interleaved(columns, num_rounds=num_rounds, block=block, clock=time.process_time)
+        clock = time.perf_counter if IS_GPU else time.process_time
+        medians = interleaved(columns, num_rounds=num_rounds, block=block, clock=clock)
         count = len(view().x_B)
         print(f"\n{network} at {side} px, batches of {count}; {machine()}; {num_rounds} rounds of {block}")
+        second = "second" if IS_GPU else "CPU-second"
         for name, found in medians.items():
             seconds = statistics.median(found)
-            print(
-                f"{name:<28} {count / seconds:7.0f} images a CPU-second  ratio {ratio(medians, name, to='none'):6.2f}"
-            )
+            print(f"{name:<28} {count / seconds:7.0f} images a {second}  ratio {ratio(medians, name, to='none'):6.2f}")
         for name in ("together", "without vaal"):
             verdict = f"  (target at least {TARGET})" if name == "together" else ""
             print(f"{name}: {1 / ratio(medians, name, to='margin'):.2f} of the images/s of margin{verdict}")

@@ -8,6 +8,7 @@ import torch
 
 from tests.views import images, networks_of, task_of, vector_task, vectors, view_of
 from vaal.acquisition import ACQUISITIONS
+from vaal.network_trial import exact
 
 KINDS = ("classes", "labels", "segmentation", "embeddings")
 FUNCTIONS = [
@@ -19,15 +20,20 @@ FUNCTIONS = [
 ]
 
 
-def scores(name: str, function: str, kind: str, x: torch.Tensor, first: int = 0) -> torch.Tensor:
+def scores(name: str, function: str, kind: str, x: torch.Tensor, first: int = 0, device: str = "cpu") -> torch.Tensor:
     task = vector_task() if kind == "embeddings" else task_of(kind, num_members=2)  # type: ignore[arg-type]
-    found: torch.Tensor = pkgutil.resolve_name(function)(view_of(networks_of(task, [name]), x, first=first))
+    networks = networks_of(task, [name]).ready(device)
+    found: torch.Tensor = pkgutil.resolve_name(function)(view_of(networks, x.to(device), first=first))
     return found
+
+
+def has_no_linear_form(function: str) -> bool:
+    return "network_" in function or "member_" in function or "varr" in function
 
 
 def skip_where_there_is_none(function: str, kind: str) -> None:
     assert importlib.util.find_spec(function.partition(":")[0]), f"no module for {function}"
-    if kind == "embeddings" and ("network_" in function or "member_" in function or "varr" in function):
+    if kind == "embeddings" and has_no_linear_form(function):
         pytest.skip("a linear head has no dropout and no members")
 
 
@@ -48,3 +54,17 @@ def test_a_score_depends_on_the_image_alone(name: str, function: str, kind: str)
     # Again, in another process or on another machine: random numbers come from the seed alone.
     torch.manual_seed(99)
     torch.testing.assert_close(scores(name, function, kind, x), together, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_on_a_gpu_is_that_of_a_cpu(kind: str) -> None:
+    x = vectors(7) if kind == "embeddings" else images(7)
+    for name, function, of in FUNCTIONS:
+        if of != kind or (kind == "embeddings" and has_no_linear_form(function)):
+            continue
+        with exact(torch.device("cuda")):
+            found = scores(name, function, kind, x, device="cuda")
+        assert found.device.type == "cuda", name
+        expected = scores(name, function, kind, x)
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
