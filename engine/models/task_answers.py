@@ -14,6 +14,14 @@ MORE_OUTPUTS = "give a model with an output for each class (--set task.arguments
 """What helps where labels have classes that the outputs of task.model do not have."""
 
 
+class LabelError(ConfigError):
+    """A label that a task learner cannot learn, and the number of the first item that has it."""
+
+    def __init__(self, why: str, number: int) -> None:
+        super().__init__(why)
+        self.number = number
+
+
 class Answers(NamedTuple):
     """The classes in the order of the logits, and the answer of each of N labelled items: for classes (N,) int64, for
     labels (N, C) float32 of 0 and 1."""
@@ -31,20 +39,23 @@ def answers_of(kind: Kind, labels: Sequence[str], named: Sequence[str] = (), *, 
         is_by_user: the outputs are those of task.model, which has no more of them.
 
     Raises:
-        ConfigError: a label of several classes where one is wanted, or one that is not among those named.
+        LabelError: a label of several classes where one is wanted, or one that is not among those named.
         VaalError: there are too few classes: two, or of kind labels one.
     """
     found = [names_in(label, "classes") for label in labels] if kind == "labels" else [[label] for label in labels]
-    if kind != "labels" and (several := next((label for label in labels if _is_list(label)), "")):
-        raise ConfigError(
-            f"train.task=classification: the label {several[:60]!r} is a list of classes; learn these with --set "
-            "train.task=labels --set handoff.question.task=classes, or give each image one class"
+    several = next((number for number, label in enumerate(labels) if kind != "labels" and _is_list(label)), None)
+    if several is not None:
+        fix = (
+            "learn these with --set train.task=labels --set handoff.question.task=classes, or give each image one class"
         )
+        why = f"train.task=classification: the label {labels[several][:60]!r} is a list of classes"
+        raise LabelError(f"{why}; {fix}", several)
     classes = Classes(list(named), "task.classes")
     for name in sorted({name for names in found for name in names}):
         if fault := classes.fault(name):
             fix = f"or {MORE_OUTPUTS}, and name it there" if is_by_user else "or name it there"
-            raise ConfigError(joined(fault, f"task.classes has {', '.join(named)}; correct the label, {fix}"))
+            why = joined(fault, f"task.classes has {', '.join(named)}; correct the label, {fix}")
+            raise LabelError(why, next(number for number, names in enumerate(found) if name in names))
     names = list(named) or sorted({name for part in found for name in part})
     require_classes(len(names), kind)
     place = {name: number for number, name in enumerate(names)}

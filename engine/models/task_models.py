@@ -8,7 +8,7 @@ import torch
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError
 from engine.models.factories import load_weights, make_network
-from engine.models.task_answers import MORE_OUTPUTS, answers_of
+from engine.models.task_answers import MORE_OUTPUTS
 from vaal.acquisition import ACQUISITIONS
 from vaal.frozen_encoder import Preprocessing
 from vaal.network_trial import noise_pixels
@@ -83,11 +83,7 @@ def task_entry(config: CampaignConfig, labels: Iterable[str]) -> dict[str, Any]:
 
     Raises ConfigError and InputError as `load_task`, and ConfigError if nothing names the outputs.
     """
-    labels = list(labels)
     classes = config.task_classes or sorted(set(labels))
-    if config.task_kind == "classes":
-        # A label that is none of the model's is refused before the model is loaded.
-        answers_of("classes", labels, config.task_classes, is_by_user=True)
     if not config.task_classes and config.task_kind != "classes":
         raise ConfigError(f"train.task={config.train.task}: labels do not list all outputs; name them in task.classes")
     loaded = load_task(config, "cpu")
@@ -99,5 +95,6 @@ def task_entry(config: CampaignConfig, labels: Iterable[str]) -> dict[str, Any]:
         raise ConfigError(f"task.model={config.task.model}: {counts}; {fix}")
     if not config.task.files:
         # A factory may draw others at each call: the workers that score would refuse them.
-        load_task(config, "cpu", loaded.sha256)
+        again = make_network("task", config.task.model, config.task.arguments)
+        load_weights(again, f"task.model={config.task.model}", "", *loaded.sha256)
     return {"classes": classes, "weights_sha256": loaded.sha256}

@@ -12,9 +12,10 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot
 from engine.campaign.origins import origins_of
 from engine.campaign.positions import Position
+from engine.config.options import CampaignConfig
 from engine.config.train_options import TrainConfig
 from engine.errors import ConfigError, InputError
-from engine.models.task_answers import answers_of
+from engine.models.task_answers import Answers, LabelError, answers_of
 from engine.models.task_networks import TASK_NETWORKS
 from engine.pool.identity import Groups, held_out_of
 from engine.tables.selections import ORIGIN_CONTROL
@@ -52,13 +53,12 @@ def plan_task(
 
     Raises ConfigError or VaalError as `engine.models.task_answers.answers_of`.
     """
-    config = campaign.config
-    if config.task_kind is None or config.sees_embeddings:
+    config, classes, answer_N = campaign.config, campaign.config.mask_classes, torch.empty(0)
+    if config.task_kind is None:
         return None
-    if config.task.model:
-        if config.task_classes and config.task_kind != "segmentation":
-            # Of labels that it does not know, nothing could be fitted.
-            answers_of(config.task_kind, labels, config.task_classes, is_by_user=True)
+    if _has_answers(config):
+        classes, answer_N = _answers(config, labels, positions)
+    if config.sees_embeddings or config.task.model:
         return None
     name, size = config.task_network, config.image.size
     if size < (smallest := TASK_NETWORKS[name].smallest_image):
@@ -68,13 +68,27 @@ def plan_task(
         other = "" if config.task_kind == "segmentation" else ", or train.task_network=vgg16_bn"
         why = f"train.task_network={name} has no layer of dropout; --set score.dropout=features{other}"
         raise ConfigError(f"score.dropout=network: {why}")
-    if config.task_kind == "segmentation":
-        classes, answer_N = config.mask_classes, torch.empty(0)
-    else:
-        classes, answer_N = answers_of(config.task_kind, labels, config.task_classes)
     training, judging = split_for_task(groups, positions)
     steps = _num_steps(config.train, len(training))
     return TaskPlan(config.task_kind, classes, answer_N, training, judging, _controls(campaign, snapshot), steps)
+
+
+def _has_answers(config: CampaignConfig) -> bool:
+    """Whether labels must be answers. Those of masks are read with the images; on embeddings labels that are no classes
+    teach nothing with train.task=auto; and several of an image only name outputs of a model where task.classes does."""
+    if config.sees_embeddings:
+        return config.train.task != "auto"
+    names_outputs = bool(config.task_classes) or not config.task.model
+    return config.task_kind == "classes" or (config.task_kind == "labels" and names_outputs)
+
+
+def _answers(config: CampaignConfig, labels: list[str], positions: list[Position]) -> Answers:
+    assert config.task_kind is not None
+    try:
+        return answers_of(config.task_kind, labels, config.task_classes, is_by_user=bool(config.task.model))
+    except LabelError as error:
+        shard, key, *_ = positions[error.number]
+        raise ConfigError(f"{shard}: item {key}: {error}") from error
 
 
 def judges_task(groups: Groups, shard: str, key: str) -> bool:

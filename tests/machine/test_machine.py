@@ -1,4 +1,4 @@
-"""300 random steps of the machine, the same ones in every run."""
+"""200 random steps of the machine, the same ones in every run."""
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -6,7 +6,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.machine.machine import Machine
 
-EXAMPLES, STEPS = 12, 25
+EXAMPLES, STEPS = 8, 25
 
 
 @pytest.mark.heavy

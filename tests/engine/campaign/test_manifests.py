@@ -162,6 +162,9 @@ def readers(campaign: Campaign) -> Iterator[Callable[[], object]]:
     yield lambda: picked_items(campaign.home, 1)
 
 
+WRONG: tuple[Any, ...] = ([], {}, "x", 2**70, -1.5)
+
+
 def is_refused(read: Callable[[], object]) -> bool:
     """Whether it ends in one line; any other error is the test's."""
     try:
@@ -184,9 +187,10 @@ def places_in(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("each", [1, pytest.param(len(WRONG), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["train", "scores", "selection", "handed_out/generic-000"])
 def test_any_wrong_or_missing_field_of_a_manifest_ends_in_one_line(
-    whole: Campaign, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    whole: Campaign, name: str, each: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # What a command makes again because a manifest is wrong is of no other case.
     shutil.copytree(whole.home.path, tmp_path / "campaign")
@@ -199,7 +203,8 @@ def test_any_wrong_or_missing_field_of_a_manifest_ends_in_one_line(
     refused = set()
     try:
         for number, (_, field) in enumerate(places_in(json.loads(content))):
-            for wrong in (None, [], {}, "x", 2**70, -1.5):
+            # A field lacks, and has one wrong value or all of them.
+            for wrong in (None, *(WRONG[(number + more) % len(WRONG)] for more in range(each))):
                 tree = json.loads(content)
                 place, key = list(places_in(tree))[number]
                 place[key] = wrong
