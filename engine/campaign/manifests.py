@@ -197,6 +197,10 @@ COUNTS: dict[str, set[str]] = {
 """The counts that a stage's manifest must hold."""
 
 
+RESCORES = "rescores"
+"""The folder of a round's second pass, beside those of its stages."""
+
+
 def read_manifest(campaign: Campaign, name: str, kind: type[M]) -> M:
     """The manifest of a complete stage of the campaign's round.
 

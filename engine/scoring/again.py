@@ -15,7 +15,7 @@ import torch
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
-from engine.campaign.manifests import Manifest, TrainManifest, read_manifest, write_manifest
+from engine.campaign.manifests import RESCORES, Manifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import Run
 from engine.cluster.ray_session import ray_session
 from engine.config.texts import plural
@@ -32,8 +32,6 @@ from engine.tables.score_reader import read_scores
 from engine.tables.scores import ShardRecord, latents_of
 from vaal.acquisition.view import Inputs, View
 
-STAGE = "rescores"
-
 
 def score_again(campaign: Campaign, candidates: pa.Table, run: Run) -> pa.Table:
     """The candidates in their order, with a column for each score that is dear and `feature`, the task learner's
@@ -45,7 +43,7 @@ def score_again(campaign: Campaign, candidates: pa.Table, run: Run) -> pa.Table:
     if campaign.config.sees_embeddings:
         return _from_latents(campaign, candidates, inputs)
     places = _places_of(candidates)
-    folder = campaign.stage(STAGE)
+    folder = campaign.stage(RESCORES)
     files = {
         shard: f"{fingerprint(inputs=inputs, shard=shard, places=at)[:32]}.parquet" for shard, at in places.items()
     }
@@ -58,7 +56,7 @@ def score_again(campaign: Campaign, candidates: pa.Table, run: Run) -> pa.Table:
             records |= _score(campaign, todo, files, inputs, run)
     counts = {name: sum(getattr(record, name) for record in records.values()) for name in ("listed", "scored")}
     digests = {record.file: record.sha256 for record in records.values()}
-    write_manifest(campaign, STAGE, Manifest, inputs=inputs, counts=counts, files=digests)
+    write_manifest(campaign, RESCORES, Manifest, inputs=inputs, counts=counts, files=digests)
     if lost := counts["listed"] - counts["scored"]:
         run.log(f"{plural(lost, 'candidate')} could not be scored again, and cannot be picked: {folder}/quarantine")
     return _joined(candidates, folder, list(records.values()), campaign)
@@ -87,7 +85,7 @@ def _score(
     campaign: Campaign, todo: dict[str, list[Place]], files: dict[str, str], inputs: dict[str, str], run: Run
 ) -> dict[str, ShardRecord]:
     shards = [shard for shard in read_shards(campaign.home) if shard.shard in todo]
-    trained, folder = read_manifest(campaign, "train", TrainManifest), campaign.stage(STAGE)
+    trained, folder = read_manifest(campaign, "train", TrainManifest), campaign.stage(RESCORES)
     drafts, records, total = dict[str, Draft](), dict[str, ShardRecord](), sum(map(len, todo.values()))
     num_scored = 0
     stream = scored_chunks(campaign, shards, inputs, choose_actors(campaign.config, run.address), trained, todo)

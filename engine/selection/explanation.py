@@ -6,10 +6,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.decisions import never_picked
-from engine.campaign.folder import Campaign
+from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, left_out, picked_items
 from engine.campaign.labels import labelled_values
 from engine.campaign.manifests import (
+    RESCORES,
+    Manifest,
     ScoresManifest,
     SelectionManifest,
     first_ranks,
@@ -21,6 +23,7 @@ from engine.campaign.manifests import (
 )
 from engine.config.texts import plural
 from engine.errors import InputError
+from engine.storage.documents import read_document
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord
 from engine.tables.selections import CANDIDATES_FILE, DUPLICATE, place_of, row_of
@@ -71,6 +74,22 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     return item | _of_the_rest(campaign, shard, key, manifest)
 
 
+def _of_two_passes(
+    campaign: Campaign, item: tuple[str, str], first: str, value: float, manifest: SelectionManifest
+) -> str:
+    """Why an item is no candidate where the lowest by its `first` score, of this value, were scored again."""
+    last, cut, folder = column_of(ranks(manifest)), highest_scores(manifest)[1], campaign.stage(RESCORES)
+    of = f"the lowest by {first}, which is {value:.4f} here"
+    if not is_complete(folder) or cut is None:
+        return f"candidates are the lowest by {last} among {of}"
+    rescored = read_document(folder / "manifest.json", Manifest)
+    for name in rescored["files"]:
+        if row := row_of(read_committed(folder, name).select(["shard", "key", last]), *item):
+            among = f"the highest of the {manifest['counts']['candidates']} candidates"
+            return f"it was scored again, and its {last} {row[last]:.4f} is above {cut:.4f}, {among}"
+    return f"it was not scored again, for it is not among the {rescored['counts']['listed']:,} of {of}"
+
+
 def named(campaign: Campaign, item_id: str) -> tuple[str, str]:
     """Shard and key of an item that was picked up to the campaign's round. Raises InputError if there is none."""
     tables = [picked_items(campaign.home, campaign.round + 1), left_out(campaign.home, campaign.round)]
@@ -111,8 +130,7 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionMa
         branch = branch_of(manifest.get("branch", "random"))
         why, (_, cut) = _NOT_AMONG[branch.candidates], highest_scores(manifest)
         if last != column:
-            value = f"which is {row[column]:.4f} here"
-            why = f"candidates are the lowest by {last} of those with the lowest {column}, {value}"
+            why = _of_two_passes(campaign, (shard, key), column, row[column], manifest)
         elif cut is not None:
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
             why = f"its {column} {row[column]:.4f} is above {cut:.4f}, {of}"

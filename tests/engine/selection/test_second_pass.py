@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.manifests import Manifest, ScoresManifest, TrainManifest, read_manifest
+from engine.campaign.manifests import (
+    RESCORES,
+    Manifest,
+    ScoresManifest,
+    SelectionManifest,
+    TrainManifest,
+    read_manifest,
+)
 from engine.campaign.stages import QUIET
 from engine.config.texts import parse_settings
 from engine.config.toml import override
@@ -20,8 +27,9 @@ from engine.pool.identity import draw_of
 from engine.pool.images import decode
 from engine.pool.manifest import read_shards
 from engine.pool.shard import Place, read_images
-from engine.scoring.again import STAGE, score_again
+from engine.scoring.again import score_again
 from engine.scoring.score import score
+from engine.selection.explanation import explain
 from engine.selection.select import select
 from engine.storage.documents import read_document
 from engine.tables.score_reader import read_scores
@@ -92,11 +100,11 @@ def viewed(campaign: Campaign, rows: list[Row]) -> View:
 
 
 def manifest_of(campaign: Campaign) -> Row:
-    return read_document(campaign.stage(STAGE) / "manifest.json", dict[str, Any])
+    return read_document(campaign.stage(RESCORES) / "manifest.json", dict[str, Any])
 
 
 def files(campaign: Campaign) -> dict[str, tuple[bytes, int]]:
-    folder = Path(campaign.stage(STAGE).path)
+    folder = Path(campaign.stage(RESCORES).path)
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.parquet")}
 
 
@@ -114,12 +122,13 @@ def test_the_score_that_is_dear_ranks_the_first_candidates_and_is_computed_once(
     assert {row["origin"] for row in found} == {"uncertainty"}
     manifest = manifest_of(campaign)
     assert (manifest["counts"]["listed"], manifest["counts"]["scored"]) == (60, 60)
+    require_explained(campaign, expected, pool_rows(campaign, "margin")[60])
 
     # A run that was killed left some files: they stay, and the others are the same again.
     made = files(campaign)
     lost = sorted(made)[::2]
     for name in [*lost, "manifest.json"]:
-        (campaign.stage(STAGE) / name).delete()
+        (campaign.stage(RESCORES) / name).delete()
     select(campaign, force=True)
     again = files(campaign)
     assert {name: content for name, (content, _) in again.items()} == {n: content for n, (content, _) in made.items()}
@@ -133,6 +142,18 @@ def test_the_score_that_is_dear_ranks_the_first_candidates_and_is_computed_once(
     assert control == [None] * 3
     assert sum(row["score"] is not None for row in picks(other)) == 9
     assert manifest_of(other)["counts"]["listed"] == 90
+
+
+def require_explained(campaign: Campaign, ranked: list[Row], after: Row) -> None:
+    """`explain` tells an image that lost in the second pass from one that was not in it."""
+    selection = read_manifest(campaign, "selection", SelectionManifest)
+    last, count = ranked[-1], selection["counts"]["candidates"]
+    lost = (
+        f"its dfal {last['exact']:.4f} is above {ranked[count - 1]['exact']:.4f}, the highest of the {count} candidates"
+    )
+    assert explain(campaign, last["shard"], last["key"])["why"] == f"it was scored again, and {lost}"
+    why = f"it is not among the 60 of the lowest by margin, which is {after['margin']:.4f} here"
+    assert explain(campaign, after["shard"], after["key"])["why"] == f"it was not scored again, for {why}"
 
 
 @pytest.mark.parametrize("method", ["badge", "gradient_matching"])
@@ -159,7 +180,7 @@ def test_an_image_that_changed_is_an_error_that_names_it(campaign: Campaign) -> 
     rows[1]["content_hash"] = "0" * 32
     with pytest.raises(InputError, match=rf"item {rows[1]['key']} has other bytes .*; run: vaal select"):
         score_again(campaign, pa.Table.from_pylist(rows), QUIET)
-    assert not is_complete(campaign.stage(STAGE))
+    assert not is_complete(campaign.stage(RESCORES))
 
 
 def test_a_score_that_the_pool_does_not_have_is_refused_with_the_fix(campaign: Campaign) -> None:
