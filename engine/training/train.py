@@ -94,6 +94,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
             "unlabelled_estimate": plan.images_per_epoch,
             "steps": plan.num_steps,
             **({"task_steps": plan.task.num_steps} if plan.task else {}),
+            **({"masks_not_usable": result["masks_not_usable"]} if plan.masks else {}),
         },
         files=result["files"],
         device=device,

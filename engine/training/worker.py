@@ -13,6 +13,7 @@ import ray
 import ray.train
 import torch
 
+from engine.campaign.labels import Identity
 from engine.models.front import Front
 from engine.models.weights import make_networks
 from engine.training import zero
@@ -46,7 +47,7 @@ def train_worker(plan: TrainingPlan) -> None:
         labelled = cache_labelled(plan.pool, plan.positions, streams, plan.deal.num_streams, Path(scratch) / "labelled")
         # Before the first step: nobody waits for a training that is refused.
         not_decoded = {number for found in _of_all_workers(part, labelled.not_decoded) for number in found}
-        lines = [require_decoded(plan, not_decoded)]
+        lines, faults = [require_decoded(plan, not_decoded)], dict[Identity, str]()
         task = TaskTraining(plan, part, front, Path(scratch) / "task") if plan.task else None
         if task is not None:
             faults = {item: why for found in _of_all_workers(part, task.faults) for item, why in found.items()}
@@ -60,7 +61,8 @@ def train_worker(plan: TrainingPlan) -> None:
         if task is not None and task.best:
             states["task"] = task.best
         result = finish(plan, states, front, training.log)
-        ray.get(plan.board.finish.remote({**result, "not_decoded": len(not_decoded)}))
+        found = {"not_decoded": len(not_decoded), "masks_not_usable": len(faults)}
+        ray.get(plan.board.finish.remote({**result, **found}))
 
 
 def _of_all_workers(part: Part, found: Found) -> list[Found]:

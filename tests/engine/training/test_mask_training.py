@@ -25,6 +25,7 @@ from engine.training.labelled import Part, cache_for_task
 from engine.training.mask_judging import judge_masks
 from engine.training.masked import MaskReader
 from engine.training.plan import TrainingPlan, plan_training, require_masks
+from engine.training.train import train
 from tests.engine.training import task_worker
 from tests.engine.training.task_worker import STEPS
 from tests.masks import CLASSES, VOID, jpeg, mask_campaign, mask_of
@@ -147,6 +148,15 @@ def test_masks_that_cannot_be_used_are_counted_and_the_first_is_named(tmp_path: 
     few = plan._replace(config=mask_campaign(tmp_path / "few", score__max_bad_fraction=0.03).config)
     with pytest.raises(NotAcceptableError, match=r"first of 3 .*=0.03 is the limit: correct .*retract .*=1$"):
         require_masks(few, reader.faults)
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("local_ray")
+def test_the_manifest_counts_them(tmp_path: Path) -> None:
+    settings = {"train__task_steps": 2, "train__epochs": 1, "score__acquisition": ["margin"]}
+    manifest = train(mask_campaign(tmp_path, bad={5: jpeg(np.zeros((8, 8), np.uint8))}, **settings))
+    assert manifest["counts"]["masks_not_usable"] == 1
+    assert manifest["counts"]["labelled_not_decoded"] == 0
 
 
 def test_where_no_mask_can_be_used_the_first_is_named(tmp_path: Path) -> None:
