@@ -1,6 +1,8 @@
 """The structure holds: imports point one way, Ray Data and DeepSpeed keep to one module each, rooms stay small."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -116,3 +118,11 @@ def test_base_names_are_unique() -> None:
     twice = {name for name in names if names.count(name) > 1}
     # A page of the command line is named after the engine's module that it opens.
     assert twice <= {path.name for path in (ROOT / "jobs").glob("*.py")}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("module", ["jobs.cli", "jobs.status", "engine.scoring.score", "engine.handoff.ingest"])
+def test_what_needs_no_network_loads_no_torch(module: str) -> None:
+    """Torch takes two seconds and 300 MB."""
+    loaded = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, check=False).returncode == 0

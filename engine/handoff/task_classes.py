@@ -6,7 +6,7 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.config.texts import some
 from engine.errors import ConfigError, InputError
-from engine.models.task_answers import MORE_OUTPUTS
+from engine.models.task_source import MORE_OUTPUTS
 
 
 def note_on_outputs(campaign: Campaign, new_classes: list[str]) -> str:

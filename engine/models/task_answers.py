@@ -8,10 +8,8 @@ from torch import Tensor
 
 from engine.campaign.classes import Classes, joined, names_in
 from engine.errors import ConfigError, VaalError
+from engine.models.task_source import MORE_OUTPUTS
 from vaal.task.kinds import Kind
-
-MORE_OUTPUTS = "give a model with an output for each class (--set task.arguments=..., task.weights=...)"
-"""What helps where labels have classes that the outputs of task.model do not have."""
 
 
 class LabelError(ConfigError):

@@ -8,7 +8,7 @@ import torch
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError
 from engine.models.factories import load_weights, make_network
-from engine.models.task_answers import MORE_OUTPUTS
+from engine.models.task_source import MORE_OUTPUTS
 from vaal.acquisition import ACQUISITIONS
 from vaal.frozen_encoder import Preprocessing
 from vaal.network_trial import noise_pixels

@@ -10,6 +10,8 @@ from engine.errors import ConfigError
 
 TASK_MODEL = "task model"
 """The name of what decides the task learner of the user, among the inputs of a training."""
+MORE_OUTPUTS = "give a model with an output for each class (--set task.arguments=..., task.weights=...)"
+"""What helps where labels have classes that the outputs of task.model do not have."""
 
 
 def task_inputs(config: CampaignConfig) -> dict[str, Any]:

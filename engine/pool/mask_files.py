@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from engine.errors import one_line
 from engine.pool.formats import format_of
-from vaal.task.segmentation import VOID
+from vaal.task.kinds import VOID
 
 MOST_LISTED = 8
 """Ids in an error."""

@@ -23,7 +23,7 @@ from engine.pool.orientation import turned
 from engine.pool.samples import MOST_COMPANION_BYTES, Item
 from engine.pool.stored import Stored, stored_as
 from engine.storage.location import Location
-from vaal.task.segmentation import VOID
+from vaal.task.kinds import VOID
 
 KEPT = "votes/masks"
 """Where masks that come back are kept below a campaign."""

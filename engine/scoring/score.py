@@ -30,7 +30,6 @@ from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.scoring.drafts import Draft
 from engine.scoring.quarantine import require_acceptable
 from engine.scoring.resume import Ledger, ScoringPlan, make_plan
-from engine.scoring.scorer import networks_of
 from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
 from engine.tables.scores import ShardRecord, count_errors, records_of, without_forgotten
@@ -67,8 +66,11 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     device = ""
     tally = Tally(sum(shard.size_bytes for shard in plan.todo), len(plan.shards), plan.committed)
     if plan.todo:
-        # What an actor would refuse is refused here, in one line and before a cluster is up.
-        networks_of(campaign.stage("train"), campaign.config, inputs)
+        if campaign.config.task.model:
+            # What an actor would refuse is refused here, in one line and before a cluster is up. Only that needs torch.
+            from engine.scoring.scorer import networks_of
+
+            networks_of(campaign.stage("train"), campaign.config, inputs)
         with beating(heartbeat, tally.state), ray_session(run.address):
             device, num_actors = choose_actors(campaign.config, run.address)
             ledger = Ledger(campaign.stage("ledger"))

@@ -20,9 +20,9 @@ from engine.training.masked import MaskReader, pixels_of_each, places_of
 from engine.training.plan import TrainingPlan
 from engine.training.streams import Pool
 from vaal.refit import Cached
+from vaal.task.kinds import VOID
 from vaal.task.model import Task
 from vaal.task.projection import Projection, coarse, pooled
-from vaal.task.segmentation import VOID
 
 BATCH, MAPS_AT_ONCE = 256, 32
 MOST_PARTS, MOST_PARTS_OF_ONE = 20_000, 64

@@ -21,7 +21,8 @@ from engine.pool.shard import Place, Shard
 from engine.pool.sight import samples_at
 from engine.training.labelled import Cache
 from engine.training.streams import READ_THREADS, Pool
-from vaal.task.segmentation import VOID, logits_at
+from vaal.task.kinds import VOID
+from vaal.task.segmentation import logits_at
 
 FEWEST_PIXELS = 16
 """Of an image in a sample of pixels."""

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 from tests.updater import OptimizerUpdater
+from vaal.task.kinds import VOID
 from vaal.task.recipe import task_loss, task_step
-from vaal.task.segmentation import VOID, class_ious, classes_at, confusion, logits_at, mask_loss, mean_iou
+from vaal.task.segmentation import class_ious, classes_at, confusion, logits_at, mask_loss, mean_iou
 from vaal.task.unet import UNet
 
 

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-VOID = 255
-"""The class number of what is not judged and not learned."""
+from vaal.task.kinds import VOID
 
 
 def mask_loss(logit_BChw: Tensor, mask_BHW: Tensor, smoothing: float = 0.0) -> Tensor:
