@@ -53,6 +53,6 @@ def advised(advice: str) -> Iterator[None]:
         raise InputError(f"{error}; {advice}") from error
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The text of another library's error without its line breaks."""
     return " ".join(str(error).split())

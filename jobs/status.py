@@ -101,7 +101,7 @@ def _trained(state: dict[str, Any], ranks: str) -> list[str]:
     learned = [task_in_short(state["task"])] if state["task"] else []
     if not state["is_trained"]:
         return learned or [NOT_TRAINED]
-    lines = [f"{state['steps']:,} steps", *learned]
+    lines = [plural(state["steps"], "step"), *learned]
     if ranks != "vaal":
         return lines
     lines.append(f"signal {state['signal']}, AUC {state['auc']:.2f}")

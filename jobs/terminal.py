@@ -188,7 +188,7 @@ class Terminal:
         return update
 
 
-def unforeseen(error: Exception) -> str:
+def unforeseen(error: BaseException) -> str:
     """One line on an error that no part of the program has words for."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the system'}: {error.strerror}; fix that and run the same command again"
@@ -223,7 +223,8 @@ def as_command(page: Callable[..., Outcome]) -> Callable[..., None]:
         except KeyboardInterrupt as error:
             screen.failed("interrupted; completed work is kept, run the same command again to continue", 1)
             raise typer.Exit(1) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # Code of others that ends the process has not done what was asked for.
             if debug:
                 traceback.print_exc()
             screen.failed(unforeseen(error), 1)

@@ -55,6 +55,11 @@ class WholeFeatures(Plain):
         return super().features(x).long()
 
 
+class Ending(Plain):
+    def features(self, x: Tensor) -> Tensor:
+        raise SystemExit(0)
+
+
 class Failing(Plain):
     def features(self, x: Tensor) -> Tensor:
         raise RuntimeError("no\nway")
@@ -178,6 +183,10 @@ ONE = Plain()
 def one_network() -> nn.Module:
     """The same network at each call."""
     return ONE
+
+
+def ends_the_process() -> nn.Module:
+    raise SystemExit(0)
 
 
 def other_each_time() -> nn.Module:

@@ -82,7 +82,7 @@ def _run(encoder: Encoder, pixels_BHWC: Tensor) -> Tensor:
         found: Tensor = encoder(pixels_BHWC)
     except (EncoderError, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The network is the user's, and may raise anything.
         shape = tuple(pixels_BHWC.permute(0, 3, 1, 2).shape)
         raise EncoderError(f"fails on images {shape}: {' '.join(str(error).split())}") from error

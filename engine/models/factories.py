@@ -24,7 +24,7 @@ def make_network(section: str, model: str, arguments: Mapping[str, Any]) -> nn.M
     named = f"{section}.model={model}"
     try:
         factory = pkgutil.resolve_name(model)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Importing runs a module of the user's, which may raise anything.
         raise ConfigError(f"{named}: cannot be imported: {_described(error)}; give package.module:factory") from error
     try:
@@ -34,7 +34,7 @@ def make_network(section: str, model: str, arguments: Mapping[str, Any]) -> nn.M
             network = factory(**arguments)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{named}: fails with {section}.arguments={arguments}: {_described(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{named}: returns {type(network).__name__}, not a torch.nn.Module")
@@ -66,11 +66,13 @@ def load_weights(network: nn.Module, named: str, weights: str, sha256: str = "")
     faults = _misfits(network.state_dict(), state)
     if faults:
         raise InputError(f"{location}: not the weights of {named}: {'; '.join(faults)}")
+    if bad := next((name for name, tensor in state.items() if not torch.isfinite(tensor).all()), ""):
+        raise InputError(f"{location}: {bad} has numbers that are not finite; name other weights")
     network.load_state_dict(state)
     return found
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
 
 

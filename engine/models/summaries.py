@@ -77,12 +77,16 @@ def fit_summaries(config: CampaignConfig, task: Task, classes: list[str], descri
     # What is fitted does not depend on the device of the networks.
     task = copy.deepcopy(task).cpu().eval()
     feature_LD, feature_RD = described.feature_LD.cpu().float(), described.feature_RD.cpu().float()
-    fold_L = folds_of(described.cached, config.train.folds, config.train.seed)
-    logit_LC, parts = described.logit_LC, described.parts
-    if logit_LC is None or parts is None:
+    # Of images without finite features nothing can be fitted; scoring quarantines them.
+    kept_L, kept_R = _finite_rows(feature_LD, "labelled images"), _finite_rows(feature_RD, "images of the pool")
+    feature_LD, feature_RD = feature_LD[kept_L], feature_RD[kept_R]
+    fold_L = folds_of(described.cached, config.train.folds, config.train.seed)[kept_L]
+    if described.logit_LC is None or described.parts is None:
         # The items themselves.
-        answer_N = answers_of(task.kind, described.labels, classes).answer_N
+        answer_N = answers_of(task.kind, [described.labels[row] for row in kept_L.tolist()], classes).answer_N
         logit_LC, parts = task.head(feature_LD), Parts(feature_LD, answer_N, torch.arange(len(feature_LD)))
+    else:
+        logit_LC, parts = described.logit_LC[kept_L], _parts_of(described.parts, kept_L)
     reference = Reference(
         task, feature_LD, logit_LC, fold_L, parts.feature_ND, parts.answer_N, fold_L[parts.item_N], feature_RD,
         described.num_pool, settings_of(config),
@@ -99,6 +103,20 @@ def fit_summaries(config: CampaignConfig, task: Task, classes: list[str], descri
     return {
         name: Summary({key: value.detach() for key, value in fitted[ACQUISITIONS[name].fit].items()}) for name in names
     }
+
+
+def _finite_rows(feature_ND: Tensor, items: str) -> Tensor:
+    rows = torch.nonzero(torch.isfinite(feature_ND).all(dim=1)).flatten()
+    if len(feature_ND) and not len(rows):
+        raise VaalError(f"the task learner's features of all {len(feature_ND)} {items} are not finite; give another")
+    return rows
+
+
+def _parts_of(parts: Parts, kept_L: Tensor) -> Parts:
+    """The parts of these items, numbered from 0."""
+    is_kept_N = torch.isin(parts.item_N, kept_L)
+    item_N = torch.searchsorted(kept_L, parts.item_N[is_kept_N])
+    return Parts(parts.feature_ND[is_kept_N], parts.answer_N[is_kept_N], item_N)
 
 
 def folds_of(labelled: Cached, num_folds: int, seed: int) -> Tensor:

@@ -45,7 +45,7 @@ def _source_of(model: str) -> str:
     module, named = model.partition(":")[0], f"task.model={model}"
     try:
         spec = importlib.util.find_spec(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Finding a module imports the packages that it is in.
         raise ConfigError(f"{named}: {module} cannot be imported: {error}; give package.module:factory") from error
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():

@@ -129,6 +129,8 @@ def _from_latents(campaign: Campaign, candidates: pa.Table, inputs: dict[str, st
 
 
 def _with(table: pa.Table, columns: dict[str, Any]) -> pa.Table:
+    """The table with these columns, also in place of those that the first pass gave it."""
+    kept = table.drop_columns([name for name in columns if name in table.column_names])
     for name, column in columns.items():
-        table = table.append_column(name, column)
-    return table
+        kept = kept.append_column(name, column)
+    return kept

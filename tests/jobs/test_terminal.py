@@ -159,6 +159,7 @@ def test_with_json_a_failure_is_an_object_too(tmp_path: Path) -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device", "/scratch/x"), "/scratch/x: No space left on device; fix"),
         (OSError(errno.EMFILE, "Too many open files"), "the system: Too many open files; fix that and run"),
+        (SystemExit(0), r"unforeseen SystemExit at test_terminal.py:\d+: 0; run it again with --debug"),
         (KeyError("loss"), r"unforeseen KeyError at test_terminal.py:\d+: 'loss'; run it again with --debug"),
         (RuntimeError("many\nlines " * 1000), r"unforeseen RuntimeError at test_terminal.py:\d+: many lines many"),
         (KeyboardInterrupt(), "interrupted; completed work is kept"),

@@ -34,6 +34,7 @@ REFUSED: list[tuple[Any, Kind, str]] = [
     (Pixels, "classes", "features returns (7, 6, 4, 4) of float32"),
     (tasks.Pooled, "segmentation", "head returns (7, 4) of float32 for 7 images, not (batch, classes, height, width)"),
     (tasks.Enlarged, "segmentation", "head returns logits (8, 8) of features (4, 4); leave out what enlarges them"),
+    (tasks.Ending, "classes", "features fails on inputs (7, 3, 8, 8): 0"),
     (tasks.Failing, "classes", "features fails on inputs (7, 3, 8, 8): no way"),
     (lambda: Plain(1), "classes", "has one output; give one for each class"),
     (tasks.Mixing, "classes", "mixes the images of a batch, or draws at random: seven at once differ"),

@@ -104,5 +104,5 @@ def _require_dropout(network: nn.Module) -> None:
     if not has_dropout(network):
         raise ValueError(
             "the task learner's network has no dropout module (torch.nn.Dropout, Dropout1d, Dropout2d, Dropout3d) with "
-            "p above 0; dropout of the features before its head needs none"
+            "p above 0; dropout of the features before its head needs none: score.dropout=features"
         )

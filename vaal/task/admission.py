@@ -95,7 +95,7 @@ def _run(network: nn.Module, name: str, x_B: Tensor) -> Any:
         return getattr(network, name)(x_B)
     except MemoryError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The network is the user's, and may raise anything.
         text = " ".join(str(error).split()) or type(error).__name__
         raise TaskError(f"{name} fails on inputs {tuple(x_B.shape)}: {text}") from error

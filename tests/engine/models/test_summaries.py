@@ -89,3 +89,19 @@ def test_folds_keep_groups_together() -> None:
     assert set(dealt.tolist()) == {0, 1, 2}
     alone = folds_of(Cached(x, fold), 1, 0).numpy()
     assert np.bincount(alone).tolist() == [20, 20, 20]
+
+
+@pytest.mark.parametrize("name", ["core_set", "typicality", "ensemble_varr"])
+def test_an_item_without_finite_features_changes_nothing(described: Described, task: Task, name: str) -> None:
+    bad_LD, bad_RD = (torch.full((count, 64), float("nan")) for count in (3, 5))
+    labelled = torch.cat([bad_LD, described.feature_LD])
+    folds = torch.cat([torch.zeros(3, dtype=torch.int64), described.cached.fold_N])
+    with_bad = Described(
+        labelled, [*"123", *described.labels], Cached(labelled, folds), torch.cat([described.feature_RD, bad_RD]), 5000
+    )
+    config = config_of(**{"score.acquisition": [name], "select.acquisition": name})
+    expected, found = (fit_summaries(config, task, CLASSES, given)[name].tensors for given in (described, with_bad))
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+    nothing = with_bad._replace(feature_LD=torch.full((203, 64), float("nan")))
+    with pytest.raises(VaalError, match="features of all 203 labelled images are not finite; give another"):
+        fit_summaries(config, task, CLASSES, nothing)

@@ -86,6 +86,7 @@ def test_without_weights_those_of_the_factory_are_known_again_and_no_other_strea
     [
         ("no_such_package:x", "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
         ("Nothing", "cannot be imported: AttributeError"),
+        ("ends_the_process", "fails with task.arguments={}: SystemExit: 0"),
         ("failing_factory", "fails with task.arguments={}: KeyError: 'why"),
         ("no_network", "returns str, not a torch.nn.Module"),
         ("Softmax", "returns probabilities, not logits"),
@@ -114,6 +115,12 @@ def test_weights_that_do_not_fit_are_named_with_the_first_three(tmp_path: Path) 
     )
     with pytest.raises(InputError, match=r"2 other shapes \(head.weight is \(5, 6\), not \(3, 6\), head.bias"):
         load_task(config(weights=saved(tmp_path, 2), arguments={"num_classes": 3}), "cpu")
+
+    def infinite(state: dict[str, torch.Tensor]) -> None:
+        state["head.bias"][1] = torch.inf
+
+    with pytest.raises(InputError, match=r"3.safetensors: head.bias has numbers that are not finite; name other"):
+        load_task(config(weights=saved(tmp_path, 3, infinite)), "cpu")
 
 
 @pytest.mark.parametrize("suffix", ["pt2", "pt", "pth", "bin", "pkl", "onnx", "PT"])

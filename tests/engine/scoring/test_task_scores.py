@@ -1,5 +1,6 @@
 """Scores by a task learner that the user brings, at another size than VAAL's networks."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import read_snapshot
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
+from engine.config.toml import override
 from engine.errors import InputError
 from engine.models.task_models import load_task
 from engine.pool.images import decode
@@ -134,9 +136,9 @@ def test_what_decides_its_scores_is_in_their_inputs(
 
 def test_training_keeps_it_and_writes_what_it_is(make_campaign: MakeCampaign, local_ray: None) -> None:
     campaign = make_campaign(
-        *SETTINGS, "task.model=tests.tasks:Plain", "task.arguments={num_classes=7}", "train.task=classification",
+        *SETTINGS, "task.model=tests.tasks:Plain", "task.arguments={num_classes=7,drop=0.5}", "train.task=classification",
         "train.max_steps=2", "train.refit=false", "task.size=16", "task.classes=['6','5','4','3','2','1','0']",
-        "score.acquisition=['vaal','margin','core_set']",
+        "score.acquisition=['variation_ratio','vaal','margin','core_set']", "score.dropout=network",
     )  # fmt: skip
     manifest = train(campaign)
     assert manifest["task"]["classes"] == [*"6543210"]
@@ -158,3 +160,8 @@ def test_training_keeps_it_and_writes_what_it_is(make_campaign: MakeCampaign, lo
     assert labelled & distance.keys()
     for key, value in distance.items():
         assert (abs(value) < 1e-3) or key not in labelled
+    # What is dear has the same names in both passes, and so has what decides between equal scores.
+    dear = dataclasses.replace(
+        campaign, config=override(campaign.config, {"select.acquisition": "variation_ratio"}, "t")
+    )
+    assert select(dear, force=True)["counts"]["picked"] == campaign.config.select.budget
