@@ -138,7 +138,8 @@ def test_training_keeps_it_and_writes_what_it_is(make_campaign: MakeCampaign, lo
     campaign = make_campaign(
         *SETTINGS, "task.model=tests.tasks:Plain", "task.arguments={num_classes=7,drop=0.5}", "task.size=16",
         "train.task=classification", "train.max_steps=2", "train.refit=false",
-        "task.classes=['6','5','4','3','2','1','0']", "score.acquisition=['variation_ratio','vaal','margin','core_set']", "score.dropout=network",
+        "task.classes=['6','5','4','3','2','1','0']",
+        "score.acquisition=['variation_ratio','vaal','margin','core_set']", "score.dropout=network",
     )  # fmt: skip
     manifest = train(campaign)
     assert manifest["task"]["classes"] == [*"6543210"]
