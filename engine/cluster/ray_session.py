@@ -50,6 +50,8 @@ def ray_session(address: str) -> Iterator[None]:
             # Without an address Ray would join a cluster that runs on this machine, so "local" is passed on.
             options = _local_options() if address == LOCAL else {}
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        # It prints whatever a node says, as dozens of lines when a node is lost, which are in Ray's logs too.
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
     except VaalError:
         raise
     except ConnectionError as error:
