@@ -113,8 +113,8 @@ def actors(bench: Bench, config: CampaignConfig) -> Any:
 def reading(bench: Bench, config: CampaignConfig) -> Any:
     """How the tasks of scoring are asked to read."""
     bench.patch.setattr(stream, "Reading", stop)
+    actors = stream.Actors("cpu", 1, Need("score", 1, 0.0, 0.0))
     with pytest.raises(Stopped) as stopped:
-        actors = stream.Actors("cpu", 1, Need("score", 1, 0.0, 0.0))
         next(stream.scored_chunks(Campaign(Location("/nowhere"), config, 0), [], {}, actors, {}))
     return stopped.value.args
 
