@@ -5,12 +5,13 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import ray
@@ -46,7 +47,7 @@ def ray_session(address: str) -> Iterator[None]:
     try:
         if address != LOCAL:
             _require_answer(address)
-        with _silent_standard_error():
+        with _silent_standard_error(), _own_signals():
             # Without an address Ray would join a cluster that runs on this machine, so "local" is passed on.
             options = _local_options() if address == LOCAL else {}
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -68,6 +69,15 @@ def ray_session(address: str) -> Iterator[None]:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what happens on SIGTERM: Ray would print the state of its threads, and end the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _local_options() -> dict[str, Any]:

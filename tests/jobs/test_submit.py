@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +22,10 @@ from ray.job_submission import JobSubmissionClient
 from typer.testing import CliRunner, Result
 
 from engine.campaign.stages import COMMANDS_WITH_RAY
-from engine.cluster.submission import entrypoint, run_job
+from engine.cluster.job_command import JobCommand, copied, job_command
 from engine.errors import ConfigError, InputError
 from engine.simulation.demo_pools import DemoPool
-from jobs.cli import app
+from jobs.cli import PAGES, app
 from tests.servers import free_port, s3_server
 
 BIN = Path(sys.executable).parent
@@ -88,6 +92,63 @@ def takes_jobs(address: str) -> bool:
     return True
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@contextmanager
+def forwarded(head: Head) -> Iterator[tuple[str, Callable[[], None]]]:
+    """An address that leads to the head's job server, and what cuts all connections through it for two seconds."""
+    host, _, port = head.address.removeprefix("http://").partition(":")
+    pairs, is_open = list[socket.socket](), threading.Event()
+    is_open.set()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                near = server.accept()[0]
+                if not is_open.is_set():
+                    near.close()
+                    continue
+                far = socket.create_connection((host, int(port)))
+                pairs.extend((near, far))
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    def cut() -> None:
+        is_open.clear()
+        for end in pairs:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        threading.Timer(2.0, is_open.set).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", cut
+    finally:
+        server.close()
+
+
+def job_of(*words: str) -> JobCommand:
+    return job_command([*words], PAGES, COMMANDS_WITH_RAY)
+
+
+def line_of(*words: str) -> str:
+    return job_of(*words).line
+
+
 def vaal(*arguments: str) -> Result:
     """A command in this process. It starts no Ray."""
     return CliRunner().invoke(app, list(arguments))
@@ -120,10 +181,9 @@ def test_a_round_on_s3_as_a_ray_job(s3: fs.FileSystem, head: Head, pool: DemoPoo
 
     address = head.wait()
     with ThreadPoolExecutor() as threads:
-        line = entrypoint(["select", f"{tmp_path}/nowhere"], COMMANDS_WITH_RAY)
-        failed = threads.submit(run_job, line, address, lambda _: None)
+        failed = threads.submit(vaal, "submit", "--address", address, "--", "select", f"{tmp_path}/nowhere")
         done = vaal("submit", "--address", address, "--", "round", campaign, "--set", "select.budget=30")
-    assert (failed.result().status, failed.result().exit_status) == ("FAILED", 4)
+    assert failed.result().exit_code == 4
     assert done.exit_code == 0, done.output
     assert "Round 000: scored" in done.stdout
     state = json.loads(vaal("status", campaign, "--json").stdout)
@@ -134,17 +194,93 @@ def test_a_round_on_s3_as_a_ray_job(s3: fs.FileSystem, head: Head, pool: DemoPoo
     assert {info.base_name for info in images} == {f"{pick['item_id']}.png" for pick in picks}
 
 
-def test_the_entrypoint_is_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(300)
+def test_a_job_is_submitted_once_followed_through_a_lost_connection_and_stopped(
+    s3: fs.FileSystem, head: Head, pool: DemoPool, tmp_path: Path
+) -> None:
+    campaign, labels = "s3://bucket/campaigns/one", str(tmp_path / "labels.csv")
+    shards, address = fill(s3, pool, Path(labels)), head.wait()
+    settings = [*pool.settings, "train.max_steps=100000", "train.epochs=9999"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    # The labels go along.
+    made = vaal("submit", "--address", address, "--", "init", campaign, "--pool", shards, "--labels", labels, *options)
+    assert (made.exit_code, f"sent along: {labels}" in made.stderr) == (0, True), made.output
+    words = ("--", "train", campaign)
+    with forwarded(head) as (forward, cut):
+        first = json.loads(vaal("submit", "--no-wait", "--json", "--address", forward, *words).stdout)
+        name = first["submission_id"]
+        assert re.fullmatch("vaal-one-train-[0-9a-f]{8}", name)
+        client = JobSubmissionClient(address)
+        with ThreadPoolExecutor() as threads:
+            # Without a scheme.
+            again = threads.submit(vaal, "submit", "--address", forward.removeprefix("http://"), *words)
+            wait_for(lambda: "train" in client.get_job_logs(name))
+            cut()
+            time.sleep(3)
+            stopped = vaal("submit", "--stop", name, "--address", address)
+            assert (stopped.exit_code, "Job stopped" in stopped.stdout) == (0, True), stopped.output
+            followed = again.result()
+    assert followed.exit_code == 1
+    assert f"the same command runs already: following job {name}" in followed.stderr
+    assert "the connection is lost, the job goes on; trying again" in followed.stderr
+    log = client.get_job_logs(name)
+    assert "error: interrupted; completed work is kept" in log
+    assert "SIGTERM" not in log
+    # What was shown before is not shown again.
+    assert followed.stdout.count("error: interrupted") == 1
+    assert [job.submission_id for job in client.list_jobs() if job.submission_id.startswith("vaal-one-train")] == [name]
+    assert client.get_job_info(name).metadata["campaign"] == campaign
+    later = vaal("submit", "--no-wait", "--json", "--address", address, *words)
+    assert json.loads(later.stdout)["submission_id"] == f"{name}-2"
+    assert vaal("submit", "--stop", f"{name}-2", "--address", address).exit_code == 0
+    missing = vaal("submit", "--follow", "nothing", "--address", address)
+    assert (missing.exit_code, "no such job; see: ray job list" in missing.stderr) == (4, True)
+
+
+def test_a_job_is_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert entrypoint(["round", "s3://b/c"], COMMANDS_WITH_RAY) == "python -m jobs round s3://b/c --address auto"
-    assert entrypoint(["status", "my campaign"], COMMANDS_WITH_RAY) == f"python -m jobs status '{tmp_path}/my campaign'"
-    joined = entrypoint(["select", "c"], COMMANDS_WITH_RAY)
-    assert joined == f"python -m jobs select {tmp_path}/c --address auto"
+    assert line_of("round", "s3://b/c") == "python -m jobs round s3://b/c --address auto"
+    assert line_of("status", "my campaign") == f"python -m jobs status '{tmp_path}/my campaign'"
+    assert line_of("select", "c") == f"python -m jobs select {tmp_path}/c --address auto"
+    assert job_of("round", "s3://b/c").key == job_of("round", "s3://b/c").key
+    keys = {job_of(*words).key for words in (("round", "s3://b/c"), ("round", "s3://b/d"), ("score", "s3://b/c"))}
+    assert len(keys) == 3
     with pytest.raises(ConfigError, match="--address: give it once"):
-        entrypoint(["round", "c", "--address", "auto"], COMMANDS_WITH_RAY)
+        job_of("round", "c", "--address", "auto")
+    with pytest.raises(ConfigError, match=r"rounds: no such command; a job runs one of demo, .*round"):
+        job_of("rounds", "c")
 
 
-def test_no_job_server_is_named() -> None:
-    address = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(InputError, match=f"--address {address}: no Ray job server answers there"):
-        run_job("true", address, lambda _: None)
+def test_local_files_go_along_under_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    for name in ("labels.csv", "one/labels.csv", "one/model.py"):
+        (tmp_path / name).write_text(name)
+    job = job_of("init", "s3://b/c", "--labels", "labels.csv", "--set", "pool.metadata=one/labels.csv")
+    assert job.line == "python -m jobs init s3://b/c --labels labels.csv --set pool.metadata=1-labels.csv"
+    (tmp_path / "sent").mkdir()
+    copied(job.files, tmp_path / "sent", "")
+    assert [(tmp_path / "sent" / name).read_text() for name in ("labels.csv", "1-labels.csv")] == [
+        "labels.csv", "one/labels.csv",
+    ]  # fmt: skip
+    inside = job_command(["ingest", "s3://b/c", "one/labels.csv"], ["ingest"], [], "one")
+    assert (inside.line, inside.files) == ("python -m jobs ingest s3://b/c labels.csv", {})
+    with pytest.raises(InputError, match=r"^labels.csv: not in --working-dir one, all that the job finds; copy it"):
+        job_command(["ingest", "s3://b/c", "labels.csv"], ["ingest"], [], "one")
+    monkeypatch.setattr("engine.cluster.job_command.MOST_BYTES", 5)
+    with pytest.raises(InputError, match=r"^labels.csv: 0 MB, too much to send with a job; put it on an object store"):
+        job_of("ingest", "s3://b/c", "labels.csv")
+
+
+def test_what_is_wrong_with_a_job_is_one_line() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    refused = vaal("submit", "--address", address, "--", "round", "s3://b/c")
+    assert (refused.exit_code, f"--address http://{address}: no Ray job server answers there" in refused.stderr) == (
+        4,
+        True,
+    )
+    for words in ((), ("--follow", "a", "--stop", "b"), ("--stop", "a", "round", "s3://b/c")):
+        refused = vaal("submit", "--address", address, *words)
+        assert (refused.exit_code, "give one of a command, --follow JOB and --stop JOB" in refused.stderr) == (2, True)
+    refused = vaal("submit", "--env", "NOT_SET_HERE", "--address", address, "--", "round", "s3://b/c")
+    assert (refused.exit_code, "--env NOT_SET_HERE: give KEY=VALUE" in refused.stderr) == (2, True)
