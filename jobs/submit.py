@@ -59,7 +59,7 @@ def submit(
         lines = "; ".join(f"{what}: {how}" for what, how in later.items())
         screen.log(f"job {name} goes on; {lines}")
         return Outcome("Job left alone", {"job": name}, server.state(name)._asdict(), 1)
-    facts = {"job": name, "status": ended.status, **({"message": ended.message} if ended.exit_status else {})}
+    facts = {"job": name, "status": ended.status}
     return Outcome(f"Job {ended.status.lower()}", facts, ended._asdict(), ended.exit_status)
 
 

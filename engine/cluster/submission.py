@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import logging
 import tempfile
 import time
 import urllib.error
@@ -47,6 +48,9 @@ class JobServer:
         self._named = f"--address {masked(self.address)}"
         self._require_answer()
         self._client = self._asked(lambda: JobSubmissionClient(self.address))
+        # It sets its own level. What it logs is about its own requests.
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
 
     def submit(self, command: JobCommand, variables: dict[str, str], working_dir: str, log: Log) -> str:
         """The id of the job of this command: of the one that runs already, or of a new one.
@@ -167,6 +171,11 @@ class JobServer:
             raise InputError(f"{self._named}: no Ray job server answers there: {text}") from error
 
 
+_LOGGERS = (
+    "ray.dashboard.modules.job.sdk",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray._private.runtime_env.packaging",
+)
 _TERMINAL = {status.value for status in JobStatus if status.is_terminal()}
 
 

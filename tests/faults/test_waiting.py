@@ -49,6 +49,7 @@ def test_a_cluster_without_a_machine_is_waited_for_with_words(
         assert "raylet" not in ended.errors
 
 
+@pytest.mark.slow
 def test_training_that_loses_a_node_says_so_and_goes_on_with_another(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign(*TRAINING)
     with cluster([1, 1]) as nodes, running("train", str(campaign.home), "--address", nodes.address) as driver:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient
 from typer.testing import CliRunner, Result
 
 from engine.campaign.stages import COMMANDS_WITH_RAY
@@ -61,9 +61,15 @@ class Head(NamedTuple):
 @pytest.fixture
 def head(tmp_path: Path, s3: fs.FileSystem) -> Iterator[Head]:
     """A head that has just been started. What it runs finds the S3 server."""
-    port, dashboard, agent = free_port(), free_port(), free_port()
     # Whoever has a token in the home folder would start a head that asks for it.
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
+    with started_head(tmp_path, RAY_AUTH_MODE="disabled") as found:
+        yield found
+
+
+@contextmanager
+def started_head(tmp_path: Path, **variables: str) -> Iterator[Head]:
+    port, dashboard, agent = free_port(), free_port(), free_port()
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **variables}
     options = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
     options += ["--num-cpus=2", "--disable-usage-stats", "--block"]
     words = [BIN / "ray", "start", "--head", *options]
@@ -194,11 +200,23 @@ def test_a_round_on_s3_as_a_ray_job(s3: fs.FileSystem, head: Head, pool: DemoPoo
     assert {info.base_name for info in images} == {f"{pick['item_id']}.png" for pick in picks}
 
 
+def require_left_alone_by_ctrl_c(address: str, words: tuple[str, ...], name: str, client: JobSubmissionClient) -> None:
+    left = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "submit", "--address", address, *words], stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: "transductive" in client.get_job_logs(name))
+    left.send_signal(signal.SIGINT)
+    assert f"job {name} goes on; follow it: " in left.communicate(timeout=20)[1]
+    assert left.returncode == 1
+    assert client.get_job_status(name) == JobStatus.RUNNING
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_job_is_submitted_once_followed_through_a_lost_connection_and_stopped(
     s3: fs.FileSystem, head: Head, pool: DemoPool, tmp_path: Path
 ) -> None:
-    campaign, labels = "s3://bucket/campaigns/one", str(tmp_path / "labels.csv")
+    campaign, labels = "s3://bucket/campaigns/two", str(tmp_path / "labels.csv")
     shards, address = fill(s3, pool, Path(labels)), head.wait()
     settings = [*pool.settings, "train.max_steps=100000", "train.epochs=9999"]
     options = [word for setting in settings for word in ("--set", setting)]
@@ -209,32 +227,67 @@ def test_a_job_is_submitted_once_followed_through_a_lost_connection_and_stopped(
     with forwarded(head) as (forward, cut):
         first = json.loads(vaal("submit", "--no-wait", "--json", "--address", forward, *words).stdout)
         name = first["submission_id"]
-        assert re.fullmatch("vaal-one-train-[0-9a-f]{8}", name)
+        assert re.fullmatch("vaal-two-train-[0-9a-f]{8}", name)
         client = JobSubmissionClient(address)
-        with ThreadPoolExecutor() as threads:
-            # Without a scheme.
-            again = threads.submit(vaal, "submit", "--address", forward.removeprefix("http://"), *words)
-            wait_for(lambda: "train" in client.get_job_logs(name))
-            cut()
-            time.sleep(3)
-            stopped = vaal("submit", "--stop", name, "--address", address)
-            assert (stopped.exit_code, "Job stopped" in stopped.stdout) == (0, True), stopped.output
-            followed = again.result()
-    assert followed.exit_code == 1
-    assert f"the same command runs already: following job {name}" in followed.stderr
-    assert "the connection is lost, the job goes on; trying again" in followed.stderr
+        # Without a scheme, and in a process of its own, for its output.
+        follower = ["submit", "--address", forward.removeprefix("http://"), *words]
+        again = subprocess.Popen(
+            [sys.executable, "-m", "jobs", *follower], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_for(lambda: "transductive" in client.get_job_logs(name))
+        cut()
+        time.sleep(3)
+        stopped = vaal("submit", "--stop", name, "--address", address)
+        assert (stopped.exit_code, "Job stopped" in stopped.stdout) == (0, True), stopped.output
+        output, errors = again.communicate(timeout=60)
+    assert again.returncode == 1
+    assert f"the same command runs already: following job {name}" in errors
+    assert "the connection is lost, the job goes on; trying again" in errors
+    assert "INFO" not in errors
     log = client.get_job_logs(name)
     assert "error: interrupted; completed work is kept" in log
     assert "SIGTERM" not in log
     # What was shown before is not shown again.
-    assert followed.stdout.count("error: interrupted") == 1
-    assert [job.submission_id for job in client.list_jobs() if job.submission_id.startswith("vaal-one-train")] == [name]
+    assert output.count("error: interrupted") == 1
+    assert output.count("transductive") == log.count("transductive")
+    assert [job.submission_id for job in client.list_jobs() if job.submission_id.startswith("vaal-two-train")] == [name]
     assert client.get_job_info(name).metadata["campaign"] == campaign
     later = vaal("submit", "--no-wait", "--json", "--address", address, *words)
     assert json.loads(later.stdout)["submission_id"] == f"{name}-2"
+    require_left_alone_by_ctrl_c(address, words, f"{name}-2", client)
     assert vaal("submit", "--stop", f"{name}-2", "--address", address).exit_code == 0
     missing = vaal("submit", "--follow", "nothing", "--address", address)
     assert (missing.exit_code, "no such job; see: ray job list" in missing.stderr) == (4, True)
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_a_cluster_that_wants_a_token_says_how_to_give_it(tmp_path: Path) -> None:
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    how = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=TOKEN"
+    with started_head(tmp_path, **token) as head:
+        words = ("submit", "--address", head.address, "--", "status", str(tmp_path))
+        wait_for(lambda: "no Ray job server" not in asked(*words).stderr)
+        for given in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "b" * 64}, {"RAY_AUTH_MODE": "token"}):
+            refused = asked(*words, **given)
+            assert (refused.returncode, how in refused.stderr) == (4, True), refused.stderr
+            assert "Traceback" not in refused.stderr
+        # The status of the command, which finds no campaign there.
+        wait_for(lambda: "no campaign" in asked(*words, **token).stdout)
+
+
+def asked(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """A command whose environment has no token but this one."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment = {**kept, "HOME": "/nowhere", **variables}
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_a_job_is_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
