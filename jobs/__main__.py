@@ -22,6 +22,8 @@ def main() -> None:
     # A user's modules are found where the command runs, by Ray's workers too; what is installed comes first.
     with suppress(OSError):
         sys.path.append(str(Path.cwd()))
+    # Ray stops a job by it: the job ends as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from jobs.cli import main as run
 

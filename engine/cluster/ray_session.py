@@ -5,12 +5,13 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import ray
@@ -46,10 +47,12 @@ def ray_session(address: str) -> Iterator[None]:
     try:
         if address != LOCAL:
             _require_answer(address)
-        with _silent_standard_error():
+        with _silent_standard_error(), _own_signals():
             # Without an address Ray would join a cluster that runs on this machine, so "local" is passed on.
             options = _local_options() if address == LOCAL else {}
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        # It prints whatever a node says, as dozens of lines when a node is lost, which are in Ray's logs too.
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
     except VaalError:
         raise
     except ConnectionError as error:
@@ -66,6 +69,15 @@ def ray_session(address: str) -> Iterator[None]:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what happens on SIGTERM: Ray would print the state of its threads, and end the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _local_options() -> dict[str, Any]:

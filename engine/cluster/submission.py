@@ -1,23 +1,37 @@
-"""Ray jobs: a command of the campaign, run on a cluster's head."""
+"""Ray jobs: submitted once, followed through lost connections, stopped."""
 
 import asyncio
-import shlex
+import getpass
+import logging
+import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-from ray.job_submission import JobStatus, JobSubmissionClient
+import aiohttp
+from ray.exceptions import RayError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from engine.cluster.job_command import JobCommand, copied
 from engine.errors import ConfigError, InputError, one_line
-from engine.storage.location import Location, masked
+from engine.storage.location import masked
 
 ANSWER_SECONDS = 10.0
 """A job server that does not answer for so long is not there. Ray's client would wait for minutes."""
+PATIENCE_SECONDS = 60.0
+"""How long a server that answered before is asked again."""
+RETRY_SECONDS = 1.0
+Log = Callable[[str], None]
+T = TypeVar("T")
 
 
-class EndedJob(NamedTuple):
-    """The end of a job. `exit_status` is that of the command, or 1 if it was stopped or never ran."""
+class Job(NamedTuple):
+    """A job as it is now. `exit_status` is that of the command; 1 if it was stopped or never ran, 0 while it runs."""
 
     submission_id: str
     status: str
@@ -25,53 +39,156 @@ class EndedJob(NamedTuple):
     exit_status: int
 
 
-def entrypoint(command: list[str], commands_with_ray: Collection[str]) -> str:
-    """The shell line of a job: a local campaign path is made absolute, and commands that need Ray connect to it.
+class JobServer:
+    """The job server of a cluster."""
 
-    Raises ConfigError if the command has a Ray address of its own.
-    """
-    if any(word == "--address" or word.startswith("--address=") for word in command):
-        raise ConfigError("--address: give it once, before the command; a job runs on the cluster it is submitted to")
-    name, *rest = command
-    if rest and not rest[0].startswith("-"):
-        rest[0] = Location.of(rest[0]).url
-    words = ["python", "-m", "jobs", name, *rest]
-    return shlex.join(words + (["--address", "auto"] if name in commands_with_ray else []))
+    def __init__(self, address: str) -> None:
+        """Raises ConfigError if the address is no URL, InputError if no job server answers there."""
+        self.address = address if "://" in address else f"http://{address}"
+        self._named = f"--address {masked(self.address)}"
+        self._require_answer()
+        self._client = self._asked(lambda: JobSubmissionClient(self.address))
+        # It sets its own level. What it logs is about its own requests.
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
 
+    def submit(self, command: JobCommand, variables: dict[str, str], working_dir: str, log: Log) -> str:
+        """The id of the job of this command: of the one that runs already, or of a new one.
 
-def run_job(line: str, address: str, on_output: Callable[[str], None]) -> EndedJob:
-    """Submit an `entrypoint`, pass on its output as it comes, and wait for its end.
+        `working_dir`: a folder that is sent along and in which the job starts, "" for none. Raises InputError if the
+        server refuses the job.
+        """
+        known = {job.submission_id: job for job in self._asked(self._client.list_jobs) if job.submission_id}
+        attempts = [name for name in known if name == command.key or name.startswith(f"{command.key}-")]
+        for name in attempts:
+            if not known[name].status.is_terminal():
+                log(f"the same command runs already: following job {name}")
+                return name
+        number = len(attempts) + 1
+        name = command.key if number == 1 else f"{command.key}-{number}"
+        metadata = {
+            "project": "vaal", "command": command.name, "campaign": command.campaign, "user": _user(),
+            "version": version("vaal"),
+        }  # fmt: skip
+        if command.files and not working_dir:
+            log(f"sent along: {', '.join(map(str, command.files.values()))}")
+        with tempfile.TemporaryDirectory() as folder:
+            sent = copied(command.files, Path(folder), working_dir)
+            environment = {"env_vars": variables, **({"working_dir": sent} if sent else {})}
+            self._asked(
+                lambda: self._client.submit_job(
+                    entrypoint=command.line, submission_id=name, metadata=metadata, runtime_env=environment
+                )
+            )
+        return name
 
-    Raises:
-        InputError: no job server answers at the address, or it refuses the job.
-        ConfigError: the address is no URL.
-    """
-    try:
-        _require_answer(address)
-        client = JobSubmissionClient(address)
-        submission_id = client.submit_job(entrypoint=line, metadata={"project": "vaal"})
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"--address {masked(address)}: no Ray job server answers there: {one_line(error)}") from error
-    asyncio.run(_follow(client, submission_id, on_output))
-    info = client.get_job_info(submission_id)
-    exit_status = 0 if info.status == JobStatus.SUCCEEDED else info.driver_exit_code or 1
-    return EndedJob(submission_id, info.status.value, info.message or "", exit_status)
+    def follow(self, submission_id: str, on_output: Callable[[str], None], log: Log) -> Job:
+        """Pass on a job's output as it comes, through lost connections, and wait for its end.
 
+        Raises InputError if there is no such job, or the server does not answer again.
+        """
+        self.state(submission_id)
+        shown, silent_since, has_said = 0, time.monotonic(), False
+        while True:
+            try:
+                shown = asyncio.run(self._tail(submission_id, shown, on_output))
+                is_lost = False
+            except _LostError as error:
+                shown, is_lost = error.shown, True
+            try:
+                job, silent_since = self.state(submission_id), time.monotonic()
+                if job.status in _TERMINAL:
+                    return job
+            except InputError as error:
+                is_lost = True
+                if time.monotonic() - silent_since >= PATIENCE_SECONDS:
+                    how = f"vaal submit --follow {submission_id} --address {masked(self.address)}"
+                    raise InputError(f"{error}; the job may go on: {how}") from error
+            if is_lost and not has_said:
+                log("the connection is lost, the job goes on; trying again")
+            has_said = is_lost
+            time.sleep(RETRY_SECONDS)
 
-def _require_answer(address: str) -> None:
-    """Raises OSError if nothing answers at the address."""
-    if not address.startswith(("http://", "https://")):
-        raise ConfigError(f"--address {masked(address)}: expected the URL of a job server, like http://127.0.0.1:8265")
-    try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=ANSWER_SECONDS):
+    def stop(self, submission_id: str) -> Job:
+        """Ask a job to end, and wait until it has. Raises InputError if there is no such job."""
+        self.state(submission_id)
+        self._asked(lambda: self._client.stop_job(submission_id))
+        while (job := self.state(submission_id)).status not in _TERMINAL:
+            time.sleep(0.5)
+        return job
+
+    def state(self, submission_id: str) -> Job:
+        """A job now. Raises InputError if there is no such job, or the server does not answer."""
+        info: JobDetails = self._asked(lambda: self._client.get_job_info(submission_id))
+        exit_status = info.driver_exit_code or 1
+        if info.status == JobStatus.SUCCEEDED or not info.status.is_terminal():
+            exit_status = 0
+        return Job(submission_id, info.status.value, info.message or "", exit_status)
+
+    async def _tail(self, submission_id: str, shown: int, on_output: Callable[[str], None]) -> int:
+        """Pass on what comes after so many characters; the log begins at its start each time. Returns how many there
+        are now. Raises _LostError if the connection is lost."""
+        seen = 0
+        try:
+            async for text in self._client.tail_job_logs(submission_id):
+                if seen + len(text) > shown:
+                    on_output(text[max(0, shown - seen) :])
+                    shown = seen + len(text)
+                seen += len(text)
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+            raise _LostError(max(shown, seen)) from error
+        return max(shown, seen)
+
+    def _require_answer(self) -> None:
+        if not self.address.startswith(("http://", "https://")):
+            raise ConfigError(f"{self._named}: expected the URL of a job server, like http://127.0.0.1:8265")
+        try:
+            with urllib.request.urlopen(f"{self.address.rstrip('/')}/api/version", timeout=ANSWER_SECONDS):
+                pass
+        except urllib.error.HTTPError:
+            # It answers. Whether it takes jobs, Ray's client finds out.
             pass
-    except urllib.error.HTTPError:
-        # It answers. Whether it takes jobs, Ray's client finds out.
-        pass
-    except ValueError as error:
-        raise ConfigError(f"--address {masked(address)}: not a URL: {one_line(error)}") from error
+        except OSError as error:
+            raise InputError(f"{self._named}: no Ray job server answers there: {one_line(error)}") from error
+        except ValueError as error:
+            raise ConfigError(f"{self._named}: not a URL: {one_line(error)}") from error
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """The answer of the server. Raises InputError, in one line, where there is none."""
+        try:
+            return ask()
+        except RayError as error:
+            raise InputError(
+                f"{self._named}: the cluster wants a token, and this one is missing or wrong; export "
+                "RAY_AUTH_MODE=token RAY_AUTH_TOKEN=TOKEN"
+            ) from error
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+            text = one_line(error)
+            if "does not exist" in text or "404" in text:
+                raise InputError(
+                    f"{self._named}: no such job; see: ray job list --address {masked(self.address)}"
+                ) from error
+            raise InputError(f"{self._named}: no Ray job server answers there: {text}") from error
 
 
-async def _follow(client: JobSubmissionClient, submission_id: str, on_output: Callable[[str], None]) -> None:
-    async for text in client.tail_job_logs(submission_id):
-        on_output(text)
+_LOGGERS = (
+    "ray.dashboard.modules.job.sdk",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray._private.runtime_env.packaging",
+)
+_TERMINAL = {status.value for status in JobStatus if status.is_terminal()}
+
+
+class _LostError(Exception):
+    """The connection was lost after so many characters of the log."""
+
+    def __init__(self, shown: int) -> None:
+        super().__init__()
+        self.shown = shown
+
+
+def _user() -> str:
+    # A container may have no such user.
+    with suppress(KeyError, OSError):
+        return getpass.getuser()
+    return ""

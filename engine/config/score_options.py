@@ -22,6 +22,9 @@ class ScoreConfig(Section):
     """Actors that run the networks, on GPUs if device is cuda; auto is as many as Ray has room for now."""
     gpus_per_worker: float = Field(default=1.0, gt=0, le=1, json_schema_extra=SPEED)
     """GPUs of an actor if device is cuda; with 0.5 two share a GPU that a small network does not fill."""
+    wait_seconds: float = Field(default=0.0, ge=0, json_schema_extra=SPEED)
+    """How long to wait for a cluster to have one of them, in seconds; then scoring ends with exit status 4. 0 is for
+    ever."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
         default="auto", json_schema_extra=SPEED
     )

@@ -87,6 +87,9 @@ class TrainConfig(Section):
     """Ray Train workers, one process each, with a GPU each if device is cuda. Changes weights by rounding only."""
     min_workers: int = Field(default=0, ge=0, json_schema_extra=SPEED)
     """Start with this many workers if the cluster has no more, up to train.workers; 0 waits for all of them."""
+    wait_seconds: float = Field(default=0.0, ge=0, json_schema_extra=SPEED)
+    """How long to wait for a cluster to have the workers, in seconds; then training ends with exit status 4. 0 is for
+    ever."""
     zero_stage: Literal[0, 1, 2, 3] = Field(default=0, json_schema_extra=SPEED)
     """DeepSpeed ZeRO stage, what workers partition: 0 nothing, 1 optimizer state, 2 also gradients, 3 also weights."""
     offload: Literal["none", "optimizer"] = Field(default="none", json_schema_extra=SPEED)

@@ -18,6 +18,7 @@ from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import RESCORES, Manifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import Run
 from engine.cluster.ray_session import ray_session
+from engine.cluster.waiting import watched
 from engine.config.texts import plural
 from engine.errors import InputError
 from engine.models.summaries import settings_of
@@ -88,8 +89,9 @@ def _score(
     trained, folder = read_manifest(campaign, "train", TrainManifest), campaign.stage(RESCORES)
     drafts, records, total = dict[str, Draft](), dict[str, ShardRecord](), sum(map(len, todo.values()))
     num_scored = 0
-    stream = scored_chunks(campaign, shards, inputs, choose_actors(campaign.config, run.address), trained, todo)
-    with closing(stream) as chunks:
+    actors = choose_actors(campaign.config, run)
+    stream = scored_chunks(campaign, shards, inputs, actors, trained, todo)
+    with watched(actors.need, run.address, run.log), closing(stream) as chunks:
         for row in (row for table in chunks for row in table.to_pylist()):
             shard = row["shard"]
             if row["failure"]:

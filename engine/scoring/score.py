@@ -19,6 +19,7 @@ from engine.campaign.heartbeat import beating
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import QUIET, Log, Run
 from engine.cluster.ray_session import ray_session
+from engine.cluster.waiting import watched
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.config.texts import plural
@@ -72,12 +73,14 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
 
             networks_of(campaign.stage("train"), campaign.config, inputs)
         with beating(heartbeat, tally.state), ray_session(run.address):
-            device, num_actors = choose_actors(campaign.config, run.address)
+            actors = choose_actors(campaign.config, run)
+            device = actors.device
             ledger = Ledger(campaign.stage("ledger"))
             trained = read_manifest(campaign, "train", TrainManifest)
-            stream = scored_chunks(campaign, plan.todo, inputs, (device, num_actors), trained)
+            stream = scored_chunks(campaign, plan.todo, inputs, actors, trained)
             # Closed before Ray ends: after an interrupt, threads of Ray Data would log errors about the missing Ray.
-            with closing(ledger), closing(stream) as chunks:
+            is_watched = watched(actors.need, run.address, run.log)
+            with closing(ledger), is_watched, closing(stream) as chunks:
                 for record in _commit(campaign, plan, _counted(chunks, tally, run)):
                     plan.committed[record.shard] = record
                     ledger.add(record)

@@ -7,7 +7,7 @@ of one shard in one row, so that Ray never splits or merges them, and a chunk th
 import logging
 import math
 from collections.abc import Generator, Iterator
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 import ray
@@ -16,7 +16,9 @@ import ray.data
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest
+from engine.campaign.stages import Run
 from engine.cluster.ray_session import choose_device, count_devices, require_cpus
+from engine.cluster.waiting import Need, wait_for
 from engine.config.options import CampaignConfig
 from engine.pool.identity import Groups
 from engine.pool.metadata import read_groups
@@ -35,32 +37,41 @@ MOST_TASKS = 10_000
 all of them end at about the same time. Ray Data's driver keeps data about every task, so their number is limited."""
 
 
-def choose_actors(config: CampaignConfig, address: str) -> tuple[str, int]:
-    """The device on which the networks run, and the number of actors."""
+class Actors(NamedTuple):
+    """The device on which the networks run, the number of actors, and what they cannot do without."""
+
+    device: str
+    num: int
+    need: Need
+
+
+def choose_actors(config: CampaignConfig, run: Run) -> Actors:
+    """The actors of a run. Waits until one of them has its machine: see `engine.cluster.waiting.wait_for`."""
     workers, share = config.score.workers, config.score.gpus_per_worker
-    device = choose_device(config.device, 1 if workers == "auto" else math.ceil(workers * share), address)
+    device = choose_device(config.device, 1 if workers == "auto" else math.ceil(workers * share), run.address)
+    need = Need("score", 1, share if device == "cuda" else 0.0, config.score.wait_seconds)
+    wait_for(need, run.address, run.log)
     if workers != "auto":
-        require_cpus("score.workers", workers, address)
-        return device, workers
-    return device, int(count_devices(device) / (share if device == "cuda" else 1))
+        require_cpus("score.workers", workers, run.address)
+        return Actors(device, workers, need)
+    return Actors(device, int(count_devices(device) / (share if device == "cuda" else 1)), need)
 
 
 def scored_chunks(
     campaign: Campaign,
     todo: list[Shard],
     inputs: dict[str, str],
-    actors: tuple[str, int],
+    actors: Actors,
     trained: TrainManifest,
     places: dict[str, list[Place]] | None = None,
 ) -> Generator[pa.Table]:
     """Scored chunks in any order, one row each.
 
     Args:
-        actors: the device and the number of actors.
         trained: the manifest of the networks.
         places: by shard, where only candidates are scored, for the second time: see `engine.scoring.again`.
     """
-    device, num_actors = actors
+    device, num_actors, _ = actors
     # Errors are raised here. What Ray Data's threads also log, as after an interrupt, is about their own end.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()

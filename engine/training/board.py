@@ -9,16 +9,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.train import UserCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from engine.errors import VaalError
+from engine.errors import VaalError, one_line
 
 POLL_SECONDS = 0.5
+MOST_SHOWN = 300
+"""Characters of an error that is not ours."""
+MOST_LOSSES = 3
+"""Losses of workers without a checkpoint in between after which training ends. With progress there may be any number:
+a long training on machines that may be taken away loses many."""
 
 
 class _Board:
     """Holds the latest (steps done, losses), lines for the log, and the result or an error that retries cannot fix."""
 
     def __init__(self) -> None:
+        self._num_lost, self._was_lost, self._is_at_work = 0, False, False
         self._latest: tuple[int, dict[str, float]] | None = None
         self._result: dict[str, Any] = {}
         self._failure: VaalError | None = None
@@ -35,6 +43,34 @@ class _Board:
         """The latest step, and the lines since the last call."""
         notes, self._notes = self._notes, []
         return self._latest, notes
+
+    def arrive(self) -> None:
+        """A worker has its machine."""
+        self._is_at_work = True
+
+    def begin(self, step: int, workers: int, wanted: int) -> None:
+        """All workers are there, and begin at a step."""
+        if self._was_lost:
+            self._notes.append(f"a worker was lost; going on from step {step} with {workers} of {wanted}")
+        self._was_lost = False
+
+    def is_at_work(self) -> bool:
+        """Whether workers train now, by all that is known."""
+        return self._is_at_work
+
+    def save(self) -> None:
+        """There is a new checkpoint."""
+        self._num_lost = 0
+
+    def lose(self, why: str) -> None:
+        """Workers ended with an error, or were killed."""
+        self._num_lost += 1
+        self._is_at_work, self._was_lost = False, True
+        if self._num_lost >= MOST_LOSSES and self._failure is None:
+            self._failure = VaalError(
+                f"training lost its workers {MOST_LOSSES} times without a new checkpoint, the last time by {why}; a "
+                "run of the same command goes on; shorter times between checkpoints: --set train.checkpoint_seconds=10"
+            )
 
     def leave_out(self, shards: dict[str, str]) -> None:
         """Damaged shards, with their faults."""
@@ -53,7 +89,28 @@ class _Board:
         return self._result, self._failure
 
 
-Board: Any = ray.remote(num_cpus=0)(_Board)
+_BoardActor: Any = ray.remote(num_cpus=0)(_Board)
+
+
+def make_board() -> Any:
+    """A board beside the driver, with which it ends: on another node it could be lost before."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return _BoardActor.options(scheduling_strategy=here).remote()
+
+
+class Losses(UserCallback):
+    """Tells the board, from Ray Train's controller, of checkpoints and of workers that were lost."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:  # noqa: ARG002
+        if checkpoint is not None:
+            self._board.save.remote()
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        error = worker_exceptions[min(worker_exceptions)]
+        self._board.lose.remote(f"{type(error).__name__}: {one_line(error)[:MOST_SHOWN]}")
 
 
 @contextmanager

@@ -4,7 +4,9 @@ A round's training is a function of its fingerprint (configuration, labels, pool
 resumes from a checkpoint.
 """
 
-import signal
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any, cast
 
 import ray
@@ -20,7 +22,9 @@ from engine.campaign.manifests import TrainManifest, read_manifest, write_manife
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session, require_cpus
+from engine.cluster.waiting import Need, wait_for, watched
 from engine.config.section import result_values
+from engine.config.train_options import TrainConfig
 from engine.errors import VaalError
 from engine.models.diagnosis import findings_of, summary
 from engine.models.task_models import task_entry
@@ -29,11 +33,9 @@ from engine.models.task_words import task_facts
 from engine.pool.mask_source import MASKS, mask_inputs
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
-from engine.training.board import Board, following
+from engine.training.board import Losses, following, make_board
 from engine.training.plan import TrainingPlan, plan_training, require_few
 from engine.training.worker import train_worker
-
-MAX_FAILURES = 2
 
 
 def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
@@ -72,12 +74,18 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         run.on_progress(step / plan.all_steps, f"step {step} of {plan.all_steps}, {_in_words(losses)}")
 
     with ray_session(run.address):
-        board = Board.remote()
+        board = make_board()
         least = config.train.min_workers or config.train.workers
         require_cpus("train.min_workers" if config.train.min_workers else "train.workers", least, run.address)
         device = choose_device(config.device, least, run.address)
+        need = need_of(config.train, device)
         plan = plan._replace(device=device, board=board)
-        with following(board, on_step, run.log):
+        wait_for(need, run.address, run.log)
+
+        def has_begun() -> bool:
+            return bool(ray.get(board.is_at_work.remote()))
+
+        with following(board, on_step, run.log), watched(need, run.address, run.log, has_begun):
             result = _fit(plan, folder / "checkpoint", run_name)
         left_out = plan.left_out | ray.get(board.left_out.remote())
     for why in left_out.values():
@@ -109,6 +117,11 @@ def _prints(parts: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {name: fingerprint(**values) for name, values in parts.items() if values}
 
 
+def need_of(train: TrainConfig, device: str) -> Need:
+    """The workers without which training cannot begin, or go on."""
+    return Need("train", train.min_workers or train.workers, float(device == "cuda"), train.wait_seconds)
+
+
 def describe(campaign: Campaign, manifest: TrainManifest) -> dict[str, Any]:
     """The summary of a complete stage for the user."""
     steps, losses = manifest["counts"]["steps"], _in_words(manifest["losses"])
@@ -133,6 +146,7 @@ def _in_words(losses: dict[str, float]) -> str:
 
 
 def _fit(plan: TrainingPlan, storage: Location, run_name: str) -> dict[str, Any]:
+    """What the workers give the board at their end. Raises what they cannot go on from."""
     train = plan.config.train
     on_gpu = plan.device == "cuda"
     num_cpus = 1 if on_gpu else cpus_per_worker(train.workers)
@@ -150,30 +164,41 @@ def _fit(plan: TrainingPlan, storage: Location, run_name: str) -> dict[str, Any]
             name=run_name,
             storage_path=storage.path,
             storage_filesystem=None if storage.is_local else storage.filesystem,
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            # The board ends it where there is no progress.
+            failure_config=FailureConfig(max_failures=-1),
             checkpoint_config=CheckpointConfig(num_to_keep=train.checkpoints_kept),
+            callbacks=cast("Any", [Losses(plan.board)]),
         ),
     )
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit()
-    except SystemExit as error:
-        # On Ctrl-C Ray Train stops its workers and exits the process silently.
-        raise KeyboardInterrupt from error
-    except ray.train.WorkerGroupError as error:
-        raise (ray.get(plan.board.outcome.remote())[1] or error) from error
-    finally:
-        # Ray Train leaves its handler in place, with which Ctrl-C would end scoring as if it were complete.
-        signal.signal(signal.SIGINT, on_interrupt)
-    result: dict[str, Any] = ray.get(plan.board.outcome.remote())[0]
-    return result
+    _apart(trainer.fit)
+    result, failure = ray.get(plan.board.outcome.remote())
+    if failure is not None:
+        raise failure
+    return cast("dict[str, Any]", result)
+
+
+def _apart(body: Callable[[], object]) -> None:
+    """Run the body in another thread, so that Ctrl-C ends the wait for it at once: in the main thread Ray Train takes
+    the signal for itself, and obeys only when it has the machines it waits for."""
+    done: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(body())
+        except BaseException as error:  # noqa: BLE001, raised in the main thread
+            done.set_exception(error)
+
+    Thread(target=run, name="Ray Train", daemon=True).start()
+    done.result()
 
 
 def _work(loop_config: dict[str, Any]) -> None:
-    """One worker's training. An error that a user must fix goes to the board, because Ray retries all errors."""
+    """One worker's training. An error that a user must fix goes to the board, because Ray retries all errors: the next
+    workers see it there, and end."""
     plan: TrainingPlan = loop_config["plan"]
-    if failure := ray.get(plan.board.outcome.remote())[1]:
-        raise failure
+    if ray.get(plan.board.outcome.remote())[1] is not None:
+        return
+    ray.get(plan.board.arrive.remote())
     try:
         train_worker(plan)
     except VaalError as error:

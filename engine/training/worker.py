@@ -97,6 +97,8 @@ class _Training:
     def run(self, labelled: Labelled) -> None:
         """All iterations and updates from the last checkpoint on."""
         first = self._restore()
+        if self.part.rank == 0:
+            self.plan.board.begin.remote(first, self.part.world, self.train.workers)
         self.saved_at = time.monotonic()
         if first < self.plan.num_steps:
             self._move_vaal(labelled, first)
@@ -207,7 +209,8 @@ class _Training:
         self.log.resume(progress.rows)
         self.guard, self.state = MemorisationGuard(**progress.guard), progress.batches
         self.checkpoint = f"{checkpoint.path} (step {progress.step})"
-        self.plan.board.note.remote(f"resuming from {self.checkpoint}")
+        if self.part.rank == 0:
+            self.plan.board.note.remote(f"resuming from {self.checkpoint}")
         return progress.step
 
 

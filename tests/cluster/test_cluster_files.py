@@ -15,7 +15,7 @@ from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from engine.campaign.stages import COMMANDS_WITH_RAY
-from engine.cluster.submission import entrypoint
+from engine.cluster.job_command import job_command
 from tests.cluster.kuberay import RAY_CLUSTER_SCHEMA, RAY_JOB_SCHEMA, Schema
 
 ROOT = Path(__file__).parents[2]
@@ -66,9 +66,8 @@ def test_the_job_runs_what_submit_runs() -> None:
     line = RAY_JOB["spec"]["entrypoint"]
     campaign = shlex.split(line)[4]
     assert campaign.startswith("s3://")
-    assert (
-        line == f"python -m jobs round {campaign} --address auto" == entrypoint(["round", campaign], COMMANDS_WITH_RAY)
-    )
+    submitted = job_command(["round", campaign], ["round"], COMMANDS_WITH_RAY).line
+    assert line == f"python -m jobs round {campaign} --address auto" == submitted
 
 
 def test_a_finished_job_leaves_no_cluster_and_a_failed_one_is_retried() -> None:

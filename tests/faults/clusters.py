@@ -15,6 +15,23 @@ OBJECT_STORE_BYTES = 256 << 20
 
 
 @contextmanager
+def _for_nodes() -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(environment())
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def add_node(nodes: Any, num_cpus: int) -> None:
+    """Add a node to a cluster."""
+    with _for_nodes():
+        nodes.add_node(num_cpus=num_cpus, object_store_memory=OBJECT_STORE_BYTES)
+
+
+@contextmanager
 def cluster(cpus: list[int]) -> Iterator[Any]:
     """A head without CPUs, and a node for each number of CPUs. Call it in the main thread.
 
@@ -23,16 +40,11 @@ def cluster(cpus: list[int]) -> Iterator[Any]:
     # Ray's own state queries would try in vain the cluster that was there before.
     CURRENT.unlink(missing_ok=True)
     CURRENT.parent.mkdir(exist_ok=True)
-    before = dict(os.environ)
-    os.environ.update(environment())
     head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    nodes = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
-    try:
-        for count in cpus:
-            nodes.add_node(num_cpus=count, object_store_memory=OBJECT_STORE_BYTES)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    with _for_nodes():
+        nodes = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    for count in cpus:
+        add_node(nodes, count)
     try:
         yield nodes
     finally:

@@ -2,24 +2,25 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient
 from typer.testing import CliRunner, Result
 
-from engine.campaign.stages import COMMANDS_WITH_RAY
-from engine.cluster.submission import entrypoint, run_job
-from engine.errors import ConfigError, InputError
 from engine.simulation.demo_pools import DemoPool
 from jobs.cli import app
 from tests.servers import free_port, s3_server
@@ -57,9 +58,15 @@ class Head(NamedTuple):
 @pytest.fixture
 def head(tmp_path: Path, s3: fs.FileSystem) -> Iterator[Head]:
     """A head that has just been started. What it runs finds the S3 server."""
-    port, dashboard, agent = free_port(), free_port(), free_port()
     # Whoever has a token in the home folder would start a head that asks for it.
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
+    with started_head(tmp_path, RAY_AUTH_MODE="disabled") as found:
+        yield found
+
+
+@contextmanager
+def started_head(tmp_path: Path, **variables: str) -> Iterator[Head]:
+    port, dashboard, agent = free_port(), free_port(), free_port()
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **variables}
     options = [f"--port={port}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
     options += ["--num-cpus=2", "--disable-usage-stats", "--block"]
     words = [BIN / "ray", "start", "--head", *options]
@@ -86,6 +93,55 @@ def takes_jobs(address: str) -> bool:
     while not client.get_job_status(job).is_terminal():
         time.sleep(0.2)
     return True
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@contextmanager
+def forwarded(head: Head) -> Iterator[tuple[str, Callable[[], None]]]:
+    """An address that leads to the head's job server, and what cuts all connections through it for two seconds."""
+    host, _, port = head.address.removeprefix("http://").partition(":")
+    pairs, is_open = list[socket.socket](), threading.Event()
+    is_open.set()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                near = server.accept()[0]
+                if not is_open.is_set():
+                    near.close()
+                    continue
+                far = socket.create_connection((host, int(port)))
+                pairs.extend((near, far))
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    def cut() -> None:
+        is_open.clear()
+        for end in pairs:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        threading.Timer(2.0, is_open.set).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", cut
+    finally:
+        server.close()
 
 
 def vaal(*arguments: str) -> Result:
@@ -120,10 +176,9 @@ def test_a_round_on_s3_as_a_ray_job(s3: fs.FileSystem, head: Head, pool: DemoPoo
 
     address = head.wait()
     with ThreadPoolExecutor() as threads:
-        line = entrypoint(["select", f"{tmp_path}/nowhere"], COMMANDS_WITH_RAY)
-        failed = threads.submit(run_job, line, address, lambda _: None)
+        failed = threads.submit(vaal, "submit", "--address", address, "--", "select", f"{tmp_path}/nowhere")
         done = vaal("submit", "--address", address, "--", "round", campaign, "--set", "select.budget=30")
-    assert (failed.result().status, failed.result().exit_status) == ("FAILED", 4)
+    assert failed.result().exit_code == 4
     assert done.exit_code == 0, done.output
     assert "Round 000: scored" in done.stdout
     state = json.loads(vaal("status", campaign, "--json").stdout)
@@ -134,17 +189,105 @@ def test_a_round_on_s3_as_a_ray_job(s3: fs.FileSystem, head: Head, pool: DemoPoo
     assert {info.base_name for info in images} == {f"{pick['item_id']}.png" for pick in picks}
 
 
-def test_the_entrypoint_is_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert entrypoint(["round", "s3://b/c"], COMMANDS_WITH_RAY) == "python -m jobs round s3://b/c --address auto"
-    assert entrypoint(["status", "my campaign"], COMMANDS_WITH_RAY) == f"python -m jobs status '{tmp_path}/my campaign'"
-    joined = entrypoint(["select", "c"], COMMANDS_WITH_RAY)
-    assert joined == f"python -m jobs select {tmp_path}/c --address auto"
-    with pytest.raises(ConfigError, match="--address: give it once"):
-        entrypoint(["round", "c", "--address", "auto"], COMMANDS_WITH_RAY)
+def require_left_alone_by_ctrl_c(address: str, words: tuple[str, ...], name: str, client: JobSubmissionClient) -> None:
+    left = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "submit", "--address", address, *words], stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: "transductive" in client.get_job_logs(name))
+    left.send_signal(signal.SIGINT)
+    assert f"job {name} goes on; follow it: " in left.communicate(timeout=20)[1]
+    assert left.returncode == 1
+    assert client.get_job_status(name) == JobStatus.RUNNING
 
 
-def test_no_job_server_is_named() -> None:
-    address = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(InputError, match=f"--address {address}: no Ray job server answers there"):
-        run_job("true", address, lambda _: None)
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_job_is_submitted_once_followed_through_a_lost_connection_and_stopped(
+    s3: fs.FileSystem, head: Head, pool: DemoPool, tmp_path: Path
+) -> None:
+    campaign, labels = "s3://bucket/campaigns/two", str(tmp_path / "labels.csv")
+    shards, address = fill(s3, pool, Path(labels)), head.wait()
+    settings = [*pool.settings, "train.max_steps=100000", "train.epochs=9999"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    # The labels go along.
+    made = vaal("submit", "--address", address, "--", "init", campaign, "--pool", shards, "--labels", labels, *options)
+    assert (made.exit_code, f"sent along: {labels}" in made.stderr) == (0, True), made.output
+    words = ("--", "train", campaign)
+    with forwarded(head) as (forward, cut):
+        first = json.loads(vaal("submit", "--no-wait", "--json", "--address", forward, *words).stdout)
+        name = first["submission_id"]
+        assert re.fullmatch("vaal-two-train-[0-9a-f]{8}", name)
+        client = JobSubmissionClient(address)
+        # Without a scheme, and in a process of its own, for its output.
+        follower = ["submit", "--address", forward.removeprefix("http://"), *words]
+        again = subprocess.Popen(
+            [sys.executable, "-m", "jobs", *follower], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_for(lambda: "transductive" in client.get_job_logs(name))
+        cut()
+        time.sleep(3)
+        stopped = vaal("submit", "--stop", name, "--address", address)
+        assert (stopped.exit_code, "Job stopped" in stopped.stdout) == (0, True), stopped.output
+        output, errors = again.communicate(timeout=60)
+    assert again.returncode == 1
+    assert f"the same command runs already: following job {name}" in errors
+    assert "the connection is lost, the job goes on; trying again" in errors
+    assert "INFO" not in errors
+    log = client.get_job_logs(name)
+    assert "error: interrupted; completed work is kept" in log
+    assert "SIGTERM" not in log
+    # What was shown before is not shown again.
+    assert output.count("error: interrupted") == 1
+    assert output.count("transductive") == log.count("transductive")
+    assert [job.submission_id for job in client.list_jobs() if job.submission_id.startswith("vaal-two-train")] == [name]
+    assert client.get_job_info(name).metadata["campaign"] == campaign
+    later = vaal("submit", "--no-wait", "--json", "--address", address, *words)
+    assert json.loads(later.stdout)["submission_id"] == f"{name}-2"
+    require_left_alone_by_ctrl_c(address, words, f"{name}-2", client)
+    assert vaal("submit", "--stop", f"{name}-2", "--address", address).exit_code == 0
+    missing = vaal("submit", "--follow", "nothing", "--address", address)
+    assert (missing.exit_code, "no such job; see: ray job list" in missing.stderr) == (4, True)
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_a_cluster_that_wants_a_token_says_how_to_give_it(tmp_path: Path) -> None:
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    how = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=TOKEN"
+    with started_head(tmp_path, **token) as head:
+        words = ("submit", "--address", head.address, "--", "status", str(tmp_path))
+        wait_for(lambda: "no Ray job server" not in asked(*words).stderr)
+        for given in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "b" * 64}, {"RAY_AUTH_MODE": "token"}):
+            refused = asked(*words, **given)
+            assert (refused.returncode, how in refused.stderr) == (4, True), refused.stderr
+            assert "Traceback" not in refused.stderr
+        # The status of the command, which finds no campaign there.
+        wait_for(lambda: "no campaign" in asked(*words, **token).stdout)
+
+
+def asked(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """A command whose environment has no token but this one."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment = {**kept, "HOME": "/nowhere", **variables}
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_what_is_wrong_with_a_job_is_one_line() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    refused = vaal("submit", "--address", address, "--", "round", "s3://b/c")
+    assert (refused.exit_code, f"--address http://{address}: no Ray job server answers there" in refused.stderr) == (
+        4,
+        True,
+    )
+    for words in ((), ("--follow", "a", "--stop", "b"), ("--stop", "a", "round", "s3://b/c")):
+        refused = vaal("submit", "--address", address, *words)
+        assert (refused.exit_code, "give one of a command, --follow JOB and --stop JOB" in refused.stderr) == (2, True)
+    refused = vaal("submit", "--env", "NOT_SET_HERE", "--address", address, "--", "round", "s3://b/c")
+    assert (refused.exit_code, "--env NOT_SET_HERE: give KEY=VALUE" in refused.stderr) == (2, True)

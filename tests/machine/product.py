@@ -33,12 +33,14 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.manifests import Manifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
+from engine.cluster.waiting import Need
 from engine.errors import StorageError
 from engine.models.weights import make_networks
 from engine.pool.shard import Shard
 from engine.pool.sight import Sight
 from engine.scoring.chunks import PASSED_ON
 from engine.scoring.reading import Reading, read_chunks
+from engine.scoring.stream import Actors
 from engine.scoring.watchdog import Attempts
 from engine.storage.location import Location
 from engine.tables.scores import BAD_SCHEMA, pack, unpack
@@ -135,7 +137,9 @@ class Product:
             patch.setattr(typer.testing, "_get_command", lambda _: command)
             for module in (engine.scoring.score, engine.cluster.ray_session):
                 patch.setattr(module, "ray_session", lambda *_: nullcontext())
-            patch.setattr(engine.scoring.score, "choose_actors", lambda *_: ("cpu", 1))
+            patch.setattr(
+                engine.scoring.score, "choose_actors", lambda *_: Actors("cpu", 1, Need("score", 1, 0.0, 0.0))
+            )
             patch.setattr(engine.scoring.score, "scored_chunks", _scored_chunks)
             patch.setattr(engine.scoring.score, "ThreadPoolExecutor", _AtOnce)
             patch.setattr(engine.training.train, "train", self._train)

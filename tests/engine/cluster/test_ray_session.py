@@ -92,10 +92,12 @@ def test_an_address_where_no_cluster_answers_is_named_at_once(silent: str, web: 
 
 def test_a_job_server_that_never_answers_is_named_at_once(silent: str) -> None:
     with pytest.raises(InputError, match=f"--address http://{silent}: no Ray job server answers there"):
-        submission.run_job("true", f"http://{silent}", lambda _: None)
-    for address in (silent, "nonsense", "http://[bad"):
+        submission.JobServer(f"http://{silent}")
+    with pytest.raises(InputError, match="--address http://nonsense: no Ray job server answers there"):
+        submission.JobServer("nonsense")
+    for address in ("ray://nowhere:1", "http://[bad"):
         with pytest.raises(ConfigError, match=r"--address \S+: "):
-            submission.run_job("true", address, lambda _: None)
+            submission.JobServer(address)
 
 
 def started(prefix: list[str], **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,8 @@ import pytest
 from engine.campaign.classes import classes_of
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.stages import QUIET
+from engine.cluster.waiting import Need
 from engine.config import options
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
@@ -105,14 +107,15 @@ def actors(bench: Bench, config: CampaignConfig) -> Any:
     bench.patch.setattr(stream, "choose_device", lambda device, *_: "cuda" if device == "auto" else device)
     bench.patch.setattr(stream, "count_devices", lambda _: 4)
     bench.patch.setattr(stream, "require_cpus", lambda *_: None)
-    return stream.choose_actors(config, "local")
+    return stream.choose_actors(config, QUIET)
 
 
 def reading(bench: Bench, config: CampaignConfig) -> Any:
     """How the tasks of scoring are asked to read."""
     bench.patch.setattr(stream, "Reading", stop)
+    actors = stream.Actors("cpu", 1, Need("score", 1, 0.0, 0.0))
     with pytest.raises(Stopped) as stopped:
-        next(stream.scored_chunks(Campaign(Location("/nowhere"), config, 0), [], {}, ("cpu", 1), {}))
+        next(stream.scored_chunks(Campaign(Location("/nowhere"), config, 0), [], {}, actors, {}))
     return stopped.value.args
 
 
@@ -203,6 +206,7 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
     "train.refit": (False, refits),
     "train.workers": (2, cluster),
     "train.min_workers": ({"train.min_workers": 1, "train.workers": 2}, cluster),
+    "train.wait_seconds": (60.0, lambda _, config: train.need_of(config.train, "cuda")),
     "train.zero_stage": (2, deepspeed),
     "train.offload": ({"train.offload": "optimizer", "train.zero_stage": 1}, deepspeed),
     "train.gradient_accumulation": (2, deepspeed),
@@ -211,6 +215,7 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
     "train.seed": (1, networks),
     "score.workers": (3, actors),
     "score.gpus_per_worker": (0.5, actors),
+    "score.wait_seconds": (60.0, actors),
     "score.batch_size": (4, scorer),
     "score.acquisition": (["vaal", "margin"], scorer),
     "score.precision": ("bf16", scorer),

@@ -60,9 +60,8 @@ def step_of(words: str) -> int:
 
 @pytest.mark.timeout(480)
 def test_training_that_lost_its_shards_and_changed_its_workers_equals_plain_pytorch(
-    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, local_ray: None
 ) -> None:
-    monkeypatch.setattr("engine.training.train.MAX_FAILURES", 0)
     folder, away = tmp_path / "pool", tmp_path / "away"
     shutil.copytree(Path(pool.shards[0]).parent, folder)
     campaign = make_campaign(*SETTINGS, "train.workers=1", shards=[f"{folder}/*.tar"])

@@ -1,0 +1,169 @@
+"""Waiting for machines, with words: what is wanted, what the cluster has, and an end that the user sets."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import ray
+from ray.autoscaler.sdk import request_resources
+
+from engine.cluster.ray_session import LOCAL
+from engine.config.texts import plural
+from engine.errors import ConfigError, InputError
+
+LOOK_SECONDS = 1.0
+WORD_SECONDS = 30.0
+"""Between two lines about the same wait."""
+Log = Callable[[str], None]
+
+
+class Need(NamedTuple):
+    """Processes that a stage cannot do without: how many, the GPUs of each, 0 for none, and the seconds for which they
+    are waited for, 0 for ever. `section` is that of the options that say so."""
+
+    section: str
+    num: int
+    gpus: float
+    seconds: float
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What each of them takes of a node."""
+        return {"CPU": 1.0, **({"GPU": self.gpus} if self.gpus else {})}
+
+    @property
+    def words(self) -> str:
+        return f"{plural(self.num, 'worker')} with a {'GPU' if self.gpus else 'CPU'}"
+
+
+class Watch:
+    """Looks whether a cluster has what is needed, and says so where it has not."""
+
+    def __init__(self, need: Need, address: str, log: Log, has_begun: Callable[[], bool] = lambda: True) -> None:
+        self._need, self._address, self._log, self._has_begun = need, address, log, has_begun
+        self._since, self._said_at, self._has_asked = time.monotonic(), -WORD_SECONDS, False
+
+    def look(self) -> bool:
+        """Whether the processes are there, or can be. Where they cannot, it is said every `WORD_SECONDS`, and the
+        autoscaler is asked for them.
+
+        Raises ConfigError if they never can be, InputError if they were waited for long enough.
+        """
+        now, there = time.monotonic(), room(self._need)
+        if there < self._need.num:
+            why = f"the cluster has {there}"
+        elif not self._has_begun() and now - self._since >= WORD_SECONDS:
+            why = f"the cluster has {there}, and others use them"
+        else:
+            if there >= self._need.num and self._has_begun():
+                self._since = now
+            self.end()
+            return True
+        waited, seconds = now - self._since, self._need.seconds
+        if not self._has_asked and there < self._need.num:
+            self._require_possible(there)
+            request_resources(bundles=[self._need.resources] * self._need.num)
+            self._has_asked = True
+        if now - self._said_at >= WORD_SECONDS:
+            self._said_at = now
+            self._log(f"waiting for {self._need.words}: {why}; Ctrl-C ends this")
+        if seconds and waited >= seconds:
+            option = f"{self._need.section}.wait_seconds"
+            raise InputError(
+                f"--address {self._address}: waited {waited:.0f} s for {self._need.words}: {why}; add nodes, or wait "
+                f"longer: --set {option}=0 is for ever"
+            )
+        return False
+
+    def end(self) -> None:
+        """Take back what the autoscaler was asked for."""
+        if self._has_asked:
+            request_resources(bundles=[])
+            self._has_asked = False
+
+    def _require_possible(self, there: int) -> None:
+        more = _most_added(self._need)
+        if there + more >= self._need.num:
+            return
+        fix = "--set device=cpu, or " if self._need.gpus else ""
+        raise ConfigError(
+            f"--address {self._address}: {self._need.words} can never be there: the cluster has {there}, and its "
+            f"autoscaler adds {more:.0f} at most; {fix}lower {self._need.section}.workers, or add a group of nodes"
+        )
+
+
+def wait_for(need: Need, address: str, log: Log) -> None:
+    """Return when the cluster has the machines. A private Ray has what it has, and what it lacks is refused elsewhere.
+
+    Raises as `Watch.look`.
+    """
+    if address == LOCAL:
+        return
+    watch = Watch(need, address, log)
+    try:
+        while not watch.look():
+            time.sleep(LOOK_SECONDS)
+    finally:
+        watch.end()
+
+
+@contextmanager
+def watched(need: Need, address: str, log: Log, has_begun: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Say it while the body runs and the machines are gone: the body waits for them in silence.
+
+    Raises InputError, in place of the interrupt that ends the body, if they were waited for long enough.
+    """
+    if address == LOCAL:
+        yield
+        return
+    watch, is_over, errors = Watch(need, address, log, has_begun), threading.Event(), list[Exception]()
+
+    def follow() -> None:
+        while not is_over.wait(LOOK_SECONDS):
+            try:
+                watch.look()
+            except (ConfigError, InputError) as error:
+                errors.append(error)
+                # A real signal, for it ends a wait for a lock too.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+            except ray.exceptions.RayError:
+                return
+
+    thread = threading.Thread(target=follow, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if errors:
+            raise errors[0] from None
+        raise
+    finally:
+        is_over.set()
+        thread.join()
+        watch.end()
+
+
+def room(need: Need) -> int:
+    """How many of the processes the cluster's nodes have room for, whoever uses them now."""
+    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return sum(_in_node(resources, need) for resources in alive)
+
+
+def _most_added(need: Need) -> float:
+    """How many of them the autoscaler's nodes have room for, at most; infinite where there is no end, or nothing is
+    known of an autoscaler: nodes may be added by hand."""
+    config: Any = ray._private.state.state.get_cluster_config()
+    groups = list(config.node_group_configs) if config is not None else []
+    if not groups:
+        return float("inf")
+    counts = (sys.maxsize if group.max_count < 0 else group.max_count for group in groups)
+    return float(sum(_in_node(group.resources, need) * count for group, count in zip(groups, counts, strict=True)))
+
+
+def _in_node(resources: Any, need: Need) -> int:
+    return int(min(resources[name] // share if name in resources else 0 for name, share in need.resources.items()))
