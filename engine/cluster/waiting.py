@@ -54,17 +54,15 @@ class Watch:
         Raises ConfigError if they never can be, InputError if they were waited for long enough.
         """
         now, there = time.monotonic(), room(self._need)
-        if there < self._need.num:
-            why = f"the cluster has {there}"
-        elif not self._has_begun() and now - self._since >= WORD_SECONDS:
-            why = f"the cluster has {there}, and others use them"
-        else:
-            if there >= self._need.num and self._has_begun():
-                self._since = now
+        is_lacking = there < self._need.num
+        if not is_lacking and self._has_begun():
+            self._since = now
+        if not is_lacking and now - self._since < WORD_SECONDS:
             self.end()
             return True
+        why = f"the cluster has {there}" + ("" if is_lacking else ", and others use them")
         waited, seconds = now - self._since, self._need.seconds
-        if not self._has_asked and there < self._need.num:
+        if is_lacking and not self._has_asked:
             self._require_possible(there)
             request_resources(bundles=[self._need.resources] * self._need.num)
             self._has_asked = True
@@ -128,8 +126,10 @@ def watched(need: Need, address: str, log: Log, has_begun: Callable[[], bool] = 
                 watch.look()
             except (ConfigError, InputError) as error:
                 errors.append(error)
-                # A real signal, for it ends a wait for a lock too.
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                # A real signal, for it ends a wait for a lock too. Ctrl-C's is ignored in what a shell runs behind.
+                is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+                number = signal.SIGTERM if is_ignored else signal.SIGINT
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
                 return
             except ray.exceptions.RayError:
                 return

@@ -62,6 +62,11 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
+def _hears_ctrl_c() -> None:
+    """Tests that a shell runs behind ignore Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Driver:
     """A running command in a session of its own. What it has started bears its mark."""
 
@@ -73,7 +78,7 @@ class Driver:
         with self.files[0].open("w") as out, self.files[1].open("w") as errors:
             self.process = subprocess.Popen(
                 words, env={**environment(**variables), MARK: self.mark}, cwd=ROOT, stdin=subprocess.DEVNULL,
-                stdout=out, stderr=errors, start_new_session=True,
+                stdout=out, stderr=errors, start_new_session=True, preexec_fn=_hears_ctrl_c,
             )  # fmt: skip
 
     @property
