@@ -56,7 +56,7 @@ def submit(
     try:
         ended = server.follow(name, screen.write, screen.log)
     except KeyboardInterrupt:
-        lines = "; ".join(f"{what}: {how}" for what, how in later.items())
+        lines = "; ".join(f"{what}: {line}" for what, line in later.items())
         screen.log(f"job {name} goes on; {lines}")
         return Outcome("Job left alone", {"job": name}, server.state(name)._asdict(), 1)
     facts = {"job": name, "status": ended.status}
