@@ -15,7 +15,7 @@ UV_VERSION := 0.13.8
 export UV_HTTP_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow machine check fix bench constraints clean
+.PHONY: help setup demo test test-fast test-slow machine check fix bench constraints requirements dist sbom clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/NAME/' | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,9 +66,24 @@ peer-%: tests/peers/%/requirements.txt $(READY) ## Make build/peers/NAME, a peer
 	$(BIN)/uv pip install --python build/peers/$* --requirement $<
 	@test ! -f tests/peers/$*/prepare.py || build/peers/$*/bin/python tests/peers/$*/prepare.py build/peers/$*-data
 
-constraints: $(READY) ## Pin the newest versions that pyproject.toml admits.
-	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra dev --quiet \
+constraints: $(READY) ## Pin the newest versions that pyproject.toml admits, for development and for the image.
+	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra dev --extra ray-up-gcp --quiet \
 		--no-emit-index-url --no-annotate --no-header pyproject.toml --output-file constraints.txt
+	$(MAKE) requirements
+
+requirements: $(READY) ## Write cluster/requirements.txt, the image's packages with their hashes, from constraints.txt.
+	$(BIN)/uv pip compile --python-version 3.11 --python-platform linux --extra ray-up-gcp --constraint constraints.txt \
+		--generate-hashes --quiet --upgrade --no-emit-index-url --no-annotate --no-header pyproject.toml \
+		--output-file cluster/requirements.txt
+
+dist: $(READY) ## Build the wheel into dist/.
+	@rm -rf build/lib
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .
+
+sbom: $(READY) ## Write dist/sbom.json, a bill of materials (CycloneDX) of the image's packages.
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements cluster/requirements.txt --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/sbom.json
 
 clean: ## Remove the environment, caches and the demo's folder.
-	rm -rf $(VENV) demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,13 +9,14 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
 from engine.errors import ConfigError, InputError, StorageError, VaalError, one_line
 from engine.storage.location import masked
@@ -44,13 +45,29 @@ def ray_session(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with ExitStack() as after:
+        _connect(address, after)
+        try:
+            yield
+        except (KeyboardInterrupt, StorageError):
+            # During a shutdown a thread of Ray Data may end the process with status 1 before the error is reported. So
+            # Ray goes down with the process, whose status is 1 for both of these errors.
+            after.pop_all()
+            raise
+
+
+def _connect(address: str, after: ExitStack) -> None:
+    """Connect to Ray, until `after` ends. Raises as `ray_session`."""
     try:
-        if address != LOCAL:
+        if address == LOCAL:
+            after.enter_context(_private())
+        else:
             _require_answer(address)
         with _silent_standard_error(), _own_signals():
             # Without an address Ray would join a cluster that runs on this machine, so "local" is passed on.
             options = _local_options() if address == LOCAL else {}
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        after.callback(ray.shutdown)
         # It prints whatever a node says, as dozens of lines when a node is lost, which are in Ray's logs too.
         ray._private.worker.print_to_stdstream = lambda *_, **__: None
     except VaalError:
@@ -59,16 +76,6 @@ def ray_session(address: str) -> Iterator[None]:
         raise InputError(f"--address {address}: no Ray cluster answers there: {one_line(error)}") from error
     except Exception as error:
         raise _not_started(error) from error
-    try:
-        yield
-    except (KeyboardInterrupt, StorageError):
-        # During a shutdown a thread of Ray Data may end the process with status 1 before the error is reported. So Ray
-        # goes down with the process, whose status is 1 for both of these errors.
-        raise
-    except BaseException:
-        ray.shutdown()
-        raise
-    ray.shutdown()
 
 
 @contextmanager
@@ -81,7 +88,6 @@ def _own_signals() -> Iterator[None]:
 
 
 def _local_options() -> dict[str, Any]:
-    _require_token()
     return {
         "num_cpus": max(2, usable_cpus()),
         "object_store_memory": OBJECT_STORE_BYTES,
@@ -90,16 +96,36 @@ def _local_options() -> dict[str, Any]:
     }
 
 
-def _require_token() -> None:
-    """Ray keeps the token of a private cluster in the home folder. Where none can be kept, it is in the environment."""
-    file = Path(os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH111, without a home Path has an error
+@contextmanager
+def _private() -> Iterator[None]:
+    """Ray as it is to be where one user runs it: reached from this machine alone, and only with a token.
+
+    The token is in the environment, which no other user can read. Ray's own would be in ~/.ray, in a file that all can
+    read, and would make a later `ray start` of this user a cluster with that token.
+    """
+    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in ours}
+    could_have_nodes = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(ours)
+    # With it Ray listens on the address of the machine, where metrics and health need no token.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    _read_again()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        can_be_kept = os.access(file.parent, os.W_OK) or os.access(file, os.R_OK)
-    except OSError:
-        can_be_kept = False
-    if not can_be_kept:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = could_have_nodes
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        _read_again()
+
+
+def _read_again() -> None:
+    """Ray keeps the mode and the token of the environment that it saw first."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def usable_cpus() -> int:

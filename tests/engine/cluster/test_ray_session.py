@@ -1,5 +1,6 @@
 """The connection to Ray: what cannot work is one line with the right advice, at once and never an endless wait."""
 
+import json
 import os
 import socket
 import subprocess
@@ -28,6 +29,24 @@ START = (
     "import ray\n"
     "with ray_session('local'): print('CPU', int(ray.cluster_resources()['CPU']))"
 )
+
+INSPECT = """
+import json, os, pathlib, psutil, ray
+from engine.cluster.ray_session import ray_session
+with ray_session('local'):
+    ray.get(ray.remote(lambda: 1).remote())
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    sockets = [socket for one in family for socket in one.net_connections() if socket.status == 'LISTEN']
+    token = os.environ['RAY_AUTH_TOKEN']
+    session = pathlib.Path(ray._private.worker._global_node.get_session_dir_path())
+    files = [str(path) for path in session.rglob('*') if path.is_file() and token.encode() in path.read_bytes()]
+    found = {
+        'addresses': [socket.laddr.ip.removeprefix('::ffff:') for socket in sockets], 'token': token, 'files': files,
+        'mode': os.environ['RAY_AUTH_MODE'],
+    }
+found['after'] = [os.environ['RAY_AUTH_MODE'], os.environ['RAY_AUTH_TOKEN']]
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +119,8 @@ def test_a_job_server_that_never_answers_is_named_at_once(silent: str) -> None:
             submission.JobServer(address)
 
 
-def started(prefix: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    words = [*prefix, sys.executable, "-c", START]
+def started(prefix: list[str], code: str = START, **environment: str) -> subprocess.CompletedProcess[str]:
+    words = [*prefix, sys.executable, "-c", code]
     environment = {**os.environ, **environment}
     return subprocess.run(words, capture_output=True, text=True, check=False, cwd=REPOSITORY, env=environment)
 
@@ -110,6 +129,21 @@ def started(prefix: list[str], **environment: str) -> subprocess.CompletedProces
 def test_a_private_ray_has_the_cpus_that_may_be_used_and_needs_no_home_that_can_be_written() -> None:
     ended = started(["taskset", "-c", "0"], HOME="/dev/null")
     assert ended.stdout == "CPU 2\n", ended.stderr
+
+
+@pytest.mark.heavy
+def test_a_private_ray_is_reached_from_this_machine_alone_and_its_token_is_in_no_file(tmp_path: Path) -> None:
+    ended = started([], INSPECT, HOME=str(tmp_path), RAY_AUTH_MODE="disabled", RAY_AUTH_TOKEN="of-a-cluster")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert set(found["addresses"]) == {"127.0.0.1"}, found
+    # The control store, the raylet and a worker, at least.
+    assert len(found["addresses"]) >= 4
+    assert found["mode"] == "token"
+    assert len(found["token"]) == 64
+    assert found["files"] == []
+    assert list(tmp_path.iterdir()) == []
+    assert found["after"] == ["disabled", "of-a-cluster"]
 
 
 @pytest.mark.heavy
