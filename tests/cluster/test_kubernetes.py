@@ -73,6 +73,12 @@ def test_the_site_as_it_comes_is_a_round_on_gpus() -> None:
     assert objects_of(CLUSTER / "kubernetes/site") == rendered("gpu", ROUND)
 
 
+def test_roles_of_the_cloud_are_for_who_uses_the_bucket() -> None:
+    objects = rendered("gpu", NIGHTLY)
+    named = [name for name, document in objects.items() if "annotations" in document["metadata"]]
+    assert named == ["ServiceAccount/vaal-head", "ServiceAccount/vaal-worker"]
+
+
 @pytest.mark.parametrize(("workers", "components"), KINDS)
 def test_every_pod_is_locked_down(workers: str, components: tuple[str, ...]) -> None:
     home = re.search(r"^ENV HOME=(\S+)", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
@@ -157,7 +163,7 @@ def test_a_failed_round_is_kept_to_look_at_and_not_tried_again_on_another_cluste
     spec = ray_of("gpu", ROUND)["spec"]
     assert spec["backoffLimit"] == 0
     rules = spec["deletionStrategy"]["deletionRules"]
-    seconds = {tuple(rule["condition"].values())[0]: rule["condition"]["ttlSeconds"] for rule in rules}
+    seconds = {next(iter(rule["condition"].values())): rule["condition"]["ttlSeconds"] for rule in rules}
     assert seconds == {"SUCCEEDED": 60, "FAILED": 3600, "Failed": 3600}
 
 
