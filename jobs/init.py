@@ -1,6 +1,5 @@
 """`vaal init`: make a campaign."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,9 +19,9 @@ def init(
         typer.Option(help="Tar shards: paths or URLs, globs, brace ranges. May be repeated.", metavar="URL..."),
     ] = [],
     config: Annotated[
-        Path | None,
+        str,
         typer.Option(help="A TOML file with options; see the campaign.toml that init writes.", metavar="FILE"),
-    ] = None,
+    ] = "",
     settings: SetOption = [],
 ) -> Outcome:
     """Make a campaign from a pool of shards and a file of labels."""
@@ -34,7 +33,7 @@ def init(
     if config:
         from engine.storage.location import Location
 
-        base = parse_config(Location.of(str(config)).read_bytes(), str(config))
+        base = parse_config(Location.of(config).read_bytes(), config)
     resolved = override(base, parse_settings(settings), "--set")
 
     from engine.campaign.opening import create

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import ConfigError, InputError
-from engine.storage.location import Location
+from engine.storage.location import Location, masked
 
 MOST_BYTES = 100 << 20
 """Of the files of a job. Larger ones belong on an object store."""
@@ -33,7 +33,7 @@ def job_command(
     that the job is on, and local files are named as they will be found there.
 
     Raises:
-        ConfigError: no such command, or it has a Ray address of its own.
+        ConfigError: no such command, or it has a Ray address of its own, or a URL with a password or signature.
         InputError: a local file is too large, or a folder.
     """
     name, *rest = words
@@ -41,6 +41,12 @@ def job_command(
         raise ConfigError(f"{name}: no such command; a job runs one of {', '.join(sorted(commands))}")
     if any(word == "--address" or word.startswith("--address=") for word in rest):
         raise ConfigError("--address: give it once, before the command; a job runs on the cluster it is submitted to")
+    for word in rest:
+        if "://" in word and masked(word) != word:
+            raise ConfigError(
+                f"{masked(word)}: has a password or options, and a cluster shows the commands of its jobs; set AWS_* "
+                "variables of the cluster instead"
+            )
     files, found, campaign = dict[str, Path](), list[str](), ""
     for place, word in enumerate(rest):
         if place == 0 and name != "simulate" and not word.startswith("-"):

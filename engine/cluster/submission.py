@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -142,6 +143,11 @@ class JobServer:
     def _require_answer(self) -> None:
         if not self.address.startswith(("http://", "https://")):
             raise ConfigError(f"{self._named}: expected the URL of a job server, like http://127.0.0.1:8265")
+        if masked(self.address) != self.address:
+            raise ConfigError(
+                f"{self._named}: has a password or options; forward the port of the cluster, and give "
+                "http://127.0.0.1:8265"
+            )
         try:
             with urllib.request.urlopen(f"{self.address.rstrip('/')}/api/version", timeout=ANSWER_SECONDS):
                 pass
@@ -150,7 +156,7 @@ class JobServer:
             pass
         except OSError as error:
             raise InputError(f"{self._named}: no Ray job server answers there: {one_line(error)}") from error
-        except ValueError as error:
+        except (ValueError, HTTPException) as error:
             raise ConfigError(f"{self._named}: not a URL: {one_line(error)}") from error
 
     def _asked(self, ask: Callable[[], T]) -> T:
