@@ -1,7 +1,10 @@
 """The image has the pinned packages by their hashes, the whole product, and no compiler."""
 
+import json
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,19 @@ def test_the_packages_resolve_with_their_hashes_and_without_others(tmp_path: Pat
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert f"+ torch=={PINS['torch']}" in ended.stderr
+
+
+@pytest.mark.heavy
+def test_the_bill_of_materials_is_that_of_the_image(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "cluster/requirements.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    environment = Path(sys.prefix)
+    words = ["make", "sbom", f"VENV={environment}", f"--old-file={environment / '.ready'}"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    bill = json.loads((tmp_path / "dist/sbom.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert {row["name"]: row["version"] for row in bill["components"]} == dict(PIN.findall(REQUIREMENTS))
 
 
 def test_the_image_is_built_on_a_full_version_that_can_be_fixed_by_digest() -> None:
