@@ -12,6 +12,7 @@ from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
 from engine.campaign.stages import COMMANDS_WITH_RAY
 from engine.cluster.job_command import job_command
 from tests.cluster.manifests import CLUSTER, Object, faults_of, objects_of, pods_of, rendered
+from tests.cluster.versions import IMAGE_TAG, PINS
 
 ROUND, NIGHTLY = ("round",), ("nightly", "monitoring")
 WORKERS = {"cpu": ["cpu"], "gpu": ["cpu", "gpu"], "spot": ["cpu", "gpu"]}
@@ -79,6 +80,13 @@ def test_roles_of_the_cloud_are_for_who_uses_the_bucket() -> None:
     assert named == ["ServiceAccount/vaal-head", "ServiceAccount/vaal-worker"]
 
 
+def test_every_pod_runs_the_image_of_this_version() -> None:
+    for components in (ROUND, NIGHTLY):
+        for template in pods("gpu", components).values():
+            assert template["spec"]["containers"][0]["image"] == f"example.com/vaal:{IMAGE_TAG}"
+    assert ray_of("gpu", NIGHTLY)["spec"]["rayVersion"] == PINS["ray"]
+
+
 @pytest.mark.parametrize(("workers", "components"), KINDS)
 def test_every_pod_is_locked_down(workers: str, components: tuple[str, ...]) -> None:
     home = re.search(r"^ENV HOME=(\S+)", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
@@ -120,14 +128,13 @@ def test_the_autoscaler_is_locked_down_too() -> None:
 @pytest.mark.parametrize(("workers", "components"), KINDS)
 def test_accounts_are_apart_and_only_the_head_has_a_token(workers: str, components: tuple[str, ...]) -> None:
     objects = rendered(workers, components)
-    assert "pod-security.kubernetes.io/enforce" in str(objects["Namespace/vaal"])
+    assert objects["Namespace/vaal"]["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
     assert {document["metadata"].get("namespace", "vaal") for document in objects.values()} == {"vaal"}
     for name, template in pods(workers, components).items():
         account = {"head": "vaal-head", "submit": "vaal-submit"}.get(name, "vaal-worker")
         assert template["spec"]["serviceAccountName"] == account
-        has_token = template["spec"].get("automountServiceAccountToken", True)
-        has_token &= objects[f"ServiceAccount/{account}"].get("automountServiceAccountToken", True)
-        assert has_token == (name == "head")
+        for place in (template["spec"], objects[f"ServiceAccount/{account}"]):
+            assert place.get("automountServiceAccountToken", True) == (name == "head")
 
 
 @pytest.mark.parametrize(("workers", "components"), KINDS)
