@@ -94,7 +94,9 @@ class Gauges:
 def values_of(manifest: Mapping[str, Any]) -> Iterator[tuple[str, float, dict[str, str]]]:
     """The gauges that a complete stage's manifest decides: name, value, tags."""
     for name, count in _COUNTS.get(manifest["stage"], {}).items():
-        yield name, manifest["counts"][count], {}
+        # Training by an earlier version did not count its labels.
+        if count in manifest["counts"]:
+            yield name, manifest["counts"][count], {}
     diagnosis = manifest.get("diagnosis")
     if diagnosis and diagnosis.get("is_trained", True):
         yield "vaal_signal_auc", diagnosis["auc"], {}
