@@ -1,4 +1,4 @@
-"""What Prometheus sees of a campaign at work: one table of gauges, which the driver sets through Ray's own metrics.
+"""What Prometheus sees of a campaign at work: a table of gauges, which the driver sets through Ray's own metrics.
 
 All are gauges and none is a counter: a run that goes on after an interruption goes on counting from what is committed.
 """

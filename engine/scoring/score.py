@@ -86,6 +86,7 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
                     plan.committed[record.shard] = record
                     ledger.add(record)
                     tally.add_shard(record)
+                    tally.measured(run.measure)
                     run.on_progress(*tally.in_words())
         run.measure("vaal_items_per_second", 0)
     changed = {shard.url for shard in plan.shards if CHANGED in plan.committed[shard.shard].failure}
