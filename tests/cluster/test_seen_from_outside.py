@@ -15,7 +15,7 @@ import yaml
 
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.campaign.opening import open_campaign
-from engine.cluster.gauges import TABLE, Gauges
+from engine.cluster.gauges import TABLE
 from tests.cluster.prometheus import ALERTS, DASHBOARD, Prometheus, needs_prometheus, prometheus, promtool
 from tests.faults.campaigns import make_campaign, make_pool
 from tests.faults.driver import Driver, running, started, wait_until
@@ -154,12 +154,3 @@ def until_gone(server: Prometheus) -> None:
     while server.now("ray_vaal_stage == 1"):
         assert time.monotonic() < deadline
         time.sleep(1)
-
-
-def test_a_private_ray_exports_nothing() -> None:
-    gauges = Gauges("/campaign", 0, is_exported=False)
-    gauges.set("vaal_labels", 3)
-    assert not gauges._waiting
-    assert not gauges._made
-    with pytest.raises(KeyError, match="vaal_labels: its tags are"):
-        gauges.set("vaal_labels", 3, shard="a.tar")
