@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from engine.cluster.gauges import Gauges, Measure, unmeasured, values_of
+from engine.cluster.gauges import Measure, set_gauge, unmeasured, values_of
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
@@ -85,11 +85,10 @@ def run_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: A
     """
     from engine.campaign.heartbeat import alone
 
-    gauges = Gauges(campaign.home.url, campaign.round, is_exported=run.address != QUIET.address)
-
     def measure(name: str, value: float, /, **tags: str) -> None:
         run.measure(name, value, **tags)
-        gauges.set(name, value, **tags)
+        if run.address != QUIET.address:
+            set_gauge(name, value, campaign.home.url, campaign.round, **tags)
 
     with alone(campaign.home, command):
         measure("vaal_stage", 1, stage=command)

@@ -4,8 +4,12 @@ All are gauges and none is a counter: a run that goes on after an interruption g
 """
 
 from collections.abc import Iterator, Mapping
-from threading import Lock
-from typing import Any, NamedTuple, Protocol
+from contextlib import contextmanager
+from threading import Event, Lock, Thread
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+EXPORT_SECONDS = 1.0
+"""The shortest interval in which Ray exports what was set."""
 
 
 class GaugeRow(NamedTuple):
@@ -52,43 +56,53 @@ def unmeasured(_name: str, _value: float, /, **_tags: str) -> None:
     """Takes a value and does nothing."""
 
 
-class Gauges:
-    """The gauges of a round, exported by the Ray cluster that this process uses. Several threads may set them.
+_Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+_latest: dict[_Key, float] = {}
+"""What this process measured last, by name and tags."""
+_is_exporting = Lock()
 
-    Where `is_exported` is false, as for a private Ray without a dashboard, nothing is made and nothing is kept. What is
-    set before the cluster is connected is exported with the first value after it.
+
+def set_gauge(name: str, value: float, /, campaign: str, round_number: int, **tags: str) -> None:
+    """Set a gauge of `TABLE` for a round of a campaign. Threads may.
+
+    Raises KeyError for a name or a tag that the table has not.
     """
+    if tuple(tags) != _ROWS[name].tags:
+        raise KeyError(f"{name}: its tags are {_ROWS[name].tags}, not {tuple(tags)}")
+    _latest[name, (("campaign", campaign), ("round", str(round_number)), *tags.items())] = value
 
-    def __init__(self, campaign: str, round_number: int, *, is_exported: bool) -> None:
-        self._is_exported = is_exported
-        self._tags = {"campaign": campaign, "round": str(round_number)}
-        self._waiting: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-        self._made: dict[str, Any] = {}
-        self._lock = Lock()
 
-    def set(self, name: str, value: float, /, **tags: str) -> None:
-        """Set a gauge of `TABLE`. Raises KeyError for a name or a tag that it has not."""
-        if tuple(tags) != _ROWS[name].tags:
-            raise KeyError(f"{name}: its tags are {_ROWS[name].tags}, not {tuple(tags)}")
-        if not self._is_exported:
-            return
-        import ray
+@contextmanager
+def exported() -> Iterator[None]:
+    """Give the gauges to the Ray that this process is connected to, while the body runs.
 
-        with self._lock:
-            self._waiting[name, tuple(tags.items())] = value
-            if ray.is_initialized():
-                for (waiting, its_tags), its_value in self._waiting.items():
-                    self._gauge(waiting).set(its_value, tags=dict(its_tags))
-                self._waiting.clear()
+    All of them, again and again: Ray exports what was set since it last did, and forgets a gauge that was not set for
+    two of its intervals. So those of a process that is gone end too.
+    """
+    if not _is_exporting.acquire(blocking=False):
+        yield
+        return
+    from ray.util.metrics import Gauge
 
-    def _gauge(self, name: str) -> Any:
-        from ray.util.metrics import Gauge
+    made = {row.name: Gauge(row.name, row.text, tag_keys=("campaign", "round", *row.tags)) for row in TABLE}
+    is_over = Event()
 
-        if name not in self._made:
-            row = _ROWS[name]
-            gauge = Gauge(name, row.text, tag_keys=("campaign", "round", *row.tags))
-            self._made[name] = gauge.set_default_tags(self._tags)
-        return self._made[name]
+    def export() -> None:
+        while True:
+            is_last = is_over.wait(EXPORT_SECONDS)
+            for (name, tags), value in list(_latest.items()):
+                made[name].set(value, tags=dict(tags))
+            if is_last:
+                return
+
+    thread = Thread(target=export, name="gauges", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        _is_exporting.release()
 
 
 def values_of(manifest: Mapping[str, Any]) -> Iterator[tuple[str, float, dict[str, str]]]:

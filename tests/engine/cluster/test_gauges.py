@@ -1,41 +1,60 @@
-"""The gauges of a round: those of the table alone, none without a cluster, and none lost before it is connected."""
+"""The gauges of a round: those of the table alone, exported by a cluster alone, again and again."""
+
+import time
+from typing import Any
 
 import pytest
-import ray
+import ray.util.metrics
 
-from engine.cluster.gauges import TABLE, Gauges, values_of
+from engine.cluster import gauges
+from engine.cluster.gauges import TABLE, exported, set_gauge, values_of
+from engine.cluster.ray_session import ray_session
 
 
-def test_a_private_ray_exports_nothing() -> None:
-    gauges = Gauges("/campaign", 0, is_exported=False)
-    gauges.set("vaal_labels", 3)
-    assert not gauges._waiting
-    assert not gauges._made
+@pytest.fixture
+def sets(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, dict[str, str]]]:
+    """What Ray is given."""
+    found: list[tuple[str, float, dict[str, str]]] = []
+
+    def record(gauge: Any, value: float, tags: dict[str, str]) -> None:
+        found.append((gauge.info["name"], value, tags))
+
+    monkeypatch.setattr(gauges, "_latest", {})
+    monkeypatch.setattr(gauges, "EXPORT_SECONDS", 0.02)
+    monkeypatch.setattr(ray.util.metrics.Gauge, "set", record)
+    return found
 
 
 def test_no_other_gauge_and_no_other_tag_can_be_set() -> None:
-    gauges = Gauges("/campaign", 0, is_exported=False)
     with pytest.raises(KeyError, match="vaal_labels: its tags are"):
-        gauges.set("vaal_labels", 3, shard="a.tar")
+        set_gauge("vaal_labels", 3, "/campaign", 0, shard="a.tar")
     with pytest.raises(KeyError, match="vaal_items"):
-        gauges.set("vaal_items", 3)
+        set_gauge("vaal_items", 3, "/campaign", 0)
     assert {tag for row in TABLE for tag in row.tags} == {"stage", "loss", "error"}
 
 
-def test_what_is_set_before_the_cluster_is_connected_is_exported_after(
-    monkeypatch: pytest.MonkeyPatch, local_ray: None
-) -> None:
-    gauges = Gauges("/campaign", 3, is_exported=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(ray, "is_initialized", lambda: False)
-        gauges.set("vaal_stage", 1, stage="train")
-        gauges.set("vaal_stage", 0, stage="train")
-        gauges.set("vaal_stage", 1, stage="score")
-    assert len(gauges._waiting) == 2
-    gauges.set("vaal_labels", 20)
-    assert not gauges._waiting
-    assert gauges._made.keys() == {"vaal_stage", "vaal_labels"}
-    assert gauges._made["vaal_stage"].info["default_tags"] == {"campaign": "/campaign", "round": "3"}
+def test_every_gauge_is_set_again_and_again_also_one_from_before(sets: list[Any]) -> None:
+    where = {"campaign": "/campaign", "round": "3"}
+    set_gauge("vaal_stage", 1, "/campaign", 3, stage="train")
+    with exported(), exported():
+        time.sleep(0.3)
+        assert sets.count(("vaal_stage", 1, {**where, "stage": "train"})) > 3
+        set_gauge("vaal_stage", 0, "/campaign", 3, stage="train")
+        set_gauge("vaal_labels", 20, "/campaign", 3)
+    assert sets[-2:] == [("vaal_stage", 0, {**where, "stage": "train"}), ("vaal_labels", 20, where)]
+    number = len(sets)
+    time.sleep(0.1)
+    assert len(sets) == number
+
+
+def test_a_cluster_exports_and_a_private_ray_does_not(sets: list[Any], local_ray: None) -> None:
+    set_gauge("vaal_labels", 20, "/campaign", 3)
+    with ray_session("local"):
+        time.sleep(0.1)
+    assert not sets
+    with ray_session("auto"):
+        time.sleep(0.1)
+    assert sets
 
 
 def test_a_complete_stage_says_what_it_made() -> None:
