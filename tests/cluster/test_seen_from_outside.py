@@ -127,6 +127,9 @@ def check_gauges(server: Prometheus, begin: float, campaign: str) -> None:
     assert begin < highest["vaal_checkpoint_time_seconds"] < time.time()
     assert highest["vaal_items_per_second"] > 0 < highest["vaal_train_loss"]
     assert len(seen["vaal_items_quarantined"]) == len(scored["errors"])
+    # What was measured once is there until the command ends.
+    lengths = [len(seen[name][0]) for name in ("vaal_labels", "vaal_signal_auc", "vaal_picked")]
+    assert lengths[0] > lengths[1] > lengths[2]
     assert seen["vaal_waiting_seconds"][0][-1] == 0 < highest["vaal_waiting_seconds"]
     for name in (
         "vaal_stage",
