@@ -15,7 +15,7 @@ UV_VERSION := 0.13.8
 export UV_HTTP_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow machine check fix bench constraints requirements dist sbom clean
+.PHONY: help setup demo test test-fast test-slow machine check fix bench prometheus constraints requirements dist sbom clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/NAME/' | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +65,14 @@ peer-%: tests/peers/%/requirements.txt $(READY) ## Make build/peers/NAME, a peer
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python build/peers/$*
 	$(BIN)/uv pip install --python build/peers/$* --requirement $<
 	@test ! -f tests/peers/$*/prepare.py || build/peers/$*/bin/python tests/peers/$*/prepare.py build/peers/$*-data
+
+prometheus: build/prometheus/usr/bin/promtool ## Unpack Debian's Prometheus into build/, for tests/cluster.
+
+build/prometheus/usr/bin/promtool:
+	@mkdir -p build/deb
+	cd build/deb && apt-get download prometheus
+	dpkg-deb --extract build/deb/prometheus_*.deb build/prometheus
+	@touch $@
 
 constraints: $(READY) ## Pin the newest versions that pyproject.toml admits, for development and for the image.
 	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra dev --extra ray-up-gcp --quiet \

@@ -13,6 +13,7 @@ from jobs.handoff import handoff
 from jobs.ingest import ingest
 from jobs.init import init
 from jobs.labels import labels
+from jobs.logs import asked_format
 from jobs.round import whole_round
 from jobs.simulate import simulate
 from jobs.stages import export, report, score, select, train
@@ -105,6 +106,8 @@ def main() -> None:
     except TyperException as error:
         text = " ".join(error.format_message().replace("Value error, ", "").split())
         if text:
-            Terminal(json="--json" in sys.argv).failed(f"{text.removesuffix('.')}; see --help", 2)
+            Terminal(json="--json" in sys.argv, log_format=asked_format(sys.argv)).failed(
+                f"{text.removesuffix('.')}; see --help", 2
+            )
         sys.exit(2)
     sys.exit(status)

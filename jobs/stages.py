@@ -139,8 +139,8 @@ def complete(command: str, screen: Terminal, campaign: "Campaign", address: str 
     stage = stage_of(command)
     if stage.name == "handoff":
         return _exported(screen, campaign, **options)
-    with screen.progress(command) as update:
-        manifest = run_stage(command, campaign, Run(address, update, screen.log), **options)
+    with screen.running(command, campaign, address) as run:
+        manifest = run_stage(command, campaign, run, **options)
     return Outcome(f"Round {campaign.round:03d}: {stage.done}", stage.describe(campaign, manifest), dict(manifest))
 
 
@@ -149,8 +149,8 @@ def _exported(screen: Terminal, campaign: "Campaign", **options: Any) -> Outcome
     from engine.handoff.export import announced, describe
 
     before = announced(campaign)
-    with screen.progress("export") as update:
-        manifest = run_stage("export", campaign, Run("local", update, screen.log), **options)
+    with screen.running("export", campaign) as run:
+        manifest = run_stage("export", campaign, run, **options)
     is_new = manifest["stage"] not in before
     facts = describe(campaign, cast("HandoffManifest", manifest), is_new=is_new)
     title = f"Round {campaign.round:03d}: {'exported' if is_new else 'nothing was sent now'}"

@@ -19,8 +19,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine.campaign import stages
-from engine.errors import VaalError, one_line
+from engine.errors import ConfigError, VaalError, one_line
 from engine.handoff import VENDORS
+from jobs.logs import LOG, Format, LogFormatOption, set_up
 
 OTHER_COLUMNS = 62
 """Characters of a progress line apart from its words."""
@@ -47,6 +48,8 @@ WhyOption = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept wi
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else on standard error.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 if TYPE_CHECKING:
+    from engine.campaign.folder import Campaign
+
     VendorName: TypeAlias = str
 else:
     VendorName = Literal[tuple(VENDORS)]
@@ -101,24 +104,30 @@ class Outcome(NamedTuple):
 
 
 class Terminal:
-    """The two streams of one command."""
+    """The two streams of one command. `campaign` is the one that it names, if any, for `log_format` json."""
 
-    def __init__(self, *, json: bool) -> None:
-        self._json = json
+    def __init__(self, *, json: bool, log_format: Format = "text", campaign: str = "") -> None:
+        self._json, self._log_format = json, log_format
+        url = _url(campaign) if log_format == "json" else None
+        self._where: dict[str, Any] = {"campaign": url, "round": None, "stage": None}
+        self._counts: dict[str, Any] = {}
         # Names may hold colons: `:cat:` is no picture of one.
         self._out = Console(highlight=False, soft_wrap=True, emoji=False)
         self._log = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        set_up(log_format, self._log, self._where)
 
     def log(self, line: str) -> None:
-        """Print a line about the work in progress."""
-        self._log.print(f"[dim]{escape(as_called(line))}[/dim]")
+        """Log a line about the work in progress."""
+        self._event("log", line)
 
-    def error(self, line: str) -> None:
-        self._log.print(f"[bold red]error:[/bold red] {escape(as_called(line))}")
+    def _event(self, event: str, line: str, **data: Any) -> None:
+        counts = {"counts": dict(self._counts)} if self._counts and event != "log" else {}
+        LOG.info("%s", as_called(line), extra={"event": event, "data": {**data, **counts}})
 
-    def failed(self, line: str, exit_status: int) -> None:
-        """Print the error that a command ends with; with --json also as its object on standard output."""
-        self.error(line)
+    def failed(self, line: str, exit_status: int, *, has_traceback: bool = False) -> None:
+        """Log the error that a command ends with; with --json it is also an object on standard output."""
+        data = {"exit_status": exit_status}
+        LOG.error("%s", as_called(line), exc_info=has_traceback, extra={"event": "error", "data": data})
         # Standard output itself may be what failed.
         with suppress(OSError):
             if self._json:
@@ -156,9 +165,29 @@ class Terminal:
             self._dump(outcome.data)
 
     @contextmanager
+    def running(self, command: str, campaign: "Campaign", address: str = "local") -> Iterator[stages.Run]:
+        """The run of a stage, whose progress is shown. Lines are about it until its end."""
+        self._where |= {"campaign": campaign.home.url, "round": campaign.round, "stage": command}
+        self._counts.clear()
+        self._event("begin", command)
+        with self.progress(command) as update:
+            yield stages.Run(address, update, self.log, self._measure)
+        self._event("end", command)
+        # After an error the stage stays: the error is about it.
+        self._where["stage"] = None
+
+    def _measure(self, name: str, value: float, /, **tags: str) -> None:
+        if name == "vaal_stage":
+            return
+        if tags:
+            self._counts.setdefault(name, {})[" ".join(tags.values())] = value
+        else:
+            self._counts[name] = value
+
+    @contextmanager
     def progress(self, title: str) -> Iterator[stages.Progress]:
         """Show a bar with the time left. The body calls the update that it is given."""
-        if not self._log.is_terminal:
+        if not self._log.is_terminal or self._log_format == "json":
             yield self._plain_progress(title)
             return
         columns = (
@@ -183,9 +212,20 @@ class Terminal:
             if now - shown >= PLAIN_SECONDS and share > begin[1]:
                 shown = now
                 left = (now - begin[0]) * (1 - share) / (share - begin[1])
-                self.log(f"{title} {share:.0%} {words}, {left:.0f} s left")
+                line = f"{title} {share:.0%} {words}, {left:.0f} s left"
+                self._event("progress", line, share=round(share, 4), seconds_left=round(left))
 
         return update
+
+
+def _url(campaign: str) -> str | None:
+    """The campaign as everything else names it; None for one that cannot be, which may hold a password."""
+    from engine.storage.location import Location
+
+    try:
+        return Location.of(campaign).url
+    except ConfigError:
+        return None
 
 
 def unforeseen(error: BaseException) -> str:
@@ -206,8 +246,8 @@ def as_command(page: Callable[..., Outcome]) -> Callable[..., None]:
     """
 
     @wraps(page)
-    def command(*, json: bool, debug: bool, **options: Any) -> None:
-        screen = Terminal(json=json)
+    def command(*, json: bool, debug: bool, log_format: Format = "text", **options: Any) -> None:
+        screen = Terminal(json=json, log_format=log_format, campaign=str(options.get("campaign") or ""))
         try:
             outcome = page(screen, **options)
             # Who reads it may have seen enough, as `head` has: all that was asked for is done.
@@ -216,25 +256,22 @@ def as_command(page: Callable[..., Outcome]) -> Callable[..., None]:
         except VaalError as error:
             # Ray raises a worker's error as a subclass, whose text is the worker's whole traceback.
             original = getattr(error, "cause", error)
-            if debug:
-                traceback.print_exc()
-            screen.failed(str(original), original.exit_status)
+            screen.failed(str(original), original.exit_status, has_traceback=debug)
             raise typer.Exit(original.exit_status) from error
         except KeyboardInterrupt as error:
             screen.failed("interrupted; completed work is kept, run the same command again to continue", 1)
             raise typer.Exit(1) from error
         except (Exception, SystemExit) as error:
             # Code of others that ends the process has not done what was asked for.
-            if debug:
-                traceback.print_exc()
-            screen.failed(unforeseen(error), 1)
+            screen.failed(unforeseen(error), 1, has_traceback=debug)
             raise typer.Exit(1) from error
         raise typer.Exit(outcome.exit_status)
 
     _, *own = inspect.signature(page).parameters.values()
+    options = (("json", False, JsonOption), ("debug", False, DebugOption), ("log_format", "text", LogFormatOption))
     common = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
-        for name, option in (("json", JsonOption), ("debug", DebugOption))
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+        for name, default, option in options
     ]
     command.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
     return command

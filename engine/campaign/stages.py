@@ -9,6 +9,8 @@ import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from engine.cluster.gauges import Measure, set_gauge, unmeasured, values_of
+
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
     from engine.campaign.manifests import Manifest
@@ -20,11 +22,12 @@ Progress = Callable[[float, str], None]
 
 
 class Run(NamedTuple):
-    """How a stage is run: on which Ray ("local", "auto" or a cluster's host:port), and where progress goes."""
+    """How a stage is run: on which Ray ("local", "auto" or a cluster's host:port), where progress and numbers go."""
 
     address: str = "local"
     on_progress: Progress = lambda _share, _words: None
     log: Log = lambda _line: None
+    measure: Measure = unmeasured
 
 
 QUIET = Run()
@@ -78,10 +81,22 @@ def run_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: A
     """Complete a stage by its command, or leave it alone where it is complete. Returns its manifest.
 
     `options` are the stage's own: `force` of select, `vendor` of export. Raises BusyError if another run is at work on
-    the campaign, and what the stage raises.
+    the campaign, and what the stage raises. What it measures is exported by the cluster too.
     """
     from engine.campaign.heartbeat import alone
 
+    def measure(name: str, value: float, /, **tags: str) -> None:
+        run.measure(name, value, **tags)
+        if run.address != QUIET.address:
+            set_gauge(name, value, campaign.home.url, campaign.round, **tags)
+
     with alone(campaign.home, command):
-        manifest: Manifest = pkgutil.resolve_name(f"{stage_of(command).module}:{command}")(campaign, run, **options)
+        measure("vaal_stage", 1, stage=command)
+        complete = pkgutil.resolve_name(f"{stage_of(command).module}:{command}")
+        try:
+            manifest: Manifest = complete(campaign, run._replace(measure=measure), **options)
+        finally:
+            measure("vaal_stage", 0, stage=command)
+    for name, value, tags in values_of(manifest):
+        measure(name, value, **tags)
     return manifest

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import Any
@@ -18,6 +18,7 @@ import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
+from engine.cluster.gauges import exported
 from engine.errors import ConfigError, InputError, StorageError, VaalError, one_line
 from engine.storage.location import masked
 
@@ -33,14 +34,17 @@ MIN_SCRATCH_BYTES = 16 << 20
 def ray_session(address: str) -> Iterator[None]:
     """Connect to Ray for a stage, or use the existing connection.
 
-    `address` is "local", "auto", or a cluster's host:port. The output of workers stays in Ray's log files.
+    `address` is "local", "auto", or a cluster's host:port. The output of workers stays in Ray's log files. A cluster
+    exports the gauges of this process meanwhile; a private Ray has no dashboard, and nothing to export them.
 
     Raises:
         InputError: no cluster answers at the address.
         ConfigError: the address is none, or Ray cannot work in this environment.
     """
+    export = exported() if address != LOCAL else nullcontext()
     if ray.is_initialized():
-        yield
+        with export:
+            yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -48,7 +52,8 @@ def ray_session(address: str) -> Iterator[None]:
     with ExitStack() as after:
         _connect(address, after)
         try:
-            yield
+            with export:
+                yield
         except (KeyboardInterrupt, StorageError):
             # During a shutdown a thread of Ray Data may end the process with status 1 before the error is reported. So
             # Ray goes down with the process, whose status is 1 for both of these errors.

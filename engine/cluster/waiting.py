@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from engine.cluster.gauges import Measure
 from engine.cluster.ray_session import LOCAL
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
@@ -43,8 +44,11 @@ class Need(NamedTuple):
 class Watch:
     """Looks whether a cluster has what is needed, and says so where it has not."""
 
-    def __init__(self, need: Need, address: str, log: Log, has_begun: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, need: Need, address: str, log: Log, measure: Measure, has_begun: Callable[[], bool] = lambda: True
+    ) -> None:
         self._need, self._address, self._log, self._has_begun = need, address, log, has_begun
+        self._measure = measure
         self._since, self._said_at, self._has_asked = time.monotonic(), -WORD_SECONDS, False
 
     def look(self) -> bool:
@@ -62,6 +66,7 @@ class Watch:
             return True
         why = f"the cluster has {there}" + ("" if is_lacking else ", and others use them")
         waited, seconds = now - self._since, self._need.seconds
+        self._measure("vaal_waiting_seconds", waited)
         if is_lacking and not self._has_asked:
             self._require_possible(there)
             request_resources(bundles=[self._need.resources] * self._need.num)
@@ -78,7 +83,8 @@ class Watch:
         return False
 
     def end(self) -> None:
-        """Take back what the autoscaler was asked for."""
+        """The wait is over: take back what the autoscaler was asked for."""
+        self._measure("vaal_waiting_seconds", 0)
         if self._has_asked:
             request_resources(bundles=[])
             self._has_asked = False
@@ -94,14 +100,14 @@ class Watch:
         )
 
 
-def wait_for(need: Need, address: str, log: Log) -> None:
+def wait_for(need: Need, address: str, log: Log, measure: Measure) -> None:
     """Return when the cluster has the machines. A private Ray has what it has, and what it lacks is refused elsewhere.
 
     Raises as `Watch.look`.
     """
     if address == LOCAL:
         return
-    watch = Watch(need, address, log)
+    watch = Watch(need, address, log, measure)
     try:
         while not watch.look():
             time.sleep(LOOK_SECONDS)
@@ -110,7 +116,9 @@ def wait_for(need: Need, address: str, log: Log) -> None:
 
 
 @contextmanager
-def watched(need: Need, address: str, log: Log, has_begun: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def watched(
+    need: Need, address: str, log: Log, measure: Measure, has_begun: Callable[[], bool] = lambda: True
+) -> Iterator[None]:
     """Say it while the body runs and the machines are gone: the body waits for them in silence.
 
     Raises InputError, in place of the interrupt that ends the body, if they were waited for long enough.
@@ -118,7 +126,7 @@ def watched(need: Need, address: str, log: Log, has_begun: Callable[[], bool] = 
     if address == LOCAL:
         yield
         return
-    watch, is_over, errors = Watch(need, address, log, has_begun), threading.Event(), list[Exception]()
+    watch, is_over, errors = Watch(need, address, log, measure, has_begun), threading.Event(), list[Exception]()
 
     def follow() -> None:
         while not is_over.wait(LOOK_SECONDS):

@@ -15,6 +15,7 @@ else:
     Method = Literal[("auto", *METHODS)]
 
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 KINDS: dict[str, Kind] = {"classification": "classes", "labels": "labels", "segmentation": "segmentation"}
 """What the task learner answers, by train.task."""
 QUESTIONS: dict[Kind, str] = {"classes": "class", "labels": "classes", "segmentation": "mask"}
@@ -104,6 +105,9 @@ class TrainConfig(Section):
     """A checkpoint is also written after every so many iterations; 0 uses time only."""
     checkpoints_kept: int = Field(default=2, ge=1, json_schema_extra=SPEED)
     """Newest checkpoints that are kept. If the newest is damaged, training resumes from the one before."""
+    trackers: list[TrackerName] = Field(default=["tensorboard"], json_schema_extra=SPEED)
+    """Where losses can be watched while training goes on: tensorboard, mlflow, wandb; [] is nowhere. The last two are
+    extras of this package, and take their addresses and keys from the environment."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of initial weights, order of items and noise."""
 

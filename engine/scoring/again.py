@@ -91,7 +91,7 @@ def _score(
     num_scored = 0
     actors = choose_actors(campaign.config, run)
     stream = scored_chunks(campaign, shards, inputs, actors, trained, todo)
-    with watched(actors.need, run.address, run.log), closing(stream) as chunks:
+    with watched(actors.need, run.address, run.log, run.measure), closing(stream) as chunks:
         for row in (row for table in chunks for row in table.to_pylist()):
             shard = row["shard"]
             if row["failure"]:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -72,20 +73,22 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
             from engine.scoring.scorer import networks_of
 
             networks_of(campaign.stage("train"), campaign.config, inputs)
-        with beating(heartbeat, tally.state), ray_session(run.address):
+        with beating(heartbeat, partial(tally.measured, run.measure)), ray_session(run.address):
             actors = choose_actors(campaign.config, run)
             device = actors.device
             ledger = Ledger(campaign.stage("ledger"))
             trained = read_manifest(campaign, "train", TrainManifest)
             stream = scored_chunks(campaign, plan.todo, inputs, actors, trained)
             # Closed before Ray ends: after an interrupt, threads of Ray Data would log errors about the missing Ray.
-            is_watched = watched(actors.need, run.address, run.log)
+            is_watched = watched(actors.need, run.address, run.log, run.measure)
             with closing(ledger), is_watched, closing(stream) as chunks:
                 for record in _commit(campaign, plan, _counted(chunks, tally, run)):
                     plan.committed[record.shard] = record
                     ledger.add(record)
                     tally.add_shard(record)
+                    tally.measured(run.measure)
                     run.on_progress(*tally.in_words())
+        run.measure("vaal_items_per_second", 0)
     changed = {shard.url for shard in plan.shards if CHANGED in plan.committed[shard.shard].failure}
     if changed:
         look_again(campaign.home, changed)

@@ -50,7 +50,7 @@ def choose_actors(config: CampaignConfig, run: Run) -> Actors:
     workers, share = config.score.workers, config.score.gpus_per_worker
     device = choose_device(config.device, 1 if workers == "auto" else math.ceil(workers * share), run.address)
     need = Need("score", 1, share if device == "cuda" else 0.0, config.score.wait_seconds)
-    wait_for(need, run.address, run.log)
+    wait_for(need, run.address, run.log, run.measure)
     if workers != "auto":
         require_cpus("score.workers", workers, run.address)
         return Actors(device, workers, need)

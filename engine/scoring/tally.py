@@ -3,6 +3,7 @@
 import time
 
 from engine.campaign.heartbeat import State
+from engine.cluster.gauges import Measure
 from engine.tables.scores import ShardRecord, count_errors
 
 FIRST_SECONDS = 1.0
@@ -47,6 +48,17 @@ class Tally:
             "seconds_left": None if left is None else round(left),
             "errors": dict(sorted(self._errors.items())),
         }
+
+    def measured(self, measure: Measure) -> State:
+        """The state, whose numbers are also given to `measure`."""
+        state = self.state()
+        measure("vaal_shards", state["total_shards"])
+        measure("vaal_shards_committed", state["shards"])
+        measure("vaal_items_scored", state["items"] - sum(state["errors"].values()))
+        measure("vaal_items_per_second", state["items_per_second"])
+        for error, count in state["errors"].items():
+            measure("vaal_items_quarantined", count, error=error)
+        return state
 
     def in_words(self) -> tuple[float, str]:
         """The share of this run's bytes that is done, 0 to 1, and a few words for a person."""

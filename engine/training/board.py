@@ -4,9 +4,10 @@ Ray Train keeps a worker's report only with a checkpoint, so results travel this
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.train import UserCallback
@@ -22,12 +23,30 @@ MOST_LOSSES = 3
 a long training on machines that may be taken away loses many."""
 
 
+class News(NamedTuple):
+    """What workers reported since the last news: the losses of further steps, in `rows` as in metrics.parquet, and
+    `notes` for the log.
+
+    After a loss of workers, rows of steps that were reported before come again. `step`, the steps done, and `losses`,
+    the last of each name, are 0 and empty before the first step, `saved_at`, the Unix time of the newest checkpoint or
+    else of the begin, is None before that.
+    """
+
+    step: int
+    losses: dict[str, float]
+    saved_at: float | None
+    rows: list[dict[str, Any]]
+    notes: list[str]
+
+
 class _Board:
-    """Holds the latest (steps done, losses), lines for the log, and the result or an error that retries cannot fix."""
+    """Holds the news, and the result or an error that retries cannot fix."""
 
     def __init__(self) -> None:
         self._num_lost, self._was_lost, self._is_at_work = 0, False, False
-        self._latest: tuple[int, dict[str, float]] | None = None
+        self._step, self._losses = 0, dict[str, float]()
+        self._rows: list[dict[str, Any]] = []
+        self._saved_at: float | None = None
         self._result: dict[str, Any] = {}
         self._failure: VaalError | None = None
         self._notes: list[str] = []
@@ -36,20 +55,23 @@ class _Board:
     def note(self, line: str) -> None:
         self._notes.append(line)
 
-    def show(self, step: int, losses: dict[str, float]) -> None:
-        self._latest = (step, losses)
+    def show(self, step: int, losses: dict[str, float], rows: list[dict[str, Any]]) -> None:
+        self._step, self._losses = step, losses
+        self._rows += rows
 
-    def news(self) -> tuple[tuple[int, dict[str, float]] | None, list[str]]:
-        """The latest step, and the lines since the last call."""
-        notes, self._notes = self._notes, []
-        return self._latest, notes
+    def news(self) -> News:
+        """What there is since the last call."""
+        news = News(self._step, self._losses, self._saved_at, self._rows, self._notes)
+        self._rows, self._notes = [], []
+        return news
 
     def arrive(self) -> None:
         """A worker has its machine."""
         self._is_at_work = True
 
-    def begin(self, step: int, workers: int, wanted: int) -> None:
-        """All workers are there, and begin at a step."""
+    def begin(self, step: int, workers: int, wanted: int, rows: list[dict[str, Any]]) -> None:
+        """All workers are there, and begin at a step, after these rows of a checkpoint."""
+        self._saved_at, self._rows = time.time(), rows
         if self._was_lost:
             self._notes.append(f"a worker was lost; going on from step {step} with {workers} of {wanted}")
         self._was_lost = False
@@ -60,7 +82,7 @@ class _Board:
 
     def save(self) -> None:
         """There is a new checkpoint."""
-        self._num_lost = 0
+        self._num_lost, self._saved_at = 0, time.time()
 
     def lose(self, why: str) -> None:
         """Workers ended with an error, or were killed."""
@@ -114,25 +136,17 @@ class Losses(UserCallback):
 
 
 @contextmanager
-def following(
-    board: Any, on_step: Callable[[int, dict[str, float]], None], on_note: Callable[[str], None]
-) -> Iterator[None]:
-    """Call these with news from the board while the body runs, from another thread."""
+def following(board: Any, on_news: Callable[[News], None]) -> Iterator[None]:
+    """Call this with news from the board while the body runs, from another thread; the last time at its end."""
     done = threading.Event()
 
     def follow() -> None:
-        shown = None
         while True:
             is_last = done.wait(POLL_SECONDS)
             try:
-                latest, notes = ray.get(board.news.remote())
+                on_news(ray.get(board.news.remote()))
             except ray.exceptions.RayError:
                 return
-            for note in notes:
-                on_note(note)
-            if latest is not None and latest != shown:
-                shown = latest
-                on_step(*latest)
             if is_last:
                 return
 

@@ -1,14 +1,11 @@
-"""The losses of a training run: averaged over the workers, for Parquet, TensorBoard and the progress line."""
+"""The losses of a training run: averaged over the workers, for Parquet, the trackers and the progress line."""
 
 import math
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from engine.errors import VaalError
 from engine.storage.location import Location
@@ -55,6 +52,7 @@ class StepLog:
             return
         stacked = torch.stack([loss.float() for _, _, losses in self._pending for loss in losses.values()])
         torch.distributed.all_reduce(stacked)
+        num_new = len(self._pending)
         values = iter((stacked / self.part.world).tolist())
         for step, epoch, losses in self._pending:
             found = {name: next(values) for name in losses}
@@ -68,17 +66,9 @@ class StepLog:
             self.last |= found
         self._pending.clear()
         if self.part.rank == 0:
-            self.board.show.remote(int(self.rows[-1]["step"]) + 1, self.last)
+            self.board.show.remote(int(self.rows[-1]["step"]) + 1, self.last, self.rows[-num_new:])
 
     def save(self, folder: Location) -> dict[str, str]:
-        """Write metrics.parquet and the TensorBoard events of the whole run. Returns SHA-256 by file name."""
-        with tempfile.TemporaryDirectory() as events:
-            with SummaryWriter(events) as writer:
-                for row in self.rows:
-                    for name in LOSSES:
-                        if row[name] is not None:
-                            writer.add_scalar(f"loss/{name}", row[name], int(row["step"]))
-            for file in Path(events).iterdir():
-                (folder / f"tensorboard/{file.name}").write_bytes(file.read_bytes())
+        """Write metrics.parquet, the losses of the whole run. Returns its SHA-256 by its name."""
         table = pa.Table.from_pylist(self.rows, schema=METRICS_SCHEMA)
         return {"metrics.parquet": (folder / "metrics.parquet").write_table(table)}

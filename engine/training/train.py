@@ -4,8 +4,9 @@ A round's training is a function of its fingerprint (configuration, labels, pool
 resumes from a checkpoint.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any, cast
 
@@ -33,8 +34,9 @@ from engine.models.task_words import task_facts
 from engine.pool.mask_source import MASKS, mask_inputs
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
-from engine.training.board import Losses, following, make_board
+from engine.training.board import Losses, News, following, make_board
 from engine.training.plan import TrainingPlan, plan_training, require_few
+from engine.training.trackers import About, require_installed, tracked
 from engine.training.worker import train_worker
 
 
@@ -51,6 +53,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
     if is_complete(folder):
         return read_manifest(campaign, "train", TrainManifest)
     check_budget(campaign)
+    require_installed(campaign.config.train.trackers)
     with current_shards(campaign, run.log):
         return _train(campaign, run)
 
@@ -70,9 +73,6 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         **seen, **by_user, **masks,
     )[:16]  # fmt: skip
 
-    def on_step(step: int, losses: dict[str, float]) -> None:
-        run.on_progress(step / plan.all_steps, f"step {step} of {plan.all_steps}, {_in_words(losses)}")
-
     with ray_session(run.address):
         board = make_board()
         least = config.train.min_workers or config.train.workers
@@ -80,12 +80,13 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         device = choose_device(config.device, least, run.address)
         need = need_of(config.train, device)
         plan = plan._replace(device=device, board=board)
-        wait_for(need, run.address, run.log)
+        wait_for(need, run.address, run.log, run.measure)
 
         def has_begun() -> bool:
             return bool(ray.get(board.is_at_work.remote()))
 
-        with following(board, on_step, run.log), watched(need, run.address, run.log, has_begun):
+        is_watched = watched(need, run.address, run.log, run.measure, has_begun)
+        with _shown(campaign, run, plan, run_name), is_watched:
             result = _fit(plan, folder / "checkpoint", run_name)
         left_out = plan.left_out | ray.get(board.left_out.remote())
     for why in left_out.values():
@@ -110,6 +111,34 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         fold_round=campaign.round,
         **{**result["details"], **details},
     )
+
+
+@contextmanager
+def _shown(campaign: Campaign, run: Run, plan: TrainingPlan, run_name: str) -> Iterator[None]:
+    """Show what the board has while the body runs: as lines, as progress, as gauges, and to the trackers."""
+    options = {f"train.{name}": value for name, value in plan.config.train.model_dump().items()}
+    about = About(campaign.home.url, campaign.round, run_name, options, campaign.stage("train"))
+    run.measure("vaal_labels", len(plan.labels))
+    run.measure("vaal_train_steps", plan.all_steps)
+    shown = 0
+
+    def show(news: News) -> None:
+        nonlocal shown
+        for note in news.notes:
+            run.log(note)
+        track(news.rows)
+        if news.saved_at is not None:
+            run.measure("vaal_checkpoint_time_seconds", news.saved_at)
+        if news.step == shown:
+            return
+        shown = news.step
+        run.measure("vaal_train_step", shown)
+        for name, loss in news.losses.items():
+            run.measure("vaal_train_loss", loss, loss=name)
+        run.on_progress(shown / plan.all_steps, f"step {shown} of {plan.all_steps}, {_in_words(news.losses)}")
+
+    with tracked(plan.config.train.trackers, about, run.log) as track, following(plan.board, show):
+        yield
 
 
 def _prints(parts: dict[str, dict[str, Any]]) -> dict[str, str]:

@@ -98,7 +98,7 @@ class _Training:
         """All iterations and updates from the last checkpoint on."""
         first = self._restore()
         if self.part.rank == 0:
-            self.plan.board.begin.remote(first, self.part.world, self.train.workers)
+            self.plan.board.begin.remote(first, self.part.world, self.train.workers, self.log.rows)
         self.saved_at = time.monotonic()
         if first < self.plan.num_steps:
             self._move_vaal(labelled, first)

@@ -197,7 +197,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 def test_names_with_colons_and_spaces_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     screen = Terminal(json=False)
     screen.show(Outcome("a:cat:b", {"next": f"vaal round {Location('/x/a:cat: b').quoted}"}, {}))
-    screen.error("no campaign at a:dog:b")
+    screen.failed("no campaign at a:dog:b", 1)
     found = capsys.readouterr()
     assert found.out.splitlines() == ["a:cat:b", "  next  vaal round '/x/a:cat: b'"]
     assert "a:dog:b" in found.err

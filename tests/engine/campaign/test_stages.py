@@ -14,7 +14,7 @@ from engine.campaign.opening import open_campaign
 from engine.campaign.stages import COMMANDS_WITH_RAY, QUIET, STAGES, Run, run_stage, stage_of
 from engine.campaign.status import status
 from engine.config.options import CampaignConfig, fields
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
 from engine.handoff import VENDORS, Vendor
 from engine.handoff.choice import Wish
 from engine.handoff.export import export
@@ -49,12 +49,21 @@ def test_a_stage_runs_by_its_command_and_its_manifest_is_returned(make_campaign:
     campaign = make_campaign()
     pretend_trained(campaign)
     fabricate_scores(campaign, lambda _, keys: np.zeros(len(keys), np.float32))
-    lines: list[str] = []
-    manifest = run_stage("select", campaign, Run(log=lines.append))
+    lines, measured = list[str](), list[tuple[str, float, str]]()
+
+    def measure(name: str, value: float, /, **tags: str) -> None:
+        measured.append((name, value, " ".join(tags.values())))
+
+    manifest = run_stage("select", campaign, Run(log=lines.append, measure=measure))
+    assert measured == [("vaal_stage", 1, "select"), ("vaal_stage", 0, "select"), ("vaal_picked", 100, "")]
     assert manifest["counts"]["picked"] == 100
     assert lines[-2].endswith("1,597 can be picked")
     assert lines[-1].startswith("signal present")
     assert run_stage("select", open_campaign(str(campaign.home)), force=True)["counts"] == manifest["counts"]
+    measured.clear()
+    with pytest.raises(InputError):
+        run_stage("score", make_campaign(name="untrained"), Run(measure=measure))
+    assert measured == [("vaal_stage", 1, "score"), ("vaal_stage", 0, "score")]
     assert stage_of("select").describe(campaign, manifest)["picked"] == 100
 
 

@@ -102,6 +102,15 @@ def cluster(bench: Bench, config: CampaignConfig) -> Any:
     return str(asked["scaling_config"].num_workers), asked["run_config"].checkpoint_config.num_to_keep
 
 
+def followed(bench: Bench, config: CampaignConfig) -> Any:
+    """Who is given the losses."""
+    bench.patch.setattr(train, "tracked", stop)
+    made = dataclasses.replace(bench.made, config=config)
+    with pytest.raises(Stopped) as stopped, train._shown(made, QUIET, plan_training(made), "name"):
+        pass
+    return stopped.value.args[0]
+
+
 def actors(bench: Bench, config: CampaignConfig) -> Any:
     """The scorers on a cluster of four GPUs."""
     bench.patch.setattr(stream, "choose_device", lambda device, *_: "cuda" if device == "auto" else device)
@@ -212,6 +221,7 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
     "train.gradient_accumulation": (2, deepspeed),
     "train.precision": ("bf16", deepspeed),
     "train.checkpoints_kept": (5, cluster),
+    "train.trackers": (["tensorboard", "wandb"], followed),
     "train.seed": (1, networks),
     "score.workers": (3, actors),
     "score.gpus_per_worker": (0.5, actors),

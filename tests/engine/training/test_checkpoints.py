@@ -84,10 +84,12 @@ class Board:
 
     def __init__(self) -> None:
         self.shown: list[tuple[int, dict[str, float]]] = []
+        self.rows: list[dict[str, Any]] = []
         self.show = self
 
-    def remote(self, step: int, losses: dict[str, float]) -> None:
+    def remote(self, step: int, losses: dict[str, float], rows: list[dict[str, Any]]) -> None:
         self.shown.append((step, losses))
+        self.rows += rows
 
 
 def losses(**given: float) -> dict[str, torch.Tensor | None]:
@@ -113,8 +115,12 @@ def test_losses_are_logged_as_they_are_and_null_where_there_are_none(single_proc
     log = StepLog(Part(0, 1), board)
     for step in range(LOG_STEPS):
         log.add(step, step // 4, losses(**({"adversarial": 0.5} if step % 2 else {}), discriminator=float(step)))
+        if step == 3:
+            log.flush("none yet")
     log.flush("none yet")
-    assert board.shown == [(LOG_STEPS, {"adversarial": 0.5, "discriminator": LOG_STEPS - 1.0})]
+    assert [row["step"] for row in board.rows] == list(range(LOG_STEPS))
+    assert board.rows == log.rows
+    assert board.shown[1:] == [(LOG_STEPS, {"adversarial": 0.5, "discriminator": LOG_STEPS - 1.0})]
     log.save(Location(str(tmp_path / "train")))
     rows = Location(str(tmp_path / "train/metrics.parquet")).read_table().to_pylist()
     assert [row["adversarial"] for row in rows] == [0.5 if step % 2 else None for step in range(LOG_STEPS)]

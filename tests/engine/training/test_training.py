@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ def assert_equals_plain_pytorch(campaign: Campaign, files: dict[str, str]) -> No
             torch.testing.assert_close(parameter, plain.get_parameter(name).detach(), atol=1e-5, rtol=0)
 
 
+def events_of(campaign: Campaign, name: str) -> list[float]:
+    """The values of a loss that a reader of TensorBoard's events finds now."""
+    events = EventAccumulator(str(Path(campaign.stage("train").path) / "tensorboard")).Reload()
+    return (
+        [event.value for event in events.Scalars(f"loss/{name}")] if f"loss/{name}" in events.Tags()["scalars"] else []
+    )
+
+
 def kill_a_worker() -> None:
     workers = [
         process
@@ -84,13 +93,29 @@ def test_training_that_lost_its_shards_and_changed_its_workers_equals_plain_pyto
     on_interrupt = signal.getsignal(signal.SIGINT)
     # As many workers as this machine has room for, and another ZeRO stage.
     elastic = make_again(campaign, {"train.workers": 4, "train.min_workers": 1, "train.zero_stage": 1})
-    manifest = train(elastic, Run(on_progress=lambda *progress: seen.append(progress), log=notes.append))
+    watched, measured = list[int](), dict[str, float]()
+
+    def watch(share: float, words: str) -> None:
+        seen.append((share, words))
+        watched.append(len(events_of(elastic, "transductive")))
+
+    def measure(name: str, value: float, /, **tags: str) -> None:
+        measured[f"{name}{''.join(tags.values())}"] = value
+
+    begin = time.time()
+    manifest = train(elastic, Run(on_progress=watch, log=notes.append, measure=measure))
+    # A reader of the events saw losses before training ended.
+    assert watched[len(watched) // 2] > 0
+    assert begin < measured.pop("vaal_checkpoint_time_seconds") < time.time()
+    losses = {f"vaal_train_loss{name}": loss for name, loss in manifest["losses"].items()}
+    progress = {"vaal_labels": 200, "vaal_train_step": ALL_STEPS, "vaal_train_steps": ALL_STEPS}
+    assert measured == {**losses, **progress}
     assert signal.getsignal(signal.SIGINT) is on_interrupt
     assert "is not whole (vae.safetensors is not what was written); going back to the one before" in notes[0]
     assert f"resuming from {checkpoints[-2]}" in notes[1]
     assert step_of(seen[0][1]) > 8
-    losses = ", ".join(f"{name} {loss:.4g}" for name, loss in manifest["losses"].items())
-    assert seen[-1] == (1, f"step {ALL_STEPS} of {ALL_STEPS}, {losses}")
+    in_words = ", ".join(f"{name} {loss:.4g}" for name, loss in manifest["losses"].items())
+    assert seen[-1] == (1, f"step {ALL_STEPS} of {ALL_STEPS}, {in_words}")
     # The task learner is trained too, and plain_pytorch has none: it changes nothing.
     assert_equals_plain_pytorch(campaign, manifest["files"])
     check_results(campaign, manifest)
@@ -126,9 +151,8 @@ def check_results(campaign: Campaign, manifest: dict[str, Any]) -> None:
     assert all(row["task"] is None and row["transductive"] is not None for row in before)
     assert all(row["task"] is not None and row["transductive"] is None for row in after)
     assert sum(row["task_held_out"] is not None for row in after) == 20
-    events = EventAccumulator(str(folder / "tensorboard")).Reload()
     for name in ("transductive", "task"):
-        scalars = [event.value for event in events.Scalars(f"loss/{name}")]
+        scalars = events_of(campaign, name)
         assert scalars == pytest.approx([row[name] for row in metrics if row[name] is not None], rel=1e-6)
     assert after[-1]["task"] < 0.9 * after[0]["task"]
     counts = {"labelled": 200, "labelled_not_decoded": 0, "unlabelled_estimate": 1597, "steps": STEPS}
