@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from engine.campaign.advice import force_command
 from engine.campaign.changes import require_some
 from engine.campaign.decisions import never_picked
 from engine.campaign.first_labels import import_labels
@@ -128,7 +129,7 @@ def open_campaign(
             _require_as_made(Campaign(home, config, earlier))
     _require_fixed(home, config)
     campaign = Campaign(home, config, number)
-    return _change(campaign, parse_settings(settings), force=force) if settings else campaign
+    return _change(campaign, settings, force=force) if settings else campaign
 
 
 @contextmanager
@@ -211,8 +212,8 @@ def _require_as_made(campaign: Campaign) -> None:
                         raise ConfigError(f"{campaign.home}/campaign.toml: {why}; restore that value in the file")
 
 
-def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campaign:
-    values = tables_completed(campaign.config, _from_anywhere(values))
+def _change(campaign: Campaign, settings: Sequence[str], *, force: bool) -> Campaign:
+    values = tables_completed(campaign.config, _from_anywhere(parse_settings(settings)))
     changed = replace(campaign, config=override(campaign.config, values, "--set"))
     old, new = campaign.config.model_dump(), changed.config.model_dump()
     for key in values:
@@ -224,10 +225,12 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
         frozen = [stage.name for stage in STAGES if {section, key} & {*stage.freezes}]
         frozen_by = [folder for name in frozen for folder in completed(campaign, name)]
         if changes_results(key) and frozen_by and not (force and section == "select"):
+            again = ""
+            if section == "select":
+                again = f"; or pick other images as well: {force_command(campaign, settings)}"
             raise ConfigError(
                 f"--set {key}: too late for round {campaign.round:03d}, {frozen_by[0]} is complete; "
-                "set it when the round's labels are ingested and the next round begins"
-                + (f"; or select again: vaal select --force {campaign.home.quoted}" if section == "select" else "")
+                f"set it when the round's labels are ingested and the next round begins{again}"
             )
     if old["pool"]["root"] != new["pool"]["root"]:
         moved = at_root(read_shards(campaign.home), new["pool"]["root"])

@@ -157,7 +157,7 @@ def _require_made(campaign: Campaign, trained_by: TrainManifest, weights: dict[s
     asking = [name for name in names if "task" in ACQUISITIONS[name].needs]
     if asking and not has_task:
         why = f"score.acquisition={asking[0]} needs a task learner, and training made none"
-        raise ConfigError(f"{folder}: {why}; set train.task, {again}")
+        raise ConfigError(f"{folder}: {why}; set train.task or task.model, {again}")
     if config.needs_method != trained_by["diagnosis"].get("is_trained", True):
         why = "needs VAAL, which was not trained" if config.needs_method else "needs no VAAL, and it was trained"
         raise ConfigError(f"{folder}: score.acquisition={config.score.acquisition} {why}; {again}")

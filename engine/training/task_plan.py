@@ -64,10 +64,6 @@ def plan_task(
     if size < (smallest := TASK_NETWORKS[name].smallest_image):
         fix = "raise it" if config.task_kind == "segmentation" else "use small"
         raise ConfigError(f"train.task_network={name} needs image.size={smallest} or more, it is {size}; {fix}")
-    if config.draws_network and not TASK_NETWORKS[name].has_dropout:
-        other = "" if config.task_kind == "segmentation" else ", or train.task_network=vgg16_bn"
-        why = f"train.task_network={name} has no layer of dropout; --set score.dropout=features{other}"
-        raise ConfigError(f"score.dropout=network: {why}")
     training, judging = split_for_task(groups, positions)
     steps = _num_steps(config.train, len(training))
     return TaskPlan(config.task_kind, classes, answer_N, training, judging, _controls(campaign, snapshot), steps)
