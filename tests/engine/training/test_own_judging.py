@@ -1,6 +1,7 @@
 """The user's own task learner is judged on the labelled images, by each kind of answer, with an interval."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine.models.front import Front
+from engine.models.weights import make_classifier
 from engine.training.describing import Reader
 from engine.training.labelled import decoded
+from engine.training.mask_judging import judge_masks
 from engine.training.own_judging import judge_own, other_order
 from engine.training.plan import TrainingPlan, plan_training
 from tests.conftest import MakeCampaign
+from tests.masks import CLASSES as MASK_CLASSES
+from tests.masks import mask_campaign
 from vaal.task.model import Task
 from vaal.task.shares import share_of
 
@@ -80,6 +86,20 @@ def test_of_several_classes_an_image_the_likeliest_is_one_of_them_and_images_wit
     assert nines == 0
     assert (entry["labelled"], entry["labelled_accuracy"]) == (odd, 1.0)
     assert entry["most_frequent"] == {"class": "odd", "share": 1.0}
+
+
+def test_of_masks_it_is_all_pixels_of_all_labelled_images(tmp_path: Path) -> None:
+    plan = plan_training(mask_campaign(tmp_path))
+    assert plan.task is not None
+    task, front = make_classifier(plan.config, len(MASK_CLASSES)).eval(), Front(torch.device("cpu"))
+    entry = judge_own(plan, task, Reader(plan.pool, front.__call__), MASK_CLASSES)
+    everything = plan._replace(task=plan.task._replace(judging=list(range(len(plan.positions)))))
+    other = judge_masks(everything, task, front)
+    assert entry["labelled"] == other["held_out"] > 10
+    assert entry["labelled_accuracy"] == pytest.approx(other["held_out_accuracy"])
+    assert entry["labelled_miou"] == pytest.approx(other["held_out_miou"])
+    assert entry["labelled_interval"][0] < entry["labelled_accuracy"] < entry["labelled_interval"][1]
+    assert entry["most_frequent"]["class"] in MASK_CLASSES
 
 
 def test_another_order_must_prove_itself_on_the_other_half() -> None:
