@@ -76,7 +76,8 @@ def _own(entry: dict[str, Any], config: Any) -> str:
     """How good the user's own task learner is, on labels that it did not see here, by which measure."""
     named, right = f"your own, {config['task']['model']}", entry.get("labelled_accuracy")
     if right is None:
-        return f"{named}; it was not judged here"
+        why = entry.get("not_judged")
+        return f"{named}; it was not judged here" + (f": {why}" if why else "")
     low, high = entry["labelled_interval"]
     images, share = plural(entry["labelled"], "labelled image"), f"{right:.0%} ({low:.0%} to {high:.0%})"
     if entry.get("labelled_miou") is not None:

@@ -13,12 +13,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from engine.campaign.labels import Identity
 from engine.campaign.positions import Position
+from engine.errors import InputError
 from engine.models.task_answers import answers_of
 from engine.pool.identity import ALONE, group_number_of
 from engine.training.describing import MAPS_AT_ONCE, Reader
 from engine.training.labelled import Decoded, decoded
-from engine.training.masked import MaskReader
+from engine.training.masked import Masked, MaskReader
 from engine.training.plan import TrainingPlan
 from vaal.signal import Interval
 from vaal.task.model import Task
@@ -87,10 +89,11 @@ def _by_masks(
     plan: TrainingPlan, task: Task, reader: Reader, positions: list[Position], classes: Sequence[str]
 ) -> dict[str, Any]:
     assert plan.masks is not None
-    images = MaskReader(reader.pool, plan.masks, plan.labels, {}).read(positions)
+    faults = dict[Identity, str]()
+    images = MaskReader(reader.pool, plan.masks, plan.labels, faults).read(positions)
     count_CC = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     right, total, items = list[int](), list[int](), list[tuple[str, str]]()
-    while part := list(islice(images, MAPS_AT_ONCE)):
+    while part := _next(images, faults):
         logit_BChw = task(reader.see(np.stack([image.pixels for image in part]))).float().cpu()
         for image, logit_Chw in zip(part, logit_BChw, strict=True):
             mask_HW = torch.from_numpy(image.mask_HW).long()
@@ -101,7 +104,19 @@ def _by_masks(
             total.append(int(found_CC.sum()))
             items.append(positions[image.number][:2])
     entry = _entry(plan, items, torch.tensor(right), torch.tensor(total), count_CC.sum(dim=1), classes)
-    return entry | {"labelled_miou": mean_iou(count_CC)} if entry else {}
+    if not entry:
+        return {"not_judged": f"no mask can be used, as {min(faults.values())}"} if faults else {}
+    return entry | {"labelled_miou": mean_iou(count_CC)}
+
+
+def _next(images: Iterator[Masked], faults: dict[Identity, str]) -> list[Masked]:
+    """The next images; none where no mask can be used: the user's task learner does not train on them."""
+    try:
+        return list(islice(images, MAPS_AT_ONCE))
+    except InputError:
+        if not faults:
+            raise
+        return []
 
 
 def other_order(answer_N: Tensor, found_N: Tensor, num_classes: int) -> list[int] | None:

@@ -63,6 +63,12 @@ def manifest(entry: dict[str, Any] | None, task: str = "classification", **count
         ),
         (OWN, "auto", "your own, ours:net; it was not judged here", "T is your own"),
         (
+            {**OWN, "not_judged": "no mask can be used, as x"},
+            "segmentation",
+            "your own, ours:net; it was not judged here: no mask can be used, as x",
+            "T is your own",
+        ),
+        (
             JUDGED,
             "auto",
             "your own, ours:net; right on 87% (80% to 92%) of 120 labelled images",

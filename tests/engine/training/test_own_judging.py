@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.models.front import Front
 from engine.models.weights import make_classifier
+from engine.storage.location import Location
 from engine.training.describing import Reader
 from engine.training.labelled import decoded
 from engine.training.mask_judging import judge_masks
@@ -100,6 +101,12 @@ def test_of_masks_it_is_all_pixels_of_all_labelled_images(tmp_path: Path) -> Non
     assert entry["labelled_miou"] == pytest.approx(other["held_out_miou"])
     assert entry["labelled_interval"][0] < entry["labelled_accuracy"] < entry["labelled_interval"][1]
     assert entry["most_frequent"]["class"] in MASK_CLASSES
+    # Masks that cannot be used end no training that does not learn from them.
+    assert plan.masks is not None
+    broken = plan._replace(masks=plan.masks._replace(member="", folder=Location.of(str(tmp_path / "nowhere"))))
+    entry = judge_own(broken, task, Reader(plan.pool, front.__call__), MASK_CLASSES)
+    assert entry["not_judged"].startswith("no mask can be used, as ")
+    assert "nowhere" in entry["not_judged"]
 
 
 def test_another_order_must_prove_itself_on_the_other_half() -> None:
