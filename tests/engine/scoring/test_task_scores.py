@@ -142,6 +142,10 @@ def test_training_keeps_it_and_writes_what_it_is(make_campaign: MakeCampaign, lo
     manifest = train(campaign)
     assert manifest["task"]["classes"] == [*"6543210"]
     assert manifest["task"]["weights_sha256"] == load_task(campaign.config, "cpu").sha256
+    # It was judged where it ran, and is known again by what it answers.
+    assert manifest["task"]["labelled"] == 200
+    assert manifest["task"]["labelled_interval"][0] <= manifest["task"]["labelled_accuracy"] < 1
+    assert [len(part) for part in manifest["task"]["probe"]] == [28, 28]
     assert "task.safetensors" not in manifest["files"]
     assert read_manifest(campaign, "train", TrainManifest)["inputs"]["task model"]
     score(campaign)
