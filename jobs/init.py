@@ -1,10 +1,14 @@
 """`vaal init`: make a campaign."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.terminal import CampaignArgument, Outcome, SetOption, Terminal
+
+if TYPE_CHECKING:
+    from engine.config.options import CampaignConfig
 
 
 def init(
@@ -38,7 +42,20 @@ def init(
 
     from engine.campaign.opening import create
 
-    made = create(campaign, pool, labels, resolved, screen.log)
+    made = create(campaign, pool, labels, resolved, screen.log, _admission(resolved, screen))
     facts = {"configuration": made.home / "campaign.toml", "next": f"vaal round {made.home.quoted}"}
     data = {"campaign": str(made.home), "config": made.config.model_dump()}
     return Outcome(f"Campaign made: {made.home}", facts, data)
+
+
+def _admission(config: "CampaignConfig", screen: Terminal) -> Callable[[dict[tuple[str, str], str]], None]:
+    """Try a task learner of the user's before anything is written. Returns what then refuses labels that do not fit
+    it."""
+    if not config.task.model:
+        return lambda _labels: None
+    from engine.models.task_trial import note_on_weights, require_outputs_for, try_for_init
+
+    found = try_for_init(config, screen.log)
+    if found and (note := note_on_weights(config)):
+        screen.log(note)
+    return lambda labels: require_outputs_for(config, labels, found.num_classes) if found else None

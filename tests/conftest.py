@@ -27,8 +27,8 @@ from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.models.diagnosis import manifest_entries
-from engine.models.task_models import task_entry
 from engine.models.task_source import TASK_MODEL, task_inputs
+from engine.models.task_trial import task_entry
 from engine.models.weights import made_at_last, make_classifier, make_networks, save_weights
 from engine.simulation.demo_pools import DemoPool, digits
 from engine.storage.location import Location

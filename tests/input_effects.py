@@ -11,7 +11,8 @@ import torch
 from engine.config.options import CampaignConfig
 from engine.models.encoders import load_encoder
 from engine.models.front import Front
-from engine.models.task_models import load_task, task_entry
+from engine.models.task_models import load_task
+from engine.models.task_trial import task_entry
 from engine.models.weights import make_networks
 from engine.pool.mask_files import MaskError
 from engine.pool.mask_source import mask_source
@@ -33,7 +34,7 @@ MASKS = {
     "handoff.question": {"task": "mask", "classes": ["a", "b"]},
     "labels.masks": "member:m.png",
 }
-TASK = {"task.model": "tests.tasks:Plain", "train.task": "auto", "image.channels": 3}
+TASK = {"task.model": "tests.tasks:trained", "train.task": "auto", "image.channels": 3}
 
 
 def sees_embeddings(bench: Bench, config: CampaignConfig) -> Any:

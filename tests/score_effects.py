@@ -41,7 +41,10 @@ def rescored(bench: Bench, config: CampaignConfig) -> Any:
 
 
 SCORE_EFFECTS: dict[str, tuple[Any, Look]] = {
-    "score.dropout": ({"score.dropout": "network", "score.acquisition": ["vaal", "bald"]}, dear),
+    "score.dropout": (
+        {"score.dropout": "network", "score.acquisition": ["vaal", "bald"], "train.task_network": "vgg16_bn"},
+        dear,
+    ),
     "score.dropout_passes": (7, scored),
     "score.dropout_rate": (0.25, scored),
     "score.reduction": ("lowest", scored),

@@ -22,6 +22,12 @@ class Plain(nn.Module):
         return found
 
 
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Plain()
+
+
 class Pixels(nn.Module):
     """A class for each pixel."""
 
@@ -177,6 +183,14 @@ class UnusedDropout(Plain):
         self.unused = nn.Dropout(0.5)
 
 
+def trained(of: str = "Plain", **arguments: Any) -> nn.Module:
+    """A factory that has its weights by itself: the same ones at each call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        network: nn.Module = globals()[of](**arguments)
+    return network
+
+
 ONE = Plain()
 
 
@@ -192,6 +206,13 @@ def ends_the_process() -> nn.Module:
 def other_each_time() -> nn.Module:
     torch.seed()
     return Plain()
+
+
+def asks_for_a_package() -> nn.Module:
+    import no_such_package  # type: ignore[import-not-found]
+
+    found: nn.Module = no_such_package.model()
+    return found
 
 
 def failing_factory() -> nn.Module:

@@ -2,7 +2,7 @@
 that it does not name."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +74,13 @@ def back_command(campaign: Campaign, records: Iterable[str], *, pick_again: bool
     words = [word for record in records for word in ("--batch", record.removeprefix(own))]
     more = ["--pick-again"] if pick_again else []
     return f"vaal handoff {campaign.home.quoted} recall {shlex.join([*words, *more])}"
+
+
+def force_command(campaign: Campaign, settings: Sequence[str] = ()) -> str:
+    """The command that picks again in a round whose images are out, with these settings; and what becomes of those."""
+    words = shlex.join([word for setting in settings for word in ("--set", setting)])
+    command = f"vaal select --force {campaign.home.quoted} {words}".rstrip()
+    return f"{command} (what is out at a vendor stays out, and stays bought)"
 
 
 def is_waited_for(ledger: Ledger, number: int) -> bool:

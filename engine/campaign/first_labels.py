@@ -49,7 +49,7 @@ def import_labels(
     Raises InputError for no labels, an unknown shard or key, an empty label, an item labelled twice, or a class that is
     not one of labels.classes.
     """
-    rows = read_rows(source, ("shard", "key"), () if _have_masks(config) else ("label",))
+    rows = _rows(source, config)
     if not rows:
         raise InputError(f"{source}: no labels; training needs at least one labelled item")
     wanted = _wanted(source, rows, [shard.shard for shard in shards], config)
@@ -70,6 +70,17 @@ def import_labels(
     append_labels(home, INITIAL, labels)
     counts = {name: scanned.num_items for name, scanned in zip(names, found, strict=True)}
     return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards]
+
+
+def _rows(source: Location, config: CampaignConfig) -> list[Row]:
+    has_masks = _have_masks(config)
+    try:
+        return read_rows(source, ("shard", "key"), () if has_masks else ("label",))
+    except InputError as error:
+        if config.task_kind != "segmentation" or has_masks or "no column 'label'" not in str(error):
+            raise
+        fix = "say where the masks are: --set labels.masks=member:seg.png (in each sample), or a folder of KEY.png"
+        raise InputError(f"{error}; or {fix}") from error
 
 
 def _wanted(source: Location, rows: list[Row], shards: list[str], config: CampaignConfig) -> dict[str, dict[str, Row]]:

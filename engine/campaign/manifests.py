@@ -210,7 +210,10 @@ def read_manifest(campaign: Campaign, name: str, kind: type[M]) -> M:
     """
     folder = campaign.stage(name)
     if not is_complete(folder):
-        raise InputError(f"{folder}: not complete; run: vaal {stage_of(name).command} {campaign.home}")
+        home, command = campaign.home.quoted, stage_of(name).command
+        raise InputError(
+            f"{folder}: not complete; run: vaal {command} {home}, or all that is missing: vaal round {home}"
+        )
     return read_complete(folder, name, kind)
 
 

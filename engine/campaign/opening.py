@@ -1,7 +1,8 @@
 """Making a campaign, opening it at a round, and changing its configuration from a round on."""
 
+import pkgutil
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count
@@ -10,13 +11,14 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from engine.campaign.advice import force_command
 from engine.campaign.changes import require_some
 from engine.campaign.decisions import never_picked
 from engine.campaign.first_labels import import_labels
 from engine.campaign.folder import Campaign, is_closed, read_overrides, round_home
 from engine.campaign.handed_out import batches, completed, picked_items
 from engine.campaign.heartbeat import alone
-from engine.campaign.labels import identities, labelled_items, read_snapshot
+from engine.campaign.labels import Identity, identities, labelled_items, read_snapshot
 from engine.campaign.manifests import Manifest, read_complete
 from engine.campaign.stages import STAGES, Log
 from engine.config.input_options import MEMBER
@@ -30,12 +32,18 @@ from engine.pool.metadata import import_metadata, read_strata
 from engine.storage.documents import read_document
 from engine.storage.location import Location
 
+TRY_TASK = "engine.models.task_trial:try_for_init"
+"""Refuses a task learner of the user's that cannot be used. It needs torch, and is imported when it is asked."""
 FIXED_FILE = "pool/fixed_at_init.json"
 """The options that are fixed at init, as init wrote them, by key."""
+Admit = Callable[[dict[Identity, str]], None]
 
 
-def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, log: Log) -> Campaign:
-    """Make a campaign. `campaign.toml` is written last: without it, init has not happened.
+def create(
+    url: str, patterns: list[str], labels: str, config: CampaignConfig, log: Log, admit: Admit = lambda _labels: None
+) -> Campaign:
+    """Make a campaign. `campaign.toml` is written last: without it, init has not happened. `admit` looks at the first
+    labels, and may refuse them.
 
     Raises:
         ConfigError: the folder already holds a campaign, or the rounds of one.
@@ -50,7 +58,7 @@ def create(url: str, patterns: list[str], labels: str, config: CampaignConfig, l
         _require_new(home)
         parts = [part for part in (home / "pool", home / "labels") if not (part.children() or part.folders())]
         try:
-            return _create(home, patterns, labels, config, log)
+            return _create(home, patterns, labels, config, log, admit)
         except VaalError:
             # What is refused leaves nothing behind.
             with suppress(StorageError):
@@ -68,7 +76,9 @@ def _require_new(home: Location) -> None:
         raise ConfigError(f"{home}: has rounds of a campaign but no campaign.toml; restore that, or use another folder")
 
 
-def _create(home: Location, patterns: list[str], labels: str, config: CampaignConfig, log: Log) -> Campaign:
+def _create(
+    home: Location, patterns: list[str], labels: str, config: CampaignConfig, log: Log, admit: Admit
+) -> Campaign:
     patterns = patterns or config.pool.shards
     shards, root = list_shards(patterns, config.pool.root)
     log(f"{plural(len(shards), 'shard')}, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
@@ -82,6 +92,7 @@ def _create(home: Location, patterns: list[str], labels: str, config: CampaignCo
             read_strata(home, config.select.stratify)
     write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
     check_budget(Campaign(home, config, 0))
+    admit(read_snapshot(home).values)
     resolved = override(
         config,
         {
@@ -128,7 +139,7 @@ def open_campaign(
             _require_as_made(Campaign(home, config, earlier))
     _require_fixed(home, config)
     campaign = Campaign(home, config, number)
-    return _change(campaign, parse_settings(settings), force=force) if settings else campaign
+    return _change(campaign, settings, force=force) if settings else campaign
 
 
 @contextmanager
@@ -211,8 +222,8 @@ def _require_as_made(campaign: Campaign) -> None:
                         raise ConfigError(f"{campaign.home}/campaign.toml: {why}; restore that value in the file")
 
 
-def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campaign:
-    values = tables_completed(campaign.config, _from_anywhere(values))
+def _change(campaign: Campaign, settings: Sequence[str], *, force: bool) -> Campaign:
+    values = tables_completed(campaign.config, _from_anywhere(parse_settings(settings)))
     changed = replace(campaign, config=override(campaign.config, values, "--set"))
     old, new = campaign.config.model_dump(), changed.config.model_dump()
     for key in values:
@@ -224,11 +235,15 @@ def _change(campaign: Campaign, values: dict[str, Any], *, force: bool) -> Campa
         frozen = [stage.name for stage in STAGES if {section, key} & {*stage.freezes}]
         frozen_by = [folder for name in frozen for folder in completed(campaign, name)]
         if changes_results(key) and frozen_by and not (force and section == "select"):
+            again = ""
+            if section == "select":
+                again = f"; or pick other images as well: {force_command(campaign, settings)}"
             raise ConfigError(
                 f"--set {key}: too late for round {campaign.round:03d}, {frozen_by[0]} is complete; "
-                "set it when the round's labels are ingested and the next round begins"
-                + (f"; or select again: vaal select --force {campaign.home.quoted}" if section == "select" else "")
+                f"set it when the round's labels are ingested and the next round begins{again}"
             )
+    if (asked := changed.config.asks_of_task) and asked != campaign.config.asks_of_task:
+        pkgutil.resolve_name(TRY_TASK)(changed.config)
     if old["pool"]["root"] != new["pool"]["root"]:
         moved = at_root(read_shards(campaign.home), new["pool"]["root"])
         require_some(moved, look_up(moved))

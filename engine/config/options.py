@@ -100,6 +100,12 @@ class CampaignConfig(Section):
         """Whether there is a task learner; with train.task=auto, if the labels are classes, or task.model is given."""
         return self.task_kind is not None
 
+    @property
+    def asks_of_task(self) -> str:
+        """The options by which a task learner of the user's can be used, or not, as text; empty without one."""
+        names = self.acquisitions(has_task=True), self.draws_network
+        return repr((self.task, self.task_kind, *names, self.image)) if self.task.model else ""
+
     def acquisitions(self, *, has_task: bool) -> list[str]:
         """The names of all scores in the order of the table: those of score.acquisition, what ranks, and what decides
         between equal scores. `has_task`: there is a task learner."""

@@ -35,6 +35,10 @@ PICKLES = frozenset({".pt", ".pt2", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", 
 """Suffixes of files of networks that are not read: all but the last may run code of whoever wrote them."""
 
 
+ARGUMENTS = "--set '{}={{name = \"resnet50\", num_classes = 10}}'"
+"""An example of a table of a factory's arguments on the command line, for the key of its option."""
+
+
 def fault_of_network(section: str, model: str, weights: Iterable[str]) -> str:
     """Why a network cannot be had by these options of a section; empty where it can."""
     if model and not model.partition(":")[2]:
@@ -67,11 +71,27 @@ def explain(error: ValidationError, known: list[str], numbers: Container[str] = 
             faults[key] = f"{key}={fault['input']!r}: {message}" if key else message
         elif message not in faults[key]:
             faults[key] += f", or {message}"
-        if fault["type"] == "list_type" and isinstance(fault["input"], str | int | float):
-            forms[key] = list_setting(key, _values_in(str(fault["input"]), is_number=key in numbers))
+        if key.endswith(".arguments"):
+            faults[key] = f"{key}={_given(fault)}: not a table of texts and numbers"
         elif fault["type"] == "string_type" and isinstance(fault["loc"][-1], int):
             faults[key] = faults[key].replace(message, "in a list, put each text in quotes")
+        forms |= _form_of(key, fault, is_number=key in numbers)
     return "; ".join(f"{text}; give {forms[key]}" if key in forms else text for key, text in faults.items())
+
+
+def _form_of(key: str, fault: Mapping[str, Any], *, is_number: bool) -> dict[str, str]:
+    """By the key how its option is given on the command line, where it is a list or a table."""
+    if key.endswith(".arguments"):
+        return {key: ARGUMENTS.format(key)}
+    if fault["type"] == "list_type" and isinstance(fault["input"], str | int | float):
+        return {key: list_setting(key, _values_in(str(fault["input"]), is_number=is_number))}
+    return {}
+
+
+def _given(fault: Mapping[str, Any]) -> str:
+    """The value that has a fault, with its own key where it is in a table."""
+    inner = fault["loc"][2:3]
+    return f"{fault['input']!r}" if not inner else f"{{{inner[0]} = {fault['input']!r}}}"
 
 
 def _nearest_value(fault: Mapping[str, Any]) -> str:

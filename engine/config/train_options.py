@@ -27,6 +27,8 @@ SIMULATED_ONLY = "vaal_2019"
 MASK_NETWORKS = ("unet", "lraspp")
 """The networks of train.task_network that learn a class a pixel, the usual one first."""
 WITH_BATCH_NORM = ("vgg16_bn", "lraspp")
+WITH_DROPOUT = ("vgg16_bn",)
+"""The networks of train.task_network that have layers of dropout."""
 
 
 class TrainConfig(Section):

@@ -56,11 +56,20 @@ class Asked(NamedTuple):
     classes: Classes = Classes([], "labels.classes")
 
 
+class ForeignError(InputError):
+    """An answer on an image that this campaign never handed out; `name` is what the answer calls the image."""
+
+    def __init__(self, where: str, name: str) -> None:
+        super().__init__(f"{where}: item_id {name[:_SHOWN]!r} was never handed out by this campaign; remove it")
+        self.name = name[:_SHOWN]
+
+
 class Refused(NamedTuple):
-    """A row that does not fit: its place, with its file, and why."""
+    """A row that does not fit: its place, with its file, and why; of an image that was never handed out its name."""
 
     where: str
     why: str
+    foreign: str | None = None
 
     def __str__(self) -> str:
         return f"{self.where}: {self.why}"
@@ -102,7 +111,8 @@ class Sieve:
         try:
             self._take(answer, where, look)
         except InputError as error:
-            self.refused.append(Refused(where, str(error).removeprefix(f"{where}: ")))
+            foreign = error.name if isinstance(error, ForeignError) else None
+            self.refused.append(Refused(where, str(error).removeprefix(f"{where}: "), foreign))
 
     def finished(self) -> pa.Table:
         """The new votes: VOTES_SCHEMA without `ingest`. No answer can be taken any more: what was known is let go."""
@@ -158,7 +168,7 @@ class Sieve:
         if _NUMBER.fullmatch(name):
             why = "a number that a spreadsheet made of it; import this column as text from the file that was sent"
             raise InputError(f"{where}: item_id {name!r} is {why}")
-        raise InputError(f"{where}: item_id {name[:_SHOWN]!r} was never handed out by this campaign; remove it")
+        raise ForeignError(where, name)
 
     def _is_repeated_here(self, identity: bytes, version: Version, item_id: str, where: str) -> bool:
         """Whether the files said this already. Raises InputError where they contradict themselves."""

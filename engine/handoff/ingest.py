@@ -19,7 +19,7 @@ from engine.campaign.places import placed
 from engine.campaign.settling import Settled, settle
 from engine.campaign.stages import QUIET, Log
 from engine.campaign.votes import append_votes, read_votes
-from engine.config.texts import plural
+from engine.config.texts import plural, some
 from engine.errors import ConfigError, InputError
 from engine.handoff import VENDORS
 from engine.handoff.answers import Asked, Place, Refused, Rules, Sieve
@@ -106,7 +106,7 @@ def ingest(
     # What is read again after the votes are there is not kept twice.
     del ledger
     _take_all(sieve, files, vendor, question, look)
-    _require_fitting(sieve.refused, asked.classes.advice(sieve.unknown) if sieve.unknown else "", rules, log)
+    _require_fitting(sieve, asked.classes.advice(sieve.unknown) if sieve.unknown else "", rules, log)
     votes = sieve.finished()
     brought = Brought(len(votes), pc.sum(votes["skipped"]).as_py() or 0, pc.unique(votes["item_id"]))
     if sieve.versions:
@@ -201,12 +201,32 @@ def _answers(file: AnswerFile, vendor: str, question: Question) -> Iterator[Answ
     return read(file, question)
 
 
-def _require_fitting(refused: list[Refused], advice: str, rules: Rules, log: Log) -> None:
+def _foreign_line(foreign: list[Refused], num_answers: int) -> str:
+    """One line on the answers for images that were never handed out: how many, the first, and what that means."""
+    names = some(dict.fromkeys(str(row.foreign) for row in foreign))
+    why = f"{foreign[0].where}: the first of {len(foreign):,} answers, of {num_answers:,} in all, for images that this"
+    if len(foreign) == num_answers:
+        means = "the file is of another campaign: ingest it there, or give the file of this one"
+    else:
+        means = "a project at the vendor that several campaigns share, or test images: remove these rows"
+    return f"{why} campaign never handed out ({names}); most likely {means}"
+
+
+def _require_fitting(sieve: Sieve, advice: str, rules: Rules, log: Log) -> None:
     """Log the rows that do not fit, each reason once, and with all rows that have it. Raises InputError unless the rest
     is to be taken. `advice` is on classes."""
-    if not refused:
+    foreign = [row for row in sieve.refused if row.foreign is not None]
+    # One of them is a slip, and is named as any other row.
+    foreign = foreign if len(foreign) > 1 else []
+    refused = [row for row in sieve.refused if row.foreign is None] if foreign else sieve.refused
+    if foreign and not refused and not rules.accept_rest:
+        rest = "" if len(foreign) == sieve.answers else ", or take the others: --accept-rest"
+        raise InputError(f"{_foreign_line(foreign, sieve.answers)}{rest}; nothing was taken in")
+    if foreign:
+        log(f"refused: {_foreign_line(foreign, sieve.answers)}")
+    if not sieve.refused:
         return
-    if len(refused) == 1 and not rules.accept_rest:
+    if len(sieve.refused) == 1 and not rules.accept_rest:
         raise InputError(joined(str(refused[0]), advice) if advice else str(refused[0]))
     reasons: dict[str, list[str]] = {}
     for row in refused:
@@ -217,7 +237,7 @@ def _require_fitting(refused: list[Refused], advice: str, rules: Rules, log: Log
         log(f"... and {plural(len(reasons) - MOST_LOGGED, 'more reason')}")
     if not rules.accept_rest:
         fix = "nothing was taken in: correct them, or take the others: --accept-rest"
-        raise InputError(f"{len(refused):,} rows do not fit; {fix}{f'; {advice}' if advice else ''}")
+        raise InputError(f"{len(sieve.refused):,} rows do not fit; {fix}{f'; {advice}' if advice else ''}")
     if advice:
         log(advice)
 

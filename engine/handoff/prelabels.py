@@ -5,6 +5,7 @@ import pyarrow as pa
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, identities
 from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.config.score_faults import TASK_FIX
 from engine.errors import ConfigError
 from engine.handoff.exchange import Question
 from engine.models.predictions import predictions
@@ -19,9 +20,7 @@ def prelabels_of(campaign: Campaign, question: Question, rows: pa.Table) -> dict
         raise ConfigError(f"handoff.prelabels: guesses are classes, and handoff.question.task={question.task}")
     classes = read_manifest(campaign, "train", TrainManifest).get("task", {}).get("classes")
     if not classes:
-        raise ConfigError(
-            f"{campaign.stage('train')}: handoff.prelabels needs a task learner: train.task=classification"
-        )
+        raise ConfigError(f"{campaign.stage('train')}: handoff.prelabels needs a task learner: {TASK_FIX}")
     items = identities(rows)
     predicted, why = predictions(campaign, items)
     if why:

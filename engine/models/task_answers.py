@@ -1,12 +1,13 @@
 """From labels, as a campaign keeps them, to the answers that a task learner is trained on."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from engine.campaign.classes import Classes, joined, names_in
+from engine.config.options import CampaignConfig
 from engine.errors import ConfigError, VaalError
 from engine.models.task_source import MORE_OUTPUTS
 from vaal.task.kinds import Kind
@@ -63,6 +64,16 @@ def answers_of(kind: Kind, labels: Sequence[str], named: Sequence[str] = (), *, 
     for row, part in enumerate(found):
         answer_NC[row, [place[name] for name in part]] = 1
     return Answers(names, answer_NC)
+
+
+def answers_of_items(config: CampaignConfig, labels: Sequence[str], items: Sequence[tuple[Any, ...]]) -> Answers:
+    """As `answers_of`, by a configuration. `items` begin with (shard, key): an error names the first that has it."""
+    assert config.task_kind is not None
+    try:
+        return answers_of(config.task_kind, labels, config.task_classes, is_by_user=bool(config.task.model))
+    except LabelError as error:
+        shard, key, *_ = items[error.number]
+        raise ConfigError(f"{shard}: item {key}: {error}") from error
 
 
 def require_classes(num_classes: int, kind: Kind = "classes") -> None:

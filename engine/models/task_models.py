@@ -1,7 +1,7 @@
 """The task learner that the user brings: a network by a factory, its weights as safetensors, tried before use."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -75,26 +75,3 @@ def load_task(config: CampaignConfig, device: torch.device | str, sha256: Sequen
 def preprocessing_of(config: CampaignConfig) -> Preprocessing:
     """From pixels to the input of the user's task learner."""
     return Preprocessing(config.task.mean, config.task.std, config.task.order == "bgr")
-
-
-def task_entry(config: CampaignConfig, labels: Iterable[str]) -> dict[str, Any]:
-    """What the train manifest says of the user's task learner: its classes and weights. It is loaded for that, on the
-    CPU, and so refused before anything trains. `labels` are those of the labelled images.
-
-    Raises ConfigError and InputError as `load_task`, and ConfigError if nothing names the outputs.
-    """
-    classes = config.task_classes or sorted(set(labels))
-    if not config.task_classes and config.task_kind != "classes":
-        raise ConfigError(f"train.task={config.train.task}: labels do not list all outputs; name them in task.classes")
-    loaded = load_task(config, "cpu")
-    if loaded.num_classes != len(classes):
-        counts = f"has {loaded.num_classes} outputs, the labels have {len(classes)} classes"
-        fix = "name those of the outputs in task.classes, in order"
-        if loaded.num_classes < len(classes):
-            fix = f"{MORE_OUTPUTS}, or correct the labels"
-        raise ConfigError(f"task.model={config.task.model}: {counts}; {fix}")
-    if not config.task.files:
-        # A factory may draw others at each call: the workers that score would refuse them.
-        again = make_network("task", config.task.model, config.task.arguments)
-        load_weights(again, f"task.model={config.task.model}", "", *loaded.sha256)
-    return {"classes": classes, "weights_sha256": loaded.sha256}

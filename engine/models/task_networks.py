@@ -22,19 +22,17 @@ LITE_FEATURES = 40 + 128
 
 
 class TaskNetwork(NamedTuple):
-    """A network's peak learning rate and weight decay of AdamW, the smallest side of an image in pixels, and whether it
-    has layers of dropout."""
+    """A network's peak learning rate and weight decay of AdamW, and the smallest side of an image in pixels."""
 
     learning_rate: float
     weight_decay: float
     smallest_image: int
-    has_dropout: bool = False
 
 
 TASK_NETWORKS: dict[str, TaskNetwork] = {
     "small": TaskNetwork(1e-2, 0.05, 4),
     "resnet18": TaskNetwork(1e-3, 0.05, 4),
-    "vgg16_bn": TaskNetwork(1e-3, 0.05, 32, has_dropout=True),
+    "vgg16_bn": TaskNetwork(1e-3, 0.05, 32),
     "unet": TaskNetwork(3e-3, 0.05, 16),
     "lraspp": TaskNetwork(3e-3, 0.05, 32),
 }

@@ -25,7 +25,7 @@ from engine.models.summaries import settings_of
 from engine.pool.manifest import read_shards
 from engine.pool.shard import Place
 from engine.scoring.drafts import Draft, recall
-from engine.scoring.score import inputs_of
+from engine.scoring.score import inputs_of, require_model
 from engine.scoring.scorer import candidate_functions, networks_of
 from engine.scoring.stream import choose_actors, scored_chunks
 from engine.storage.location import Location
@@ -51,8 +51,7 @@ def score_again(campaign: Campaign, candidates: pa.Table, run: Run) -> pa.Table:
     records = _committed(folder, files)
     todo = {shard: at for shard, at in places.items() if shard not in records}
     if todo:
-        # What an actor would refuse is refused here, in one line.
-        networks_of(campaign.stage("train"), campaign.config, inputs)
+        require_model(campaign)
         with ray_session(run.address):
             records |= _score(campaign, todo, files, inputs, run)
     counts = {name: sum(getattr(record, name) for record in records.values()) for name in ("listed", "scored")}

@@ -25,7 +25,7 @@ from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
-from engine.models.task_source import TASK_MODEL, task_inputs, weights_of_task
+from engine.models.task_source import task_inputs, weights_of_task
 from engine.pool.manifest import read_shards, write_shards
 from engine.pool.shard import CHANGED
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
@@ -68,11 +68,7 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     device = ""
     tally = Tally(sum(shard.size_bytes for shard in plan.todo), len(plan.shards), plan.committed)
     if plan.todo:
-        if campaign.config.task.model:
-            # What an actor would refuse is refused here, in one line and before a cluster is up. Only that needs torch.
-            from engine.scoring.scorer import networks_of
-
-            networks_of(campaign.stage("train"), campaign.config, inputs)
+        require_model(campaign)
         with beating(heartbeat, partial(tally.measured, run.measure)), ray_session(run.address):
             actors = choose_actors(campaign.config, run)
             device = actors.device
@@ -131,11 +127,7 @@ def inputs_of(campaign: Campaign, *, is_again: bool = False) -> dict[str, str]:
         source = config.pool.embeddings or config.encoder.model
         fix = f"restore them, or train on them: delete {folder}/manifest.json, then run: vaal train {campaign.home}"
         raise InputError(f"{source}: the embeddings changed since the networks were trained on them; {fix}")
-    by_user, before = task_inputs(config), trained_by["inputs"].get(TASK_MODEL)
-    if by_user and fingerprint(**by_user) != before and not completed(campaign, "handoff"):
-        fix = f"restore it, or delete {folder}/manifest.json, then run: vaal train {campaign.home}"
-        raise InputError(f"task.model={config.task.model}: its module changed since training; {fix}")
-    if by_user:
+    if by_user := task_inputs(config):
         weights |= weights_of_task(trained_by.get("task", {}))
     if sha256 := trained_by.get("embedding", {}).get("encoder_sha256"):
         weights[ENCODER] = sha256
@@ -152,6 +144,21 @@ def inputs_of(campaign: Campaign, *, is_again: bool = False) -> dict[str, str]:
     }
 
 
+def require_model(campaign: Campaign) -> None:
+    """Load the user's task learner, so that what an actor would refuse is refused in one line, before a cluster is up.
+
+    Raises as `engine.models.task_trial.require_as_trained`.
+    """
+    if not campaign.config.task.model:
+        return
+    # Only this needs torch.
+    from engine.models.task_trial import require_as_trained
+
+    folder, entry = campaign.stage("train"), read_manifest(campaign, "train", TrainManifest).get("task", {})
+    advice = f"train with it: delete {folder}/manifest.json, then run: vaal round {campaign.home.quoted}"
+    require_as_trained(campaign.config, entry, advice)
+
+
 def _require_made(campaign: Campaign, trained_by: TrainManifest, weights: dict[str, str], names: list[str]) -> None:
     """Raises ConfigError if training did not make what these scores ask for."""
     config, folder = campaign.config, campaign.stage("train")
@@ -160,7 +167,7 @@ def _require_made(campaign: Campaign, trained_by: TrainManifest, weights: dict[s
     asking = [name for name in names if "task" in ACQUISITIONS[name].needs]
     if asking and not has_task:
         why = f"score.acquisition={asking[0]} needs a task learner, and training made none"
-        raise ConfigError(f"{folder}: {why}; set train.task, {again}")
+        raise ConfigError(f"{folder}: {why}; set train.task or task.model, {again}")
     if config.needs_method != trained_by["diagnosis"].get("is_trained", True):
         why = "needs VAAL, which was not trained" if config.needs_method else "needs no VAAL, and it was trained"
         raise ConfigError(f"{folder}: score.acquisition={config.score.acquisition} {why}; {again}")

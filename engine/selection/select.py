@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.campaign.advice import force_command
 from engine.campaign.changes import outdated
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import selection_changes, selection_inputs
@@ -184,7 +185,7 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
         if options:
             raise ConfigError(
                 f"{folder}: {some(options)} changed, but its images are handed out; to pick other images as well, "
-                f"run: vaal select --force {campaign.home}"
+                f"run: {force_command(campaign)}"
             )
         if inputs:
             log(f"{some(inputs)} changed since the images were picked; they are handed out, so they stay picked")
@@ -209,7 +210,7 @@ def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) 
     if batch.manifest["inputs"]["picks"] != picks_hash(picks):
         raise ConfigError(
             f"{campaign.stage('selection')}: it is gone, and now other images would be picked than were handed out in "
-            f"{batch.folder}; restore it, or to pick other images as well, run: vaal select --force {campaign.home}"
+            f"{batch.folder}; restore it, or to pick other images as well, run: {force_command(campaign)}"
         )
 
 

@@ -18,6 +18,7 @@ from engine.training.describing import reader_of
 from engine.training.labelled import Images, decoded
 from engine.training.mask_judging import judge_masks
 from engine.training.metrics import StepLog
+from engine.training.own_judging import judge_own
 from engine.training.plan import TrainingPlan
 from engine.training.refitting import fit_at_last
 from engine.training.streams import Pool
@@ -53,6 +54,7 @@ def finish(plan: TrainingPlan, states: dict[str, State], front: Front, log: Step
         loaded = load_task(plan.config, front.device)
         networks, reader = networks._replace(task=loaded.task), reader_of(plan, loaded, front)
         classes = plan.config.task_classes or sorted(set(plan.labels.values()))
+        task = {"task": judge_own(plan, loaded.task, reader, classes)}
     networks, centres, fitted = fit_at_last(plan, networks, front, classes, reader)
     # Before judging, so that a network that is not finite is reported by its weight.
     saved = networks._replace(task=None) if plan.config.task.model else networks

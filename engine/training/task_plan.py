@@ -15,9 +15,10 @@ from engine.campaign.positions import Position
 from engine.config.options import CampaignConfig
 from engine.config.train_options import TrainConfig
 from engine.errors import ConfigError, InputError
-from engine.models.task_answers import Answers, LabelError, answers_of
+from engine.models.task_answers import answers_of_items
 from engine.models.task_networks import TASK_NETWORKS
-from engine.pool.identity import Groups, held_out_of
+from engine.models.task_words import LEAST_TO_JUDGE
+from engine.pool.identity import Groups, group_number_of, held_out_of
 from engine.tables.selections import ORIGIN_CONTROL
 from vaal.task.kinds import Kind
 
@@ -57,17 +58,13 @@ def plan_task(
     if config.task_kind is None:
         return None
     if _has_answers(config):
-        classes, answer_N = _answers(config, labels, positions)
+        classes, answer_N = answers_of_items(config, labels, positions)
     if config.sees_embeddings or config.task.model:
         return None
     name, size = config.task_network, config.image.size
     if size < (smallest := TASK_NETWORKS[name].smallest_image):
         fix = "raise it" if config.task_kind == "segmentation" else "use small"
         raise ConfigError(f"train.task_network={name} needs image.size={smallest} or more, it is {size}; {fix}")
-    if config.draws_network and not TASK_NETWORKS[name].has_dropout:
-        other = "" if config.task_kind == "segmentation" else ", or train.task_network=vgg16_bn"
-        why = f"train.task_network={name} has no layer of dropout; --set score.dropout=features{other}"
-        raise ConfigError(f"score.dropout=network: {why}")
     training, judging = split_for_task(groups, positions)
     steps = _num_steps(config.train, len(training))
     return TaskPlan(config.task_kind, classes, answer_N, training, judging, _controls(campaign, snapshot), steps)
@@ -82,26 +79,23 @@ def _has_answers(config: CampaignConfig) -> bool:
     return config.task_kind == "classes" or (config.task_kind == "labels" and names_outputs)
 
 
-def _answers(config: CampaignConfig, labels: list[str], positions: list[Position]) -> Answers:
-    assert config.task_kind is not None
-    try:
-        return answers_of(config.task_kind, labels, config.task_classes, is_by_user=bool(config.task.model))
-    except LabelError as error:
-        shard, key, *_ = positions[error.number]
-        raise ConfigError(f"{shard}: item {key}: {error}") from error
-
-
 def judges_task(groups: Groups, shard: str, key: str) -> bool:
     """Whether a labelled image is held out from the task learner."""
     return held_out_of(shard, key, JUDGING_SHARE, groups=groups)
 
 
 def split_for_task(groups: Groups, positions: list[Position]) -> tuple[list[int], list[int]]:
-    """The numbers of the images that the task learner trains on, and of those by which it is judged; all train where
-    none would be left."""
+    """The numbers of the images that the task learner trains on, and of those by which it is judged.
+
+    A hash decides. Where it holds out none, or all, the fifth of the groups with the lowest number is held out; with
+    fewer than LEAST_TO_JUDGE groups all images train.
+    """
     is_judge = [judges_task(groups, *position[:2]) for position in positions]
-    if all(is_judge):
-        return list(range(len(positions))), []
+    if all(is_judge) or not any(is_judge):
+        number_N = [group_number_of(*position[:2], groups) for position in positions]
+        numbers = sorted(set(number_N))
+        few = set(numbers[: int(JUDGING_SHARE * len(numbers))]) if len(numbers) >= LEAST_TO_JUDGE else set[int]()
+        is_judge = [number in few for number in number_N]
     training, judging = ([n for n, judges in enumerate(is_judge) if judges == which] for which in (False, True))
     chosen = np.random.default_rng(len(judging)).permutation(judging)[:MOST_JUDGING]
     return training, sorted(chosen.tolist())

@@ -28,9 +28,9 @@ from engine.config.section import result_values
 from engine.config.train_options import TrainConfig
 from engine.errors import VaalError
 from engine.models.diagnosis import findings_of, summary
-from engine.models.task_models import task_entry
 from engine.models.task_source import TASK_MODEL, task_inputs
-from engine.models.task_words import task_facts
+from engine.models.task_trial import note_on_weights, task_entry
+from engine.models.task_words import doubt_of, task_facts
 from engine.pool.mask_source import MASKS, mask_inputs
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
@@ -64,7 +64,9 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
     plan = plan_training(campaign, snapshot, run.log)
     config = campaign.config
     seen, by_user, masks = embedding_inputs(config), task_inputs(config), mask_inputs(plan.masks)
-    details = {"task": task_entry(config, plan.labels.values())} if by_user else {}
+    entry = task_entry(config, plan.labels.values()) if by_user else {}
+    if note := note_on_weights(config):
+        run.log(note)
     pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(
         labels=labels, pool=pool_print, steps=plan.all_steps, method=config.needs_method,
@@ -92,6 +94,8 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
     for why in left_out.values():
         run.log(f"{why}; the shard was left out of training")
     require_few(config, plan.pool.shards, left_out)
+    if doubt := doubt_of(entry := entry and {**entry, **result["details"]["task"]}):
+        run.log(f"task.model={config.task.model}: {doubt}")
     return write_manifest(
         campaign,
         "train",
@@ -109,7 +113,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         device=device,
         left_out=left_out,
         fold_round=campaign.round,
-        **{**result["details"], **details},
+        **{**result["details"], **({"task": entry} if entry else {})},
     )
 
 

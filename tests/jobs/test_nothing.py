@@ -12,7 +12,8 @@ from tests.jobs.test_cli import refused, vaal
 def test_a_pool_whose_every_image_is_in_quarantine(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign("score.max_bad_fraction=1")
     home = str(campaign.home)
-    assert f"not complete; run: vaal select {home}" in refused(4, "report", home)
+    advice = f"not complete; run: vaal select {home}, or all that is missing: vaal round {home}"
+    assert advice in refused(4, "report", home)
     pretend_trained(campaign)
     fabricate_scores(campaign, lambda _, keys: np.arange(len(keys), dtype=np.float32), quarantine_every=1)
     line = "only 0 items are neither labelled, quarantined nor picked before; lower it: --set select.budget=0"

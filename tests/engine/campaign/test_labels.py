@@ -51,6 +51,17 @@ def test_wrong_labels_are_refused_by_line_and_name(
     assert not (tmp_path / "campaign/campaign.toml").exists()
 
 
+def test_labels_that_are_masks_are_asked_for_by_the_option_that_says_where_they_are(
+    make_campaign: MakeCampaign, tmp_path: Path
+) -> None:
+    labels = write(tmp_path, "labels.csv", "shard,key\ndigits-00000.tar,000001\n")
+    masks = ("train.task=segmentation", 'handoff.question={task="mask",classes=["road","sky"]}')
+    with pytest.raises(InputError, match=r"no column 'label' .*; or say where the masks are: --set labels.masks="):
+        make_campaign(*masks, labels=labels)
+    with pytest.raises(InputError, match=r"no column 'label' among 'shard', 'key'; every row needs shard, key, label$"):
+        make_campaign(labels=labels)
+
+
 @pytest.mark.parametrize(("name", "text"), [("l.txt", ""), ("l.jsonl", "{"), ("l.parquet", "x")])
 def test_an_unreadable_label_file_is_refused(make_campaign: MakeCampaign, tmp_path: Path, name: str, text: str) -> None:
     with pytest.raises(InputError, match=f"{name}: (unknown format|line 1: truncated|not a readable)"):

@@ -36,6 +36,15 @@ def config(**values: Any) -> CampaignConfig:
         ),
         ({"task__classes": ["a", "b", "a"]}, "task.classes names a twice; name each output once, in their order"),
         ({"task__mean": 0.5}, "task.mean"),
+        (
+            {"task__arguments": "resnet50"},
+            "task.arguments='resnet50': not a table of texts and numbers; give "
+            "--set 'task.arguments={name = \"resnet50\", num_classes = 10}'",
+        ),
+        (
+            {"task__arguments": {"sizes": [1, 2]}},
+            "task.arguments={sizes = [1, 2]}: not a table of texts and numbers; give --set 'task.arguments={name",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(values: dict[str, Any], text: str) -> None:

@@ -135,13 +135,17 @@ def test_a_class_that_was_not_asked_for_is_refused_from_every_vendor(sent: Sent,
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_answers_for_another_campaigns_images_are_refused_one_by_one(sent: Sent, tmp_path: Path, vendor: str) -> None:
+def test_answers_for_another_campaigns_images_are_refused_in_one_line(sent: Sent, tmp_path: Path, vendor: str) -> None:
     campaign = sent(vendor)
     given(tmp_path / "in", REPLIES[vendor]({"a" * 32: "kettle", "e" * 32: "kettle", "f" * 32: "teapot"}))
     text = refused(campaign, tmp_path / "in", vendor)
-    assert text.count("was never handed out by this campaign; remove it") == 2
-    found = take_in(campaign, tmp_path / "in", vendor, accept_rest=True)
-    assert (found.new, len(found.refused)) == (1, 2)
+    assert "the first of 2 answers, of 3 in all, for images that this campaign never handed out (" in text
+    assert "that several campaigns share, or test images: remove these rows, or take the others: --accept-rest" in text
+    lines: list[str] = []
+    found = take_in(campaign, tmp_path / "in", vendor, log=lines.append, accept_rest=True)
+    assert (found.new, len(found.refused), sum("refused: " in line for line in lines)) == (1, 2, 1)
+    whole = given(tmp_path / "whole", REPLIES[vendor]({number * 32: "kettle" for number in "ef0123"}))
+    assert " and 3 more); most likely the file is of another campaign" in refused(campaign, whole, vendor)
     # None of them fits: nothing to be accepted, and nothing is written.
     others = tmp_path / "others"
     given(others, REPLIES[vendor]({"e" * 32: "kettle"}))
@@ -281,13 +285,11 @@ def test_masks_come_from_beside_their_file_and_nowhere_else(base: Campaign, tmp_
 
 def test_every_reason_is_said_once_in_the_log_and_their_number_in_the_error(sent: Sent, tmp_path: Path) -> None:
     campaign = sent("generic")
-    rows = [
-        {"item_id": next(iter(IDS)), "label": "kettle"},
-        *({"item_id": f"{n:032x}", "label": "x"} for n in range(1500)),
-    ]
+    first, *rows = ({"item_id": min(IDS), "label": f"x{n}", "annotator": f"p{n}"} for n in range(1501))
+    rows = [first | {"label": "kettle"}, *rows]
     file = given(tmp_path, {"a.jsonl": "\n".join(map(json.dumps, rows)).encode()})
     lines: list[str] = []
-    with pytest.raises(InputError, match=r"^1,500 rows do not fit; nothing was taken in: .*--accept-rest$"):
+    with pytest.raises(InputError, match=r"^1,500 rows do not fit; nothing was taken in: .*--accept-rest; "):
         take_in(campaign, file, log=lines.append)
     assert len([line for line in lines if line.startswith(f"refused: {file}: line ")]) == 1000
     assert lines[-1] == "... and 500 more reasons"

@@ -12,7 +12,7 @@ from engine.training.plan import plan_training
 from tests.sendings import take_in
 from tests.small import copied, make_small
 
-MODEL = {"task__model": "tests.tasks:Plain", "task__arguments": {"num_classes": 2}, "task__classes": ["cat", "dog"]}
+MODEL = {"task__model": "tests.tasks:trained", "task__arguments": {"num_classes": 2}, "task__classes": ["cat", "dog"]}
 MORE = "give a model with an output for each class (--set task.arguments=..., task.weights=...)"
 WILL = "the next training will refuse these labels; correct them, or"
 

@@ -11,10 +11,12 @@ from engine.config.options import CampaignConfig
 from engine.config.toml import override
 from engine.errors import ConfigError, InputError
 from engine.models import task_source
-from engine.models.task_models import load_task, task_entry
+from engine.models.task_models import load_task
 from engine.models.task_source import known_weights, task_inputs, weights_of_task
 from tests.tasks import Plain
 from vaal.network_trial import noise_pixels
+
+MORE = r"give a model with an output for each class \(--set task.arguments=..., task.weights=...\)"
 
 
 def config(model: str = "Plain", **options: Any) -> CampaignConfig:
@@ -84,7 +86,15 @@ def test_without_weights_those_of_the_factory_are_known_again_and_no_other_strea
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        ("no_such_package:x", "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
+        (
+            "no_such_package:x",
+            "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'; install no_such_package here, "
+            "run in the folder that it is in, or correct the name",
+        ),
+        (
+            "tests.no_such_module:x",
+            "cannot be imported: ModuleNotFoundError: No module named 'tests.no_such_module'; g",
+        ),
         ("Nothing", "cannot be imported: AttributeError"),
         ("ends_the_process", "fails with task.arguments={}: SystemExit: 0"),
         ("failing_factory", "fails with task.arguments={}: KeyError: 'why"),
@@ -102,17 +112,15 @@ def test_a_factory_that_makes_no_task_learner_is_refused_in_one_line(model: str,
 
 
 def test_weights_that_do_not_fit_are_named_with_the_first_three(tmp_path: Path) -> None:
-    def broken(state: dict[str, torch.Tensor]) -> None:
+    def renamed(state: dict[str, torch.Tensor]) -> None:
         for name in [*state]:
-            state[f"module.{name}"] = state.pop(name)
+            state[f"x{name}"] = state.pop(name)
 
     with pytest.raises(InputError) as refused:
-        load_task(config(weights=saved(tmp_path, 1, broken)), "cpu")
+        load_task(config(weights=saved(tmp_path, 1, renamed)), "cpu")
     missing = "4 missing (mix.0.weight, mix.0.bias, head.weight and 1 more)"
-    unexpected = "4 unexpected (module.head.bias, module.head.weight, module.mix.0.bias and 1 more)"
-    assert f"1.safetensors: not the weights of task.model=tests.tasks:Plain: {missing}; {unexpected}" in str(
-        refused.value
-    )
+    unexpected = "4 unexpected (xhead.bias, xhead.weight, xmix.0.bias and 1 more)"
+    assert str(refused.value).endswith(f"not the weights of task.model=tests.tasks:Plain: {missing}; {unexpected}")
     with pytest.raises(InputError, match=r"2 other shapes \(head.weight is \(5, 6\), not \(3, 6\), head.bias"):
         load_task(config(weights=saved(tmp_path, 2), arguments={"num_classes": 3}), "cpu")
 
@@ -121,6 +129,32 @@ def test_weights_that_do_not_fit_are_named_with_the_first_three(tmp_path: Path) 
 
     with pytest.raises(InputError, match=r"3.safetensors: head.bias has numbers that are not finite; name other"):
         load_task(config(weights=saved(tmp_path, 3, infinite)), "cpu")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "net.", "_orig_mod.", "module._orig_mod."])
+def test_names_that_differ_by_a_prefix_alone_are_said_to_with_the_line_that_fixes_them(
+    tmp_path: Path, prefix: str
+) -> None:
+    def wrapped(state: dict[str, torch.Tensor]) -> None:
+        for name in [*state]:
+            state[f"{prefix}{name}"] = state.pop(name)
+        state["loss.weight"] = torch.ones(1)
+
+    file = saved(tmp_path, 1, wrapped)
+    with pytest.raises(InputError) as refused:
+        load_task(config(weights=file), "cpu")
+    assert f"the names in the file begin with '{prefix}', and those of the network do not" in str(refused.value)
+    # What it advises is what helps.
+    line = str(refused.value).partition("with the names of the network: ")[2]
+    place = tmp_path / "weights.safetensors"
+    state = safetensors.torch.load_file(file)
+    eval(line.replace("'weights.safetensors'", repr(str(place))), {"safetensors": safetensors, "state": state})
+    load_task(config(weights=str(place)), "cpu")
+
+
+def test_a_network_that_is_wrapped_says_so_of_plain_weights(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"names of the network begin with .inner\.., and those in the file do not"):
+        load_task(config("Wrapped", weights=saved(tmp_path, 1)), "cpu")
 
 
 @pytest.mark.parametrize("suffix", ["pt2", "pt", "pth", "bin", "pkl", "onnx", "PT"])
@@ -162,43 +196,19 @@ def test_what_a_score_needs_and_the_model_lacks_is_named() -> None:
         load_task(config("UnusedDropout", **drawn), "cpu")
 
 
-def test_the_outputs_have_the_names_of_task_classes_or_of_the_labels() -> None:
-    entry = task_entry(config(), [*"edcbaabc"])
-    assert entry["classes"] == [*"abcde"]
-    assert entry["weights_sha256"] == load_task(config(), "cpu").sha256
-    assert task_entry(config(classes=["3.0", *"zyxw"]), ["z"])["classes"] == ["3", *"zyxw"]
-    with pytest.raises(
-        ConfigError, match="has 5 outputs, the labels have 2 classes; name those of the outputs in task"
-    ):
-        task_entry(config(), ["a", "b"])
-    with pytest.raises(InputError, match="its factory gives other weights than before; restore them, or name a file"):
-        task_entry(config("other_each_time"), [*"abcde"])
+def test_the_names_of_task_classes_are_as_many_as_its_outputs() -> None:
     with pytest.raises(ConfigError, match=r"has 5 outputs, task.classes names 2; name each output, in order$"):
         load_task(config(classes=["a", "b"]), "cpu")
     # More names make no more outputs.
-    more = r"give a model with an output for each class \(--set task.arguments=..., task.weights=...\)"
-    with pytest.raises(ConfigError, match=f"has 5 outputs, the labels have 6 classes; {more}, or correct the labels$"):
-        task_entry(config(), [*"abcdef"])
     with pytest.raises(
-        ConfigError, match=f"has 5 outputs, task.classes names 6; name each output, in order, or {more}$"
+        ConfigError, match=f"has 5 outputs, task.classes names 6; name each output, in order, or {MORE}"
     ):
         load_task(config(classes=[*"abcdef"]), "cpu")
-    assert task_entry(config(arguments={"num_classes": 6}), [*"abcdef"])["classes"] == [*"abcdef"]
     with pytest.raises(ConfigError, match=r"task.classes names a twice"):
         config(classes=["a", "b", "a"])
-    with pytest.raises(
-        ConfigError, match=r"has 5 outputs, the labels have 6 classes; give a model with an output for each"
-    ):
-        task_entry(config(), [*"abcdef"])
-    labels = {"train.task": "labels", "handoff.question.task": "classes", "handoff.question.classes": [*"abcde"]}
-    with pytest.raises(
-        ConfigError, match=r"train.task=labels: labels do not list all outputs; name them in task.classes"
-    ):
-        task_entry(config(**labels), ["a"])
-    assert load_task(config(**labels), "cpu").task.kind == "labels"
 
 
-def test_what_decides_its_scores_is_in_its_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_options_that_decide_its_scores_are_in_its_inputs() -> None:
     assert task_inputs(CampaignConfig()) == {}
     before = task_inputs(config())
     others: list[dict[str, Any]] = [
@@ -208,17 +218,6 @@ def test_what_decides_its_scores_is_in_its_inputs(tmp_path: Path, monkeypatch: p
     ]  # fmt: skip
     found = [task_inputs(config(**options)) for options in others]
     assert all(inputs != before for inputs in found)
-    (tmp_path / "mine.py").write_text("from tests.tasks import Plain\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    mine = config("mine:Plain")
-    first = task_inputs(mine)
-    assert task_inputs(mine) == first
-    (tmp_path / "mine.py").write_text("from tests.tasks import Plain  # changed\n")
-    assert task_inputs(mine)["task"]["source"] != first["task"]["source"]
-    with pytest.raises(ConfigError, match="there is no module no_such_module here; install it, or run where it is"):
-        task_inputs(config("no_such_module:x"))
-    with pytest.raises(ConfigError, match=r"no_such.module cannot be imported: No module named 'no_such'"):
-        task_inputs(config("no_such.module:x"))
 
 
 def test_the_weights_are_among_the_inputs_of_scores_and_are_found_there() -> None:
@@ -228,4 +227,7 @@ def test_the_weights_are_among_the_inputs_of_scores_and_are_found_there() -> Non
     assert known_weights(wanted, {"vae.safetensors": "cc", **found}) == ["aa", "bb"]
     assert known_weights(wanted, {}) == ["", ""]
     assert weights_of_task({"classes": ["a"]}) == {}
+    # So is what it makes of some images.
+    probed = [weights_of_task({"weights_sha256": ["aa"], "probe": [[number]]}) for number in (1.0, 2.0)]
+    assert probed[0] != probed[1]
     assert task_source.TASK_MODEL not in found

@@ -82,10 +82,20 @@ def test_every_acquisition_that_is_asked_for_is_a_column(make_campaign: MakeCamp
     [
         (["score.acquisition=['margin']"], r"does not have select.acquisition=vaal; --set select.acquisition=margin"),
         (["score.acquisition=['vaal','vaal']"], "name each acquisition once"),
-        (["score.acquisition=['vaal','margin']"], "score.acquisition=margin needs a task learner"),
+        (
+            ["score.acquisition=['vaal','margin']"],
+            "^--set: score.acquisition=margin needs a task learner: --set train.task=.* --set task.model=... for ",
+        ),
+        (["select.acquisition=margin"], "select.acquisition=margin needs a task learner"),
+        # What decides between equal scores was set by nobody.
+        (["select.acquisition=variation_ratio"], "^--set: select.acquisition=variation_ratio needs a task learner"),
         (
             ["score.acquisition=['vaal','bald']", "score.dropout=network", "pool.embeddings=member:npy"],
             "score.dropout=network: a linear head on embeddings has no layer of dropout",
+        ),
+        (
+            ["score.acquisition=['vaal','bald']", "score.dropout=network", "train.task=classification"],
+            "train.task_network=small has no layer of dropout; --set score.dropout=features, or train.task_network=vgg",
         ),
         (
             ["select.acquisition=entropy", "train.task=classification", "select.diversity=completion"],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,13 @@ def test_a_setting_is_too_late_once_it_is_handed_out(scored: Campaign) -> None:
     export(open_campaign(home, []))
     with pytest.raises(ConfigError, match=r"too late .*handed_out/generic-000 is complete.*select --force"):
         open_campaign(home, ["select.budget=42"])
+    # The command that is advised has the settings of this one, and works as it is written.
+    given = ["--set", "select.budget=42", "--set", "select.control_fraction= 0.1"]
+    with pytest.raises(ConfigError) as refused:
+        open_campaign(home, given[1::2])
+    command, _, rest = str(refused.value).partition("pick other images as well: ")[2].partition(" (")
+    assert shlex.split(command) == ["vaal", "select", "--force", home, *given]
+    assert rest == "what is out at a vendor stays out, and stays bought)"
     assert open_campaign(home, ["select.budget=42"], force=True).config.select.budget == 42
 
 

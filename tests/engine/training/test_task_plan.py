@@ -8,9 +8,10 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import read_snapshot
 from engine.campaign.positions import Position
 from engine.errors import ConfigError
-from engine.pool.identity import ALONE
+from engine.models.task_words import LEAST_TO_JUDGE
+from engine.pool.identity import ALONE, Groups
 from engine.training.plan import plan_training
-from engine.training.task_plan import plan_task
+from engine.training.task_plan import plan_task, split_for_task
 from tests.small import make_small, with_settings
 
 CLASSES: dict[str, Any] = {"train__task": "classification"}
@@ -56,3 +57,20 @@ def test_the_whole_plan_has_the_images_in_the_order_of_their_labels(small: Campa
     assert found.task is not None
     names = [found.task.classes[number] for number in found.task.answer_N.tolist()]
     assert names == [found.labels[position[:2]] for position in found.positions]
+
+
+@pytest.mark.parametrize("pattern", ["", r"^([0-9]+)-"])
+def test_from_so_many_labelled_images_or_groups_on_one_is_held_out(pattern: str) -> None:
+    groups, held_out = Groups(pattern), set[tuple[int, bool]]()
+    for first in range(0, 900, 30):
+        for count in (LEAST_TO_JUDGE - 1, LEAST_TO_JUDGE, 12):
+            keys = [f"{first + n}-{frame}" for n in range(count) for frame in range(3 if pattern else 1)]
+            training, judging = split_for_task(groups, [("s.tar", key, 0, 0, None) for key in keys])
+            assert sorted(training + judging) == list(range(len(keys)))
+            assert training
+            held_out.add((count, bool(judging)))
+            if pattern:
+                assert not {keys[n][:-2] for n in training} & {keys[n][:-2] for n in judging}
+    # With fewer it is left to the hash.
+    few = LEAST_TO_JUDGE - 1
+    assert held_out == {(few, False), (few, True), (LEAST_TO_JUDGE, True), (12, True)}
