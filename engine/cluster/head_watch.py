@@ -1,4 +1,4 @@
-"""A cluster whose head is lost: that is logged, and ends the run with an error. Ray alone ends the process in silence."""
+"""A cluster whose head is lost is logged, and ends the run with an error. Ray alone ends the process in silence."""
 
 import atexit
 import logging

@@ -1,4 +1,4 @@
-"""SIGKILL to the head of a cluster, in each stage that runs on one: it is said, and the next run ends in the same files."""
+"""SIGKILL to the head of a cluster, in each stage that runs on one: the next run ends in the same files."""
 
 import logging
 import random
