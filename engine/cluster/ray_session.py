@@ -6,7 +6,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -19,12 +18,11 @@ from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
 from engine.cluster.gauges import exported
+from engine.cluster.head_watch import ANSWER_SECONDS, LostHeadError, require_head, speaks
 from engine.errors import ConfigError, InputError, StorageError, VaalError, one_line
 from engine.storage.location import masked
 
 LOCAL = "local"
-ANSWER_SECONDS = 10.0
-"""A cluster that does not answer for so long is not there. Ray itself would ask for minutes."""
 OBJECT_STORE_BYTES = 1 << 30
 MIN_SCRATCH_BYTES = 16 << 20
 """With less in its folder Ray may not start, and says that it took too long."""
@@ -52,11 +50,11 @@ def ray_session(address: str) -> Iterator[None]:
     with ExitStack() as after:
         _connect(address, after)
         try:
-            with export:
+            with export, require_head(address) if address != LOCAL else nullcontext():
                 yield
-        except (KeyboardInterrupt, StorageError):
-            # During a shutdown a thread of Ray Data may end the process with status 1 before the error is reported. So
-            # Ray goes down with the process, whose status is 1 for both of these errors.
+        except (KeyboardInterrupt, StorageError, LostHeadError):
+            # During a shutdown a thread of Ray Data may end the process with status 1 before the error is reported, and
+            # without a head it would wait. So Ray goes down with the process.
             after.pop_all()
             raise
 
@@ -150,13 +148,10 @@ def _require_answer(address: str) -> None:
     if not re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:]+]?", host) or not port.isdecimal():
         raise ConfigError(f"--address {masked(place)}: expected local, auto, or a cluster's host:port")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
-            # The beginning of HTTP/2, to which a server of gRPC answers with its own settings.
-            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
-            answer = connection.recv(4)
+        is_server = speaks(place)
     except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(f"--address {place}: no Ray cluster answers there: {one_line(error)}") from error
-    if (os.environ.get("RAY_USE_TLS", "0") == "0" and answer[3:] != b"\4") or not _is_cluster(place):
+    if (os.environ.get("RAY_USE_TLS", "0") == "0" and not is_server) or not _is_cluster(place):
         raise InputError(f"--address {place}: what answers there is no Ray cluster; its own port is often 6379")
 
 

@@ -1,6 +1,5 @@
 """Waiting for machines, with words: what is wanted, what the cluster has, and an end that the user sets."""
 
-import signal
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from engine.cluster.gauges import Measure
+from engine.cluster.head_watch import interrupt_main
 from engine.cluster.ray_session import LOCAL
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
@@ -134,10 +134,7 @@ def watched(
                 watch.look()
             except (ConfigError, InputError) as error:
                 errors.append(error)
-                # A real signal, for it ends a wait for a lock too. Ctrl-C's is ignored in what a shell runs behind.
-                is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-                number = signal.SIGTERM if is_ignored else signal.SIGINT
-                signal.pthread_kill(threading.main_thread().ident or 0, number)
+                interrupt_main()
                 return
             except ray.exceptions.RayError:
                 return
@@ -152,8 +149,10 @@ def watched(
         raise
     finally:
         is_over.set()
-        thread.join()
-        watch.end()
+        # Without a head, what it asked for is never answered.
+        thread.join(LOOK_SECONDS)
+        if not thread.is_alive():
+            watch.end()
 
 
 def room(need: Need) -> int:

@@ -90,6 +90,11 @@ class Driver:
         status = self.process.wait(seconds)
         return Ended(status, *(file.read_text() for file in self.files), time.monotonic() - self.began)
 
+    def wait_for_words(self, words: str, seconds: float = SECONDS) -> float:
+        """Until it has printed what matches. Returns the seconds since its start."""
+        wait_until(lambda: any(re.search(words, file.read_text()) for file in self.files), self, seconds)
+        return time.monotonic() - self.began
+
     def kill(self, *, alone: bool = False) -> None:
         """SIGKILL to its process group, so to Ray's servers but not to Ray's workers; or to itself alone."""
         (os.kill if alone else os.killpg)(self.process.pid, signal.SIGKILL)

@@ -26,12 +26,16 @@ def latents(shard: str, keys: list[str]) -> np.ndarray:
     return found
 
 
-@pytest.fixture
-def scored(make_campaign: MakeCampaign) -> Campaign:
-    campaign = make_campaign("select.budget=200")
+def scored_campaign(make_campaign: MakeCampaign, num_picks: int) -> Campaign:
+    campaign = make_campaign(f"select.budget={num_picks}")
     pretend_trained(campaign)
     fabricate_scores(campaign, lambda s, keys: np.array([draw_of(s, k, 1) / 2**64 for k in keys]), latents=latents)
     return campaign
+
+
+@pytest.fixture
+def scored(make_campaign: MakeCampaign) -> Campaign:
+    return scored_campaign(make_campaign, 200)
 
 
 def start(home: Path, *words: str) -> subprocess.Popen[str]:

@@ -11,17 +11,11 @@ import pytest
 from tests.conftest import MakeCampaign
 from tests.faults.clusters import add_node, cluster
 from tests.faults.conftest import Reference
-from tests.faults.driver import Driver, running, wait_until
+from tests.faults.driver import running, wait_until
 
 LOG = logging.getLogger(__name__)
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 TRAINING = ("train.max_steps=300", "train.epochs=1000", "train.checkpoint_steps=20", "train.workers=2", "train.folds=1")
-
-
-def said(driver: Driver, words: str) -> float:
-    """The seconds until a driver says this."""
-    wait_until(lambda: bool(re.search(words, driver.files[1].read_text())), driver)
-    return time.monotonic() - driver.began
 
 
 def test_a_cluster_without_a_machine_is_waited_for_with_words(
@@ -35,14 +29,14 @@ def test_a_cluster_without_a_machine_is_waited_for_with_words(
         why = r"waited 3 s for 1 worker with a CPU: the cluster has 0; add nodes, or wait longer: --set score.wait_seco"
         assert re.search(why, ended.one_error())
         with running("train", untrained, "--address", nodes.address, "--set", "device=cuda") as driver:
-            seconds = said(driver, "waiting for 1 worker with a GPU: the cluster has 0; Ctrl-C ends this")
+            seconds = driver.wait_for_words("waiting for 1 worker with a GPU: the cluster has 0; Ctrl-C ends this")
             driver.process.send_signal(signal.SIGINT)
             begin = time.monotonic()
             ended = driver.wait(10)
         LOG.info("said after %.1f s, ended %.1f s after Ctrl-C", seconds, time.monotonic() - begin)
         assert ended.status == 1
         with running("score", campaign, "--address", nodes.address) as driver:
-            said(driver, "waiting for 1 worker with a CPU: the cluster has 0; Ctrl-C ends")
+            driver.wait_for_words("waiting for 1 worker with a CPU: the cluster has 0; Ctrl-C ends")
             add_node(nodes, 2)
             ended = driver.wait()
         assert ended.status == 0, ended.errors
@@ -57,9 +51,13 @@ def test_training_that_loses_a_node_says_so_and_goes_on_with_another(make_campai
         wait_until(lambda: len(list(checkpoints.glob("checkpoint/*/checkpoint_*/checkpoint.json"))) > 1, driver)
         begin = time.monotonic() - driver.began
         nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
-        LOG.info("said after %.1f s", said(driver, "waiting for 2 workers with a CPU: the cluster has 1") - begin)
+        LOG.info(
+            "said after %.1f s", driver.wait_for_words("waiting for 2 workers with a CPU: the cluster has 1") - begin
+        )
         add_node(nodes, 1)
-        LOG.info("on after %.1f s", said(driver, r"a worker was lost; going on from step \d+0 with 2 of 2") - begin)
+        LOG.info(
+            "on after %.1f s", driver.wait_for_words(r"a worker was lost; going on from step \d+0 with 2 of 2") - begin
+        )
         # One Ctrl-C ends training too.
         driver.process.send_signal(signal.SIGINT)
         begin = time.monotonic()

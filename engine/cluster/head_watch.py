@@ -1,0 +1,92 @@
+"""A cluster whose head is lost is logged, and ends the run with an error. Ray alone ends the process in silence."""
+
+import atexit
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from engine.errors import InputError
+
+LOG = logging.getLogger(__name__)
+LOOK_SECONDS = 2.0
+ANSWER_SECONDS = 10.0
+"""A cluster that does not answer for so long is not there. Ray itself would ask for minutes."""
+LOST_SECONDS = 45.0
+"""A head that is silent for so long is lost. Ray gives up after 60 seconds, at which it ends the process."""
+
+
+class LostHeadError(InputError):
+    """The head of the cluster that a stage ran on answers no longer."""
+
+
+def speaks(place: str) -> bool:
+    """Whether a server of gRPC answers at host:port.
+
+    Raises OSError, OverflowError or UnicodeError if nothing answers, or it is no address.
+    """
+    host, _, port = place.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
+        # The beginning of HTTP/2, to which a server of gRPC answers with its own settings.
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        return connection.recv(4)[3:] == b"\4"
+
+
+@contextmanager
+def require_head(address: str) -> Iterator[None]:
+    """While the body runs on the cluster at this address, see that its head answers.
+
+    Raises LostHeadError, in place of the interrupt that ends the body, when the head was silent for `LOST_SECONDS`.
+    """
+    place, is_over, lost = ray.get_runtime_context().gcs_address, threading.Event(), threading.Event()
+
+    def follow() -> None:
+        answered, has_said = time.monotonic(), False
+        while not is_over.wait(LOOK_SECONDS):
+            if _answers(place):
+                answered, has_said = time.monotonic(), False
+                continue
+            silent = time.monotonic() - answered
+            if silent >= ANSWER_SECONDS and not has_said:
+                LOG.warning("the head of the cluster at %s does not answer; waiting for it", address)
+                has_said = True
+            if silent >= LOST_SECONDS:
+                lost.set()
+                interrupt_main()
+                return
+
+    thread = threading.Thread(target=follow, name="head watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not lost.is_set():
+            raise
+        # Ray's end of the session would wait for the head.
+        atexit.unregister(ray.shutdown)
+        raise LostHeadError(
+            f"--address {address}: the head of the cluster was lost: it has not answered for {LOST_SECONDS:.0f} s; "
+            "nothing that was complete is lost; run the same command again when a cluster is there"
+        ) from None
+    finally:
+        is_over.set()
+
+
+def interrupt_main() -> None:
+    """Interrupt the main thread as Ctrl-C does: by a real signal, which ends a wait for a lock too."""
+    # Ctrl-C's is ignored in what a shell runs behind.
+    is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    number = signal.SIGTERM if is_ignored else signal.SIGINT
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+
+def _answers(place: str) -> bool:
+    try:
+        return speaks(place)
+    except OSError:
+        return False

@@ -1,0 +1,82 @@
+"""SIGKILL to the head of a cluster, in each stage that runs on one: the next run ends in the same files."""
+
+import logging
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeCampaign
+from tests.faults import law
+from tests.faults.clusters import cluster
+from tests.faults.conftest import Reference
+from tests.faults.driver import Driver, Ended, run, running, started, wait_until
+from tests.faults.test_selection_killed import scored_campaign
+from tests.faults.test_training_killed import SETTINGS, saved, weights
+
+LOG = logging.getLogger(__name__)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SMALL_PARTS = "import engine.selection.parts as p; p.PART_ROWS = 500; from jobs.__main__ import main; main()"
+"""A selection whose scores go to Ray in parts, though there are few."""
+
+
+def lose_head(words: list[str], moment: Callable[[Driver], None]) -> Ended:
+    """Run on a cluster of three nodes whose head is killed at a moment. Returns how that ended."""
+    with cluster([1, 1]) as nodes, started([*words, "--address", nodes.address], {}) as driver:
+        moment(driver)
+        killed_at = time.monotonic()
+        nodes.remove_node(nodes.head_node, allow_graceful=False)
+        said = driver.wait_for_words("the head of the cluster at .* does not answer") - (killed_at - driver.began)
+        ended = driver.wait()
+        LOG.info("said after %.0f s, ended after %.0f s", said, time.monotonic() - killed_at)
+    assert ended.status == 4, ended.errors
+    assert "the head of the cluster was lost" in ended.one_error()
+    return ended
+
+
+def jobs(*words: str) -> list[str]:
+    return [sys.executable, "-m", "jobs", *words]
+
+
+def test_in_scoring(reference: Reference, tmp_path: Path) -> None:
+    campaign = reference.copy(tmp_path / "campaign")
+    lose_head(jobs("score", campaign), lambda driver: wait_until(lambda: law.num_committed(campaign) > 2, driver))
+    kept = law.committed(campaign)
+    assert kept
+    assert not law.is_complete(campaign)
+    assert run("score", campaign).status == 0
+    law.assert_law_4(campaign, reference.rows, exactly=True)
+    assert kept.items() <= law.committed(campaign).items()
+
+
+def test_in_training(make_campaign: MakeCampaign) -> None:
+    calm, campaign = make_campaign(*SETTINGS, name="calm"), make_campaign(*SETTINGS)
+    assert run("train", str(calm.home)).status == 0
+    lose_head(jobs("train", str(campaign.home)), lambda driver: wait_until(lambda: bool(saved(campaign)), driver))
+    with running("train", str(campaign.home)) as driver:
+        driver.wait_for_words("resuming from ")
+        assert driver.wait().status == 0
+    assert weights(campaign) == weights(calm)
+
+
+def test_in_selection(make_campaign: MakeCampaign, tmp_path: Path) -> None:
+    calm, draw = scored_campaign(make_campaign, num_picks=200), random.Random(0)
+    assert run("select", str(calm.home)).status == 0
+    name = "rounds/000/selection/selection.parquet"
+    for number in range(4):
+        home = tmp_path / str(number)
+        shutil.copytree(calm.home.path, home, ignore=shutil.ignore_patterns("selection"))
+        words = [sys.executable, "-c", SMALL_PARTS, "select", str(home)]
+        with cluster([1, 1]) as nodes, started([*words, "--address", nodes.address], {}) as driver:
+            time.sleep(draw.uniform(2, 8))
+            lost = nodes.head_node if number % 2 else sorted(nodes.worker_nodes, key=str)[0]
+            nodes.remove_node(lost, allow_graceful=False)
+            ended = driver.wait()
+        LOG.info("ended with %d after %.0f s", ended.status, ended.seconds)
+        assert ended.status in ((0, 4) if number % 2 else (0,)), ended.errors
+        assert run("select", str(home)).status == 0
+        assert (home / name).read_bytes() == Path(calm.home.path, name).read_bytes()
