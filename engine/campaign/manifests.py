@@ -140,6 +140,7 @@ class Gate(TypedDict):
 class SelectionManifest(Manifest):
     """`when_no_signal` is what was done without a signal, null with one. Scores are null where they did not decide.
     `first_ranks` is the acquisition function that ranked the whole pool, also where another one ranked the candidates.
+    `scored_by` is the one whose scores the column `score` of the rows holds.
     `picks` is a hash of the picked items: see `engine.campaign.handed_out`. `likeness` says whether near latents count
     as duplicates: see `vaal.duplicates.likeness`. `branch` is what was done: see `vaal.diversity.BRANCHES`, and `gate`
     what decided that.
@@ -153,6 +154,7 @@ class SelectionManifest(Manifest):
     highest_picked_logit: NotRequired[float | None]
     highest_candidate_logit: NotRequired[float | None]
     first_ranks: NotRequired[str]
+    scored_by: NotRequired[str]
     objective: float | None
     picks: NotRequired[str]
     likeness: NotRequired[dict[str, Any] | None]
@@ -267,6 +269,19 @@ def write_manifest(
 def ranks(selection: SelectionManifest) -> str:
     """The acquisition function whose scores ranked."""
     return str(selection["config"]["select"].get("acquisition", "vaal"))
+
+
+def decided_by(selection: SelectionManifest) -> str:
+    """The acquisition function whose scores decided what was picked; "" where no score did. By the gate, this may be
+    another one than that which ranks (`ranks`)."""
+    if "branch" in selection:
+        return branch_of(selection["branch"], ranks(selection)).by
+    return "" if selection["when_no_signal"] else ranks(selection)
+
+
+def scored_by(selection: SelectionManifest) -> str:
+    """The acquisition function whose scores the rows of the selection's files hold in their column `score`."""
+    return selection.get("scored_by", ranks(selection))
 
 
 def first_ranks(selection: SelectionManifest) -> str:

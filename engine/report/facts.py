@@ -18,6 +18,7 @@ from engine.campaign.manifests import (
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.config.task_options import TaskConfig
+from engine.config.texts import score_text
 from engine.errors import InputError
 from engine.models.diagnosis import lift_text, share_text
 from engine.report.lacking import share_in_words
@@ -181,21 +182,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     return "none" if value == "" else value
-
-
-def share_text_of(share: Any) -> str:
-    """A share with its interval, as the page writes it."""
-    if share is None:
-        return "no labels"
-    numbers = (f"{round(100 * value)}" for value in (share.value, share.low, share.high))
-    return "{}% ({} to {})".format(*numbers).replace("-", "−")
-
-
-def points_text_of(share: Any) -> str:
-    """A difference of shares with its interval, in points, as the page writes it."""
-    return share_text_of(share).replace("%", "")
-
-
-def score_text(value: float) -> str:
-    """A score as the page writes it."""
-    return f"{value:.2f}".replace("-", "−")

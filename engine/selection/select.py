@@ -118,6 +118,7 @@ def _make(
         branch=eligible.name,
         gate=verdict.entry(),
         first_ranks=campaign.config.first_ranks,
+        scored_by=eligible.scored_by,
         seed=campaign.config.select.seed,
         round_seed=seed,
         **_highest(eligible, batch),

@@ -18,12 +18,12 @@ from engine.handoff.export import export
 from engine.report.arms import NOT_KEPT, gains_of
 from engine.report.control_arm import MASKS, ControlArm, control_arm
 from engine.report.control_words import MOST_ROUNDS, control_lines, control_values, read_control
-from engine.report.estimates import Share, wilson
 from engine.report.facts import share_text_of
 from engine.storage.location import Location
 from jobs.cli import app
 from tests.judged import Pick, answer, is_right, make_judged, pick, picks_of, play, pool, truth, without_predictions
 from tests.small import copied
+from vaal.shares import Share, wilson
 
 pytestmark = pytest.mark.heavy
 

@@ -13,7 +13,6 @@ from engine.campaign.labels import read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.errors import InputError
 from engine.report.arms import MOST_JUDGED, gains_of
-from engine.report.estimates import wilson
 from engine.report.facts import share_text_of
 from engine.report.lacking import MOST_CLUSTERS, NOT_MEASURED, clusters_of, finding_in_words
 from engine.report.report import MOST_IMAGES, report
@@ -24,6 +23,7 @@ from tests.conftest import MakeCampaign
 from tests.engine.selection.test_completing import scored
 from tests.judged import without_predictions
 from tests.sendings import take_in
+from vaal.shares import wilson
 
 pytestmark = pytest.mark.heavy
 CLASSES = [str(number) for number in range(9)]
