@@ -4,6 +4,7 @@ from typing import Any
 
 from engine.campaign.manifests import TrainManifest
 from engine.config.texts import plural
+from vaal.shares import wilson
 
 MOST_CLASSES = 20
 """Classes that are named."""
@@ -14,7 +15,7 @@ def task_facts(manifest: TrainManifest) -> dict[str, Any]:
     entry, config = manifest.get("task"), manifest["config"]
     if not entry:
         return {}
-    facts: dict[str, Any] = {"task learner (T)": _how_good(entry, config)}
+    facts: dict[str, Any] = {"task learner (T)": how_good(entry, config)}
     if classes := entry.get("classes"):
         names = ", ".join(classes[:MOST_CLASSES]) + (", …" if len(classes) > MOST_CLASSES else "")
         facts["its classes"] = f"{len(classes):,} ({names})"
@@ -29,14 +30,15 @@ def task_facts(manifest: TrainManifest) -> dict[str, Any]:
 def task_in_short(entry: dict[str, Any]) -> str:
     """How good a task learner is, for a table. `entry` as in the manifest."""
     if "weights_sha256" in entry:
-        return "T is your own"
+        return "your own model"
     if entry.get("held_out_miou") is not None:
-        return f"T mIoU {entry['held_out_miou']:.2f} on held-out"
+        return f"T: mIoU {entry['held_out_miou']:.2f}"
     right = entry.get("held_out_accuracy")
-    return "T was not judged" if right is None else f"T right {right:.0%} of held-out"
+    return "T: not judged" if right is None else f"T: {right:.0%} right"
 
 
-def _how_good(entry: dict[str, Any], config: Any) -> str:
+def how_good(entry: dict[str, Any], config: Any) -> str:
+    """How good a task learner is, with the interval of a share of images. `entry` and `config` as in the manifest."""
     if "weights_sha256" in entry:
         return f"your own, {config['task']['model']}; it was not judged here"
     right, count = entry.get("held_out_accuracy"), entry.get("held_out")
@@ -45,6 +47,8 @@ def _how_good(entry: dict[str, Any], config: Any) -> str:
     images = "held-out images" if count is None else f"{plural(count, 'held-out image')}"
     if entry.get("held_out_miou") is not None:
         return f"mIoU {entry['held_out_miou']:.2f} on {images}, right on {right:.0%} of their pixels"
-    # Most labels of an image are easy: they say that a class is not there.
-    of = "the labels of " if config["train"]["task"] == "labels" else ""
-    return f"right on {right:.0%} of {of}{images}"
+    # Most labels of an image are easy: they say that a class is not there. Nor are they independent of each other.
+    if config["train"]["task"] == "labels":
+        return f"right on {right:.0%} of the labels of {images}"
+    share = wilson(round(right * count), count).text if count else f"{right:.0%}"
+    return f"right on {share} of {images}"

@@ -82,9 +82,10 @@ def histogram_chart(bins: Bins, cut: float | None, highest: float | None, named:
     if labelled.any():
         axes.stairs(labelled / (labelled.sum() * width), bins.edges, color=theme.labelled, linewidth=1.6)
     # Scores that are all equal are one bar on a scale, and not a full chart.
-    least = 20 * width if len(bins.edges) < 4 else 0
-    axes.set_xlim(_limits([float(bins.edges[0]), float(bins.edges[-1])], least) if least else bins.edges[[0, -1]])
+    ends = float(bins.edges[0]), float(bins.edges[-1])
+    axes.set_xlim(_limits([*ends], 20 * width) if len(bins.edges) < 4 else ends)
     axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+    axes.locator_params(axis="x", nbins=6)
     if cut is not None:
         axes.axvspan(bins.edges[0], cut, color=theme.picked, alpha=0.09, linewidth=0)
         _draw_level(axes, cut, "highest picked", 1.2, theme.picked)
@@ -176,7 +177,7 @@ def right_chart(learned: list[int], shares: dict[str, list[Share | None]], theme
         y = [100 * share.value for share in found]
         reach = [[100 * (s.value - s.low) for s in found], [100 * (s.high - s.value) for s in found]]
         reached += [100 * end for s in found for end in (s.low, s.high)]
-        looks = {"marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 2.5}
+        looks: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 2.5}
         # What is right at 0 or 100 % is drawn whole.
         axes.errorbar(x, y, reach, color=getattr(theme, colour), clip_on=False, **looks)
     axes.set_xlim(low, high)

@@ -11,6 +11,7 @@ from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
     TrainManifest,
+    decided_by,
     highest_scores,
     ranks,
     read_manifest,
@@ -66,17 +67,30 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
         "images picked": selection["counts"]["picked"],
     }
     if is_trained(train):
-        found[f"signal ({strength(train)}, AUC {train['diagnosis']['auc']:.2f} of 1)"] = train["signal"]
+        other = "" if signal_matters(selection) else f"; it decided nothing here, {decided_in_words(selection)}"
+        found[f"signal ({strength(train)}, AUC {train['diagnosis']['auc']:.2f} of 1{other})"] = train["signal"]
     if share := share_in_words(selection):
         found["of the pool lacks labels"] = share
     return found if cut is None else found | {f"highest score picked ({column_of(ranks(selection))})": score_text(cut)}
 
 
 def other_scores(manifests: Manifests) -> list[str]:
-    """The scores that were asked for beside the one that ranked."""
+    """The scores that were asked for beside the one that decided."""
     config: Any = manifests.scores["config"]
-    asked, first = config.get("score", {}).get("acquisition", []), ranks(manifests.selection)
-    return [name.replace("_", " ") for name in asked if name != first]
+    asked, by = config.get("score", {}).get("acquisition", []), decided_by(manifests.selection)
+    return [name.replace("_", " ") for name in asked if name != by]
+
+
+def decided_in_words(selection: SelectionManifest) -> str:
+    """Which score decided what was picked."""
+    by = decided_by(selection).replace("_", " ")
+    return f"{by.upper() if by == 'vaal' else by} decided" if by else "no score decided"
+
+
+def signal_matters(selection: SelectionManifest) -> bool:
+    """Whether it bears on what was picked that VAAL tells labelled images from others: by its score, or by the gate."""
+    gate = selection.get("gate")
+    return decided_by(selection) == "vaal" or (gate is not None and gate["by"] == "auc")
 
 
 def is_trained(train: TrainManifest) -> bool:

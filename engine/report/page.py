@@ -1,5 +1,6 @@
 """What the pages for people share: each is one HTML file that holds its pictures, and loads and runs nothing."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from engine.report.thumbnails import THUMBNAIL_SIDE, Identity, data_uri, to_png
 
 MOST_LETTERS = 60
 """Of a text from outside, such as a class, that is shown among many."""
+
+
+MOST_TILES = 7
+"""Side by side at the top of a page."""
 
 
 def render(template: str, **content: Any) -> str:
@@ -38,8 +43,13 @@ def render(template: str, **content: Any) -> str:
         "capitalise": lambda text: text[:1].upper() + text[1:],
     }
     return environment.get_template(template).render(
-        light=charts.LIGHT, dark=charts.DARK, harder=HARDER, worth_more=WORTH_MORE, **content
+        light=charts.LIGHT, dark=charts.DARK, harder=HARDER, worth_more=WORTH_MORE, tile_columns=tile_columns, **content
     )
+
+
+def tile_columns(number: int) -> int:
+    """How many tiles stand side by side, so that none stands alone in the last row."""
+    return number if number <= MOST_TILES else math.ceil(number / math.ceil(number / MOST_TILES))
 
 
 def short(text: str) -> str:
