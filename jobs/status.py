@@ -97,7 +97,7 @@ def _cell(name: str, state: dict[str, Any], entry: dict[str, Any]) -> str:
 
 
 def _trained(state: dict[str, Any], ranks: str) -> list[str]:
-    """How good the task learner is, and of VAAL, where it ranks, what its discriminators can tell: a few letters each."""
+    """How good the task learner is, and of VAAL, where it ranks, what its discriminators can tell, in short."""
     from engine.models.diagnosis import NOT_TRAINED
     from engine.models.task_words import task_in_short
 

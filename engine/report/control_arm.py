@@ -28,7 +28,9 @@ from engine.report.forecast import Forecast, Round, forecast, forecast_text
 from vaal.shares import Share, few_text
 
 WORTH_MORE = "Worth buying more?"
-MASKS = "labels are masks, of which neither accuracy nor shares of classes are estimated"
+MASKS = (
+    "control picks tell nothing here: labels are masks, of which neither accuracy nor shares of classes are estimated"
+)
 
 
 class ControlRound(NamedTuple):

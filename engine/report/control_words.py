@@ -27,7 +27,7 @@ def read_control(campaign: Campaign, snapshot: Snapshot, ledger: Ledger) -> Cont
 def control_lines(control: ControlArm) -> list[str]:
     """The lines; none where nothing was picked yet."""
     after = [control.few] if control.few else []
-    after += [f"{WORTH_MORE} {control.next_batch}"] if control.next_batch else []
+    after += [f"{WORTH_MORE} {control.next_batch[:1].upper()}{control.next_batch[1:]}"] if control.next_batch else []
     if control.why:
         return [control.why, *after]
     if not control.labelled:

@@ -67,8 +67,8 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
         "images picked": selection["counts"]["picked"],
     }
     if is_trained(train):
-        other = "" if signal_matters(selection) else f"; it decided nothing here, {decided_in_words(selection)}"
-        found[f"signal ({strength(train)}, AUC {train['diagnosis']['auc']:.2f} of 1{other})"] = train["signal"]
+        other = "" if signal_matters(selection) else f"; it did not matter, {decided_in_words(selection)}"
+        found[f"signal ({strength(train)}, AUC {train['diagnosis']['auc']:.2f} of 1){other}"] = train["signal"]
     if share := share_in_words(selection):
         found["of the pool lacks labels"] = share
     return found if cut is None else found | {f"highest score picked ({column_of(ranks(selection))})": score_text(cut)}

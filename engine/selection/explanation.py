@@ -171,12 +171,8 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionMa
         elif cut is not None:
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
             why = f"its {column} {_apart(row[column], cut)}, {of}"
-        return {
-            "outcome": "not a candidate",
-            "decided by": decided_by(manifest) or None,
-            column: row[column],
-            "why": why,
-        }
+        by = decided_by(manifest) or None
+        return {"outcome": "not a candidate", "decided by": by, column: row[column], "why": why}
     if record.quarantined:
         bad = (campaign.stage("quarantine") / record.file).read_typed_table(QUARANTINE_SCHEMA)
         if row := row_of(bad, shard, "" if record.failure else key):

@@ -4,6 +4,7 @@ One pass over the scores finds how the labels cover the pool. The gate says whet
 items are the candidates; the batch is chosen among them.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
+from vaal.shares import WANTED, enough_for, few_text
 
 
 def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> SelectionManifest:
@@ -98,6 +100,8 @@ def _make(
             tables[CLUSTERS_FILE] = clusters_table(counts.found, batch.selection, nearest_items(eligible))
     if batch.likeness and not batch.likeness.counts:
         run.log(_not_alike(batch.likeness))
+    if few := _few(campaign, batch.counts["control"]):
+        run.log(few)
     if out and not force and not is_complete(campaign.stage("selection")):
         _require_same_images(campaign, out[-1], batch.selection)
     if selection_inputs(campaign, picked_before) != inputs:
@@ -195,6 +199,21 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
     if changed := some(options + inputs):
         log(f"the selection is made again: {changed} changed")
     return bool(changed)
+
+
+def _few(campaign: Campaign, num_control: int) -> str:
+    """That the control arm is too small to say much, and what it takes; "" where it is not, or not there at all."""
+    options = campaign.config.select
+    if (
+        not num_control
+        or campaign.config.handoff.question.task == "mask"
+        or not (few := few_text(num_control, "control picks"))
+    ):
+        return ""
+    enough = enough_for(WANTED)
+    if enough > options.budget:
+        return f"{few}, more than select.budget={options.budget}"
+    return f"{few}: --set select.control_fraction={math.ceil(100 * enough / options.budget) / 100:g}"
 
 
 def _not_alike(likeness: Likeness) -> str:
