@@ -4,11 +4,10 @@ All intervals are 95 % ones.
 """
 
 import math
-from statistics import NormalDist
 from typing import NamedTuple
 
 CONFIDENCE = 0.95
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+_Z = 1.959963984540054
 WIDEST = 0.2
 """A share whose interval may reach farther than this to either side says next to nothing."""
 WANTED = 0.1

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.advice import next_command, send_command
+from engine.campaign.decided import decided_by, ranks
 from engine.campaign.folder import Campaign, is_complete, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
@@ -16,8 +17,6 @@ from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
     TrainManifest,
-    decided_by,
-    ranks,
     read_complete,
     read_manifest,
 )

@@ -24,6 +24,7 @@ from engine.config.texts import plural
 from engine.errors import ConfigError, InputError, UnreadableError
 from engine.pool.shard import ShardError
 from engine.report import arms, crowd, disputes, round_answers
+from engine.report.control_arm import MASKS
 from engine.report.page import render, shown_thumbnails
 from engine.report.round_answers import RoundAnswers
 from engine.report.thumbnails import BLANK, Identity, read_thumbnails
@@ -136,7 +137,8 @@ def _make(answers: RoundAnswers, log: Log) -> tuple[str, dict[str, int]]:
         disputes=disputed,
         disputed_advice=disputed_advice,
         most_said=disputes.MOST_SAID,
-        gain=gain if gain.label else None,
+        gain=gain if gain.label and answers.task != "mask" else None,
+        no_gain=MASKS if answers.task == "mask" else "",
         class_counts=arms.class_counts,
         labels=round_answers.label_counts(answers),
         new_classes=round_answers.new_classes(answers),

@@ -29,7 +29,8 @@ from vaal.shares import Share, few_text
 
 WORTH_MORE = "Worth buying more?"
 MASKS = (
-    "control picks tell nothing here: labels are masks, of which neither accuracy nor shares of classes are estimated"
+    "control picks tell nothing of the pool here: labels are masks, "
+    "of which neither accuracy nor shares of classes are estimated"
 )
 
 

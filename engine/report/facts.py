@@ -4,18 +4,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from engine.campaign.decided import decided_by, highest_scores, ranks
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import content_of
 from engine.campaign.handed_out import completed
-from engine.campaign.manifests import (
-    ScoresManifest,
-    SelectionManifest,
-    TrainManifest,
-    decided_by,
-    highest_scores,
-    ranks,
-    read_manifest,
-)
+from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.config.task_options import TaskConfig

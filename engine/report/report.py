@@ -14,21 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.changes import current_shards
+from engine.campaign.decided import decided_by, first_ranks, highest_scores, ranks, reason_of, scored_by
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import Snapshot, identities, read_snapshot, snapshot_of
-from engine.campaign.manifests import (
-    Manifest,
-    SelectionManifest,
-    decided_by,
-    first_ranks,
-    highest_scores,
-    ranks,
-    read_committed,
-    read_manifest,
-    reason_of,
-    scored_by,
-    write_manifest,
-)
+from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_manifest, write_manifest
 from engine.campaign.opening import open_campaign
 from engine.campaign.stages import QUIET, Run
 from engine.config.texts import plural
@@ -37,7 +26,7 @@ from engine.models.task_words import task_facts
 from engine.pool.shard import ShardError
 from engine.report import arms, charts, facts, lacking
 from engine.report.answers_page import MOVED, answers_inputs, answers_page, hashes, page_of
-from engine.report.control_arm import ControlArm, control_arm
+from engine.report.control_arm import MASKS, ControlArm, control_arm
 from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
 from engine.report.page import render, shown_thumbnails
@@ -123,7 +112,8 @@ def _make(
     clusters = lacking.clusters_of(campaign, train, selection)
     snapshot = read_snapshot(campaign.home)
     known = arms.gains_of(campaign, snapshot, range(campaign.round + 1))
-    control, gains = control_arm(campaign, snapshot, known), [gain for gain in known if gain.label]
+    control = control_arm(campaign, snapshot, known)
+    gains = [gain for gain in known if gain.label and control.why != MASKS]
     images += [cluster.example for cluster in clusters.shown]
     with current_shards(campaign, run.log, only={row["shard"] for row in images}):
         thumbnails = read_thumbnails(campaign, images, on_fault)
@@ -140,18 +130,12 @@ def _make(
         facts=facts,
         charts=charts,
         picked_at=datetime.fromisoformat(selection["completed_at"]),
-        reason=reason_of(selection),
-        ranks=ranks(selection),
-        decided=decided_by(selection),
-        scored=scored_by(selection),
+        **_decision(selection),
         picks_predicted=any(row.get("predicted") is not None for row in picked),
-        is_scored=scored_by(selection) == decided_by(selection),
         classes=train.get("task", {}).get("classes") or [],
         num_back=len(known[-1].label),
         findings=findings_of(train, ranks(selection)),
         learned=task_facts(train),
-        first_ranks=first_ranks(selection),
-        levels=highest_scores(selection),
         lacking=lacking,
         clusters=clusters,
         gains=gains,
@@ -175,6 +159,20 @@ def _make(
     pictures |= {name: to_png(contact_sheet(content)) for name, content in contents.items()}
     files = {**{f"{name}.png": png for name, png in pictures.items()}, "report.html": page.encode()}
     return files, {**counts, "images": len(images)}
+
+
+def _decision(selection: SelectionManifest) -> dict[str, Any]:
+    """How the images were picked: names of acquisition functions, the levels of scores, and the reason in words."""
+    return {
+        "reason": reason_of(selection),
+        "ranks": ranks(selection),
+        "first_ranks": first_ranks(selection),
+        "decided": decided_by(selection),
+        "scored": scored_by(selection),
+        # A score that did not decide says nothing of a pick.
+        "is_scored": scored_by(selection) == decided_by(selection),
+        "levels": highest_scores(selection),
+    }
 
 
 def _binned(selection: SelectionManifest, histogram: pa.Table, picks: pa.Table) -> tuple[charts.Bins, dict[str, int]]:

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.campaign.decided import decided_by, first_ranks, highest_scores, ranks, reason_of, scored_by
 from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, left_out, picked_items
@@ -15,14 +16,8 @@ from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
     TrainManifest,
-    decided_by,
-    first_ranks,
-    highest_scores,
-    ranks,
     read_committed,
     read_manifest,
-    reason_of,
-    scored_by,
 )
 from engine.config.texts import plural, score_text
 from engine.errors import InputError

@@ -12,19 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.changes import outdated
+from engine.campaign.decided import highest_scores, ranks, reason_of
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import selection_changes, selection_inputs
 from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picked_items, picks_hash
-from engine.campaign.manifests import (
-    ScoresManifest,
-    SelectionManifest,
-    TrainManifest,
-    highest_scores,
-    ranks,
-    read_manifest,
-    reason_of,
-    write_manifest,
-)
+from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import QUIET, Log, Run
 from engine.config.select_options import RULE
 from engine.config.texts import some
@@ -203,12 +195,9 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
 
 def _few(campaign: Campaign, num_control: int) -> str:
     """That the control arm is too small to say much, and what it takes; "" where it is not, or not there at all."""
-    options = campaign.config.select
-    if (
-        not num_control
-        or campaign.config.handoff.question.task == "mask"
-        or not (few := few_text(num_control, "control picks"))
-    ):
+    options, is_judged = campaign.config.select, campaign.config.handoff.question.task != "mask"
+    few = few_text(num_control, "control picks") if num_control and is_judged else ""
+    if not few:
         return ""
     enough = enough_for(WANTED)
     if enough > options.budget:
