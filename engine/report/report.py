@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image
 
 from engine.campaign.changes import current_shards
 from engine.campaign.decided import decided_by, first_ranks, highest_scores, ranks, reason_of, scored_by
@@ -31,10 +32,11 @@ from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
 from engine.report.page import render, shown_thumbnails
 from engine.report.sheet import KIND_TEXTS, groups_of, in_turns, pairs_of
-from engine.report.thumbnails import BLANK, contact_sheet, data_uri, read_thumbnails, to_png
+from engine.report.thumbnails import BLANK, Identity, contact_sheet, data_uri, read_thumbnails, to_png
 from engine.storage.location import Location
 from engine.tables import selections
 from engine.tables.error_classes import ErrorClass, survey
+from engine.tables.rows import Row
 from engine.tables.scores import records_of
 from vaal.acquisition import column_of
 
@@ -110,15 +112,10 @@ def _make(
     shown["sample"].sort(key=lambda row: (row["score"], row["shard"], row["key"]))
     images = [*picked, *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
     clusters = lacking.clusters_of(campaign, train, selection)
-    snapshot = read_snapshot(campaign.home)
-    known = arms.gains_of(campaign, snapshot, range(campaign.round + 1))
-    control = control_arm(campaign, snapshot, known)
+    known, control = _known_now(campaign)
     gains = [gain for gain in known if gain.label and control.why != MASKS]
     images += [cluster.example for cluster in clusters.shown]
-    with current_shards(campaign, run.log, only={row["shard"] for row in images}):
-        thumbnails = read_thumbnails(campaign, images, on_fault)
-    if num_blank := sum(image is BLANK for image in thumbnails.values()):
-        run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
+    thumbnails = _thumbnails(campaign, images, run, on_fault)
     latent_map, (bins, counts) = map_of(candidates), _binned(selection, histogram, picks)
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains, control))
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
@@ -129,9 +126,7 @@ def _make(
         labels=labels,
         facts=facts,
         charts=charts,
-        picked_at=datetime.fromisoformat(selection["completed_at"]),
         **_decision(selection),
-        picks_predicted=any(row.get("predicted") is not None for row in picked),
         classes=train.get("task", {}).get("classes") or [],
         num_back=len(known[-1].label),
         findings=findings_of(train, ranks(selection)),
@@ -161,9 +156,27 @@ def _make(
     return files, {**counts, "images": len(images)}
 
 
+def _known_now(campaign: Campaign) -> tuple[list[arms.Gain], ControlArm]:
+    """What the labels that there are show of the rounds up to the campaign's."""
+    snapshot = read_snapshot(campaign.home)
+    gains = arms.gains_of(campaign, snapshot, range(campaign.round + 1))
+    return gains, control_arm(campaign, snapshot, gains)
+
+
+def _thumbnails(
+    campaign: Campaign, images: list[Row], run: Run, on_fault: Callable[[ShardError], None] | None
+) -> dict[Identity, Image.Image]:
+    with current_shards(campaign, run.log, only={row["shard"] for row in images}):
+        found = read_thumbnails(campaign, images, on_fault)
+    if num_blank := sum(image is BLANK for image in found.values()):
+        run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
+    return found
+
+
 def _decision(selection: SelectionManifest) -> dict[str, Any]:
     """How the images were picked: names of acquisition functions, the levels of scores, and the reason in words."""
     return {
+        "picked_at": datetime.fromisoformat(selection["completed_at"]),
         "reason": reason_of(selection),
         "ranks": ranks(selection),
         "first_ranks": first_ranks(selection),
