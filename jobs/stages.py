@@ -63,13 +63,12 @@ def select(
     if settings or force:
         raise ConfigError("--explain: explains what was picked, so it takes neither --set nor --force")
     from engine.selection.explanation import explain as explain_item
-    from engine.selection.explanation import named
+    from engine.selection.explanation import for_people, named
 
     opened = _open_selected(campaign, round_number, "select", "--explain", *filter(None, explain))
     item = explain if explain[1] else named(opened, explain[0])
     found = explain_item(opened, *item)
-    facts = {name: value for name, value in found.items() if name not in ("shard", "key", "outcome")}
-    return Outcome(f"Round {opened.round:03d}: {' '.join(item)}: {found['outcome']}", facts, found)
+    return Outcome(f"Round {opened.round:03d}: {' '.join(item)}: {found['outcome']}", for_people(found), found)
 
 
 def export(
@@ -139,9 +138,19 @@ def complete(command: str, screen: Terminal, campaign: "Campaign", address: str 
     stage = stage_of(command)
     if stage.name == "handoff":
         return _exported(screen, campaign, **options)
+    before = _made_at(campaign, stage.name)
     with screen.running(command, campaign, address) as run:
         manifest = run_stage(command, campaign, run, **options)
-    return Outcome(f"Round {campaign.round:03d}: {stage.done}", stage.describe(campaign, manifest), dict(manifest))
+    done = stage.done if manifest["completed_at"] != before else f"{stage.done} before, and nothing changed since"
+    return Outcome(f"Round {campaign.round:03d}: {done}", stage.describe(campaign, manifest), dict(manifest))
+
+
+def _made_at(campaign: "Campaign", name: str) -> str | None:
+    """When a stage was completed, None where it is not: what it did before is not said to be done now."""
+    from engine.campaign.folder import is_complete
+    from engine.campaign.manifests import Manifest, read_manifest
+
+    return read_manifest(campaign, name, Manifest)["completed_at"] if is_complete(campaign.stage(name)) else None
 
 
 def _exported(screen: Terminal, campaign: "Campaign", **options: Any) -> Outcome:

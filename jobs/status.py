@@ -12,7 +12,7 @@ from jobs.terminal import CampaignArgument, Outcome, Terminal, when_closed
 
 WORDS = {
     "scores": "{scored:,} items\n{quarantined:,} bad",
-    "selection": "{picked:,} picked",
+    "selection": "{picked:,} picked\n{how}",
     "handoff": "{images:,} images",
 }
 """A complete stage in a few words; without an entry it is "done"."""
@@ -35,6 +35,7 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
     items = "items not counted yet" if pool["items"] is None else plural(pool["items"], "item")
     facts = {
         "pool": f"{plural(pool['shards'], 'shard')}, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
+        **_training(state["rounds"]),
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
         **({"control arm": lines} if (lines := control_lines(control)) else {}),
         **_out(state["rounds"]),
@@ -72,40 +73,58 @@ def _settings(values: dict[str, Any]) -> dict[str, str]:
 
 
 def _table(rounds: list[dict[str, Any]]) -> Table:
-    # What is too long for the screen goes on in the next line, and is not cut.
-    columns = (Column(name, overflow="fold") for name in ("round", *(stage.command for stage in STAGES)))
+    # What is too long for the screen goes on in the next line, and is not cut. The words of training stay together.
+    names = ("round", *(stage.command for stage in STAGES))
+    columns = (Column(name, overflow="fold", no_wrap=name == "train") for name in names)
     table = Table(*columns, title_justify="left")
     for entry in rounds:
         cells: dict[str, list[str]] = {stage.name: [] for stage in STAGES}
         for name, state in entry["stages"].items():
             stage = stage_of(name).name
-            cells[stage].append(_cell(stage, state, entry["ranks"]))
+            cells[stage].append(_cell(stage, state, entry))
         table.add_row(f"{entry['round']:03d}", *map("\n".join, cells.values()))
     return table
 
 
-def _cell(name: str, state: dict[str, Any], ranks: str) -> str:
+def _cell(name: str, state: dict[str, Any], entry: dict[str, Any]) -> str:
     if not state["complete"]:
         return f"{state['committed_shards']} of {state['shards']} shards" if name == "scores" else "-"
     if name == "train":
-        return "\n".join(_trained(state, ranks))
-    found = WORDS.get(name, "done").format(**state)
+        return "\n".join(_trained(state, entry["ranks"]))
+    by = (entry["decided_by"] or "no score").replace("_", " ")
+    found = WORDS.get(name, "done").format(**state, how=f"by {by}")
     return found + (f"\n{state['forgotten']:,} forgotten" if state.get("forgotten") else "")
 
 
 def _trained(state: dict[str, Any], ranks: str) -> list[str]:
-    """How good the task learner is; and of VAAL, where it ranks, what its discriminators can tell."""
-    from engine.models.diagnosis import NOT_TRAINED, lift_text
+    """How good the task learner is, and of VAAL, where it ranks, what its discriminators can tell, in short."""
+    from engine.models.diagnosis import NOT_TRAINED
     from engine.models.task_words import task_in_short
 
     learned = [task_in_short(state["task"])] if state["task"] else []
     if not state["is_trained"]:
         return learned or [NOT_TRAINED]
     lines = [plural(state["steps"], "step"), *learned]
-    if ranks != "vaal":
-        return lines
-    lines.append(f"signal {state['signal']}, AUC {state['auc']:.2f}")
-    return [*lines, f"lift {lift_text(state['lift'])}"] if state["lift"] else lines
+    return [*lines, f"AUC {state['auc']:.2f}"] if ranks == "vaal" else lines
+
+
+def _training(rounds: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The same of the newest round that was trained, in words and with intervals."""
+    from engine.models.diagnosis import signal_text
+    from engine.models.task_words import how_good
+
+    trained = [entry for entry in rounds if entry["stages"]["train"]["complete"]]
+    if not trained:
+        return {}
+    entry, state = trained[-1], trained[-1]["stages"]["train"]
+    lines = []
+    if state["task"]:
+        lines.append(f"task learner (T): {how_good(state['task'], state['config'], state.get('labelled'))}")
+    if state["is_trained"] and entry["ranks"] == "vaal":
+        other = entry["decided_by"] if entry["decided_by"] not in (None, "vaal") else None
+        decided = "" if other is None else f"; {other.replace('_', ' ') or 'no score'} decided what was picked"
+        lines.append(f"VAAL: {signal_text(state['signal'], state)}{decided}")
+    return {f"training, round {entry['round']:03d}": lines} if lines else {}
 
 
 def _scoring(scores: dict[str, Any]) -> dict[str, str]:

@@ -16,7 +16,6 @@ from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
 from engine.tables.score_reader import is_newest
 from engine.tables.selections import KINDS
-from vaal.diversity import branch_of, reason_for
 
 
 class Config(TypedDict):
@@ -140,6 +139,7 @@ class Gate(TypedDict):
 class SelectionManifest(Manifest):
     """`when_no_signal` is what was done without a signal, null with one. Scores are null where they did not decide.
     `first_ranks` is the acquisition function that ranked the whole pool, also where another one ranked the candidates.
+    `scored_by` is the one whose scores the column `score` of the rows holds.
     `picks` is a hash of the picked items: see `engine.campaign.handed_out`. `likeness` says whether near latents count
     as duplicates: see `vaal.duplicates.likeness`. `branch` is what was done: see `vaal.diversity.BRANCHES`, and `gate`
     what decided that.
@@ -153,6 +153,7 @@ class SelectionManifest(Manifest):
     highest_picked_logit: NotRequired[float | None]
     highest_candidate_logit: NotRequired[float | None]
     first_ranks: NotRequired[str]
+    scored_by: NotRequired[str]
     objective: float | None
     picks: NotRequired[str]
     likeness: NotRequired[dict[str, Any] | None]
@@ -265,32 +266,3 @@ def write_manifest(
         raise TypeError(f"{name}: the manifest lacks {sorted(missing)}")
     (campaign.stage(name) / "manifest.json").write_json(manifest)
     return cast("M", manifest)
-
-
-def ranks(selection: SelectionManifest) -> str:
-    """The acquisition function whose scores ranked."""
-    return str(selection["config"]["select"].get("acquisition", "vaal"))
-
-
-def first_ranks(selection: SelectionManifest) -> str:
-    """The acquisition function whose scores ranked the whole pool."""
-    return selection.get("first_ranks", ranks(selection))
-
-
-def highest_scores(selection: SelectionManifest) -> tuple[float | None, float | None]:
-    """The highest score of a pick of the query and of a candidate; None where scores did not decide."""
-    # Older versions ranked by logits alone.
-    picked = selection.get("highest_picked_score", selection.get("highest_picked_logit"))
-    return picked, selection.get("highest_candidate_score", selection.get("highest_candidate_logit"))
-
-
-def reason_of(selection: SelectionManifest) -> str:
-    """How the images of a selection were picked, in words. Raises ConfigError for a method that is unknown here."""
-    try:
-        options = selection["config"]["select"]
-        if "branch" in selection:
-            return branch_of(selection["branch"], ranks(selection)).reason
-        return reason_for(selection["when_no_signal"], options["diversity"])
-    except (KeyError, TypeError) as error:
-        why = f"when_no_signal or config.select.diversity: {error}: unknown"
-        raise ConfigError(f"the manifest of the selection: {why}; use the version that wrote it") from error

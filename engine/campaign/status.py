@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.campaign.advice import next_command, send_command
+from engine.campaign.decided import decided_by, ranks
 from engine.campaign.folder import Campaign, is_complete, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import is_living, read_heartbeat
@@ -16,7 +17,6 @@ from engine.campaign.manifests import (
     ScoresManifest,
     SelectionManifest,
     TrainManifest,
-    ranks,
     read_complete,
     read_manifest,
 )
@@ -38,7 +38,7 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
         {
             "round": number,
             "stages": _stages(replace(campaign, round=number), len(shards)),
-            "ranks": _ranks(replace(campaign, round=number)),
+            **_ranks(replace(campaign, round=number)),
             "settings": read_overrides(home, number),
             "batches": [_batch_state(ledger, place, labelled) for place in ledger.of_round(number)],
         }
@@ -80,11 +80,13 @@ def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     return stages
 
 
-def _ranks(campaign: Campaign) -> str:
-    """The acquisition function that ranked in the campaign's round, or will."""
-    if is_complete(campaign.stage("selection")):
-        return ranks(read_manifest(campaign, "selection", SelectionManifest))
-    return campaign.config.select.acquisition
+def _ranks(campaign: Campaign) -> dict[str, str | None]:
+    """The acquisition function that ranks in the campaign's round, and the one that decided what was picked: "" where
+    none did, None where nothing is picked yet."""
+    if not is_complete(campaign.stage("selection")):
+        return {"ranks": campaign.config.select.acquisition, "decided_by": None}
+    selection = read_manifest(campaign, "selection", SelectionManifest)
+    return {"ranks": ranks(selection), "decided_by": decided_by(selection)}
 
 
 def _batch_state(ledger: Ledger, place: int, labelled: set[tuple[str, str]]) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
         state |= {key: manifest["diagnosis"].get(key) for key in shown}
         state["is_trained"] = manifest["diagnosis"].get("is_trained", True)
         state["task"] = manifest.get("task")
+        state["config"] = {name: manifest["config"].get(name) for name in ("train", "task")}
     if name == "scores":
         state["errors"], state["forgotten"] = without_forgotten(manifest["errors"])
         state["quarantined"] -= state["forgotten"]

@@ -163,3 +163,9 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         except (tomllib.TOMLDecodeError, RecursionError):
             values[key.strip()] = text.strip()
     return values
+
+
+def score_text(value: float, digits: int = 3) -> str:
+    """A score for a person, with so many significant digits: scores may be of any size."""
+    text = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}".removesuffix(".")
+    return text.replace("-", "−")

@@ -1,6 +1,7 @@
 """The signal and the diagnosis in the train manifest, with the setting that fixes each fault, and as one line."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.campaign.manifests import Lift, TrainManifest
@@ -60,7 +61,10 @@ def _lift_entry(diagnosis: "Diagnosis") -> dict[str, Any]:
 
 def interval_of(manifest: TrainManifest) -> str:
     """The AUC and its interval, as text."""
-    found = manifest["diagnosis"]
+    return _interval(manifest["diagnosis"])
+
+
+def _interval(found: Mapping[str, Any]) -> str:
     return f"AUC {found['auc']:.2f} ({found['auc_low']:.2f} to {found['auc_high']:.2f})"
 
 
@@ -80,16 +84,22 @@ def _rounded(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
-def summary(manifest: TrainManifest) -> str:
-    """One line on the signal that a train manifest records."""
+def summary(manifest: TrainManifest, ranks: str = "vaal") -> str:
+    """One line on the signal that a train manifest records, where the acquisition function `ranks` ranks."""
     found = manifest["diagnosis"]
     if not found.get("is_trained", True):
         return NOT_TRAINED
-    verdict = "signal present" if manifest["signal"] == "present" else "no signal"
     units = f", {found['active_units']} of {found['latent_units']} latent units active" if found["latent_units"] else ""
+    other = f"; it does not matter here, because {ranks.replace('_', ' ')} ranks" if ranks != "vaal" else ""
+    return f"{signal_text(manifest['signal'], found)}{units}{other}"
+
+
+def signal_text(signal: str, found: Mapping[str, Any]) -> str:
+    """The signal, its AUC and its lift. `found` has these as the diagnosis of a manifest does."""
+    verdict = "signal present" if signal == "present" else "no signal"
     lift = found.get("lift")
     picks = f", lift {lift_text(lift)} among the lowest {share_text(lift['share'])}" if lift else ""
-    return f"{verdict}: {interval_of(manifest)}{picks}{units}"
+    return f"{verdict}: {_interval(found)}{picks}"
 
 
 def findings_of(manifest: TrainManifest, ranks: str) -> list[str]:

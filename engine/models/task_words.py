@@ -4,6 +4,7 @@ from typing import Any
 
 from engine.campaign.manifests import TrainManifest
 from engine.config.texts import list_setting, plural
+from vaal.shares import wilson
 
 MOST_CLASSES = 20
 """Classes that are named."""
@@ -20,7 +21,8 @@ def task_facts(manifest: TrainManifest) -> dict[str, Any]:
     entry = manifest.get("task")
     if not entry:
         return {}
-    facts: dict[str, Any] = {"task learner (T)": _how_good(entry, manifest)}
+    good = how_good(entry, manifest["config"], manifest["counts"].get("labelled"))
+    facts: dict[str, Any] = {"task learner (T)": good}
     if doubt := doubt_of(entry):
         facts["check T"] = doubt
     if classes := entry.get("classes"):
@@ -39,9 +41,9 @@ def task_in_short(entry: dict[str, Any]) -> str:
     if "weights_sha256" in entry:
         return _own_in_short(entry)
     if entry.get("held_out_miou") is not None:
-        return f"T mIoU {entry['held_out_miou']:.2f} on held-out"
+        return f"T: mIoU {entry['held_out_miou']:.2f}"
     right = entry.get("held_out_accuracy")
-    return "T was not judged" if right is None else f"T right {right:.0%} of held-out"
+    return "T: not judged" if right is None else f"T: {right:.0%} right"
 
 
 def doubt_of(entry: dict[str, Any]) -> str:
@@ -65,10 +67,9 @@ def doubt_of(entry: dict[str, Any]) -> str:
 def _own_in_short(entry: dict[str, Any]) -> str:
     right = entry.get("labelled_accuracy")
     if right is None:
-        return "T is your own"
-    low, high = entry["labelled_interval"]
+        return "your own model"
     miou = f", mIoU {entry['labelled_miou']:.2f}" if "labelled_miou" in entry else ""
-    found = f"T right {right:.0%} ({low:.0%} to {high:.0%}) of labelled{miou}"
+    found = f"your own model: {right:.0%} right{miou}"
     return f"{found}\n{CHECK}" if right <= entry["most_frequent"]["share"] < 1 or "other_order" in entry else found
 
 
@@ -87,9 +88,8 @@ def _own(entry: dict[str, Any], config: Any) -> str:
     return f"{named}; right on {share} of {images}"
 
 
-def _not_judged(manifest: TrainManifest, *, on_embeddings: bool) -> str:
+def _not_judged(config: Any, count: int | None, *, on_embeddings: bool) -> str:
     """Why a task learner that trains here was not judged, and how many labelled images that needs."""
-    count, config = manifest["counts"].get("labelled"), dict[str, Any](manifest["config"])
     of = "" if count is None else f" of {plural(count, 'labelled image')}"
     if not on_embeddings:
         least = f"{LEAST_TO_JUDGE} or more are needed, in as many groups (pool.group)"
@@ -99,16 +99,18 @@ def _not_judged(manifest: TrainManifest, *, on_embeddings: bool) -> str:
     return "not judged: cross-validation needs two labelled images or more of each class"
 
 
-def _how_good(entry: dict[str, Any], manifest: TrainManifest) -> str:
-    config: Any = manifest["config"]
+def how_good(entry: dict[str, Any], config: Any, num_labelled: int | None) -> str:
+    """How good a task learner is, with the interval of a share of images. `entry` and `config` as in the manifest."""
     if "weights_sha256" in entry:
         return _own(entry, config)
     right, count = entry.get("held_out_accuracy"), entry.get("held_out")
     if right is None:
-        return _not_judged(manifest, on_embeddings=count is None)
+        return _not_judged(config, num_labelled, on_embeddings=count is None)
     images = "held-out images" if count is None else f"{plural(count, 'held-out image')}"
     if entry.get("held_out_miou") is not None:
         return f"mIoU {entry['held_out_miou']:.2f} on {images}, right on {right:.0%} of their pixels"
-    # Most labels of an image are easy: they say that a class is not there.
-    of = "the labels of " if config["train"]["task"] == "labels" else ""
-    return f"right on {right:.0%} of {of}{images}"
+    # Most labels of an image are easy: they say that a class is not there. Nor are they independent of each other.
+    if config["train"]["task"] == "labels":
+        return f"right on {right:.0%} of the labels of {images}"
+    share = wilson(round(right * count), count).text if count else f"{right:.0%}"
+    return f"right on {share} of {images}"

@@ -24,6 +24,7 @@ from engine.config.texts import plural
 from engine.errors import ConfigError, InputError, UnreadableError
 from engine.pool.shard import ShardError
 from engine.report import arms, crowd, disputes, round_answers
+from engine.report.control_arm import MASKS
 from engine.report.page import render, shown_thumbnails
 from engine.report.round_answers import RoundAnswers
 from engine.report.thumbnails import BLANK, Identity, read_thumbnails
@@ -32,7 +33,7 @@ from engine.storage.location import Location
 
 PAGE, RECORD = "answers.html", "answers.json"
 _STAGES = ("train", "scores", "selection")
-_MOVED = "pool/moved.parquet"
+MOVED = "pool/moved.parquet"
 
 
 class AnswersRecord(TypedDict):
@@ -54,7 +55,7 @@ def answers_page(campaign: Campaign, log: Log) -> Location | None:
     Raises InputError if a file of the campaign's state cannot be read.
     """
     folder, now = campaign.stage("report"), open_campaign(campaign.home.url)
-    inputs, record = _inputs(now, campaign.round), _record(folder)
+    inputs, record = answers_inputs(now, campaign.round), _record(folder)
     if record and record["inputs"] == inputs and not record["counts"]["unread"]:
         return folder / PAGE
     answers = round_answers.read_round(now, campaign.round)
@@ -66,7 +67,7 @@ def answers_page(campaign: Campaign, log: Log) -> Location | None:
         "round": campaign.round,
         "counts": counts,
         # Looking at the pool may have found that images moved.
-        "inputs": inputs | _hashes(campaign.home, [_MOVED]),
+        "inputs": inputs | hashes(campaign.home, [MOVED]),
         "files": {PAGE: (folder / PAGE).write_bytes(page.encode())},
         "code_version": importlib.metadata.version("vaal"),
         "completed_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -96,18 +97,18 @@ def _record(folder: Location) -> AnswersRecord | None:
     return record
 
 
-def _inputs(campaign: Campaign, number: int) -> dict[str, str]:
+def answers_inputs(campaign: Campaign, number: int) -> dict[str, str]:
     """SHA-256 by name of all that the page of a round follows from. `campaign` is as of its current round."""
     home, config = campaign.home, campaign.config
     names = [f"{folder}/{name}" for folder in (votes.FOLDER, decisions.FOLDER) for name in (home / folder).children()]
     stages = [f"rounds/{number:03d}/{stage}/manifest.json" for stage in _STAGES]
     batches = {batch.record: fingerprint(manifest=batch.manifest) for batch in all_batches(home, campaign.round + 1)}
     options = fingerprint(labels=config.labels.model_dump(), handoff=config.handoff.model_dump(mode="json"))
-    found = _hashes(home, [*names, *stages, _MOVED])
+    found = hashes(home, [*names, *stages, MOVED])
     return {**found, **labels_fingerprints(home), **batches, "options": options}
 
 
-def _hashes(home: Location, names: list[str]) -> dict[str, str]:
+def hashes(home: Location, names: list[str]) -> dict[str, str]:
     """SHA-256 of each file by name, without those that are missing."""
     found = {}
     for name in names:
@@ -136,7 +137,8 @@ def _make(answers: RoundAnswers, log: Log) -> tuple[str, dict[str, int]]:
         disputes=disputed,
         disputed_advice=disputed_advice,
         most_said=disputes.MOST_SAID,
-        gain=gain if gain.label else None,
+        gain=gain if gain.label and answers.task != "mask" else None,
+        no_gain=MASKS if answers.task == "mask" else "",
         class_counts=arms.class_counts,
         labels=round_answers.label_counts(answers),
         new_classes=round_answers.new_classes(answers),

@@ -23,8 +23,8 @@ from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.origins import picked_origins
 from engine.models.predictions import GONE, predictions, predictions_of_picks
-from engine.report.estimates import Share, difference, wilson
 from engine.tables.selections import ORIGIN_CONTROL
+from vaal.shares import Share, difference, wilson
 
 QUERY, CONTROL = "query", "control"
 MOST_JUDGED = 500
@@ -33,6 +33,9 @@ MOST_CLASSES = 12
 """Labels of a round that are shown."""
 NUM_DIVISIONS = 1999
 """Random divisions of the labels into arms."""
+HARDER = "rule’s picks harder for the task learner by"
+"""What a gain is, wherever it is written: how much less often the task learner was right about the rule's picks than
+about random ones, so that above 0 the rule's picks had more to teach."""
 NOT_KEPT = "its selection does not have the predictions of all its picks; the report of the next round reads them"
 _NO_TASK = "no classes were learned; learn them in the next round: --set train.task=classification"
 

@@ -8,15 +8,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.report.estimates import Share
+from engine.config.texts import score_text
 from engine.report.latent_map import LatentMap
 from engine.tables.histogram import HISTOGRAM_SCHEMA
 from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 from vaal.acquisition import column_of
+from vaal.shares import Share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Limits = tuple[float, float]
 MOST_LETTERS = 24
 """Of a label beside a row of bars."""
 _DASHED = (0, (4, 2))
@@ -79,13 +81,27 @@ def histogram_chart(bins: Bins, cut: float | None, highest: float | None, named:
     axes.stairs(picked * scale, bins.edges, fill=True, color=theme.picked)
     if labelled.any():
         axes.stairs(labelled / (labelled.sum() * width), bins.edges, color=theme.labelled, linewidth=1.6)
-    axes.margins(x=0)
+    # Scores that are all equal are one bar on a scale, and not a full chart.
+    ends = float(bins.edges[0]), float(bins.edges[-1])
+    axes.set_xlim(_limits([*ends], 20 * width) if len(bins.edges) < 4 else ends)
+    axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+    axes.locator_params(axis="x", nbins=6)
     if cut is not None:
         axes.axvspan(bins.edges[0], cut, color=theme.picked, alpha=0.09, linewidth=0)
         _draw_level(axes, cut, "highest picked", 1.2, theme.picked)
     if highest is not None and highest != cut:
         _draw_level(axes, highest, "highest candidate", 0.7, theme.ink)
     return _png(axes)
+
+
+def _limits(values: list[float], least: float, within: Limits = (-math.inf, math.inf)) -> Limits:
+    """The ends of an axis for these values with some room, `within` what values can be. They are `least` apart, because
+    one value, or equal ones, give no scale."""
+    low, high = min(values), max(values)
+    room = max(0.06 * (high - low), (least - high + low) / 2)
+    # What has no room at one end has it at the other.
+    shift = max(0, within[0] - low + room) - max(0, high + room - within[1])
+    return max(low - room + shift, within[0]), min(high + room + shift, within[1])
 
 
 def _draw_level(axes: "Axes", level: float, text: str, width: float, colour: str) -> None:
@@ -95,7 +111,7 @@ def _draw_level(axes: "Axes", level: float, text: str, width: float, colour: str
     low, high = axes.get_xlim()
     side = "right" if level > (low + high) / 2 else "left"
     axes.annotate(
-        f"{text}: {level:.2f}".replace("-", "−"), (level, 1), (0, 3 + 13 * row), color=colour, ha=side, va="bottom",
+        f"{text}: {score_text(level)}", (level, 1), (0, 3 + 13 * row), color=colour, ha=side, va="bottom",
         xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=9.5,
     )  # fmt: skip
 
@@ -125,7 +141,7 @@ def kl_chart(kl_Z: list[float], theme: Theme) -> bytes:
     axes.set_xlim(0.4, len(kl_Z) + 0.6)
     # A collapsed posterior looks flat, and not as its own noise enlarged.
     axes.set_ylim(0, max(1.08 * max(kl_Z), 0.1))
-    axes.locator_params(axis="x", integer=True, nbins=9)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1, nbins=9)
     return _png(axes)
 
 
@@ -137,6 +153,8 @@ def shares_chart(names: list[str], shares: dict[str, list[float]], y_name: str, 
     for number, (colour, share) in enumerate(shares.items()):
         places = [place + (number - (len(shares) - 1) / 2) * height for place in range(len(names))]
         axes.barh(places, [100 * value for value in share], height, color=getattr(theme, colour))
+    # From 0, also where all bars are as long or there are none.
+    axes.set_xlim(0, min(100, max(1.05 * axes.dataLim.x1, 1)))
     # A label is text, also with a dollar sign in it.
     axes.set_yticks(range(len(names)), [name[:MOST_LETTERS] for name in names], parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
@@ -147,20 +165,24 @@ def right_chart(learned: list[int], shares: dict[str, list[Share | None]], theme
     """How often the task learner was right against the number of labels that it learned from, with the intervals.
     `shares`: those of every round by the colour of the theme that they are drawn in."""
     axes = _new_axes((4.6, 2.8), theme, "labels that the task learner learned from", "right (%)")
-    width = (max(learned) - min(learned)) or max(learned)
+    low, high = _limits([*map(float, learned)], max(4, 0.2 * max(learned)), (0, math.inf))
+    reached = list[float]()
     for number, (colour, values) in enumerate(shares.items()):
         # Beside each other, because intervals overlap.
-        places = [size + (number - 0.5) * 0.012 * width for size in learned]
+        places = [size + (number - 0.5) * 0.012 * (high - low) for size in learned]
         points = [(place, share) for place, share in zip(places, values, strict=True) if share]
         if not points:
             continue
         x, found = zip(*points, strict=True)
         y = [100 * share.value for share in found]
         reach = [[100 * (s.value - s.low) for s in found], [100 * (s.high - s.value) for s in found]]
-        hue = getattr(theme, colour)
-        axes.errorbar(x, y, reach, color=hue, marker="o", markersize=4, linewidth=1.4, elinewidth=1.2, capsize=2.5)
-    axes.set_ylim(max(0, axes.get_ylim()[0]), min(100, axes.get_ylim()[1]))
-    axes.locator_params(axis="x", integer=True, nbins=6)
+        reached += [100 * end for s in found for end in (s.low, s.high)]
+        looks: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.4, "elinewidth": 1.2, "capsize": 2.5}
+        # What is right at 0 or 100 % is drawn whole.
+        axes.errorbar(x, y, reach, color=getattr(theme, colour), clip_on=False, **looks)
+    axes.set_xlim(low, high)
+    axes.set_ylim(_limits(reached or [0, 100], 10, (0, 100)))
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1, nbins=6)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     return _png(axes)
 
@@ -174,7 +196,8 @@ def reference_losses(num_folds: int) -> dict[str, float]:
 def loss_chart(step: NDArray[np.int32], loss: NDArray[np.float32], reference: float | None, theme: Theme) -> bytes:
     """A loss against the step: single steps thin, their moving average thick, and the reference dashed."""
     axes = _new_axes((3.7, 2.3), theme, "training step", "loss (nats)")
-    axes.plot(step, loss, color=theme.muted, alpha=0.4, linewidth=0.7)
+    # A line of one point is not seen.
+    axes.plot(step, loss, color=theme.muted, alpha=0.4, linewidth=0.7, marker="o" if len(step) == 1 else "")
     axes.plot(step, _smooth(loss), color=theme.ink, linewidth=1.5)
     low, high = (float(level) for level in np.quantile(loss[len(loss) // 20 :], (0.005, 0.995)))
     looks: dict[str, Any] = {"fontsize": 9, "color": theme.muted, "pad": 3}
@@ -188,7 +211,7 @@ def loss_chart(step: NDArray[np.int32], loss: NDArray[np.float32], reference: fl
         axes.set_title(f"▲ up to {loss.max():,.{0 if loss.max() >= 100 else 2}f}", loc="left", **looks)
     axes.set_xlim(0, max(1, int(step[-1])))
     axes.ticklabel_format(useOffset=False)
-    axes.locator_params(axis="x", integer=True, nbins=6)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1, nbins=6)
     return _png(axes)
 
 

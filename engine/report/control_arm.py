@@ -23,10 +23,15 @@ from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.ledger import SETTLED, STATES, Ledger
 from engine.campaign.manifests import SelectionManifest, TrainManifest, read_manifest
 from engine.report.arms import CONTROL, MOST_CLASSES, Gain, first_files
-from engine.report.estimates import Samples, Share
+from engine.report.estimates import Samples
 from engine.report.forecast import Forecast, Round, forecast, forecast_text
+from vaal.shares import Share, few_text
 
-MASKS = "labels are masks, of which neither accuracy nor shares of classes are estimated"
+WORTH_MORE = "Worth buying more?"
+MASKS = (
+    "control picks tell nothing of the pool here: labels are masks, "
+    "of which neither accuracy nor shares of classes are estimated"
+)
 
 
 class ControlRound(NamedTuple):
@@ -74,6 +79,18 @@ class ControlArm(NamedTuple):
         """The forecast as a sentence; empty without one."""
         return forecast_text(self.forecast) if self.forecast else ""
 
+    @property
+    def few(self) -> str:
+        """That the newest round with control labels, or else with control picks, has too few to say much; "" where it
+        has enough."""
+        if not (rounds := [one for one in self.rounds if one.labelled] or self.rounds):
+            return ""
+        one = rounds[-1]
+        known = one.gain.known.control if one.gain.known else None
+        many = (known.total, "judged control labels") if known else (one.labelled, "control labels")
+        text = few_text(*many) if one.labelled else few_text(one.picked, "control picks")
+        return f"round {one.round:03d}: {text}" if text else ""
+
 
 class _Given(NamedTuple):
     """The labels that count: V different ones, the number (N,) of each item's, and the number (N,) of the file in which
@@ -101,12 +118,11 @@ def control_arm(
     rounds = [
         one for gain in gains if (one := _round_of(replace(campaign, round=gain.round), gain, states or {})).picked
     ]
-    if not any(one.labelled for one in rounds):
-        return ControlArm(rounds, [], None, _why_none(campaign, rounds))
-    given = _given(snapshot)
+    given, more = _given(snapshot), campaign.config.select.budget
     used = [Round(one.learned, *_right(one.gain)) for one in rounds if one.learned]
-    more = campaign.config.select.budget
-    expected = forecast(used, len(given.value_N), more) if more and any(one.judged for one in used) else None
+    expected = forecast(used, len(given.value_N), more) if more and rounds else None
+    if not any(one.labelled for one in rounds):
+        return ControlArm(rounds, [], expected, _why_none(campaign, rounds))
     return ControlArm(rounds, _classes(campaign, rounds, given), expected, "")
 
 

@@ -6,10 +6,9 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import Snapshot
 from engine.campaign.ledger import Ledger
 from engine.errors import InputError
-from engine.report.arms import gains_of
-from engine.report.control_arm import ControlArm, ControlRound, control_arm, states_of
-from engine.report.estimates import Share
-from engine.report.facts import share_text_of
+from engine.report.arms import HARDER, gains_of
+from engine.report.control_arm import WORTH_MORE, ControlArm, ControlRound, control_arm, states_of
+from vaal.shares import Share
 
 MOST_ROUNDS = 5
 """Rounds that a person is shown, the newest ones."""
@@ -27,8 +26,10 @@ def read_control(campaign: Campaign, snapshot: Snapshot, ledger: Ledger) -> Cont
 
 def control_lines(control: ControlArm) -> list[str]:
     """The lines; none where nothing was picked yet."""
+    after = [control.few] if control.few else []
+    after += [f"{WORTH_MORE} {control.next_batch[:1].upper()}{control.next_batch[1:]}"] if control.next_batch else []
     if control.why:
-        return [control.why]
+        return [control.why, *after]
     if not control.labelled:
         return []
     left_out = max(0, len(control.rounds) - MOST_ROUNDS)
@@ -36,12 +37,10 @@ def control_lines(control: ControlArm) -> list[str]:
     lines += [_round_line(one) for one in control.rounds[left_out:]]
     if shown := control.shown_classes:
         rest = len(control.classes) - len(shown)
-        shares = "; ".join(f"{one.name}: {share_text_of(one.share)}" for one in shown)
+        shares = "; ".join(f"{one.name}: {one.share.text}" for one in shown)
         more = f"; and {rest:,} more" if rest else ""
         lines.append(f"classes of the pool (95% intervals of all classes together): {shares}{more}")
-    if control.next_batch:
-        lines.append(f"next batch: {control.next_batch}")
-    return [*lines, "brackets: 95% intervals; images without a label are left out"]
+    return [*lines, *after, "brackets: 95% intervals; images without a label are left out"]
 
 
 def _round_line(one: ControlRound) -> str:
@@ -53,18 +52,10 @@ def _round_line(one: ControlRound) -> str:
     if not known or not known.control:
         return f"round {one.round:03d}: {back}"
     learned = f" after {one.learned:,} labels" if one.learned else ""
-    right = f"accuracy on the pool {share_text_of(known.control)}{learned}"
+    right = f"accuracy on the pool {known.control.text}{learned}"
     if not known.gain:
         return f"round {one.round:03d}: {back}; {right}"
-    return f"round {one.round:03d}: {back}; {right}; {_harder(known.gain)}"
-
-
-def _harder(gain: Share) -> str:
-    """How much harder the rule's picks were than those of the control arm."""
-    how = "more"
-    if gain.value < 0:
-        how, gain = "less", Share(-gain.value, -gain.high, -gain.low, gain.total)
-    return f"wrong on the rule's picks {share_text_of(gain).replace('%', f' points {how} often')}"
+    return f"round {one.round:03d}: {back}; {right}; {HARDER} {known.gain.points_text}"
 
 
 def control_values(control: ControlArm) -> dict[str, Any]:

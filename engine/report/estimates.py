@@ -1,25 +1,14 @@
-"""Shares of a population and how sure they are: a count of a random sample, the difference of two, and of several
-samples together. All intervals are 95 % ones.
+"""Shares of a population by several random samples together. All intervals are 95 % ones.
 
 Shape suffixes: R samples.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-CONFIDENCE = 0.95
-
-
-class Share(NamedTuple):
-    """A share and its 95 % interval, of `total` cases."""
-
-    value: float
-    low: float
-    high: float
-    total: int
+from vaal.shares import CONFIDENCE, Share
 
 
 class Samples(NamedTuple):
@@ -54,20 +43,3 @@ class Samples(NamedTuple):
         high = float(stats.beta.ppf(1 - tail, hits + 1, effective - hits)) if effective - hits > 1e-9 else 1.0
         value, low, high = (known + unknown * part for part in (value, low, high))
         return Share(value, low, high, int(self.size_R.sum()))
-
-
-def wilson(hits: int, total: int) -> Share:
-    """hits / total with Wilson's score interval. `total` is at least 1."""
-    from scipy import stats
-
-    interval = stats.binomtest(hits, total).proportion_ci(CONFIDENCE, "wilson")
-    return Share(hits / total, float(interval.low), float(interval.high), total)
-
-
-def difference(first: Share, second: Share) -> Share:
-    """first - second, of independent samples with Wilson's intervals, with Newcombe's (Statistics in Medicine 17, 1998,
-    873-890, method 10)."""
-    value = first.value - second.value
-    below = math.hypot(first.value - first.low, second.high - second.value)
-    above = math.hypot(first.high - first.value, second.value - second.low)
-    return Share(value, value - below, value + above, first.total + second.total)

@@ -4,20 +4,15 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from engine.campaign.decided import decided_by, highest_scores, ranks
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import content_of
 from engine.campaign.handed_out import completed
-from engine.campaign.manifests import (
-    ScoresManifest,
-    SelectionManifest,
-    TrainManifest,
-    highest_scores,
-    ranks,
-    read_manifest,
-)
+from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.config.task_options import TaskConfig
+from engine.config.texts import score_text
 from engine.errors import InputError
 from engine.models.diagnosis import lift_text, share_text
 from engine.report.lacking import share_in_words
@@ -65,17 +60,30 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
         "images picked": selection["counts"]["picked"],
     }
     if is_trained(train):
-        found[f"signal ({strength(train)}, AUC {train['diagnosis']['auc']:.2f} of 1)"] = train["signal"]
+        other = "" if signal_matters(selection) else f"; it did not matter, {decided_in_words(selection)}"
+        found[f"signal ({strength(train)}, AUC {train['diagnosis']['auc']:.2f} of 1){other}"] = train["signal"]
     if share := share_in_words(selection):
         found["of the pool lacks labels"] = share
     return found if cut is None else found | {f"highest score picked ({column_of(ranks(selection))})": score_text(cut)}
 
 
 def other_scores(manifests: Manifests) -> list[str]:
-    """The scores that were asked for beside the one that ranked."""
+    """The scores that were asked for beside the one that decided."""
     config: Any = manifests.scores["config"]
-    asked, first = config.get("score", {}).get("acquisition", []), ranks(manifests.selection)
-    return [name.replace("_", " ") for name in asked if name != first]
+    asked, by = config.get("score", {}).get("acquisition", []), decided_by(manifests.selection)
+    return [name.replace("_", " ") for name in asked if name != by]
+
+
+def decided_in_words(selection: SelectionManifest) -> str:
+    """Which score decided what was picked."""
+    by = decided_by(selection).replace("_", " ")
+    return f"{by.upper() if by == 'vaal' else by} decided" if by else "no score decided"
+
+
+def signal_matters(selection: SelectionManifest) -> bool:
+    """Whether it bears on what was picked that VAAL tells labelled images from others: by its score, or by the gate."""
+    gate = selection.get("gate")
+    return decided_by(selection) == "vaal" or (gate is not None and gate["by"] == "auc")
 
 
 def is_trained(train: TrainManifest) -> bool:
@@ -181,21 +189,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     return "none" if value == "" else value
-
-
-def share_text_of(share: Any) -> str:
-    """A share with its interval, as the page writes it."""
-    if share is None:
-        return "no labels"
-    numbers = (f"{round(100 * value)}" for value in (share.value, share.low, share.high))
-    return "{}% ({} to {})".format(*numbers).replace("-", "−")
-
-
-def points_text_of(share: Any) -> str:
-    """A difference of shares with its interval, in points, as the page writes it."""
-    return share_text_of(share).replace("%", "")
-
-
-def score_text(value: float) -> str:
-    """A score as the page writes it."""
-    return f"{value:.2f}".replace("-", "−")

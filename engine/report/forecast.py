@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.report.estimates import CONFIDENCE, Share
+from vaal.shares import CONFIDENCE, Share
 
 Array = NDArray[np.float64]
 LEAST_ROUNDS = 3
@@ -62,7 +62,7 @@ def forecast(rounds: list[Round], labels: int, more: int) -> Forecast:
     used = [one for one in rounds if one.judged and one.learned >= max(1, LEAST_PART * labels)]
     judged, sizes = sum(one.judged for one in used), len({one.learned for one in used})
     if sizes < LEAST_ROUNDS:
-        why = f"it takes {LEAST_ROUNDS} rounds with control labels to tell what it gains, and there {_rounds(sizes)}"
+        why = f"it takes {LEAST_ROUNDS} rounds with control labels to tell, and there {_rounds(sizes)}"
         return Forecast(labels, more, None, why, judged, None)
     found = _fitted(used, labels, more, judged)
     # The interval of counts narrows with the root of their number.

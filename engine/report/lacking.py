@@ -8,16 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from engine.campaign.decided import ranks
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.manifests import (
-    BY_WORD,
-    Gate,
-    SelectionManifest,
-    TrainManifest,
-    ranks,
-    read_committed,
-    read_manifest,
-)
+from engine.campaign.manifests import BY_WORD, Gate, SelectionManifest, TrainManifest, read_committed, read_manifest
 from engine.models.centring import load_centres
 from engine.tables.rows import Row
 from engine.tables.selections import CLUSTERS_FILE, ORIGIN_UNCERTAINTY

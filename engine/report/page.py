@@ -1,16 +1,24 @@
 """What the pages for people share: each is one HTML file that holds its pictures, and loads and runs nothing."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from engine.report import charts, facts
+from engine.config.texts import score_text
+from engine.report import charts
+from engine.report.arms import HARDER
+from engine.report.control_arm import WORTH_MORE
 from engine.report.thumbnails import THUMBNAIL_SIDE, Identity, data_uri, to_png
 
 MOST_LETTERS = 60
 """Of a text from outside, such as a class, that is shown among many."""
+
+
+MOST_TILES = 7
+"""Side by side at the top of a page."""
 
 
 def render(template: str, **content: Any) -> str:
@@ -28,14 +36,20 @@ def render(template: str, **content: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "score": facts.score_text,
-        "share": facts.share_text_of,
-        "points": facts.points_text_of,
+        "score": score_text,
+        "share": lambda share: share.text if share else "no labels",
         "grouped": lambda value: f"{value:,}" if isinstance(value, int) else value,
         "short": short,
         "capitalise": lambda text: text[:1].upper() + text[1:],
     }
-    return environment.get_template(template).render(light=charts.LIGHT, dark=charts.DARK, **content)
+    return environment.get_template(template).render(
+        light=charts.LIGHT, dark=charts.DARK, harder=HARDER, worth_more=WORTH_MORE, tile_columns=tile_columns, **content
+    )
+
+
+def tile_columns(number: int) -> int:
+    """How many tiles stand side by side, so that none stands alone in the last row."""
+    return number if number <= MOST_TILES else math.ceil(number / math.ceil(number / MOST_TILES))
 
 
 def short(text: str) -> str:

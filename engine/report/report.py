@@ -1,7 +1,8 @@
 """The page about a round that a person looks at: one HTML file that holds its pictures and loads nothing.
 
-It is a function of the committed stages alone. Labels count as they stood when the round's images were picked, so that
-the report on an earlier round does not change as labels come back.
+It is a function of committed files alone, which its manifest names. What was picked, and why, is shown as it stood when
+the round's images were picked. What the labels show of the rounds up to this one is shown as it is known now, so that a
+report that is asked for again is made again once more is known.
 """
 
 from collections import Counter
@@ -11,37 +12,33 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image
 
 from engine.campaign.changes import current_shards
+from engine.campaign.decided import decided_by, first_ranks, highest_scores, ranks, reason_of, scored_by
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import Snapshot, identities, snapshot_of
-from engine.campaign.manifests import (
-    Manifest,
-    SelectionManifest,
-    first_ranks,
-    highest_scores,
-    ranks,
-    read_committed,
-    read_manifest,
-    reason_of,
-    write_manifest,
-)
+from engine.campaign.labels import Snapshot, identities, read_snapshot, snapshot_of
+from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_manifest, write_manifest
+from engine.campaign.opening import open_campaign
 from engine.campaign.stages import QUIET, Run
 from engine.config.texts import plural
 from engine.models.diagnosis import findings_of
 from engine.models.task_words import task_facts
+from engine.pool.shard import ShardError
 from engine.report import arms, charts, facts, lacking
-from engine.report.answers_page import answers_page, page_of
-from engine.report.control_arm import ControlArm, control_arm
+from engine.report.answers_page import MOVED, answers_inputs, answers_page, hashes, page_of
+from engine.report.control_arm import MASKS, ControlArm, control_arm
 from engine.report.facts import Manifests, read_manifests
 from engine.report.latent_map import LatentMap, map_of
 from engine.report.page import render, shown_thumbnails
 from engine.report.sheet import KIND_TEXTS, groups_of, in_turns, pairs_of
-from engine.report.thumbnails import BLANK, contact_sheet, data_uri, read_thumbnails, to_png
+from engine.report.thumbnails import BLANK, Identity, contact_sheet, data_uri, read_thumbnails, to_png
 from engine.storage.location import Location
 from engine.tables import selections
 from engine.tables.error_classes import ErrorClass, survey
+from engine.tables.rows import Row
 from engine.tables.scores import records_of
+from vaal.acquisition import column_of
 
 Draw = Callable[[charts.Theme], bytes]
 MOST_IMAGES = 48
@@ -58,29 +55,36 @@ LOSSES = {
 
 
 def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
-    """Complete the report stage: report.html and its pictures. Returns its manifest; a complete stage is left alone.
+    """Complete the report stage: report.html and its pictures. Returns its manifest. A complete stage is left alone
+    where nothing that it shows changed; else it is made again, with grey for images that cannot be read any more.
 
     Where answers came, the page about them is made, or made again if they changed: see `engine.report.answers_page`.
 
     Raises InputError if training, scoring or selection is not complete, or is of an earlier version; a file of theirs
     is not the one that its manifest names, or a shard changes meanwhile.
     """
-    if is_complete(campaign.stage("report")):
-        manifest = read_manifest(campaign, "report", Manifest)
-    else:
-        manifest = _complete(campaign, run)
+    folder, manifests = campaign.stage("report"), read_manifests(campaign)
+    inputs = manifests.inputs | answers_inputs(open_campaign(campaign.home.url), campaign.round)
+    made = read_manifest(campaign, "report", Manifest) if is_complete(folder) else None
+    if made is None or made["inputs"] != inputs or made["counts"].get("unread"):
+        made = _complete(campaign, manifests, inputs, run, is_again=made is not None)
     answers_page(campaign, run.log)
-    return manifest
+    return made
 
 
-def _complete(campaign: Campaign, run: Run) -> Manifest:
-    folder = campaign.stage("report")
-    manifests = read_manifests(campaign)
-    with current_shards(campaign, run.log):
-        files, counts = _make(campaign, manifests, run)
+def _complete(
+    campaign: Campaign, manifests: Manifests, inputs: dict[str, str], run: Run, *, is_again: bool
+) -> Manifest:
+    folder, faults = campaign.stage("report"), list[ShardError]()
+    files, counts = _make(campaign, manifests, run, faults.append if is_again else None)
+    for fault in faults:
+        run.log(f"{fault}; its images are shown grey")
+    counts |= {"unread": len(faults)} if faults else {}
     run.log(f"the report shows {plural(counts['images'], 'image')}")
     written = {name: (folder / name).write_bytes(content) for name, content in files.items()}
-    return write_manifest(campaign, "report", Manifest, inputs=manifests.inputs, counts=counts, files=written)
+    # Looking at the pool may have found that images moved.
+    inputs |= hashes(campaign.home, [MOVED])
+    return write_manifest(campaign, "report", Manifest, inputs=inputs, counts=counts, files=written)
 
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
@@ -92,10 +96,12 @@ def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str, bytes], dict[str, int]]:
-    """The files of the report by name, and its counts."""
+def _make(
+    campaign: Campaign, manifests: Manifests, run: Run, on_fault: Callable[[ShardError], None] | None
+) -> tuple[dict[str, bytes], dict[str, int]]:
+    """The files of the report by name, and its counts. `on_fault`: see `read_thumbnails`."""
     train, scores, selection, _ = manifests
-    labels = (snapshot := _snapshot_at_selection(campaign.home, selection)).labels
+    labels = _snapshot_at_selection(campaign.home, selection).labels
     picks, candidates, histogram, drawn = (
         read_committed(campaign.stage("selection"), name)
         for name in ("selection.parquet", selections.CANDIDATES_FILE, selections.HISTOGRAM_FILE, selections.SAMPLE_FILE)
@@ -106,12 +112,10 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     shown["sample"].sort(key=lambda row: (row["score"], row["shard"], row["key"]))
     images = [*picked, *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
     clusters = lacking.clusters_of(campaign, train, selection)
-    known = arms.gains_of(campaign, snapshot, range(campaign.round))
-    control, gains = control_arm(campaign, snapshot, known), [gain for gain in known if gain.label]
+    known, control = _known_now(campaign)
+    gains = [gain for gain in known if gain.label and control.why != MASKS]
     images += [cluster.example for cluster in clusters.shown]
-    thumbnails = read_thumbnails(campaign, images)
-    if num_blank := sum(image is BLANK for image in thumbnails.values()):
-        run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
+    thumbnails = _thumbnails(campaign, images, run, on_fault)
     latent_map, (bins, counts) = map_of(candidates), _binned(selection, histogram, picks)
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains, control))
     faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
@@ -122,13 +126,11 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
         labels=labels,
         facts=facts,
         charts=charts,
-        picked_at=datetime.fromisoformat(selection["completed_at"]),
-        reason=reason_of(selection),
-        ranks=ranks(selection),
+        **_decision(selection),
+        classes=train.get("task", {}).get("classes") or [],
+        num_back=len(known[-1].label),
         findings=findings_of(train, ranks(selection)),
         learned=task_facts(train),
-        first_ranks=first_ranks(selection),
-        levels=highest_scores(selection),
         lacking=lacking,
         clusters=clusters,
         gains=gains,
@@ -154,11 +156,44 @@ def _make(campaign: Campaign, manifests: Manifests, run: Run) -> tuple[dict[str,
     return files, {**counts, "images": len(images)}
 
 
+def _known_now(campaign: Campaign) -> tuple[list[arms.Gain], ControlArm]:
+    """What the labels that there are show of the rounds up to the campaign's."""
+    snapshot = read_snapshot(campaign.home)
+    gains = arms.gains_of(campaign, snapshot, range(campaign.round + 1))
+    return gains, control_arm(campaign, snapshot, gains)
+
+
+def _thumbnails(
+    campaign: Campaign, images: list[Row], run: Run, on_fault: Callable[[ShardError], None] | None
+) -> dict[Identity, Image.Image]:
+    with current_shards(campaign, run.log, only={row["shard"] for row in images}):
+        found = read_thumbnails(campaign, images, on_fault)
+    if num_blank := sum(image is BLANK for image in found.values()):
+        run.log(f"shown grey, because in their shards no more or forgotten: {plural(num_blank, 'image')}")
+    return found
+
+
+def _decision(selection: SelectionManifest) -> dict[str, Any]:
+    """How the images were picked: names of acquisition functions, the levels of scores, and the reason in words."""
+    return {
+        "picked_at": datetime.fromisoformat(selection["completed_at"]),
+        "reason": reason_of(selection),
+        "ranks": ranks(selection),
+        "first_ranks": first_ranks(selection),
+        "decided": decided_by(selection),
+        "scored": scored_by(selection),
+        # A score that did not decide says nothing of a pick.
+        "is_scored": scored_by(selection) == decided_by(selection),
+        "levels": highest_scores(selection),
+    }
+
+
 def _binned(selection: SelectionManifest, histogram: pa.Table, picks: pa.Table) -> tuple[charts.Bins, dict[str, int]]:
     """The scores of the pool by group, and the size of each group."""
     # What candidates alone were scored by has no place among the scores of the pool.
     shown = picks if first_ranks(selection) == ranks(selection) else picks.slice(0, 0)
-    bins = charts.bins_of(histogram, shown["score"].to_numpy())
+    column = "score" if scored_by(selection) == first_ranks(selection) else column_of(first_ranks(selection))
+    bins = charts.bins_of(histogram, shown[column if len(shown) else "score"].to_numpy())
     counts = {name: int(found.sum()) for name, found in bins.counts.items()}
     return bins, {**counts, "picked": len(picks), "not_picked": counts["not_picked"] + len(shown) - len(picks)}
 
@@ -190,9 +225,10 @@ def _bars_of(clusters: lacking.Clusters, gains: list[arms.Gain], control: Contro
         names = [name for name, *_ in arms.class_counts(gain)]
         by_colour = {"picked": gain.shares(arms.QUERY, names), "not_picked": gain.shares(arms.CONTROL, names)}
         found["arms"] = partial(charts.shares_chart, names, by_colour, "label")
-    if judged := [(one.learned, one.gain.known) for one in control.rounds if one.learned and one.gain.known]:
-        learned = [size for size, _ in judged]
-        by_colour_known = {"not_picked": [known.control for _, known in judged], "picked": [k.query for _, k in judged]}
+    if judged := [one for one in control.rounds if one.learned and any(one.gain.known or ())]:
+        learned = [one.learned or 0 for one in judged]
+        known = [one.gain.known or arms.Known(None, None, None) for one in judged]
+        by_colour_known = {"not_picked": [one.control for one in known], "picked": [one.query for one in known]}
         found["right"] = partial(charts.right_chart, learned, by_colour_known)
     return found
 

@@ -21,7 +21,7 @@ from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.duplicates import likeness_of
 from engine.selection.gate import judge
-from engine.selection.order import ranking_by
+from engine.selection.order import Ranking, ranking_by
 from engine.selection.parts import Share
 from engine.selection.reduction import FirstPass, RowQuery, count, gather
 from engine.selection.second_pass import num_rescored, second_pass
@@ -61,6 +61,16 @@ class Eligible(NamedTuple):
     @property
     def branch(self) -> Branch:
         return branch_of(self.name, self.acquisition)
+
+    @property
+    def scored_by(self) -> str:
+        """The acquisition function whose scores the rows hold: the one that decided, or else the one that ranks."""
+        return self.branch.by or self.acquisition
+
+    @property
+    def ranking(self) -> Ranking:
+        """Its place in the files of the first pass, where a score that is dear has none."""
+        return self.wish.ranking if self.branch.candidates == "lowest" else ranking_by(self.scored_by)
 
 
 def plan_pass(
@@ -182,7 +192,7 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
     is_lowest = rules.branch.candidates == "lowest"
     row, first_file = DIVERSIFIERS[rules.branch.diversity], eligible.sources[0].record
     there = columns_of(eligible.folder, first_file)
-    ranking = eligible.wish.ranking
+    ranking = eligible.ranking
     wanted = ("logit", "predicted", "cluster")
     others = [str(name) for name in wanted if name in there and _is_needed(name, row, eligible)]
     others += [ranking.ties] if ranking.ties else []
@@ -246,7 +256,7 @@ def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
 def _some(eligible: Eligible, sources: list[Source], drawn: Draws) -> pa.Table:
     """SAMPLE_COLUMNS of drawn items, in the order of drawing."""
     columns = pa.schema([row_schema(1).field(name) for name in SAMPLE_COLUMNS])
-    ranking = eligible.wish.ranking
+    ranking = eligible.ranking
     query = RowQuery(ranking.lowest, 0, columns, has_taken=False, ranking=ranking)
     found = gather(eligible.folder, with_draws(sources, [drawn]), eligible.counts, query, lambda _: None)
     return found.drawn.drop_columns(["draw"])

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.campaign.decided import decided_by, first_ranks, highest_scores, ranks, reason_of, scored_by
 from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, left_out, picked_items
@@ -14,14 +15,11 @@ from engine.campaign.manifests import (
     Manifest,
     ScoresManifest,
     SelectionManifest,
-    first_ranks,
-    highest_scores,
-    ranks,
+    TrainManifest,
     read_committed,
     read_manifest,
-    reason_of,
 )
-from engine.config.texts import plural
+from engine.config.texts import plural, score_text
 from engine.errors import InputError
 from engine.storage.documents import read_document
 from engine.tables.score_reader import read_scores
@@ -41,8 +39,19 @@ _NOT_AMONG = {
 """Why an item is not a candidate, by the kind of candidates."""
 
 
+def for_people(found: Facts) -> Facts:
+    """What `explain` found as a person reads it: places count from 1, scores have few digits, and what is not known is
+    left out."""
+    title = ("shard", "key", "outcome")
+    shown = {name: value for name, value in found.items() if value is not None and name not in title}
+    shown |= {name: shown[name] + 1 for name in ("rank", "candidate") if name in shown}
+    return {name: score_text(value, 4) if isinstance(value, float) else value for name, value in shown.items()}
+
+
 def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     """What happened to an item in the round's selection: `outcome`, the reason as the text `why`, and the facts.
+    `decided by` is the acquisition function whose `score` decided. Places count from 0, as in the files, and from 1 in
+    `why`.
 
     Raises InputError if there is no selection, or the pool has no such item.
     """
@@ -50,7 +59,7 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     manifest = read_manifest(campaign, "selection", SelectionManifest)
     item: Facts = {"shard": shard, "key": key}
     if pick := row_of(read_committed(folder, "selection.parquet"), shard, key):
-        found = item | _of_pick(pick, manifest)
+        found = item | _of_pick(campaign, pick, manifest)
         if row_of(left_out(campaign.home, campaign.round), shard, key):
             waiting = current_batches(campaign.home, campaign.round)[-1].manifest["sending"]["waiting"]
             found["why"] += (
@@ -79,15 +88,21 @@ def _of_two_passes(
 ) -> str:
     """Why an item is no candidate where the lowest by its `first` score, of this value, were scored again."""
     last, cut, folder = column_of(ranks(manifest)), highest_scores(manifest)[1], campaign.stage(RESCORES)
-    of = f"the lowest by {first}, which is {value:.4f} here"
+    of = f"the lowest by {first}, which is {score_text(value, 4)} here"
     if not is_complete(folder) or cut is None:
         return f"candidates are the lowest by {last} among {of}"
     rescored = read_document(folder / "manifest.json", Manifest)
     for name in rescored["files"]:
         if row := row_of(read_committed(folder, name).select(["shard", "key", last]), *item):
             among = f"the highest of the {manifest['counts']['candidates']} candidates"
-            return f"it was scored again, and its {last} {row[last]:.4f} is above {cut:.4f}, {among}"
+            return f"it was scored again, and its {last} {_apart(row[last], cut)}, {among}"
     return f"it was not scored again, for it is not among the {rescored['counts']['listed']:,} of {of}"
+
+
+def _apart(score: float, cut: float) -> str:
+    """That a score is above another one, with as many digits as it takes to see that."""
+    digits = next((many for many in range(4, 9) if score_text(score, many) != score_text(cut, many)), 9)
+    return f"{score_text(score, digits)} is above {score_text(cut, digits)}"
 
 
 def named(campaign: Campaign, item_id: str) -> tuple[str, str]:
@@ -100,19 +115,34 @@ def named(campaign: Campaign, item_id: str) -> tuple[str, str]:
     return rows[0]["shard"], rows[0]["key"]
 
 
-def _of_pick(pick: Facts, manifest: SelectionManifest) -> Facts:
+def _of_pick(campaign: Campaign, pick: Facts, manifest: SelectionManifest) -> Facts:
     names = ("rank", "item_id", "arm", "reason", "score", "logit", "cluster", "group_size")
-    why = f"rank {pick['rank']} of {manifest['counts']['picked']}: {pick['reason']}"
+    why = f"rank {pick['rank'] + 1} of {manifest['counts']['picked']}: {pick['reason']}"
     if pick["group_size"] > 1:
         why += f"; it stands for {plural(pick['group_size'] - 1, 'duplicate')}"
     if pick["displaced_key"] is not None:
         why += f"; by the scores alone {pick['displaced_shard']} {pick['displaced_key']} would be here"
-    return {"outcome": "picked", **{name: pick[name] for name in names}, "why": why}
+    facts = {name: pick[name] for name in names} | _decided(manifest, pick["score"])
+    return {"outcome": "picked", **facts, "predicted": _predicted(campaign, pick), "why": why}
+
+
+def _decided(manifest: SelectionManifest, score: float | None) -> Facts:
+    """Which score decided, and the item's own; None where no score did, or the item has another one."""
+    by = decided_by(manifest)
+    return {"decided by": by or None, "score": score if by == scored_by(manifest) else None}
+
+
+def _predicted(campaign: Campaign, pick: Facts) -> str | None:
+    """The class that the task learner predicted of a pick, by its name; None without one."""
+    classes = read_manifest(campaign, "train", TrainManifest).get("task", {}).get("classes") or []
+    number = pick.get("predicted")
+    return classes[number] if number is not None and number < len(classes) else None
 
 
 def _of_candidate(candidate: Facts, place: int, manifest: SelectionManifest) -> Facts:
-    facts = {"outcome": "not picked", "score": candidate["score"], "candidate": place, "cluster": candidate["cluster"]}
-    of = f"candidate {place} of {manifest['counts']['candidates']}"
+    facts = {"outcome": "not picked", "candidate": place, "cluster": candidate["cluster"]}
+    facts |= _decided(manifest, candidate["score"])
+    of = f"candidate {place + 1} of {manifest['counts']['candidates']}"
     if candidate["fate"] == DUPLICATE:
         kind = {"bytes": "the same bytes as", "picture": "the same picture as", "latent": "nearly the same latent as"}
         why = f"{of}, with {kind[candidate['duplicate']]} {candidate['of_shard']} {candidate['of_key']}"
@@ -125,16 +155,19 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionMa
     record = next((ShardRecord(**entry) for entry in entries if entry["shard"] == shard), None)
     if record is None:
         raise InputError(f"{shard}: no such shard in the pool; give one of its shards, like {entries[0]['shard']}")
-    column, last = column_of(first_ranks(manifest)), column_of(ranks(manifest))
+    branch = branch_of(manifest.get("branch", "random"))
+    # What ranks the pool at first may not be what decides.
+    column = column_of(decided_by(manifest) if branch.candidates == "turned" else first_ranks(manifest))
+    last = column if branch.candidates == "turned" else column_of(ranks(manifest))
     if row := row_of(read_scores(campaign.stage("scores"), record, ["shard", "key", column]), shard, key):
-        branch = branch_of(manifest.get("branch", "random"))
         why, (_, cut) = _NOT_AMONG[branch.candidates], highest_scores(manifest)
         if last != column:
             why = _of_two_passes(campaign, (shard, key), column, row[column], manifest)
         elif cut is not None:
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
-            why = f"its {column} {row[column]:.4f} is above {cut:.4f}, {of}"
-        return {"outcome": "not a candidate", column: row[column], "why": why}
+            why = f"its {column} {_apart(row[column], cut)}, {of}"
+        by = decided_by(manifest) or None
+        return {"outcome": "not a candidate", "decided by": by, column: row[column], "why": why}
     if record.quarantined:
         bad = (campaign.stage("quarantine") / record.file).read_typed_table(QUARANTINE_SCHEMA)
         if row := row_of(bad, shard, "" if record.failure else key):

@@ -4,6 +4,7 @@ One pass over the scores finds how the labels cover the pool. The gate says whet
 items are the candidates; the batch is chosen among them.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,11 @@ import pyarrow.compute as pc
 
 from engine.campaign.advice import force_command
 from engine.campaign.changes import outdated
+from engine.campaign.decided import highest_scores, ranks, reason_of
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import selection_changes, selection_inputs
 from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picked_items, picks_hash
-from engine.campaign.manifests import (
-    ScoresManifest,
-    SelectionManifest,
-    TrainManifest,
-    highest_scores,
-    ranks,
-    read_manifest,
-    reason_of,
-    write_manifest,
-)
+from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import QUIET, Log, Run
 from engine.config.select_options import RULE
 from engine.config.texts import some
@@ -50,6 +43,7 @@ from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
+from vaal.shares import WANTED, enough_for, few_text
 
 
 def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> SelectionManifest:
@@ -99,6 +93,8 @@ def _make(
             tables[CLUSTERS_FILE] = clusters_table(counts.found, batch.selection, nearest_items(eligible))
     if batch.likeness and not batch.likeness.counts:
         run.log(_not_alike(batch.likeness))
+    if few := _few(campaign, batch.counts["control"]):
+        run.log(few)
     if out and not force and not is_complete(campaign.stage("selection")):
         _require_same_images(campaign, out[-1], batch.selection)
     if selection_inputs(campaign, picked_before) != inputs:
@@ -119,6 +115,7 @@ def _make(
         branch=eligible.name,
         gate=verdict.entry(),
         first_ranks=campaign.config.first_ranks,
+        scored_by=eligible.scored_by,
         seed=campaign.config.select.seed,
         round_seed=seed,
         **_highest(eligible, batch),
@@ -195,6 +192,18 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
     if changed := some(options + inputs):
         log(f"the selection is made again: {changed} changed")
     return bool(changed)
+
+
+def _few(campaign: Campaign, num_control: int) -> str:
+    """That the control arm is too small to say much, and what it takes; "" where it is not, or not there at all."""
+    options, is_judged = campaign.config.select, campaign.config.handoff.question.task != "mask"
+    few = few_text(num_control, "control picks") if num_control and is_judged else ""
+    if not few:
+        return ""
+    enough = enough_for(WANTED)
+    if enough > options.budget:
+        return f"{few}, more than select.budget={options.budget}"
+    return f"{few}: --set select.control_fraction={math.ceil(100 * enough / options.budget) / 100:g}"
 
 
 def _not_alike(likeness: Likeness) -> str:

@@ -26,10 +26,11 @@ SELECTION_SCHEMA = pa.schema(
         pa.field("predicted", pa.int32()),
     ]
 )
-"""`score` is that of select.acquisition, and `logit` is null where VAAL was not asked. `group_size` counts the pick and
-its duplicates among the candidates. `displaced_` names the candidate with the next lower score that would have been
-picked by score alone; it is null for a pick that would be, too. `origin` is one of the ORIGIN_ names. `predicted`
-is the number of the class that the task learner found most likely before the item had a label; null without one."""
+"""`score` is that which decided (`scored_by` in the manifest), and `logit` is null where VAAL was not asked.
+`group_size` counts the pick and its duplicates among the candidates. `displaced_` names the candidate with the next
+lower score that would have been picked by score alone; it is null for a pick that would be, too. `origin` is one of the
+ORIGIN_ names. `predicted` is the number of the class that the task learner found most likely before the item had a
+label; null without one."""
 ORIGIN_INITIAL, ORIGIN_CONTROL, ORIGIN_QUERY = "initial", "control", "query"
 ORIGIN_COMPLETION, ORIGIN_UNCERTAINTY = "completion", "uncertainty"
 """Why an item was labelled: at init; in the control arm; by any method without a name of its own here; to complete the
@@ -67,7 +68,7 @@ PICKED, CONTROL, DUPLICATE, PASSED_OVER = "picked", "control", "duplicate", "pas
 
 def row_schema(num_latents: int, others: Sequence[str] = ()) -> pa.Schema:
     """The columns of a scores file that choosing a batch needs, with `others` of those that not all files have. `score`
-    is the column that ranks."""
+    is the column that decided."""
     wanted = ["key", "score", "offset", "size_bytes", "content_hash", "perceptual_hash", "latent"]
     scores = scores_schema(num_latents, ["score", *others])
     # Of what is no candidate a score that is dear is not known.

@@ -163,7 +163,7 @@ def describe(campaign: Campaign, manifest: TrainManifest) -> dict[str, Any]:
         # Its only finding says so, and why.
         verdict, findings = findings[0], []
     else:
-        verdict = summary(manifest)
+        verdict = summary(manifest, campaign.config.select.acquisition)
     return {
         **task_facts(manifest),
         **({"steps": steps} if steps else {}),

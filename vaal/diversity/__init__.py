@@ -149,7 +149,8 @@ WITHOUT_SIGNAL = {
 
 class Branch(NamedTuple):
     """What a selection does: which items are its candidates, the row of DIVERSIFIERS that chooses among them, the
-    origin that the picks have, and why an image is picked.
+    origin that the picks have, why an image is picked, and the acquisition function `by` whose scores that was decided,
+    "" where no score was asked.
 
     Candidates are the lowest scores, a random sample, the items nearest the centres of the clusters that lack most, the
     lowest keys of the completion, or those of the uncertainty in turn over the predicted classes.
@@ -159,19 +160,30 @@ class Branch(NamedTuple):
     diversity: str
     origin: str
     reason: str
+    by: str = ""
 
 
 BRANCHES = {
     "cluster_completion": Branch(
-        "nearest", "none", "completion", "nearest the centre of a part of the pool that the labels lack"
+        "nearest", "none", "completion", "nearest the centre of a part of the pool that the labels lack", by="vaal"
     ),
-    "weight_completion": Branch("keyed", "none", "completion", "drawn by how much the labels lack images like it"),
+    "weight_completion": Branch(
+        "keyed", "none", "completion", "drawn by how much the labels lack images like it", by="vaal"
+    ),
     "uncertainty_sampling": Branch(
-        "turned", "none", "uncertainty", "drawn by how unsure its class is, in turn over the predicted classes (margin)"
+        "turned",
+        "none",
+        "uncertainty",
+        "drawn by how unsure its class is, in turn over the predicted classes (margin)",
+        by="margin",
     ),
     # What campaigns of an earlier version did, for their explanations: nothing picks like that now.
     "class_balanced_margin": Branch(
-        "turned", "none", "uncertainty", "least sure of its class, in turn over the predicted classes (lowest margin)"
+        "turned",
+        "none",
+        "uncertainty",
+        "least sure of its class, in turn over the predicted classes (lowest margin)",
+        by="margin",
     ),
     "as_random": Branch(
         "keyed",
@@ -191,7 +203,7 @@ def branch_of(name: str, acquisition: str = "vaal") -> Branch:
         return BRANCHES[name]
     # Labels by what the task learner is unsure of say nothing of what the labels lack.
     origin = "query" if acquisition in ("vaal", "random") else "uncertainty"
-    return Branch("lowest", name, origin, DIVERSIFIERS[name].reason.format(what=in_words(acquisition)))
+    return Branch("lowest", name, origin, DIVERSIFIERS[name].reason.format(what=in_words(acquisition)), acquisition)
 
 
 def reason_for(when_no_signal: str | None, diversity: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from engine.models.task_words import CHECK, MOST_CLASSES, task_facts, task_in_short
 
-HELD_OUT = {"classes": ["cat", "dog"], "held_out_accuracy": 0.874, "held_out": 40}
+HELD_OUT = {"classes": ["cat", "dog"], "held_out_accuracy": 0.875, "held_out": 40}
 CALIBRATED = {"temperature": 1.31, "calibrated_on": 40, "on_control_arm": False}
 MASKS = {**HELD_OUT, "held_out_miou": 0.62}
 OWN = {"classes": ["cat", "dog"], "weights_sha256": ["0"]}
@@ -27,64 +27,64 @@ def manifest(entry: dict[str, Any] | None, task: str = "classification", **count
 @pytest.mark.parametrize(
     ("entry", "task", "long", "short"),
     [
-        (HELD_OUT, "classification", "right on 87% of 40 held-out images", "T right 87% of held-out"),
-        (HELD_OUT, "labels", "right on 87% of the labels of 40 held-out images", "T right 87% of held-out"),
+        (HELD_OUT, "classification", "right on 88% (74 to 95) of 40 held-out images", "T: 88% right"),
+        (HELD_OUT, "labels", "right on 88% of the labels of 40 held-out images", "T: 88% right"),
         (
             MASKS,
             "segmentation",
-            "mIoU 0.62 on 40 held-out images, right on 87% of their pixels",
-            "T mIoU 0.62 on held-out",
+            "mIoU 0.62 on 40 held-out images, right on 88% of their pixels",
+            "T: mIoU 0.62",
         ),
         # A linear head on embeddings is judged by cross-validation.
         (
-            {"classes": [], "held_out_accuracy": 0.874},
+            {"classes": [], "held_out_accuracy": 0.875},
             "auto",
-            "right on 87% of held-out images",
-            "T right 87% of held-out",
+            "right on 88% of held-out images",
+            "T: 88% right",
         ),
         (
             {**HELD_OUT, "held_out_accuracy": None, "held_out": 0},
             "classification",
             "not judged, because none of 4 labelled images is held out: 5 or more are needed, in as many groups "
             "(pool.group)",
-            "T was not judged",
+            "T: not judged",
         ),
         (
             {"classes": [], "held_out_accuracy": None},
             "auto",
             "not judged: cross-validation needs two labelled images or more of each class",
-            "T was not judged",
+            "T: not judged",
         ),
         (
             {"classes": [], "held_out_accuracy": None},
             "labels",
             "not judged: cross-validation needs 3 labelled images or more",
-            "T was not judged",
+            "T: not judged",
         ),
-        (OWN, "auto", "your own, ours:net; it was not judged here", "T is your own"),
+        (OWN, "auto", "your own, ours:net; it was not judged here", "your own model"),
         (
             {**OWN, "not_judged": "no mask can be used, as x"},
             "segmentation",
             "your own, ours:net; it was not judged here: no mask can be used, as x",
-            "T is your own",
+            "your own model",
         ),
         (
             JUDGED,
             "auto",
             "your own, ours:net; right on 87% (80% to 92%) of 120 labelled images",
-            "T right 87% (80% to 92%) of labelled",
+            "your own model: 87% right",
         ),
         (
             JUDGED,
             "labels",
             "your own, ours:net; its likeliest class is one of the image's in 87% (80% to 92%) of 120 labelled images",
-            "T right 87% (80% to 92%) of labelled",
+            "your own model: 87% right",
         ),
         (
             {**JUDGED, "labelled_miou": 0.62},
             "segmentation",
             "your own, ours:net; mIoU 0.62 on 120 labelled images, right on 87% (80% to 92%) of their pixels",
-            "T right 87% (80% to 92%) of labelled, mIoU 0.62",
+            "your own model: 87% right, mIoU 0.62",
         ),
     ],
 )
@@ -96,7 +96,7 @@ def test_how_good_it_is(entry: dict[str, Any], task: str, long: str, short: str)
 def test_what_it_is_and_only_what_is_known() -> None:
     assert task_facts(manifest(None)) == {}
     assert task_facts(manifest({**HELD_OUT, **CALIBRATED}, task_steps=1500)) == {
-        "task learner (T)": "right on 87% of 40 held-out images",
+        "task learner (T)": "right on 88% (74 to 95) of 40 held-out images",
         "its classes": "2 (cat, dog)",
         "its steps": 1500,
         "its temperature": "1.31, fitted to 40 held-out labels",

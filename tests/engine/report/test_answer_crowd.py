@@ -10,11 +10,11 @@ import pytest
 from engine.campaign.votes import annotator_hash
 from engine.report import round_answers as of
 from engine.report.crowd import alpha_in_words, annotators_of, concord_of
-from engine.report.estimates import wilson
 from engine.report.round_answers import read_round
 from tests.conftest import MakeCampaign
 from tests.engine.report.test_answer_facts import SHARD, answer
 from tests.sendings import hand_out
+from vaal.shares import wilson
 
 
 def test_confusions_are_those_of_a_plain_count(make_campaign: MakeCampaign, tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ from engine.campaign.ledger import read_ledger
 from engine.campaign.opening import open_campaign
 from engine.handoff.choice import ALL
 from engine.handoff.export import export
-from engine.report.arms import NOT_KEPT, gains_of
+from engine.report.arms import HARDER, NOT_KEPT, gains_of
 from engine.report.control_arm import MASKS, ControlArm, control_arm
 from engine.report.control_words import MOST_ROUNDS, control_lines, control_values, read_control
-from engine.report.estimates import Share, wilson
-from engine.report.facts import share_text_of
+from engine.report.page import render
 from engine.storage.location import Location
 from jobs.cli import app
 from tests.judged import Pick, answer, is_right, make_judged, pick, picks_of, play, pool, truth, without_predictions
 from tests.small import copied
+from vaal.shares import Share, wilson
 
 pytestmark = pytest.mark.heavy
 
@@ -91,6 +91,9 @@ def test_the_classes_of_the_pool_are_those_of_all_control_arms_and_of_what_is_la
 def test_what_is_not_back_is_counted_and_left_out(tmp_path: Path) -> None:
     campaign = pick(make_judged(tmp_path))
     assert of(campaign).why == "none of the 20 control picks has a label yet"
+    why, few, worth = control_lines(of(campaign))
+    assert (why, few[:10], few[-32:]) == (of(campaign).why, "round 000:", "at worst, and ±10 points take 93")
+    assert worth == "Worth buying more? It takes 3 rounds with control labels to tell, and there is none"
     assert control_values(of(campaign))["rounds"][0]["missing"] == {"not sent": 20}
     export(campaign, vendor="generic", wish=ALL)
     answer(campaign, [*controls(campaign)[:5], *controls(campaign, "query")])
@@ -121,7 +124,8 @@ def test_without_a_task_learner_the_classes_are_left(tmp_path: Path) -> None:
     campaign = pick(make_judged(tmp_path), has_task=False)
     answer(campaign, picks_of(campaign))
     found = of(campaign)
-    assert found.forecast is None
+    assert found.forecast is not None
+    assert found.next_batch == "it takes 3 rounds with control labels to tell, and there is none"
     assert found.rounds[0].gain.no_known.startswith("no classes were learned")
     assert [one.name for one in found.classes] == ["cat", "dog"]
 
@@ -214,24 +218,24 @@ def test_the_lines_are_for_a_person_and_the_values_for_a_program(three: Campaign
     lines, values = control_lines(found), control_values(found)
     assert json.loads(json.dumps(values)) == values
     assert lines[0].startswith("round 000: 20 of 20 labels back; accuracy on the pool ")
-    assert re.search(r" after 6 labels; wrong on the rule's picks \d+ points (more|less) often \(", lines[0])
-    cat, dog = (f"{one.name}: {share_text_of(one.share)}" for one in found.classes)
+    assert re.search(r" after 6 labels; rule’s picks harder for the task learner by −?\d+ points \(", lines[0])
+    cat, dog = (f"{one.name}: {one.share.text}" for one in found.classes)
     assert lines[3] == f"classes of the pool (95% intervals of all classes together): {cat}; {dog}"
-    assert lines[4] == f"next batch: {values['next_batch']['text']}"
+    text = values["next_batch"]["text"]
+    assert lines[4].startswith("round 002: 20 judged control labels say next to nothing of the pool: a share of it,")
+    assert lines[5] == f"Worth buying more? {text[0].upper()}{text[1:]}"
     assert values["rounds"][2]["accuracy_on_pool"]["total"] == 20
     many = found._replace(rounds=found.rounds * 3)
     assert control_lines(many)[0] == f"earlier rounds: {9 - MOST_ROUNDS}, see the report"
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high", "words"),
-    [(0.1, -0.05, 0.25, "10 points more often (−5 to 25)"), (-0.1, -0.25, 0.05, "10 points less often (−5 to 25)")],
-)
-def test_how_much_harder_the_picks_were_reads_at_once(
-    three: Campaign, value: float, low: float, high: float, words: str
-) -> None:
+def test_status_and_page_say_how_much_harder_the_picks_were_in_the_same_words(three: Campaign) -> None:
     one = of(three).rounds[0]
     assert one.gain.known is not None
-    known = one.gain.known._replace(gain=Share(value, low, high, 40))
-    (line, *_) = control_lines(of(three)._replace(rounds=[one._replace(gain=replace(one.gain, known=known))]))
-    assert line.endswith(f"; wrong on the rule's picks {words}")
+    known = one.gain.known._replace(gain=Share(-0.21, -0.33, 0.36, 40))
+    found = of(three)._replace(rounds=[one._replace(gain=replace(one.gain, known=known))])
+    words = "−21 points (−33 to 36): cannot be told apart"
+    assert control_lines(found)[0].endswith(f"; {HARDER} {words}")
+    page = render("control.html.j2", control=found, pictures={"right": "", "right-dark": ""})
+    assert f"<td>{words}</td>" in page
+    assert HARDER in page

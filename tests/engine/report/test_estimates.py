@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.report.estimates import Samples, wilson
+from engine.report.estimates import Samples
+from vaal.shares import wilson
 
 
 def test_wilsons_interval_holds_the_share_and_is_the_published_one() -> None:

@@ -16,7 +16,9 @@ from PIL import Image
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import content_of
 from engine.campaign.handed_out import picked_items
+from engine.campaign.labels import labels_fingerprints
 from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.stages import Run
 from engine.config.toml import override
 from engine.errors import InputError
 from engine.report.facts import strength
@@ -96,7 +98,7 @@ def test_names_and_messages_are_escaped(made: Made) -> None:
         assert key not in page.text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
     assert "&lt;img src=x onerror=alert(1)&gt;" in page.text
-    assert page.thumbnails[0][0] == "rank 0: s-0.tar / <script>alert(1)</script>"
+    assert page.thumbnails[0][0] == "rank 1: s-0.tar / <script>alert(1)</script>"
 
 
 def picks_of(campaign: Campaign) -> list[dict[str, Any]]:
@@ -111,7 +113,7 @@ def test_thumbnails_are_the_picked_images_in_rank_order(made: Made) -> None:
     expected = [*query[: MOST_IMAGES - 3], *control]
     shown = Page(made.campaign).thumbnails[:MOST_IMAGES]
     assert [title for title, _ in shown] == [
-        f"rank {row['rank']}{' (control)' * (row['arm'] == 'control')}: {row['shard']} / {row['key']}"
+        f"rank {row['rank'] + 1}{' (control)' * (row['arm'] == 'control')}: {row['shard']} / {row['key']}"
         for row in expected
     ]
     assert (expected[0]["shard"], expected[0]["key"]) == SCRIPT
@@ -214,13 +216,43 @@ def test_second_call_changes_nothing(made: Made) -> None:
     assert manifest == json.loads((made.campaign.stage("report") / "manifest.json").read_bytes())
 
 
-def test_report_does_not_change_as_labels_come_back(made: Made, fresh: Made) -> None:
+def test_a_report_asked_for_again_shows_what_came_since_and_the_same_picks(made: Made, fresh: Made) -> None:
+    before = report(fresh.campaign)
+    text = Page(fresh.campaign).text
+    assert "labels of its picks back" not in text
+    assert "None of the 3 control picks has a label yet." in text
     take_back(fresh.campaign, picked_items(fresh.campaign.home, before=1))
-    before, after = report(made.campaign), report(fresh.campaign)
+    after = report(fresh.campaign)
+    text = Page(fresh.campaign).text
+    assert "60 labels of its picks back" in text
+    assert "<td>3 of 3</td>" in text
     assert after["counts"] == before["counts"]
-    homes = made.campaign.home.url, fresh.campaign.home.url
-    assert Page(fresh.campaign).text == Page(made.campaign).text.replace(*homes)
-    assert {**after["files"], "report.html": ""} == {**before["files"], "report.html": ""}
+    changed = {name for name in after["files"] if after["files"][name] != before["files"].get(name)}
+    assert changed == {"report.html"}
+    assert Page(fresh.campaign).thumbnails[0][0] == Page(made.campaign).thumbnails[0][0]
+    # And what it shows is what its manifest names: it is left alone until more comes.
+    assert {name for name in after["inputs"] if name.startswith("labels/")} == set(
+        labels_fingerprints(fresh.campaign.home)
+    )
+    kept = snapshot(fresh.campaign)
+    assert report(fresh.campaign) == after
+    assert snapshot(fresh.campaign) == kept
+
+
+def test_a_report_is_made_again_also_where_its_images_are_gone(fresh: Made) -> None:
+    report(fresh.campaign)
+    take_back(fresh.campaign, picked_items(fresh.campaign.home, before=1))
+    shard = Path(fresh.campaign.config.pool.root.removeprefix("file://"), SCRIPT[0])
+    log: list[str] = []
+    away = shard.rename(shard.with_suffix(".away"))
+    try:
+        assert report(fresh.campaign, Run(log=log.append))["counts"]["unread"] == 1
+    finally:
+        away.rename(shard)
+    assert "60 labels of its picks back" in Page(fresh.campaign).text
+    assert any(line.startswith(f"{shard}") and line.endswith("its images are shown grey") for line in log)
+    # Once they are there again, it shows them.
+    assert "unread" not in report(fresh.campaign)["counts"]
 
 
 def next_round(made: Made, budget: int) -> Campaign:
@@ -276,7 +308,7 @@ def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> 
         ("rounds/000/selection/manifest.json", "not complete; run: vaal select"),
         ("rounds/000/train/metrics.parquet", "metrics.parquet: not the file that was committed"),
         ("rounds/000/selection/selection.parquet", "selection.parquet: not the file that was committed"),
-        ("labels/initial.parquet", "initial.parquet: not the file that was committed"),
+        ("labels/initial.parquet", "labels/initial.parquet: not a table with the columns shard, key, label"),
         (
             "rounds/000/selection/candidates/scores.parquet",
             "scores.parquet: not the file that was committed",

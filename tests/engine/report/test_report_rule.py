@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from engine.campaign.decided import decided_by, scored_by
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import read_snapshot
-from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.manifests import SelectionManifest, TrainManifest, read_manifest
+from engine.config.texts import score_text
 from engine.errors import InputError
 from engine.report.arms import MOST_JUDGED, gains_of
-from engine.report.estimates import wilson
-from engine.report.facts import share_text_of
 from engine.report.lacking import MOST_CLUSTERS, NOT_MEASURED, clusters_of, finding_in_words
 from engine.report.report import MOST_IMAGES, report
 from engine.selection.select import select
@@ -24,6 +24,7 @@ from tests.conftest import MakeCampaign
 from tests.engine.selection.test_completing import scored
 from tests.judged import without_predictions
 from tests.sendings import take_in
+from vaal.shares import wilson
 
 pytestmark = pytest.mark.heavy
 CLASSES = [str(number) for number in range(9)]
@@ -95,7 +96,8 @@ def test_the_page_says_what_the_labels_lacked_and_shows_the_clusters(make_campai
         assert cluster.shares["pool"] == row["pool"] / sum(row["pool"] for row in table)
         assert f'<li title="cluster {row["cluster"]}: {row["shard"]} / {row["key"]}">' in text
     assert "The rule’s picks against random ones" not in text
-    assert "The pool, as the control group shows it" not in text
+    assert "None of the 12 control picks has a label yet." in text
+    assert "Round 000: 12 control picks say next to nothing of the pool" in text
     assert "Control group · 12 images" in text
     # Clusters of one pick do not stand one below the other.
     assert re.search(r"\d\d clusters with one pick each", text)
@@ -110,6 +112,18 @@ def test_a_gate_that_does_not_speak_and_one_that_is_overruled(make_campaign: Mak
     assert "The labels lack no part of the pool that could be shown." in text
     assert "Images were drawn by how unsure the task learner is of them" in text
     assert "Whatever their score: the labels lack no part of the pool." in text
+    # Margin drew them: that is what stands under the pictures, and nothing else is said to have decided.
+    manifest = read_manifest(campaign, "selection", SelectionManifest)
+    assert (decided_by(manifest), scored_by(manifest)) == ("margin", "margin")
+    assert "Below each image is its score, margin:" in text
+    assert "where a batch comes from" not in text
+    assert "None of this decided what was picked: margin decided." in text
+    assert "<dt>signal (not above chance, AUC 0.52 of 1); it did not matter, margin decided</dt>" in text
+    margins = {(row["shard"], row["key"]): row["margin"] for row in rows_of(campaign, "scores")}
+    (first, *_) = rows_of(campaign, "selection")
+    assert first["score"] == margins[first["shard"], first["key"]]
+    title = f'<li title="rank 1: {first["shard"]} / {first["key"]}">'
+    assert f"> {score_text(first['score'])} " in text.partition(title)[2][:2000]
 
 
 def test_without_a_control_arm_the_page_says_what_one_would_show(make_campaign: MakeCampaign) -> None:
@@ -147,8 +161,8 @@ def test_the_next_round_shows_what_the_rule_gained(make_campaign: MakeCampaign) 
     assert gain.known is not None
     assert gain.known.gain is not None
     # It is how much more often the task learner was wrong, and no gain of accuracy.
-    assert text.count("rule’s picks harder for the task learner by, points") == 2
-    assert text.count(f"<td>{share_text_of(gain.known.gain).replace('%', '')}</td>") == 2
+    assert text.count("rule’s picks harder for the task learner by") == 2
+    assert text.count(f"<td>{gain.known.gain.points_text}</td>") == 2
     assert '<tr><th scope="row">000</th><td>48</td><td>12</td>' in text
     assert "<td>0.0005</td>" in text
     # Every bar has its numbers; a label is text.
@@ -157,7 +171,7 @@ def test_the_next_round_shows_what_the_rule_gained(make_campaign: MakeCampaign) 
     # What the control arm shows of the pool, too.
     assert "The pool, as the control group shows it" in text
     assert '<tr><th scope="row">000</th><td>12 of 12</td>' in text
-    assert "It takes 3 rounds with control labels to tell what it gains, and there is 1." in text
+    assert "It takes 3 rounds with control labels to tell, and there is 1." in text
     # The deficit of both rounds is there.
     assert text.count("<td>cluster completion</td>") == 2
     assert {"arms.png", "arms-dark.png", "clusters.png", "right.png"} <= set(report(later)["files"])

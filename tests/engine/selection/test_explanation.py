@@ -59,7 +59,7 @@ def test_of_a_pick_rank_arm_and_what_it_displaced(selected: Campaign) -> None:
         found = why(selected, pick)
         assert found["outcome"] == "picked"
         assert (found["rank"], found["arm"], found["reason"]) == (pick["rank"], pick["arm"], pick["reason"])
-        assert f"rank {pick['rank']} of 40: {pick['reason']}" in found["why"]
+        assert f"rank {pick['rank'] + 1} of 40: {pick['reason']}" in found["why"]
         assert (pick["displaced_key"] is not None) == ("by the scores alone" in found["why"])
     assert any(pick["displaced_key"] for pick in picks)
     assert {pick["arm"] for pick in picks} == {"query", "control"}
@@ -76,7 +76,7 @@ def test_of_candidates_what_they_duplicate_or_that_others_came_first(selected: C
     place, passed = next((n, row) for n, row in enumerate(candidates) if row["fate"] == "passed over")
     found = why(selected, passed)
     assert (found["outcome"], found["candidate"]) == ("not picked", place)
-    assert found["why"].startswith(f"candidate {place} of 120; others were picked first")
+    assert found["why"].startswith(f"candidate {place + 1} of 120; others were picked first")
 
 
 def test_of_all_others_what_kept_them_out(selected: Campaign) -> None:
@@ -95,7 +95,7 @@ def test_of_all_others_what_kept_them_out(selected: Campaign) -> None:
     highest = scores.filter(pc.equal(scores["logit"], pc.max(scores["logit"]))).to_pylist()[0]
     found = why(selected, highest)
     assert found["outcome"] == "not a candidate"
-    assert re.search(r"its logit [\d.]+ is above -[\d.]+, the highest of the 120 candidates", found["why"])
+    assert re.search(r"its logit [\d.]+ is above −[\d.]+, the highest of the 120 candidates", found["why"])
 
 
 def test_what_is_not_in_the_pool_is_an_error(selected: Campaign, tmp_path: Path) -> None:
