@@ -62,6 +62,13 @@ class Eligible(NamedTuple):
     def branch(self) -> Branch:
         return branch_of(self.name, self.acquisition)
 
+    @property
+    def names_clusters(self) -> bool:
+        """Whether picks and candidates get clusters of the pool. A method that chooses among clusters makes its own of
+        the candidates where another score than VAAL's ranks."""
+        is_chosen_by = "cluster_M" in DIVERSIFIERS[self.branch.diversity].needs
+        return self.wish.num_clusters > 0 and (self.acquisition == "vaal" or not is_chosen_by)
+
 
 def plan_pass(
     campaign: Campaign, trained: TrainManifest, sources: list[Source], seed: int
@@ -74,9 +81,8 @@ def plan_pass(
         why = f"select.acquisition={campaign.config.first_ranks}: the pool was scored without it"
         fix = f"delete {folder}/manifest.json, then run: vaal score {campaign.home}"
         raise ConfigError(f"{folder}: {why}; {fix}")
-    # Only VAAL's logits say what the labels lack of a cluster.
-    has_clusters = "cluster" in there and options.acquisition == "vaal"
-    centres = load_centres(campaign.stage("train"), trained["files"]) if has_clusters else None
+    # Whatever score ranks: what the labels lack is reported, also where it decides nothing.
+    centres = load_centres(campaign.stage("train"), trained["files"]) if "cluster" in there else None
     # Four times as many as in the first try, because duplicates call for more candidates.
     size = num_rescored(campaign.config, 4 * math.ceil(options.oversample * options.budget))
     # Of all other rules it is known what the gate will say.
@@ -85,6 +91,7 @@ def plan_pass(
     wish = Wish(
         num_lowest=size if is_lowest else 0,
         num_clusters=len(centres.centre_CZ) if centres else 0,
+        has_logits="logit" in there,
         num_keyed=size if diversity == RULE or may_refine else 0,
         num_turned=size if may_refine and {"margin", "predicted"} <= there else 0,
         num_labelled=sum(len(source.labelled) for source in sources),
@@ -222,7 +229,7 @@ def _scored_again(campaign: Campaign, pools: Pools, size: int, run: Run) -> Pool
 
 def _is_needed(name: str, row: Diversifier, eligible: Eligible) -> bool:
     if name == "cluster":
-        return eligible.wish.num_clusters > 0
+        return eligible.names_clusters
     # What the task learner predicted of a pick is kept: it is judged by it once the label is back.
     return name in ("logit", "predicted") or f"{name}_M" in row.needs
 
