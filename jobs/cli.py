@@ -23,7 +23,7 @@ from jobs.terminal import Outcome, Terminal, as_command
 
 app = typer.Typer(
     name="vaal",
-    help="Variational adversarial active learning at web scale.",
+    help="Active learning at web scale: by VAAL, by any other score, or by a model of your own.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,7 +44,7 @@ def options(
         typer.Option("--version", is_eager=True, help="Print the version.", callback=_version),
     ] = False,
 ) -> None:
-    """Variational adversarial active learning at web scale."""
+    """Active learning at web scale: by VAAL, by any other score, or by a model of your own."""
 
 
 PAGES: dict[str, Callable[..., Outcome]] = {

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def train(
     screen: Terminal, campaign: CampaignArgument, settings: SetOption = [], address: AddressOption = "local"
 ) -> Outcome:
-    """Train the VAE and the discriminators on both pools."""
+    """Train what the scores ask for: VAAL on both pools, a task learner on the labels, or neither."""
     with opened_with(campaign, settings) as opened:
         return complete("train", screen, opened, address)
 
@@ -33,7 +33,7 @@ def train(
 def score(
     screen: Terminal, campaign: CampaignArgument, settings: SetOption = [], address: AddressOption = "local"
 ) -> Outcome:
-    """Stream the whole pool through the networks."""
+    """Stream the whole pool through the networks: every image gets the scores of score.acquisition."""
     with opened_with(campaign, settings) as opened:
         return complete("score", screen, opened, address)
 
@@ -54,7 +54,8 @@ def select(
     settings: SetOption = [],
     address: AddressOption = "local",
 ) -> Outcome:
-    """Pick exactly select.budget images: those least like the labelled ones, without duplicates, and a control arm."""
+    """Pick exactly select.budget images, the most valuable by select.acquisition and select.diversity, no two alike,
+    with a control arm."""
     if not explain:
         if round_number is not None:
             raise ConfigError("--round: only with --explain; images are picked in the current round alone")

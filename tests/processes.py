@@ -1,12 +1,29 @@
-"""Programs of tests that run as several processes, as the workers of a training do."""
+"""Programs that tests start and wait for, also several at once, as the workers of a training are."""
 
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
 from tests.servers import free_port
+
+WAIT_SECONDS = 150.0
+"""Longer than anything takes that these programs are waited for: what lasts longer hangs."""
+
+
+def wait_until(
+    condition: Callable[[], bool], ended: Callable[[], object] = lambda: None, seconds: float = WAIT_SECONDS
+) -> None:
+    """Return once the condition holds. Fails after these seconds, and as soon as `ended` gives anything but None: what
+    became of the program that is waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert (found := ended()) is None, found
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
 
 
 class Processes:

@@ -8,9 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from engine.campaign.decided import ranks
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.manifests import BY_WORD, Gate, SelectionManifest, TrainManifest, read_committed, read_manifest
+from engine.campaign.manifests import (
+    BY_SCORE,
+    BY_WORD,
+    Gate,
+    SelectionManifest,
+    TrainManifest,
+    read_committed,
+    read_manifest,
+)
 from engine.models.centring import load_centres
 from engine.tables.rows import Row
 from engine.tables.selections import CLUSTERS_FILE, ORIGIN_UNCERTAINTY
@@ -30,7 +37,6 @@ SAID = {
     False: "The labels lack no part of the pool: you say so (labels.are_biased=no).",
 }
 NOT_MEASURED = "It was not measured: there were no clusters of the pool to measure it on."
-NOT_ASKED = "It was not measured, because select.acquisition={ranks} ranked. It is measured where VAAL ranks."
 
 
 class Cluster(NamedTuple):
@@ -99,14 +105,12 @@ def share_in_words(selection: SelectionManifest) -> str:
 def finding_in_words(selection: SelectionManifest) -> tuple[str, str]:
     """What the gate found: a short sentence, and the numbers behind it."""
     gate = selection.get("gate")
-    if ranks(selection) != "vaal":
-        return NOT_ASKED.format(ranks=ranks(selection)), ""
     if not gate or (gate["by"] != BY_WORD and (gate["value"] is None or gate["lacking"] is None)):
         return NOT_MEASURED, ""
     lacks = f"{gate['lacking'] or 0:.0%} of the pool lacks labels."
     if gate["by"] == BY_WORD:
         lacks = SAID[gate["speaks"]]
-    elif gate["by"] == "deficit" and not gate["speaks"]:
+    elif gate["by"] in ("deficit", BY_SCORE) and not _speaks(gate):
         lacks = "The labels lack no part of the pool that could be shown."
     if gate["value"] is None:
         return lacks, NOT_MEASURED
@@ -116,6 +120,11 @@ def finding_in_words(selection: SelectionManifest) -> tuple[str, str]:
         "pool as the labels are."
     )
     return lacks, numbers
+
+
+def _speaks(gate: Gate) -> bool:
+    """Whether the deficit shows that the labels lack something, whatever decided."""
+    return Deficit(gate["value"] or 0.0, gate["by_chance"] or 0.0, gate["p"] or 0.0, gate["clusters"]).speaks
 
 
 def _of_samples(gate: Gate) -> str:
@@ -128,6 +137,7 @@ def done_in_words(selection: SelectionManifest) -> str:
     word = {
         BY_WORD: "labels.are_biased decided what was done, and no test. ",
         "auc": "The AUC decided what was done, and not the deficit. ",
+        BY_SCORE: f"It decided nothing: {BY_SCORE} ranked, whatever the labels lack. ",
     }
     why = word.get(gate["by"], "") if gate else ""
     branch = selection.get("branch", "")

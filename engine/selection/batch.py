@@ -36,19 +36,30 @@ Places = NDArray[np.intp]
 
 
 class ShortageError(Exception):
-    """Too few candidates and control picks are left without duplicates: `num_left`."""
+    """Too few candidates and control picks are left without duplicates: `num_left`. `kinds` are those of the others."""
 
-    def __init__(self, num_left: int) -> None:
+    def __init__(self, num_left: int, kinds: set[str]) -> None:
         super().__init__(num_left)
-        self.num_left = num_left
+        self.num_left, self.kinds = num_left, kinds
+
+    @property
+    def fix(self) -> str:
+        """What helps where there are no more candidates, in words: by the kinds of duplicates that there are."""
+        ways = [f"lower it: --set select.budget={self.num_left}"]
+        if "latent" in self.kinds:
+            ways.append("raise select.duplicate_cosine")
+        if self.kinds & {"latent", "picture"}:
+            ways.append("compare bytes alone: --set select.duplicates=exact")
+        return ", or ".join([", ".join(ways[:-1]), ways[-1]][len(ways) == 1 :])
 
 
 class Pools(NamedTuple):
     """The items that a batch is made from, tables of `row_schema`: the candidates in order; what is labelled or out at
-    a vendor; the draws for the control arm in order, and the stratum of each; a random sample of the pool, by which
-    latents are judged; the places of everything labelled or out as they were then: see `known_images`; and the groups
-    of the candidates where each gives one pick: see `first_of_groups`. Where the candidates were scored again, their
-    table has more columns; what is taken and was looked at again, and the answers of features: see `SecondPass`."""
+    a vendor; the draws for the control arm in order, and the stratum of each; a random sample that stands for the pool,
+    empty where the method asks for none; the places of everything labelled or out as they were then: see
+    `known_images`; and the groups of the candidates where each gives one pick: see `first_of_groups`. Where the
+    candidates were scored again, their table has more columns; what is taken and was looked at again, and the answers
+    of features: see `SecondPass`."""
 
     candidates: pa.Table
     taken: pa.Table
@@ -111,8 +122,9 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
     control = _control(pools, rules)
     left = _deduplicate(pools, control, rules)
     wanted = rules.options.budget - len(control)
+    kinds = Counter(left.found.kind_N[left.num_fixed :].tolist())
     if len(left.kept) < wanted:
-        raise ShortageError(len(left.kept) + len(control))
+        raise ShortageError(len(left.kept) + len(control), {kind for kind in KINDS if kinds[kind]})
     kept = pools.candidates.take(pa.array(left.kept))
     if "cluster" in kept.column_names:
         cluster_M = pools.candidates["cluster"].to_numpy()
@@ -124,7 +136,6 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
     material = Material(kept, taken, cluster_K, pools.sample, pools.taken_again, pools.answers, rules.worthless)
     choice = choose(rules.branch.diversity, material, wanted, rules.seed)
     picked = left.kept[choice.picked_B]
-    kinds = Counter(left.found.kind_N[left.num_fixed :].tolist())
     counts = {
         "candidates": len(pools.candidates),
         **{f"duplicates_{kind}": kinds[kind] for kind in KINDS},

@@ -72,6 +72,13 @@ class Eligible(NamedTuple):
         """Its place in the files of the first pass, where a score that is dear has none."""
         return self.wish.ranking if self.branch.candidates == "lowest" else ranking_by(self.scored_by)
 
+    @property
+    def names_clusters(self) -> bool:
+        """Whether picks and candidates get clusters of the pool. A method that chooses among clusters makes its own of
+        the candidates where another score than VAAL's ranks."""
+        is_chosen_by = "cluster_M" in DIVERSIFIERS[self.branch.diversity].needs
+        return self.wish.num_clusters > 0 and (self.acquisition == "vaal" or not is_chosen_by)
+
 
 def plan_pass(
     campaign: Campaign, trained: TrainManifest, sources: list[Source], seed: int
@@ -84,9 +91,8 @@ def plan_pass(
         why = f"select.acquisition={campaign.config.first_ranks}: the pool was scored without it"
         fix = f"delete {folder}/manifest.json, then run: vaal score {campaign.home}"
         raise ConfigError(f"{folder}: {why}; {fix}")
-    # Only VAAL's logits say what the labels lack of a cluster.
-    has_clusters = "cluster" in there and options.acquisition == "vaal"
-    centres = load_centres(campaign.stage("train"), trained["files"]) if has_clusters else None
+    # Whatever score ranks: what the labels lack is reported, also where it decides nothing.
+    centres = load_centres(campaign.stage("train"), trained["files"]) if "cluster" in there else None
     # Four times as many as in the first try, because duplicates call for more candidates.
     size = num_rescored(campaign.config, 4 * math.ceil(options.oversample * options.budget))
     # Of all other rules it is known what the gate will say.
@@ -95,6 +101,7 @@ def plan_pass(
     wish = Wish(
         num_lowest=size if is_lowest else 0,
         num_clusters=len(centres.centre_CZ) if centres else 0,
+        has_logits="logit" in there,
         num_keyed=size if diversity == RULE or may_refine else 0,
         num_turned=size if may_refine and {"margin", "predicted"} <= there else 0,
         num_labelled=sum(len(source.labelled) for source in sources),
@@ -119,7 +126,8 @@ def choose_batch(campaign: Campaign, eligible: Eligible, run: Run, on_progress: 
             f"lower it: --set select.budget={total}"
         )
     control = _draw_control(campaign, eligible)
-    salt, cosine = campaign.config.salt, options.duplicate_cosine
+    is_near = options.duplicates == "near" and campaign.config.latents_show_pictures
+    salt, cosine = campaign.config.salt, options.duplicate_cosine if is_near else None
     worthless = ACQUISITIONS[eligible.acquisition].worthless
     rules = Rules(options, eligible.branch, control.quotas, eligible.seed, salt, cosine, worthless)
     size, is_lowest = num_candidates(options, eligible.branch), eligible.branch.candidates == "lowest"
@@ -127,22 +135,18 @@ def choose_batch(campaign: Campaign, eligible: Eligible, run: Run, on_progress: 
         size = min(size, total)
         num_read = min(num_rescored(campaign.config, size), total) if is_lowest else size
         eligible = _with_enough(eligible, num_read, on_progress)
-        pools = _gather(eligible, control, num_read, rules, on_progress)
+        pools, judges = _gather(eligible, control, num_read, rules, on_progress)
         if is_lowest and campaign.config.scores_again:
             pools = _scored_again(campaign, pools, size, run)
-        is_near = options.duplicates == "near" and campaign.config.latents_show_pictures
-        judges = pools.sample.slice(0, LIKENESS_SAMPLE)
-        likeness = likeness_of(pools.candidates, judges, cosine, eligible.seed) if is_near else None
+        # The same judges for any number of candidates: a verdict that changed with it would change what is a duplicate.
+        likeness = likeness_of(judges, cosine) if cosine else None
         counted = cosine if likeness and likeness.counts else None
         try:
             return make_batch(pools, rules._replace(cosine=counted))._replace(likeness=likeness)
         except ShortageError as shortage:
             if size == total:
-                raise ConfigError(
-                    f"select.budget={options.budget}: only {shortage.num_left} of the {total} items left are not "
-                    f"duplicates; lower it: --set select.budget={shortage.num_left}, raise select.duplicate_cosine, "
-                    "or compare bytes alone: --set select.duplicates=exact"
-                ) from shortage
+                why = f"only {shortage.num_left} of the {total} items left are not duplicates"
+                raise ConfigError(f"select.budget={options.budget}: {why}; {shortage.fix}") from shortage
             size *= 2
 
 
@@ -188,7 +192,10 @@ def _draw_control(campaign: Campaign, eligible: Eligible) -> ControlDraws:
     return draw_control(eligible.counts.eligible_F, stratum_F, size, np.random.default_rng([eligible.seed, 1]))
 
 
-def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, on_progress: Share) -> Pools:
+def _gather(
+    eligible: Eligible, control: ControlDraws, size: int, rules: Rules, on_progress: Share
+) -> tuple[Pools, pa.Table]:
+    """What a batch of so many candidates is made from, and the sample of the pool that judges latents."""
     is_lowest = rules.branch.candidates == "lowest"
     row, first_file = DIVERSIFIERS[rules.branch.diversity], eligible.sources[0].record
     there = columns_of(eligible.folder, first_file)
@@ -201,15 +208,21 @@ def _gather(eligible: Eligible, control: ControlDraws, size: int, rules: Rules, 
     num_lowest = size if is_lowest else 0
     query = RowQuery(eligible.counts.bound(num_lowest), num_lowest, schema, has_taken, ranking)
     candidates, group_M = (_NONE, None) if is_lowest else _in_question(eligible, size)
-    num_judges = LIKENESS_SAMPLE if rules.options.duplicates == "near" else 0
-    num_judges = min(SAMPLED if "sample_RZ" in row.needs else num_judges, eligible.counts.num_eligible)
-    judges = draw(eligible.counts.eligible_F, num_judges, np.random.default_rng([eligible.seed, 4]))
-    drawn_from = with_draws(eligible.sources, [control.draws, candidates, judges])
-    found = gather(eligible.folder, drawn_from, eligible.counts, query, on_progress)
-    drawn, num_control = found.drawn.drop_columns(["draw"]), len(control.strata)
-    in_question = found.lowest if is_lowest else drawn.slice(num_control, len(candidates.at_N))
-    sample = drawn.slice(len(drawn) - num_judges)
-    return Pools(in_question, found.taken, drawn.slice(0, num_control), control.strata, sample, eligible.known, group_M)
+    eligible_F, total = eligible.counts.eligible_F, eligible.counts.num_eligible
+    # Draws of their own: which method chooses must not change the verdict on latents.
+    judges, sample = (
+        draw(eligible_F, min(most if is_asked else 0, total), np.random.default_rng([eligible.seed, number]))
+        for number, most, is_asked in ((5, LIKENESS_SAMPLE, rules.cosine), (4, SAMPLED, "sample_RZ" in row.needs))
+    )
+    draws = [control.draws, candidates, judges, sample]
+    found = gather(eligible.folder, with_draws(eligible.sources, draws), eligible.counts, query, on_progress)
+    ends, drawn = np.cumsum([len(part.at_N) for part in draws]), found.drawn.drop_columns(["draw"])
+    control_rows, others, judging, standing = (
+        drawn.slice(end - len(part.at_N), len(part.at_N)) for end, part in zip(ends.tolist(), draws, strict=True)
+    )
+    in_question = found.lowest if is_lowest else others
+    pools = Pools(in_question, found.taken, control_rows, control.strata, standing, eligible.known, group_M)
+    return pools, judging
 
 
 def _scored_again(campaign: Campaign, pools: Pools, size: int, run: Run) -> Pools:
@@ -226,7 +239,7 @@ def _scored_again(campaign: Campaign, pools: Pools, size: int, run: Run) -> Pool
 
 def _is_needed(name: str, row: Diversifier, eligible: Eligible) -> bool:
     if name == "cluster":
-        return eligible.wish.num_clusters > 0
+        return eligible.names_clusters
     # What the task learner predicted of a pick is kept: it is judged by it once the label is back.
     return name in ("logit", "predicted") or f"{name}_M" in row.needs
 

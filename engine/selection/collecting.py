@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engine.pool.identity import shard_number_of
 from engine.selection.order import Ranking
 from vaal.completion import (
+    FINENESS,
     NEAREST,
     Items,
     draws_of,
@@ -33,8 +34,9 @@ Bools = NDArray[np.bool_]
 
 class Wish(NamedTuple):
     """What a pass is to find: the `num_lowest` of the ranking; the labels of `num_clusters` clusters, with the nearest
-    items of each; the `num_keyed` lowest keys of the weights from `num_labelled` and `budget`; and the first
-    `num_turned` by the keys of 1 - margin, in turn over the predicted classes. `seed` draws the keys."""
+    items of each, and how much the labels lack it: by the logits, or without `has_logits` by its labels alone; the
+    `num_keyed` lowest keys of the weights from `num_labelled` and `budget`; and the first `num_turned` by the keys of
+    1 - margin, in turn over the predicted classes. `seed` draws the keys."""
 
     num_lowest: int
     num_clusters: int = 0
@@ -44,12 +46,14 @@ class Wish(NamedTuple):
     budget: int = 0
     seed: int = 0
     ranking: Ranking = Ranking()
+    has_logits: bool = True
 
     @property
     def columns(self) -> list[str]:
         """The columns of the scores that it needs beside those of the ranking."""
         needs = (
-            (self.num_clusters, ("logit", "cluster", "distance")),
+            (self.num_clusters if self.has_logits else 0, ("logit",)),
+            (self.num_clusters, ("cluster", "distance")),
             (self.num_keyed, ("logit", "offset")),
             (self.num_turned, ("offset", "margin", "predicted")),
         )
@@ -126,13 +130,13 @@ class Collector:
         at_N = np.arange(begin, begin + np.count_nonzero(is_free_N))
         zero = np.zeros(wish.num_clusters, np.int64)
         coverage, labelled_C, sum_C, count_C, nearest = Coverage(zero, zero, zero), zero, zero, zero, no_items()
-        if wish.num_clusters or wish.num_keyed:
+        if (wish.num_clusters and wish.has_logits) or wish.num_keyed:
             weight_N = weight_of(free["logit"], wish.num_labelled, wish.budget)
         if wish.num_keyed or wish.num_turned:
             draw_N = draws_of(shard_number_of(shard), free["offset"], wish.seed)
         if wish.num_clusters:
             coverage, labelled_C, count_C = _coverage(column["cluster"], fates, wish.num_clusters)
-            sum_C = fixed_sums(free["cluster"], weight_N, wish.num_clusters)
+            sum_C = fixed_sums(free["cluster"], weight_N, wish.num_clusters) if wish.has_logits else zero
             near_N = np.flatnonzero(free["distance"] <= self._far_C[free["cluster"]])
             nearest = lowest_of_each(_items(free["distance"], at_N, near_N, free["cluster"]), NEAREST)
         keyed, turned = no_items(), no_items()
@@ -198,6 +202,17 @@ def _items(
     group_K = none if group_N is None else group_N[rows].astype(np.int64)
     second_K = none.astype(np.float32) if second_N is None else second_N[rows]
     return Items(group_K, score_N[rows].astype(np.float64), second_K, none, at_N[rows])
+
+
+def weighed_by_labels(found: Collected, wish: Wish) -> Collected:
+    """All that a pass found, with the sums of weights that no logits gave: every item of a cluster has the logit that
+    the labels of the cluster suggest, the logarithm of how many times denser they are there than what can be picked."""
+    labelled_C, free_C = found.labelled_C, found.count_C
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logit_C = np.log(labelled_C / labelled_C.sum()) - np.log(free_C / free_C.sum())
+    # A cluster without both weighs as much as any, and has nothing to pick.
+    weight_C = weight_of(np.where(np.isnan(logit_C), 0, logit_C).astype(np.float32), wish.num_labelled, wish.budget)
+    return found._replace(sum_C=np.rint(weight_C * FINENESS).astype(np.int64) * free_C)
 
 
 def merged(parts: Sequence[Collected], wish: Wish) -> Collected:

@@ -78,13 +78,9 @@ def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float | None) -
     return cosine_leaders(latents_of(items), cosine, num_fixed)
 
 
-def likeness_of(candidates: pa.Table, pool: pa.Table, cosine: float, seed: int) -> Likeness:
-    """Whether near latents of candidates mean like pictures: columns perceptual_hash and latent; `pool` is a sample."""
-    return judge_likeness(_pictures(candidates), _pictures(pool), cosine, seed)
-
-
-def _pictures(items: pa.Table) -> Pictures:
-    return Pictures(latents_of(items), Hashes(*_hashes(items["perceptual_hash"])))
+def likeness_of(pool: pa.Table, cosine: float) -> Likeness:
+    """Whether near latents mean like pictures: columns perceptual_hash and latent of a random sample of the pool."""
+    return judge_likeness(Pictures(latents_of(pool), Hashes(*_hashes(pool["perceptual_hash"]))), cosine)
 
 
 def _hashes(column: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

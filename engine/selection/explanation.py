@@ -24,7 +24,7 @@ from engine.errors import InputError
 from engine.storage.documents import read_document
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord
-from engine.tables.selections import CANDIDATES_FILE, DUPLICATE, place_of, row_of
+from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, DUPLICATE, place_of, row_of
 from vaal.acquisition import column_of
 from vaal.diversity import branch_of
 
@@ -59,7 +59,7 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     manifest = read_manifest(campaign, "selection", SelectionManifest)
     item: Facts = {"shard": shard, "key": key}
     if pick := row_of(read_committed(folder, "selection.parquet"), shard, key):
-        found = item | _of_pick(campaign, pick, manifest)
+        found = item | _of_pick(campaign, pick, manifest) | _of_cluster(campaign, pick["cluster"], manifest)
         if row_of(left_out(campaign.home, campaign.round), shard, key):
             waiting = current_batches(campaign.home, campaign.round)[-1].manifest["sending"]["waiting"]
             found["why"] += (
@@ -79,7 +79,9 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     candidates = read_committed(folder, CANDIDATES_FILE)
     place = place_of(candidates, shard, key)
     if place >= 0:
-        return item | _of_candidate(candidates.slice(place, 1).to_pylist()[0], place, manifest)
+        candidate = candidates.slice(place, 1).to_pylist()[0]
+        found = item | _of_candidate(candidate, place, manifest)
+        return found | _of_cluster(campaign, candidate["cluster"], manifest)
     return item | _of_the_rest(campaign, shard, key, manifest)
 
 
@@ -148,6 +150,15 @@ def _of_candidate(candidate: Facts, place: int, manifest: SelectionManifest) -> 
         why = f"{of}, with {kind[candidate['duplicate']]} {candidate['of_shard']} {candidate['of_key']}"
         return facts | {"outcome": "duplicate", "why": why}
     return facts | {"why": f"{of}; others were picked first, as {reason_of(manifest)}"}
+
+
+def _of_cluster(campaign: Campaign, number: int | None, manifest: SelectionManifest) -> Facts:
+    """How many images and labels a cluster of the pool had when images were picked; empty where that is not known."""
+    if number is None or CLUSTERS_FILE not in manifest["files"]:
+        return {}
+    table = read_committed(campaign.stage("selection"), CLUSTERS_FILE)
+    (row,) = table.filter(pc.equal(table["cluster"], number)).select(["pool", "labels"]).to_pylist()
+    return {"cluster_images": row["pool"], "cluster_labels": row["labels"]}
 
 
 def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionManifest) -> Facts:

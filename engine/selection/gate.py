@@ -51,13 +51,13 @@ def deficit_in(collected: Collected, centres: Centres | None, seed: int) -> Defi
 def judge(campaign: Campaign, trained: TrainManifest, deficit: Deficit | None = None) -> Verdict:
     """The verdict of the gate.
 
-    No test is asked where another score than VAAL's ranks. The user's word (`labels.are_biased`) counts more than any
-    test. The rule of completion asks the deficit; where
-    there are no clusters, and for all other methods, the AUC decides.
+    Where another score than VAAL's ranks, no test decides, and the deficit is for the report alone. The user's word
+    (`labels.are_biased`) counts more than any test. The rule of completion asks the deficit; where there are no
+    clusters, and for all other methods, the AUC decides.
     """
     config = campaign.config
     if config.select.acquisition != "vaal":
-        return Verdict(True, BY_SCORE, None)
+        return Verdict(True, BY_SCORE, deficit)
     if config.labels.are_biased != "auto":
         return Verdict(config.labels.are_biased == "yes", BY_WORD, deficit)
     if deficit is not None and config.diversity == RULE:
@@ -94,7 +94,7 @@ def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str
     options, words = campaign.config.select, in_words(verdict.entry())
     if verdict.by == BY_SCORE:
         how = "" if name == "none" else f", {name.replace('_', ' ')}"
-        return f"images are picked by {options.acquisition.replace('_', ' ')}{how}"
+        return "; ".join(filter(None, [f"images are picked by {options.acquisition.replace('_', ' ')}{how}", words]))
     diversity = campaign.config.diversity
     found = interval_of(trained) if verdict.by == "auc" else words
     if verdict.speaks:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.selection.collecting import Collected, Collector, Fates, Wish, merged
+from engine.selection.collecting import Collected, Collector, Fates, Wish, merged, weighed_by_labels
 from engine.selection.lowest import Lowest, LowestPlaces
 from engine.selection.order import Ranking
 from engine.selection.parts import Share, deal, each, map_reduce
@@ -89,7 +89,8 @@ def count(folder: Location, sources: list[Source], wish: Wish, on_progress: Shar
     """
     part, add = partial(_count_part, folder, wish), partial(_join, wish)
     found: FirstPass = map_reduce(part, add, parts_of(sources), on_progress)
-    return found
+    # Of all parts together: the sums of parts would not add up.
+    return found if wish.has_logits else found._replace(found=weighed_by_labels(found.found, wish))
 
 
 def gather(

@@ -89,7 +89,7 @@ def _make(
             SAMPLE_FILE: sample_of_the_rest(eligible, batch.selection),
             "selection.parquet": batch.selection,
         }
-        if eligible.wish.num_clusters:
+        if eligible.names_clusters:
             tables[CLUSTERS_FILE] = clusters_table(counts.found, batch.selection, nearest_items(eligible))
     if batch.likeness and not batch.likeness.counts:
         run.log(_not_alike(batch.likeness))

@@ -9,17 +9,17 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
+from tests.processes import WAIT_SECONDS, wait_until
+
 ROOT = Path(__file__).parents[2]
 MARK = "VAAL_FAULT_TEST"
-SECONDS = 150
-"""Longer than any run of these tests takes: what lasts longer hangs."""
 SCORER = "MapWorker"
 """Part of what Ray Data calls the actors that it runs a class in."""
 WORKER = re.compile(r"ray::(?!IDLE|\w*Agent\b)")
@@ -85,14 +85,18 @@ class Driver:
     def is_running(self) -> bool:
         return self.process.poll() is None
 
-    def wait(self, seconds: float = SECONDS) -> Ended:
+    def ended(self) -> Ended | None:
+        """What it left behind; None while it runs."""
+        return None if self.is_running else self.wait()
+
+    def wait(self, seconds: float = WAIT_SECONDS) -> Ended:
         """Raises subprocess.TimeoutExpired when it hangs."""
         status = self.process.wait(seconds)
         return Ended(status, *(file.read_text() for file in self.files), time.monotonic() - self.began)
 
-    def wait_for_words(self, words: str, seconds: float = SECONDS) -> float:
+    def wait_for_words(self, words: str, seconds: float = WAIT_SECONDS) -> float:
         """Until it has printed what matches. Returns the seconds since its start."""
-        wait_until(lambda: any(re.search(words, file.read_text()) for file in self.files), self, seconds)
+        wait_until(lambda: any(re.search(words, file.read_text()) for file in self.files), self.ended, seconds)
         return time.monotonic() - self.began
 
     def kill(self, *, alone: bool = False) -> None:
@@ -156,15 +160,6 @@ def run(command: str, campaign: str, *arguments: str, before: tuple[str, ...] = 
     """A command from its start to its end."""
     with running(command, campaign, *arguments, before=before, **variables) as driver:
         return driver.wait()
-
-
-def wait_until(condition: Callable[[], bool], driver: Driver, seconds: float = SECONDS) -> None:
-    """Until the condition holds; fails where the driver ends before."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert driver.is_running, driver.wait()
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
 
 
 def kill_one(driver: Driver, draw: random.Random, kind: str = "") -> str | None:

@@ -13,7 +13,8 @@ import pytest
 from tests.faults import law
 from tests.faults.campaigns import finish
 from tests.faults.conftest import Reference, what_stays
-from tests.faults.driver import SCORER, Driver, kill_one, run, running, wait_until
+from tests.faults.driver import SCORER, Driver, kill_one, run, running
+from tests.processes import wait_until
 
 LOG = logging.getLogger(__name__)
 NUM_KILLS = 20
@@ -37,13 +38,13 @@ def test_a_driver_killed_after_it_has_committed_and_a_scorer_of_the_run_that_fol
 ) -> None:
     campaign = reference.copy(tmp_path / "campaign")
     driver = start_to_kill("round", campaign)
-    wait_until(lambda: law.num_committed(campaign) > 0, driver)
+    wait_until(lambda: law.num_committed(campaign) > 0, driver.ended)
     driver.kill()
     assert not law.is_complete(campaign)
     law.assert_nothing_half_written(campaign)
     kept, times = law.committed(campaign), modified(campaign)
     with running("score", campaign) as second:
-        wait_until(lambda: law.num_committed(campaign) > len(kept), second)
+        wait_until(lambda: law.num_committed(campaign) > len(kept), second.ended)
         assert kill_one(second, random.Random(0), SCORER)
         ended = second.wait()
     assert ended.status == 0, ended.errors

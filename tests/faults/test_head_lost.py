@@ -14,9 +14,10 @@ from tests.conftest import MakeCampaign
 from tests.faults import law
 from tests.faults.clusters import cluster
 from tests.faults.conftest import Reference
-from tests.faults.driver import Driver, Ended, run, running, started, wait_until
+from tests.faults.driver import Driver, Ended, run, running, started
 from tests.faults.test_selection_killed import scored_campaign
 from tests.faults.test_training_killed import SETTINGS, saved, weights
+from tests.processes import wait_until
 
 LOG = logging.getLogger(__name__)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -44,7 +45,7 @@ def jobs(*words: str) -> list[str]:
 
 def test_in_scoring(reference: Reference, tmp_path: Path) -> None:
     campaign = reference.copy(tmp_path / "campaign")
-    lose_head(jobs("score", campaign), lambda driver: wait_until(lambda: law.num_committed(campaign) > 2, driver))
+    lose_head(jobs("score", campaign), lambda driver: wait_until(lambda: law.num_committed(campaign) > 2, driver.ended))
     kept = law.committed(campaign)
     assert kept
     assert not law.is_complete(campaign)
@@ -56,7 +57,7 @@ def test_in_scoring(reference: Reference, tmp_path: Path) -> None:
 def test_in_training(make_campaign: MakeCampaign) -> None:
     calm, campaign = make_campaign(*SETTINGS, name="calm"), make_campaign(*SETTINGS)
     assert run("train", str(calm.home)).status == 0
-    lose_head(jobs("train", str(campaign.home)), lambda driver: wait_until(lambda: bool(saved(campaign)), driver))
+    lose_head(jobs("train", str(campaign.home)), lambda driver: wait_until(lambda: bool(saved(campaign)), driver.ended))
     with running("train", str(campaign.home)) as driver:
         driver.wait_for_words("resuming from ")
         assert driver.wait().status == 0

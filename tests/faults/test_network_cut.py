@@ -10,8 +10,9 @@ import pytest
 
 from tests.faults import law
 from tests.faults.conftest import Reference
-from tests.faults.driver import started, wait_until
+from tests.faults.driver import started
 from tests.faults.networks import PORT, Network, NetworkError, network
+from tests.processes import wait_until
 
 LOG = logging.getLogger(__name__)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -34,10 +35,10 @@ def test_scoring_outlives_a_cut(
     address = f"{hosts.address(1)}:{PORT}"
     words = [*hosts.enter(1), sys.executable, "-m", "jobs", "score", campaign, "--address", address]
     with hosts.ray([0, 1, 1]), started(words, {}) as driver:
-        wait_until(lambda: law.num_committed(campaign) > 2, driver)
+        wait_until(lambda: law.num_committed(campaign) > 2, driver.ended)
         hosts.cut(host)
         cut_at = time.monotonic()
-        wait_until(lambda: time.monotonic() > cut_at + seconds or not driver.is_running, driver, 300)
+        wait_until(lambda: time.monotonic() > cut_at + seconds or not driver.is_running, driver.ended, 300)
         hosts.connect(host)
         ended = driver.wait(600)
     LOG.info("%.0f s, with a cut of %.0f s", ended.seconds, min(seconds, ended.seconds))

@@ -10,7 +10,8 @@ import pytest
 
 from engine.campaign.folder import Campaign
 from tests.conftest import MakeCampaign
-from tests.faults.driver import kill_one, run, running, wait_until
+from tests.faults.driver import kill_one, run, running
+from tests.processes import wait_until
 
 LOG = logging.getLogger(__name__)
 NUM_KILLS = 10
@@ -37,7 +38,7 @@ def test_a_worker_killed_after_each_of_ten_checkpoints_changes_no_weight(make_ca
     draw, seen = random.Random(0), set[str]()
     with running("train", str(campaign.home)) as driver:
         for _ in range(NUM_KILLS):
-            wait_until(lambda: not saved(campaign) <= seen, driver)
+            wait_until(lambda: not saved(campaign) <= seen, driver.ended)
             seen.update(saved(campaign))
             assert kill_one(driver, draw, "RayTrainWorker")
         ended = driver.wait(600)

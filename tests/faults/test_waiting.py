@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import MakeCampaign
 from tests.faults.clusters import add_node, cluster
 from tests.faults.conftest import Reference
-from tests.faults.driver import running, wait_until
+from tests.faults.driver import running
+from tests.processes import wait_until
 
 LOG = logging.getLogger(__name__)
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
@@ -48,7 +49,7 @@ def test_training_that_loses_a_node_says_so_and_goes_on_with_another(make_campai
     campaign = make_campaign(*TRAINING)
     with cluster([1, 1]) as nodes, running("train", str(campaign.home), "--address", nodes.address) as driver:
         checkpoints = Path(campaign.stage("train").path)
-        wait_until(lambda: len(list(checkpoints.glob("checkpoint/*/checkpoint_*/checkpoint.json"))) > 1, driver)
+        wait_until(lambda: len(list(checkpoints.glob("checkpoint/*/checkpoint_*/checkpoint.json"))) > 1, driver.ended)
         begin = time.monotonic() - driver.began
         nodes.remove_node(sorted(nodes.worker_nodes, key=str)[0], allow_graceful=False)
         LOG.info(

@@ -10,7 +10,8 @@ import pytest
 from tests.faults import law
 from tests.faults.clusters import cluster
 from tests.faults.conftest import Reference
-from tests.faults.driver import SCORER, kill_one, running, wait_until
+from tests.faults.driver import SCORER, kill_one, running
+from tests.processes import wait_until
 
 LOG = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def test_workers_killed_at_random_moments(reference: Reference, tmp_path: Path, 
     campaign, draw, killed = reference.copy(tmp_path / "campaign"), random.Random(seed), []
     with running("score", campaign) as driver:
         # No kill of Ray's own start, only of what it runs for a driver.
-        wait_until(lambda: bool(driver.workers()), driver)
+        wait_until(lambda: bool(driver.workers()), driver.ended)
         while driver.is_running and len(killed) < 5:
             time.sleep(draw.uniform(0, 4))
             if name := kill_one(driver, draw, kind):
@@ -42,7 +43,7 @@ def test_a_node_lost_while_a_driver_runs(reference: Reference, tmp_path: Path, n
     campaign = reference.copy(tmp_path / "campaign")
     with cluster([1, 1]) as nodes, running("score", campaign, "--address", nodes.address) as driver:
         if num_commits:
-            wait_until(lambda: law.num_committed(campaign) >= num_commits, driver)
+            wait_until(lambda: law.num_committed(campaign) >= num_commits, driver.ended)
         else:
             # While the scorers start.
             time.sleep(6)

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from engine.simulation.demo_pools import DemoPool, write_answers
 from engine.training.plan import plan_training
 from jobs.cli import app
 from tests.conftest import MakeCampaign, pretend_trained
+from tests.processes import wait_until
 
-WAIT_SECONDS = 300.0
 ONE_BY_ONE = "score.batch_size=1"
 """Scoring takes so long that an interrupt comes before its end."""
 
@@ -49,15 +48,15 @@ def interrupt_in_scoring(home: str) -> tuple[int, str]:
     """
     words = [sys.executable, "-m", "jobs", "round", home, "--set", ONE_BY_ONE]
     scores = Path(home) / "rounds/000/scores"
-    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         driver = subprocess.Popen(
             words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
         )
-        while not list(scores.glob("*.parquet")):
-            assert driver.poll() is None, driver.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(
+            lambda: bool(list(scores.glob("*.parquet"))),
+            lambda driver=driver: None if driver.poll() is None else driver.communicate()[1],  # type: ignore[misc]
+            seconds=300,
+        )
         os.kill(driver.pid, signal.SIGINT)
         _, errors = driver.communicate(timeout=60)
         if not (scores / "manifest.json").exists():

@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 from engine.simulation.demo_pools import DemoPool
 from jobs.cli import app
+from tests.processes import wait_until
 from tests.servers import free_port, s3_server
 
 BIN = Path(sys.executable).parent
@@ -47,11 +48,7 @@ class Head(NamedTuple):
 
     def wait(self) -> str:
         """The address, once jobs are taken."""
-        deadline = time.monotonic() + 90
-        while not takes_jobs(self.address):
-            assert self.process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        wait_until(lambda: takes_jobs(self.address), self.process.poll)
         return self.address
 
 
@@ -93,13 +90,6 @@ def takes_jobs(address: str) -> bool:
     while not client.get_job_status(job).is_terminal():
         time.sleep(0.2)
     return True
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 @contextmanager
@@ -193,7 +183,7 @@ def require_left_alone_by_ctrl_c(address: str, words: tuple[str, ...], name: str
     left = subprocess.Popen(
         [sys.executable, "-m", "jobs", "submit", "--address", address, *words], stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: "transductive" in client.get_job_logs(name))
+    wait_until(lambda: "transductive" in client.get_job_logs(name))
     left.send_signal(signal.SIGINT)
     assert f"job {name} goes on; follow it: " in left.communicate(timeout=20)[1]
     assert left.returncode == 1
@@ -223,7 +213,7 @@ def test_a_job_is_submitted_once_followed_through_a_lost_connection_and_stopped(
         again = subprocess.Popen(
             [sys.executable, "-m", "jobs", *follower], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        wait_for(lambda: "transductive" in client.get_job_logs(name))
+        wait_until(lambda: "transductive" in client.get_job_logs(name))
         cut()
         time.sleep(3)
         stopped = vaal("submit", "--stop", name, "--address", address)
@@ -256,13 +246,13 @@ def test_a_cluster_that_wants_a_token_says_how_to_give_it(tmp_path: Path) -> Non
     how = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=TOKEN"
     with started_head(tmp_path, **token) as head:
         words = ("submit", "--address", head.address, "--", "status", str(tmp_path))
-        wait_for(lambda: "no Ray job server" not in asked(*words).stderr)
+        wait_until(lambda: "no Ray job server" not in asked(*words).stderr)
         for given in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "b" * 64}, {"RAY_AUTH_MODE": "token"}):
             refused = asked(*words, **given)
             assert (refused.returncode, how in refused.stderr) == (4, True), refused.stderr
             assert "Traceback" not in refused.stderr
         # The status of the command, which finds no campaign there.
-        wait_for(lambda: "no campaign" in asked(*words, **token).stdout)
+        wait_until(lambda: "no campaign" in asked(*words, **token).stdout)
 
 
 def asked(*words: str, **variables: str) -> "subprocess.CompletedProcess[str]":

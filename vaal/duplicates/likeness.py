@@ -1,4 +1,4 @@
-"""Whether nearness of latents means likeness of pictures, judged on the candidates themselves.
+"""Whether nearness of latents means likeness of pictures, judged on a random sample of the pool.
 
 Latents that carry little (one axis has most of the variance, or the posterior has nearly collapsed) are near one
 another for unlike pictures too. Then nearness says nothing, and must not drop a picture as a duplicate.
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from vaal.duplicates.perceptual_hash import Hashes
 
-SAMPLE_SIZE = 64
-"""Items of the pool whose pairs are random pairs: 2,016 of them."""
-MOST_PROBES, MOST_OTHERS = 1000, 20_000
-"""Candidates of which the nearest other is looked for, and those among which: random samples where there are more."""
+SAMPLE_SIZE = 2000
+"""Items of the sample: 1,999,000 pairs. Where as few as 1 of 100,000 pairs is near, there are LEAST_PAIRS of them."""
+COMPARED = 256
+"""Items of the sample whose pairs show how much the hashes of random pairs differ: 32,640 of them."""
 LEAST_PAIRS = 20
 """Near pairs by which likeness can be judged."""
 ALIKE_QUANTILE = 0.05
@@ -42,26 +42,28 @@ class Likeness(NamedTuple):
     by_chance: float
 
 
-def judge_likeness(candidates: Pictures, pool: Pictures, cosine: float, seed: int) -> Likeness:
-    """Whether candidates whose latents have at least this cosine look alike. `pool` is a random sample of the pool.
+def judge_likeness(pool: Pictures, cosine: float) -> Likeness:
+    """Whether items whose latents have at least this cosine look alike.
 
-    Each probe's nearest other candidate makes a pair, near where it reaches the cosine. Near pairs with hashes are
-    compared with the pairs of the pool's sample. With fewer than LEAST_PAIRS of them, nearness counts if random pairs
-    are hardly ever near. It never does if more random pairs are near than alike: the nearest of many frames of a film
-    are alike even where most pairs are near. A zero latent is near no other. O(MOST_PROBES x MOST_OTHERS x Z) time.
+    Each item's nearest other makes a pair, near where it reaches the cosine. Near pairs with hashes are compared with
+    random pairs. With fewer than LEAST_PAIRS of them, nearness counts if random pairs are hardly ever near. It never
+    does if more random pairs are near than alike: the nearest of many frames of a film are alike even where most pairs
+    are near. A zero latent is near no other. O(N^2 Z) time, O(N^2) memory.
+
+    Args:
+        pool: a random sample of the pool, in random order. It must not depend on what is about to be picked: else the
+            verdict would change with the number of candidates.
     """
-    rng, pairs = np.random.default_rng(seed), np.triu_indices(len(pool.latent_NZ), 1)
-    sample_NZ, unit_MZ = _unit(pool.latent_NZ), _unit(candidates.latent_NZ)
-    by_chance = float(np.mean((sample_NZ @ sample_NZ.T)[pairs] >= cosine)) if len(pairs[0]) else 0.0
-    if len(unit_MZ) < 2:
-        return Likeness(by_chance <= MOST_BY_CHANCE, 0, None, by_chance)
-    probe_N, other_K = (rng.permutation(len(unit_MZ))[:most] for most in (MOST_PROBES, MOST_OTHERS))
-    cosine_NK = unit_MZ[probe_N] @ unit_MZ[other_K].T
-    cosine_NK[probe_N[:, None] == other_K] = -1
-    nearest_N = cosine_NK.argmax(axis=1)
-    is_near_N = cosine_NK[np.arange(len(probe_N)), nearest_N] >= cosine
-    near_F = _bits(candidates.hashes, probe_N[is_near_N], other_K[nearest_N[is_near_N]])
-    random_F = _bits(pool.hashes, *pairs)
+    unit_NZ, all_N = _unit(pool.latent_NZ), np.arange(len(pool.latent_NZ))
+    if len(all_N) < 2:
+        return Likeness(True, 0, None, 0.0)
+    cosine_NN = unit_NZ @ unit_NZ.T
+    np.fill_diagonal(cosine_NN, -np.inf)
+    by_chance = float(np.count_nonzero(cosine_NN >= cosine) / (len(all_N) * (len(all_N) - 1)))
+    nearest_N = cosine_NN.argmax(axis=1)
+    is_near_N = cosine_NN[all_N, nearest_N] >= cosine
+    near_F = _bits(pool.hashes, all_N[is_near_N], nearest_N[is_near_N])
+    random_F = _bits(pool.hashes, *np.triu_indices(min(len(all_N), COMPARED), 1))
     if min(len(near_F), len(random_F)) < LEAST_PAIRS:
         return Likeness(by_chance <= MOST_BY_CHANCE, len(near_F), None, by_chance)
     alike = float(np.mean(near_F < np.quantile(random_F, ALIKE_QUANTILE)))

@@ -125,10 +125,29 @@ def test_near_latents_are_duplicates_at_the_configured_cosine() -> None:
     assert len(batch_of(candidates, 4, duplicates="exact").selection) == 4
 
 
-def test_too_few_without_duplicates_is_told_with_their_number() -> None:
+@pytest.mark.parametrize(
+    ("kind", "further"),
+    [
+        ("bytes", ""),
+        ("picture", ", or compare bytes alone: --set select.duplicates=exact"),
+        ("latent", ", raise select.duplicate_cosine, or compare bytes alone: --set select.duplicates=exact"),
+    ],
+)
+def test_too_few_without_duplicates_are_reported_with_what_helps(kind: str, further: str) -> None:
+    names = ITEMS[:4]
+    items = rows_of(
+        names,
+        angles=[0, 0, 0, 90] if kind == "latent" else None,
+        bytes_of=dict.fromkeys(names[:3], "same") if kind == "bytes" else NONE,
+    )
+    if kind == "picture":
+        place = items.schema.get_field_index("perceptual_hash")
+        hashes = pa.array([b"a" * HASH_BYTES] * 3 + [b"\x00" * HASH_BYTES], pa.binary(HASH_BYTES))
+        items = items.set_column(place, items.schema.field(place), hashes)
     with pytest.raises(ShortageError) as caught:
-        batch_of(rows_of(ITEMS[:4], angles=[0, 0, 0, 90]), 3, duplicates="near")
+        batch_of(items, 3, duplicates="near")
     assert caught.value.num_left == 2
+    assert caught.value.fix == f"lower it: --set select.budget=2{further}"
 
 
 def test_the_control_arm_is_the_first_draws_spread_over_the_ranks() -> None:

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from engine.selection.collecting import Collected, Collector, Fates, Wish, merged
-from vaal.completion import NEAREST
+from engine.selection.collecting import Collected, Collector, Fates, Wish, merged, weighed_by_labels
+from vaal.completion import NEAREST, mean_weights
 
 WISH = Wish(0, num_clusters=7, num_keyed=25, num_turned=30, num_labelled=50, budget=50, seed=9)
 NUM_FILES, NUM_ROWS = 6, 60
@@ -99,4 +99,19 @@ def test_it_is_what_a_sort_of_everything_gives() -> None:
 def test_nothing_is_read_that_is_not_wished_for() -> None:
     assert Wish(5).columns == []
     assert Wish(5, num_keyed=1).columns == ["logit", "offset"]
+    assert Wish(0, 3, has_logits=False).columns == ["cluster", "distance"]
     assert Wish(0, 3, 1, 1).columns == ["logit", "cluster", "distance", "offset", "margin", "predicted"]
+
+
+def test_without_logits_labels_say_what_a_cluster_lacks() -> None:
+    wish = Wish(0, num_clusters=7, num_labelled=50, budget=50, has_logits=False)
+    found = weighed_by_labels(collect(rows_of(0), wish, 11, [2]), wish)
+    # The seventh cluster is empty.
+    free_C, labelled_C = found.count_C[:6], found.labelled_C[:6]
+    density_C = labelled_C / labelled_C.sum() * free_C.sum() / free_C
+    mean_C = mean_weights(found.sum_C, found.count_C)
+    np.testing.assert_allclose(mean_C, [*np.maximum(0, 1 - density_C / 2), 0], atol=1e-6)
+    assert (mean_C[:6] > 0).all()
+    none = found._replace(labelled_C=0 * found.labelled_C)
+    empty = weighed_by_labels(none, wish._replace(num_labelled=0))
+    assert mean_weights(empty.sum_C, empty.count_C).tolist() == [1.0] * 6 + [0.0]

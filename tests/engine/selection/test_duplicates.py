@@ -1,5 +1,6 @@
 """Duplicates by bytes, then by picture, then by latent: who leads, by what kind, and what is taken already."""
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
@@ -7,9 +8,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from engine.config.toml import override
 from engine.selection.duplicates import Duplicates, find_duplicates
+from engine.selection.select import select
 from engine.tables.selections import KINDS
+from tests.conftest import MakeCampaign, pretend_trained
+from tests.fabricate import fabricate_scores
 from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK
 
 COSINE = 0.99
@@ -117,3 +123,26 @@ def test_kept_items_are_no_duplicates_and_every_other_has_one_that_is_kept(seed:
     if mode != "off":
         for row in range(num_fixed, num):
             assert (kind[row] == "bytes") == (content[row] in content[:row])
+
+
+@pytest.mark.heavy
+def test_the_verdict_on_latents_is_the_same_for_any_number_of_candidates_and_any_method(
+    make_campaign: MakeCampaign,
+) -> None:
+    """One item in eight has latents on one axis, and the lowest logit: candidates by themselves would say otherwise."""
+    campaign = make_campaign("image.size=32", "select.budget=40", "select.control_fraction=0")
+    pretend_trained(campaign)
+    rng = np.random.default_rng(0)
+
+    def latents(_: str, keys: list[str]) -> NDArray[np.float32]:
+        found = rng.normal(size=(len(keys), 32))
+        found[::8, 1:] *= 0.01
+        return found.astype(np.float32)
+
+    fabricate_scores(campaign, lambda _, keys: np.where(np.arange(len(keys)) % 8 == 0, -9.0, 0.0), latents=latents)
+    verdicts = []
+    for oversample, diversity in ((1.0, "none"), (30.0, "none"), (3.0, "herding"), (3.0, "completion")):
+        changed = {"select.oversample": oversample, "select.diversity": diversity}
+        config = override(campaign.config, changed, "test")
+        verdicts.append(select(dataclasses.replace(campaign, config=config))["likeness"])
+    assert all(verdict == verdicts[0] for verdict in verdicts)

@@ -12,11 +12,14 @@ import pytest
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items
+from engine.config.texts import parse_settings
+from engine.config.toml import override
 from engine.errors import InputError
 from engine.selection.explanation import explain
 from engine.selection.select import select
-from engine.tables.selections import CANDIDATES_FILE
+from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE
 from tests.conftest import MakeCampaign, pretend_trained
+from tests.engine.selection.test_completing import PLAIN, eligible, names, scored
 from tests.fabricate import fabricate_scores
 
 Row = dict[str, Any]
@@ -103,3 +106,25 @@ def test_what_is_not_in_the_pool_is_an_error(selected: Campaign, tmp_path: Path)
         explain(selected, "nowhere.tar", "1")
     with pytest.raises(InputError, match=r"digits-00000.tar: no item 'x', neither scored nor quarantined"):
         explain(selected, "digits-00000.tar", "x")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("diversity", ["none", "clusters"])
+def test_another_score_ranks_and_what_the_labels_lack_is_measured(make_campaign: MakeCampaign, diversity: str) -> None:
+    asked = ("train.task=classification", 'score.acquisition=["vaal","margin"]', "select.acquisition=margin")
+    campaign = scored(make_campaign(*PLAIN, *asked, f"select.diversity={diversity}"), margins=True)
+    manifest = select(campaign)
+    picks, gate = rows(campaign, "selection.parquet"), manifest["gate"]
+    if diversity == "none":
+        lowest = sorted(eligible(campaign), key=lambda row: (row["margin"], row["shard"], row["key"]))[:60]
+        assert names(picks) == names(lowest)
+        assert [pick["cluster"] for pick in picks] == [row["cluster"] for row in lowest]
+        (part,) = (row for row in rows(campaign, CLUSTERS_FILE) if row["cluster"] == picks[0]["cluster"])
+        found = why(campaign, picks[0])
+        assert (found["cluster_images"], found["cluster_labels"]) == (part["pool"], part["labels"])
+    # A method that chooses among clusters makes them of the candidates.
+    assert (CLUSTERS_FILE in manifest["files"]) == (diversity == "none")
+    by_vaal = override(campaign.config, parse_settings(["select.acquisition=vaal"]), "test")
+    other = select(dataclasses.replace(campaign, config=by_vaal))["gate"]
+    assert (gate["by"], gate["speaks"], gate["lacking"] > 0.1) == ("select.acquisition", True, True)
+    assert {**gate, "by": other["by"], "speaks": other["speaks"]} == other

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from engine.config.input_options import ImageConfig
 from engine.pool.images import decode
 from tests.engine.pool.test_images import pictures
-from vaal.duplicates.likeness import LEAST_PAIRS, SAMPLE_SIZE, Likeness, Pictures, judge_likeness
+from vaal.duplicates.likeness import LEAST_PAIRS, Likeness, Pictures, judge_likeness
 from vaal.duplicates.perceptual_hash import HASH_BYTES, Hashes, perceptual_hash
 
 COSINE = 0.99
@@ -23,10 +23,7 @@ def photographs() -> NDArray[np.uint8]:
 
 
 def judged(latents: NDArray[np.floating], pixels: NDArray[np.uint8]) -> Likeness:
-    hashes, latents = perceptual_hash(pixels), latents.astype(np.float32)
-    # Each photograph is there once in the first half.
-    sample = Pictures(latents[:SAMPLE_SIZE], Hashes(*(column[:SAMPLE_SIZE] for column in hashes)))
-    return judge_likeness(Pictures(latents, hashes), sample, COSINE, 0)
+    return judge_likeness(Pictures(latents.astype(np.float32), perceptual_hash(pixels)), COSINE)
 
 
 def test_latents_that_say_what_a_picture_shows_count(photographs: NDArray[np.uint8]) -> None:
@@ -58,10 +55,7 @@ def test_near_pairs_that_are_alike_do_not_count_where_most_pairs_are_near() -> N
     frames = np.repeat(rng.normal(size=(40, 32)), 10, axis=0) + 0.01 * rng.normal(size=(400, 32))
     hashes = Hashes(np.repeat(rng.integers(0, 256, (40, HASH_BYTES), np.uint8), 10, axis=0), np.ones(400, np.bool_))
     for offset, counts in ((0, True), (40, False)):
-        seen = Pictures((frames + offset).astype(np.float32), hashes)
-        chosen = rng.permutation(400)[:64]
-        sample = Pictures(seen.latent_NZ[chosen], Hashes(hashes.hash_NB[chosen], hashes.has_hash_N[chosen]))
-        found = judge_likeness(seen, sample, COSINE, 0)
+        found = judge_likeness(Pictures((frames + offset).astype(np.float32), hashes), COSINE)
         assert found.alike == 1
         assert found.counts is counts
 
@@ -71,7 +65,7 @@ def test_without_pictures_random_pairs_judge(num_axes: int, counts: bool) -> Non
     latents = np.random.default_rng(3).normal(size=(500, 32)).astype(np.float32)
     latents[:, num_axes:] = 0
     none = Hashes(np.zeros((500, HASH_BYTES), np.uint8), np.zeros(500, np.bool_))
-    found = judge_likeness(Pictures(latents, none), Pictures(latents, none), COSINE, 0)
+    found = judge_likeness(Pictures(latents, none), COSINE)
     assert (found.counts, found.num_pairs) == (counts, 0)
     assert found.alike is None
 
@@ -80,4 +74,4 @@ def test_without_pictures_random_pairs_judge(num_axes: int, counts: bool) -> Non
 def test_few_latents_and_zero_ones_are_near_nothing(num: int) -> None:
     hashes = Hashes(np.zeros((num, HASH_BYTES), np.uint8), np.ones(num, np.bool_))
     zeros = Pictures(np.zeros((num, 4), np.float32), hashes)
-    assert judge_likeness(zeros, zeros, COSINE, 0)[:2] == (True, 0)
+    assert judge_likeness(zeros, COSINE)[:2] == (True, 0)
