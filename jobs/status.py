@@ -42,6 +42,7 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
         **_settings(state["rounds"][-1]["settings"]),
         **({"not sent yet": not_sent(state["answers"]["waiting"], state["send"])} if state["send"] else {}),
         "next": state["next"],
+        **_training(state["rounds"][-1]["stages"]["train"]),
         **_scoring(state["rounds"][-1]["stages"]["scores"]),
     }
     title = f"{state['campaign']}: round {state['round']:03d}"
@@ -108,6 +109,21 @@ def _trained(state: dict[str, Any], ranks: str) -> list[str]:
     return [*lines, f"lift {lift_text(state['lift'])}"] if state["lift"] else lines
 
 
+def _training(train: dict[str, Any]) -> dict[str, str]:
+    """How far training is that has not ended."""
+    if "total_steps" not in train:
+        return {}
+    return {"training": f"step {train['steps']:,} of {train['total_steps']:,}{_life(train)}"}
+
+
+def _life(state: dict[str, Any]) -> str:
+    """The time left of a run, and where it is; or that it is no more."""
+    if not state["is_running"]:
+        return f"; not running, last sign of life {state['at'][:19]} UTC from {state['host']}"
+    left = f", {timedelta(seconds=state['seconds_left'])} left" if state["seconds_left"] is not None else ""
+    return f"{left}, on {state['host']}"
+
+
 def _scoring(scores: dict[str, Any]) -> dict[str, str]:
     """How far scoring is that has not ended, and what is in quarantine."""
     facts = {}
@@ -115,12 +131,7 @@ def _scoring(scores: dict[str, Any]) -> dict[str, str]:
         words = f"{scores['items']:,} items in {scores['committed_shards']:,} of {scores['shards']:,} shards"
         if scores["is_running"]:
             words += f", {scores['items_per_second']:,.0f} items/s"
-            if scores["seconds_left"] is not None:
-                words += f", {timedelta(seconds=scores['seconds_left'])} left"
-            words += f", on {scores['host']}"
-        else:
-            words += f"; not running, last sign of life {scores['at'][:19]} UTC from {scores['host']}"
-        facts["scoring"] = words
+        facts["scoring"] = words + _life(scores)
     if scores.get("errors"):
         facts["quarantine"] = ", ".join(f"{count:,} x {name}" for name, count in scores["errors"].items())
     return facts

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.stages import stage_of
+from engine.campaign.stages import Effort, stage_of
 from engine.errors import ConfigError, InputError
 from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
@@ -80,6 +80,7 @@ class TrainManifest(Manifest):
     multiplied."""
 
     device: str
+    effort: NotRequired[Effort]
     losses: dict[str, float]
     waiting_for_images: NotRequired[float]
     left_out: NotRequired[dict[str, str]]
@@ -111,6 +112,7 @@ class ScoresManifest(Manifest):
     """`device` is empty where an earlier run scored everything. `errors` counts quarantined items by "stage/error"."""
 
     device: str
+    effort: NotRequired[Effort]
     errors: dict[str, int]
     shards: Annotated[list[ShardEntry], Field(min_length=1)]
 

@@ -7,7 +7,10 @@ at its end. A module is imported when its stage runs, so that the command line a
 
 import pkgutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
@@ -29,6 +32,15 @@ class Run(NamedTuple):
 
 QUIET = Run()
 """On a private local Ray, without progress."""
+
+
+class Effort(TypedDict):
+    """What the run that completed a stage cost: its seconds, the steps or items that it did, and the processes that
+    did them side by side, each on a GPU where the device is cuda. What earlier runs of the stage did is not in it."""
+
+    seconds: Annotated[float, Field(ge=0)]
+    done: Annotated[int, Field(ge=0)]
+    workers: Annotated[int, Field(ge=1)]
 
 
 class Stage(NamedTuple):

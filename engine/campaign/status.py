@@ -8,7 +8,7 @@ import pyarrow as pa
 from engine.campaign.advice import next_command, send_command
 from engine.campaign.folder import Campaign, is_complete, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
-from engine.campaign.heartbeat import is_living, read_heartbeat
+from engine.campaign.heartbeat import PROGRESS_FILE, Beat, TrainBeat, read_heartbeat
 from engine.campaign.labels import Snapshot, identities, read_snapshot
 from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.manifests import (
@@ -75,6 +75,8 @@ def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
             stages[name] = _complete_state(folder, stage.name)
         if not folders and stage.name == "scores":
             stages[stage.name] = _scoring_state(campaign, num_shards)
+        elif not folders and stage.name == "train":
+            stages[stage.name] = {"complete": False, **_training_state(campaign)}
         elif not folders:
             stages[f"handoff/{DEFAULT_VENDOR}" if stage.name == "handoff" else stage.name] = {"complete": False}
     return stages
@@ -116,10 +118,20 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
     return state
 
 
+def _training_state(campaign: Campaign) -> dict[str, Any]:
+    """How far training is, as its run reports it on any machine; empty where none did."""
+    beat, is_running = read_heartbeat(campaign.stage("train") / PROGRESS_FILE, TrainBeat)
+    if beat is None:
+        return {}
+    return {
+        "is_running": is_running,
+        **{key: beat[key] for key in ("at", "host", "steps", "total_steps", "seconds_left")},
+    }
+
+
 def _scoring_state(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     """How far scoring is: as a living run on any machine reports it, else as the files show."""
-    beat = read_heartbeat(campaign.stage("ledger") / "progress.json")
-    is_running = beat is not None and is_living(beat)
+    beat, is_running = read_heartbeat(campaign.stage("ledger") / PROGRESS_FILE, Beat)
     shards = beat["shards"] if beat and is_running else len(campaign.stage("scores").children())
     state: dict[str, Any] = {"complete": False, "committed_shards": shards, "shards": num_shards}
     if beat:

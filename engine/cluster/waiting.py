@@ -1,6 +1,5 @@
 """Waiting for machines, with words: what is wanted, what the cluster has, and an end that the user sets."""
 
-import signal
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from engine.cluster.interrupting import interrupt_main_thread
 from engine.cluster.ray_session import LOCAL
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
@@ -126,10 +126,7 @@ def watched(need: Need, address: str, log: Log, has_begun: Callable[[], bool] = 
                 watch.look()
             except (ConfigError, InputError) as error:
                 errors.append(error)
-                # A real signal, for it ends a wait for a lock too. Ctrl-C's is ignored in what a shell runs behind.
-                is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-                number = signal.SIGTERM if is_ignored else signal.SIGINT
-                signal.pthread_kill(threading.main_thread().ident or 0, number)
+                interrupt_main_thread()
                 return
             except ray.exceptions.RayError:
                 return

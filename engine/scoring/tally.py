@@ -3,6 +3,7 @@
 import time
 
 from engine.campaign.heartbeat import State
+from engine.campaign.stages import Effort
 from engine.tables.scores import ShardRecord, count_errors
 
 FIRST_SECONDS = 1.0
@@ -47,6 +48,10 @@ class Tally:
             "seconds_left": None if left is None else round(left),
             "errors": dict(sorted(self._errors.items())),
         }
+
+    def effort(self, seconds: float, workers: int) -> Effort:
+        """What this run cost, which took so long with so many workers."""
+        return {"seconds": round(seconds, 3), "done": self._items, "workers": workers}
 
     def in_words(self) -> tuple[float, str]:
         """The share of this run's bytes that is done, 0 to 1, and a few words for a person."""

@@ -17,11 +17,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from engine.campaign.changes import current_shards
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
+from engine.campaign.heartbeat import PROGRESS_FILE, beating
 from engine.campaign.labels import read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
-from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session, require_cpus
+from engine.campaign.workers import require_workers, session_with_workers
+from engine.cluster.ray_session import choose_device, cpus_per_worker, require_cpus
 from engine.cluster.waiting import Need, wait_for, watched
 from engine.config.section import result_values
 from engine.config.train_options import TrainConfig
@@ -33,7 +35,7 @@ from engine.models.task_words import task_facts
 from engine.pool.mask_source import MASKS, mask_inputs
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
-from engine.training.board import Losses, following, make_board
+from engine.training.board import Losses, Steps, following, make_board
 from engine.training.plan import TrainingPlan, plan_training, require_few
 from engine.training.worker import train_worker
 
@@ -70,10 +72,13 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         **seen, **by_user, **masks,
     )[:16]  # fmt: skip
 
+    steps = Steps(plan.all_steps)
+
     def on_step(step: int, losses: dict[str, float]) -> None:
+        steps.reach(step)
         run.on_progress(step / plan.all_steps, f"step {step} of {plan.all_steps}, {_in_words(losses)}")
 
-    with ray_session(run.address):
+    with session_with_workers(campaign, run):
         board = make_board()
         least = config.train.min_workers or config.train.workers
         require_cpus("train.min_workers" if config.train.min_workers else "train.workers", least, run.address)
@@ -81,17 +86,20 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         need = need_of(config.train, device)
         plan = plan._replace(device=device, board=board)
         wait_for(need, run.address, run.log)
+        require_workers(campaign, run)
 
         def has_begun() -> bool:
             return bool(ray.get(board.is_at_work.remote()))
 
-        with following(board, on_step, run.log), watched(need, run.address, run.log, has_begun):
+        is_watched = watched(need, run.address, run.log, has_begun)
+        with beating(folder / PROGRESS_FILE, steps.state), following(board, on_step, run.log), is_watched:
             result = _fit(plan, folder / "checkpoint", run_name)
+        effort = steps.effort(*ray.get(board.began.remote()))
         left_out = plan.left_out | ray.get(board.left_out.remote())
     for why in left_out.values():
         run.log(f"{why}; the shard was left out of training")
     require_few(config, plan.pool.shards, left_out)
-    return write_manifest(
+    manifest = write_manifest(
         campaign,
         "train",
         TrainManifest,
@@ -106,10 +114,13 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         },
         files=result["files"],
         device=device,
+        effort=effort,
         left_out=left_out,
         fold_round=campaign.round,
         **{**result["details"], **details},
     )
+    (folder / PROGRESS_FILE).delete()
+    return manifest
 
 
 def _prints(parts: dict[str, dict[str, Any]]) -> dict[str, str]:

@@ -17,14 +17,17 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.campaign import heartbeat
-from engine.campaign.heartbeat import LOCK_FILE, alone, beating, is_living, read_heartbeat
+from engine.campaign.heartbeat import LOCK_FILE, Beat, Lock, alone, beating, read_heartbeat
+from engine.campaign.opening import open_campaign, opened
 from engine.campaign.status import status
 from engine.errors import BusyError, ConfigError, InputError
 from engine.scoring.tally import Tally
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
+from engine.training.board import Steps
 from jobs.cli import app
 from tests.conftest import MakeCampaign
+from tests.servers import s3_server
 
 # Two runs that begin at the same moment differ by the time in which both look again, which fast tests skip.
 pytestmark = pytest.mark.heavy
@@ -73,13 +76,14 @@ def test_a_run_shows_how_far_it_is_until_it_ends(file: Location) -> None:
     before, tally = set(threading.enumerate()), Tally(1000, 5, {})
     with beating(file, tally.state):
         (thread,) = set(threading.enumerate()) - before
-        first = read_heartbeat(file)
+        first, is_living = read_heartbeat(file, Beat)
+        assert is_living
         assert first["is_running"]
         assert (first["pid"], first["shards"]) == (os.getpid(), 0)
         tally.add_shard(LEDGER)
         time.sleep(0.4)
-        assert read_heartbeat(file)["shards"] == 1
-    assert not read_heartbeat(file)["is_running"]
+        assert read_heartbeat(file, Beat)[0]["shards"] == 1
+    assert not read_heartbeat(file, Beat)[0]["is_running"]
     assert not thread.is_alive()
 
 
@@ -144,11 +148,9 @@ def test_a_run_whose_beats_come_late_or_are_lost_once_is_never_taken_for_dead(
     monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
     with pytest.raises(BusyError, match="on elsewhere since"), alone(home, "score"):
         pass
-    age = timedelta(seconds=(1 + lateness) * heartbeat.BEAT_SECONDS)
-    assert is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
-    # A dead run is not waited for for ever.
-    age = timedelta(seconds=6 * heartbeat.BEAT_SECONDS)
-    assert not is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
+    now, next_beat = 0.0, (1 - phase + lateness) * heartbeat.BEAT_SECONDS
+    (home / LOCK_FILE).write_json(left)
+    assert read_heartbeat(home / LOCK_FILE, Lock)[1]
 
 
 def test_a_run_that_was_killed_here_is_known_to_be_dead(home: Location, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,8 +158,8 @@ def test_a_run_that_was_killed_here_is_known_to_be_dead(home: Location, monkeypa
     ended.wait()
     left = {**lock_of(home), "pid": ended.pid}
     (home / LOCK_FILE).write_json(left)
-    assert not is_living(left)
     monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 60.0)
+    assert not read_heartbeat(home / LOCK_FILE, Lock)[1]
     started = time.monotonic()
     with alone(home, "score"):
         assert time.monotonic() - started < 5
@@ -172,11 +174,89 @@ def test_a_run_of_another_machine_or_container_is_dead_when_it_shows_no_sign_of_
     ended.wait()
     left = {**lock_of(home), "pid": ended.pid, **other}
     (home / LOCK_FILE).write_json(left)
-    assert is_living(left)
     started = time.monotonic()
+    assert not read_heartbeat(home / LOCK_FILE, Lock)[1]
+    assert time.monotonic() - started >= 0.6
     with alone(home, "score"):
-        assert time.monotonic() - started >= 0.6
-    assert not is_living(left)
+        assert time.monotonic() - started >= 1.2
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_clocks_that_differ_by_an_hour_decide_nothing(home: Location, hours: int) -> None:
+    """A run of another machine, whose clock goes otherwise: it lives as long as its sign changes."""
+    left, over = {**lock_of(home), "host": "elsewhere"}, threading.Event()
+    file, ahead = home / LOCK_FILE, timedelta(hours=hours)
+
+    def beat() -> None:
+        while not over.wait(0.1):
+            file.write_json({**left, "at": (datetime.now(UTC) + ahead).isoformat()})
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        while not file.exists():
+            time.sleep(0.01)
+        assert read_heartbeat(file, Lock)[1]
+        with pytest.raises(BusyError, match="on elsewhere since"), alone(home, "score"):
+            pass
+    finally:
+        over.set()
+        thread.join()
+    assert not read_heartbeat(file, Lock)[1]
+    with alone(home, "score"):
+        assert json.loads(file.read_bytes())["host"] != "elsewhere"
+
+
+def test_a_run_of_long_ago_is_not_watched(home: Location) -> None:
+    left = {**lock_of(home), "host": "elsewhere", "at": (datetime.now(UTC) - timedelta(days=2)).isoformat()}
+    (home / LOCK_FILE).write_json(left)
+    started = time.monotonic()
+    assert not read_heartbeat(home / LOCK_FILE, Lock)[1]
+    assert time.monotonic() - started < 0.3
+
+
+def test_a_run_that_another_one_took_for_dead_ends_and_leaves_the_other_alone(home: Location) -> None:
+    """As after a night's sleep of the machine: it wakes and finds that the campaign is another run's."""
+    file, other = home / LOCK_FILE, {**lock_of(home), "run": "another", "host": "elsewhere"}
+
+    def work(seconds: float) -> None:
+        with alone(home, "train"):
+            file.write_json(other)
+            time.sleep(seconds)
+
+    with pytest.raises(BusyError, match=r"at work on this campaign, process .* on elsewhere"):
+        work(30)
+    assert json.loads(file.read_bytes()) == other
+    file.delete()
+    # In another thread nothing can be interrupted, and the end says so.
+    with ThreadPoolExecutor(1) as threads:
+        late = threads.submit(work, 0.5)
+        with pytest.raises(BusyError, match="on elsewhere"):
+            late.result()
+
+
+def test_of_two_runs_on_a_slow_store_one_goes_on(home: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes longer to write than the other takes to look again on a disk."""
+    write = Location.write_json
+
+    def slow(self: Location, content: dict[str, Any]) -> str:
+        time.sleep(0.2 if content["command"] == "first" else 0.25)
+        return write(self, content)
+
+    monkeypatch.setattr(Location, "write_json", slow)
+    barrier = threading.Barrier(2)
+
+    def run(name: str) -> bool:
+        barrier.wait()
+        try:
+            with alone(home, name):
+                time.sleep(0.5)
+        except BusyError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sum(threads.map(run, ["first", "second"])) == 1
 
 
 @pytest.mark.heavy
@@ -216,10 +296,10 @@ def test_every_command_that_writes_is_refused_while_another_run_is_at_work(
 def test_a_sign_of_life_that_is_damaged_or_foreign_is_named(file: Location) -> None:
     Path(file.path).write_text(json.dumps({"pid": 1})[:-1])
     with pytest.raises(InputError, match=r"progress.json: damaged, not valid JSON"):
-        read_heartbeat(file)
+        read_heartbeat(file, Beat)
     Path(file.path).write_text(json.dumps({"pid": 1}))
     with pytest.raises(ConfigError, match=r"progress.json: shards: missing"):
-        read_heartbeat(file)
+        read_heartbeat(file, Beat)
 
 
 def test_status_shows_a_run_that_lives_and_files_where_none_does(file: Location, make_campaign: MakeCampaign) -> None:
@@ -235,3 +315,49 @@ def test_status_shows_a_run_that_lives_and_files_where_none_does(file: Location,
     # The run has ended, with fewer files than it said: what is there counts.
     found = status(campaign)["rounds"][0]["stages"]["scores"]
     assert (found["is_running"], found["committed_shards"], found["items"]) == (False, 0, 20)
+
+
+def test_status_shows_training_as_it_shows_scoring(make_campaign: MakeCampaign) -> None:
+    campaign, steps = make_campaign(), Steps(40)
+    file, home = campaign.stage("train") / "progress.json", str(campaign.home)
+    steps.reach(10)
+    time.sleep(0.02)
+    steps.reach(20)
+    left = steps.state()["seconds_left"]
+    with beating(file, steps.state):
+        found = status(campaign)["rounds"][0]["stages"]["train"]
+        shown = CliRunner().invoke(app, ["status", home]).stdout
+    expected = {"complete": False, "is_running": True, "steps": 20, "total_steps": 40, "seconds_left": left}
+    assert {key: found[key] for key in expected} == expected
+    assert re.search(r"training +step 20 of 40, 0:00:00 left, on ", shown)
+    shown = CliRunner().invoke(app, ["status", home]).stdout
+    assert re.search(r"training +step 20 of 40; not running, last sign of life 20", shown)
+    # What it cost does not count the steps of an earlier run.
+    assert steps.effort(10, 2) | {"seconds": 0} == {"seconds": 0, "done": 30, "workers": 2}
+
+
+def test_a_sign_of_life_is_no_result_of_a_command_that_is_refused(make_campaign: MakeCampaign) -> None:
+    """Settings of a command that was refused before it made anything are not kept."""
+    campaign = make_campaign()
+    home = str(campaign.home)
+
+    def refused() -> None:
+        with opened(home, ["train.max_steps=7"]) as now:
+            (now.stage("train") / "progress.json").write_json({})
+            raise InputError("refused")
+
+    with pytest.raises(InputError, match="refused"):
+        refused()
+    assert open_campaign(home).config.train.max_steps == campaign.config.train.max_steps
+
+
+def test_runs_on_an_object_store_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server("locks") as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        home = Location.of("s3://locks/campaign")
+        with alone(home, "score"), ThreadPoolExecutor(1) as other:
+            second = other.submit(lambda: alone(home, "train").__enter__())
+            with pytest.raises(BusyError, match=r"another run \(score\)"):
+                second.result()
+        assert home.children() == {}
