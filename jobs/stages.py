@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from engine.campaign.stages import DEFAULT_VENDOR, Run, run_stage, stage_of
+from engine.campaign.stages import DEFAULT_VENDOR, Run, complete_stage, stage_of
 from engine.errors import ConfigError, InputError
 from jobs.terminal import (
     AddressOption,
@@ -140,8 +140,9 @@ def complete(command: str, screen: Terminal, campaign: "Campaign", address: str 
     if stage.name == "handoff":
         return _exported(screen, campaign, **options)
     with screen.progress(command) as update:
-        manifest = run_stage(command, campaign, Run(address, update, screen.log), **options)
-    return Outcome(f"Round {campaign.round:03d}: {stage.done}", stage.describe(campaign, manifest), dict(manifest))
+        manifest, changed = complete_stage(command, campaign, Run(address, update, screen.log), **options)
+    title = f"Round {campaign.round:03d}: {stage.done}{'' if changed else ' already'}"
+    return Outcome(title, stage.describe(campaign, manifest), {**manifest, "changed": changed})
 
 
 def _exported(screen: Terminal, campaign: "Campaign", **options: Any) -> Outcome:
@@ -150,11 +151,11 @@ def _exported(screen: Terminal, campaign: "Campaign", **options: Any) -> Outcome
 
     before = announced(campaign)
     with screen.progress("export") as update:
-        manifest = run_stage("export", campaign, Run("local", update, screen.log), **options)
+        manifest, changed = complete_stage("export", campaign, Run("local", update, screen.log), **options)
     is_new = manifest["stage"] not in before
     facts = describe(campaign, cast("HandoffManifest", manifest), is_new=is_new)
     title = f"Round {campaign.round:03d}: {'exported' if is_new else 'nothing was sent now'}"
-    return Outcome(title, facts, {**manifest, "sent_now": is_new, "folder": str(facts["handoff"])})
+    return Outcome(title, facts, {**manifest, "changed": changed, "sent_now": is_new, "folder": str(facts["handoff"])})
 
 
 def opened_with(

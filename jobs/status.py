@@ -1,14 +1,16 @@
 """`vaal status`: what is complete, from storage alone."""
 
+import time
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Column, Table
 
-from engine.campaign.stages import STAGES, stage_of
+from engine.campaign.stages import STAGES, Stage, stage_of
 from engine.config.texts import plural
 from jobs.round import not_sent
-from jobs.terminal import CampaignArgument, Outcome, Terminal, when_closed
+from jobs.terminal import STAGE_NAMES, CampaignArgument, Outcome, StageName, Terminal, when_closed
 
 WORDS = {
     "scores": "{scored:,} items\n{quarantined:,} bad",
@@ -16,10 +18,22 @@ WORDS = {
     "handoff": "{images:,} images",
 }
 """A complete stage in a few words; without an entry it is "done"."""
+LOOK_SECONDS = 2.0
+WORD_SECONDS = 300.0
+"""Between two lines about the same wait."""
 
 
-def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
+def status(
+    screen: Terminal,
+    campaign: CampaignArgument,
+    wait: Annotated[
+        StageName | None,
+        typer.Option("--wait", metavar="STAGE", help=f"Wait until this stage of the round is complete: {STAGE_NAMES}."),
+    ] = None,
+) -> Outcome:
     """Show what is complete and what comes next, without a cluster."""
+    if wait:
+        _wait_for(screen, campaign, stage_of(wait))
     from engine.campaign.labels import read_snapshot
     from engine.campaign.ledger import read_ledger
     from engine.campaign.opening import open_campaign
@@ -47,6 +61,19 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
     }
     title = f"{state['campaign']}: round {state['round']:03d}"
     return Outcome(title, facts, state, above=_table(state["rounds"]))
+
+
+def _wait_for(screen: Terminal, url: str, stage: Stage) -> None:
+    """Return when a stage of the campaign's round is complete, or the round has ended."""
+    from engine.campaign.handed_out import completed
+    from engine.campaign.opening import current_round, open_campaign
+
+    opened, said_at = open_campaign(url), -WORD_SECONDS
+    while not completed(opened, stage.name) and current_round(opened.home) == opened.round:
+        if time.monotonic() - said_at >= WORD_SECONDS:
+            said_at = time.monotonic()
+            screen.log(f"waiting until {stage.command} of round {opened.round:03d} is complete; Ctrl-C ends this")
+        time.sleep(LOOK_SECONDS)
 
 
 def _out(rounds: list[dict[str, Any]]) -> dict[str, str]:

@@ -5,6 +5,7 @@ stage, or leaves a complete one alone. The other, `describe(Campaign, Manifest)`
 at its end. A module is imported when its stage runs, so that the command line answers at once.
 """
 
+import hashlib
 import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
@@ -86,14 +87,45 @@ def stage_of(name: str) -> Stage:
     return next(stage for stage in STAGES if first in (stage.name, stage.command))
 
 
-def run_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: Any) -> "Manifest":
-    """Complete a stage by its command, or leave it alone where it is complete. Returns its manifest.
+class Ended(NamedTuple):
+    """A stage's manifest, and whether the stage did anything: one that was complete may have been left alone."""
+
+    manifest: "Manifest"
+    changed: bool
+
+
+def complete_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: Any) -> Ended:
+    """Complete a stage by its command, or leave it alone where it is complete; and call hooks.on_stage if it did
+    anything.
 
     `options` are the stage's own: `force` of select, `vendor` of export. Raises BusyError if another run is at work on
     the campaign, and what the stage raises.
     """
     from engine.campaign.heartbeat import alone
+    from engine.campaign.hooks import call_hook
 
+    stage = stage_of(command)
     with alone(campaign.home, command):
-        manifest: Manifest = pkgutil.resolve_name(f"{stage_of(command).module}:{command}")(campaign, run, **options)
-    return manifest
+        before = _marks(campaign, stage)
+        manifest: Manifest = pkgutil.resolve_name(f"{stage.module}:{command}")(campaign, run, **options)
+        changed = _marks(campaign, stage) != before
+    if changed:
+        call_hook(campaign, command, manifest, run.log)
+    return Ended(manifest, changed)
+
+
+def run_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: Any) -> "Manifest":
+    """As `complete_stage`. Returns the manifest alone."""
+    return complete_stage(command, campaign, run, **options).manifest
+
+
+def _marks(campaign: "Campaign", stage: Stage) -> dict[str, str]:
+    """The hashes of the files that say what a stage has made, by name."""
+    from engine.campaign.handed_out import RECORDS
+
+    root = campaign.stage(RECORDS)
+    # Of a batch that is only half sent there is a record without an announcement, which says that it is out.
+    folders = [root / name for name in root.folders()] if stage.name == "handoff" else [campaign.stage(stage.name)]
+    files = [folder / name for folder in folders for name in ("manifest.json", "answers.json")]
+    files += [root / name for name in root.children()] if stage.name == "handoff" else []
+    return {file.url: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()}

@@ -22,6 +22,7 @@ from engine.campaign.manifests import (
 )
 from engine.campaign.settling import progress_of
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
+from engine.config.hook_options import shown
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
 from engine.tables.scores import without_forgotten
@@ -39,7 +40,7 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
             "round": number,
             "stages": _stages(replace(campaign, round=number), len(shards)),
             "ranks": _ranks(replace(campaign, round=number)),
-            "settings": read_overrides(home, number),
+            "settings": _shown(read_overrides(home, number)),
             "batches": [_batch_state(ledger, place, labelled) for place in ledger.of_round(number)],
         }
         for number in range(campaign.round + 1)
@@ -64,6 +65,11 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
         "next": next_command(campaign, ledger, progress),
         "send": send_command(campaign, ledger) if progress.waiting else None,
     }
+
+
+def _shown(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the secrets in them."""
+    return {key: shown(value) if key == "hooks.on_stage" else value for key, value in settings.items()}
 
 
 def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from engine.campaign.changes import current_shards
+from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
 from engine.campaign.heartbeat import PROGRESS_FILE, beating
-from engine.campaign.labels import read_snapshot
+from engine.campaign.labels import Snapshot, read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
@@ -32,11 +33,13 @@ from engine.models.diagnosis import findings_of, summary
 from engine.models.task_models import task_entry
 from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.models.task_words import task_facts
-from engine.pool.mask_source import MASKS, mask_inputs
+from engine.pool.manifest import read_shards
+from engine.pool.mask_source import MASKS, mask_inputs, mask_source
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
 from engine.training.board import Losses, Steps, following, make_board
 from engine.training.plan import TrainingPlan, plan_training, require_few
+from engine.training.reusing import reused
 from engine.training.worker import train_worker
 
 
@@ -54,19 +57,31 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
         return read_manifest(campaign, "train", TrainManifest)
     check_budget(campaign)
     with current_shards(campaign, run.log):
-        return _train(campaign, run)
+        snapshot = read_snapshot(campaign.home)
+        inputs = _inputs_of(campaign, snapshot.files)
+        return reused(campaign, inputs, run.log) or _train(campaign, snapshot, inputs, run)
 
 
-def _train(campaign: Campaign, run: Run) -> TrainManifest:
-    snapshot, folder = read_snapshot(campaign.home), campaign.stage("train")
-    labels = snapshot.files
+def _inputs_of(campaign: Campaign, labels: dict[str, str]) -> dict[str, str]:
+    """What is learnt from, by hash."""
+    config, gone = campaign.config, sorted(forgotten(campaign.home))
+    shards = [(shard.shard, shard.version) for shard in read_shards(campaign.home)]
+    prints = {
+        EMBEDDINGS: embedding_inputs(config),
+        TASK_MODEL: task_inputs(config),
+        MASKS: mask_inputs(mask_source(config, campaign.home)),
+        "forgotten": {"items": gone} if gone else {},
+    }
+    return {**labels, "pool": fingerprint(shards=shards), **_prints(prints)}
+
+
+def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: Run) -> TrainManifest:
+    folder, config = campaign.stage("train"), campaign.config
     plan = plan_training(campaign, snapshot, run.log)
-    config = campaign.config
     seen, by_user, masks = embedding_inputs(config), task_inputs(config), mask_inputs(plan.masks)
     details = {"task": task_entry(config, plan.labels.values())} if by_user else {}
-    pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
     run_name = fingerprint(
-        labels=labels, pool=pool_print, steps=plan.all_steps, method=config.needs_method,
+        labels=snapshot.files, pool=inputs["pool"], steps=plan.all_steps, method=config.needs_method,
         learnt=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
         image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
         **seen, **by_user, **masks,
@@ -103,7 +118,7 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         campaign,
         "train",
         TrainManifest,
-        inputs={**labels, "pool": pool_print, **_prints({EMBEDDINGS: seen, TASK_MODEL: by_user, MASKS: masks})},
+        inputs=inputs,
         counts={
             "labelled": len(plan.labels),
             "labelled_not_decoded": result["not_decoded"],
