@@ -13,6 +13,7 @@ from jobs.handoff import handoff
 from jobs.ingest import ingest
 from jobs.init import init
 from jobs.labels import labels
+from jobs.plan import plan
 from jobs.round import whole_round
 from jobs.simulate import simulate
 from jobs.stages import export, report, score, select, train
@@ -49,6 +50,7 @@ def options(
 PAGES: dict[str, Callable[..., Outcome]] = {
     "demo": demo,
     "init": init,
+    "plan": plan,
     "round": whole_round,
     "train": train,
     "score": score,

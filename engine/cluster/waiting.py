@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -147,8 +147,12 @@ def watched(need: Need, address: str, log: Log, has_begun: Callable[[], bool] = 
 
 def room(need: Need) -> int:
     """How many of the processes the cluster's nodes have room for, whoever uses them now."""
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return sum(_in_node(resources, need) for resources in alive)
+    return in_nodes((node["Resources"] for node in ray.nodes() if node["Alive"]), need)
+
+
+def in_nodes(nodes: Iterable[Any], need: Need) -> int:
+    """How many of the processes nodes with these resources have room for."""
+    return sum(_in_node(resources, need) for resources in nodes)
 
 
 def _most_added(need: Need) -> float:
