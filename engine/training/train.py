@@ -78,16 +78,8 @@ def _inputs_of(campaign: Campaign, labels: dict[str, str]) -> dict[str, str]:
 def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: Run) -> TrainManifest:
     folder, config = campaign.stage("train"), campaign.config
     plan = plan_training(campaign, snapshot, run.log)
-    seen, by_user, masks = embedding_inputs(config), task_inputs(config), mask_inputs(plan.masks)
-    details = {"task": task_entry(config, plan.labels.values())} if by_user else {}
-    run_name = fingerprint(
-        labels=snapshot.files, pool=inputs["pool"], steps=plan.all_steps, method=config.needs_method,
-        learnt=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
-        image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
-        **seen, **by_user, **masks,
-    )[:16]  # fmt: skip
-
-    steps = Steps(plan.all_steps)
+    run_name, steps = _name_of_run(plan, snapshot.files, inputs["pool"]), Steps(plan.all_steps)
+    details = {"task": task_entry(config, plan.labels.values())} if config.task.model else {}
 
     def on_step(step: int, losses: dict[str, float]) -> None:
         steps.reach(step)
@@ -136,6 +128,17 @@ def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: 
     )
     (folder / PROGRESS_FILE).delete()
     return manifest
+
+
+def _name_of_run(plan: TrainingPlan, labels: dict[str, str], pool: str) -> str:
+    """What decides a training, as the name under which a run of it goes on from another one's checkpoints."""
+    config = plan.config
+    return fingerprint(
+        labels=labels, pool=pool, steps=plan.all_steps, method=config.needs_method,
+        learnt=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
+        image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
+        **embedding_inputs(config), **task_inputs(config), **mask_inputs(plan.masks),
+    )[:16]  # fmt: skip
 
 
 def _prints(parts: dict[str, dict[str, Any]]) -> dict[str, str]:

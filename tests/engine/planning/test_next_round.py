@@ -156,8 +156,8 @@ def test_what_is_missing_is_said_with_status_4(make_campaign: MakeCampaign, tmp_
     measured(campaign, "train", seconds=1.0, done=1, workers=1)
     measured(campaign, "scores", seconds=1.0, done=1, workers=1)
     assert json.loads(CliRunner().invoke(app, ["plan", str(campaign.home), "--json"]).stdout)["missing"] == [
-        "handoff.money_limit=50: 0.00 used, and the round costs 100.00; --set handoff.money_limit=100.0, or send fewer: "
-        "vaal export --limit N"
+        "handoff.money_limit=50: 0.00 used, and the round costs 100.00; --set handoff.money_limit=100.0, or send "
+        "fewer: vaal export --limit N"
     ]
     (tmp_path / "pool/digits-00003.tar").unlink()
     done = CliRunner().invoke(app, ["plan", str(campaign.home)])
