@@ -32,7 +32,10 @@ def main() -> None:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         raise
     except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; run the same command again to continue\n")
+        line = "interrupted; run the same command again to continue"
+        sys.stderr.write(f"error: {line}\n")
+        if "--json" in sys.argv:
+            sys.stdout.write(f'{{"error": "{line}", "exit_status": 1}}\n')
         sys.exit(1)
     finally:
         # All is done and said. What libraries do at their end is not interrupted: the exit status stays what it is.

@@ -14,6 +14,7 @@ from jobs.ingest import ingest
 from jobs.init import init
 from jobs.labels import labels
 from jobs.logs import asked_format
+from jobs.plan import plan
 from jobs.round import whole_round
 from jobs.simulate import simulate
 from jobs.stages import export, report, score, select, train
@@ -50,6 +51,7 @@ def options(
 PAGES: dict[str, Callable[..., Outcome]] = {
     "demo": demo,
     "init": init,
+    "plan": plan,
     "round": whole_round,
     "train": train,
     "score": score,

@@ -44,7 +44,7 @@ def init(
 
     made = create(campaign, pool, labels, resolved, screen.log, _admission(resolved, screen))
     facts = {"configuration": made.home / "campaign.toml", "next": f"vaal round {made.home.quoted}"}
-    data = {"campaign": str(made.home), "config": made.config.model_dump()}
+    data = {"campaign": str(made.home), "config": made.config.shown()}
     return Outcome(f"Campaign made: {made.home}", facts, data)
 
 

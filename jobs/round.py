@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.campaign.stages import DEFAULT_VENDOR, STAGES
+from engine.campaign.stages import DEFAULT_VENDOR, STAGES, stage_of
 from engine.config.texts import plural
 from engine.errors import ConfigError
 from jobs.stages import complete, opened_with
 from jobs.terminal import (
+    STAGE_NAMES,
     VENDOR_NAMES,
     AddressOption,
     CampaignArgument,
     Outcome,
     SetOption,
+    StageName,
     Terminal,
     VendorName,
     when_closed,
@@ -23,6 +25,11 @@ from jobs.terminal import (
 if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
     from engine.campaign.settling import Progress
+
+
+UntilOption = Annotated[
+    StageName, typer.Option("--until", metavar="STAGE", help=f"Stop after this stage: {STAGE_NAMES}.")
+]
 
 
 def whole_round(
@@ -37,16 +44,21 @@ def whole_round(
             "--to", metavar="VENDOR", help=f"The labelling vendor of all picks that were not sent yet: {VENDOR_NAMES}."
         ),
     ] = None,
+    until: UntilOption = STAGES[-1].command,
     settings: SetOption = [],
     address: AddressOption = "local",
 ) -> Outcome:
     """Train, score, select, export and report. After an interruption, run it again to continue."""
     _end_round(screen, campaign, settings, close=close)
     with opened_with(campaign, settings) as opened:
-        manifests = complete_all(screen, opened, address, to)
+        manifests = complete_all(screen, opened, address, to, until)
+        number, did = f"Round {opened.round:03d}", any(manifest["changed"] for manifest in manifests.values())
+        if STAGES[len(manifests) - 1] != STAGES[-1]:
+            words = stage_of(until).done + ("" if did else " already, nothing was done")
+            return Outcome(f"{number}: {words}", {"next": f"vaal round {opened.home.quoted}"}, manifests)
         waiting, facts = _waiting(opened)
         title = "complete" if not waiting else f"{plural(waiting, 'pick')} not sent yet, the rest is complete"
-        return Outcome(f"Round {opened.round:03d}: {title}", facts, manifests)
+        return Outcome(f"{number}: {title}{'' if did else ' already, nothing was done'}", facts, manifests)
 
 
 def _end_round(screen: Terminal, url: str, settings: list[str], *, close: bool) -> None:
@@ -114,16 +126,20 @@ def not_sent(number: int, command: str) -> str:
     return f"{plural(number, 'pick')}; to send {'it' if number == 1 else 'them'}: {command}"
 
 
-def complete_all(screen: Terminal, campaign: "Campaign", address: str, vendor: str | None = None) -> dict[str, Any]:
-    """Complete all stages of a round in order, leaving complete ones alone. Returns their manifests by stage."""
+def complete_all(
+    screen: Terminal, campaign: "Campaign", address: str, vendor: str | None = None, until: str = STAGES[-1].command
+) -> dict[str, Any]:
+    """Complete the stages of a round in order, up to the one of the command `until`, leaving complete ones alone.
+    Returns their manifests by stage."""
     from engine.campaign.handed_out import completed
     from engine.campaign.heartbeat import alone
     from engine.cluster.ray_session import ray_session
 
-    needs_ray = any(stage.ray == "always" and not completed(campaign, stage.name) for stage in STAGES)
+    stages = STAGES[: STAGES.index(stage_of(until)) + 1]
+    needs_ray = any(stage.ray == "always" and not completed(campaign, stage.name) for stage in stages)
     manifests: dict[str, Any] = {}
     with alone(campaign.home, "round"), ray_session(address) if needs_ray else nullcontext():
-        for stage in STAGES:
+        for stage in stages:
             options = _sending(screen, campaign, vendor) if stage.name == "handoff" else {}
             outcome = complete(stage.command, screen, campaign, address, **options)
             screen.show(outcome)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from engine.campaign.stages import DEFAULT_VENDOR, Run, run_stage, stage_of
+from engine.campaign.stages import DEFAULT_VENDOR, Run, complete_stage, stage_of
 from engine.errors import ConfigError, InputError
 from jobs.terminal import (
     AddressOption,
@@ -139,19 +139,11 @@ def complete(command: str, screen: Terminal, campaign: "Campaign", address: str 
     stage = stage_of(command)
     if stage.name == "handoff":
         return _exported(screen, campaign, **options)
-    before = _made_at(campaign, stage.name)
     with screen.running(command, campaign, address) as run:
-        manifest = run_stage(command, campaign, run, **options)
-    done = stage.done if manifest["completed_at"] != before else f"{stage.done} before, and nothing changed since"
-    return Outcome(f"Round {campaign.round:03d}: {done}", stage.describe(campaign, manifest), dict(manifest))
-
-
-def _made_at(campaign: "Campaign", name: str) -> str | None:
-    """When a stage was completed, None where it is not: what it did before is not said to be done now."""
-    from engine.campaign.folder import is_complete
-    from engine.campaign.manifests import Manifest, read_manifest
-
-    return read_manifest(campaign, name, Manifest)["completed_at"] if is_complete(campaign.stage(name)) else None
+        manifest, changed = complete_stage(command, campaign, run, **options)
+    done = stage.done if changed else f"{stage.done} before, and nothing changed since"
+    data = {**manifest, "changed": changed}
+    return Outcome(f"Round {campaign.round:03d}: {done}", stage.describe(campaign, manifest), data)
 
 
 def _exported(screen: Terminal, campaign: "Campaign", **options: Any) -> Outcome:
@@ -160,11 +152,11 @@ def _exported(screen: Terminal, campaign: "Campaign", **options: Any) -> Outcome
 
     before = announced(campaign)
     with screen.running("export", campaign) as run:
-        manifest = run_stage("export", campaign, run, **options)
+        manifest, changed = complete_stage("export", campaign, run, **options)
     is_new = manifest["stage"] not in before
     facts = describe(campaign, cast("HandoffManifest", manifest), is_new=is_new)
     title = f"Round {campaign.round:03d}: {'exported' if is_new else 'nothing was sent now'}"
-    return Outcome(title, facts, {**manifest, "sent_now": is_new, "folder": str(facts["handoff"])})
+    return Outcome(title, facts, {**manifest, "changed": changed, "sent_now": is_new, "folder": str(facts["handoff"])})
 
 
 def opened_with(

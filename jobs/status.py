@@ -1,14 +1,16 @@
 """`vaal status`: what is complete, from storage alone."""
 
+import time
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Column, Table
 
-from engine.campaign.stages import STAGES, stage_of
+from engine.campaign.stages import STAGES, Stage, stage_of
 from engine.config.texts import plural
 from jobs.round import not_sent
-from jobs.terminal import CampaignArgument, Outcome, Terminal, when_closed
+from jobs.terminal import STAGE_NAMES, CampaignArgument, Outcome, StageName, Terminal, when_closed
 
 WORDS = {
     "scores": "{scored:,} items\n{quarantined:,} bad",
@@ -16,10 +18,22 @@ WORDS = {
     "handoff": "{images:,} images",
 }
 """A complete stage in a few words; without an entry it is "done"."""
+LOOK_SECONDS = 2.0
+WORD_SECONDS = 300.0
+"""Between two lines about the same wait."""
 
 
-def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
+def status(
+    screen: Terminal,
+    campaign: CampaignArgument,
+    wait: Annotated[
+        StageName | None,
+        typer.Option("--wait", metavar="STAGE", help=f"Wait until this stage of the round is complete: {STAGE_NAMES}."),
+    ] = None,
+) -> Outcome:
     """Show what is complete and what comes next, without a cluster."""
+    if wait:
+        _wait_for(screen, campaign, stage_of(wait))
     from engine.campaign.labels import read_snapshot
     from engine.campaign.ledger import read_ledger
     from engine.campaign.opening import open_campaign
@@ -35,7 +49,7 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
     items = "items not counted yet" if pool["items"] is None else plural(pool["items"], "item")
     facts = {
         "pool": f"{plural(pool['shards'], 'shard')}, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
-        **_training(state["rounds"]),
+        **_trained_in_words(state["rounds"]),
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
         **({"control arm": lines} if (lines := control_lines(control)) else {}),
         **_out(state["rounds"]),
@@ -43,10 +57,24 @@ def status(_: Terminal, campaign: CampaignArgument) -> Outcome:
         **_settings(state["rounds"][-1]["settings"]),
         **({"not sent yet": not_sent(state["answers"]["waiting"], state["send"])} if state["send"] else {}),
         "next": state["next"],
+        **_training(state["rounds"][-1]["stages"]["train"]),
         **_scoring(state["rounds"][-1]["stages"]["scores"]),
     }
     title = f"{state['campaign']}: round {state['round']:03d}"
     return Outcome(title, facts, state, above=_table(state["rounds"]))
+
+
+def _wait_for(screen: Terminal, url: str, stage: Stage) -> None:
+    """Return when a stage of the campaign's round is complete, or the round has ended."""
+    from engine.campaign.handed_out import completed
+    from engine.campaign.opening import current_round, open_campaign
+
+    opened, said_at = open_campaign(url), -WORD_SECONDS
+    while not completed(opened, stage.name) and current_round(opened.home) == opened.round:
+        if time.monotonic() - said_at >= WORD_SECONDS:
+            said_at = time.monotonic()
+            screen.log(f"waiting until {stage.command} of round {opened.round:03d} is complete; Ctrl-C ends this")
+        time.sleep(LOOK_SECONDS)
 
 
 def _out(rounds: list[dict[str, Any]]) -> dict[str, str]:
@@ -108,8 +136,8 @@ def _trained(state: dict[str, Any], ranks: str) -> list[str]:
     return [*lines, f"AUC {state['auc']:.2f}"] if ranks == "vaal" else lines
 
 
-def _training(rounds: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """The same of the newest round that was trained, in words and with intervals."""
+def _trained_in_words(rounds: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """How good both are in the newest round that was trained, in words and with intervals."""
     from engine.models.diagnosis import signal_text
     from engine.models.task_words import how_good
 
@@ -127,6 +155,21 @@ def _training(rounds: list[dict[str, Any]]) -> dict[str, list[str]]:
     return {f"training, round {entry['round']:03d}": lines} if lines else {}
 
 
+def _training(train: dict[str, Any]) -> dict[str, str]:
+    """How far training is that has not ended."""
+    if "total_steps" not in train:
+        return {}
+    return {"training": f"step {train['steps']:,} of {train['total_steps']:,}{_life(train)}"}
+
+
+def _life(state: dict[str, Any]) -> str:
+    """The time left of a run, and where it is; or that it is no more."""
+    if not state["is_running"]:
+        return f"; not running, last sign of life {state['at'][:19]} UTC from {state['host']}"
+    left = f", {timedelta(seconds=state['seconds_left'])} left" if state["seconds_left"] is not None else ""
+    return f"{left}, on {state['host']}"
+
+
 def _scoring(scores: dict[str, Any]) -> dict[str, str]:
     """How far scoring is that has not ended, and what is in quarantine."""
     facts = {}
@@ -134,12 +177,7 @@ def _scoring(scores: dict[str, Any]) -> dict[str, str]:
         words = f"{scores['items']:,} items in {scores['committed_shards']:,} of {scores['shards']:,} shards"
         if scores["is_running"]:
             words += f", {scores['items_per_second']:,.0f} items/s"
-            if scores["seconds_left"] is not None:
-                words += f", {timedelta(seconds=scores['seconds_left'])} left"
-            words += f", on {scores['host']}"
-        else:
-            words += f"; not running, last sign of life {scores['at'][:19]} UTC from {scores['host']}"
-        facts["scoring"] = words
+        facts["scoring"] = words + _life(scores)
     if scores.get("errors"):
         facts["quarantine"] = ", ".join(f"{count:,} x {name}" for name, count in scores["errors"].items())
     return facts

@@ -51,10 +51,12 @@ if TYPE_CHECKING:
     from engine.campaign.folder import Campaign
 
     VendorName: TypeAlias = str
+    StageName: TypeAlias = str
 else:
     VendorName = Literal[tuple(VENDORS)]
+    StageName = Literal[tuple(stage.command for stage in stages.STAGES)]
 # A list of choices is broken anywhere; a text is between words.
-VENDOR_NAMES = ", ".join(VENDORS)
+VENDOR_NAMES, STAGE_NAMES = ", ".join(VENDORS), ", ".join(stage.command for stage in stages.STAGES)
 ToOption = Annotated[VendorName, typer.Option("--to", metavar="VENDOR", help=f"The labelling vendor: {VENDOR_NAMES}.")]
 FromOption = Annotated[
     VendorName, typer.Option("--from", metavar="VENDOR", help=f"The vendor that made the files: {VENDOR_NAMES}.")

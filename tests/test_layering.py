@@ -21,7 +21,7 @@ ORDER = (
     ("engine.models",),
     ("engine.training", "engine.scoring"),
     ("engine.selection", "engine.handoff", "engine.report"),
-    ("engine.simulation",),
+    ("engine.planning", "engine.simulation"),
     ("jobs",),
 )
 """A package imports those in the lines above its own: so no two of a line, and no pair both ways."""

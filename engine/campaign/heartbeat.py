@@ -1,4 +1,8 @@
-"""Signs of life in the campaign's storage: a second run finds the first, and `vaal status` shows how far scoring is."""
+"""Signs of life in the campaign's storage: a second run finds the first, and `vaal status` shows how far training and
+scoring are.
+
+Whether a run of another machine lives is seen by a change of its sign, never by its clock: clocks differ.
+"""
 
 import os
 import secrets
@@ -10,23 +14,29 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Annotated, Any, NotRequired, TypeVar
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from engine.errors import BusyError, InputError, StorageError
+from engine.cluster.interrupting import interrupt_main_thread
+from engine.errors import BusyError, ConfigError, InputError, StorageError
 from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
 
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 3 * BEAT_SECONDS
 """A run without a sign of life for this long is dead."""
-
-
 SETTLING_SECONDS = 0.05
-"""Of two runs that start at the same moment, the one that wrote first sees the other after this time."""
+SETTLING_WRITES = 3.0
+"""Of two runs that start at the same moment, the one whose sign came first sees the other's after SETTLING_SECONDS, or
+after so many times what its own took: on an object store that may be long."""
+MOST_SKEW_SECONDS = 86_400.0
+"""Clocks do not differ by more. A run whose last sign is older is dead, and need not be watched."""
 LOCK_FILE = "running.json"
+PROGRESS_FILE = "progress.json"
+"""How far a stage is while it runs, in its folder; of scoring in that of its ledger."""
 
 
 class Sign(TypedDict):
@@ -50,19 +60,34 @@ class Lock(Sign):
     command: str
 
 
+Seconds = Annotated[int, Field(ge=0, lt=10**10)]
+
+
 class State(TypedDict):
-    """How far a run is: all that is committed, and the speed of this run."""
+    """How far scoring is: all that is committed, and the speed of this run."""
 
     shards: int
     total_shards: int
     items: int
     items_per_second: float
-    seconds_left: Annotated[int, Field(ge=0, lt=10**10)] | None
+    seconds_left: Seconds | None
     errors: dict[str, int]
 
 
 class Beat(State, Sign):
     """A sign of life of scoring."""
+
+
+class TrainState(TypedDict):
+    """How far training is."""
+
+    steps: int
+    total_steps: int
+    seconds_left: Seconds | None
+
+
+class TrainBeat(TrainState, Sign):
+    """A sign of life of training."""
 
 
 SomeSign = TypeVar("SomeSign", bound=Sign)
@@ -73,7 +98,8 @@ _held: ContextVar[frozenset[str]] = ContextVar("campaigns that this run has to i
 def alone(home: Location, command: str) -> Iterator[None]:
     """Have a campaign to oneself while the body runs. What the body calls may ask for it again.
 
-    Raises BusyError if another run has it; a dead run never does.
+    Raises BusyError if another run has it; a dead run never does. Also where another run takes it meanwhile, because
+    nothing was seen of this one for too long, as after a night's sleep of the machine: then the body is interrupted.
     """
     if home.url in _held.get():
         yield
@@ -84,12 +110,19 @@ def alone(home: Location, command: str) -> Iterator[None]:
     def write() -> None:
         file.write_json({**run, "at": _now(), "is_running": True, "command": command})
 
+    def beat() -> None:
+        # What cannot be read may still be this run's.
+        with suppress(InputError, ConfigError):
+            _require_mine(file, run)
+        write()
+
+    began = time.monotonic()
     write()
-    time.sleep(SETTLING_SECONDS)
+    time.sleep(max(SETTLING_SECONDS, SETTLING_WRITES * (time.monotonic() - began)))
     _require_mine(file, run)
     token = _held.set(_held.get() | {home.url})
     try:
-        with _repeated(write):
+        with _repeated(beat):
             yield
     finally:
         _held.reset(token)
@@ -100,7 +133,7 @@ def alone(home: Location, command: str) -> Iterator[None]:
 
 
 @contextmanager
-def beating(file: Location, state: Callable[[], State]) -> Iterator[None]:
+def beating(file: Location, state: Callable[[], State | TrainState]) -> Iterator[None]:
     """Write the state into a file every `BEAT_SECONDS` while the body runs. At its end the file says so."""
     run = _new_run()
 
@@ -119,21 +152,33 @@ def beating(file: Location, state: Callable[[], State]) -> Iterator[None]:
 
 @contextmanager
 def _repeated(write: Callable[[], None]) -> Iterator[None]:
-    """Write every `BEAT_SECONDS` while the body runs."""
-    over = threading.Event()
+    """Write every `BEAT_SECONDS` while the body runs. Raises the BusyError that writing raises: it ends the body, if
+    that is in the main thread."""
+    over, lost, is_main = threading.Event(), list[BusyError](), current_thread() is main_thread()
 
     def beat() -> None:
         while not over.wait(BEAT_SECONDS):
-            with suppress(StorageError):
-                write()
+            try:
+                with suppress(StorageError):
+                    write()
+            except BusyError as error:
+                lost.append(error)
+                if is_main:
+                    interrupt_main_thread()
+                return
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if not lost:
+            raise
     finally:
         over.set()
         thread.join()
+    if lost:
+        raise lost[0] from None
 
 
 def _new_run() -> dict[str, Any]:
@@ -159,14 +204,20 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def read_heartbeat(file: Location) -> Beat | None:
-    """The last sign of life of scoring; None where there was none.
+def read_heartbeat(file: Location, kind: type[SomeSign]) -> tuple[SomeSign | None, bool]:
+    """The last sign of life of a run, None where there was none; and whether the run lives.
+
+    Where that is not certain, as of a run of another machine, the next sign is waited for: up to `PATIENCE_SECONDS`.
 
     Raises:
         InputError: the file is damaged.
         ConfigError: a field is missing, or is not of its type.
     """
-    return _read(file, Beat)
+    before = _read(file, kind)
+    if before is None or _is_known(before) is not None:
+        return before, bool(before and _is_known(before))
+    now = _changed(file, kind, before)
+    return now, now is not None and now["is_running"] and now != before
 
 
 def _read(file: Location, kind: type[SomeSign]) -> SomeSign | None:
@@ -185,14 +236,21 @@ def _read(file: Location, kind: type[SomeSign]) -> SomeSign | None:
 def _require_free(file: Location) -> None:
     """Return when no run has the lock. Waits for a sign of life where that is not certain. Raises BusyError."""
     before = now = _read(file, Lock)
-    deadline = time.monotonic() + PATIENCE_SECONDS
     while now and now["is_running"] and not _is_known_dead(now):
-        if now != before:
-            raise _busy(file, now)
-        if time.monotonic() >= deadline:
+        now = _changed(file, Lock, before)
+        if now == before:
             return
+        if now and now["is_running"]:
+            raise _busy(file, now)
+        before = now
+
+
+def _changed(file: Location, kind: type[SomeSign], before: SomeSign | None) -> SomeSign | None:
+    """A sign as soon as it is another one, or as it still is when a living run would have changed it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (now := _read(file, kind)) == before and time.monotonic() < deadline:
         time.sleep(BEAT_SECONDS / 5)
-        now = _read(file, Lock)
+    return now
 
 
 def _require_mine(file: Location, run: dict[str, Any]) -> None:
@@ -208,17 +266,24 @@ def _busy(file: Location, lock: Lock) -> BusyError:
     )
 
 
-def is_living(beat: Sign) -> bool:
-    """Whether a run lives, by its last sign of life. The clocks of the machines are taken to agree."""
-    age = datetime.now(UTC) - datetime.fromisoformat(beat["at"])
-    return beat["is_running"] and age.total_seconds() < PATIENCE_SECONDS and not _is_known_dead(beat)
+def _is_known(sign: Sign) -> bool | None:
+    """Whether a run lives, by its last sign alone; None where that does not tell."""
+    age = (datetime.now(UTC) - datetime.fromisoformat(sign["at"])).total_seconds()
+    if not sign["is_running"] or _is_known_dead(sign) or age > MOST_SKEW_SECONDS:
+        return False
+    return True if _is_here(sign) and 0 <= age < PATIENCE_SECONDS else None
 
 
-def _is_known_dead(beat: Sign) -> bool:
+def _is_here(sign: Sign) -> bool:
+    """Whether a run's process number and clock mean something here."""
     here = _machine()
-    if here and beat.get("machine") == here and beat["host"] == socket.gethostname():
+    return bool(here) and sign.get("machine") == here and sign["host"] == socket.gethostname()
+
+
+def _is_known_dead(sign: Sign) -> bool:
+    if _is_here(sign):
         try:
-            os.kill(beat["pid"], 0)
+            os.kill(sign["pid"], 0)
         except OSError as error:
             return isinstance(error, ProcessLookupError)
     return False

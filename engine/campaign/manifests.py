@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.stages import stage_of
+from engine.campaign.stages import Effort, stage_of
 from engine.errors import ConfigError, InputError
 from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
@@ -74,15 +74,17 @@ class Findings(TypedDict):
 
 class TrainManifest(Manifest):
     """`losses` are those of the last step, nats; `waiting_for_images` is a share of the time; `left_out` are damaged
-    shards, with their faults; `fold_round` is the round in the hash of the folds, 0 where it is missing. `embedding`,
-    where the networks see embeddings: their length, and the mean that is taken away and the factor by which the rest is
-    multiplied."""
+    shards, with their faults; `fold_round` is the round in the hash of the folds, 0 where it is missing. `reused_round`
+    is the round that was trained, where these are its networks. `embedding`, where the networks see embeddings: their
+    length, and the mean that is taken away and the factor by which the rest is multiplied."""
 
     device: str
+    effort: NotRequired[Effort]
     losses: dict[str, float]
     waiting_for_images: NotRequired[float]
     left_out: NotRequired[dict[str, str]]
     fold_round: NotRequired[int]
+    reused_round: NotRequired[int]
     embedding: NotRequired[dict[str, Any]]
     signal: Literal["present", "none"]
     diagnosis: Findings
@@ -110,6 +112,7 @@ class ScoresManifest(Manifest):
     """`device` is empty where an earlier run scored everything. `errors` counts quarantined items by "stage/error"."""
 
     device: str
+    effort: NotRequired[Effort]
     errors: dict[str, int]
     shards: Annotated[list[ShardEntry], Field(min_length=1)]
 
@@ -257,7 +260,7 @@ def write_manifest(
         "seed": campaign.config.train.seed,
         "inputs": inputs,
         "files": files,
-        "config": campaign.config.model_dump(),
+        "config": campaign.config.shown(),
         "code_version": importlib.metadata.version("vaal"),
         "completed_at": datetime.now(UTC).isoformat(),
         **details,

@@ -17,7 +17,7 @@ from engine.campaign.decisions import never_picked
 from engine.campaign.first_labels import import_labels
 from engine.campaign.folder import Campaign, is_closed, read_overrides, round_home
 from engine.campaign.handed_out import batches, completed, picked_items
-from engine.campaign.heartbeat import alone
+from engine.campaign.heartbeat import PROGRESS_FILE, alone
 from engine.campaign.labels import Identity, identities, labelled_items, read_snapshot
 from engine.campaign.manifests import Manifest, read_complete
 from engine.campaign.stages import STAGES, Log
@@ -174,7 +174,9 @@ def opened(
 def _written(campaign: Campaign) -> list[Any]:
     """What stages have written in the round, by name and size."""
     names = ("train", "train/checkpoint", "ledger", "scores", "selection", "handed_out", "report")
-    return [(folder.children(), folder.folders()) for folder in map(campaign.stage, names)]
+    # A sign of life is no result.
+    files = ({**folder.children(), PROGRESS_FILE: 0} for folder in map(campaign.stage, names))
+    return [*files, *(campaign.stage(name).folders() for name in names)]
 
 
 def _is_fixed(key: str) -> bool:

@@ -5,9 +5,13 @@ stage, or leaves a complete one alone. The other, `describe(Campaign, Manifest)`
 at its end. A module is imported when its stage runs, so that the command line answers at once.
 """
 
+import hashlib
 import pkgutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from engine.cluster.gauges import Measure, set_gauge, unmeasured, values_of
 
@@ -32,6 +36,15 @@ class Run(NamedTuple):
 
 QUIET = Run()
 """On a private local Ray, without progress."""
+
+
+class Effort(TypedDict):
+    """What the run that completed a stage cost: its seconds, the steps or items that it did, and the processes that
+    did them side by side, each on a GPU where the device is cuda. What earlier runs of the stage did is not in it."""
+
+    seconds: Annotated[float, Field(ge=0)]
+    done: Annotated[int, Field(ge=0)]
+    workers: Annotated[int, Field(ge=1)]
 
 
 class Stage(NamedTuple):
@@ -67,7 +80,7 @@ STAGES = (
 )
 DEFAULT_VENDOR = "generic"
 """The vendor of a handoff where none is named."""
-COMMANDS_WITH_RAY = frozenset({"round", *(stage.command for stage in STAGES if stage.ray != "never")})
+COMMANDS_WITH_RAY = frozenset({"plan", "round", *(stage.command for stage in STAGES if stage.ray != "never")})
 """The commands that take --address."""
 
 
@@ -77,26 +90,57 @@ def stage_of(name: str) -> Stage:
     return next(stage for stage in STAGES if first in (stage.name, stage.command))
 
 
-def run_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: Any) -> "Manifest":
-    """Complete a stage by its command, or leave it alone where it is complete. Returns its manifest.
+class Ended(NamedTuple):
+    """A stage's manifest, and whether the stage did anything: one that was complete may have been left alone."""
+
+    manifest: "Manifest"
+    changed: bool
+
+
+def complete_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: Any) -> Ended:
+    """Complete a stage by its command, or leave it alone where it is complete; and call hooks.on_stage if it did
+    anything.
 
     `options` are the stage's own: `force` of select, `vendor` of export. Raises BusyError if another run is at work on
     the campaign, and what the stage raises. What it measures is exported by the cluster too.
     """
     from engine.campaign.heartbeat import alone
+    from engine.campaign.hooks import call_hook
 
     def measure(name: str, value: float, /, **tags: str) -> None:
         run.measure(name, value, **tags)
         if run.address != QUIET.address:
             set_gauge(name, value, campaign.home.url, campaign.round, **tags)
 
+    stage = stage_of(command)
     with alone(campaign.home, command):
+        before = _marks(campaign, stage)
         measure("vaal_stage", 1, stage=command)
-        complete = pkgutil.resolve_name(f"{stage_of(command).module}:{command}")
+        complete = pkgutil.resolve_name(f"{stage.module}:{command}")
         try:
             manifest: Manifest = complete(campaign, run._replace(measure=measure), **options)
         finally:
             measure("vaal_stage", 0, stage=command)
+        changed = _marks(campaign, stage) != before
     for name, value, tags in values_of(manifest):
         measure(name, value, **tags)
-    return manifest
+    if changed:
+        call_hook(campaign, command, manifest, run.log)
+    return Ended(manifest, changed)
+
+
+def run_stage(command: str, campaign: "Campaign", run: Run = QUIET, **options: Any) -> "Manifest":
+    """As `complete_stage`. Returns the manifest alone."""
+    return complete_stage(command, campaign, run, **options).manifest
+
+
+def _marks(campaign: "Campaign", stage: Stage) -> dict[str, str]:
+    """The hashes of the files that say what a stage has made, by name."""
+    from engine.campaign.handed_out import RECORDS
+
+    root = campaign.stage(RECORDS)
+    # Of a batch that is only half sent there is a record without an announcement, which says that it is out.
+    folders = [root / name for name in root.folders()] if stage.name == "handoff" else [campaign.stage(stage.name)]
+    files = [folder / name for folder in folders for name in ("manifest.json", "answers.json")]
+    files += [root / name for name in root.children()] if stage.name == "handoff" else []
+    return {file.url: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()}

@@ -9,7 +9,7 @@ from engine.campaign.advice import next_command, send_command
 from engine.campaign.decided import decided_by, ranks
 from engine.campaign.folder import Campaign, is_complete, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
-from engine.campaign.heartbeat import is_living, read_heartbeat
+from engine.campaign.heartbeat import PROGRESS_FILE, Beat, TrainBeat, read_heartbeat
 from engine.campaign.labels import Snapshot, identities, read_snapshot
 from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.manifests import (
@@ -22,6 +22,7 @@ from engine.campaign.manifests import (
 )
 from engine.campaign.settling import progress_of
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
+from engine.config.hook_options import shown
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
 from engine.tables.scores import without_forgotten
@@ -39,7 +40,7 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
             "round": number,
             "stages": _stages(replace(campaign, round=number), len(shards)),
             **_ranks(replace(campaign, round=number)),
-            "settings": read_overrides(home, number),
+            "settings": _shown(read_overrides(home, number)),
             "batches": [_batch_state(ledger, place, labelled) for place in ledger.of_round(number)],
         }
         for number in range(campaign.round + 1)
@@ -66,6 +67,11 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
     }
 
 
+def _shown(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without the secrets in them."""
+    return {key: shown(value) if key == "hooks.on_stage" else value for key, value in settings.items()}
+
+
 def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     stages: dict[str, Any] = {}
     for stage in STAGES:
@@ -75,6 +81,8 @@ def _stages(campaign: Campaign, num_shards: int) -> dict[str, Any]:
             stages[name] = _complete_state(folder, stage.name)
         if not folders and stage.name == "scores":
             stages[stage.name] = _scoring_state(campaign, num_shards)
+        elif not folders and stage.name == "train":
+            stages[stage.name] = {"complete": False, **_training_state(campaign)}
         elif not folders:
             stages[f"handoff/{DEFAULT_VENDOR}" if stage.name == "handoff" else stage.name] = {"complete": False}
     return stages
@@ -119,10 +127,20 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
     return state
 
 
+def _training_state(campaign: Campaign) -> dict[str, Any]:
+    """How far training is, as its run reports it on any machine; empty where none did."""
+    beat, is_running = read_heartbeat(campaign.stage("train") / PROGRESS_FILE, TrainBeat)
+    if beat is None:
+        return {}
+    return {
+        "is_running": is_running,
+        **{key: beat[key] for key in ("at", "host", "steps", "total_steps", "seconds_left")},
+    }
+
+
 def _scoring_state(campaign: Campaign, num_shards: int) -> dict[str, Any]:
     """How far scoring is: as a living run on any machine reports it, else as the files show."""
-    beat = read_heartbeat(campaign.stage("ledger") / "progress.json")
-    is_running = beat is not None and is_living(beat)
+    beat, is_running = read_heartbeat(campaign.stage("ledger") / PROGRESS_FILE, Beat)
     shards = beat["shards"] if beat and is_running else len(campaign.stage("scores").children())
     state: dict[str, Any] = {"complete": False, "committed_shards": shards, "shards": num_shards}
     if beat:

@@ -2,7 +2,6 @@
 
 import atexit
 import logging
-import signal
 import socket
 import threading
 import time
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 
 import ray
 
+from engine.cluster.interrupting import interrupt_main_thread
 from engine.errors import InputError
 
 LOG = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def require_head(address: str) -> Iterator[None]:
                 has_said = True
             if silent >= LOST_SECONDS:
                 lost.set()
-                interrupt_main()
+                interrupt_main_thread()
                 return
 
     thread = threading.Thread(target=follow, name="head watch", daemon=True)
@@ -75,14 +75,6 @@ def require_head(address: str) -> Iterator[None]:
         ) from None
     finally:
         is_over.set()
-
-
-def interrupt_main() -> None:
-    """Interrupt the main thread as Ctrl-C does: by a real signal, which ends a wait for a lock too."""
-    # Ctrl-C's is ignored in what a shell runs behind.
-    is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    number = signal.SIGTERM if is_ignored else signal.SIGINT
-    signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _answers(place: str) -> bool:

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from engine.cluster.gauges import Measure
-from engine.cluster.head_watch import interrupt_main
+from engine.cluster.interrupting import interrupt_main_thread
 from engine.cluster.ray_session import LOCAL
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
@@ -134,7 +134,7 @@ def watched(
                 watch.look()
             except (ConfigError, InputError) as error:
                 errors.append(error)
-                interrupt_main()
+                interrupt_main_thread()
                 return
             except ray.exceptions.RayError:
                 return
@@ -157,8 +157,12 @@ def watched(
 
 def room(need: Need) -> int:
     """How many of the processes the cluster's nodes have room for, whoever uses them now."""
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return sum(_in_node(resources, need) for resources in alive)
+    return in_nodes((node["Resources"] for node in ray.nodes() if node["Alive"]), need)
+
+
+def in_nodes(nodes: Iterable[Any], need: Need) -> int:
+    """How many of the processes nodes with these resources have room for."""
+    return sum(_in_node(resources, need) for resources in nodes)
 
 
 def _most_added(need: Need) -> float:

@@ -5,13 +5,14 @@ reads it is complete. An option marked SPEED changes only time and memory, or ro
 """
 
 from itertools import chain
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from engine.config.class_names import class_name
 from engine.config.handoff_options import HandoffConfig
+from engine.config.hook_options import HooksConfig, shown
 from engine.config.input_options import MEMBER, EncoderConfig, ImageConfig, PoolConfig
 from engine.config.label_options import LabelsConfig
 from engine.config.mask_faults import faults_of_masks
@@ -43,6 +44,13 @@ class CampaignConfig(Section):
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig = SelectConfig()
     handoff: HandoffConfig = HandoffConfig()
+    hooks: HooksConfig = HooksConfig()
+
+    def shown(self) -> dict[str, Any]:
+        """All options by section and name, without the secrets in them."""
+        tree = self.model_dump()
+        tree["hooks"]["on_stage"] = shown(self.hooks.on_stage)
+        return tree
 
     @property
     def sees_embeddings(self) -> bool:

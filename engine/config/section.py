@@ -10,7 +10,13 @@ SPEED: dict[str, JsonValue] = {"changes_results": False}
 
 class Section(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+        # A traceback would repeat the inputs, of which one may be a secret.
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
 

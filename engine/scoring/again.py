@@ -17,7 +17,7 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import RESCORES, Manifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import Run
-from engine.cluster.ray_session import ray_session
+from engine.campaign.workers import session_with_workers
 from engine.cluster.waiting import watched
 from engine.config.texts import plural
 from engine.errors import InputError
@@ -52,7 +52,7 @@ def score_again(campaign: Campaign, candidates: pa.Table, run: Run) -> pa.Table:
     todo = {shard: at for shard, at in places.items() if shard not in records}
     if todo:
         require_model(campaign)
-        with ray_session(run.address):
+        with session_with_workers(campaign, run):
             records |= _score(campaign, todo, files, inputs, run)
     counts = {name: sum(getattr(record, name) for record in records.values()) for name in ("listed", "scored")}
     digests = {record.file: record.sha256 for record in records.values()}

@@ -3,6 +3,7 @@
 Committed shards are never computed again.
 """
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +17,10 @@ from engine.campaign.changes import look_again, outdated, refresh
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
 from engine.campaign.handed_out import completed
-from engine.campaign.heartbeat import beating
+from engine.campaign.heartbeat import PROGRESS_FILE, beating
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import QUIET, Log, Run
-from engine.cluster.ray_session import ray_session
+from engine.campaign.workers import require_workers, session_with_workers
 from engine.cluster.waiting import watched
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
@@ -63,15 +64,16 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
             if manifest["inputs"].get("code", inputs["code"]) != inputs["code"]:
                 run.log("scored by the code of another version; a complete stage is kept, the next round uses this one")
             return manifest
-    heartbeat = campaign.stage("ledger") / "progress.json"
+    heartbeat = campaign.stage("ledger") / PROGRESS_FILE
     plan = make_plan(campaign, inputs, run.log)
-    device = ""
+    cost: dict[str, Any] = {"device": ""}
     tally = Tally(sum(shard.size_bytes for shard in plan.todo), len(plan.shards), plan.committed)
     if plan.todo:
         require_model(campaign)
-        with beating(heartbeat, partial(tally.measured, run.measure)), ray_session(run.address):
+        begun_at = time.monotonic()
+        with beating(heartbeat, partial(tally.measured, run.measure)), session_with_workers(campaign, run):
             actors = choose_actors(campaign.config, run)
-            device = actors.device
+            require_workers(campaign, run)
             ledger = Ledger(campaign.stage("ledger"))
             trained = read_manifest(campaign, "train", TrainManifest)
             stream = scored_chunks(campaign, plan.todo, inputs, actors, trained)
@@ -84,12 +86,13 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
                     tally.add_shard(record)
                     tally.measured(run.measure)
                     run.on_progress(*tally.in_words())
+            cost = {"device": actors.device, "effort": tally.effort(time.monotonic() - begun_at, actors.num)}
         run.measure("vaal_items_per_second", 0)
     changed = {shard.url for shard in plan.shards if CHANGED in plan.committed[shard.shard].failure}
     if changed:
         look_again(campaign.home, changed)
     require_acceptable(campaign, plan.committed, run.log)
-    return _complete(campaign, plan, inputs, device)
+    return _complete(campaign, plan, inputs, cost)
 
 
 def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
@@ -199,7 +202,7 @@ def _is_outdated(campaign: Campaign, manifest: ScoresManifest, inputs: dict[str,
     return True
 
 
-def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], device: str) -> ScoresManifest:
+def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], cost: dict[str, Any]) -> ScoresManifest:
     if is_complete(campaign.stage("scores")):
         # Another run that started at the same moment was faster; its files are the same.
         return read_manifest(campaign, "scores", ScoresManifest)
@@ -216,7 +219,7 @@ def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], dev
         inputs=inputs,
         counts={"shards": len(records), **counts, **(unused if unused["unused_files"] else {})},
         files={},
-        device=device,
+        **cost,
         errors=dict(sorted(count_errors(records).items())),
         shards=[record.entry() for record in records],
     )

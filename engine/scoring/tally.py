@@ -3,6 +3,7 @@
 import time
 
 from engine.campaign.heartbeat import State
+from engine.campaign.stages import Effort
 from engine.cluster.gauges import Measure
 from engine.tables.scores import ShardRecord, count_errors
 
@@ -59,6 +60,10 @@ class Tally:
         for error, count in state["errors"].items():
             measure("vaal_items_quarantined", count, error=error)
         return state
+
+    def effort(self, seconds: float, workers: int) -> Effort:
+        """What this run cost, which took so long with so many workers."""
+        return {"seconds": round(seconds, 3), "done": self._items, "workers": workers}
 
     def in_words(self) -> tuple[float, str]:
         """The share of this run's bytes that is done, 0 to 1, and a few words for a person."""

@@ -80,7 +80,9 @@ def _make(
     seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
     sources = sources_of(campaign.home, records, picked_before)
     counted = {"scored": sum(record.scored for record in records)}
-    with room_for(parts_of(sources), run.address):
+    parts = parts_of(sources)
+    with room_for(parts, run.address):
+        _require_workers(campaign, run, len(parts))
         verdict, eligible, batch = _choose(campaign, run, sources, trained, picked_before, seed)
         counts = eligible.counts
         tables = {
@@ -123,6 +125,14 @@ def _make(
         picks=picks_hash(batch.selection),
         likeness=batch.likeness and batch.likeness._asdict(),
     )
+
+
+def _require_workers(campaign: Campaign, run: Run, num_parts: int) -> None:
+    """Raises InputError where Ray's tasks read the scores, and a node of its cluster cannot."""
+    if num_parts > 1:
+        from engine.campaign.workers import require_workers
+
+        require_workers(campaign, run)
 
 
 def _choose(

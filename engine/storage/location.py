@@ -121,10 +121,10 @@ class Location:
                 infos = self.filesystem.get_file_info(selector)
         return infos
 
-    def read_bytes(self) -> bytes:
-        """Raises InputError when the file is missing or unreadable."""
+    def read_bytes(self, most: int | None = None) -> bytes:
+        """The content, or its first `most` bytes. Raises InputError when the file is missing or unreadable."""
         with self._reported("read"), self.filesystem.open_input_stream(self.path) as stream:
-            content: bytes = stream.read()
+            content: bytes = stream.read(most)
         return content
 
     def read_verified(self, sha256: str | None, advice: str) -> bytes:

@@ -13,6 +13,8 @@ import ray
 from ray.train import UserCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from engine.campaign.heartbeat import TrainState
+from engine.campaign.stages import Effort
 from engine.errors import VaalError, one_line
 
 POLL_SECONDS = 0.5
@@ -51,6 +53,7 @@ class _Board:
         self._failure: VaalError | None = None
         self._notes: list[str] = []
         self._left_out: dict[str, str] = {}
+        self._began: tuple[int, int] | None = None
 
     def note(self, line: str) -> None:
         self._notes.append(line)
@@ -71,10 +74,15 @@ class _Board:
 
     def begin(self, step: int, workers: int, wanted: int, rows: list[dict[str, Any]]) -> None:
         """All workers are there, and begin at a step, after these rows of a checkpoint."""
+        self._began = self._began or (step, workers)
         self._saved_at, self._rows = time.time(), rows
         if self._was_lost:
             self._notes.append(f"a worker was lost; going on from step {step} with {workers} of {wanted}")
         self._was_lost = False
+
+    def began(self) -> tuple[int, int]:
+        """The step at which training began, and the number of its workers then."""
+        return self._began or (0, 1)
 
     def is_at_work(self) -> bool:
         """Whether workers train now, by all that is known."""
@@ -118,6 +126,31 @@ def make_board() -> Any:
     """A board beside the driver, with which it ends: on another node it could be lost before."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return _BoardActor.options(scheduling_strategy=here).remote()
+
+
+class Steps:
+    """How far training is, by what the board says. One thread writes, others may read."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._begun_at = total, time.monotonic()
+        self._now = self._first = (0, self._begun_at)
+        self._has_first = False
+
+    def reach(self, step: int) -> None:
+        """So many steps are done."""
+        self._now = step, time.monotonic()
+        if not self._has_first:
+            self._first, self._has_first = self._now, True
+
+    def state(self) -> TrainState:
+        """What `vaal status` shows."""
+        (first, begun_at), (now, at) = self._first, self._now
+        left = round((at - begun_at) * (self._total - now) / (now - first)) if now > first else None
+        return {"steps": now, "total_steps": self._total, "seconds_left": left}
+
+    def effort(self, began: int, workers: int) -> Effort:
+        """What training cost, which `began` at this step."""
+        return {"seconds": round(time.monotonic() - self._begun_at, 3), "done": self._total - began, "workers": workers}
 
 
 class Losses(UserCallback):

@@ -137,7 +137,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         left_out=left_out,
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
-        num_steps=_num_steps(config, num_unlabelled / images_per_step),
+        num_steps=num_steps_of(config, num_unlabelled / images_per_step),
         task=plan_task(campaign, snapshot, [labels[position[:2]] for position in positions], positions, groups),
         masks=mask_source(config, campaign.home),
         device="",
@@ -219,7 +219,7 @@ def require_masks(plan: TrainingPlan, faults: dict[Identity, str]) -> str:
     return f"{why}; the task learner does not see these"
 
 
-def _num_steps(config: CampaignConfig, steps_per_epoch: float) -> int:
+def num_steps_of(config: CampaignConfig, steps_per_epoch: float) -> int:
     """The iterations of VAAL; none where the last refit does everything, or no score needs its networks."""
     if config.fits_at_once or not config.needs_method:
         return 0

@@ -66,7 +66,7 @@ def plan_task(
         fix = "raise it" if config.task_kind == "segmentation" else "use small"
         raise ConfigError(f"train.task_network={name} needs image.size={smallest} or more, it is {size}; {fix}")
     training, judging = split_for_task(groups, positions)
-    steps = _num_steps(config.train, len(training))
+    steps = num_task_steps(config.train, len(training))
     return TaskPlan(config.task_kind, classes, answer_N, training, judging, _controls(campaign, snapshot), steps)
 
 
@@ -109,7 +109,8 @@ def _controls(campaign: Campaign, snapshot: Snapshot) -> frozenset[Identity]:
     return frozenset()
 
 
-def _num_steps(train: TrainConfig, num_images: int) -> int:
+def num_task_steps(train: TrainConfig, num_images: int) -> int:
+    """The updates of a task learner on pixels that trains on so many images."""
     if train.task_steps != "auto":
         return train.task_steps
     return max(LEAST_TASK_STEPS, math.ceil(TASK_PASSES * num_images / train.batch_size))

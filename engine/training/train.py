@@ -16,13 +16,16 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from engine.campaign.changes import current_shards
+from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
-from engine.campaign.labels import read_snapshot
+from engine.campaign.heartbeat import PROGRESS_FILE, beating
+from engine.campaign.labels import Snapshot, read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
-from engine.cluster.ray_session import choose_device, cpus_per_worker, ray_session, require_cpus
+from engine.campaign.workers import require_workers, session_with_workers
+from engine.cluster.ray_session import choose_device, cpus_per_worker, require_cpus
 from engine.cluster.waiting import Need, wait_for, watched
 from engine.config.section import result_values
 from engine.config.train_options import TrainConfig
@@ -31,11 +34,13 @@ from engine.models.diagnosis import findings_of, summary
 from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.models.task_trial import note_on_weights, task_entry
 from engine.models.task_words import doubt_of, task_facts
-from engine.pool.mask_source import MASKS, mask_inputs
+from engine.pool.manifest import read_shards
+from engine.pool.mask_source import MASKS, mask_inputs, mask_source
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
-from engine.training.board import Losses, News, following, make_board
+from engine.training.board import Losses, News, Steps, following, make_board
 from engine.training.plan import TrainingPlan, plan_training, require_few
+from engine.training.reusing import reused
 from engine.training.trackers import About, require_installed, tracked
 from engine.training.worker import train_worker
 
@@ -55,27 +60,32 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
     check_budget(campaign)
     require_installed(campaign.config.train.trackers)
     with current_shards(campaign, run.log):
-        return _train(campaign, run)
+        snapshot = read_snapshot(campaign.home)
+        inputs = _inputs_of(campaign, snapshot.files)
+        return reused(campaign, inputs, run.log) or _train(campaign, snapshot, inputs, run)
 
 
-def _train(campaign: Campaign, run: Run) -> TrainManifest:
-    snapshot, folder = read_snapshot(campaign.home), campaign.stage("train")
-    labels = snapshot.files
+def _inputs_of(campaign: Campaign, labels: dict[str, str]) -> dict[str, str]:
+    """What is learnt from, by hash."""
+    config, gone = campaign.config, sorted(forgotten(campaign.home))
+    shards = [(shard.shard, shard.version) for shard in read_shards(campaign.home)]
+    prints = {
+        EMBEDDINGS: embedding_inputs(config),
+        TASK_MODEL: task_inputs(config),
+        MASKS: mask_inputs(mask_source(config, campaign.home)),
+        "forgotten": {"items": gone} if gone else {},
+    }
+    return {**labels, "pool": fingerprint(shards=shards), **_prints(prints)}
+
+
+def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: Run) -> TrainManifest:
+    folder, config = campaign.stage("train"), campaign.config
     plan = plan_training(campaign, snapshot, run.log)
-    config = campaign.config
-    seen, by_user, masks = embedding_inputs(config), task_inputs(config), mask_inputs(plan.masks)
-    entry = task_entry(config, plan.labels.values()) if by_user else {}
+    run_name, steps = _name_of_run(plan, snapshot.files, inputs["pool"]), Steps(plan.all_steps)
+    entry = task_entry(config, plan.labels.values()) if config.task.model else {}
     if note := note_on_weights(config):
         run.log(note)
-    pool_print = fingerprint(shards=[(shard.shard, shard.version) for shard in plan.pool.shards])
-    run_name = fingerprint(
-        labels=labels, pool=pool_print, steps=plan.all_steps, method=config.needs_method,
-        learnt=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
-        image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
-        **seen, **by_user, **masks,
-    )[:16]  # fmt: skip
-
-    with ray_session(run.address):
+    with session_with_workers(campaign, run):
         board = make_board()
         least = config.train.min_workers or config.train.workers
         require_cpus("train.min_workers" if config.train.min_workers else "train.workers", least, run.address)
@@ -83,24 +93,27 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         need = need_of(config.train, device)
         plan = plan._replace(device=device, board=board)
         wait_for(need, run.address, run.log, run.measure)
+        require_workers(campaign, run)
 
         def has_begun() -> bool:
             return bool(ray.get(board.is_at_work.remote()))
 
         is_watched = watched(need, run.address, run.log, run.measure, has_begun)
-        with _shown(campaign, run, plan, run_name), is_watched:
+        is_beating = beating(folder / PROGRESS_FILE, steps.state)
+        with is_beating, _shown(campaign, run, plan, run_name, steps), is_watched:
             result = _fit(plan, folder / "checkpoint", run_name)
+        effort = steps.effort(*ray.get(board.began.remote()))
         left_out = plan.left_out | ray.get(board.left_out.remote())
     for why in left_out.values():
         run.log(f"{why}; the shard was left out of training")
     require_few(config, plan.pool.shards, left_out)
     if doubt := doubt_of(entry := entry and {**entry, **result["details"]["task"]}):
         run.log(f"task.model={config.task.model}: {doubt}")
-    return write_manifest(
+    manifest = write_manifest(
         campaign,
         "train",
         TrainManifest,
-        inputs={**labels, "pool": pool_print, **_prints({EMBEDDINGS: seen, TASK_MODEL: by_user, MASKS: masks})},
+        inputs=inputs,
         counts={
             "labelled": len(plan.labels),
             "labelled_not_decoded": result["not_decoded"],
@@ -111,14 +124,28 @@ def _train(campaign: Campaign, run: Run) -> TrainManifest:
         },
         files=result["files"],
         device=device,
+        effort=effort,
         left_out=left_out,
         fold_round=campaign.round,
         **{**result["details"], **({"task": entry} if entry else {})},
     )
+    (folder / PROGRESS_FILE).delete()
+    return manifest
+
+
+def _name_of_run(plan: TrainingPlan, labels: dict[str, str], pool: str) -> str:
+    """What decides a training, as the name under which a run of it goes on from another one's checkpoints."""
+    config = plan.config
+    return fingerprint(
+        labels=labels, pool=pool, steps=plan.all_steps, method=config.needs_method,
+        learnt=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
+        image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
+        **embedding_inputs(config), **task_inputs(config), **mask_inputs(plan.masks),
+    )[:16]  # fmt: skip
 
 
 @contextmanager
-def _shown(campaign: Campaign, run: Run, plan: TrainingPlan, run_name: str) -> Iterator[None]:
+def _shown(campaign: Campaign, run: Run, plan: TrainingPlan, run_name: str, steps: Steps) -> Iterator[None]:
     """Show what the board has while the body runs: as lines, as progress, as gauges, and to the trackers."""
     options = {f"train.{name}": value for name, value in plan.config.train.model_dump().items()}
     about = About(campaign.home.url, campaign.round, run_name, options, campaign.stage("train"))
@@ -136,6 +163,7 @@ def _shown(campaign: Campaign, run: Run, plan: TrainingPlan, run_name: str) -> I
         if news.step == shown:
             return
         shown = news.step
+        steps.reach(shown)
         run.measure("vaal_train_step", shown)
         for name, loss in news.losses.items():
             run.measure("vaal_train_loss", loss, loss=name)

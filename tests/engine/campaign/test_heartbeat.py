@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.campaign import heartbeat
-from engine.campaign.heartbeat import LOCK_FILE, alone, beating, is_living, read_heartbeat
+from engine.campaign.heartbeat import LOCK_FILE, Beat, Lock, alone, beating, read_heartbeat
 from engine.campaign.status import status
 from engine.errors import BusyError, ConfigError, InputError
 from engine.scoring.tally import Tally
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
+from engine.training.board import Steps
 from jobs.cli import app
 from tests.conftest import MakeCampaign
 
@@ -73,13 +74,14 @@ def test_a_run_shows_how_far_it_is_until_it_ends(file: Location) -> None:
     before, tally = set(threading.enumerate()), Tally(1000, 5, {})
     with beating(file, tally.state):
         (thread,) = set(threading.enumerate()) - before
-        first = read_heartbeat(file)
+        first, is_living = read_heartbeat(file, Beat)
+        assert is_living
         assert first["is_running"]
         assert (first["pid"], first["shards"]) == (os.getpid(), 0)
         tally.add_shard(LEDGER)
         time.sleep(0.4)
-        assert read_heartbeat(file)["shards"] == 1
-    assert not read_heartbeat(file)["is_running"]
+        assert read_heartbeat(file, Beat)[0]["shards"] == 1
+    assert not read_heartbeat(file, Beat)[0]["is_running"]
     assert not thread.is_alive()
 
 
@@ -144,11 +146,9 @@ def test_a_run_whose_beats_come_late_or_are_lost_once_is_never_taken_for_dead(
     monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
     with pytest.raises(BusyError, match="on elsewhere since"), alone(home, "score"):
         pass
-    age = timedelta(seconds=(1 + lateness) * heartbeat.BEAT_SECONDS)
-    assert is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
-    # A dead run is not waited for for ever.
-    age = timedelta(seconds=6 * heartbeat.BEAT_SECONDS)
-    assert not is_living({**left, "at": (datetime.now(UTC) - age).isoformat()})
+    now, next_beat = 0.0, (1 - phase + lateness) * heartbeat.BEAT_SECONDS
+    (home / LOCK_FILE).write_json(left)
+    assert read_heartbeat(home / LOCK_FILE, Lock)[1]
 
 
 def test_a_run_that_was_killed_here_is_known_to_be_dead(home: Location, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,8 +156,8 @@ def test_a_run_that_was_killed_here_is_known_to_be_dead(home: Location, monkeypa
     ended.wait()
     left = {**lock_of(home), "pid": ended.pid}
     (home / LOCK_FILE).write_json(left)
-    assert not is_living(left)
     monkeypatch.setattr(heartbeat, "PATIENCE_SECONDS", 60.0)
+    assert not read_heartbeat(home / LOCK_FILE, Lock)[1]
     started = time.monotonic()
     with alone(home, "score"):
         assert time.monotonic() - started < 5
@@ -172,11 +172,11 @@ def test_a_run_of_another_machine_or_container_is_dead_when_it_shows_no_sign_of_
     ended.wait()
     left = {**lock_of(home), "pid": ended.pid, **other}
     (home / LOCK_FILE).write_json(left)
-    assert is_living(left)
     started = time.monotonic()
+    assert not read_heartbeat(home / LOCK_FILE, Lock)[1]
+    assert time.monotonic() - started >= 0.6
     with alone(home, "score"):
-        assert time.monotonic() - started >= 0.6
-    assert not is_living(left)
+        assert time.monotonic() - started >= 1.2
 
 
 @pytest.mark.heavy
@@ -216,10 +216,10 @@ def test_every_command_that_writes_is_refused_while_another_run_is_at_work(
 def test_a_sign_of_life_that_is_damaged_or_foreign_is_named(file: Location) -> None:
     Path(file.path).write_text(json.dumps({"pid": 1})[:-1])
     with pytest.raises(InputError, match=r"progress.json: damaged, not valid JSON"):
-        read_heartbeat(file)
+        read_heartbeat(file, Beat)
     Path(file.path).write_text(json.dumps({"pid": 1}))
     with pytest.raises(ConfigError, match=r"progress.json: shards: missing"):
-        read_heartbeat(file)
+        read_heartbeat(file, Beat)
 
 
 def test_status_shows_a_run_that_lives_and_files_where_none_does(file: Location, make_campaign: MakeCampaign) -> None:
@@ -235,3 +235,22 @@ def test_status_shows_a_run_that_lives_and_files_where_none_does(file: Location,
     # The run has ended, with fewer files than it said: what is there counts.
     found = status(campaign)["rounds"][0]["stages"]["scores"]
     assert (found["is_running"], found["committed_shards"], found["items"]) == (False, 0, 20)
+
+
+def test_status_shows_training_as_it_shows_scoring(make_campaign: MakeCampaign) -> None:
+    campaign, steps = make_campaign(), Steps(40)
+    file, home = campaign.stage("train") / "progress.json", str(campaign.home)
+    steps.reach(10)
+    time.sleep(0.02)
+    steps.reach(20)
+    left = steps.state()["seconds_left"]
+    with beating(file, steps.state):
+        found = status(campaign)["rounds"][0]["stages"]["train"]
+        shown = CliRunner().invoke(app, ["status", home]).stdout
+    expected = {"complete": False, "is_running": True, "steps": 20, "total_steps": 40, "seconds_left": left}
+    assert {key: found[key] for key in expected} == expected
+    assert re.search(r"training +step 20 of 40, 0:00:00 left, on ", shown)
+    shown = CliRunner().invoke(app, ["status", home]).stdout
+    assert re.search(r"training +step 20 of 40; not running, last sign of life 20", shown)
+    # What it cost does not count the steps of an earlier run.
+    assert steps.effort(10, 2) | {"seconds": 0} == {"seconds": 0, "done": 30, "workers": 2}

@@ -11,7 +11,7 @@ import pytest
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
-from engine.campaign.heartbeat import read_heartbeat
+from engine.campaign.heartbeat import Beat, TrainBeat, read_heartbeat
 from engine.campaign.labels import read_labels
 from engine.campaign.manifests import (
     ScoresManifest,
@@ -36,7 +36,12 @@ FILES = {
     "rounds/000/train/manifest.json": lambda campaign: read_manifest(campaign, "train", TrainManifest),
     "rounds/000/scores/manifest.json": lambda campaign: read_manifest(campaign, "scores", ScoresManifest),
     "rounds/000/selection/manifest.json": lambda campaign: read_manifest(campaign, "selection", SelectionManifest),
-    "rounds/000/ledger/progress.json": lambda campaign: read_heartbeat(campaign.stage("ledger") / "progress.json"),
+    "rounds/000/ledger/progress.json": lambda campaign: read_heartbeat(
+        campaign.stage("ledger") / "progress.json", Beat
+    ),
+    "rounds/000/train/progress.json": lambda campaign: read_heartbeat(
+        campaign.stage("train") / "progress.json", TrainBeat
+    ),
 }
 NOON = "2026-01-31T12:00:00Z"
 BEAT = {
@@ -51,6 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     campaign = make_round(tmp_path_factory.mktemp("whole")).campaign
     open_campaign(str(campaign.home), ["score.attempts=2"])
     (campaign.stage("ledger") / "progress.json").write_json(BEAT)
+    (campaign.stage("train") / "progress.json").write_json({**BEAT, "steps": 1, "total_steps": 2})
     return campaign
 
 
@@ -98,6 +104,7 @@ def test_a_damaged_file_is_one_line_with_exit_4(
         ("rounds/000/ledger/progress.json", {"seconds_left": 2**70}, "seconds_left=.*: input should be less than"),
         ("rounds/000/ledger/progress.json", {"at": "yesterday"}, "at='yesterday': input should be an ISO 8601 time"),
         ("rounds/000/ledger/progress.json", {"at": "2026-01-31T12:00:00"}, "at=.*: input should be an ISO 8601 time"),
+        ("rounds/000/train/progress.json", {"steps": "few"}, "steps='few': input should be a valid integer"),
         ("rounds/000/overrides.json", {"train.epochs": 0}, "train.epochs=0: input should be greater than"),
         ("rounds/000/overrides.json", {"train.epoch": 1}, "train.epoch: unknown key; did you mean train.epochs"),
     ],

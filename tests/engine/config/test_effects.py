@@ -12,6 +12,7 @@ import pytest
 
 from engine.campaign.classes import classes_of
 from engine.campaign.folder import Campaign
+from engine.campaign.hooks import target_of
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.stages import QUIET
 from engine.cluster.waiting import Need
@@ -244,6 +245,7 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
     ),
     "select.when_no_signal": ("random", without_signal),
     "select.seed": (1, picked),
+    "hooks.on_stage": ("https://example.org/hook", lambda _, config: target_of(config.hooks.on_stage)),
 }
 """An option: another value than the default, or the settings that it takes, and where the change shows."""
 READ_IN_TRAINING = {

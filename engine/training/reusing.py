@@ -1,0 +1,63 @@
+"""The networks of the round before, where nothing that they learn from has changed: training again would cost the same
+hours for nothing that is new."""
+
+from dataclasses import replace
+from typing import Any
+
+from engine.campaign.folder import Campaign, is_complete
+from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
+from engine.campaign.stages import Log, stage_of
+from engine.config.options import CampaignConfig, changes_results, fields
+from engine.errors import InputError
+
+_OWN = ("round", "stage", "counts", "seed", "inputs", "files", "config", "code_version", "completed_at", "effort")
+"""The fields of a manifest that are given or made when it is written; `effort` is what the earlier round cost."""
+
+
+_MORE = ("score", "select.acquisition", "handoff.question", "labels.classes", "labels.masks", "labels.void")
+"""Options that say which networks are asked for, and what a label means, beside those of training itself."""
+
+
+def reused(campaign: Campaign, inputs: dict[str, str], log: Log) -> TrainManifest | None:
+    """Complete the train stage with the networks of the round before. Returns its manifest; None where these inputs,
+    the options or the code are others, so that it is to be trained."""
+    if not campaign.round:
+        return None
+    before = replace(campaign, round=campaign.round - 1)
+    if not is_complete(before.stage("train")):
+        return None
+    made = read_manifest(before, "train", TrainManifest)
+    if made["inputs"] != inputs or _options_in(made["config"]) != _options_of(campaign.config):
+        return None
+    files = {}
+    for name, sha256 in made["files"].items():
+        try:
+            content = (before.stage("train") / name).read_verified(sha256, "train again")
+        except InputError as error:
+            log(f"{error}; so the networks are trained, although no label is new")
+            return None
+        files[name] = (campaign.stage("train") / name).write_bytes(content)
+    log(
+        f"no label is new since round {before.round:03d}: its networks are used again, and not trained again; to train "
+        f"all the same: --set train.seed={campaign.config.train.seed + 1}"
+    )
+    details: dict[str, Any] = {name: value for name, value in made.items() if name not in _OWN}
+    return write_manifest(
+        campaign, "train", TrainManifest, inputs=inputs, counts=made["counts"], files=files,
+        **{**details, "reused_round": made.get("reused_round", before.round)},
+    )  # fmt: skip
+
+
+def _options_of(config: CampaignConfig) -> dict[str, Any]:
+    return _options_in(config.model_dump())
+
+
+def _options_in(config: Any) -> dict[str, Any]:
+    """The options in a dumped configuration that decide what training makes, by key."""
+    sections = {*stage_of("train").freezes, *_MORE}
+    values = {key: config.get(section, {}) for key in fields() for section in [key.partition(".")[0]]}
+    return {
+        key: values[key].get(key.partition(".")[2])
+        for key in filter(changes_results, fields())
+        if {key, key.partition(".")[0]} & sections
+    }
