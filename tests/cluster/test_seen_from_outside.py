@@ -107,8 +107,8 @@ def check_gauges(server: Prometheus, begin: float, campaign: str) -> None:
         series = server.history(f"ray_{row.name}", begin)
         for labels, _ in series:
             assert (labels["campaign"], labels["round"]) == (campaign, "0")
-            ours = labels.keys() - {"__name__", "instance", "job", "campaign", "round"}
-            assert {label for label in ours if label.islower()} == {*row.tags}
+            ours = labels.keys() - {"__name__", "instance", "job", "otel_scope_name"}
+            assert {label for label in ours if label.islower()} == {"campaign", "round", *row.tags}
         seen[row.name] = [values for _, values in series]
     opened = open_campaign(campaign, [])
     trained, scored = (

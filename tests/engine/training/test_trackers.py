@@ -1,14 +1,17 @@
 """Trackers see losses while training goes on; one that is slow or fails is reported once and holds up nothing."""
 
+import re
 import time
+import tomllib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from engine.config.train_options import TrackerName
 from engine.errors import ConfigError
 from engine.storage.location import Location
 from engine.training import trackers
@@ -139,6 +142,13 @@ def test_a_tracker_that_is_not_installed_is_refused_before_training() -> None:
     require_installed(["tensorboard"])
     with pytest.raises(ConfigError, match=r"train.trackers: mlflow is not installed; pip install 'vaal\[mlflow]'"):
         require_installed(["tensorboard", "mlflow"])
+
+
+def test_every_tracker_is_an_option_and_comes_with_the_package_or_as_an_extra() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    always = {re.split(r"[^\w-]", dependency)[0] for dependency in project["dependencies"]}
+    assert set(trackers.TRACKERS) == set(get_args(TrackerName))
+    assert set(trackers.TRACKERS) <= always | project["optional-dependencies"].keys()
 
 
 def test_an_error_shows_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
