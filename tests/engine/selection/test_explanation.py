@@ -13,7 +13,7 @@ import pytest
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import labelled_items
 from engine.errors import InputError
-from engine.selection.explanation import explain
+from engine.selection.explanation import explain, for_people
 from engine.selection.select import select
 from engine.tables.selections import CANDIDATES_FILE
 from tests.conftest import MakeCampaign, pretend_trained
@@ -103,3 +103,15 @@ def test_what_is_not_in_the_pool_is_an_error(selected: Campaign, tmp_path: Path)
         explain(selected, "nowhere.tar", "1")
     with pytest.raises(InputError, match=r"digits-00000.tar: no item 'x', neither scored nor quarantined"):
         explain(selected, "digits-00000.tar", "x")
+
+
+def test_a_person_reads_places_from_1_few_digits_and_nothing_that_is_not_known(selected: Campaign) -> None:
+    (first, *_) = rows(selected, "selection.parquet")
+    found = why(selected, first)
+    shown = for_people(found)
+    assert (found["rank"], shown["rank"]) == (0, 1)
+    assert found["score"] == first["score"]
+    assert len(shown["score"].strip("−").replace(".", "").lstrip("0")) == 4
+    assert shown["decided by"] == "vaal"
+    assert None not in shown.values()
+    assert not shown.keys() & {"shard", "key", "outcome", "predicted"}
