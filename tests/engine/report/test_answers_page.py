@@ -107,14 +107,15 @@ def item_of(campaign: Campaign, item_id: str) -> Identity:
     return row["shard"], row["key"]
 
 
-def test_the_page_comes_with_answers_and_leaves_the_report_as_it_is(out: Campaign, ids: list[str]) -> None:
+def test_the_page_comes_with_answers_and_leaves_the_pictures_as_they_are(out: Campaign, ids: list[str]) -> None:
     before = files(out)
     report(out)
     assert files(out) == before
     answer(out, {ids[0]: ["x", EVIL], ids[1]: ["x", "x", "x"]})
     report(out)
     after = files(out)
-    assert {name: after[name] for name in before} == before
+    made_again = {name for name in before if after[name][0] != before[name][0]}
+    assert made_again == {"manifest.json", "report.html"}
     assert after.keys() - before.keys() == {PAGE, RECORD}
     report(out)
     assert files(out) == after
@@ -163,7 +164,6 @@ def test_it_is_made_again_when_something_changed(
     report(out)
     after = files(out)
     assert after[RECORD] != before[RECORD]
-    assert after["report.html"] == before["report.html"]
     assert b"<!DOCTYPE html>" in after[PAGE][0]
     report(out)
     assert files(out) == after
@@ -175,10 +175,7 @@ def test_what_is_undone_is_on_it_no_more(out: Campaign, ids: list[str]) -> None:
     assert CliRunner().invoke(app, ["labels", out.home.url, "undo"]).exit_code == 0
     text = page(out)
     assert thumbnails(text) == {}
-    assert (
-        '<dl class="grid numbers"> <div><dt>images sent</dt><dd>60</dd></div> <div><dt>answers that came</dt><dd>0'
-        in text
-    )
+    assert "<div><dt>images sent</dt><dd>60</dd></div> <div><dt>answers that came</dt><dd>0" in text
 
 
 class Tags(HTMLParser):

@@ -19,6 +19,7 @@ from engine.report.arms import HARDER, NOT_KEPT, gains_of
 from engine.report.control_arm import MASKS, ControlArm, control_arm
 from engine.report.control_words import MOST_ROUNDS, control_lines, control_values, read_control
 from engine.report.page import render
+from engine.report.report import report
 from engine.storage.location import Location
 from jobs.cli import app
 from tests.judged import Pick, answer, is_right, make_judged, pick, picks_of, play, pool, truth, without_predictions
@@ -138,13 +139,17 @@ def test_without_a_control_arm_it_says_what_one_would_show(tmp_path: Path) -> No
     assert "how often the task learner is right" in line
 
 
-def test_masks_are_not_estimated(tmp_path: Path) -> None:
-    campaign = make_judged(tmp_path)
+def test_of_masks_status_and_page_say_that_control_picks_tell_nothing(tmp_path: Path) -> None:
+    campaign = pick(make_judged(tmp_path))
+    answer(campaign, picks_of(campaign))
     question = campaign.config.handoff.question.model_copy(update={"task": "mask"})
-    config = campaign.config.model_copy(
-        update={"handoff": campaign.config.handoff.model_copy(update={"question": question})}
-    )
-    assert of(replace(campaign, config=config)).why == MASKS
+    handoff = campaign.config.handoff.model_copy(update={"question": question})
+    campaign = replace(campaign, config=campaign.config.model_copy(update={"handoff": handoff}))
+    assert control_lines(of(campaign)) == [MASKS]
+    report(campaign)
+    text = (campaign.stage("report") / "report.html").read_bytes().decode()
+    assert f"{MASKS[0].upper()}{MASKS[1:]}." in text
+    assert "The rule’s picks against random ones" not in text
 
 
 def test_of_several_labels_an_image_each_has_its_share_and_the_likeliest_is_judged(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_rounds_that_scatter_have_a_wider_interval() -> None:
 
 def test_too_few_rounds_are_refused_whatever_their_labels() -> None:
     none = forecast([], 1000, 500)
-    assert forecast_text(none) == "it takes 3 rounds with control labels to tell what it gains, and there is none"
+    assert forecast_text(none) == "it takes 3 rounds with control labels to tell, and there is none"
     two = rounds_of([90, 76], 300)
     assert forecast_text(forecast([*two, two[0]], 2000, 500)).endswith("and there are 2")
     assert forecast([*two, Round(2000, 0, 0)], 2000, 500).gain is None

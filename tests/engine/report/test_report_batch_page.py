@@ -17,6 +17,7 @@ from PIL import Image
 from engine.campaign.folder import Campaign
 from engine.campaign.opening import create
 from engine.config.options import CampaignConfig
+from engine.config.texts import score_text
 from engine.config.toml import override
 from engine.models.weights import make_networks
 from engine.report.report import report
@@ -170,14 +171,13 @@ def test_picks_stand_by_cluster_and_the_control_arm_last(made: Made) -> None:
     assert list(shown) == [name for name, _ in names]
     for name, rows in names:
         assert [title.split(" and ")[0] for title, _, _ in shown[name]] == [
-            f"rank {row['rank']}{' (control)' * (row['arm'] == 'control')}: {row['shard']} / {row['key']}"
+            f"rank {row['rank'] + 1}{' (control)' * (row['arm'] == 'control')}: {row['shard']} / {row['key']}"
             for row in rows
         ]
         for (_, picture, caption), row in zip(shown[name], rows, strict=True):
             assert pixels(picture) == made.images[row["shard"], row["key"]]
             mark = f" ×{row['group_size']}" * (row["group_size"] > 1)
-            logit = f"{row['logit']:.2f}".replace("-", "−")
-            assert caption == f"{logit}{mark}{' control' * (row['arm'] == 'control')}"
+            assert caption == f"{score_text(row['logit'])}{mark}{' control' * (row['arm'] == 'control')}"
 
 
 def test_a_pick_says_how_many_are_like_it_and_the_text_what_the_control_arm_is_for(made: Made) -> None:

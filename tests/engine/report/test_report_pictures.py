@@ -1,6 +1,8 @@
 """Thumbnails show what was scored, and the curves' reference lines are what the losses are when nothing is known."""
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import torch
 from PIL import Image
 
 from engine.config.input_options import ImageConfig
+from engine.config.texts import score_text
+from engine.report import charts
 from engine.report.charts import (
     LIGHT,
     Bins,
@@ -23,6 +27,7 @@ from engine.report.thumbnails import THUMBNAIL_SIDE, contact_sheet, thumbnail, t
 from engine.tables.histogram import HISTOGRAM_SCHEMA, Histogram
 from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 from vaal.losses import adversarial_loss, discriminator_loss
+from vaal.shares import wilson
 
 
 def reduced(content: bytes) -> Image.Image:
@@ -205,3 +210,62 @@ def test_an_image_of_any_format_and_size_has_a_thumbnail_of_its_shape(
     found = thumbnail(content.getvalue(), ImageConfig(suffixes=["gif", "bmp", "tif"]))
     assert found.size == size
     to_png(contact_sheet([found]))
+
+
+def axes_of(monkeypatch: pytest.MonkeyPatch, draw: Callable[[], bytes]) -> Any:
+    """The axes of a chart, drawn."""
+    found: list[Any] = []
+    monkeypatch.setattr(charts, "_png", lambda axes: found.append(axes) or axes.figure.canvas.draw() or b"")
+    draw()
+    return found[0]
+
+
+def ticks_of(axis: Any) -> list[str]:
+    """The labels of the ticks that are seen."""
+    low, high = sorted(axis.get_view_interval())
+    pairs = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+    return [label.get_text() for place, label in pairs if low <= place <= high]
+
+
+@pytest.mark.parametrize("hits", [0, 30, 60])
+@pytest.mark.parametrize("learned", [[1], [6], [100], [100, 100], [12_345], [100, 200, 300]])
+def test_the_axes_of_accuracy_hold_for_one_round_for_equal_ones_and_at_the_ends(
+    monkeypatch: pytest.MonkeyPatch, learned: list[int], hits: int
+) -> None:
+    shares = {"not_picked": [wilson(hits, 60)] * len(learned), "picked": [wilson(hits, 60)] * len(learned)}
+    axes = axes_of(monkeypatch, lambda: charts.right_chart(learned, shares, LIGHT))  # type: ignore[arg-type]
+    shown = ticks_of(axes.xaxis)
+    assert len(set(shown)) == len(shown) >= 2
+    # The two values of one round stand beside each other, and not at opposite ends.
+    width = float(np.ptp(axes.get_xlim()))
+    first, second = (container.lines[0].get_xdata()[0] for container in axes.containers)
+    assert 0 < second - first < 0.03 * width
+    low, high = axes.get_ylim()
+    assert 0 <= low <= 100 * wilson(hits, 60).low
+    assert 100 * wilson(hits, 60).high <= high <= 100
+    assert high - low >= 10
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-3, 1.0])
+def test_shares_begin_at_0_and_end_at_100(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    axes = axes_of(monkeypatch, lambda: charts.shares_chart(["a"], {"picked": [share]}, "label", LIGHT))
+    assert axes.get_xlim()[0] == 0
+    assert max(1, 100 * share) <= axes.get_xlim()[1] <= 100
+
+
+@pytest.mark.parametrize("score", [0.0, 5.0, -1e-9, 1e6])
+def test_a_histogram_of_equal_scores_is_a_bar_on_a_scale(monkeypatch: pytest.MonkeyPatch, score: float) -> None:
+    histogram, picked = Histogram(), np.array([score], np.float32)
+    histogram.add("eligible", np.repeat(picked, 3))
+    bins = bins_of(histogram.to_table(), picked)
+    axes = axes_of(monkeypatch, lambda: histogram_chart(bins, score, score, "score", LIGHT))
+    assert np.ptp(axes.get_xlim()) > 10 * np.ptp(bins.edges)
+    assert axes.xaxis.get_offset_text().get_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [(0.00123, "0.00123"), (-2.3456, "−2.35"), (0.0, "0.00"), (12.0, "12.0"), (100.0, "100"), (-1234.5, "−1,234")],
+)
+def test_a_score_has_three_significant_digits(score: float, text: str) -> None:
+    assert score_text(score) == text

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from engine.campaign.decided import decided_by
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_items
@@ -26,7 +28,7 @@ from engine.selection.explanation import explain
 from engine.selection.select import describe, select
 from engine.selection.sources import sources_of
 from engine.tables.scores import records_of
-from engine.tables.selections import CLUSTERS_FILE
+from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, SAMPLE_FILE
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from vaal.completion import draws_of, keys_of, weight_of
@@ -148,6 +150,30 @@ def test_the_table_of_the_clusters_adds_up(make_campaign: MakeCampaign) -> None:
     np.testing.assert_allclose([row["mean_weight"] for row in table[: len(listed)]], means, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("budget", "fraction", "words"),
+    [
+        (
+            60,
+            0.05,
+            "3 control picks say next to nothing of the pool: .*, and ±10 points take 93, more than select.budget=60",
+        ),
+        (100, 0.05, "5 control picks .* take 93: --set select.control_fraction=0.93"),
+        (100, 0.25, None),
+        (100, 0.0, None),
+    ],
+)
+def test_a_control_arm_that_says_next_to_nothing_is_one_line(
+    make_campaign: MakeCampaign, budget: int, fraction: float, words: str | None
+) -> None:
+    log: list[str] = []
+    campaign = scored(make_campaign(f"select.budget={budget}", f"select.control_fraction={fraction}"))
+    select(campaign, Run(log=log.append))
+    found = [line for line in log if "next to nothing" in line]
+    assert len(found) == (words is not None)
+    assert words is None or re.fullmatch(words, found[0])
+
+
 def test_the_control_arm_is_random_and_never_a_completion(make_campaign: MakeCampaign) -> None:
     campaign = scored(make_campaign("select.budget=60", "select.control_fraction=0.25"))
     select(campaign)
@@ -190,6 +216,15 @@ def test_where_nothing_is_lacking_margins_draw_in_turn(make_campaign: MakeCampai
     picks = rows(campaign, "selection")
     assert names(picks) == names(expected[:60])
     assert {pick["origin"] for pick in picks} == {"uncertainty"}
+    # The score that decided is kept, of the picks and of all that the report compares them with.
+    assert manifest["scored_by"] == decided_by(manifest) == "margin"
+    margins = {(row["shard"], row["key"]): row["margin"] for row in rows(campaign, "scores")}
+    for name in ("selection.parquet", CANDIDATES_FILE, SAMPLE_FILE):
+        for row in (campaign.stage("selection") / name).read_table().to_pylist():
+            assert row["score"] == margins[row["shard"], row["key"]]
+    out = explain(campaign, *max(margins, key=lambda item: (item not in names(picks), margins[item])))
+    assert (out["decided by"], out["outcome"]) == ("margin", "not a candidate")
+    assert "margin" in out
     assert (manifest["signal"], manifest["when_no_signal"], manifest["branch"]) == (
         "none", "uncertainty", "uncertainty_sampling",
     )  # fmt: skip
@@ -205,7 +240,7 @@ def test_without_margins_picks_are_as_random(make_campaign: MakeCampaign) -> Non
     assert {pick["reason"] for pick in picks} == {
         f"as random, because the labels lack no part of the pool and {unsure}"
     }
-    assert (manifest["signal"], manifest["branch"]) == ("none", "as_random")
+    assert (manifest["signal"], manifest["branch"], decided_by(manifest)) == ("none", "as_random", "")
     (said,) = (line for line in log if line.startswith("no signal, "))
     assert "of the pool lacks labels" in said
     assert said.endswith(f"select.when_no_signal=uncertainty picks as random, because {unsure}")

@@ -15,7 +15,7 @@ from engine.campaign.labels import labelled_items
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.errors import InputError
-from engine.selection.explanation import explain
+from engine.selection.explanation import explain, for_people
 from engine.selection.select import select
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE
 from tests.conftest import MakeCampaign, pretend_trained
@@ -128,3 +128,15 @@ def test_another_score_ranks_and_what_the_labels_lack_is_measured(make_campaign:
     other = select(dataclasses.replace(campaign, config=by_vaal))["gate"]
     assert (gate["by"], gate["speaks"], gate["lacking"] > 0.1) == ("select.acquisition", True, True)
     assert {**gate, "by": other["by"], "speaks": other["speaks"]} == other
+
+
+def test_a_person_reads_places_from_1_few_digits_and_nothing_that_is_not_known(selected: Campaign) -> None:
+    (first, *_) = rows(selected, "selection.parquet")
+    found = why(selected, first)
+    shown = for_people(found)
+    assert (found["rank"], shown["rank"]) == (0, 1)
+    assert found["score"] == first["score"]
+    assert len(shown["score"].strip("−").replace(".", "").lstrip("0")) == 4
+    assert shown["decided by"] == "vaal"
+    assert None not in shown.values()
+    assert not shown.keys() & {"shard", "key", "outcome", "predicted"}
