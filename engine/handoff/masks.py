@@ -90,14 +90,14 @@ def _read(file: AnswerFile, mask: str) -> bytes:
     with file.beside(mask) as stream:
         content: bytes = stream.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise InputError(f"has more than {MOST_BYTES >> 20} MiB")
+        raise MaskError(f"has more than {MOST_BYTES >> 20} MiB; give a smaller file")
     return content
 
 
 def _named(content: bytes, mask: str, file: AnswerFile, found: Found) -> str:
     form = format_of(content)
     if form is None:
-        raise InputError("is no image")
+        raise MaskError("is no image; give a PNG file")
     name = f"{KEPT}/{hashlib.sha256(content).hexdigest()}.{form.suffixes[0]}"
     found[name] = file, mask
     return name

@@ -46,8 +46,7 @@ def not_trained() -> dict[str, Any]:
 
     entries = manifest_entries(diagnose(torch.empty(0), torch.empty(0), None))
     why = f"{NOT_TRAINED}: no score of score.acquisition needs it"
-    measured = "what the labels lack is only measured where VAAL ranks (select.acquisition=vaal)"
-    entries["diagnosis"] |= {"findings": [f"{why}; {measured}"], "is_trained": False}
+    entries["diagnosis"] |= {"findings": [why], "is_trained": False}
     return entries
 
 

@@ -38,7 +38,7 @@ def test_a_mask_in_an_archive_is_kept_or_refused(
         archive.writestr("m.png", content)
     (tmp_path / "a.zip").write_bytes(stream.getvalue())
     if fault:
-        with pytest.raises(InputError, match=f"a.zip/a.jsonl: line 1: mask 'm.png': {fault}; put it beside"):
+        with pytest.raises(InputError, match=f"a.zip/a.jsonl: line 1: mask 'm.png' {fault}; give a"):
             take_in(campaign, tmp_path / "a.zip")
         assert files_of_votes(campaign.home) == []
         assert not (campaign.home / "votes/masks").children()

@@ -94,11 +94,7 @@ def test_long_features_are_projected_and_keep_their_distances() -> None:
 def test_the_manifest_says_that_vaal_was_not_trained() -> None:
     entries: Any = not_trained()
     assert entries["signal"] == "none"
-    line = (
-        "VAAL was not trained: no score of score.acquisition needs it; what the labels lack is only measured where "
-        "VAAL ranks (select.acquisition=vaal)"
-    )
-    assert entries["diagnosis"]["findings"] == [line]
+    assert entries["diagnosis"]["findings"] == ["VAAL was not trained: no score of score.acquisition needs it"]
     assert summary(entries) == NOT_TRAINED
 
 
