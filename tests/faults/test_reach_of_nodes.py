@@ -1,5 +1,6 @@
 """Clusters of which a node has another disk, or no credentials: a stage is refused before it starts, by name."""
 
+import json
 import logging
 import os
 import subprocess
@@ -60,10 +61,12 @@ def test_a_node_with_another_disk_is_named_and_nothing_starts(make_campaign: Mak
             while not has_nodes(nodes, 3):
                 time.sleep(1)
             ended = run("score", home, "--address", nodes.address)
+            planned = run("plan", home, "--address", nodes.address, "--json")
         LOG.info("%s after %.1f s", ended.one_error(), ended.seconds)
-        assert ended.status == 4
+        assert ended.status == planned.status == 4
         why = f"{home} is on this machine's disk, and node {nodes.address.partition(':')[0]} does not have it; use s3:"
         assert why in ended.one_error()
+        assert why in json.loads(planned.output)["missing"][0]
         assert {path: path.stat().st_mtime_ns for path in Path(home).rglob("*") if path in before} == before
 
 
@@ -85,5 +88,8 @@ def test_nodes_that_have_all_of_it_are_used(make_campaign: MakeCampaign) -> None
     pretend_trained(campaign)
     with cluster([]) as nodes:
         add_node(nodes, 2)
+        planned = json.loads(run("plan", str(campaign.home), "--address", nodes.address, "--json").output)
+        assert (planned["missing"], [node["faults"] for node in planned["nodes"]]) == ([], [[], []])
+        assert planned["stages"]["score"]["basis"].startswith("a trial of ")
         ended = run("score", str(campaign.home), "--address", nodes.address)
         assert ended.status == 0, ended.errors
