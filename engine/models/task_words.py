@@ -4,7 +4,7 @@ from typing import Any
 
 from engine.campaign.manifests import TrainManifest
 from engine.config.texts import list_setting, plural
-from vaal.shares import wilson
+from vaal.proportions import wilson
 
 MOST_CLASSES = 20
 """Classes that are named."""

@@ -24,7 +24,7 @@ from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.origins import picked_origins
 from engine.models.predictions import GONE, predictions, predictions_of_picks
 from engine.tables.selections import ORIGIN_CONTROL
-from vaal.shares import Share, difference, wilson
+from vaal.proportions import Share, difference, wilson
 
 QUERY, CONTROL = "query", "control"
 MOST_JUDGED = 500

@@ -13,7 +13,7 @@ from engine.report.latent_map import LatentMap
 from engine.tables.histogram import HISTOGRAM_SCHEMA
 from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 from vaal.acquisition import column_of
-from vaal.shares import Share
+from vaal.proportions import Share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

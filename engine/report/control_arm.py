@@ -25,7 +25,7 @@ from engine.campaign.manifests import SelectionManifest, TrainManifest, read_man
 from engine.report.arms import CONTROL, MOST_CLASSES, Gain, first_files
 from engine.report.estimates import Samples
 from engine.report.forecast import Forecast, Round, forecast, forecast_text
-from vaal.shares import Share, few_text
+from vaal.proportions import Share, few_text
 
 WORTH_MORE = "Worth buying more?"
 MASKS = (

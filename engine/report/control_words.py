@@ -8,7 +8,7 @@ from engine.campaign.ledger import Ledger
 from engine.errors import InputError
 from engine.report.arms import HARDER, gains_of
 from engine.report.control_arm import WORTH_MORE, ControlArm, ControlRound, control_arm, states_of
-from vaal.shares import Share
+from vaal.proportions import Share
 
 MOST_ROUNDS = 5
 """Rounds that a person is shown, the newest ones."""

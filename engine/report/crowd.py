@@ -16,7 +16,7 @@ from engine.campaign.outcomes import Counts, Outcomes
 from engine.report.round_answers import RoundAnswers, value_text
 from vaal.consensus import Votes
 from vaal.consensus.agreement import agreement
-from vaal.shares import Share, wilson
+from vaal.proportions import Share, wilson
 
 RELIABLE, TENTATIVE, BY_CHANCE = 0.8, 0.667, 0.1
 """Alpha from which labels can be relied on, and from which tentative conclusions can be drawn (Krippendorff 2004); and

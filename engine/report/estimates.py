@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vaal.shares import CONFIDENCE, Share
+from vaal.proportions import CONFIDENCE, Share
 
 
 class Samples(NamedTuple):

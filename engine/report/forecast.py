@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vaal.shares import CONFIDENCE, Share
+from vaal.proportions import CONFIDENCE, Share
 
 Array = NDArray[np.float64]
 LEAST_ROUNDS = 3

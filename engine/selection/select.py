@@ -43,7 +43,7 @@ from engine.tables.scores import ShardRecord, records_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
-from vaal.shares import WANTED, enough_for, few_text
+from vaal.proportions import WANTED, enough_for, few_text
 
 
 def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> SelectionManifest:

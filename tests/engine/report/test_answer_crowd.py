@@ -14,7 +14,7 @@ from engine.report.round_answers import read_round
 from tests.conftest import MakeCampaign
 from tests.engine.report.test_answer_facts import SHARD, answer
 from tests.sendings import hand_out
-from vaal.shares import wilson
+from vaal.proportions import wilson
 
 
 def test_confusions_are_those_of_a_plain_count(make_campaign: MakeCampaign, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from engine.storage.location import Location
 from jobs.cli import app
 from tests.judged import Pick, answer, is_right, make_judged, pick, picks_of, play, pool, truth, without_predictions
 from tests.small import copied
-from vaal.shares import Share, wilson
+from vaal.proportions import Share, wilson
 
 pytestmark = pytest.mark.heavy
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from engine.report.estimates import Samples
-from vaal.shares import wilson
+from vaal.proportions import wilson
 
 
 def test_wilsons_interval_holds_the_share_and_is_the_published_one() -> None:

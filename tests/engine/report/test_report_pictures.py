@@ -27,7 +27,7 @@ from engine.report.thumbnails import THUMBNAIL_SIDE, contact_sheet, thumbnail, t
 from engine.tables.histogram import HISTOGRAM_SCHEMA, Histogram
 from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
 from vaal.losses import adversarial_loss, discriminator_loss
-from vaal.shares import wilson
+from vaal.proportions import wilson
 
 
 def reduced(content: bytes) -> Image.Image:

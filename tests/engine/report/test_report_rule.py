@@ -24,7 +24,7 @@ from tests.conftest import MakeCampaign
 from tests.engine.selection.test_completing import scored
 from tests.judged import without_predictions
 from tests.sendings import take_in
-from vaal.shares import wilson
+from vaal.proportions import wilson
 
 pytestmark = pytest.mark.heavy
 CLASSES = [str(number) for number in range(9)]

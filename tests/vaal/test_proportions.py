@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from vaal.shares import Share, difference, enough_for, few_text, reach_of, wilson
+from vaal.proportions import Share, difference, enough_for, few_text, reach_of, wilson
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 3), (3, 3), (1, 1), (5, 23), (81, 263), (500, 1000)])
