@@ -163,7 +163,7 @@ def test_status_from_storage_alone(make_campaign: MakeCampaign) -> None:
 
 @pytest.mark.parametrize(
     ("signal", "shown"),
-    [("present", ["present, AUC 0.93", "lift 6.3 (2.5 to 16)"]), ("none", ["none, AUC 0.52", "lift 1.1"])],
+    [("present", ["present: AUC 0.93", "lift 6.3 (2.5 to 16)"]), ("none", ["no signal: AUC 0.52", "lift 1.1"])],
 )
 def test_status_shows_the_signal_of_a_round(make_campaign: MakeCampaign, signal: str, shown: list[str]) -> None:
     campaign = make_campaign()

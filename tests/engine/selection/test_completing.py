@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from fractions import Fraction
 from typing import Any
 
@@ -148,30 +147,6 @@ def test_the_table_of_the_clusters_adds_up(make_campaign: MakeCampaign) -> None:
     assert [row["content_hash"] for row in table[:60]] == [found[0]["content_hash"] for found in listed[:60]]
     means = [weights(campaign, found).mean() for found in listed]
     np.testing.assert_allclose([row["mean_weight"] for row in table[: len(listed)]], means, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("budget", "fraction", "words"),
-    [
-        (
-            60,
-            0.05,
-            "3 control picks say next to nothing of the pool: .*, and ±10 points take 93, more than select.budget=60",
-        ),
-        (100, 0.05, "5 control picks .* take 93: --set select.control_fraction=0.93"),
-        (100, 0.25, None),
-        (100, 0.0, None),
-    ],
-)
-def test_a_control_arm_that_says_next_to_nothing_is_one_line(
-    make_campaign: MakeCampaign, budget: int, fraction: float, words: str | None
-) -> None:
-    log: list[str] = []
-    campaign = scored(make_campaign(f"select.budget={budget}", f"select.control_fraction={fraction}"))
-    select(campaign, Run(log=log.append))
-    found = [line for line in log if "next to nothing" in line]
-    assert len(found) == (words is not None)
-    assert words is None or re.fullmatch(words, found[0])
 
 
 def test_the_control_arm_is_random_and_never_a_completion(make_campaign: MakeCampaign) -> None:
