@@ -18,7 +18,7 @@ mount -o remount,ro,bind /mnt/code
 mount -t tmpfs none /tmp
 mount -o remount,ro,bind /
 cd /mnt/home
-! touch /etc/vaal /mnt/code/vaal 2> /dev/null
+if touch /etc/written || touch /mnt/code/written; then exit 9; fi 2> /dev/null
 exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs \\
     env --ignore-environment HOME=/mnt/home PATH=/usr/bin:/bin PYTHONPATH=/mnt/code OMP_NUM_THREADS=1 \\
     /mnt/code/.venv/bin/python -m jobs demo --pool digits
