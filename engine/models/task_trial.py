@@ -87,7 +87,7 @@ def require_as_trained(config: CampaignConfig, entry: dict[str, Any], advice: st
     found = try_task(config, entry.get("weights_sha256", []))
     if not (change := _change(entry.get("probe", []), found.probe)) <= PROBE_TOLERANCE:
         model = config.task.model
-        why = f"task.model={model}: with the same weights it gives other outputs than when it was trained with"
+        why = f"task.model={model}: with the same weights it gives other outputs than when the round was trained"
         where = f"{_file_of(model)} changed since, or code that it imports"
         raise InputError(f"{why} (by {change:.1%}): {where}; restore it, or {advice}")
 

@@ -14,6 +14,8 @@ LEAST_ON_EMBEDDINGS = 3
 """As many as cross-validation has folds, for several labels an image; of classes it needs two images of each."""
 CHECK = "T seems wrong: vaal train says why"
 """What a table says where `doubt_of` has more to say."""
+TO_SET_IT = "to set these in this round, delete the manifest.json of its train folder first"
+"""Options of task.model are too late once a round is trained."""
 
 
 def task_facts(manifest: TrainManifest) -> dict[str, Any]:
@@ -54,11 +56,11 @@ def doubt_of(entry: dict[str, Any]) -> str:
     if right is None or not most or most["share"] == 1:
         return ""
     if order := entry.get("other_order"):
-        return f"its classes seem to be in another order: {list_setting('task.classes', order)}"
+        return f"its classes seem to be in another order: {list_setting('task.classes', order)}; {TO_SET_IT}"
     always = f"always answering {most['class']!r} ({most['share']:.0%})"
     if right <= most["share"]:
         causes = "task.classes in another order, another task.mean, task.std, task.size or task.order, or weights of"
-        return f"T is no better than {always} on the labelled images; likely causes: {causes} another task"
+        return f"T is no better than {always} on the labelled images; likely causes: {causes} another task; {TO_SET_IT}"
     if entry["labelled_interval"][0] <= most["share"]:
         return f"the labelled images are too few to show that T is better than {always}"
     return ""

@@ -130,5 +130,8 @@ def test_code_that_answers_otherwise_is_refused_and_another_line_is_not(
         with pytest.raises(InputError) as refused:
             require_as_trained(as_written(text), entry, "train with it: NOW")
         line = str(refused.value)
-        assert "task.model=mine_own:Own: with the same weights it gives other outputs than when it was trained" in line
+        assert (
+            "task.model=mine_own:Own: with the same weights it gives other outputs than when the round was trained"
+            in line
+        )
         assert f"{file} changed since, or code that it imports; restore it, or train with it: NOW" in line

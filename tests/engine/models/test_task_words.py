@@ -116,7 +116,8 @@ def test_what_it_is_and_only_what_is_known() -> None:
         (
             {"labelled_accuracy": 0.55, "labelled_interval": [0.46, 0.64]},
             "T is no better than always answering 'cat' (60%) on the labelled images; likely causes: task.classes in "
-            "another order, another task.mean, task.std, task.size or task.order, or weights of another task",
+            "another order, another task.mean, task.std, task.size or task.order, or weights of another task; "
+            "to set these in this round, delete the manifest.json of its train folder first",
         ),
         (
             {"labelled_accuracy": 0.65, "labelled_interval": [0.56, 0.74]},
@@ -124,7 +125,8 @@ def test_what_it_is_and_only_what_is_known() -> None:
         ),
         (
             {"other_order": ["dog", "cat"]},
-            """its classes seem to be in another order: --set 'task.classes=["dog","cat"]'""",
+            """its classes seem to be in another order: --set 'task.classes=["dog","cat"]'; """
+            "to set these in this round, delete the manifest.json of its train folder first",
         ),
         # Where the labels have one class, nothing can be told.
         ({"labelled_accuracy": 0.9, "most_frequent": {"class": "cat", "share": 1.0}}, ""),
