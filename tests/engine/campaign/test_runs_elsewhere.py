@@ -97,10 +97,12 @@ def test_of_two_runs_on_a_slow_store_one_goes_on(home: Location, monkeypatch: py
     write = Location.write_json
 
     def slow(self: Location, content: dict[str, Any]) -> str:
-        time.sleep(0.2 if content["command"] == "first" else 0.25)
+        time.sleep(0.2 if content["command"] == "first" else 0.35)
         return write(self, content)
 
     monkeypatch.setattr(Location, "write_json", slow)
+    # No later look may find what the first one missed.
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 60.0)
     barrier = threading.Barrier(2)
 
     def run(name: str) -> bool:
