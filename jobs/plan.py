@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LEAST_SCRATCH_BYTES = 4 << 30
 """What Ray should have for its files on every node: what does not fit in memory waits on the disk."""
 LACKING_STATUS = 4
+TRIAL_SECONDS = 120.0
+"""A node that has not tried after so long is busy with other work."""
 
 
 class Machines(NamedTuple):
@@ -78,17 +80,23 @@ def _own_gpus() -> int:
 
 
 def _try(campaign: "Campaign", shard: Any, machines: Machines) -> Any:
-    """A trial on one of the machines that would do the work; on this one's CPU where a cluster has no room now."""
+    """A trial on a node that would do the work and lacks nothing; on this machine where there is none, or none is free
+    soon."""
     from engine.planning.trial import run_trial
 
-    is_there = machines.device == "cpu" or any(node.gpus for node in machines.nodes)
-    if not machines.nodes or not is_there:
-        can = machines.device == "cpu" or _own_gpus()
-        return run_trial(campaign.config, shard, "cpu" if not can else machines.device)
-    import ray
+    is_gpu = machines.device == "cuda"
+    good = [node for node in machines.nodes if not node.faults and node.answer and (node.gpus if is_gpu else node.cpus)]
+    if good:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    remote: Any = ray.remote(num_cpus=1, num_gpus=int(machines.device == "cuda"), max_retries=0)(run_trial)
-    return ray.get(remote.remote(campaign.config, shard, machines.device))
+        there = NodeAffinitySchedulingStrategy(good[0].id, soft=False)
+        remote: Any = ray.remote(num_cpus=0, num_gpus=int(is_gpu), max_retries=0)(run_trial)
+        asked = remote.options(scheduling_strategy=there).remote(campaign.config, shard, machines.device)
+        if ray.wait([asked], timeout=TRIAL_SECONDS)[0]:
+            return ray.get(asked)
+        ray.cancel(asked, force=True)
+    return run_trial(campaign.config, shard, "cuda" if is_gpu and _own_gpus() else "cpu")
 
 
 def _missing(campaign: "Campaign", planned: "RoundPlan") -> Iterator[str]:
