@@ -45,6 +45,9 @@ from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
 from vaal.proportions import WANTED, enough_for, few_text
 
+MOST_CONTROL = 0.25
+"""A control arm of a larger share of the budget is not advised: its picks teach less than the rule's."""
+
 
 def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> SelectionManifest:
     """Pick the round's images and complete the selection stage. Returns its manifest.
@@ -210,10 +213,10 @@ def _few(campaign: Campaign, num_control: int) -> str:
     few = few_text(num_control, "control picks") if num_control and is_judged else ""
     if not few:
         return ""
-    enough = enough_for(WANTED)
-    if enough > options.budget:
-        return f"{few}, more than select.budget={options.budget}"
-    return f"{few}: --set select.control_fraction={math.ceil(100 * enough / options.budget) / 100:g}"
+    share = math.ceil(100 * enough_for(WANTED) / options.budget) / 100
+    if share > MOST_CONTROL:
+        return f"{few}, which is much of select.budget={options.budget}"
+    return f"{few}: --set select.control_fraction={share:g}"
 
 
 def _not_alike(likeness: Likeness) -> str:

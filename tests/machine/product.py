@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 import engine.campaign.heartbeat
 import engine.campaign.manifests
+import engine.campaign.workers
 import engine.cluster.ray_session
 import engine.report.report
 import engine.scoring.score
@@ -135,7 +136,7 @@ class Product:
             # Made once, because that takes longer than many a command.
             command = typer.main.get_command(app)
             patch.setattr(typer.testing, "_get_command", lambda _: command)
-            for module in (engine.scoring.score, engine.cluster.ray_session):
+            for module in (engine.campaign.workers, engine.cluster.ray_session):
                 patch.setattr(module, "ray_session", lambda *_: nullcontext())
             patch.setattr(
                 engine.scoring.score, "choose_actors", lambda *_: Actors("cpu", 1, Need("score", 1, 0.0, 0.0))

@@ -57,8 +57,9 @@ def test_a_stage_runs_by_its_command_and_its_manifest_is_returned(make_campaign:
     manifest = run_stage("select", campaign, Run(log=lines.append, measure=measure))
     assert measured == [("vaal_stage", 1, "select"), ("vaal_stage", 0, "select"), ("vaal_picked", 100, "")]
     assert manifest["counts"]["picked"] == 100
-    assert lines[-2].endswith("1,597 can be picked")
-    assert lines[-1].startswith("signal present")
+    assert lines[-3].endswith("1,597 can be picked")
+    assert lines[-2].startswith("signal present")
+    assert lines[-1].startswith("5 control picks say next to nothing")
     assert run_stage("select", open_campaign(str(campaign.home)), force=True)["counts"] == manifest["counts"]
     measured.clear()
     with pytest.raises(InputError):
