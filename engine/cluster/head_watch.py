@@ -13,7 +13,7 @@ import ray
 from engine.cluster.interrupting import interrupt_main_thread
 from engine.errors import InputError
 
-LOG = logging.getLogger(__name__)
+LOG = logging.getLogger("vaal.cluster")
 LOOK_SECONDS = 2.0
 ANSWER_SECONDS = 10.0
 """A cluster that does not answer for so long is not there. Ray itself would ask for minutes."""
