@@ -21,12 +21,18 @@ class HooksConfig(Section):
     @classmethod
     def _is_a_url(cls, value: str) -> str:
         # The value may be a secret, so the error does not repeat it.
-        if value and not value.startswith(("http://", "https://")) and not re.fullmatch(rf"{VARIABLE}\w+", value):
+        if value and not is_url(value) and not re.fullmatch(rf"{VARIABLE}\w+", value):
             raise ValueError("hooks.on_stage: not an http:// or https:// URL, nor env:NAME; correct it")
         return value
 
 
+def is_url(value: str) -> bool:
+    """Whether a value can be called."""
+    return value.startswith(("http://", "https://"))
+
+
 def shown(value: str) -> str:
     """A value of hooks.on_stage that can be printed: its scheme and host alone, as any other part may be a secret."""
-    found = re.match(r"(https?://)(?:[^/@]*@)?([^/?#@]+)", value)
+    # A password with a slash in it ends what looks like the host.
+    found = re.match(r"(https?://)(?:[^/@]*@)?((?:\[[^]/?#@]*\]|[^/?#@:]+)(?::\d+)?)", value)
     return f"{found[1]}{found[2]}/***" if found else value

@@ -92,6 +92,14 @@ def require_as_trained(config: CampaignConfig, entry: dict[str, Any], advice: st
         raise InputError(f"{why} (by {change:.1%}): {where}; restore it, or {advice}")
 
 
+def is_as_trained(config: CampaignConfig, entry: dict[str, Any]) -> bool:
+    """Whether the task learner, as it is now, is the one that a train manifest's `task` is of. Raises as `try_task`."""
+    found = try_task(config)
+    return (
+        found.sha256 == entry.get("weights_sha256") and _change(entry.get("probe", []), found.probe) <= PROBE_TOLERANCE
+    )
+
+
 def task_entry(config: CampaignConfig, labels: Iterable[str]) -> dict[str, Any]:
     """What the train manifest says of the user's task learner: its classes, weights and probe. It is loaded for that,
     on the CPU, and so refused before anything trains. `labels` are those of the labelled images.

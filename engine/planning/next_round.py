@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import completed
-from engine.campaign.labels import read_snapshot
+from engine.campaign.labels import read_labels
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
 from engine.campaign.stages import STAGES, Effort
 from engine.handoff.gold import num_gold_of
@@ -152,7 +152,7 @@ def _pool_of(campaign: Campaign, shards: list[Shard], trial: Trial | None, *, is
     num_bytes, items = sum(shard.size_bytes for shard in shards), estimate_num_items(shards)
     if trial and not any(shard.num_items for shard in shards):
         items = round(num_bytes / max(1.0, trial.bytes_per_item))
-    labels = len(read_snapshot(campaign.home).values) + (campaign.config.select.budget if is_over else 0)
+    labels = len(read_labels(campaign.home)) + (campaign.config.select.budget if is_over else 0)
     return _Pool(shards, items, num_bytes, labels, "://" in shards[0].url, "://" in campaign.home.url)
 
 

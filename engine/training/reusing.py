@@ -1,6 +1,7 @@
 """The networks of the round before, where nothing that they learn from has changed: training again would cost the same
 hours for nothing that is new."""
 
+import importlib.metadata
 from dataclasses import replace
 from typing import Any
 
@@ -9,18 +10,27 @@ from engine.campaign.manifests import TrainManifest, read_manifest, write_manife
 from engine.campaign.stages import Log, stage_of
 from engine.config.options import CampaignConfig, changes_results, fields
 from engine.errors import InputError
+from engine.models.encoders import load_encoder
+from engine.models.factories import sha256_of
+from engine.models.task_trial import is_as_trained
 
 _OWN = ("round", "stage", "counts", "seed", "inputs", "files", "config", "code_version", "completed_at", "effort")
 """The fields of a manifest that are given or made when it is written; `effort` is what the earlier round cost."""
 
-
-_MORE = ("score", "select.acquisition", "handoff.question", "labels.classes", "labels.masks", "labels.void")
-"""Options that say which networks are asked for, and what a label means, beside those of training itself."""
+_MORE = (
+    *("score", "select.acquisition", "select.budget"),
+    *("handoff.question", "labels.classes", "labels.masks", "labels.void"),
+)
+"""Options that say which networks are asked for, how many clusters the pool is parted into, and what a label means,
+beside those of training itself."""
 
 
 def reused(campaign: Campaign, inputs: dict[str, str], log: Log) -> TrainManifest | None:
     """Complete the train stage with the networks of the round before. Returns its manifest; None where these inputs,
-    the options or the code are others, so that it is to be trained."""
+    the options, a network of the user's or the version of the code are others, so that it is to be trained.
+
+    Raises ConfigError if the user's task learner cannot be used.
+    """
     if not campaign.round:
         return None
     before = replace(campaign, round=campaign.round - 1)
@@ -29,14 +39,20 @@ def reused(campaign: Campaign, inputs: dict[str, str], log: Log) -> TrainManifes
     made = read_manifest(before, "train", TrainManifest)
     if made["inputs"] != inputs or _options_in(made["config"]) != _options_of(campaign.config):
         return None
+    if made["code_version"] != importlib.metadata.version("vaal"):
+        log("no label is new, but the networks are those of another version of vaal; so they are trained")
+        return None
     files = {}
-    for name, sha256 in made["files"].items():
-        try:
-            content = (before.stage("train") / name).read_verified(sha256, "train again")
-        except InputError as error:
-            log(f"{error}; so the networks are trained, although no label is new")
+    try:
+        if other := _other_network(campaign.config, made):
+            log(f"no label is new, but {other} is another network than in round {before.round:03d}; so it is trained")
             return None
-        files[name] = (campaign.stage("train") / name).write_bytes(content)
+        for name, sha256 in made["files"].items():
+            content = (before.stage("train") / name).read_verified(sha256, "train again")
+            files[name] = (campaign.stage("train") / name).write_bytes(content)
+    except InputError as error:
+        log(f"{error}; so the networks are trained, although no label is new")
+        return None
     log(
         f"no label is new since round {before.round:03d}: its networks are used again, and not trained again; to train "
         f"all the same: --set train.seed={campaign.config.train.seed + 1}"
@@ -46,6 +62,18 @@ def reused(campaign: Campaign, inputs: dict[str, str], log: Log) -> TrainManifes
         campaign, "train", TrainManifest, inputs=inputs, counts=made["counts"], files=files,
         **{**details, "reused_round": made.get("reused_round", before.round)},
     )  # fmt: skip
+
+
+def _other_network(config: CampaignConfig, made: TrainManifest) -> str:
+    """The option that names a network of the user's which is not the one of a train manifest any more, although its
+    name is the same; else empty. Raises InputError if its weights are missing."""
+    if config.task.model and not is_as_trained(config, made.get("task", {})):
+        return f"task.model={config.task.model}"
+    if before := made.get("embedding", {}).get("encoder_sha256"):
+        encoder = config.encoder
+        now = sha256_of(encoder.weights) if encoder.weights else load_encoder(encoder, "cpu").sha256
+        return f"encoder.model={encoder.model}" if now != before else ""
+    return ""
 
 
 def _options_of(config: CampaignConfig) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from engine.campaign.freshness import fingerprint
 from engine.errors import ConfigError, one_line
 from engine.storage.location import Location, masked
 from engine.training.metrics import LOSSES
@@ -36,17 +37,23 @@ Log = Callable[[str], None]
 
 
 class About(NamedTuple):
-    """What is tracked: a training, by an ID that a training that goes on has again, its options, and its folder."""
+    """What is tracked: a training, by what decides it, which is the same in a training that goes on; its options, and
+    its folder."""
 
     campaign: str
     round: int
-    run_id: str
+    training: str
     options: dict[str, Any]
     folder: Location
 
     @property
     def title(self) -> str:
         return f"{self.campaign} round {self.round:03d}"
+
+    @property
+    def run_id(self) -> str:
+        """A training that goes on has it again; the same training of another round or campaign has its own."""
+        return fingerprint(campaign=self.campaign, round=self.round, training=self.training)[:16]
 
 
 class Tracker(Protocol):

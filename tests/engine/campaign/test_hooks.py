@@ -2,9 +2,11 @@
 its URL is shown or kept where others look."""
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ from engine.campaign import hooks
 from engine.campaign.folder import Campaign
 from engine.campaign.opening import open_campaign
 from engine.campaign.stages import Run, complete_stage
+from engine.config.hook_options import shown
 from jobs.cli import app
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
@@ -60,6 +63,28 @@ def listening(*answers: int) -> Iterator[Listener]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def dripping(answer: bytes) -> Iterator[int]:
+    """The port of a server that begins an answer, and then sends a byte now and then."""
+    is_over = threading.Event()
+
+    def answer_one() -> None:
+        with suppress(OSError), server.accept()[0] as connection:
+            connection.recv(1 << 16)
+            connection.sendall(answer)
+            while not is_over.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer_one)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            is_over.set()
+            thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +165,36 @@ def test_the_url_may_be_in_a_variable(make_campaign: MakeCampaign, monkeypatch: 
     assert select(campaign, "env:MY_HOOK")[1] == [
         "hooks.on_stage=env:MY_HOOK: the variable is not set here, so nothing was called; set it, and pass it to jobs"
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        (f"https://me:pa/{SECRET}@host/x", "https://me/***"),
+        (f"https://me:{SECRET}@host:8443/x", "https://host:8443/***"),
+        (f"http://[::1]:80?{SECRET}", "http://[::1]:80/***"),
+        ("env:MY_HOOK", "env:MY_HOOK"),
+    ],
+)
+def test_scheme_and_host_alone_are_shown(url: str, text: str) -> None:
+    assert shown(url) == text
+
+
+def test_what_a_variable_holds_is_not_shown(make_campaign: MakeCampaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = scored(make_campaign)
+    monkeypatch.setenv("MY_HOOK", f"hooks.example.com/{SECRET}")
+    why = "hooks.on_stage=env:MY_HOOK: the variable holds no http:// or https:// URL, so nothing was called; correct it"
+    assert select(campaign, "env:MY_HOOK") == (True, [f"{why}, and pass it to jobs"])
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nX-a: ", b"HTTP/1.1 500 No\r\nContent-Length: 99999\r\n\r\n"])
+def test_an_answer_without_an_end_holds_nothing_up(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "ANSWER_SECONDS", 0.5)
+    with dripping(answer) as port:
+        began = time.monotonic()
+        fault = hooks._post(f"http://127.0.0.1:{port}/", {})
+        assert time.monotonic() - began < 3
+    assert fault == (("no answer within 0 s" if b"200" in answer else "answered 500"), True)
 
 
 def test_no_secret_of_the_url_is_shown_or_kept_in_a_manifest(make_campaign: MakeCampaign) -> None:

@@ -117,6 +117,14 @@ def test_a_tracker_that_fails_is_reported_once_without_credentials(
     assert len(seen(tmp_path)) == 40
 
 
+def test_a_training_that_goes_on_is_the_same_run_and_that_of_another_round_or_campaign_is_not() -> None:
+    """By the same ID a tracker would take the steps of one for those that it has of the other, and drop them."""
+    one = about("/x")
+    assert one.run_id == about("/elsewhere")._replace(options={}).run_id
+    others = (one._replace(round=3), one._replace(campaign="/campaigns/two"), one._replace(training="4567"))
+    assert len({one.run_id, *(other.run_id for other in others)}) == 4
+
+
 def test_a_slow_tracker_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(trackers.TRACKERS, "slow", Slow)
     monkeypatch.setattr(trackers, "END_SECONDS", 0.1)
