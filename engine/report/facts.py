@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.campaign.decided import decided_by, highest_scores, ranks
+from engine.campaign.decided import decided_by, first_ranks, highest_scores, ranks
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import content_of
 from engine.campaign.handed_out import completed
@@ -68,10 +68,12 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
 
 
 def other_scores(manifests: Manifests) -> list[str]:
-    """The scores that were asked for beside the one that decided."""
+    """The scores that were asked for beside those that decided: also the one that found the candidates of a dear one."""
     config: Any = manifests.scores["config"]
-    asked, by = config.get("score", {}).get("acquisition", []), decided_by(manifests.selection)
-    return [name.replace("_", " ") for name in asked if name != by]
+    asked, selection = config.get("score", {}).get("acquisition", []), manifests.selection
+    by = decided_by(selection)
+    decided = {by, first_ranks(selection)} if by == ranks(selection) else {by}
+    return [name.replace("_", " ") for name in asked if name not in decided]
 
 
 def decided_in_words(selection: SelectionManifest) -> str:
