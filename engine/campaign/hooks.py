@@ -33,8 +33,8 @@ def call_hook(campaign: Campaign, command: str, manifest: Manifest, log: Log) ->
         return
     url, named = target_of(option), option if option.startswith(VARIABLE) else shown(option)
     if not is_url(url):
-        why, fix = ("holds no http:// or https:// URL", "correct it") if url else ("is not set here", "set it")
-        log(f"hooks.on_stage={named}: the variable {why}, so nothing was called; {fix}, and pass it to jobs")
+        wrong, fix = ("holds no http:// or https:// URL", "correct it") if url else ("is not set here", "set it")
+        log(f"hooks.on_stage={named}: the variable {wrong}, so nothing was called; {fix}, and pass it to jobs")
         return
     content = {
         "campaign": campaign.home.url,

@@ -68,7 +68,7 @@ def headline(manifests: Manifests, num_labelled: int) -> Row:
 
 
 def other_scores(manifests: Manifests) -> list[str]:
-    """The scores that were asked for beside those that decided: also the one that found the candidates of a dear one."""
+    """The scores that were asked for and did not decide; one that found the candidates of a dear one did."""
     config: Any = manifests.scores["config"]
     asked, selection = config.get("score", {}).get("acquisition", []), manifests.selection
     by = decided_by(selection)
