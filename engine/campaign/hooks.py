@@ -43,14 +43,14 @@ def call_hook(campaign: Campaign, command: str, manifest: Manifest, log: Log) ->
         "counts": manifest["counts"],
         "completed_at": manifest["completed_at"],
     }
-    why = _post(url, content)
+    fault = _post(url, content)
     for seconds in WAITS:
-        if not why or not why[1]:
+        if not fault or not fault[1]:
             break
         time.sleep(seconds)
-        why = _post(url, content)
-    if why:
-        log(f"hooks.on_stage={named}: {why[0]} at the end of {command}; the round goes on without the call")
+        fault = _post(url, content)
+    if fault:
+        log(f"hooks.on_stage={named}: {fault[0]} at the end of {command}; the round goes on without the call")
 
 
 def _post(url: str, content: dict[str, Any]) -> Fault | None:

@@ -10,7 +10,8 @@ from engine.campaign.freshness import content_of
 from engine.campaign.handed_out import completed
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.options import CampaignConfig
-from engine.config.section import result_values
+from engine.config.section import Section, result_values
+from engine.config.select_options import SelectConfig
 from engine.config.task_options import TaskConfig
 from engine.config.texts import score_text
 from engine.errors import InputError
@@ -162,19 +163,25 @@ def round_facts(config: CampaignConfig, manifests: Manifests, labels: pa.Table, 
             "allowed classes (labels.classes)": _plain(config.labels.classes or "any"),
             "code version": ", ".join(sorted({manifest["code_version"] for manifest in manifests[:3]})),
         },
-        **{f"Settings: {section}": _settings(config, section) for section in _sections(config)},
+        **{f"Settings: {section}": _settings(getattr(config, section)) for section in _sections(config)},
+        "Settings: select": _settings(_select_options(selection)),
     }
 
 
 def _sections(config: CampaignConfig) -> list[str]:
-    """The sections of settings that are shown."""
-    shown = ["image", "train", "score", "select"]
-    return [*shown[:2], "task", *shown[2:]] if config.task != TaskConfig() else shown
+    """The sections of settings that are shown, beside that of the selection."""
+    return ["image", "train", *(["task"] if config.task != TaskConfig() else []), "score"]
 
 
-def _settings(config: CampaignConfig, section: str) -> Row:
+def _select_options(selection: SelectionManifest) -> SelectConfig:
+    """Those that the images were picked by: until they are handed out, others may be set for the next selection."""
+    options = selection["config"]["select"]
+    # An earlier version may have had other values.
+    return SelectConfig.model_construct(**options)
+
+
+def _settings(options: Section) -> Row:
     """What may change results. Beside a value that is not the default stands the default."""
-    options = getattr(config, section)
     default, values = result_values(type(options)()), result_values(options).items()
     return {
         key: f"{_plain(now)} (default {_plain(default[key])})" if now != default[key] else _plain(now)

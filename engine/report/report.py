@@ -5,6 +5,7 @@ the round's images were picked. What the labels show of the rounds up to this on
 report that is asked for again is made again once more is known.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -67,24 +68,30 @@ def report(campaign: Campaign, run: Run = QUIET) -> Manifest:
     inputs = manifests.inputs | answers_inputs(open_campaign(campaign.home.url), campaign.round)
     made = read_manifest(campaign, "report", Manifest) if is_complete(folder) else None
     if made is None or made["inputs"] != inputs or made["counts"].get("unread"):
-        made = _complete(campaign, manifests, inputs, run, is_again=made is not None)
+        made = _complete(campaign, manifests, inputs, run, made)
     answers_page(campaign, run.log)
     return made
 
 
 def _complete(
-    campaign: Campaign, manifests: Manifests, inputs: dict[str, str], run: Run, *, is_again: bool
+    campaign: Campaign, manifests: Manifests, inputs: dict[str, str], run: Run, made: Manifest | None
 ) -> Manifest:
+    """The manifest of the stage, that of `made` where the report is the same as it was then."""
     folder, faults = campaign.stage("report"), list[ShardError]()
-    files, counts = _make(campaign, manifests, run, faults.append if is_again else None)
+    files, counts = _make(campaign, manifests, run, faults.append if made else None)
     for fault in faults:
         run.log(f"{fault}; its images are shown grey")
     counts |= {"unread": len(faults)} if faults else {}
-    run.log(f"the report shows {plural(counts['images'], 'image')}")
-    written = {name: (folder / name).write_bytes(content) for name, content in files.items()}
     # Looking at the pool may have found that images moved.
     inputs |= hashes(campaign.home, [MOVED])
-    return write_manifest(campaign, "report", Manifest, inputs=inputs, counts=counts, files=written)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    if made and (made["inputs"], made["counts"], made["files"]) == (inputs, counts, digests):
+        # A shard that cannot be read is tried each time. As long as it is gone, nothing is done.
+        return made
+    run.log(f"the report shows {plural(counts['images'], 'image')}")
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return write_manifest(campaign, "report", Manifest, inputs=inputs, counts=counts, files=digests)
 
 
 def describe(campaign: Campaign, manifest: Manifest) -> dict[str, Any]:

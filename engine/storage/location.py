@@ -44,11 +44,14 @@ class Location:
     def of(url: str) -> "Location":
         """The location of what a user typed. A local path may be relative, begin with ~, or be a file:// URI.
 
-        Raises ConfigError for an empty text, a scheme that is not read, or a URL with a password or signature.
+        Raises ConfigError for an empty text or one that is not UTF-8, a scheme that is not read, or a URL with a
+        password or signature.
         """
         url = url.removeprefix("file://")
         if not url.strip():
             raise ConfigError("an empty path; give a folder or file, s3:// or gs://")
+        if not url.isascii() and (name := url.encode(errors="backslashreplace").decode()) != url:
+            raise ConfigError(f"{name}: has bytes that are not UTF-8; rename it")
         scheme, has_scheme, rest = url.partition("://")
         if has_scheme:
             if scheme not in SCHEMES:

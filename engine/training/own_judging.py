@@ -51,16 +51,19 @@ def judge_own(plan: TrainingPlan, task: Task, reader: Reader, classes: Sequence[
             items.append(positions[number][:2])
             yield (*items[-1], image)
 
-    parts = [task(x_B).argmax(dim=1).cpu() for x_B, _ in reader.blocks(images())]
+    logits = (task(x_B) for x_B, _ in reader.blocks(images()))
+    parts = [(logit_BC.argmax(dim=1).cpu(), logit_BC.isfinite().all(dim=1).cpu()) for logit_BC in logits]
     if not parts:
         return {}
-    found_N, answer = torch.cat(parts), answers_of(task.kind, [plan.labels[item] for item in items], classes).answer_N
+    # Outputs that are not finite are no answer: scoring quarantines such images.
+    found_N, is_answer_N = (torch.cat(column) for column in zip(*parts, strict=True))
+    answer = answers_of(task.kind, [plan.labels[item] for item in items], classes).answer_N
     if task.kind == "labels":
-        right_N, total_N, count_C = answer.gather(1, found_N[:, None])[:, 0], answer.any(dim=1), answer.sum(dim=0)
-        return _entry(plan, items, right_N, total_N, count_C, classes)
-    right_N, count_C = found_N == answer, torch.bincount(answer, minlength=len(classes))
+        right_N = answer.gather(1, found_N[:, None])[:, 0].bool() & is_answer_N
+        return _entry(plan, items, right_N, answer.any(dim=1), answer.sum(dim=0), classes)
+    right_N, count_C = (found_N == answer) & is_answer_N, torch.bincount(answer, minlength=len(classes))
     entry = _entry(plan, items, right_N, torch.ones_like(right_N), count_C, classes)
-    if order_C := other_order(answer, found_N, len(classes)):
+    if order_C := other_order(answer[is_answer_N], found_N[is_answer_N], len(classes)):
         entry["other_order"] = [classes[number] for number in order_C]
     return entry
 

@@ -102,6 +102,7 @@ def test_mistakes_at_init(tmp_path: Path, pool: DemoPool) -> None:
 
 def test_a_campaign_has_a_name_and_does_not_take_over_old_rounds(tmp_path: Path, pool: DemoPool) -> None:
     assert "an empty path" in refused(2, "init", "", "--pool", pool.shards[0], "--labels", str(pool.labels))
+    assert "c\\udcff: has bytes that are not UTF-8; rename it" in refused(2, "status", "c\udcff")
     (tmp_path / "c/rounds/000").mkdir(parents=True)
     assert f"{tmp_path}/c: has rounds of a campaign but no campaign.toml" in refused(2, *init(tmp_path / "c", pool))
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["rounds"]

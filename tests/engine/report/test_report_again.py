@@ -6,10 +6,11 @@ import pytest
 
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labels_fingerprints
+from engine.campaign.opening import open_campaign
 from engine.campaign.stages import Run
 from engine.report.report import MOST_IMAGES, report
 from tests.engine.report.test_report import Page, snapshot, take_back
-from tests.rounds import SCRIPT, Made, make_round
+from tests.rounds import BUDGET, SCRIPT, Made, make_round
 
 pytestmark = pytest.mark.heavy
 
@@ -47,10 +48,23 @@ def test_a_report_is_made_again_also_where_its_images_are_gone(fresh: Made) -> N
     log: list[str] = []
     away = shard.rename(shard.with_suffix(".away"))
     try:
-        assert report(fresh.campaign, Run(log=log.append))["counts"]["unread"] == 1
+        made = report(fresh.campaign, Run(log=log.append))
+        assert made["counts"]["unread"] == 1
+        # As long as it is gone, the report is not another one, and no hook is called for it.
+        kept = snapshot(fresh.campaign)
+        assert report(fresh.campaign) == made
+        assert snapshot(fresh.campaign) == kept
     finally:
         away.rename(shard)
     assert "60 labels of its picks back" in Page(fresh.campaign).text
     assert any(line.startswith(f"{shard}") and line.endswith("its images are shown grey") for line in log)
     # Once they are there again, it shows them.
     assert "unread" not in report(fresh.campaign)["counts"]
+
+
+def test_a_report_shows_the_options_that_the_images_were_picked_by(fresh: Made) -> None:
+    """Until they are handed out, others may be set for the next selection."""
+    home = str(fresh.campaign.home)
+    report(open_campaign(home, [f"select.budget={BUDGET - 7}"]))
+    text = Page(fresh.campaign).text
+    assert f'<th scope="row">budget</th><td>{BUDGET} (default 1000)</td>' in text

@@ -40,6 +40,14 @@ class Remembering(nn.Module):
         return self.answer_NC[torch.cdist(feature_BD, self.image_ND).argmin(dim=1)]
 
 
+class Lost(Remembering):
+    """Has no finite output for images of the class 0, whose place in the outputs such an answer would be."""
+
+    def head(self, feature_BD: Tensor) -> Tensor:
+        logit_BC = super().head(feature_BD)
+        return logit_BC.masked_fill((logit_BC.argmax(dim=1) == 0)[:, None], torch.nan)
+
+
 def see(pixels_N: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels_N)).float()
 
@@ -137,3 +145,15 @@ def test_the_interval_counts_independent_groups() -> None:
     assert share_of(one_N[:5], one_N[:5]).low == pytest.approx(0.566, abs=1e-3)
     with pytest.raises(ValueError, match="no item has an answer"):
         share_of(torch.zeros(3), torch.zeros(3))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", ["classes", "labels"])
+def test_an_output_that_is_not_finite_is_not_right(make_campaign: MakeCampaign, kind: Any) -> None:
+    plan = plan_training(make_campaign("train.task=classification"))
+    task, reader = known_by_heart(plan, range(10), kind)
+    network: Any = task.network
+    lost = Lost(network.image_ND, network.answer_NC, range(10))
+    entry = judge_own(plan, Task(lost, kind).eval(), reader, CLASSES)
+    share = sum(label == "0" for label in plan.labels.values()) / len(plan.labels)
+    assert entry["labelled_accuracy"] == pytest.approx(1 - share)
