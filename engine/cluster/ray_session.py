@@ -185,7 +185,7 @@ def _not_started(error: Exception) -> VaalError:
         return VaalError(
             f"Ray did not start: {name}={folder}: {free / 1e6:.1f} MB are free; free some, or export RAY_TMPDIR=FOLDER"
         )
-    return VaalError(f"Ray did not start: {text}; is this machine overloaded? Run it again")
+    return VaalError(f"Ray did not start: {text.rstrip('.')}; is this machine overloaded? Run it again")
 
 
 @contextmanager
