@@ -111,10 +111,10 @@ def test_an_address_where_no_cluster_answers_is_named_at_once(silent: str, web: 
 
 def test_a_job_server_that_answers_with_an_error_is_not_called_absent() -> None:
     # Without a do_GET every request is answered with 501.
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{server.server_port}"
-        why = r"what answers there reports Request failed with status code 501.*; the cluster may still be starting"
+        why = r"what answers there reports 501 Server Error: .*; the cluster may still be starting"
         with pytest.raises(InputError, match=f"--address http://{address}: {why}"):
             submission.JobServer(address)
         server.shutdown()
