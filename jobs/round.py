@@ -54,8 +54,8 @@ def whole_round(
         manifests = complete_all(screen, opened, address, to, until)
         number, did = f"Round {opened.round:03d}", any(manifest["changed"] for manifest in manifests.values())
         if STAGES[len(manifests) - 1] != STAGES[-1]:
-            words = stage_of(until).done + ("" if did else " already, nothing was done")
-            return Outcome(f"{number}: {words}", {"next": f"vaal round {opened.home.quoted}"}, manifests)
+            words = f"ends here, after {until}" + ("" if did else "; nothing was done")
+            return Outcome(f"{number} {words}", {"next": f"vaal round {opened.home.quoted}"}, manifests)
         waiting, facts = _waiting(opened)
         title = "complete" if not waiting else f"{plural(waiting, 'pick')} not sent yet, the rest is complete"
         return Outcome(f"{number}: {title}{'' if did else ' already, nothing was done'}", facts, manifests)

@@ -141,7 +141,7 @@ def complete(command: str, screen: Terminal, campaign: "Campaign", address: str 
         return _exported(screen, campaign, **options)
     with screen.running(command, campaign, address) as run:
         manifest, changed = complete_stage(command, campaign, run, **options)
-    done = stage.done if changed else f"{stage.done} before, and nothing changed since"
+    done = stage.done if changed else f"{stage.done} before, nothing was done"
     data = {**manifest, "changed": changed}
     return Outcome(f"Round {campaign.round:03d}: {done}", stage.describe(campaign, manifest), data)
 

@@ -106,8 +106,9 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     # What an older version did not compare is in `inputs` alone, and so are label files that came since.
     names = [*manifest["inputs"], *(name for name in inputs if name.startswith(("labels/", "never")))]
     changed = [name for name in dict.fromkeys(names) if manifest["inputs"].get(name) != inputs.get(name)]
-    # New weights count when the pool is scored with them.
-    return options, [name for name in changed if name != "train"]
+    # The name of a file of labels says nothing to a person. New weights count when the pool is scored with them.
+    named = dict.fromkeys("labels" if name.startswith("labels/") else name for name in changed)
+    return options, [name for name in named if name != "train"]
 
 
 def _typed(value: Any) -> str:

@@ -119,8 +119,11 @@ def _complete_state(folder: Location, name: str) -> dict[str, Any]:
         shown = ("auc", "auc_low", "auc_high", "findings", "lift")
         state |= {key: manifest["diagnosis"].get(key) for key in shown}
         state["is_trained"] = manifest["diagnosis"].get("is_trained", True)
-        state["task"] = manifest.get("task")
-        state["config"] = {name: manifest["config"].get(name) for name in ("train", "task")}
+        # The probe tells networks apart, and nobody anything.
+        task, config = manifest.get("task"), manifest["config"]
+        state["task"] = task and {name: value for name, value in task.items() if name != "probe"}
+        asked = (("train", "task"), ("task", "model"))
+        state["config"] = {section: {name: config.get(section, {}).get(name)} for section, name in asked}
     if name == "scores":
         state["errors"], state["forgotten"] = without_forgotten(manifest["errors"])
         state["quarantined"] -= state["forgotten"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
 from engine.cluster.gauges import exported
@@ -140,8 +141,6 @@ def _require_answer(address: str) -> None:
     """Raises InputError if nothing at the address speaks Ray's protocol, ConfigError if it is no address."""
     place = address
     if address == "auto":
-        from ray._private.services import canonicalize_bootstrap_address
-
         # Where Ray is about to look, which may be what a cluster that is no more has left behind.
         place = canonicalize_bootstrap_address(address) or ""
     host, _, port = place.rpartition(":")
@@ -153,6 +152,11 @@ def _require_answer(address: str) -> None:
         raise InputError(f"--address {place}: no Ray cluster answers there: {one_line(error)}") from error
     if (os.environ.get("RAY_USE_TLS", "0") == "0" and not is_server) or not _is_cluster(place):
         raise InputError(f"--address {place}: what answers there is no Ray cluster; its own port is often 6379")
+    # For localhost Ray takes this machine's address, and would ask there for minutes.
+    used = canonicalize_bootstrap_address(place) or place
+    if used != place and not _is_cluster(used):
+        fix = f"start it with ray start --node-ip-address={used.rpartition(':')[0]}"
+        raise InputError(f"--address {place}: Ray looks for this cluster at {used}, where it does not answer; {fix}")
 
 
 def _is_cluster(place: str) -> bool:
@@ -185,7 +189,7 @@ def _not_started(error: Exception) -> VaalError:
         return VaalError(
             f"Ray did not start: {name}={folder}: {free / 1e6:.1f} MB are free; free some, or export RAY_TMPDIR=FOLDER"
         )
-    return VaalError(f"Ray did not start: {text}; is this machine overloaded? Run it again")
+    return VaalError(f"Ray did not start: {text.rstrip('.')}; is this machine overloaded? Run it again")
 
 
 @contextmanager

@@ -174,6 +174,9 @@ class JobServer:
                 raise InputError(
                     f"{self._named}: no such job; see: ray job list --address {masked(self.address)}"
                 ) from error
+            if "failed with status code 5" in text or " Server Error: " in text:
+                fix = "the cluster may still be starting, or is overloaded: run it again"
+                raise InputError(f"{self._named}: what answers there reports {text.rstrip('. ')}; {fix}") from error
             raise InputError(f"{self._named}: no Ray job server answers there: {text}") from error
 
 

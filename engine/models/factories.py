@@ -83,7 +83,7 @@ def load_weights(network: nn.Module, named: str, weights: str, sha256: str = "")
         raise InputError(f"{location}: not a whole safetensors file: {one_line(error)}") from error
     faults = _misfits(network.state_dict(), state)
     if faults:
-        why = _other_prefix(network.state_dict(), state) or "; ".join(faults)
+        why = _other_prefix(network.state_dict(), state, f"{location}") or "; ".join(faults)
         raise InputError(f"{location}: not the weights of {named}: {why}")
     if bad := next((name for name, tensor in state.items() if not torch.isfinite(tensor).all()), ""):
         raise InputError(f"{location}: {bad} has numbers that are not finite; name other weights")
@@ -145,17 +145,20 @@ def _misfits(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     return [f"{len(names)} {kind} ({some(names)})" for kind, names in groups.items() if names]
 
 
-def _other_prefix(own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+def _other_prefix(own: Mapping[str, Any], given: Mapping[str, Any], file: str) -> str:
     """Why the names of weights do not fit where they differ by what they begin with alone, and what helps; else
     empty."""
-    write = "write them once with the names of the network: safetensors.torch.save_file({{{}}}, 'weights.safetensors')"
+    # Another name than the file's: it is mapped into memory while it is read.
+    write = (
+        "write them once with the names of the network, and name that file: import safetensors.torch as s; "
+        "s.save_file({{{}: t for n, t in s.load_file({!r}).items(){}}}, 'renamed.safetensors')"
+    )
     if prefix := _prefix(own, given):
-        names = f"n.removeprefix({prefix!r}): t for n, t in state.items() if n.startswith({prefix!r})"
         why = f"the names in the file begin with {prefix!r}, and those of the network do not"
-        return f"{why}; {write.format(names)}"
+        return f"{why}; {write.format(f'n.removeprefix({prefix!r})', file, f' if n.startswith({prefix!r})')}"
     if prefix := _prefix(given, own):
         why = f"the names of the network begin with {prefix!r}, and those in the file do not"
-        return f"{why}; {write.format(f'{prefix!r} + n: t for n, t in state.items()')}"
+        return f"{why}; {write.format(f'{prefix!r} + n', file, '')}"
     return ""
 
 

@@ -8,7 +8,7 @@ from engine.campaign.ledger import Ledger
 from engine.errors import InputError
 from engine.report.arms import HARDER, gains_of
 from engine.report.control_arm import WORTH_MORE, ControlArm, ControlRound, control_arm, states_of
-from vaal.proportions import Share
+from vaal.proportions import Share, few_text
 
 MOST_ROUNDS = 5
 """Rounds that a person is shown, the newest ones."""
@@ -35,7 +35,8 @@ def control_lines(control: ControlArm) -> list[str]:
     left_out = max(0, len(control.rounds) - MOST_ROUNDS)
     lines = [f"earlier rounds: {left_out}, see the report"] if left_out else []
     lines += [_round_line(one) for one in control.rounds[left_out:]]
-    if shown := control.shown_classes:
+    # Of so few labels the intervals of all classes together say nothing.
+    if (shown := control.shown_classes) and not few_text(control.labelled, ""):
         rest = len(control.classes) - len(shown)
         shares = "; ".join(f"{one.name}: {one.share.text}" for one in shown)
         more = f"; and {rest:,} more" if rest else ""

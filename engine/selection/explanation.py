@@ -50,7 +50,7 @@ def for_people(found: Facts) -> Facts:
 
 def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     """What happened to an item in the round's selection: `outcome`, the reason as the text `why`, and the facts.
-    `decided by` is the acquisition function whose `score` decided. Places count from 0, as in the files, and from 1 in
+    `decided_by` is the acquisition function whose `score` decided. Places count from 0, as in the files, and from 1 in
     `why`.
 
     Raises InputError if there is no selection, or the pool has no such item.
@@ -131,7 +131,7 @@ def _of_pick(campaign: Campaign, pick: Facts, manifest: SelectionManifest) -> Fa
 def _decided(manifest: SelectionManifest, score: float | None) -> Facts:
     """Which score decided, and the item's own; None where no score did, or the item has another one."""
     by = decided_by(manifest)
-    return {"decided by": by or None, "score": score if by == scored_by(manifest) else None}
+    return {"decided_by": by or None, "score": score if by == scored_by(manifest) else None}
 
 
 def _predicted(campaign: Campaign, pick: Facts) -> str | None:
@@ -178,7 +178,7 @@ def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionMa
             of = f"the highest of the {manifest['counts']['candidates']} candidates"
             why = f"its {column} {_apart(row[column], cut)}, {of}"
         by = decided_by(manifest) or None
-        return {"outcome": "not a candidate", "decided by": by, column: row[column], "why": why}
+        return {"outcome": "not a candidate", "decided_by": by, column: row[column], "why": why}
     if record.quarantined:
         bad = (campaign.stage("quarantine") / record.file).read_typed_table(QUARANTINE_SCHEMA)
         if row := row_of(bad, shard, "" if record.failure else key):

@@ -198,7 +198,7 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
                 f"run: {force_command(campaign)}"
             )
         if inputs:
-            log(f"{some(inputs)} changed since the images were picked; they are handed out, so they stay picked")
+            log(f"{some(inputs)} changed since the images were picked; the images are handed out, and stay picked")
         return False
     if HISTOGRAM_FILE not in manifest["files"]:
         inputs.append("what a report needs of a selection")

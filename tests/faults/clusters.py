@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.cluster_utils
+from ray._private import ray_constants
 
 from tests.faults.driver import environment
 
@@ -16,11 +17,14 @@ OBJECT_STORE_BYTES = 256 << 20
 
 @contextmanager
 def _for_nodes() -> Iterator[None]:
-    before = dict(os.environ)
+    """Start nodes as on other machines, also where this process has a private Ray, which listens on loopback alone."""
+    before, could_have_nodes = dict(os.environ), ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(environment())
+    ray_constants.ENABLE_RAY_CLUSTER = True
     try:
         yield
     finally:
+        ray_constants.ENABLE_RAY_CLUSTER = could_have_nodes
         os.environ.clear()
         os.environ.update(before)
 

@@ -53,7 +53,7 @@ def test_a_round_stops_after_a_stage_and_says_what_it_did(make_campaign: MakeCam
     }
     assert not (campaign.stage("handed_out")).folders()
     again = CliRunner().invoke(app, ["round", home, "--until", "select"])
-    assert "Round 000: selected already, nothing was done" in again.stdout
+    assert "Round 000 ends here, after select; nothing was done" in again.stdout
     assert f"vaal round {home}" in again.stdout
     rest = vaal("round", home)
     assert [manifest["changed"] for manifest in rest.values()] == [False, False, False, True, True]

@@ -44,7 +44,7 @@ def test_where_another_score_ranks_status_shows_the_task_learner_and_not_vaals_s
     assert re.search(r"│ 40 steps +│", by_vaal)
     trained = vaal("train", home, "--set", "select.acquisition=margin")
     assert trained.exit_code == 0
-    assert "Round 000: trained before, and nothing changed since" in trained.stdout
+    assert "Round 000: trained before, nothing was done" in trained.stdout
     assert re.search(r"verdict +signal present: .*; it does not matter here, because margin ranks", trained.stdout)
     by_margin = vaal("status", home).stdout
     assert "T: 88% right" in by_margin

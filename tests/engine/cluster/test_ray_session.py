@@ -109,6 +109,17 @@ def test_an_address_where_no_cluster_answers_is_named_at_once(silent: str, web: 
     assert time.monotonic() - started < 2
 
 
+def test_a_job_server_that_answers_with_an_error_is_not_called_absent() -> None:
+    # Without a do_GET every request is answered with 501.
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        why = r"what answers there reports 501 Server Error: .*; the cluster may still be starting"
+        with pytest.raises(InputError, match=f"--address http://{address}: {why}"):
+            submission.JobServer(address)
+        server.shutdown()
+
+
 def test_a_job_server_that_never_answers_is_named_at_once(silent: str) -> None:
     with pytest.raises(InputError, match=f"--address http://{silent}: no Ray job server answers there"):
         submission.JobServer(f"http://{silent}")
@@ -159,7 +170,7 @@ def test_a_temporary_folder_with_too_long_a_path_is_named(tmp_path: Path) -> Non
 def test_a_full_temporary_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     late = RuntimeError("The current node timed out during startup.")
-    assert "timed out during startup.; is this machine overloaded?" in str(module._not_started(late))
+    assert "timed out during startup; is this machine overloaded?" in str(module._not_started(late))
     monkeypatch.setattr(module, "MIN_SCRATCH_BYTES", 1 << 60)
     assert f"RAY_TMPDIR={tmp_path}: " in str(module._not_started(late))
     assert "MB are free; free some, or export RAY_TMPDIR" in str(module._not_started(late))

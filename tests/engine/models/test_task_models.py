@@ -145,10 +145,9 @@ def test_names_that_differ_by_a_prefix_alone_are_said_to_with_the_line_that_fixe
         load_task(config(weights=file), "cpu")
     assert f"the names in the file begin with '{prefix}', and those of the network do not" in str(refused.value)
     # What it advises is what helps.
-    line = str(refused.value).partition("with the names of the network: ")[2]
-    place = tmp_path / "weights.safetensors"
-    state = safetensors.torch.load_file(file)
-    eval(line.replace("'weights.safetensors'", repr(str(place))), {"safetensors": safetensors, "state": state})
+    line = str(refused.value).partition("and name that file: ")[2]
+    place = tmp_path / "renamed.safetensors"
+    exec(line.replace("'renamed.safetensors'", repr(str(place))), {})
     load_task(config(weights=str(place)), "cpu")
 
 

@@ -198,7 +198,7 @@ def test_where_nothing_is_lacking_margins_draw_in_turn(make_campaign: MakeCampai
         for row in (campaign.stage("selection") / name).read_table().to_pylist():
             assert row["score"] == margins[row["shard"], row["key"]]
     out = explain(campaign, *max(margins, key=lambda item: (item not in names(picks), margins[item])))
-    assert (out["decided by"], out["outcome"]) == ("margin", "not a candidate")
+    assert (out["decided_by"], out["outcome"]) == ("margin", "not a candidate")
     assert "margin" in out
     assert (manifest["signal"], manifest["when_no_signal"], manifest["branch"]) == (
         "none", "uncertainty", "uncertainty_sampling",

@@ -137,6 +137,6 @@ def test_a_person_reads_places_from_1_few_digits_and_nothing_that_is_not_known(s
     assert (found["rank"], shown["rank"]) == (0, 1)
     assert found["score"] == first["score"]
     assert len(shown["score"].strip("−").replace(".", "").lstrip("0")) == 4
-    assert shown["decided by"] == "vaal"
+    assert shown["decided_by"] == "vaal"
     assert None not in shown.values()
     assert not shown.keys() & {"shard", "key", "outcome", "predicted"}

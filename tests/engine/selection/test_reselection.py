@@ -196,7 +196,7 @@ def test_scores_that_are_made_again_change_nothing_that_is_handed_out(scored: Ca
     manifest.write_json(content)
     lines: list[str] = []
     assert select(scored, Run(log=lines.append)) == first
-    assert lines == ["scores changed since the images were picked; they are handed out, so they stay picked"]
+    assert lines == ["scores changed since the images were picked; the images are handed out, and stay picked"]
     assert len(batches(scored.home, 0)) == 1
     export(scored)
     assert len(batches(scored.home, 0)) == 1
