@@ -241,7 +241,7 @@ def _change(campaign: Campaign, settings: Sequence[str], *, force: bool) -> Camp
             if section == "select":
                 again = f"; or pick other images as well: {force_command(campaign, settings)}"
             elif not completed(campaign, "handoff"):
-                manifest = campaign.stage(frozen_by[0]) / "manifest.json"
+                manifest = frozen_by[0] / "manifest.json"
                 again = f"; or delete {manifest} first: nothing of the round was sent yet, and it is made again"
             raise ConfigError(
                 f"--set {key}: too late for round {campaign.round:03d}, {frozen_by[0]} is complete; "
