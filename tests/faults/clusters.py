@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.cluster_utils
-from ray._private import ray_constants
+from ray._private.services import node_ip_address_from_perspective
 
 from tests.faults.driver import environment
 
@@ -17,22 +17,24 @@ OBJECT_STORE_BYTES = 256 << 20
 
 @contextmanager
 def _for_nodes() -> Iterator[None]:
-    """Start nodes as on other machines, also where this process has a private Ray, which listens on loopback alone."""
-    before, could_have_nodes = dict(os.environ), ray_constants.ENABLE_RAY_CLUSTER
+    before = dict(os.environ)
     os.environ.update(environment())
-    ray_constants.ENABLE_RAY_CLUSTER = True
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = could_have_nodes
         os.environ.clear()
         os.environ.update(before)
+
+
+def _node() -> dict[str, Any]:
+    """What every node has: this machine's address too, where this process has a private Ray on the loopback device."""
+    return {"object_store_memory": OBJECT_STORE_BYTES, "node_ip_address": node_ip_address_from_perspective()}
 
 
 def add_node(nodes: Any, num_cpus: int) -> None:
     """Add a node to a cluster."""
     with _for_nodes():
-        nodes.add_node(num_cpus=num_cpus, object_store_memory=OBJECT_STORE_BYTES)
+        nodes.add_node(num_cpus=num_cpus, **_node())
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def cluster(cpus: list[int]) -> Iterator[Any]:
     # Ray's own state queries would try in vain the cluster that was there before.
     CURRENT.unlink(missing_ok=True)
     CURRENT.parent.mkdir(exist_ok=True)
-    head = {"num_cpus": 0, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    head = {"num_cpus": 0, "include_dashboard": False, **_node()}
     with _for_nodes():
         nodes = ray.cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     for count in cpus:

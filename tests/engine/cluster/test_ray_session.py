@@ -14,8 +14,8 @@ from threading import Thread
 
 import pytest
 
+from engine.cluster import head_watch, submission
 from engine.cluster import ray_session as module
-from engine.cluster import submission
 from engine.cluster.ray_session import _require_answer, usable_cpus
 from engine.errors import ConfigError, InputError
 from tests.conftest import MakeCampaign
@@ -51,7 +51,8 @@ print(json.dumps(found))
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
+    for place in (module, head_watch):
+        monkeypatch.setattr(place, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(submission, "ANSWER_SECONDS", 0.3)
 
 

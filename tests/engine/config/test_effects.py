@@ -32,6 +32,7 @@ from engine.simulation.demo_pools import DemoPool
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
 from engine.training import train, zero
+from engine.training.board import Steps
 from engine.training.plan import phase_of, plan_training
 from tests.conftest import pretend_trained
 from tests.effects import Bench, Look, Stopped, stop
@@ -107,7 +108,7 @@ def followed(bench: Bench, config: CampaignConfig) -> Any:
     """Who is given the losses."""
     bench.patch.setattr(train, "tracked", stop)
     made = dataclasses.replace(bench.made, config=config)
-    with pytest.raises(Stopped) as stopped, train._shown(made, QUIET, plan_training(made), "name"):
+    with pytest.raises(Stopped) as stopped, train._shown(made, QUIET, plan_training(made), "name", Steps(1)):
         pass
     return stopped.value.args[0]
 

@@ -19,7 +19,7 @@ from engine.campaign.manifests import (
     read_manifest,
 )
 from engine.campaign.stages import QUIET
-from engine.config.texts import parse_settings
+from engine.config.texts import parse_settings, score_text
 from engine.config.toml import override
 from engine.errors import ConfigError, InputError
 from engine.models.weights import load_networks, to_input
@@ -152,7 +152,7 @@ def require_explained(campaign: Campaign, ranked: list[Row], after: Row) -> None
         f"its dfal {last['exact']:.4f} is above {ranked[count - 1]['exact']:.4f}, the highest of the {count} candidates"
     )
     assert explain(campaign, last["shard"], last["key"])["why"] == f"it was scored again, and {lost}"
-    why = f"it is not among the 60 of the lowest by margin, which is {after['margin']:.4f} here"
+    why = f"it is not among the 60 of the lowest by margin, which is {score_text(after['margin'], 4)} here"
     assert explain(campaign, after["shard"], after["key"])["why"] == f"it was not scored again, for {why}"
 
 
