@@ -1,7 +1,6 @@
 """SIGKILL to the head of a cluster, in each stage that runs on one: the next run ends in the same files.
 
-The driver is on the head's node here, as a job's is. Ray may end it with the raylet that it talks to, in silence; what
-is said of a head on another machine is in test_network_cut.
+The driver is on the head's node, as a job's is. Ray may end it with the raylet that it talks to, in silence.
 """
 
 import logging
@@ -24,9 +23,34 @@ from tests.faults.test_training_killed import SETTINGS, saved, weights
 from tests.processes import wait_until
 
 LOG = logging.getLogger(__name__)
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SMALL_PARTS = "import engine.selection.parts as p; p.PART_ROWS = 500; from jobs.__main__ import main; main()"
 """A selection whose scores go to Ray in parts, though there are few."""
+
+
+WAITING = """
+import os, sys, time
+from engine.cluster import head_watch
+from engine.cluster.ray_session import ray_session
+head_watch.ANSWER_SECONDS, head_watch.LOST_SECONDS = 1.0, 4.0
+try:
+    with ray_session(sys.argv[1]):
+        print("begun", flush=True)
+        time.sleep(100)
+except head_watch.LostHeadError as error:
+    print(error, flush=True)
+    os._exit(error.exit_status)
+"""
+
+
+@pytest.mark.heavy
+def test_it_is_logged_and_ends_what_waits() -> None:
+    with cluster([]) as nodes, started([sys.executable, "-c", WAITING, address := str(nodes.address)], {}) as driver:
+        begun = driver.wait_for_words("begun")
+        nodes.remove_node(nodes.head_node, allow_graceful=False)
+        ended = driver.wait(30)
+    assert f"the head of the cluster at {address} does not answer; waiting for it" in ended.errors
+    assert (ended.status, f"--address {address}: the head of the cluster was lost" in ended.output) == (4, True)
+    assert ended.seconds - begun < 20
 
 
 def lose_head(words: list[str], moment: Callable[[Driver], None]) -> Ended:
@@ -46,6 +70,8 @@ def jobs(*words: str) -> list[str]:
     return [sys.executable, "-m", "jobs", *words]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_in_scoring(reference: Reference, tmp_path: Path) -> None:
     campaign = reference.copy(tmp_path / "campaign")
     lose_head(jobs("score", campaign), lambda driver: wait_until(lambda: law.num_committed(campaign) > 2, driver.ended))
@@ -57,6 +83,8 @@ def test_in_scoring(reference: Reference, tmp_path: Path) -> None:
     assert kept.items() <= law.committed(campaign).items()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_in_training(make_campaign: MakeCampaign) -> None:
     calm, campaign = make_campaign(*SETTINGS, name="calm"), make_campaign(*SETTINGS)
     assert run("train", str(calm.home)).status == 0
@@ -67,6 +95,8 @@ def test_in_training(make_campaign: MakeCampaign) -> None:
     assert weights(campaign) == weights(calm)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_in_selection(make_campaign: MakeCampaign, tmp_path: Path) -> None:
     calm, draw = scored_campaign(make_campaign, num_picks=200), random.Random(0)
     assert run("select", str(calm.home)).status == 0
