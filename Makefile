@@ -34,7 +34,7 @@ demo: $(READY) ## Run a whole round on real images (POOL=digits, or POOL=cifar10
 	$(BIN)/vaal demo --pool $(POOL)
 	@echo "Which rule saves labels? Minutes: $(BIN)/vaal simulate experiments/digits.toml --out demo/simulated"
 
-test: $(READY) ## Run the tests, all but the slow ones: 12 to 16 minutes on two cores.
+test: $(READY) ## Run the tests, all but the slow ones: some 20 minutes on two cores.
 	$(BIN)/python -m pytest -m "not slow"
 
 test-fast: $(READY) ## Run the tests that start no Ray, no other process, no training and no report: a minute.
