@@ -54,7 +54,7 @@ def test_a_stage_logs_its_begin_what_it_says_and_its_end_with_counts(make_campai
     begin, *said, end = objects(found.stderr)
     assert (begin["event"], begin["message"], end["event"], end["level"]) == ("begin", "select", "end", "info")
     assert end["counts"]["vaal_picked"] == 100
-    assert said[-1]["message"].startswith("signal present")
+    assert said[-2]["message"].startswith("signal present")
     assert {(line["campaign"], line["round"], line["stage"]) for line in (begin, *said, end)} == {
         (campaign.home.url, 0, "select")
     }
