@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import os
 import socket
 import threading
 import time
@@ -26,7 +27,7 @@ class LostHeadError(InputError):
 
 
 def speaks(place: str) -> bool:
-    """Whether a server of gRPC answers at host:port.
+    """Whether a server of gRPC answers at host:port; where Ray uses TLS, whether any does.
 
     Raises OSError, OverflowError or UnicodeError if nothing answers, or it is no address.
     """
@@ -34,7 +35,8 @@ def speaks(place: str) -> bool:
     with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
         # The beginning of HTTP/2, to which a server of gRPC answers with its own settings.
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
-        return connection.recv(4)[3:] == b"\4"
+        is_encrypted = os.environ.get("RAY_USE_TLS", "0") != "0"
+        return connection.recv(4)[3:] == b"\4" or is_encrypted
 
 
 @contextmanager

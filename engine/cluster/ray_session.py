@@ -150,7 +150,7 @@ def _require_answer(address: str) -> None:
         is_server = speaks(place)
     except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(f"--address {place}: no Ray cluster answers there: {one_line(error)}") from error
-    if (os.environ.get("RAY_USE_TLS", "0") == "0" and not is_server) or not _is_cluster(place):
+    if not is_server or not _is_cluster(place):
         raise InputError(f"--address {place}: what answers there is no Ray cluster; its own port is often 6379")
     # For localhost Ray takes this machine's address, and would ask there for minutes.
     used = canonicalize_bootstrap_address(place) or place
