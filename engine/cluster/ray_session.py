@@ -24,6 +24,7 @@ from engine.errors import ConfigError, InputError, StorageError, VaalError, one_
 from engine.storage.location import masked
 
 LOCAL = "local"
+AUTO = "auto"
 OBJECT_STORE_BYTES = 1 << 30
 MIN_SCRATCH_BYTES = 16 << 20
 """With less in its folder Ray may not start, and says that it took too long."""
@@ -40,6 +41,7 @@ def ray_session(address: str) -> Iterator[None]:
         InputError: no cluster answers at the address.
         ConfigError: the address is none, or Ray cannot work in this environment.
     """
+    _require_address(address)
     export = exported() if address != LOCAL else nullcontext()
     if ray.is_initialized():
         with export:
@@ -137,18 +139,21 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _require_address(address: str) -> None:
+    """Raises ConfigError if it is no address, also where Ray is connected already."""
+    host, _, port = address.rpartition(":")
+    is_place = re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:]+]?", host) and port.isdecimal()
+    if address not in (LOCAL, AUTO) and not is_place:
+        raise ConfigError(f"--address {masked(address)}: expected local, auto, or a cluster's host:port")
+
+
 def _require_answer(address: str) -> None:
-    """Raises InputError if nothing at the address speaks Ray's protocol, ConfigError if it is no address."""
-    place = address
-    if address == "auto":
-        # Where Ray is about to look, which may be what a cluster that is no more has left behind.
-        place = canonicalize_bootstrap_address(address) or ""
-    host, _, port = place.rpartition(":")
-    if not re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:]+]?", host) or not port.isdecimal():
-        raise ConfigError(f"--address {masked(place)}: expected local, auto, or a cluster's host:port")
+    """Raises InputError if nothing at the address speaks Ray's protocol."""
+    # With auto, where Ray is about to look, which may be what a cluster that is no more has left behind.
+    place = canonicalize_bootstrap_address(address) or "" if address == AUTO else address
     try:
         is_server = speaks(place)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise InputError(f"--address {place}: no Ray cluster answers there: {one_line(error)}") from error
     if not is_server or not _is_cluster(place):
         raise InputError(f"--address {place}: what answers there is no Ray cluster; its own port is often 6379")

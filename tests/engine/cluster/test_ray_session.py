@@ -16,7 +16,7 @@ import pytest
 
 from engine.cluster import head_watch, submission
 from engine.cluster import ray_session as module
-from engine.cluster.ray_session import _require_answer, usable_cpus
+from engine.cluster.ray_session import _require_answer, ray_session, usable_cpus
 from engine.errors import ConfigError, InputError
 from tests.conftest import MakeCampaign
 from tests.jobs.test_cli import refused
@@ -105,9 +105,15 @@ def test_an_address_where_no_cluster_answers_is_named_at_once(silent: str, web: 
         with pytest.raises(InputError, match=f"--address {address}: what answers there is no Ray cluster"):
             _require_answer(address)
     for address in ("nonsense", "ray://127.0.0.1:10001", "127.0.0.1:", "a b:1"):
-        with pytest.raises(ConfigError, match=f"--address {address}: expected local, auto, or"):
-            _require_answer(address)
+        with pytest.raises(ConfigError, match=f"--address {address}: expected local, auto, or"), ray_session(address):
+            raise AssertionError
     assert time.monotonic() - started < 2
+
+
+def test_an_address_that_is_none_is_refused_where_ray_is_connected_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    with pytest.raises(ConfigError, match=r"--address s3:.*\*\*\*"), ray_session("s3://KEY:HIDDEN@bucket"):
+        raise AssertionError
 
 
 def test_a_job_server_that_answers_with_an_error_is_not_called_absent() -> None:
