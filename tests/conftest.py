@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -48,6 +49,8 @@ settings.register_profile("few", max_examples=25, deadline=None)
 
 
 def pytest_configure() -> None:
+    # A shell ignores Ctrl-C for what it runs behind, and what is tested there ends itself by SIGTERM: all the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # One thread a process: the tests' networks are small, and more threads than free cores wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
