@@ -7,20 +7,18 @@ Whether a run of another machine lives is seen by a change of its sign, never by
 import os
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Annotated, Any, NotRequired, TypeVar
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from engine.cluster.interrupting import interrupt_main_thread
+from engine.cluster.interrupting import repeated
 from engine.errors import BusyError, ConfigError, InputError, StorageError
 from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
@@ -111,10 +109,11 @@ def alone(home: Location, command: str) -> Iterator[None]:
         file.write_json({**run, "at": _now(), "is_running": True, "command": command})
 
     def beat() -> None:
-        # What cannot be read may still be this run's.
-        with suppress(InputError, ConfigError):
-            _require_mine(file, run)
-        write()
+        with suppress(StorageError):
+            # What cannot be read may still be this run's.
+            with suppress(InputError, ConfigError):
+                _require_mine(file, run)
+            write()
 
     began = time.monotonic()
     write()
@@ -122,7 +121,7 @@ def alone(home: Location, command: str) -> Iterator[None]:
     _require_mine(file, run)
     token = _held.set(_held.get() | {home.url})
     try:
-        with _repeated(beat):
+        with repeated(beat, BEAT_SECONDS):
             yield
     finally:
         _held.reset(token)
@@ -140,45 +139,18 @@ def beating(file: Location, state: Callable[[], State | TrainState]) -> Iterator
     def write(*, is_running: bool = True) -> None:
         file.write_json({**run, "at": _now(), "is_running": is_running, **state()})
 
+    def beat() -> None:
+        with suppress(StorageError):
+            write()
+
     write()
     try:
-        with _repeated(write):
+        with repeated(beat, BEAT_SECONDS):
             yield
     finally:
         # A failure here must not hide the error that stopped the run.
         with suppress(StorageError):
             write(is_running=False)
-
-
-@contextmanager
-def _repeated(write: Callable[[], None]) -> Iterator[None]:
-    """Write every `BEAT_SECONDS` while the body runs. Raises the BusyError that writing raises: it ends the body, if
-    that is in the main thread."""
-    over, lost, is_main = threading.Event(), list[BusyError](), current_thread() is main_thread()
-
-    def beat() -> None:
-        while not over.wait(BEAT_SECONDS):
-            try:
-                with suppress(StorageError):
-                    write()
-            except BusyError as error:
-                lost.append(error)
-                if is_main:
-                    interrupt_main_thread()
-                return
-
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not lost:
-            raise
-    finally:
-        over.set()
-        thread.join()
-    if lost:
-        raise lost[0] from None
 
 
 def _new_run() -> dict[str, Any]:

@@ -4,14 +4,13 @@ import atexit
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 
-from engine.cluster.interrupting import interrupt_main_thread
+from engine.cluster.interrupting import repeated
 from engine.errors import InputError
 
 LOG = logging.getLogger("vaal.cluster")
@@ -46,38 +45,29 @@ def require_head(address: str) -> Iterator[None]:
     Raises LostHeadError, in place of the interrupt that ends the body, when the head was silent for `LOST_SECONDS`; and
     in place of an error of the body while the head is silent.
     """
-    place, is_over, lost = ray.get_runtime_context().gcs_address, threading.Event(), threading.Event()
+    place = ray.get_runtime_context().gcs_address
+    answered, has_said = time.monotonic(), False
 
-    def follow() -> None:
-        answered, has_said = time.monotonic(), False
-        while not is_over.wait(LOOK_SECONDS):
-            if _answers(place):
-                answered, has_said = time.monotonic(), False
-                continue
-            silent = time.monotonic() - answered
-            if silent >= ANSWER_SECONDS and not has_said:
-                LOG.warning("the head of the cluster at %s does not answer; waiting for it", address)
-                has_said = True
-            if silent >= LOST_SECONDS:
-                lost.set()
-                interrupt_main_thread()
-                return
-
-    thread = threading.Thread(target=follow, name="head watch", daemon=True)
-    thread.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not lost.is_set():
-            raise
-        raise _lost(address) from None
-    except Exception as error:
-        # Actors of Ray may die with the head before it counts as lost.
+    def look() -> None:
+        nonlocal answered, has_said
         if _answers(place):
-            raise
-        raise _lost(address) from error
-    finally:
-        is_over.set()
+            answered, has_said = time.monotonic(), False
+            return
+        silent = time.monotonic() - answered
+        if silent >= ANSWER_SECONDS and not has_said:
+            LOG.warning("the head of the cluster at %s does not answer; waiting for it", address)
+            has_said = True
+        if silent >= LOST_SECONDS:
+            raise _lost(address)
+
+    with repeated(look, LOOK_SECONDS, most_wait=0):
+        try:
+            yield
+        except Exception as error:
+            # Actors of Ray may die with the head before it counts as lost.
+            if _answers(place):
+                raise
+            raise _lost(address) from error
 
 
 def _lost(address: str) -> LostHeadError:

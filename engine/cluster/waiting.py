@@ -1,17 +1,16 @@
 """Waiting for machines, with words: what is wanted, what the cluster has, and an end that the user sets."""
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import ray
 from ray.autoscaler.sdk import request_resources
 
 from engine.cluster.gauges import Measure
-from engine.cluster.interrupting import interrupt_main_thread
+from engine.cluster.interrupting import repeated
 from engine.cluster.ray_session import LOCAL
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
@@ -126,31 +125,18 @@ def watched(
     if address == LOCAL:
         yield
         return
-    watch, is_over, errors = Watch(need, address, log, measure, has_begun), threading.Event(), list[Exception]()
+    watch = Watch(need, address, log, measure, has_begun)
 
-    def follow() -> None:
-        while not is_over.wait(LOOK_SECONDS):
-            try:
-                watch.look()
-            except (ConfigError, InputError) as error:
-                errors.append(error)
-                interrupt_main_thread()
-                return
-            except ray.exceptions.RayError:
-                return
+    def look() -> None:
+        # Of a head that is lost, others say so.
+        with suppress(ray.exceptions.RayError):
+            watch.look()
 
-    thread = threading.Thread(target=follow, name="watch", daemon=True)
-    thread.start()
     try:
-        yield
-    except KeyboardInterrupt:
-        if errors:
-            raise errors[0] from None
-        raise
+        with repeated(look, LOOK_SECONDS, most_wait=LOOK_SECONDS) as thread:
+            yield
     finally:
-        is_over.set()
         # Without a head, what it asked for is never answered.
-        thread.join(LOOK_SECONDS)
         if not thread.is_alive():
             watch.end()
 
