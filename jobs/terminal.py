@@ -27,6 +27,8 @@ OTHER_COLUMNS = 62
 """Characters of a progress line apart from its words."""
 PLAIN_SECONDS = 10.0
 """Without a terminal, progress is one line in this time."""
+MEASURED_SECONDS = 5.0
+"""The time left is known once progress was measured for so long."""
 
 MOST_CHARACTERS = 500
 """Of the text of an unforeseen error."""
@@ -213,9 +215,10 @@ class Terminal:
             begin = begin or (now, share)
             if now - shown >= PLAIN_SECONDS and share > begin[1]:
                 shown = now
-                left = (now - begin[0]) * (1 - share) / (share - begin[1])
-                line = f"{title} {share:.0%} {words}, {left:.0f} s left"
-                self._event("progress", line, share=round(share, 4), seconds_left=round(left))
+                since, line = now - begin[0], f"{title} {share:.0%} {words}"
+                left = round(since * (1 - share) / (share - begin[1])) if since >= MEASURED_SECONDS else None
+                line += f", {left} s left" if left is not None else ""
+                self._event("progress", line, share=round(share, 4), seconds_left=left)
 
         return update
 

@@ -33,7 +33,7 @@ from engine.errors import VaalError
 from engine.models.diagnosis import findings_of, summary
 from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.models.task_trial import note_on_weights, task_entry
-from engine.models.task_words import doubt_of, task_facts
+from engine.models.task_words import task_facts
 from engine.pool.manifest import read_shards
 from engine.pool.mask_source import MASKS, mask_inputs, mask_source
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
@@ -107,8 +107,7 @@ def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: 
     for why in left_out.values():
         run.log(f"{why}; the shard was left out of training")
     require_few(config, plan.pool.shards, left_out)
-    if doubt := doubt_of(entry := entry and {**entry, **result["details"]["task"]}):
-        run.log(f"task.model={config.task.model}: {doubt}")
+    entry = entry and {**entry, **result["details"]["task"]}
     manifest = write_manifest(
         campaign,
         "train",

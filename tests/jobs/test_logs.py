@@ -96,6 +96,7 @@ def test_progress_has_a_share_the_seconds_left_and_counts(
     make_campaign: MakeCampaign, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "MEASURED_SECONDS", 0.0)
     screen, campaign = Terminal(json=False, log_format="json"), make_campaign()
     with screen.running("score", campaign, "auto") as run:
         run.measure("vaal_stage", 1, stage="score")
@@ -133,3 +134,14 @@ def test_the_format_is_found_in_a_command_line_that_cannot_be_read() -> None:
         ([], "text"),
     ):
         assert asked_format(words) == found
+
+
+def test_what_was_measured_for_a_moment_does_not_tell_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0.0)
+    with Terminal(json=False, log_format="json").progress("train") as update:
+        update(0.0, "step 0")
+        update(0.1, "step 50")
+    [progress] = objects(capsys.readouterr().err)
+    assert (progress["message"], progress["seconds_left"]) == ("train 10% step 50", None)
