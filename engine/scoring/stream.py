@@ -17,6 +17,7 @@ from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.manifests import TrainManifest
 from engine.campaign.stages import Run
+from engine.cluster.allocation import keep_freed_memory
 from engine.cluster.ray_session import choose_device, count_devices, require_cpus
 from engine.cluster.waiting import Need, wait_for
 from engine.config.options import CampaignConfig
@@ -153,6 +154,7 @@ class _Scorer:
     ) -> None:
         from engine.scoring.scorer import load_scorer
 
+        keep_freed_memory()
         # The weights are read here and not sent: an actor that Ray restarts must find them again.
         self._scorer = load_scorer(folder, config, weights, device, is_again=is_again)
 

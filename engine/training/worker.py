@@ -14,6 +14,7 @@ import ray.train
 import torch
 
 from engine.campaign.labels import Identity
+from engine.cluster.allocation import keep_freed_memory
 from engine.models.front import Front
 from engine.models.weights import make_networks
 from engine.training import zero
@@ -40,6 +41,7 @@ def train_worker(plan: TrainingPlan) -> None:
     if plan.device == "cpu":
         # Ray sets the variable to the worker's CPUs, but torch may have counted the machine's before.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        keep_freed_memory()
     zero.start(plan.device)
     front = training_front(plan)
     with tempfile.TemporaryDirectory() as scratch:

@@ -7,7 +7,7 @@ number of processes that run the networks. STARTED is time.monotonic() before th
 last line a JSON object: `items`; `whole`, the seconds from STARTED to the end of the output, where there is one; and
 `steady`, items/s from when a tenth of the items is done, of the bare loops from when all processes are ready.
 
-Every variant runs the same networks on batches of the same size. Nothing heavy is imported before a variant needs it.
+Every variant runs the same networks. Nothing heavy is imported before a variant needs it.
 """
 
 import io
@@ -56,11 +56,11 @@ def steady(records: Iterable[tuple[float, int]]) -> float:
     return (total - done) / (ordered[-1][0] - begin) if total > done else float("nan")
 
 
-def batch_items(config: CampaignConfig) -> int:
-    """Images in a batch, as `engine.scoring.scorer` makes it on a CPU."""
+def batch_items(config: CampaignConfig, *, is_lean: bool = False) -> int:
+    """Images in a batch: of the lean loop as many as `engine.scoring.scorer` takes on a CPU, else 16 at 32 px."""
     from engine.scoring.scorer import CPU_BATCH_PIXELS, SMALLEST_CPU_BATCH
 
-    return max(SMALLEST_CPU_BATCH, CPU_BATCH_PIXELS // config.image.size**2)
+    return max(SMALLEST_CPU_BATCH, (CPU_BATCH_PIXELS if is_lean else 16 * 32 * 32) // config.image.size**2)
 
 
 def handed_on(config: CampaignConfig) -> int:
@@ -68,7 +68,9 @@ def handed_on(config: CampaignConfig) -> int:
     return max(32, 512 * 32 * 32 // config.image.size**2)
 
 
-def networks_of(config: CampaignConfig, threads: int) -> Callable[[NDArray[np.uint8]], tuple[Any, Any]]:
+def networks_of(
+    config: CampaignConfig, threads: int, *, is_lean: bool = False
+) -> Callable[[NDArray[np.uint8]], tuple[Any, Any]]:
     """What gives N images their logits (N,) and latents (N, Z); threads get more at a time, for they wait for one
     another."""
     import torch
@@ -78,7 +80,7 @@ def networks_of(config: CampaignConfig, threads: int) -> Callable[[NDArray[np.ui
     torch.set_num_threads(threads)
     score = score_function(config)
     networks, device = make_networks(config).ready(), torch.device("cpu")
-    size = batch_items(config) * (1 if threads == 1 else 4 * threads)
+    size = batch_items(config, is_lean=is_lean) * (1 if threads == 1 else 4 * threads)
 
     def run(pixels_NHWC: NDArray[np.uint8]) -> tuple[Any, Any]:
         found = []
@@ -110,17 +112,34 @@ def members(files: list[str]) -> Iterator[bytes]:
                 yield content.read()
 
 
-def bare_part(spec: Spec, part: int, has_pillow: bool, barrier: Any, results: Any) -> None:
+def items_of(spec: Spec, files: list[str]) -> Iterator[bytes]:
+    """The images of these shards by the engine's reader."""
+    from engine.campaign.opening import open_campaign
+    from engine.pool.items import read_shard
+    from engine.pool.manifest import at_root, read_shards
+
+    opened = open_campaign(spec.campaign, [])
+    shards = {Path(shard.url).resolve(): shard for shard in at_root(read_shards(opened.home), opened.config.pool.root)}
+    for file in files:
+        for item in read_shard(shards[Path(file).resolve()], opened.config.image):
+            yield item.data
+
+
+def bare_part(spec: Spec, part: int, kind: str, barrier: Any, results: Any) -> None:
     """One process of a bare loop: neither checks, hashes nor keeps anything."""
+    from engine.cluster.allocation import keep_freed_memory
     from engine.pool.images import decode
 
-    config = spec.config
-    run, size = networks_of(config, threads=1), batch_items(config)
-    decoder = by_pillow if has_pillow else decode
+    config, is_lean = spec.config, kind == "lean"
+    if is_lean:
+        keep_freed_memory()
+    run, size = networks_of(config, threads=1, is_lean=is_lean), batch_items(config, is_lean=is_lean)
+    decoder = by_pillow if kind == "Pillow" else decode
+    files = spec.files[part :: spec.workers]
     batch: list[NDArray[np.uint8]] = []
     barrier.wait()
     begin, items = time.monotonic(), 0
-    for data in members(spec.files[part :: spec.workers]):
+    for data in items_of(spec, files) if is_lean else members(files):
         batch.append(decoder(data, config.image))
         items += 1
         if len(batch) == size:
@@ -131,12 +150,12 @@ def bare_part(spec: Spec, part: int, has_pillow: bool, barrier: Any, results: An
     results.put((items, begin, time.monotonic()))
 
 
-def bare(spec: Spec, *, has_pillow: bool = False) -> Found:
+def bare(spec: Spec, kind: str = "") -> Found:
     """As many processes as workers, a thread and a share of the shards each."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(spec.workers), context.Queue()
     processes = [
-        context.Process(target=bare_part, args=(spec, part, has_pillow, barrier, results), daemon=True)
+        context.Process(target=bare_part, args=(spec, part, kind, barrier, results), daemon=True)
         for part in range(spec.workers)
     ]
     for process in processes:
@@ -248,10 +267,11 @@ def webdataset(spec: Spec) -> Found:
 
 VARIANTS: dict[str, Callable[[Spec], Found]] = {
     "bare": bare,
+    "lean": lambda spec: bare(spec, "lean"),
     "vaal": vaal,
     "ray.data": ray_data,
     "webdataset": webdataset,
-    "bare, Pillow": lambda spec: bare(spec, has_pillow=True),
+    "bare, Pillow": lambda spec: bare(spec, "Pillow"),
 }
 
 
@@ -260,7 +280,7 @@ def main() -> None:
     variant, spec, started = sys.argv[1:]
     found = VARIANTS[variant](Spec(**json.loads(Path(spec).read_text())))
     whole = found.pop("ended", time.monotonic()) - float(started)
-    print(json.dumps(found if variant.startswith("bare") else {**found, "whole": whole}))
+    print(json.dumps(found if variant.startswith(("bare", "lean")) else {**found, "whole": whole}))
 
 
 if __name__ == "__main__":
