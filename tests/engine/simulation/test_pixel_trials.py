@@ -79,7 +79,7 @@ def test_picks_are_those_of_the_commands(tmp_path: Path, monkeypatch: pytest.Mon
     assert said == {name: one.world.classes[truth[name]] for name in said}
 
 
-@pytest.mark.heavy
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_killed_trial_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = played(tmp_path / "whole").play("lowest")
