@@ -26,12 +26,14 @@ from tests.faults.driver import started
 
 ROUNDS = 1 if is_small() else 3
 SETTINGS = ("train.max_steps=100", "train.epochs=1000", "train.workers=2", "score.workers=2")
+EAGER = "import jobs.terminal; jobs.terminal.PLAIN_SECONDS = 0.0; from jobs.__main__ import main; main()"
+"""The command, which logs each step of its progress."""
 STAGES = ("train", "score", "select", "export", "report")
 
 
 def seconds_of(home: str, *words: str) -> dict[str, float]:
     """The seconds of a round's parts, by name."""
-    command = [sys.executable, "-m", "jobs", "round", home, "--log-format", "json", *words]
+    command = [sys.executable, "-c", EAGER, "round", home, "--log-format", "json", *words]
     begun_at = time.time()
     with started(command, {}) as driver:
         ended = driver.wait(600)
