@@ -1,5 +1,7 @@
 """Candidates that are scored again: what is dear decides, exactly once, and by the definition."""
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +34,10 @@ from engine.scoring.score import score
 from engine.selection.explanation import explain
 from engine.selection.select import select
 from engine.storage.documents import read_document
+from engine.storage.location import Location
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import records_of
-from tests.conftest import MakeCampaign, pretend_trained
+from tests.conftest import pretend_trained
 from vaal.acquisition.deepfool import deepfool
 from vaal.acquisition.view import Inputs, View
 from vaal.diversity.badge import badge
@@ -53,12 +56,22 @@ SETTINGS = (
 Row = dict[str, Any]
 
 
-@pytest.fixture
-def campaign(make_campaign: MakeCampaign, local_ray: None) -> Campaign:
-    made = make_campaign(*SETTINGS)
+@pytest.fixture(scope="module")
+def scored(
+    created: Callable[[tuple[str, ...]], Campaign], local_ray: None, tmp_path_factory: pytest.TempPathFactory
+) -> Campaign:
+    home = tmp_path_factory.mktemp("scored") / "campaign"
+    shutil.copytree(created(SETTINGS).home.path, home)
+    made = replace(created(SETTINGS), home=Location.of(str(home)))
     pretend_trained(made)
     score(made)
     return made
+
+
+@pytest.fixture
+def campaign(scored: Campaign, tmp_path: Path) -> Campaign:
+    shutil.copytree(scored.home.path, tmp_path / "campaign")
+    return replace(scored, home=Location.of(str(tmp_path / "campaign")))
 
 
 def changed(campaign: Campaign, *settings: str) -> Campaign:
