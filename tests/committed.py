@@ -1,6 +1,7 @@
 """Committed scores files written by hand: any logits, any rows to a row group."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.campaign.folder import Campaign
+from engine.campaign.manifests import ScoresManifest, read_manifest
+from engine.campaign.scored_shards import shard_records
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord, scores_schema
+from engine.tables.shard_records import records_in
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
 NUM_LATENTS = 4
@@ -66,3 +70,20 @@ def location(folder: Path) -> Location:
 def folders_of(campaign: Campaign) -> tuple[Location, Location]:
     """Where a shard's scores and its quarantine are written."""
     return campaign.stage("scores"), campaign.stage("quarantine")
+
+
+def records_of(campaign: Campaign) -> list[ShardRecord]:
+    """The records of the round's complete scores."""
+    return list(records_in(shard_records(campaign, read_manifest(campaign, "scores", ScoresManifest))))
+
+
+def with_entries_inside(campaign: Campaign) -> dict[str, Any]:
+    """Give the scores stage the manifest that an earlier version wrote: with an entry a shard, and no ledger. Returns
+    it."""
+    file, entries = campaign.stage("scores") / "manifest.json", [record.entry() for record in records_of(campaign)]
+    manifest = json.loads(file.read_bytes())
+    for name in manifest.pop("ledger"):
+        (campaign.stage("ledger") / name).delete()
+    del manifest["content"]
+    file.write_json(manifest | {"shards": entries})
+    return manifest | {"shards": entries}

@@ -79,11 +79,6 @@ class ShardRecord(NamedTuple):
         return {k: value for k, value in self._asdict().items() if value != self._field_defaults.get(k)}
 
 
-def records_of(entries: Iterable[Any]) -> list[ShardRecord]:
-    """The records of a manifest's entries."""
-    return [ShardRecord(**entry) for entry in entries]
-
-
 FORGOTTEN, BY_PERSON = "Forgotten", "campaign"
 """Class of error and stage of items that a person decided to forget: they are not scored, and are no damage."""
 
