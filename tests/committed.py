@@ -1,6 +1,7 @@
 """Committed scores files written by hand: any logits, any rows to a row group."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.manifests import ScoresManifest, read_manifest
 from engine.campaign.scored_shards import shard_records
 from engine.storage.location import Location
+from engine.tables.score_reader import footer_sha256
 from engine.tables.scores import ShardRecord, scores_schema
 from engine.tables.shard_records import records_in
 from vaal.duplicates.perceptual_hash import HASH_BYTES
@@ -22,8 +24,11 @@ Item = tuple[str, str, float]
 """shard, key, logit."""
 
 
-def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: int = 3) -> ShardRecord:
-    """Write a shard's scores file, as scoring would. `rows`: key and logit. Returns its record.
+def commit(
+    folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: int = 3, *, has_checksums: bool = True
+) -> ShardRecord:
+    """Write a shard's scores file, as scoring would; without checksums as earlier versions did. `rows`: key and logit.
+    Returns its record.
 
     `vote_entropy` has two values, by the logit's sign, and `consensus_kl`, which decides between them, is minus it.
     """
@@ -46,13 +51,15 @@ def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: 
     sink = pa.BufferOutputStream()
     table = pa.table([columns[name] for name in schema.names], schema=schema)
     pq.write_table(
-        table, sink, row_group_size=group_rows, write_statistics=["key", "logit", "vote_entropy", "consensus_kl"]
-    )
+        table, sink, row_group_size=group_rows, write_page_checksum=has_checksums,
+        write_statistics=["key", "logit", "vote_entropy", "consensus_kl"],
+    )  # fmt: skip
     content = sink.getvalue().to_pybytes()
     file = f"{hashlib.sha256(shard.encode()).hexdigest()[:16]}.parquet"
     (folder / file).write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return ShardRecord(shard, file, len(rows), len(rows), 0, sha256, len(content))
+    record = ShardRecord(shard, file, len(rows), len(rows), 0, sha256, len(content))
+    return record._replace(footer_sha256=footer_sha256(io.BytesIO(content), len(content)) if has_checksums else "")
 
 
 def commit_all(folder: Path, items: list[Item], group_rows: int) -> list[ShardRecord]:

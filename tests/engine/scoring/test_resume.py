@@ -209,6 +209,6 @@ def test_a_foreign_file_in_the_ledger_is_named(campaign: Campaign) -> None:
 @pytest.mark.parametrize("errors", ["no JSON", "[1]", '{"decode/Damaged": "many"}', "null"])
 def test_a_ledger_with_wrong_counts_of_errors_is_named(campaign: Campaign, errors: str) -> None:
     file = campaign.stage("ledger") / "0.parquet"
-    file.write_table(to_table([("a.tar", "a.parquet", 1, 1, 0, "", 1, "", errors, 0, 0, "")], RECORDS_SCHEMA))
+    file.write_table(to_table([("a.tar", "a.parquet", 1, 1, 0, "", 1, "", errors, 0, 0, "", "")], RECORDS_SCHEMA))
     with pytest.raises(ConfigError, match=r"ledger/0.parquet: not a ledger: errors=.*; delete it"):
         list(read_ledger(campaign.stage("ledger")))
