@@ -122,6 +122,7 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
 
     from engine.selection import parts, reduction
     from engine.selection.collecting import Wish
+    from engine.selection.order import Ranking
     from engine.selection.sources import Source
     from engine.storage.location import Location
     from engine.tables import score_reader
@@ -130,8 +131,8 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
     entries = json.loads((Path(folder) / "manifest.json").read_text())[:num_files]
     none = pa.array([], pa.string())
     sources = [Source(ShardRecord(listed=entry["scored"], quarantined=0, **entry), none, none) for entry in entries]
-    scores = scores_schema(NUM_LATENTS)
-    schema = pa.schema([scores.field(name) for name in ("shard", "key", "logit")])
+    scores = scores_schema(NUM_LATENTS, ["score"])
+    schema = pa.schema([scores.field(name) for name in ("shard", "key", "score")])
     location = Location.of(folder)
     if not is_checked:
         parts.PART_ROWS = 10**12
@@ -140,7 +141,7 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
 
     def work() -> int:
         counted = reduction.count(location, sources, Wish(b), lambda _: None)
-        wanted = reduction.RowQuery(counted.bound(b), b, schema, has_taken=False)
+        wanted = reduction.RowQuery(counted.bound(b), b, schema, has_taken=False, ranking=Ranking())
         return len(reduction.gather(location, sources, counted, wanted, lambda _: None).lowest)
 
     with parts.room_for(reduction.parts_of(sources), "local"):
