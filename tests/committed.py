@@ -1,6 +1,8 @@
 """Committed scores files written by hand: any logits, any rows to a row group."""
 
 import hashlib
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.campaign.folder import Campaign
+from engine.campaign.manifests import ScoresManifest, read_manifest
+from engine.campaign.scored_shards import shard_records
 from engine.storage.location import Location
+from engine.tables.score_reader import footer_sha256
 from engine.tables.scores import ShardRecord, scores_schema
+from engine.tables.shard_records import records_in
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
 NUM_LATENTS = 4
@@ -18,8 +24,11 @@ Item = tuple[str, str, float]
 """shard, key, logit."""
 
 
-def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: int = 3) -> ShardRecord:
-    """Write a shard's scores file, as scoring would. `rows`: key and logit. Returns its record.
+def commit(
+    folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: int = 3, *, has_checksums: bool = True
+) -> ShardRecord:
+    """Write a shard's scores file, as scoring would; without checksums as earlier versions did. `rows`: key and logit.
+    Returns its record.
 
     `vote_entropy` has two values, by the logit's sign, and `consensus_kl`, which decides between them, is minus it.
     """
@@ -42,13 +51,15 @@ def commit(folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: 
     sink = pa.BufferOutputStream()
     table = pa.table([columns[name] for name in schema.names], schema=schema)
     pq.write_table(
-        table, sink, row_group_size=group_rows, write_statistics=["key", "logit", "vote_entropy", "consensus_kl"]
-    )
+        table, sink, row_group_size=group_rows, write_page_checksum=has_checksums,
+        write_statistics=["key", "logit", "vote_entropy", "consensus_kl"],
+    )  # fmt: skip
     content = sink.getvalue().to_pybytes()
     file = f"{hashlib.sha256(shard.encode()).hexdigest()[:16]}.parquet"
     (folder / file).write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return ShardRecord(shard, file, len(rows), len(rows), 0, sha256, len(content))
+    record = ShardRecord(shard, file, len(rows), len(rows), 0, sha256, len(content))
+    return record._replace(footer_sha256=footer_sha256(io.BytesIO(content), len(content)) if has_checksums else "")
 
 
 def commit_all(folder: Path, items: list[Item], group_rows: int) -> list[ShardRecord]:
@@ -66,3 +77,20 @@ def location(folder: Path) -> Location:
 def folders_of(campaign: Campaign) -> tuple[Location, Location]:
     """Where a shard's scores and its quarantine are written."""
     return campaign.stage("scores"), campaign.stage("quarantine")
+
+
+def records_of(campaign: Campaign) -> list[ShardRecord]:
+    """The records of the round's complete scores."""
+    return list(records_in(shard_records(campaign, read_manifest(campaign, "scores", ScoresManifest))))
+
+
+def with_entries_inside(campaign: Campaign) -> dict[str, Any]:
+    """Give the scores stage the manifest that an earlier version wrote: with an entry a shard, and no ledger. Returns
+    it."""
+    file, entries = campaign.stage("scores") / "manifest.json", [record.entry() for record in records_of(campaign)]
+    manifest = json.loads(file.read_bytes())
+    for name in manifest.pop("ledger"):
+        (campaign.stage("ledger") / name).delete()
+    del manifest["content"]
+    file.write_json(manifest | {"shards": entries})
+    return manifest | {"shards": entries}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
-from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest, write_manifest
+from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.scored_shards import complete_scores
 from engine.config.input_options import ImageConfig
 from engine.models.centring import load_centres
 from engine.models.weights import make_networks
@@ -22,7 +23,7 @@ from engine.pool.shard import Shard
 from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk
 from engine.scoring.drafts import Draft
-from engine.tables.scores import count_errors, pack, records_of, unpack
+from engine.tables.scores import pack, unpack
 
 
 def fabricate_scores(
@@ -38,7 +39,7 @@ def fabricate_scores(
     margin and predicted. Clusters are by the centres of the train stage, if it wrote any.
     Every `quarantine_every`-th item of a shard is quarantined, none if that is 0.
     """
-    entries, folders = [], (campaign.stage("scores"), campaign.stage("quarantine"))
+    records, folders = [], (campaign.stage("scores"), campaign.stage("quarantine"))
     num_latents = make_networks(campaign.config).num_latents
     is_trained = is_complete(campaign.stage("train"))
     trained = read_manifest(campaign, "train", TrainManifest)["files"] if is_trained else {}
@@ -63,16 +64,8 @@ def fabricate_scores(
         row["scored"] = pack(items.append_column("latent", latent))
         draft = Draft(shard.shard)
         draft.add(row)
-        entries.append(draft.commit(folders[0], folders[1], file_name(shard, fingerprint(**weights))).entry())
-    counts = {
-        "shards": len(entries),
-        **{name: sum(entry[name] for entry in entries) for name in ("listed", "scored", "quarantined")},
-    }
-    errors = dict(count_errors(records_of(entries)))
-    write_manifest(
-        campaign, "scores", ScoresManifest, inputs=weights, counts=counts, files={},
-        device="cpu", errors=errors, shards=entries,
-    )  # fmt: skip
+        records.append(draft.commit(folders[0], folders[1], file_name(shard, fingerprint(**weights))))
+    complete_scores(campaign, records, weights, {"device": "cpu"})
 
 
 @cache

@@ -22,6 +22,7 @@ from engine.campaign.labels import identities, read_snapshot
 from engine.campaign.manifests import Manifest, ScoresManifest
 from engine.campaign.places import known_of, read_moved, write_moved
 from engine.campaign.positions import all_positions
+from engine.campaign.scored_shards import shard_records
 from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
 from engine.config.texts import plural
@@ -124,9 +125,10 @@ def require_some(listed: list[Shard], found: list[Shard | None]) -> None:
         )
 
 
-def outdated(shards: Iterable[Shard], manifest: ScoresManifest) -> set[str]:
-    """The names of the shards whose present bytes the scores of a round do not cover."""
-    key, files = fingerprint(**manifest["inputs"]), {entry["shard"]: entry["file"] for entry in manifest["shards"]}
+def outdated(campaign: Campaign, shards: Iterable[Shard], manifest: ScoresManifest) -> set[str]:
+    """The names of the shards whose present bytes the scores of the campaign's round do not cover."""
+    key, names = fingerprint(**manifest["inputs"]), shard_records(campaign, manifest, ["shard", "file"])
+    files = dict(zip(*(column.to_pylist() for column in names.columns), strict=True))
     return {shard.shard for shard in shards if files.get(shard.shard) != file_name(shard, key)}
 
 

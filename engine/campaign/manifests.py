@@ -109,12 +109,17 @@ class ShardEntry(TypedDict):
 
 
 class ScoresManifest(Manifest):
-    """`device` is empty where an earlier run scored everything. `errors` counts quarantined items by "stage/error"."""
+    """`device` is empty where an earlier run scored everything. `errors` counts quarantined items by "stage/error".
+
+    `ledger` names the files of the round's ledger by SHA-256, and `content` is a hash of what they say: read them with
+    `engine.campaign.scored_shards`. An earlier version wrote the entries themselves, as `shards`."""
 
     device: str
     effort: NotRequired[Effort]
     errors: dict[str, int]
-    shards: Annotated[list[ShardEntry], Field(min_length=1)]
+    ledger: NotRequired[Annotated[dict[str, str], Field(min_length=1)]]
+    content: NotRequired[str]
+    shards: NotRequired[Annotated[list[ShardEntry], Field(min_length=1)]]
 
 
 BY_SCORE = "select.acquisition"
@@ -227,6 +232,8 @@ def read_complete(folder: Location, name: str, kind: type[M]) -> M:
     stage, fix = stage_of(name).name, "restore it from a copy, or use the version that wrote it"
     if missing := COUNTS[stage] - manifest["counts"].keys():
         raise ConfigError(f"{folder}/manifest.json: counts.{min(missing)}: missing; {fix}")
+    if stage == "scores" and not {"ledger", "content"} <= manifest.keys() and "shards" not in manifest:
+        raise ConfigError(f"{folder}/manifest.json: ledger: missing; {fix}")
     if stage == "handoff" and "picks" not in manifest["inputs"]:
         raise ConfigError(f"{folder}/manifest.json: inputs.picks: missing; {fix}")
     return manifest

@@ -10,10 +10,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+import pyarrow.compute as pc
+
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import completed
 from engine.campaign.labels import read_labels
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
+from engine.campaign.scored_shards import shard_records
 from engine.campaign.stages import STAGES, Effort
 from engine.handoff.gold import num_gold_of
 from engine.models.fitting import MOST_FITTED
@@ -242,9 +245,8 @@ def _row_bytes(campaign: Campaign, trial: Trial | None) -> int:
         before = replace(campaign, round=number)
         if completed(before, "scores"):
             manifest = read_manifest(before, "scores", ScoresManifest)
-            return round(
-                sum(entry["size_bytes"] for entry in manifest["shards"]) / max(1, manifest["counts"]["scored"])
-            )
+            sizes = shard_records(before, manifest, ["size_bytes"])["size_bytes"]
+            return round((pc.sum(sizes).as_py() or 0) / max(1, manifest["counts"]["scored"]))
     return ROW_BYTES + 2 * (trial.num_latents if trial else 0)
 
 

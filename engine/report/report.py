@@ -21,6 +21,7 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import Snapshot, identities, read_snapshot, snapshot_of
 from engine.campaign.manifests import Manifest, SelectionManifest, read_committed, read_manifest, write_manifest
 from engine.campaign.opening import open_campaign
+from engine.campaign.scored_shards import damaged_in, shard_records
 from engine.campaign.stages import QUIET, Run
 from engine.config.texts import plural
 from engine.models.diagnosis import findings_of
@@ -38,7 +39,7 @@ from engine.storage.location import Location
 from engine.tables import selections
 from engine.tables.error_classes import ErrorClass, survey
 from engine.tables.rows import Row
-from engine.tables.scores import records_of
+from engine.tables.shard_records import records_in
 from vaal.acquisition import column_of
 
 Draw = Callable[[charts.Theme], bytes]
@@ -125,7 +126,9 @@ def _make(
     thumbnails = _thumbnails(campaign, images, run, on_fault)
     latent_map, (bins, counts) = map_of(candidates), _binned(selection, histogram, picks)
     pictures = _draw(campaign, manifests, bins, latent_map, _bars_of(clusters, gains, control))
-    faults = survey(campaign.stage("quarantine"), records_of(scores["shards"]), MOST_FAULTS)
+    faults = survey(
+        campaign.stage("quarantine"), list(records_in(damaged_in(shard_records(campaign, scores)))), MOST_FAULTS
+    )
     page = render(
         "report.html.j2",
         campaign=campaign,

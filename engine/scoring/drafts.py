@@ -5,6 +5,7 @@ and only if every listed item is either scored or quarantined.
 """
 
 import hashlib
+import io
 import json
 import tempfile
 from collections import Counter
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import InputError, StorageError, UnreadableError, one_line
 from engine.storage.location import Location
+from engine.tables.score_reader import footer_sha256
 from engine.tables.scores import (
     BAD_SCHEMA,
     ITEM_FIELDS,
@@ -33,6 +35,7 @@ ROW_GROUP_ITEMS = 16_384
 WRITER_OPTIONS: dict[str, Any] = {
     "compression": {name: "zstd" for name in ("shard", "key", "offset", "size_bytes", "content_hash")},
     "use_dictionary": ["shard"],
+    "write_page_checksum": True,
 }
 DRAFT_BYTES = 8 << 20
 """A larger draft is on disk and not in memory."""
@@ -122,13 +125,14 @@ class Draft:
             self._writer.close()
             self._file.flush()
         size_bytes = self._file.tell()
+        footer = footer_sha256(self._file, size_bytes)
         if len(bad):
             table = pa.table([pa.repeat(self.shard, len(bad)), *bad.columns], schema=QUARANTINE_SCHEMA)
             (quarantine / file).write_table(table)
         self._file.seek(0)
         sha256 = (scores / file).write_file(self._file)
         self._file.close()
-        return record._replace(sha256=sha256, size_bytes=size_bytes)
+        return record._replace(sha256=sha256, size_bytes=size_bytes, footer_sha256=footer)
 
     @contextmanager
     def _on_scratch_disk(self) -> Iterator[None]:
@@ -164,4 +168,5 @@ def recall(folder: Location, file: str) -> ShardRecord | None:
         raise
     except (InputError, OSError, KeyError, TypeError, ValueError, pa.ArrowException):
         return None
-    return ShardRecord(**{**entry, "sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)})
+    found = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    return ShardRecord(**{**entry, **found, "footer_sha256": footer_sha256(io.BytesIO(content), len(content))})

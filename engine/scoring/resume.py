@@ -5,36 +5,25 @@ expected name therefore has the right content, and new weights never mix with ol
 and checksums of committed files, because reading a million scores files to count them would take hours.
 """
 
-import json
 import secrets
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
-
-import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
+from typing import NamedTuple
 
 from engine.campaign.changes import file_name, log_some, refresh
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
+from engine.campaign.scored_shards import LEDGER
 from engine.campaign.stages import Log
-from engine.errors import ConfigError
 from engine.pool.shard import Shard
 from engine.scoring.drafts import recall
 from engine.storage.location import Location
-from engine.tables.scores import ShardRecord, to_table
+from engine.tables.scores import ShardRecord
+from engine.tables.shard_records import READ_THREADS, read_ledger, table_of
 
 FLUSH_SECONDS = 20.0
 """Seconds between ledger files. After a kill, later commits are counted from their scores files."""
-READ_THREADS = 16
-LEDGER_SCHEMA = pa.schema(
-    pa.field(name, pa.int64() if kind is int else pa.string(), nullable=False)
-    for name, kind in ShardRecord.__annotations__.items()
-)
-"""A row a record; `errors` is JSON."""
-_ERRORS = TypeAdapter(dict[str, int])
 
 
 class ScoringPlan(NamedTuple):
@@ -70,7 +59,7 @@ def _read_committed(campaign: Campaign, files: dict[str, str], log: Log) -> dict
     present, expected = _tables(scores), set(files.values())
     committed = {
         record.shard: record
-        for record in read_ledger(campaign.stage("ledger"))
+        for record in read_ledger(campaign.stage(LEDGER))
         if files.get(record.shard) == record.file and present.get(record.file) == record.size_bytes
     }
     unknown = sorted((present.keys() & expected) - {record.file for record in committed.values()})
@@ -97,40 +86,21 @@ def _tables(folder: Location) -> dict[str, int]:
     return {name: size for name, size in folder.children().items() if name.endswith(".parquet")}
 
 
-def read_ledger(folder: Location) -> Iterator[ShardRecord]:
-    """The records of committed shards, older ones first.
-
-    Raises:
-        InputError: a file is damaged.
-        ConfigError: a file has other columns, or other values.
-    """
-    files = [folder / name for name in _tables(folder)]
-    advice = "delete it, and its shards are counted again"
-    with ThreadPoolExecutor(READ_THREADS) as threads:
-        tables = threads.map(lambda file: file.read_typed_table(LEDGER_SCHEMA, advice), files)
-        for file, table in zip(files, tables, strict=True):
-            try:
-                for entry in table.to_pylist():
-                    yield ShardRecord(**{**entry, "errors": _ERRORS.validate_json(entry["errors"], strict=True)})
-            except ValidationError as error:
-                raise ConfigError(f"{file}: not a ledger: errors={entry['errors']!r}; {advice}") from error
-
-
 class Ledger:
     """Writes the records of committed shards every `FLUSH_SECONDS`. Closing it writes those that are left."""
 
     def __init__(self, folder: Location) -> None:
-        self._folder, self._rows = folder, list[tuple[Any, ...]]()
+        self._folder, self._records = folder, list[ShardRecord]()
         self._flushed_at = time.monotonic()
 
     def add(self, record: ShardRecord) -> None:
-        self._rows.append(tuple({**record._asdict(), "errors": json.dumps(record.errors)}.values()))
+        self._records.append(record)
         if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
             self.close()
 
     def close(self) -> None:
         """Write the records added since the last file. The ledger stays usable."""
-        if self._rows:
+        if self._records:
             name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.parquet"
-            (self._folder / name).write_table(to_table(self._rows, LEDGER_SCHEMA))
-        self._rows, self._flushed_at = [], time.monotonic()
+            (self._folder / name).write_table(table_of(self._records))
+        self._records, self._flushed_at = [], time.monotonic()

@@ -18,7 +18,8 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
 from engine.campaign.handed_out import completed
 from engine.campaign.heartbeat import PROGRESS_FILE, beating
-from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest, write_manifest
+from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
+from engine.campaign.scored_shards import LEDGER, complete_scores, shard_records
 from engine.campaign.stages import QUIET, Log, Run
 from engine.campaign.workers import require_workers, session_with_workers
 from engine.cluster.waiting import watched
@@ -35,7 +36,8 @@ from engine.scoring.quarantine import require_acceptable
 from engine.scoring.resume import Ledger, ScoringPlan, make_plan
 from engine.scoring.stream import choose_actors, scored_chunks
 from engine.scoring.tally import Tally
-from engine.tables.scores import ShardRecord, count_errors, records_of, without_forgotten
+from engine.tables.scores import ShardRecord, without_forgotten
+from engine.tables.shard_records import first_unused, write_records
 from vaal.acquisition import ACQUISITIONS
 from vaal.methods import ENCODER, PROJECTION_FILE, SUMMARY, TASK_FILE
 
@@ -64,7 +66,7 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
             if manifest["inputs"].get("code", inputs["code"]) != inputs["code"]:
                 run.log("scored by the code of another version; a complete stage is kept, the next round uses this one")
             return manifest
-    heartbeat = campaign.stage("ledger") / PROGRESS_FILE
+    heartbeat = campaign.stage(LEDGER) / PROGRESS_FILE
     plan = make_plan(campaign, inputs, run.log)
     cost: dict[str, Any] = {"device": ""}
     tally = Tally(sum(shard.size_bytes for shard in plan.todo), len(plan.shards), plan.committed)
@@ -74,7 +76,7 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
         with session_with_workers(campaign, run), beating(heartbeat, partial(tally.measured, run.measure)):
             actors = choose_actors(campaign.config, run)
             require_workers(campaign, run)
-            ledger = Ledger(campaign.stage("ledger"))
+            ledger = Ledger(campaign.stage(LEDGER))
             trained = read_manifest(campaign, "train", TrainManifest)
             stream = scored_chunks(campaign, plan.todo, inputs, actors, trained)
             # Closed before Ray ends: after an interrupt, threads of Ray Data would log errors about the missing Ray.
@@ -104,7 +106,7 @@ def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
     if num_forgotten:
         facts["forgotten, not scored"] = num_forgotten
     if counts.get("unused_files"):
-        example = next(entry["unused_example"] for entry in manifest["shards"] if entry.get("unused_example"))
+        example = first_unused(shard_records(campaign, manifest, ["unused_example"]))
         facts["unused"] = f"{plural(counts['unused_files'], 'file')} of no image, for example {example}"
     if num_bad:
         facts["of these"] = ", ".join(f"{count:,} x {name}" for name, count in errors.items())
@@ -191,13 +193,12 @@ def _is_outdated(campaign: Campaign, manifest: ScoresManifest, inputs: dict[str,
     has_new_weights = not weights.items() <= manifest["inputs"].items()
     if has_new_weights:
         log("the networks were trained again since the pool was scored; the pool is scored again")
-    changed = outdated(refresh(campaign, log), manifest)
+    changed = outdated(campaign, refresh(campaign, log), manifest)
     if not changed and not has_new_weights:
         return False
-    # The ledger is written first: without it every file would be counted again once the manifest is deleted.
-    with closing(Ledger(campaign.stage("ledger"))) as ledger:
-        for record in records_of(manifest["shards"]):
-            ledger.add(record)
+    if "ledger" not in manifest:
+        # Without a ledger every file would be counted again once the manifest is deleted.
+        write_records(campaign.stage(LEDGER), shard_records(campaign, manifest))
     (campaign.stage("scores") / "manifest.json").delete()
     return True
 
@@ -207,26 +208,10 @@ def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], cos
         # Another run that started at the same moment was faster; its files are the same.
         return read_manifest(campaign, "scores", ScoresManifest)
     records = [plan.committed[shard.shard] for shard in plan.shards]
-    counts = {name: sum(getattr(record, name) for record in records) for name in ("listed", "scored", "quarantined")}
-    unused = {name: sum(getattr(record, name) for record in records) for name in ("unused_files", "unused_bytes")}
     pairs = zip(plan.shards, records, strict=True)
     counted = {s.shard: None if r.failure else r.listed for s, r in pairs}
     write_shards(campaign.home, [s._replace(num_items=counted[s.shard]) for s in read_shards(campaign.home)])
-    manifest = write_manifest(
-        campaign,
-        "scores",
-        ScoresManifest,
-        inputs=inputs,
-        counts={"shards": len(records), **counts, **(unused if unused["unused_files"] else {})},
-        files={},
-        **cost,
-        errors=dict(sorted(count_errors(records).items())),
-        shards=[record.entry() for record in records],
-    )
-    # The manifest holds everything that the ledger held.
-    for name in campaign.stage("ledger").children():
-        (campaign.stage("ledger") / name).delete()
-    return manifest
+    return complete_scores(campaign, records, inputs, cost)
 
 
 def _counted(chunks: Iterator[pa.Table], tally: Tally, run: Run) -> Iterator[dict[str, Any]]:

@@ -19,12 +19,14 @@ from engine.campaign.manifests import (
     read_committed,
     read_manifest,
 )
+from engine.campaign.scored_shards import shard_records
 from engine.config.texts import plural, score_text
 from engine.errors import InputError
 from engine.storage.documents import read_document
 from engine.tables.score_reader import read_scores
-from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord
+from engine.tables.scores import QUARANTINE_SCHEMA
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, DUPLICATE, place_of, row_of
+from engine.tables.shard_records import record_of
 from vaal.acquisition import column_of
 from vaal.diversity import branch_of
 
@@ -162,10 +164,10 @@ def _of_cluster(campaign: Campaign, number: int | None, manifest: SelectionManif
 
 
 def _of_the_rest(campaign: Campaign, shard: str, key: str, manifest: SelectionManifest) -> Facts:
-    entries = read_manifest(campaign, "scores", ScoresManifest)["shards"]
-    record = next((ShardRecord(**entry) for entry in entries if entry["shard"] == shard), None)
+    records = shard_records(campaign, read_manifest(campaign, "scores", ScoresManifest))
+    record = record_of(records, shard)
     if record is None:
-        raise InputError(f"{shard}: no such shard in the pool; give one of its shards, like {entries[0]['shard']}")
+        raise InputError(f"{shard}: no such shard in the pool; give one of its shards, like {records['shard'][0]}")
     branch = branch_of(manifest.get("branch", "random"))
     # What ranks the pool at first may not be what decides.
     column = column_of(decided_by(manifest) if branch.candidates == "turned" else first_ranks(manifest))

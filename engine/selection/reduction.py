@@ -224,7 +224,8 @@ def _merge(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
 def _gather_file(folder: Location, query: RowQuery, source: Source) -> SecondPass:
     found, begin, ranking = list[SecondPass](), 0, query.ranking
     wanted = list(dict.fromkeys([*query.sources, *(ranking.columns if query.size else [])]))
-    with open_scores(folder, source.record, is_checked=False) as file:
+    # Without checksums the whole file was verified in the first pass.
+    with open_scores(folder, source.record, is_checked=bool(source.record.footer_sha256)) as file:
         for group, low in enumerate(_minima(file.metadata, ranking.column)):
             is_taken = np.zeros(file.metadata.row_group(group).num_rows, np.bool_)
             if len(source.taken):

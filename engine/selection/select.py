@@ -18,6 +18,7 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import selection_changes, selection_inputs
 from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picked_items, picks_hash
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest, write_manifest
+from engine.campaign.scored_shards import shard_records
 from engine.campaign.stages import QUIET, Log, Run
 from engine.config.select_options import RULE
 from engine.config.texts import some
@@ -39,8 +40,9 @@ from engine.selection.gate import (
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
 from engine.selection.sources import Source, known_images, sources_of
-from engine.tables.scores import ShardRecord, records_of
+from engine.tables.scores import ShardRecord
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
+from engine.tables.shard_records import records_in
 from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
 from vaal.proportions import WANTED, enough_for, few_text
@@ -241,13 +243,13 @@ def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> li
 
     Raises InputError if others can be scored again. Once images are handed out they cannot, and are left out.
     """
-    changed, folder = outdated(read_shards(campaign.home), scores), campaign.stage("scores")
+    changed, folder = outdated(campaign, read_shards(campaign.home), scores), campaign.stage("scores")
     why = f"{folder}: {len(changed)} shards changed since they were scored ({', '.join(sorted(changed)[:3])})"
     if changed and not completed(campaign, "handoff"):
         raise InputError(f"{why}; run: vaal score {campaign.home}")
     if changed:
         log(f"{why}: nothing is picked from them in this round")
-    return [record for record in records_of(scores["shards"]) if record.shard not in changed]
+    return [record for record in records_in(shard_records(campaign, scores)) if record.shard not in changed]
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:

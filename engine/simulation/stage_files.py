@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
-from engine.campaign.manifests import ScoresManifest, TrainManifest, write_manifest
+from engine.campaign.manifests import TrainManifest, write_manifest
+from engine.campaign.scored_shards import complete_scores
 from engine.models.centring import save_centres
 from engine.models.diagnosis import manifest_entries
 from engine.models.weights import save_weights
@@ -68,15 +69,7 @@ def write_stages(campaign: Campaign, trained: Trained, members: Members) -> None
         draft, table = Draft(name), _rows(trained, members, part)
         draft.add({"chunk": 0, "listed": len(table), "failure": "", "scored": pack(table), "bad": None})
         records.append(draft.commit(scores, campaign.stage("quarantine"), file_name(by_name[name], fingerprint())))
-    counts = {
-        "shards": len(records),
-        **{name: sum(getattr(record, name) for record in records) for name in ("listed", "scored", "quarantined")},
-    }
-    shards = [record.entry() for record in records]
-    write_manifest(
-        campaign, "scores", ScoresManifest,
-        inputs={}, counts=counts, files={}, device="cpu", errors={}, shards=shards,
-    )  # fmt: skip
+    complete_scores(campaign, records, {}, {"device": "cpu"})
 
 
 def _rows(trained: Trained, members: Members, part: slice) -> pa.Table:

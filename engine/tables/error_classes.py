@@ -1,10 +1,14 @@
 """Quarantined items by their errors, with examples."""
 
+from collections import Counter
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from engine.storage.location import Location
 from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord, count_errors
+
+READ_THREADS = 16
 
 
 class ErrorClass(NamedTuple):
@@ -16,12 +20,17 @@ class ErrorClass(NamedTuple):
 
 
 def survey(folder: Location, records: Collection[ShardRecord], num_examples: int) -> list[ErrorClass]:
-    """The errors in quarantine, the most frequent first. Reads only as many files as the examples need."""
+    """The errors in quarantine, the most frequent first. Reads only as many files as the examples need, at once."""
     totals = count_errors(records)
-    examples: dict[str, list[dict[str, Any]]] = {name: [] for name in totals}
+    missing, files = Counter({name: num_examples for name in totals}), list[Location]()
     for record in sorted(records):
-        if any(len(examples[name]) < num_examples for name in record.errors):
-            for row in (folder / record.file).read_typed_table(QUARANTINE_SCHEMA).to_pylist():
+        if any(missing[name] > 0 for name in record.errors):
+            files.append(folder / record.file)
+            missing.subtract(record.errors)
+    examples: dict[str, list[dict[str, Any]]] = {name: [] for name in totals}
+    with ThreadPoolExecutor(READ_THREADS) as threads:
+        for table in threads.map(lambda file: file.read_typed_table(QUARANTINE_SCHEMA), files):
+            for row in table.to_pylist():
                 found = examples[f"{row['stage']}/{row['error']}"]
                 if len(found) < num_examples:
                     found.append(row)

@@ -58,7 +58,8 @@ class ShardRecord(NamedTuple):
 
     A shard that could not be read has a `failure`, and one quarantine row without a key for the whole shard.
     `unused_` counts the files that belong to no item, and names one.
-    `errors` counts the quarantined items by "stage/error". `sha256` and `size_bytes` are those of the scores file.
+    `errors` counts the quarantined items by "stage/error". `sha256` and `size_bytes` are those of the scores file;
+    `footer_sha256` is that of its Parquet footer where its pages have checksums, so that a part of it can be verified.
     """
 
     shard: str
@@ -73,15 +74,11 @@ class ShardRecord(NamedTuple):
     unused_files: int = 0
     unused_bytes: int = 0
     unused_example: str = ""
+    footer_sha256: str = ""
 
     def entry(self) -> dict[str, Any]:
         """The shard's entry in the manifest, without what is as by default."""
         return {k: value for k, value in self._asdict().items() if value != self._field_defaults.get(k)}
-
-
-def records_of(entries: Iterable[Any]) -> list[ShardRecord]:
-    """The records of a manifest's entries."""
-    return [ShardRecord(**entry) for entry in entries]
 
 
 FORGOTTEN, BY_PERSON = "Forgotten", "campaign"

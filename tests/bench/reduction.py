@@ -7,8 +7,8 @@ random latents an item: some 14 GB below TMPDIR, deleted at the end. The files a
 far as that goes. Each measurement is a fresh process; its clock starts when its libraries are loaded and its
 connection, or its Ray, is up, and its memory is the highest of all its processes together.
 
-- ours: `count` and `gather` of shard, key and logit as a selection calls them, with Ray tasks; the SHA-256 of every
-  file is compared with the manifest's, which reads all columns
+- ours: `count` and `gather` of shard, key and logit as a selection calls them, with Ray tasks; every page that is read
+  is compared with its checksum, and every footer with the manifest's SHA-256
 - ours, unchecked: the same without that, as the others do it, by one process of the same code
 - duckdb: ORDER BY logit, shard, key LIMIT b; polars: bottom_k with the streaming engine; scan: pyarrow reads the logit
   column alone, which is the limit; ray data: sort().limit() on 1 % of the rows
@@ -41,11 +41,13 @@ PEERS = ("duckdb", "polars", "scan")
 def make_file(folder: str, number: int) -> dict[str, Any]:
     """A scores file of random items, written as scoring writes. Returns its entry in the manifest."""
     import hashlib
+    import io
 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from engine.scoring.drafts import ROW_GROUP_ITEMS, WRITER_OPTIONS
+    from engine.tables.score_reader import footer_sha256
     from engine.tables.scores import scores_schema
 
     rng = np.random.default_rng(number)
@@ -72,7 +74,7 @@ def make_file(folder: str, number: int) -> dict[str, Any]:
     content = file.read_bytes()
     return {
         "shard": shard, "file": file.name, "scored": rows, "sha256": hashlib.sha256(content).hexdigest(),
-        "size_bytes": len(content),
+        "size_bytes": len(content), "footer_sha256": footer_sha256(io.BytesIO(content), len(content)),
     }  # fmt: skip
 
 
@@ -120,6 +122,7 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
 
     from engine.selection import parts, reduction
     from engine.selection.collecting import Wish
+    from engine.selection.order import Ranking
     from engine.selection.sources import Source
     from engine.storage.location import Location
     from engine.tables import score_reader
@@ -128,8 +131,8 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
     entries = json.loads((Path(folder) / "manifest.json").read_text())[:num_files]
     none = pa.array([], pa.string())
     sources = [Source(ShardRecord(listed=entry["scored"], quarantined=0, **entry), none, none) for entry in entries]
-    scores = scores_schema(NUM_LATENTS)
-    schema = pa.schema([scores.field(name) for name in ("shard", "key", "logit")])
+    scores = scores_schema(NUM_LATENTS, ["score"])
+    schema = pa.schema([scores.field(name) for name in ("shard", "key", "score")])
     location = Location.of(folder)
     if not is_checked:
         parts.PART_ROWS = 10**12
@@ -138,7 +141,7 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
 
     def work() -> int:
         counted = reduction.count(location, sources, Wish(b), lambda _: None)
-        wanted = reduction.RowQuery(counted.bound(b), b, schema, has_taken=False)
+        wanted = reduction.RowQuery(counted.bound(b), b, schema, has_taken=False, ranking=Ranking())
         return len(reduction.gather(location, sources, counted, wanted, lambda _: None).lowest)
 
     with parts.room_for(reduction.parts_of(sources), "local"):

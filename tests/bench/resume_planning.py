@@ -29,9 +29,10 @@ from engine.campaign.freshness import fingerprint
 from engine.config.options import CampaignConfig
 from engine.pool.manifest import look_up, new_version, read_shards, write_shards
 from engine.pool.shard import Shard
-from engine.scoring.resume import Ledger, make_plan, read_ledger
+from engine.scoring.resume import Ledger, make_plan
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
+from engine.tables.shard_records import read_ledger
 
 TARGET_SECONDS, TARGET_BYTES = 60, 2 << 30
 SHARDS_PER_FOLDER = 10_000

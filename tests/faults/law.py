@@ -71,6 +71,8 @@ def undisturbed(campaign: str) -> Rows:
 
 def read_rows(campaign: str) -> Rows:
     manifest = json.loads((stage(campaign, "scores") / "manifest.json").read_bytes())
+    files = [pq.read_table(stage(campaign, "ledger") / name) for name in manifest["ledger"]]
+    manifest["shards"] = pa.concat_tables(files).to_pylist()
     return Rows(_table(stage(campaign, "scores")), _table(stage(campaign, "quarantine")), manifest)
 
 

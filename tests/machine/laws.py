@@ -113,9 +113,8 @@ def check_trained(truth: Truth, seen: list[tuple[str, str, Any]]) -> None:
 
 def check_scores(truth: Truth, folder: Path) -> None:
     """Straight after scoring: every item is scored by the bytes that it has now, or is in quarantine."""
-    manifest = json.loads((folder / "scores/manifest.json").read_bytes())
     found = {}
-    for entry in manifest["shards"]:
+    for entry in _entries(folder):
         if entry.get("failure"):
             found.update({(entry["shard"], key): None for key in truth.pool.files[entry["shard"]]})
         for row in pq.read_table(folder / "scores" / entry["file"]).to_pylist():
@@ -165,11 +164,17 @@ def check_fresh_selection(truth: Truth, folder: Path) -> None:
             raise truth.broken("nothing is picked that has no answer", f"{folder.name}: {item}")
 
 
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    """A row a shard that the scores manifest of a round speaks of."""
+    ledger = json.loads((folder / "scores/manifest.json").read_bytes())["ledger"]
+    return [row for name in ledger for row in pq.read_table(folder / "ledger" / name).to_pylist()]
+
+
 def check_nothing_lost(truth: Truth, folder: Path) -> None:
     """Straight after a selection: what is scored and neither labelled nor ever handed out can be picked."""
     labelled = set(truth.labels)
     out = {truth.item_of(item_id) for item_id in truth.out()} | truth.never
-    files = [entry["file"] for entry in json.loads((folder / "scores/manifest.json").read_bytes())["shards"]]
+    files = [entry["file"] for entry in _entries(folder)]
     scored = {
         (row["shard"], row["key"])
         for file in files

@@ -102,7 +102,7 @@ def picks(made: Made, shard: str = "") -> list[dict[str, Any]]:
 
 
 def is_outdated(campaign: Campaign) -> set[str]:
-    return outdated(read_shards(campaign.home), read_manifest(campaign, "scores", ScoresManifest))
+    return outdated(campaign, read_shards(campaign.home), read_manifest(campaign, "scores", ScoresManifest))
 
 
 def right(made: Made) -> dict[str, bytes]:

@@ -92,7 +92,7 @@ def test_a_damaged_file_is_one_line_with_exit_4(
     [
         ("rounds/000/train/manifest.json", {"signal": "maybe"}, "signal='maybe': input should be 'present' or 'none'"),
         ("rounds/000/train/manifest.json", {"counts": {"steps": "many"}}, "counts.steps='many'"),
-        ("rounds/000/scores/manifest.json", {"shards": None}, "shards: missing"),
+        ("rounds/000/scores/manifest.json", {"ledger": None}, "ledger: missing"),
         ("rounds/000/selection/manifest.json", {"files": None}, "files: missing"),
         (
             "rounds/000/train/manifest.json",

@@ -12,6 +12,7 @@ from engine.handoff.export import export
 from engine.models.diagnosis import manifest_entries
 from engine.report.facts import lift_in_words, signal_facts
 from engine.report.report import report
+from tests.committed import with_entries_inside
 from tests.conftest import found
 from tests.rounds import make_round
 
@@ -19,7 +20,7 @@ from tests.rounds import make_round
 def test_a_selection_from_other_scores_is_refused_until_it_is_handed_out(tmp_path: Path) -> None:
     campaign = make_round(tmp_path).campaign
     manifest = campaign.stage("scores") / "manifest.json"
-    content = json.loads(manifest.read_bytes())
+    content = with_entries_inside(campaign)
     content["shards"][0]["sha256"] = "0" * 64
     export(campaign)
     manifest.write_json(content)

@@ -23,6 +23,7 @@ from engine.report.facts import strength
 from engine.report.report import MOST_IMAGES, describe, report
 from engine.tables.scores import QUARANTINE_SCHEMA
 from engine.tables.selections import SAMPLE_FILE
+from tests.committed import with_entries_inside
 from tests.rounds import BUDGET, DAMAGED, SCRIPT, WIDE, Identity, Made, make_round, score_and_pick, without_report
 from tests.sendings import take_in
 from vaal.diversity import WITHOUT_SIGNAL
@@ -246,7 +247,7 @@ def test_every_kind_of_fault_has_an_example_while_there_is_room(fresh: Made) -> 
     rows = [(DAMAGED[0], "key", 0, "decode", kind, "why", None) for n, kind in enumerate(kinds) for _ in range(30 - n)]
     table = pa.table([list(column) for column in zip(*rows, strict=True)], schema=QUARANTINE_SCHEMA)
     scores, selection = (fresh.campaign.stage(name) / "manifest.json" for name in ("scores", "selection"))
-    manifest = json.loads(scores.read_bytes())
+    manifest = with_entries_inside(fresh.campaign)
     (fresh.campaign.stage("quarantine") / manifest["shards"][2]["file"]).write_table(table)
     manifest["shards"][2]["errors"] = {f"decode/{kind}": 30 - n for n, kind in enumerate(kinds)}
     scores.write_json(manifest)

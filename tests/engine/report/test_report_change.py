@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_items
-from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
+from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.models.centring import make_centres, save_centres
@@ -25,8 +25,8 @@ from engine.selection.gate import deficit_in
 from engine.selection.reduction import count
 from engine.selection.select import describe, select
 from engine.selection.sources import sources_of
-from engine.tables.scores import records_of
 from engine.tables.selections import CLUSTERS_FILE
+from tests.committed import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.report.test_report_rule import answered, page
 from tests.engine.selection.test_completing import scored
@@ -70,7 +70,7 @@ def of_digits(campaign: Campaign) -> Campaign:
 def found_now(campaign: Campaign, seed: int) -> Deficit | None:
     """What the gate finds on the round's scores with the labels there are."""
     trained = read_manifest(campaign, "train", TrainManifest)
-    records = records_of(read_manifest(campaign, "scores", ScoresManifest)["shards"])
+    records = records_of(campaign)
     sources = sources_of(campaign.home, records, picked_items(campaign.home, before=1))
     wish, centres = plan_pass(campaign, trained, sources, seed)
     found = count(campaign.stage("scores"), sources, wish, lambda _: None).found

@@ -14,7 +14,8 @@ from engine.campaign.folder import Campaign
 from engine.errors import StorageError
 from engine.scoring import drafts as score_files
 from engine.scoring.drafts import Draft, recall
-from engine.tables.scores import BAD_SCHEMA, pack, records_of, to_table
+from engine.tables.scores import BAD_SCHEMA, pack, to_table
+from engine.tables.shard_records import records_in, table_of
 from tests.committed import folders_of
 from tests.conftest import MakeCampaign
 from vaal.duplicates.perceptual_hash import HASH_BYTES
@@ -147,7 +148,7 @@ def test_the_ledger_is_read_back_from_the_file(campaign: Campaign) -> None:
     ledger = draft_of(ROWS).commit(*folders_of(campaign), "a.parquet")
     folder = campaign.stage("scores")
     assert recall(folder, "a.parquet") == ledger
-    assert records_of([ledger.entry()]) == [ledger]
+    assert list(records_in(table_of([ledger]))) == [ledger]
     file = Path((folder / "a.parquet").path)
     for damaged in (b"", file.read_bytes()[:-9], b"no parquet"):
         file.write_bytes(damaged)

@@ -22,6 +22,7 @@ from engine.pool.items import read_shard
 from engine.pool.manifest import read_shards
 from engine.scoring.score import score
 from engine.simulation.demo_pools import DemoPool
+from tests.committed import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.rounds import write_shard
 
@@ -179,8 +180,8 @@ def test_what_does_not_decode_is_quarantined_and_counted(
     run(accepted)
     assert files(accepted) == committed
     manifest = read_manifest(campaign, "scores", ScoresManifest)
-    for entry in manifest["shards"]:
-        assert entry["listed"] == entry["scored"] + entry["quarantined"]
+    for record in records_of(campaign):
+        assert record.listed == record.scored + record.quarantined
     assert manifest["counts"] == {"shards": 3, "listed": 81, "scored": 59, "quarantined": 22}
     assert manifest["errors"] == {"decode/CutOff": 1, "decode/UnknownFormat": 20, "read/NotOneImage": 1}
     bad = table(campaign, "quarantine").to_pylist()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from engine.campaign.manifests import ScoresManifest, read_manifest
 from engine.scoring.score import score
+from tests.committed import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.rounds import encoded, write_shard
 
@@ -38,6 +39,6 @@ def test_an_image_that_takes_for_ever_is_quarantined_alone(tmp_path: Path, make_
     manifest = read_manifest(campaign, "scores", ScoresManifest)
     assert manifest["counts"] == {"shards": 2, "listed": 61, "scored": 60, "quarantined": 1}
     assert manifest["errors"] == {"decode/Stalled": 1}
-    entry = next(entry for entry in manifest["shards"] if entry["shard"] == "slow.tar")
-    (bad,) = pq.read_table(f"{campaign.stage('quarantine').path}/{entry['file']}").to_pylist()
+    file = next(record.file for record in records_of(campaign) if record.shard == "slow.tar")
+    (bad,) = pq.read_table(f"{campaign.stage('quarantine').path}/{file}").to_pylist()
     assert (bad["key"], bad["message"]) == ("slow", "decoding took longer than score.stall_seconds=4")

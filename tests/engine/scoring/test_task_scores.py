@@ -25,8 +25,9 @@ from engine.scoring.scorer import Scorer, load_scorer
 from engine.scoring.watchdog import Attempts
 from engine.selection.select import select
 from engine.tables.score_reader import read_scores
-from engine.tables.scores import records_of, unpack
 from engine.training.train import train
+from engine.tables.scores import unpack
+from tests.committed import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.tasks import Plain
 
@@ -151,7 +152,7 @@ def test_training_keeps_it_and_writes_what_it_is(make_campaign: MakeCampaign, lo
     score(campaign)
     scored = read_manifest(campaign, "scores", ScoresManifest)
     assert scored["inputs"]["task-model-0.safetensors"] == manifest["task"]["weights_sha256"][0]
-    record = records_of(scored["shards"])[0]
+    record = records_of(campaign)[0]
     table = read_scores(campaign.stage("scores"), record, ["key", "margin", "predicted"])
     assert 0 <= np.min(table["margin"].to_numpy()) < np.max(table["margin"].to_numpy()) <= 1
     # The selection knows the weights that training recorded.

@@ -14,7 +14,7 @@ from engine.campaign.decided import decided_by
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_items
-from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
+from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.stages import Run
 from engine.config.texts import parse_settings
 from engine.config.toml import override
@@ -26,8 +26,8 @@ from engine.selection.candidates import plan_pass
 from engine.selection.explanation import explain
 from engine.selection.select import describe, select
 from engine.selection.sources import sources_of
-from engine.tables.scores import records_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, SAMPLE_FILE
+from tests.committed import records_of, with_entries_inside
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 from vaal.completion import draws_of, keys_of, weight_of
@@ -251,7 +251,7 @@ def test_the_choice_does_not_depend_on_the_order_of_shards_or_the_number_of_part
     select(campaign)
     first = rows(campaign, "selection")
     clusters = (campaign.stage("selection") / CLUSTERS_FILE).read_table()
-    scores = json.loads(manifest.read_bytes())
+    scores = with_entries_inside(campaign)
     manifest.write_json({**scores, "shards": scores["shards"][::-1]})
     (campaign.stage("selection") / "manifest.json").delete()
     monkeypatch.setattr(parts, "PART_ROWS", 300)
@@ -289,7 +289,7 @@ def test_nothing_and_everything_can_be_picked(make_campaign: MakeCampaign) -> No
 def test_other_rules_read_no_more_than_they_need(make_campaign: MakeCampaign, word: str, columns: list[str]) -> None:
     settings = ("select.diversity=none", f"labels.are_biased={word}")
     campaign = scored(make_campaign(*settings), num_centres=0, margins=True)
-    records = records_of(read_manifest(campaign, "scores", ScoresManifest)["shards"])
+    records = records_of(campaign)
     sources = sources_of(campaign.home, records, picked_items(campaign.home, before=0))
     wish, centres = plan_pass(campaign, read_manifest(campaign, "train", TrainManifest), sources, 0)
     assert (wish.columns, wish.num_lowest > 0, centres) == (columns, word == "yes", None)

@@ -1,7 +1,6 @@
 """`vaal select --explain`: of every item of the pool, the truth about why it was or was not picked."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from engine.errors import InputError
 from engine.selection.explanation import explain, for_people
 from engine.selection.select import select
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE
+from tests.committed import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.selection.test_completing import PLAIN, eligible, names, scored
 from tests.fabricate import fabricate_scores
@@ -89,12 +89,12 @@ def test_of_all_others_what_kept_them_out(selected: Campaign) -> None:
     found = why(selected, rows(out, "selection.parquet")[3])
     assert found["outcome"] == "out at a vendor"
     assert "picked in round 000" in found["why"]
-    entry = json.loads((selected.stage("scores") / "manifest.json").read_bytes())["shards"][2]
-    bad = (selected.stage("quarantine") / entry["file"]).read_table().to_pylist()[0]
+    file = records_of(selected)[2].file
+    bad = (selected.stage("quarantine") / file).read_table().to_pylist()[0]
     assert why(selected, bad) | {"why": ""} == {
         "shard": bad["shard"], "key": bad["key"], "outcome": "quarantined", "why": "",
     }  # fmt: skip
-    scores = (selected.stage("scores") / entry["file"]).read_table()
+    scores = (selected.stage("scores") / file).read_table()
     highest = scores.filter(pc.equal(scores["logit"], pc.max(scores["logit"]))).to_pylist()[0]
     found = why(selected, highest)
     assert found["outcome"] == "not a candidate"

@@ -217,17 +217,30 @@ def test_an_item_without_a_score_is_an_error_with_file_and_key(tmp_path: Path, l
         reduce(tmp_path, sources_of([entry], set()), 1)
 
 
-def flip(file: Path, place: int) -> None:
-    content = bytearray(file.read_bytes())
-    content[place] ^= 1
-    file.write_bytes(content)
+@pytest.mark.heavy
+def test_a_byte_that_changed_anywhere_is_an_error_with_the_file_or_was_not_used(tmp_path: Path) -> None:
+    entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(5)])
+    found, file = reduce(tmp_path, sources_of([entry], set()), 2), tmp_path / entry.file
+    content, errors = file.read_bytes(), list[str]()
+    for place in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        file.write_bytes(changed)
+        try:
+            assert reduce(tmp_path, sources_of([entry], set()), 2) == found
+        except InputError as error:
+            errors.append(str(error))
+    assert len(content) / 20 < len(errors) < len(content) / 7
+    assert all(f"{entry.file}: damaged since it was committed" in error for error in errors)
 
 
 @pytest.mark.parametrize("place", [4, 200, -300, -1])
-def test_a_byte_that_changed_anywhere_is_an_error_with_the_file(tmp_path: Path, place: int) -> None:
-    entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(30)])
+def test_a_byte_that_changed_in_a_file_without_checksums_is_an_error(tmp_path: Path, place: int) -> None:
+    entry = commit(tmp_path, "a.tar", [(str(n), float(n)) for n in range(30)], has_checksums=False)
     reduce(tmp_path, sources_of([entry], set()), 1)
-    flip(tmp_path / entry.file, place)
+    content = bytearray((tmp_path / entry.file).read_bytes())
+    content[place] ^= 1
+    (tmp_path / entry.file).write_bytes(content)
     with pytest.raises(InputError, match=rf"{entry.file}: damaged since it was committed: its SHA-256"):
         reduce(tmp_path, sources_of([entry], set()), 1)
 
@@ -235,7 +248,8 @@ def test_a_byte_that_changed_anywhere_is_an_error_with_the_file(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sha256": "0" * 64}, "its SHA-256 is not the manifest's"),
+        ({"footer_sha256": "0" * 64}, "the SHA-256 of its footer is not the manifest's"),
+        ({"footer_sha256": "", "sha256": "0" * 64}, "its SHA-256 is not the manifest's"),
         ({"size_bytes": 5}, "bytes, the manifest says 5"),
         ({"scored": 31}, "30 rows, the manifest says 31"),
         ({"file": "gone.parquet"}, "gone.parquet: cannot be read"),

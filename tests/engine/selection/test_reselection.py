@@ -23,6 +23,7 @@ from engine.selection.batch import Batch
 from engine.selection.candidates import choose_batch
 from engine.selection.select import select
 from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, SAMPLE_FILE
+from tests.committed import with_entries_inside
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
 
@@ -188,7 +189,7 @@ def test_what_is_out_is_not_forgotten_with_the_selection(scored: Campaign) -> No
 def test_scores_that_are_made_again_change_nothing_that_is_handed_out(scored: Campaign) -> None:
     first = select(scored)
     manifest = scored.stage("scores") / "manifest.json"
-    content = json.loads(manifest.read_bytes())
+    content = with_entries_inside(scored)
     manifest.write_json({**content, "completed_at": "2027-01-31T12:00:00Z", "code_version": "later"})
     assert select(scored) == first
     export(scored)

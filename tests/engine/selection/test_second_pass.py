@@ -15,7 +15,6 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.manifests import (
     RESCORES,
     Manifest,
-    ScoresManifest,
     SelectionManifest,
     TrainManifest,
     read_manifest,
@@ -36,7 +35,7 @@ from engine.selection.select import select
 from engine.storage.documents import read_document
 from engine.storage.location import Location
 from engine.tables.score_reader import read_scores
-from engine.tables.scores import records_of
+from tests.committed import records_of
 from tests.conftest import pretend_trained
 from vaal.acquisition.deepfool import deepfool
 from vaal.acquisition.view import Inputs, View
@@ -80,7 +79,7 @@ def changed(campaign: Campaign, *settings: str) -> Campaign:
 
 def pool_rows(campaign: Campaign, *names: str) -> list[Row]:
     """Of all items that can be picked, in the order of margin."""
-    records = records_of(read_manifest(campaign, "scores", ScoresManifest)["shards"])
+    records = records_of(campaign)
     columns = ["shard", "key", "offset", "size_bytes", "content_hash", *names]
     tables = [read_scores(campaign.stage("scores"), record, columns) for record in records]
     labelled = {

@@ -12,7 +12,7 @@ import torch
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import read_labels
-from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
+from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.stages import Run
 from engine.config.input_options import ImageConfig
 from engine.errors import InputError
@@ -26,6 +26,7 @@ from engine.selection.select import select
 from engine.simulation.demo_pools import DemoPool
 from engine.simulation.vector_round import train_and_score
 from engine.training.train import train
+from tests.committed import records_of
 from tests.conftest import MakeCampaign
 from vaal.standardise import Standardiser
 
@@ -59,9 +60,9 @@ def a_round(campaign: Campaign) -> None:
 
 def scores(campaign: Campaign) -> dict[tuple[str, str], tuple[float, Any]]:
     found = {}
-    for entry in read_manifest(campaign, "scores", ScoresManifest)["shards"]:
-        table = (campaign.stage("scores") / entry["file"]).read_table(["key", "logit", "latent"])
-        found |= {(entry["shard"], row["key"]): (row["logit"], row["latent"]) for row in table.to_pylist()}
+    for record in records_of(campaign):
+        table = (campaign.stage("scores") / record.file).read_table(["key", "logit", "latent"])
+        found |= {(record.shard, row["key"]): (row["logit"], row["latent"]) for row in table.to_pylist()}
     return found
 
 
@@ -76,9 +77,9 @@ def assert_simulated_the_same(campaign: Campaign, vectors: dict[tuple[str, str],
     found = train_and_score(campaign, names, vector_ND, place_L, [row["label"] for row in labels])
     columns = ["key", "logit", "margin", "predicted", "cluster", "distance"]
     num_compared = 0
-    for entry in read_manifest(campaign, "scores", ScoresManifest)["shards"]:
-        for row in (campaign.stage("scores") / entry["file"]).read_table(columns).to_pylist():
-            at, num_compared = place[entry["shard"], row["key"]], num_compared + 1
+    for record in records_of(campaign):
+        for row in (campaign.stage("scores") / record.file).read_table(columns).to_pylist():
+            at, num_compared = place[record.shard, row["key"]], num_compared + 1
             for name in ("logit", "margin"):
                 assert row[name] == pytest.approx(found.scores.columns[name][at], abs=1e-4)
             for name in ("predicted", "cluster", "distance"):
