@@ -16,7 +16,8 @@ def resized(pixels_HWC: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     # Drivers resize nothing, and do without torch.
     import torch
 
-    x_CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None]
+    # Pillow's pixels may not be written to, and torch asks for those that may.
+    x_CHW = torch.from_numpy(np.require(pixels_HWC, requirements="W")).permute(2, 0, 1)[None]
     found = torch.nn.functional.interpolate(x_CHW, size=(side, side), mode="bilinear", antialias=True)
     pixels: NDArray[Any] = found[0].permute(1, 2, 0).contiguous().numpy()
     return pixels

@@ -25,8 +25,8 @@ from engine.scoring.scorer import Scorer, load_scorer
 from engine.scoring.watchdog import Attempts
 from engine.selection.select import select
 from engine.tables.score_reader import read_scores
-from engine.training.train import train
 from engine.tables.scores import unpack
+from engine.training.train import train
 from tests.committed import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.tasks import Plain

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from engine.campaign.folder import Campaign
@@ -159,7 +160,9 @@ def test_a_budget_above_the_candidates_is_refused(scored: Campaign) -> None:
 def test_scores_that_were_damaged_are_refused_by_name(scored: Campaign) -> None:
     file = sorted(Path(scored.stage("scores").path).glob("*.parquet"))[3]
     content = bytearray(file.read_bytes())
-    content[100] ^= 1
+    logits = pq.read_metadata(file).row_group(0).column(6)
+    assert logits.path_in_schema == "logit"
+    content[logits.data_page_offset + logits.total_compressed_size - 1] ^= 1
     file.write_bytes(content)
     with pytest.raises(InputError, match=f"{file.name}: damaged since it was committed"):
         select(scored)
