@@ -47,6 +47,9 @@ class Bench:
         (folder / "pool/more.tar").write_bytes(archive([("more.png", encoded(np.zeros((8, 8), np.uint8)))]))
         rows = [f"digits-{n:05d}.tar,{'ab'[n % 2]}\n" for n in range(8)]
         (folder / "sources.csv").write_text("shard,source\n" + "".join(rows))
+        # The lowest logits of `picked` are the first in each shard.
+        never = [f"digits-{n:05d}.tar,{225 * n + key:06d}\n" for n in range(8) for key in range(6)]
+        (folder / "never.csv").write_text("shard,key\n" + "".join(never))
         settings = [f"pool.shards=['{folder}/pool/digits-*.tar']", *pool.settings, *BASE]
         self.base = override(CampaignConfig(), parse_settings(settings), "test")
 

@@ -10,7 +10,7 @@ from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
 from engine.config.options import CampaignConfig
 from engine.config.texts import plural
-from engine.errors import InputError
+from engine.errors import ConfigError, InputError
 from engine.pool.clips import FRAMES, example_of_frames
 from engine.pool.identity import ALONE, Groups, content_hash
 from engine.pool.items import read_shard
@@ -64,7 +64,7 @@ def import_labels(
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         found = list(threads.map(scan, names))
     items = [item for scanned in found for item in scanned.positions]
-    _log_groups(found, groups, log)
+    _log_groups(found, groups, config, log)
     labels = [label_row(wanted[shard][key], source, (shard, key), None, "init", INITIAL) for shard, key, *_ in items]
     write_positions(home, items)
     append_labels(home, INITIAL, labels)
@@ -125,8 +125,9 @@ def _label_of(cell: Any, where: str, config: CampaignConfig) -> str:
     return label_of(cell, config, f"{where}: label")
 
 
-def _log_groups(found: list[_Scanned], groups: Groups, log: Log) -> None:
-    """Say how the items are grouped, or that they look as if they should be."""
+def _log_groups(found: list[_Scanned], groups: Groups, config: CampaignConfig, log: Log) -> None:
+    """Log how the items are grouped, or that they look as if they should be. Raises ConfigError for a bound on groups
+    that there are none of."""
     if groups == ALONE:
         if example := example_of_frames(key for scanned in found for key in scanned.keys):
             why = f"keys look like frames of clips, for example {example!r}, and pool.group is not set"
@@ -138,6 +139,10 @@ def _log_groups(found: list[_Scanned], groups: Groups, log: Log) -> None:
     words = f"pool.group: the labels are of {plural(len(named), 'group')}"
     example = f", for example {lone[0]}, and are a group each" if lone else ""
     log(f"{words}; of {plural(num_items, 'item')} in their shards {num_alone:,} have none{example}")
+    if config.select.per_group and num_alone == num_items:
+        why = f"it names a group of none of the {plural(num_items, 'item')} in the shards with labels{example}"
+        fix = "correct it, or leave out select.per_group, which would bound nothing"
+        raise ConfigError(f"pool.group={config.pool.group}: {why}; {fix}")
 
 
 def _scan(

@@ -16,8 +16,11 @@ from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import completed, picked_items
 from engine.campaign.labels import labels_fingerprints
 from engine.campaign.manifests import Manifest, ScoresManifest, SelectionManifest, TrainManifest, read_manifest
+from engine.config.select_options import SelectConfig
 from engine.config.texts import some
 from engine.errors import ConfigError
+from engine.pool.exclusions import content_mark
+from engine.pool.metadata import METADATA_FILE
 
 ROOT = Path(__file__).parents[2]
 NOT_FOLLOWED = ("engine.errors", "engine.config", "engine.storage", "engine.cluster", "engine.campaign")
@@ -94,19 +97,32 @@ def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, s
         **labels_fingerprints(campaign.home),
         "picked_before": hashlib.sha256("\n".join(sorted(before)).encode()).hexdigest(),
         **({"never picked": fingerprint(items=never)} if never else {}),
+        **_what_keeps_out(campaign),
     }
+
+
+def _what_keeps_out(campaign: Campaign) -> dict[str, str]:
+    """The content of the files that select.exclude and select.where read."""
+    options = campaign.config.select
+    files = {"select.exclude": options.exclude, METADATA_FILE: options.where and (campaign.home / METADATA_FILE).url}
+    return {name: content_mark(url) for name, url in files.items() if url}
 
 
 def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[list[str], list[str]]:
     """The options and the inputs of a complete selection that changed since, by name."""
-    before, now = manifest["config"]["select"], campaign.config.select.model_dump()
-    options = [f"select.{name}" for name in now if name in before and before[name] != now[name]]
+    now = campaign.config.select.model_dump()
+    # An older version had not the option, and worked as with its default.
+    before = {**SelectConfig().model_dump(), **manifest["config"]["select"]}
+    options = [f"select.{name}" for name in now if before[name] != now[name]]
     labels: dict[str, Any] = cast("dict[str, Any]", manifest["config"]).get("labels", {})
     if labels.get("are_biased", "auto") != campaign.config.labels.are_biased:
         options.append("labels.are_biased")
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
     # What an older version did not compare is in `inputs` alone, and so are label files that came since.
-    names = [*manifest["inputs"], *(name for name in inputs if name.startswith(("labels/", "never")))]
+    names = [
+        *manifest["inputs"],
+        *(name for name in inputs if name.startswith(("labels/", "never", "select.", "pool/"))),
+    ]
     changed = [name for name in dict.fromkeys(names) if manifest["inputs"].get(name) != inputs.get(name)]
     # The name of a file of labels says nothing to a person. New weights count when the pool is scored with them.
     named = dict.fromkeys("labels" if name.startswith("labels/") else name for name in changed)

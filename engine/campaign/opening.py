@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from engine.campaign.advice import force_command
+from engine.campaign.as_made import FIXED_FILE, fixed_values, is_fixed, require_as_made, require_fixed
 from engine.campaign.changes import require_some
 from engine.campaign.decisions import never_picked
 from engine.campaign.first_labels import import_labels
@@ -19,23 +20,20 @@ from engine.campaign.folder import Campaign, is_closed, read_overrides, round_ho
 from engine.campaign.handed_out import batches, completed, picked_items
 from engine.campaign.heartbeat import PROGRESS_FILE, alone
 from engine.campaign.labels import Identity, identities, labelled_items, read_snapshot
-from engine.campaign.manifests import Manifest, read_complete
 from engine.campaign.stages import STAGES, Log
 from engine.config.input_options import MEMBER
-from engine.config.options import FIXED_AT_INIT, PATHS, CampaignConfig, changes_results, fields
+from engine.config.options import PATHS, CampaignConfig, changes_results
 from engine.config.texts import parse_settings, plural
 from engine.config.toml import override, parse_campaign, tables_completed, to_toml
 from engine.errors import ConfigError, InputError, StorageError, VaalError
 from engine.pool.embedding_files import index_embeddings
+from engine.pool.exclusions import read_exclusions
 from engine.pool.manifest import at_root, list_shards, look_up, read_shards, write_shards
-from engine.pool.metadata import import_metadata, read_strata
-from engine.storage.documents import read_document
+from engine.pool.metadata import import_metadata, read_strata, shards_meeting
 from engine.storage.location import Location
 
 TRY_TASK = "engine.models.task_trial:try_for_init"
 """Refuses a task learner of the user's that cannot be used. It needs torch, and is imported when it is asked."""
-FIXED_FILE = "pool/fixed_at_init.json"
-"""The options that are fixed at init, as init wrote them, by key."""
 Admit = Callable[[dict[Identity, str]], None]
 
 
@@ -90,6 +88,7 @@ def _create(
         import_metadata(home, Location.of(config.pool.metadata), [shard.shard for shard in shards])
         if config.select.stratify:
             read_strata(home, config.select.stratify)
+    _check_kept_out(home, config)
     write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
     check_budget(Campaign(home, config, 0))
     admit(read_snapshot(home).values)
@@ -103,7 +102,7 @@ def _create(
         },
         "init",
     )
-    (home / FIXED_FILE).write_json(_fixed_values(resolved))
+    (home / FIXED_FILE).write_json(fixed_values(resolved))
     (home / "campaign.toml").write_bytes(to_toml(resolved).encode())
     return Campaign(home, resolved, 0)
 
@@ -136,8 +135,8 @@ def open_campaign(
     for earlier in range(number + 1):
         config = override(config, read_overrides(home, earlier), f"{round_home(home, earlier)}/overrides.json")
         if earlier >= number - 1:
-            _require_as_made(Campaign(home, config, earlier))
-    _require_fixed(home, config)
+            require_as_made(Campaign(home, config, earlier))
+    require_fixed(home, config)
     campaign = Campaign(home, config, number)
     return _change(campaign, settings, force=force) if settings else campaign
 
@@ -179,51 +178,6 @@ def _written(campaign: Campaign) -> list[Any]:
     return [*files, *(campaign.stage(name).folders() for name in names)]
 
 
-def _is_fixed(key: str) -> bool:
-    """Whether an option is fixed at init. What does not change results may change, though its section is fixed."""
-    if key == "pool.embeddings":
-        return False
-    return bool({key, key.partition(".")[0]} & {*FIXED_AT_INIT}) and (key not in fields() or changes_results(key))
-
-
-def _fixed_values(config: CampaignConfig) -> dict[str, Any]:
-    """The options that are fixed at init, by dotted key."""
-    values = config.model_dump()
-    keys = ((key, *key.partition(".")[::2]) for key in filter(_is_fixed, fields()))
-    return {key: values[section][name] if name else values[section] for key, section, name in keys}
-
-
-def _require_fixed(home: Location, config: CampaignConfig) -> None:
-    """Raises ConfigError if an option that is fixed at init has another value than init wrote, by hand."""
-    # An older campaign does not have the file.
-    made = read_document(home / FIXED_FILE, dict[str, Any]) if (home / FIXED_FILE).exists() else {}
-    for key, now in _fixed_values(config).items():
-        if made.get(key, now) != now:
-            # The salt is a secret.
-            values = "" if key == "salt" else f"={now!r}, but init wrote {made[key]!r}"
-            raise ConfigError(
-                f"{home}/campaign.toml: {key}{values}: fixed at init; restore its value, see {FIXED_FILE}"
-            )
-
-
-def _require_as_made(campaign: Campaign) -> None:
-    """Raises ConfigError if a complete stage was made with other options than the campaign's now."""
-    for stage in STAGES:
-        sections = [section for section in stage.freezes if section != "select"]
-        for folder in completed(campaign, stage.name) if sections else []:
-            made: dict[str, Any] = {**read_complete(folder, stage.name, Manifest)["config"]}
-            for key in filter(changes_results, fields()):
-                section, _, name = key.rpartition(".")
-                if {section, key} & {*sections} and section:
-                    values, part = made.get(section, {}), getattr(campaign.config, section)
-                    now = getattr(part, name)
-                    # An older version had not the option, and worked as with its default.
-                    was = values[name] if name in values else getattr(type(part).model_validate(values), name)
-                    if was != now:
-                        why = f"{key}={now!r}, but {folder} was made with {was!r}"
-                        raise ConfigError(f"{campaign.home}/campaign.toml: {why}; restore that value in the file")
-
-
 def _change(campaign: Campaign, settings: Sequence[str], *, force: bool) -> Campaign:
     values = tables_completed(campaign.config, _from_anywhere(parse_settings(settings)))
     changed = replace(campaign, config=override(campaign.config, values, "--set"))
@@ -232,7 +186,7 @@ def _change(campaign: Campaign, settings: Sequence[str], *, force: bool) -> Camp
         section, _, name = key.partition(".")
         if (old[section] == new[section]) if not name else (old[section][name] == new[section][name]):
             continue
-        if _is_fixed(key):
+        if is_fixed(key):
             raise ConfigError(f"--set {key}: fixed at init; start a new campaign to change it")
         frozen = [stage.name for stage in STAGES if {section, key} & {*stage.freezes}]
         frozen_by = [folder for name in frozen for folder in completed(campaign, name)]
@@ -249,14 +203,22 @@ def _change(campaign: Campaign, settings: Sequence[str], *, force: bool) -> Camp
             )
     if (asked := changed.config.asks_of_task) and asked != campaign.config.asks_of_task:
         pkgutil.resolve_name(TRY_TASK)(changed.config)
-    if old["pool"]["root"] != new["pool"]["root"]:
-        moved = at_root(read_shards(campaign.home), new["pool"]["root"])
-        require_some(moved, look_up(moved))
+    _look_at_files(campaign, changed)
     before = read_overrides(campaign.home, campaign.round)
     if {**before, **values} != before:
         with alone(campaign.home, "--set"):
             (campaign.round_home / "overrides.json").write_json({**before, **values})
     return changed
+
+
+def _look_at_files(campaign: Campaign, changed: Campaign) -> None:
+    """Raises ConfigError or InputError if what changed options name cannot be used."""
+    before, now = campaign.config, changed.config
+    if (before.select.where, before.select.exclude) != (now.select.where, now.select.exclude):
+        _check_kept_out(campaign.home, now)
+    if before.pool.root != now.pool.root:
+        moved = at_root(read_shards(campaign.home), now.pool.root)
+        require_some(moved, look_up(moved))
 
 
 def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
@@ -286,15 +248,30 @@ def current_round(home: Location) -> int:
     return next(number for number, has_ended in enumerate(ended) if not has_ended)
 
 
+def _check_kept_out(home: Location, config: CampaignConfig) -> None:
+    """Raises ConfigError for a select.where that no shard meets, InputError for a file of select.exclude that cannot be
+    used: now, and not when the pool is scored."""
+    if config.select.where:
+        shards_meeting(home, config.select.where, [shard.shard for shard in read_shards(home)])
+    if config.select.exclude:
+        read_exclusions(config.select.exclude)
+
+
 def check_budget(campaign: Campaign) -> None:
     """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
-    budget, counts = campaign.config.select.budget, [shard.num_items for shard in read_shards(campaign.home)]
+    budget, where, shards = campaign.config.select.budget, campaign.config.select.where, read_shards(campaign.home)
     out = picked_items(campaign.home, campaign.round)
     taken = labelled_items(campaign.home) | set(identities(out)) | never_picked(campaign.home)
+    if where:
+        open_to_picks = set(shards_meeting(campaign.home, where, [shard.shard for shard in shards]))
+        shards = [shard for shard in shards if shard.shard in open_to_picks]
+        taken = {item for item in taken if item[0] in open_to_picks}
+    counts = [shard.num_items for shard in shards]
     num_left = sum(count or 0 for count in counts) - len(taken)
     if all(counts) and budget > num_left:
         fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"
+        rest = f", of shards that meet select.where={where}" if where else ""
         raise ConfigError(
             f"select.budget={budget} is more than the {max(0, num_left)} items of the pool that are neither labelled "
-            f"nor out at a vendor; {fix}"
+            f"nor out at a vendor{rest}; {fix}"
         )

@@ -225,9 +225,8 @@ class CampaignConfig(Section):
     def _sections_fit_together(self) -> "CampaignConfig":
         if self.train.preset == "paper" and (self.image.size < 32 or self.image.size % 16):
             raise ValueError(f"image.size={self.image.size}: train.preset=paper needs a multiple of 16 from 32 on")
-        if self.select.stratify and not self.pool.metadata:
-            raise ValueError(f"select.stratify={self.select.stratify} needs pool.metadata, the file with that column")
-        if fault := next(chain(faults_of_scores(self), faults_of_masks(self)), ""):
+        of_selection = self.select.faults_with(self.pool.metadata, self.pool.group)
+        if fault := next(chain(of_selection, faults_of_scores(self), faults_of_masks(self)), ""):
             raise ValueError(fault)
         diversity, most = self.diversity, DIVERSIFIERS[self.diversity].most_picks
         if most is not None and self.select.budget > most:
@@ -239,7 +238,15 @@ FIXED_AT_INIT = ("salt", "pool", "image.suffixes")
 """Keys and sections that no later command can set: what an item is, and where. pool.embeddings can be set later."""
 
 
-PATHS = ("pool.root", "pool.metadata", "pool.embeddings", "encoder.weights", "task.weights", "labels.masks")
+PATHS = (
+    "pool.root",
+    "pool.metadata",
+    "pool.embeddings",
+    "encoder.weights",
+    "task.weights",
+    "labels.masks",
+    "select.exclude",
+)
 """Options that name files."""
 
 

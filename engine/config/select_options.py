@@ -1,9 +1,11 @@
 """Options of the selection."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from engine.config.conditions import fault_of_condition
 from engine.config.score_options import AcquisitionName
 from engine.config.section import Section
 from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
@@ -48,8 +50,30 @@ class SelectConfig(Section):
     """Share of the batch that is a uniform random sample of the unlabelled pool, as a baseline for the gain."""
     stratify: str = ""
     """Column of pool.metadata whose values the random sample holds in proportion to the unlabelled pool."""
+    per_group: int = Field(default=0, ge=0)
+    """The most picks of one group (pool.group) in a batch, its control picks included. 0: no bound."""
+    where: str = ""
+    """Only images of shards that meet this condition on columns of pool.metadata are picked, for example
+    licence = 'cc0' and year >= 2020. Empty: of all shards."""
+    exclude: str = ""
+    """Path or URL of a CSV or Parquet file of images that are never picked: a row has shard and key, or content_hash,
+    or both. Empty: none."""
     when_no_signal: WhenNoSignal = "uncertainty"
     """If the labels lack nothing: by the margin of T, and without T as random (uncertainty); spread over the latents
     (diversity); at random (random); or pick nothing (refuse, exit status 3)."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the random draws in the selection, which also depend on the round."""
+
+    @model_validator(mode="after")
+    def _where_can_be_read(self) -> "SelectConfig":
+        if self.where and (fault := fault_of_condition(self.where)):
+            raise ValueError(fault)
+        return self
+
+    def faults_with(self, metadata: str, group: str) -> Iterator[str]:
+        """What is wrong with these options beside pool.metadata and pool.group."""
+        for name, value in (("stratify", self.stratify), ("where", self.where)):
+            if value and not metadata:
+                yield f"select.{name}={value} needs pool.metadata, the file with that column"
+        if self.per_group and not group:
+            yield f"select.per_group={self.per_group} needs pool.group, which says what belongs together"

@@ -97,7 +97,7 @@ def _given(fault: Mapping[str, Any]) -> str:
 def _nearest_value(fault: Mapping[str, Any]) -> str:
     """The most similar of the values that an option may have, as the end of the error; empty for other errors."""
     known = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
-    return _did_you_mean(str(fault["input"]), known) if fault["type"] == "literal_error" else ""
+    return did_you_mean(str(fault["input"]), known) if fault["type"] == "literal_error" else ""
 
 
 def _values_in(text: str, *, is_number: bool) -> list[Any]:
@@ -125,10 +125,11 @@ def some(names: Iterable[str], most: int = 3) -> str:
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The error for an option that does not exist, with the most similar one that does."""
-    return f"{key}: unknown key{_did_you_mean(key, known)}"
+    return f"{key}: unknown key{did_you_mean(key, known)}"
 
 
-def _did_you_mean(given: str, known: Iterable[str]) -> str:
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The most similar of the known names, as the end of an error; empty where none is like it."""
     close = difflib.get_close_matches(given, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -1,14 +1,21 @@
 """Metadata of shards: columns to stratify and to group by, copied into the campaign at init."""
 
-import pyarrow as pa
+from collections.abc import Sequence
 
-from engine.config.texts import GROUP_COLUMN
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from engine.config.conditions import Condition, Leaf, columns_in, condition_of, value_of
+from engine.config.texts import GROUP_COLUMN, did_you_mean
 from engine.errors import ConfigError, InputError
 from engine.pool.identity import Groups
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
 from engine.tables.values import plain
 
+METADATA_FILE = "pool/metadata.parquet"
 _LINE = "\0line"
 """No column of a user has this name."""
 
@@ -33,7 +40,7 @@ def import_metadata(home: Location, source: Location, shards: list[str]) -> None
         raise InputError(f"{source}: no row for {len(missing)} of {len(shards)} shards, first {missing[0]!r}; add them")
     names = list(dict.fromkeys(name for row in found.values() for name in row))
     columns = {name: pa.array([row.get(name, "") for row in found.values()], pa.string()) for name in names}
-    (home / "pool/metadata.parquet").write_table(pa.table({"shard": list(found), **columns}))
+    (home / METADATA_FILE).write_table(pa.table({"shard": list(found), **columns}))
 
 
 def read_groups(home: Location, rule: str) -> Groups:
@@ -45,9 +52,71 @@ def read_groups(home: Location, rule: str) -> Groups:
 
 def read_strata(home: Location, column: str, setting: str = "") -> dict[str, str]:
     """The value of a column for each shard. Raises ConfigError, which names the setting, if there is no such column."""
-    table = (home / "pool/metadata.parquet").read_table()
+    table = (home / METADATA_FILE).read_table()
     if column not in table.column_names[1:]:
         have = ", ".join(table.column_names[1:]) or "none"
         setting = setting or f"select.stratify={column}"
         raise ConfigError(f"{setting}: pool.metadata has no such column; it has: {have}")
     return dict(zip(table["shard"].to_pylist(), table[column].to_pylist(), strict=True))
+
+
+def which_meet(home: Location, where: str, shards: Sequence[str]) -> NDArray[np.bool_]:
+    """Which of N shards (N,) meet the condition of select.where, on columns of pool.metadata.
+
+    As in SQL a comparison with an empty cell is neither true nor false, and only "is null" asks for it. A shard without
+    a row has empty cells alone. A condition that is not true keeps a shard out.
+
+    Raises ConfigError if there is no such column, or a value is not of the kind that it is compared with.
+    """
+    condition, table = condition_of(where), (home / METADATA_FILE).read_table()
+    have = table.column_names[1:]
+    if unknown := [name for name in columns_in(condition) if name not in have]:
+        listed = f"it has: {', '.join(have) or 'none'}{did_you_mean(unknown[0], have)}"
+        raise ConfigError(f"select.where={where}: pool.metadata has no column {unknown[0]!r}; {listed}")
+    place = pc.index_in(pa.array(shards, pa.string()), value_set=table["shard"].combine_chunks())
+    rows = table.select(list(dict.fromkeys(columns_in(condition)))).take(place)
+    try:
+        is_met = _met(condition, rows)
+    except ValueError as error:
+        raise ConfigError(f"select.where={where}: {error}; correct pool.metadata, or compare with a text") from error
+    found: NDArray[np.bool_] = pc.fill_null(is_met, False).to_numpy(zero_copy_only=False)
+    return found
+
+
+def shards_meeting(home: Location, where: str, shards: Sequence[str]) -> list[str]:
+    """The shards that meet the condition. Raises ConfigError if none does, and as `which_meet`."""
+    found = [shard for shard, meets in zip(shards, which_meet(home, where, shards).tolist(), strict=True) if meets]
+    if not found:
+        why = f"none of the {len(shards):,} shards of the pool meets it; correct it"
+        raise ConfigError(f"select.where={where}: {why}, or pick of all: --set select.where=''")
+    return found
+
+
+def _met(condition: Condition, rows: pa.Table) -> pa.Array:
+    """For each row true, false, or null where that cannot be said."""
+    if isinstance(condition, Leaf):
+        return _compared(condition, rows[condition.column])
+    first, *others = (_met(part, rows) for part in condition.parts)
+    if condition.how == "not":
+        return pc.invert(first)
+    join = pc.and_kleene if condition.how == "and" else pc.or_kleene
+    for other in others:
+        first = join(first, other)
+    return first
+
+
+def _compared(leaf: Leaf, column: pa.ChunkedArray) -> pa.Array:
+    # Each value is looked at once: a column has few different ones.
+    codes = column.combine_chunks().dictionary_encode()
+    texts, empty = codes.dictionary.to_pylist(), pc.is_null(codes.indices)
+    if leaf.kind == "null":
+        is_empty = pa.array([text == "" for text in texts], pa.bool_()).take(codes.indices)
+        return pc.fill_null(is_empty, True)
+    answers: list[bool | None] = []
+    for text in texts:
+        try:
+            answers.append(None if text == "" else leaf.holds(value_of(text, leaf.kind)))
+        except ValueError as error:
+            raise ValueError(f"{leaf.column}: {text!r} is no {leaf.kind}") from error
+    found = pa.array(answers, pa.bool_()).take(codes.indices)
+    return pc.if_else(empty, pa.scalar(None, pa.bool_()), found)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.config.texts import score_text
 from engine.report.latent_map import LatentMap
 from engine.tables.histogram import HISTOGRAM_SCHEMA
-from engine.tables.selections import CONTROL, DUPLICATE, PASSED_OVER, PICKED
+from engine.tables.selections import CONTROL, DUPLICATE, GROUP_FULL, PASSED_OVER, PICKED
 from vaal.acquisition import column_of
 from vaal.proportions import Share
 
@@ -123,6 +123,7 @@ def map_chart(latent_map: LatentMap, theme: Theme) -> bytes:
     size = 26 if len(latent_map.points_N2) < 500 else 12
     looks: dict[str, dict[str, Any]] = {
         PASSED_OVER: {"color": theme.not_picked, "s": size * 0.7, "alpha": 0.6, "linewidths": 0},
+        GROUP_FULL: {"color": theme.not_picked, "s": size, "marker": "+", "linewidths": 0.9},
         DUPLICATE: {"color": theme.duplicate, "s": size, "marker": "x", "linewidths": 0.9},
         PICKED: {"color": theme.picked, "s": size, "linewidths": 0},
         CONTROL: {"facecolors": theme.card, "edgecolors": theme.picked, "s": 2 * size, "marker": "D", "linewidths": 1},

@@ -134,6 +134,14 @@ def signal_facts(train: TrainManifest) -> Row:
     return facts
 
 
+KEPT_OUT = {
+    "out_by_where": "kept out by select.where",
+    "excluded": "kept out by select.exclude",
+    "exclude_unmatched": "entries of select.exclude that match no scored image",
+}
+"""Counts of a selection's manifest, in words."""
+
+
 def round_facts(config: CampaignConfig, manifests: Manifests, labels: pa.Table, num_out: int) -> dict[str, Row]:
     """Counts of the round under headings. `num_out`: picked in earlier rounds and without a label."""
     rounds = labels["round"].to_pylist()
@@ -145,6 +153,7 @@ def round_facts(config: CampaignConfig, manifests: Manifests, labels: pa.Table, 
         "Images, from pool to batch": {
             "listed in the pool": scores["counts"]["listed"],
             "scored": counts["scored"],
+            **{KEPT_OUT[name]: counts[name] for name in KEPT_OUT if name in counts},
             "can be picked": counts["eligible"],
             "candidates": counts["candidates"],
             "without duplicates": counts["candidates"] - sum(counts[f"duplicates_{kind}"] for kind in KINDS),

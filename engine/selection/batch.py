@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.config.select_options import SelectConfig
 from engine.pool.identity import item_id_of
+from engine.selection.bounds import Bound, Room
 from engine.selection.diversify import Material, choose, cluster
 from engine.selection.duplicates import Duplicates, find_duplicates
 from engine.selection.stand_ins import first_of_groups
@@ -18,6 +19,7 @@ from engine.tables.scores import latents_of
 from engine.tables.selections import (
     CONTROL,
     DUPLICATE,
+    GROUP_FULL,
     KINDS,
     ORIGIN_CONTROL,
     PASSED_OVER,
@@ -36,16 +38,19 @@ Places = NDArray[np.intp]
 
 
 class ShortageError(Exception):
-    """Too few candidates and control picks are left without duplicates: `num_left`. `kinds` are those of the others."""
+    """Too few candidates and control picks are left without duplicates and within the bound on groups: `num_left`.
+    `kinds` are those of the duplicates, and `num_full` how many the bound left out."""
 
-    def __init__(self, num_left: int, kinds: set[str]) -> None:
+    def __init__(self, num_left: int, kinds: set[str], num_full: int = 0) -> None:
         super().__init__(num_left)
-        self.num_left, self.kinds = num_left, kinds
+        self.num_left, self.kinds, self.num_full = num_left, kinds, num_full
 
     @property
     def fix(self) -> str:
         """What helps where there are no more candidates, in words: by the kinds of duplicates that there are."""
         ways = [f"lower it: --set select.budget={self.num_left}"]
+        if self.num_full:
+            ways.append("raise select.per_group")
         if "latent" in self.kinds:
             ways.append("raise select.duplicate_cosine")
         if self.kinds & {"latent", "picture"}:
@@ -74,8 +79,8 @@ class Pools(NamedTuple):
 
 class Rules(NamedTuple):
     """How a batch is made: the options; what is done; the number of control picks in each stratum; the seed of the
-    round; the salt of the item_ids; the least cosine of duplicates, None where latents do not count; and what the score
-    that ranks is of an image that is worth nothing, None where there is no such number."""
+    round; the salt of the item_ids; the least cosine of duplicates, None where latents do not count; what the score
+    that ranks is of an image that is worth nothing, None where there is no such number; and the bound on groups."""
 
     options: SelectConfig
     branch: Branch
@@ -84,6 +89,7 @@ class Rules(NamedTuple):
     salt: str
     cosine: float | None
     worthless: float | None = None
+    bound: Bound = Bound()
 
 
 class Batch(NamedTuple):
@@ -99,14 +105,15 @@ class Batch(NamedTuple):
 
 class _Deduplicated(NamedTuple):
     """`items` are what is taken, the control picks, and from `num_fixed` on the other candidates, whose places in their
-    table are `rest`. `found` are the duplicates among the items, `passed` the places of candidates that are none, and
-    `kept` of those to choose from."""
+    table are `rest`. `found` are the duplicates among the items, `passed` the places of candidates that are none,
+    `full` of those whose group is full, and `kept` of those to choose from."""
 
     items: pa.Table
     num_fixed: int
     rest: Places
     found: Duplicates
     passed: Places
+    full: Places
     kept: Places
 
 
@@ -115,16 +122,16 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
 
     The control arm is chosen first: uniform draws from everything that can be picked, without duplicates of what is
     taken or of each other. Then candidates are dropped that duplicate what is taken, a control pick, or an earlier
-    candidate.
+    candidate. With a bound on groups the first ones of a group stay candidates, as many as may be picked.
 
-    Raises ShortageError if there are fewer candidates without duplicates than are to be picked.
+    Raises ShortageError if there are fewer such candidates than are to be picked.
     """
     control = _control(pools, rules)
     left = _deduplicate(pools, control, rules)
     wanted = rules.options.budget - len(control)
     kinds = Counter(left.found.kind_N[left.num_fixed :].tolist())
     if len(left.kept) < wanted:
-        raise ShortageError(len(left.kept) + len(control), {kind for kind in KINDS if kinds[kind]})
+        raise ShortageError(len(left.kept) + len(control), {kind for kind in KINDS if kinds[kind]}, len(left.full))
     kept = pools.candidates.take(pa.array(left.kept))
     if "cluster" in kept.column_names:
         cluster_M = pools.candidates["cluster"].to_numpy()
@@ -139,6 +146,7 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
     counts = {
         "candidates": len(pools.candidates),
         **{f"duplicates_{kind}": kinds[kind] for kind in KINDS},
+        **({"group_full": len(left.full)} if rules.bound.most else {}),
         "control": len(control),
         "picked": rules.options.budget,
     }
@@ -147,13 +155,13 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
 
 
 def _control(pools: Pools, rules: Rules) -> pa.Table:
-    """The first draws of each stratum that are not duplicates, up to its quota."""
+    """The first draws of each stratum that are not duplicates and have room in their group, up to its quota."""
     items = pa.concat_tables([pools.taken, pools.draws])
     first = len(pools.taken)
     found = find_duplicates(items, first, rules.options.duplicates, rules.cosine, pools.known["content_hash"])
-    left, chosen = Counter(rules.quotas), []
+    left, chosen, room, names = Counter(rules.quotas), [], Room(rules.bound.most), rules.bound.names(pools.draws)
     for place in np.flatnonzero(found.leader_N[first:] == np.arange(first, len(items))).tolist():
-        if left[pools.strata[place]] > 0:
+        if left[pools.strata[place]] > 0 and room.take(names[place]):
             left[pools.strata[place]] -= 1
             chosen.append(place)
     return pools.draws.take(pa.array(chosen, pa.int64()))
@@ -164,15 +172,24 @@ def _deduplicate(pools: Pools, control: pa.Table, rules: Rules) -> _Deduplicated
     candidates = pools.candidates.select(pools.taken.column_names).cast(pools.taken.schema)
     items = pa.concat_tables([pools.taken, control, candidates.take(pa.array(rest))])
     num_fixed = len(pools.taken) + len(control)
-    known = pools.known["content_hash"]
-    mode, cosine, group_M = rules.options.duplicates, rules.cosine, pools.group_M
+    known, options, group_M = pools.known["content_hash"], rules.options, pools.group_M
+    room, names = rules.bound.after(control), rules.bound.names(items.slice(num_fixed))
+
+    def find(items: pa.Table) -> Duplicates:
+        return find_duplicates(items, num_fixed, options.duplicates, rules.cosine, known)
+
+    def fits(places: Places) -> NDArray[np.bool_]:
+        return room.fits([names[place] for place in places.tolist()])
+
     if group_M is None:
-        found, shown = find_duplicates(items, num_fixed, mode, cosine, known), np.arange(len(rest))
+        found = find(items)
+        single = np.flatnonzero(found.leader_N[num_fixed:] == np.arange(num_fixed, len(items)))
+        has_room = fits(single)
+        shown, full = single[has_room], single[~has_room]
     else:
-        found, shown = first_of_groups(items, num_fixed, group_M[rest], mode, cosine, known)
-    is_no_duplicate = found.leader_N[num_fixed:] == np.arange(num_fixed, len(items))
-    kept = rest[shown] if group_M is not None else rest[is_no_duplicate]
-    return _Deduplicated(items, num_fixed, rest, found, rest[is_no_duplicate], kept)
+        found, shown, full = first_of_groups(items, num_fixed, group_M[rest], find, len(known), fits)
+        single = np.flatnonzero(found.leader_N[num_fixed:] == np.arange(num_fixed, len(items)))
+    return _Deduplicated(items, num_fixed, rest, found, rest[single], rest[full], rest[shown])
 
 
 def _is_among(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
@@ -236,7 +253,7 @@ def _candidates(pools: Pools, left: _Deduplicated, picked: Places, cluster_M: ND
     leader[left.rest], kind[left.rest] = left.found.leader_N[left.num_fixed :], left.found.kind_N[left.num_fixed :]
     leader[left.passed] = -1
     fate = np.full(len(table), CONTROL, object)
-    for places, what in ((left.rest, DUPLICATE), (left.passed, PASSED_OVER), (picked, PICKED)):
+    for places, what in ((left.rest, DUPLICATE), (left.passed, PASSED_OVER), (left.full, GROUP_FULL), (picked, PICKED)):
         fate[places] = what
     leaders = left.items.select(list(_PLACE))
     of = pa.concat_tables([leaders, pools.known.cast(leaders.schema)]).take(_or_null(leader))

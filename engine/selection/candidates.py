@@ -15,8 +15,9 @@ from engine.campaign.stages import Run
 from engine.config.select_options import RULE, SelectConfig
 from engine.errors import ConfigError
 from engine.models.centring import load_centres
-from engine.pool.metadata import read_strata
+from engine.pool.metadata import read_groups, read_strata
 from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batch, some
+from engine.selection.bounds import Bound
 from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.duplicates import likeness_of
@@ -39,6 +40,8 @@ SAMPLED = 10_000
 """Items of the unlabelled pool that stand for it, where a choice asks for them."""
 LEAST_WITHOUT_SIGNAL = 10_000
 """Without a signal the batch is spread over a sample of the pool, with at least this many items where there are."""
+MORE_IN_GROUPS = 8
+"""So many times more draws for the control arm with select.per_group, because the group of a draw may be full."""
 _NONE = Draws(np.empty(0, np.int64), np.empty(0, np.int64))
 EXAMPLES = 60
 """Clusters of which a report can show the item nearest the centre."""
@@ -121,15 +124,18 @@ def choose_batch(campaign: Campaign, eligible: Eligible, run: Run, on_progress: 
     """
     options, total = campaign.config.select, eligible.counts.num_eligible
     if options.budget > total:
+        named = [f"select.{name}" for name in ("where", "exclude") if getattr(options, name)]
+        rest = f", and not kept out by {' or '.join(named)}" if named else ""
         raise ConfigError(
-            f"select.budget={options.budget}: only {total} items are neither labelled, quarantined nor picked before; "
-            f"lower it: --set select.budget={total}"
+            f"select.budget={options.budget}: only {total} items are neither labelled, quarantined nor picked before"
+            f"{rest}; lower it: --set select.budget={total}"
         )
     control = _draw_control(campaign, eligible)
     is_near = options.duplicates == "near" and campaign.config.latents_show_pictures
     salt, cosine = campaign.config.salt, options.duplicate_cosine if is_near else None
     worthless = ACQUISITIONS[eligible.acquisition].worthless
-    rules = Rules(options, eligible.branch, control.quotas, eligible.seed, salt, cosine, worthless)
+    bound = Bound(options.per_group, read_groups(campaign.home, campaign.config.pool.group))
+    rules = Rules(options, eligible.branch, control.quotas, eligible.seed, salt, cosine, worthless, bound)
     size, is_lowest = num_candidates(options, eligible.branch), eligible.branch.candidates == "lowest"
     while True:
         size = min(size, total)
@@ -145,7 +151,8 @@ def choose_batch(campaign: Campaign, eligible: Eligible, run: Run, on_progress: 
             return make_batch(pools, rules._replace(cosine=counted))._replace(likeness=likeness)
         except ShortageError as shortage:
             if size == total:
-                why = f"only {shortage.num_left} of the {total} items left are not duplicates"
+                within = f" and no more than select.per_group={bound.most} of a group" if shortage.num_full else ""
+                why = f"only {shortage.num_left} of the {total} items left are not duplicates{within}"
                 raise ConfigError(f"select.budget={options.budget}: {why}; {shortage.fix}") from shortage
             size *= 2
 
@@ -189,7 +196,9 @@ def _draw_control(campaign: Campaign, eligible: Eligible) -> ControlDraws:
     strata = read_strata(campaign.home, options.stratify) if options.stratify else {}
     stratum_F = [strata.get(source.record.shard, "") for source in eligible.sources]
     size = math.floor(options.control_fraction * options.budget + 0.5)
-    return draw_control(eligible.counts.eligible_F, stratum_F, size, np.random.default_rng([eligible.seed, 1]))
+    spare = MORE_IN_GROUPS if options.per_group else 1
+    rng = np.random.default_rng([eligible.seed, 1])
+    return draw_control(eligible.counts.eligible_F, stratum_F, size, rng, spare)
 
 
 def _gather(

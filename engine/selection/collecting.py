@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.pool.identity import shard_number_of
 from engine.selection.order import Ranking
+from engine.selection.sources import Fates
 from vaal.completion import (
     FINENESS,
     NEAREST,
@@ -28,8 +29,6 @@ from vaal.completion import (
     weight_of,
 )
 from vaal.deficit import Coverage
-
-Bools = NDArray[np.bool_]
 
 
 class Wish(NamedTuple):
@@ -122,12 +121,12 @@ class Collector:
         items = (self._nearest.result(), self._keyed.result(), self._turned.result())
         return Collected(self._coverage, self._labelled_C, self._sum_C, self._count_C, *items)
 
-    def look(self, shard: str, table: pa.Table, fates: "Fates", begin: int) -> Collected:
+    def look(self, shard: str, table: pa.Table, fates: Fates, begin: int) -> Collected:
         """What rows of a file hold, as file 0. `begin` of its rows before these can be picked."""
-        wish, is_free_N = self.wish, ~fates.is_taken_N
+        wish, is_free = self.wish, fates.is_free
         column = {name: table[name].to_numpy() for name in wish.columns}
-        free = {name: values[is_free_N] if fates.is_taken_N.any() else values for name, values in column.items()}
-        at_N = np.arange(begin, begin + np.count_nonzero(is_free_N))
+        free = {name: values if is_free.all() else values[is_free] for name, values in column.items()}
+        at_N = np.arange(begin, begin + np.count_nonzero(is_free))
         zero = np.zeros(wish.num_clusters, np.int64)
         coverage, labelled_C, sum_C, count_C, nearest = Coverage(zero, zero, zero), zero, zero, zero, no_items()
         if (wish.num_clusters and wish.has_logits) or wish.num_keyed:
@@ -175,22 +174,13 @@ class Collector:
         self._unsure = np.where(count == count.max(), highest, one_less)
 
 
-class Fates(NamedTuple):
-    """N rows of a file: which cannot be picked, which have a label, and which of these were picked for uncertainty."""
-
-    is_taken_N: Bools
-    is_labelled_N: Bools
-    is_uncertain_N: Bools
-
-
 def _coverage(
     cluster_N: NDArray[np.int32], fates: Fates, num_clusters: int
 ) -> tuple[Coverage, NDArray[np.int64], NDArray[np.int64]]:
     """How the clusters are labelled; how many labels each has; and how many items of each can be picked."""
     is_drawn_N = fates.is_labelled_N & ~fates.is_uncertain_N
-    rows = (slice(None), is_drawn_N, fates.is_taken_N & ~is_drawn_N, fates.is_labelled_N)
-    whole, drawn, filled, labelled = (np.bincount(cluster_N[part], minlength=num_clusters) for part in rows)
-    free = whole - drawn - filled
+    rows = (fates.is_free, is_drawn_N, fates.is_taken_N & ~is_drawn_N, fates.is_labelled_N)
+    free, drawn, filled, labelled = (np.bincount(cluster_N[part], minlength=num_clusters) for part in rows)
     return Coverage(free, drawn, filled), labelled, free
 
 

@@ -35,9 +35,10 @@ def draw(eligible_F: NDArray[np.int64], size: int, rng: np.random.Generator) -> 
 
 
 def draw_control(
-    eligible_F: NDArray[np.int64], stratum_F: Sequence[str], size: int, rng: np.random.Generator
+    eligible_F: NDArray[np.int64], stratum_F: Sequence[str], size: int, rng: np.random.Generator, spare: int = 1
 ) -> ControlDraws:
-    """Draws for `size` control picks: from each stratum in proportion to what can be picked in it.
+    """Draws for `size` control picks: from each stratum in proportion to what can be picked in it, and `spare` times as
+    many as duplicates call for.
 
     Raises ValueError if size is more than there are.
     """
@@ -48,7 +49,7 @@ def draw_control(
     quotas = dict(zip(names, proportional(totals, size), strict=True))
     parts, strata = list[Draws](), list[str]()
     for name, places, total in zip(names, members, totals, strict=True):
-        num_draws = min(total, 2 * quotas[name] + SPARE_DRAWS) if quotas[name] else 0
+        num_draws = min(total, spare * (2 * quotas[name] + SPARE_DRAWS)) if quotas[name] else 0
         drawn = draw(eligible_F[places], num_draws, rng)
         parts.append(Draws(places[drawn.source_N], drawn.at_N))
         strata += [name] * num_draws

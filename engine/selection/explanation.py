@@ -9,7 +9,7 @@ from engine.campaign.decided import decided_by, first_ranks, highest_scores, ran
 from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import current_batches, left_out, picked_items
-from engine.campaign.labels import labelled_values
+from engine.campaign.labels import POSITIONS_SCHEMA, labelled_values
 from engine.campaign.manifests import (
     RESCORES,
     Manifest,
@@ -22,10 +22,19 @@ from engine.campaign.manifests import (
 from engine.campaign.scored_shards import shard_records
 from engine.config.texts import plural, score_text
 from engine.errors import InputError
+from engine.selection.kept_out import why_out
 from engine.storage.documents import read_document
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import QUARANTINE_SCHEMA
-from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, DUPLICATE, place_of, row_of
+from engine.tables.selections import (
+    CANDIDATES_FILE,
+    CLUSTERS_FILE,
+    DUPLICATE,
+    EXCLUDED_FILE,
+    GROUP_FULL,
+    place_of,
+    row_of,
+)
 from engine.tables.shard_records import record_of
 from vaal.acquisition import column_of
 from vaal.diversity import branch_of
@@ -78,6 +87,8 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     if before := row_of(picked_items(campaign.home, campaign.round), shard, key):
         why = f"it was picked in round {before['round']:03d} and is out at a vendor"
         return item | {"outcome": "out at a vendor", "item_id": before["item_id"], "why": why}
+    if why := _why_kept_out(campaign, (shard, key), manifest):
+        return item | {"outcome": "kept out", "why": why}
     candidates = read_committed(folder, CANDIDATES_FILE)
     place = place_of(candidates, shard, key)
     if place >= 0:
@@ -85,6 +96,14 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
         found = item | _of_candidate(candidate, place, manifest)
         return found | _of_cluster(campaign, candidate["cluster"], manifest)
     return item | _of_the_rest(campaign, shard, key, manifest)
+
+
+def _why_kept_out(campaign: Campaign, item: tuple[str, str], manifest: SelectionManifest) -> str:
+    """Why an item could not be picked by the options of the selection, as they were then; "" where it could."""
+    folder, where = campaign.stage("selection"), manifest["config"]["select"].get("where", "")
+    has_file = EXCLUDED_FILE in manifest["files"]
+    excluded = read_committed(folder, EXCLUDED_FILE) if has_file else POSITIONS_SCHEMA.empty_table()
+    return why_out(campaign, where, item, excluded)
 
 
 def _of_two_passes(
@@ -151,6 +170,9 @@ def _of_candidate(candidate: Facts, place: int, manifest: SelectionManifest) -> 
         kind = {"bytes": "the same bytes as", "picture": "the same picture as", "latent": "nearly the same latent as"}
         why = f"{of}, with {kind[candidate['duplicate']]} {candidate['of_shard']} {candidate['of_key']}"
         return facts | {"outcome": "duplicate", "why": why}
+    if candidate["fate"] == GROUP_FULL:
+        most = manifest["config"]["select"]["per_group"]
+        return facts | {"outcome": "group full", "why": f"{of}, after select.per_group={most} others of its group"}
     return facts | {"why": f"{of}; others were picked first, as {reason_of(manifest)}"}
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.selection.collecting import Collected, Collector, Fates, Wish, merged, weighed_by_labels
+from engine.selection.collecting import Collected, Collector, Wish, merged, weighed_by_labels
 from engine.selection.lowest import Lowest, LowestPlaces
 from engine.selection.order import Ranking
 from engine.selection.parts import Share, deal, each, map_reduce
@@ -34,8 +34,8 @@ DRAW_FIELD = pa.field("draw", pa.int64(), nullable=False)
 
 class FirstPass(NamedTuple):
     """F files in order: how many items can be picked (F,) int64, and their lowest place in the ranking (F,), its
-    highest where there are none; the lowest places of all these items (K,), in no order; the histogram of all scores;
-    what the completion needs; and the ranking."""
+    highest where there are none; the lowest places of all these items (K,), in no order; the histogram of all scores
+    but those that are kept out; what the completion needs; the ranking; and how many items select.where kept out."""
 
     eligible_F: NDArray[np.int64]
     lowest_F: NDArray[Any]
@@ -43,6 +43,7 @@ class FirstPass(NamedTuple):
     histogram: Histogram
     found: Collected
     ranking: Ranking
+    num_out: int = 0
 
     @property
     def num_eligible(self) -> int:
@@ -116,7 +117,7 @@ def parts_of(sources: list[Source]) -> list[list[Source]]:
     return deal(sources, [source.record.scored for source in sources])
 
 
-def _num_threads(folder: Location) -> int:
+def num_threads(folder: Location) -> int:
     """On a disk more than two would wait for one another; on an object store most of them wait for the store."""
     return 2 if folder.is_local else 16
 
@@ -128,7 +129,7 @@ def _lowest_rows(ranking: Ranking, pieces: list[pa.Table], size: int) -> pa.Tabl
 
 def _count_part(folder: Location, wish: Wish, part: list[Source]) -> FirstPass:
     lows, collector = LowestPlaces(wish.num_lowest, wish.ranking), Collector(wish)
-    return _add(lows, collector, each(partial(_count_file, folder, lows, collector), part, _num_threads(folder)))
+    return _add(lows, collector, each(partial(_count_file, folder, lows, collector), part, num_threads(folder)))
 
 
 def _join(wish: Wish, passes: Iterable[FirstPass]) -> FirstPass:
@@ -138,6 +139,7 @@ def _join(wish: Wish, passes: Iterable[FirstPass]) -> FirstPass:
 def _add(lows: LowestPlaces, collector: Collector, passes: Iterable[FirstPass]) -> FirstPass:
     ranking = collector.wish.ranking
     eligible, lowest, histogram = [np.empty(0, np.int64)], [np.empty(0, ranking.highest.dtype)], Histogram()
+    num_out = 0
     lows.add(lowest[0])
     for found in passes:
         collector.add(found.found, sum(map(len, eligible)))
@@ -145,15 +147,16 @@ def _add(lows: LowestPlaces, collector: Collector, passes: Iterable[FirstPass]) 
         lowest.append(found.lowest_F)
         lows.add(found.low_K)
         histogram.merge(found.histogram)
+        num_out += found.num_out
     values = np.concatenate(eligible), np.concatenate(lowest), lows.result()
-    return FirstPass(*values, histogram, collector.result(), ranking)
+    return FirstPass(*values, histogram, collector.result(), ranking, num_out)
 
 
 def _count_file(folder: Location, lows: LowestPlaces, collector: Collector, source: Source) -> FirstPass:
     ranking = collector.wish.ranking
-    num_eligible, lowest, histogram = 0, ranking.highest, Histogram()
+    num_eligible, num_out, lowest, histogram = 0, 0, ranking.highest, Histogram()
     pieces = [np.empty(0, lowest.dtype)]
-    wanted = [*ranking.columns, *collector.wish.columns, *(["key"] if len(source.taken) else [])]
+    wanted = [*ranking.columns, *collector.wish.columns, *([] if source.is_open else ["key"])]
     columns = list(dict.fromkeys(wanted))
     found = list[Collected]()
     with open_scores(folder, source.record, is_checked=True) as file:
@@ -163,20 +166,22 @@ def _count_file(folder: Location, lows: LowestPlaces, collector: Collector, sour
             for name in ranking.columns:
                 _require_numbers(folder, source, file, groups, table[name], name)
             score, place = table[ranking.column].to_numpy(), ranking.places(table)
-            fates = _fates(table, source)
+            fates = source.fates(table)
             if collector.wish.columns:
                 found.append(collector.look(source.record.shard, table, fates, num_eligible))
-            if len(source.taken):
+            if not source.is_open:
                 histogram.add("labelled", score[fates.is_labelled_N])
                 histogram.add("out", score[fates.is_taken_N & ~fates.is_labelled_N])
-                score, place = score[~fates.is_taken_N], place[~fates.is_taken_N]
+                score, place = score[fates.is_free], place[fates.is_free]
+                num_out += int(np.count_nonzero(fates.is_out_N))
             histogram.add("eligible", score)
             num_eligible += len(place)
             lowest = place.min(initial=lowest)
             pieces.append(place[place <= lows.cut])
     lowest_F = np.array([lowest])
     whole = merged(found, collector.wish)
-    return FirstPass(np.array([num_eligible], np.int64), lowest_F, np.concatenate(pieces), histogram, whole, ranking)
+    own = np.array([num_eligible], np.int64), lowest_F, np.concatenate(pieces)
+    return FirstPass(*own, histogram, whole, ranking, num_out)
 
 
 def _require_numbers(
@@ -191,19 +196,8 @@ def _require_numbers(
     raise damaged(folder / source.record.file, f"the {name} of {bad['key']} is {what}")
 
 
-def _fates(table: pa.Table, source: Source) -> Fates:
-    sets = (source.taken, source.labelled, source.uncertain)
-    none = np.zeros(len(table), np.bool_)
-    return Fates(*(_is_in(table["key"], keys) if len(keys) else none for keys in sets))
-
-
-def _is_in(keys: pa.ChunkedArray, others: pa.Array) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = pc.is_in(keys, value_set=others).to_numpy()
-    return found
-
-
 def _gather_part(folder: Location, query: RowQuery, part: list[Source]) -> SecondPass:
-    return _merge(query, each(partial(_gather_file, folder, query), part, _num_threads(folder)))
+    return _merge(query, each(partial(_gather_file, folder, query), part, num_threads(folder)))
 
 
 def _merge(query: RowQuery, gathered: Iterable[SecondPass]) -> SecondPass:
@@ -227,20 +221,21 @@ def _gather_file(folder: Location, query: RowQuery, source: Source) -> SecondPas
     # Without checksums the whole file was verified in the first pass.
     with open_scores(folder, source.record, is_checked=bool(source.record.footer_sha256)) as file:
         for group, low in enumerate(_minima(file.metadata, ranking.column)):
-            is_taken = np.zeros(file.metadata.row_group(group).num_rows, np.bool_)
-            if len(source.taken):
-                is_taken = _is_in(file.read_row_group(group, ["key"], use_threads=False)["key"], source.taken)
-            end = begin + int(np.count_nonzero(~is_taken))
+            is_free = np.ones(file.metadata.row_group(group).num_rows, np.bool_)
+            takes = np.empty(0, np.intp)
+            if not source.is_open:
+                fates = source.fates(file.read_row_group(group, ["key"], use_threads=False))
+                is_free, takes = fates.is_free, np.flatnonzero(fates.is_taken_N & query.has_taken)
+            end = begin + int(np.count_nonzero(is_free))
             here = slice(*np.searchsorted(source.draw_at, (begin, end)))
             places, begin = source.draw_at[here] - begin, end
-            takes = np.flatnonzero(is_taken) if query.has_taken else np.empty(0, np.intp)
             if ranking.first_of(low) > query.bound and not len(places) and not len(takes):
                 continue
             table = file.read_row_group(group, wanted, use_threads=False)
-            is_low = ranking.places(table) <= query.bound if query.size else np.zeros(len(is_taken), np.bool_)
-            lows = np.flatnonzero(is_low & ~is_taken)
+            is_low = ranking.places(table) <= query.bound if query.size else np.zeros(len(is_free), np.bool_)
+            lows = np.flatnonzero(is_low & is_free)
             take = partial(_take, table, source.record.shard, query)
-            draws = take(np.flatnonzero(~is_taken)[places])
+            draws = take(np.flatnonzero(is_free)[places])
             draws = draws.append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
             found.append(SecondPass(take(lows), take(takes), draws))
     return _merge(query, found)

@@ -37,11 +37,12 @@ from engine.selection.gate import (
     require_signal,
     said,
 )
+from engine.selection.kept_out import KeptOut, in_lines, keep_out
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
-from engine.selection.sources import Source, known_images, sources_of
+from engine.selection.sources import known_images, sources_of
 from engine.tables.scores import ShardRecord
-from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
+from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, EXCLUDED_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 from engine.tables.shard_records import records_in
 from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
@@ -84,20 +85,13 @@ def _make(
     # 31 bits that differ between rounds.
     seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
     sources = sources_of(campaign.home, records, picked_before)
-    counted = {"scored": sum(record.scored for record in records)}
     parts = parts_of(sources)
     with room_for(parts, run.address):
         _require_workers(campaign, run, len(parts))
-        verdict, eligible, batch = _choose(campaign, run, sources, trained, picked_before, seed)
-        counts = eligible.counts
-        tables = {
-            CANDIDATES_FILE: batch.candidates,
-            HISTOGRAM_FILE: counts.histogram.to_table(),
-            SAMPLE_FILE: sample_of_the_rest(eligible, batch.selection),
-            "selection.parquet": batch.selection,
-        }
-        if eligible.names_clusters:
-            tables[CLUSTERS_FILE] = clusters_table(counts.found, batch.selection, nearest_items(eligible))
+        kept_out = keep_out(campaign, sources, lambda share: run.on_progress(share / 10, "leaving out"))
+        verdict, eligible, batch = _choose(campaign, run, kept_out, trained, picked_before, seed)
+        tables = _tables(campaign, eligible, batch, kept_out)
+    counts = eligible.counts
     if batch.likeness and not batch.likeness.counts:
         run.log(_not_alike(batch.likeness))
     if few := _few(campaign, batch.counts["control"]):
@@ -115,7 +109,13 @@ def _make(
         "selection",
         SelectionManifest,
         inputs=inputs,
-        counts=counted | {"eligible": counts.num_eligible, "picked_before": len(picked_before)} | batch.counts,
+        counts={
+            "scored": sum(record.scored for record in records),
+            "eligible": counts.num_eligible,
+            "picked_before": len(picked_before),
+            **kept_out.all_counts(counts.num_out),
+            **batch.counts,
+        },
         files={name: (campaign.stage("selection") / name).write_table(table) for name, table in tables.items()},
         signal="present" if verdict.speaks else "none",
         when_no_signal=None if verdict.speaks else campaign.config.select.when_no_signal,
@@ -132,6 +132,22 @@ def _make(
     )
 
 
+def _tables(campaign: Campaign, eligible: Eligible, batch: Batch, kept_out: KeptOut) -> dict[str, pa.Table]:
+    """The files of the stage by name."""
+    counts = eligible.counts
+    tables = {
+        CANDIDATES_FILE: batch.candidates,
+        HISTOGRAM_FILE: counts.histogram.to_table(),
+        SAMPLE_FILE: sample_of_the_rest(eligible, batch.selection),
+        "selection.parquet": batch.selection,
+    }
+    if campaign.config.select.exclude:
+        tables[EXCLUDED_FILE] = kept_out.excluded
+    if eligible.names_clusters:
+        tables[CLUSTERS_FILE] = clusters_table(counts.found, batch.selection, nearest_items(eligible))
+    return tables
+
+
 def _require_workers(campaign: Campaign, run: Run, num_parts: int) -> None:
     """Raises InputError where Ray's tasks read the scores, and a node of its cluster cannot."""
     if num_parts > 1:
@@ -141,14 +157,18 @@ def _require_workers(campaign: Campaign, run: Run, num_parts: int) -> None:
 
 
 def _choose(
-    campaign: Campaign, run: Run, sources: list[Source], trained: TrainManifest, picked_before: pa.Table, seed: int
+    campaign: Campaign, run: Run, kept_out: KeptOut, trained: TrainManifest, picked_before: pa.Table, seed: int
 ) -> tuple[Verdict, Eligible, Batch]:
     """Look at all scores, ask the gate, and choose by what it says."""
-    folder, known = campaign.stage("scores"), known_images(campaign.home, picked_before)
+    folder, sources = campaign.stage("scores"), kept_out.sources
+    # A copy of what is excluded, under another name, is no more wanted than the image itself.
+    known = pa.concat_tables([known_images(campaign.home, picked_before), kept_out.excluded])
     wish, centres = plan_pass(campaign, trained, sources, seed)
     counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
     num_scored = sum(source.record.scored for source in sources)
     run.log(f"{num_scored:,} scores checked, {counts.num_eligible:,} can be picked")
+    for line in in_lines(kept_out.all_counts(counts.num_out)):
+        run.log(line)
     verdict = judge(campaign, trained, deficit_in(counts.found, centres, seed))
     require_signal(campaign, verdict, trained)
     name = branch_name(campaign, verdict, counts.found, has_margin=wish.num_turned > 0)
@@ -177,6 +197,7 @@ def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
         "picked": counts["picked"],
         "for control": counts["control"],
         "candidates": f"{counts['candidates']:,} of {counts['eligible']:,}",
+        **({"kept out": lines} if (lines := in_lines(counts)) else {}),
         "duplicates": ", ".join(f"{number:,} of the same {kind}" for kind, number in found.items() if number) or "none",
         **({"labels": words} if (words := in_words(manifest.get("gate"))) else {}),
         "how": reason_of(manifest),

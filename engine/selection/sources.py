@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign.decisions import never_picked
@@ -21,7 +22,8 @@ _NONE = np.empty(0, np.int64)
 
 class Source(NamedTuple):
     """A committed scores file: its record, the keys that cannot be picked, those of them that have a label, those of
-    these that were picked for uncertainty, and draws.
+    these that were picked for uncertainty, and draws; the keys that select.exclude keeps out, of which some may be
+    taken too; and whether select.where keeps out all of its items: see `engine.selection.kept_out`.
 
     `draw_at` are the places of drawn rows among the rows of the file that can be picked, ascending; `draw_number` are
     the numbers of these draws.
@@ -33,6 +35,45 @@ class Source(NamedTuple):
     uncertain: pa.Array = pa.array([], pa.string())
     draw_at: NDArray[np.int64] = _NONE
     draw_number: NDArray[np.int64] = _NONE
+    excluded: pa.Array = pa.array([], pa.string())
+    is_out: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether all of its items can be picked."""
+        return not (self.is_out or len(self.taken) or len(self.excluded))
+
+    def fates(self, table: pa.Table) -> "Fates":
+        """What may become of N rows of the file, which need the column key unless all can be picked."""
+        none = np.zeros(len(table), np.bool_)
+        sets = (self.taken, self.labelled, self.uncertain, self.excluded)
+        taken_N, labelled_N, uncertain_N, excluded_N = (
+            pc.is_in(table["key"], value_set=names).to_numpy() if len(names) else none for names in sets
+        )
+        excluded_N = excluded_N & ~taken_N
+        out_N = ~taken_N & ~excluded_N if self.is_out else none
+        return Fates(taken_N, labelled_N, uncertain_N, excluded_N, out_N)
+
+
+class Fates(NamedTuple):
+    """N rows of a file, each (N,): which are taken, as `Source` says, which of these have a label, and which of these
+    were picked for uncertainty; of the others, which are excluded, and which select.where keeps out."""
+
+    is_taken_N: NDArray[np.bool_]
+    is_labelled_N: NDArray[np.bool_]
+    is_uncertain_N: NDArray[np.bool_]
+    is_excluded_N: NDArray[np.bool_]
+    is_out_N: NDArray[np.bool_]
+
+    @property
+    def is_free(self) -> NDArray[np.bool_]:
+        """Which can be picked."""
+        return ~(self.is_taken_N | self.is_kept_out)
+
+    @property
+    def is_kept_out(self) -> NDArray[np.bool_]:
+        """Which are in no count of the pool."""
+        return self.is_excluded_N | self.is_out_N
 
 
 class Draws(NamedTuple):

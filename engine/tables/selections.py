@@ -54,6 +54,8 @@ weight is of what can be picked, 0 where nothing can; the item is the nearest to
 first clusters."""
 CANDIDATES_FILE = "candidates/candidates.parquet"
 """In its own folder: files beside selection.parquet hold only picks."""
+EXCLUDED_FILE = "candidates/excluded.parquet"
+"""The images that select.exclude kept out, POSITIONS_SCHEMA; there is one where that option is set."""
 HISTOGRAM_FILE = "candidates/scores.parquet"
 SAMPLE_FILE = "candidates/sample.parquet"
 """A uniform random sample of the eligible items that were not picked, in the order of drawing."""
@@ -62,8 +64,8 @@ SAMPLE_COLUMNS = ("shard", "key", "offset", "size_bytes", "content_hash", "score
 KINDS = ("bytes", "picture", "latent")
 """Kinds of duplicates: equal files, the same picture (by its perceptual hash), nearly equal latents. The first that
 applies counts."""
-PICKED, CONTROL, DUPLICATE, PASSED_OVER = "picked", "control", "duplicate", "passed over"
-"""Fates of a candidate."""
+PICKED, CONTROL, DUPLICATE, PASSED_OVER, GROUP_FULL = "picked", "control", "duplicate", "passed over", "group full"
+"""Fates of a candidate. Group full: select.per_group picks of its group come before it."""
 
 
 def row_schema(num_latents: int, others: Sequence[str] = ()) -> pa.Schema:

@@ -244,6 +244,12 @@ EFFECTS: dict[str, tuple[Any, Look]] = {
         lambda bench: {"pool.metadata": f"{bench.folder}/sources.csv", "select.stratify": "source"},
         picked,
     ),
+    "select.per_group": ({"select.per_group": 1, "pool.group": "^([0-9]{5})"}, picked),
+    "select.where": (
+        lambda bench: {"pool.metadata": f"{bench.folder}/sources.csv", "select.where": "source = 'a'"},
+        picked,
+    ),
+    "select.exclude": (lambda bench: f"{bench.folder}/never.csv", picked),
     "select.when_no_signal": ("random", without_signal),
     "select.seed": (1, picked),
     "hooks.on_stage": ("https://example.org/hook", lambda _, config: target_of(config.hooks.on_stage)),

@@ -17,9 +17,11 @@ def rows_of(seed: int) -> list[tuple[str, pa.Table, Fates]]:
     rng, files = np.random.default_rng(seed), list[tuple[str, pa.Table, Fates]]()
     for number in range(NUM_FILES):
         is_labelled = rng.random(NUM_ROWS) < 0.2
-        fates = Fates(
-            is_labelled | (rng.random(NUM_ROWS) < 0.1), is_labelled, is_labelled & (rng.random(NUM_ROWS) < 0.4)
-        )
+        is_taken, is_kept_out = is_labelled | (rng.random(NUM_ROWS) < 0.1), rng.random(NUM_ROWS) < 0.2
+        is_kept_out &= ~is_taken
+        is_excluded = is_kept_out & (rng.random(NUM_ROWS) < 0.5)
+        is_uncertain = is_labelled & (rng.random(NUM_ROWS) < 0.4)
+        fates = Fates(is_taken, is_labelled, is_uncertain, is_excluded, is_kept_out & ~is_excluded)
         table = pa.table(
             {
                 "logit": rng.normal(size=NUM_ROWS).astype(np.float32),
@@ -44,7 +46,7 @@ def collect(files: list[tuple[str, pa.Table, Fates]], wish: Wish, group_rows: in
             for row in range(0, NUM_ROWS, group_rows):
                 here = Fates(*(values[row : row + group_rows] for values in fates))
                 found.append(part.look(shard, table.slice(row, group_rows), here, num_free))
-                num_free += int((~here.is_taken_N).sum())
+                num_free += int(here.is_free.sum())
             part.add(merged(found, wish), number)
         whole.add(part.result(), begin)
         begin = end
