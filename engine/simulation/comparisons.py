@@ -62,7 +62,9 @@ class Saving(NamedTuple):
 
 
 def area(num_labels_K: NDArray[np.float64], curve_SK: Curves) -> NDArray[np.float64]:
-    """The mean height of each curve over the range of labels (S,), by trapezoids."""
+    """The mean height of each curve over the range of labels (S,), by trapezoids; of a single point its height."""
+    if len(num_labels_K) == 1:
+        return curve_SK[:, 0]
     length = float(num_labels_K[-1] - num_labels_K[0])
     return np.asarray(np.trapezoid(curve_SK, num_labels_K, axis=-1) / length)
 

@@ -98,13 +98,19 @@ class TestPart(Section):
 class FirstLabelsPart(Section):
     """What is labelled before the first round."""
 
-    kind: Literal["random", "biased", "one_source", "none"] = "random"
+    kind: Literal["random", "biased", "one_source", "none", "empty"] = "random"
     """At random; biased: none of `missing` classes; one_source: from as few shards as possible; none: a first batch of
-    the budget's size is picked at random."""
+    the budget's size is picked at random; empty: no label, so that each strategy picks the first batch too."""
     count: int = Field(default=0, ge=0)
-    """Labels; of kind none the budget's."""
+    """Labels; of kind none the budget's, of kind empty 0."""
     missing: Annotated[int, Field(ge=1)] | list[str] = 1
     """With kind biased: the classes without a label; a number of them is drawn again by every seed."""
+
+    @model_validator(mode="after")
+    def _empty_is_empty(self) -> "FirstLabelsPart":
+        if self.kind == "empty" and self.count:
+            raise ValueError(f"first_labels.count={self.count}: of kind empty there is none; leave it out")
+        return self
 
 
 class Strategy(Section):
@@ -161,8 +167,8 @@ class Experiment(Section):
             raise ValueError(f"strategies: the name {min(twice)!r} is given twice")
         if self.seeds == 1:
             raise ValueError("seeds=1: one seed shows nothing, its differences may all be chance; give 6 or more")
-        if self.first_labels.kind != "none" and not self.first_labels.count:
-            raise ValueError("first_labels.count: missing; give a number, or first_labels.kind = none")
+        if self.first_labels.kind not in ("none", "empty") and not self.first_labels.count:
+            raise ValueError("first_labels.count: missing; give a number, or first_labels.kind = none or empty")
         if not self.test.is_own and not self.test.size:
             raise ValueError("test: give shards or embeddings, or size, the number of items that the pool lends")
         for name, there in (("shards", self.pool.shards), ("embeddings", self.pool.embeddings)):
@@ -177,6 +183,11 @@ class Experiment(Section):
         if not self.pool.digits and not self.oracle.labels:
             raise ValueError("oracle.labels: missing; give the file with shard, key, label of every item")
         return self
+
+    @property
+    def first_point(self) -> int:
+        """The number of the first point of a curve: the batches that were bought when there first are labels."""
+        return int(self.first_labels.kind == "empty")
 
     @property
     def image(self) -> ImageConfig:

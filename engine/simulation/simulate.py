@@ -71,7 +71,7 @@ def simulate(file: str, folder: str, run: Run = QUIET, workers: int = 0) -> Simu
     trials = trials_of(experiment, world, home)
     with alone(home, "simulate"):
         points = _play_all(trials, experiment, world, run, workers or os.cpu_count() or 1)
-    curves = _curves(trials, points)
+    curves = _curves(trials, points, experiment.first_point)
     (home / "curves.parquet").write_table(curves)
     findings = findings_of(experiment, Location.of(file).name, curves)
     (home / "report.html").write_bytes(render(findings).encode())
@@ -91,7 +91,7 @@ def _play_all(
 def _one_by_one(trials: list[Trial], experiment: Experiment, world: World, run: Run) -> dict[str, list[Point]]:
     """As `_play_all`, in this process: training uses all cores itself."""
     found: dict[str, list[Point]] = {}
-    total, done = len(trials) * (experiment.rounds + 1), 0
+    total, done = len(trials) * (experiment.rounds + 1 - experiment.first_point), 0
     with ray_session(run.address):
         for trial in trials:
             ground = ground_of(world, experiment, trial.seed, trial.first_folder)
@@ -102,7 +102,7 @@ def _one_by_one(trials: list[Trial], experiment: Experiment, world: World, run: 
                 run.on_progress(done / total, f"{trial.strategy}, seed {trial.seed}")
 
             found[trial.folder] = play(trial, experiment, ground, on_round)
-            done = len(found) * (experiment.rounds + 1)
+            done = len(found) * (experiment.rounds + 1 - experiment.first_point)
     return found
 
 
@@ -179,11 +179,11 @@ def _play(trial: Trial) -> list[Point]:
     return play(trial, experiment, ground, lambda: None)
 
 
-def _curves(trials: list[Trial], points: dict[str, list[Point]]) -> pa.Table:
+def _curves(trials: list[Trial], points: dict[str, list[Point]], first: int) -> pa.Table:
     rows = [
         (trial.strategy, trial.seed, number, point["num_labels"], *row)
         for trial in trials
-        for number, point in enumerate(points[trial.folder])
+        for number, point in enumerate(points[trial.folder], first)
         for row in _measurements(point)
     ]
     columns = [list(column) for column in zip(*rows, strict=True)]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import read_labels
 from engine.campaign.opening import current_round
+from engine.config.first_round import without_labels
 from engine.config.options import CampaignConfig
 from engine.simulation.experiment import Experiment
 from engine.simulation.pixel_pools import write_pool
@@ -48,7 +49,8 @@ class TrialCampaign(ABC):
     @property
     def campaign(self) -> Campaign:
         """The campaign at its current round."""
-        return Campaign(self.home, self.config, current_round(self.home))
+        config = self.config if len(read_labels(self.home)) else without_labels(self.config)
+        return Campaign(self.home, config, current_round(self.home))
 
     @abstractmethod
     def create(self) -> None:
@@ -68,7 +70,7 @@ class TrialCampaign(ABC):
         table = read_labels(self.home)
         rounds = table["round"].to_pylist()
         is_wanted = [number is None or before is None or number < before for number in rounds]
-        table = table.filter(pa.array(is_wanted))
+        table = table.filter(pa.array(is_wanted, pa.bool_()))
         names = zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True)
         place_L = np.array([self.place[name] for name in names], np.intp)
         order = np.argsort(place_L)

@@ -86,11 +86,12 @@ def _rules(config: CampaignConfig) -> list[Any]:
 
 
 def play(trial: Trial, experiment: Experiment, ground: Ground, on_round: Callable[[], None]) -> list[Point]:
-    """The points of a trial: before its first batch and after each. `on_round` is called after each that was made."""
+    """The points of a trial: before its first batch, if there are labels then, and after each. `on_round` is called
+    after each that was made."""
     folder = Location.of(trial.folder)
     made = KINDS[trial.kind].make(folder / "campaign", ground, trial.config)
     points = []
-    for number in range(experiment.rounds + 1):
+    for number in range(experiment.first_point, experiment.rounds + 1):
         file = (Location.of(trial.first_folder) if number == 0 else folder) / f"point-{number:03d}.json"
         point = read_document(file, dict[str, Any]) if file.exists() else {}
         missing = [task for task in experiment.tasks if task not in point.get("tasks", {})]
