@@ -21,6 +21,7 @@ from jobs.stages import export, report, score, select, train
 from jobs.status import status
 from jobs.submit import submit
 from jobs.terminal import Outcome, Terminal, as_command
+from jobs.upkeep import clean, verify
 
 app = typer.Typer(
     name="vaal",
@@ -62,6 +63,8 @@ PAGES: dict[str, Callable[..., Outcome]] = {
     "ingest": ingest,
     "labels": labels,
     "status": status,
+    "verify": verify,
+    "clean": clean,
     "simulate": simulate,
     "submit": submit,
 }

@@ -117,7 +117,7 @@ def _missing(campaign: "Campaign", planned: "RoundPlan") -> Iterator[str]:
         yield str(error)
     needed = sum(stage.write_bytes for stage in planned.stages)
     if campaign.home.is_local and (free := shutil.disk_usage(campaign.home.url).free) < needed:
-        yield f"{campaign.home}: {_bytes(free)} free, and the round writes about {_bytes(needed)}; free some"
+        yield f"{campaign.home}: {size_text(free)} free, and the round writes about {size_text(needed)}; free some"
     limit, spend = campaign.config.handoff.money_limit, read_ledger(campaign).spend
     if limit != "none" and planned.cost and spend + planned.cost > Decimal(str(limit)):
         fix = f"--set handoff.money_limit={spend + planned.cost:f}, or send fewer: vaal export --limit N"
@@ -133,7 +133,7 @@ def _missing_on(campaign: "Campaign", machines: Machines, address: str) -> Itera
     for node in machines.nodes:
         yield from node.faults
         if node.answer and node.answer.free_bytes < LEAST_SCRATCH_BYTES:
-            free, least = _bytes(node.answer.free_bytes), _bytes(LEAST_SCRATCH_BYTES)
+            free, least = size_text(node.answer.free_bytes), size_text(LEAST_SCRATCH_BYTES)
             yield f"node {node.address}: {free} free for Ray's files; {least} are safe: free some, or set RAY_TMPDIR"
     config, is_gpu = campaign.config, machines.device == "cuda"
     resources = [{"CPU": node.cpus, **({"GPU": node.gpus} if node.gpus else {})} for node in machines.nodes]
@@ -150,7 +150,7 @@ def _facts(campaign: "Campaign", planned: "RoundPlan", machines: Machines, missi
     hours = "not known" if planned.hours is None else f"{_hours(planned.hours)} in all"
     basis = {stage.stage: stage.basis for stage in planned.stages if stage.basis}
     facts: dict[str, Any] = {
-        "pool": f"{planned.pool_items:,} items, {_bytes(planned.pool_bytes)}",
+        "pool": f"{planned.pool_items:,} items, {size_text(planned.pool_bytes)}",
         f"{name} hours": hours + "".join(f"; {stage} by {how}" for stage, how in basis.items()),
         "takes about": _wall_time(campaign, planned, machines),
     }
@@ -183,7 +183,7 @@ def _table(planned: "RoundPlan") -> Table:
             continue
         hours = "?" if stage.hours is None else _hours(stage.hours) if stage.hours else ""
         counts = (f"{count:,}" if count else "" for count in (stage.steps, stage.requests))
-        sizes = [_bytes(size) if size else "" for size in (stage.read_bytes, stage.write_bytes)]
+        sizes = [size_text(size) if size else "" for size in (stage.read_bytes, stage.write_bytes)]
         table.add_row(stage.stage, f"{stage.items:,}", sizes[0], *counts, sizes[1], hours)
     return table
 
@@ -207,7 +207,7 @@ def _data(campaign: "Campaign", planned: "RoundPlan", machines: Machines, missin
     }
 
 
-def _bytes(size: float) -> str:
+def size_text(size: float) -> str:
     """A size for a person."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:

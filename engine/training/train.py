@@ -129,7 +129,18 @@ def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: 
         **{**result["details"], **({"task": entry} if entry else {})},
     )
     (folder / PROGRESS_FILE).delete()
+    _keep_newest_checkpoint(folder / "checkpoint", run_name)
     return manifest
+
+
+def _keep_newest_checkpoint(storage: Location, run_name: str) -> None:
+    """Delete what a finished training wrote beside its newest checkpoint: from that one it would be made again, if its
+    manifest were lost. Raises StorageError if the storage refuses."""
+    for name in storage.folders():
+        run = storage / name
+        written = [checkpoint for checkpoint in run.folders() if checkpoint.startswith("checkpoint_")]
+        for old in [run] if name != run_name else [run / checkpoint for checkpoint in written[:-1]]:
+            old.remove()
 
 
 def _name_of_run(plan: TrainingPlan, labels: dict[str, str], pool: str) -> str:
