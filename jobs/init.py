@@ -14,21 +14,25 @@ if TYPE_CHECKING:
 def init(
     screen: Terminal,
     campaign: CampaignArgument,
-    labels: Annotated[
-        str,
-        typer.Option(help="Labels to begin with: CSV, JSON lines or Parquet with shard, key, label.", metavar="FILE"),
-    ],
     pool: Annotated[
         list[str],
         typer.Option(help="Tar shards: paths or URLs, globs, brace ranges. May be repeated.", metavar="URL..."),
     ] = [],
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="Labels to begin with: CSV, JSON lines or Parquet with shard, key, label. Without it the first round "
+            "spreads over the pool.",
+            metavar="FILE",
+        ),
+    ] = "",
     config: Annotated[
         str,
         typer.Option(help="A TOML file with options; see the campaign.toml that init writes.", metavar="FILE"),
     ] = "",
     settings: SetOption = [],
 ) -> Outcome:
-    """Make a campaign from a pool of shards and a file of labels."""
+    """Make a campaign from a pool of shards, with labels to begin with or without."""
     from engine.config.options import CampaignConfig
     from engine.config.texts import parse_settings
     from engine.config.toml import override, parse_config

@@ -38,6 +38,7 @@ def status(
     from engine.campaign.ledger import read_ledger
     from engine.campaign.opening import open_campaign
     from engine.campaign.status import status as read_status
+    from engine.campaign.unlabelled import begins_without_labels, in_words
     from engine.report.control_words import control_lines, control_values, read_control
 
     opened = open_campaign(campaign)
@@ -50,6 +51,7 @@ def status(
     facts = {
         "pool": f"{plural(pool['shards'], 'shard')}, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
         **_trained_in_words(state["rounds"]),
+        **({"this round": in_words(opened)} if begins_without_labels(opened) else {}),
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
         **({"control arm": lines} if (lines := control_lines(control)) else {}),
         **_out(state["rounds"]),

@@ -72,6 +72,13 @@ def import_labels(
     return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards]
 
 
+def begin_without_labels(home: Location, config: CampaignConfig) -> None:
+    """Begin a campaign that has no labels. Raises ConfigError where an option needs the first ones."""
+    if config.labels.classes == "from-init":
+        raise ConfigError("labels.classes=from-init: there are no labels at init; name the classes, or leave it out")
+    append_labels(home, INITIAL, [])
+
+
 def _rows(source: Location, config: CampaignConfig) -> list[Row]:
     has_masks = _have_masks(config)
     try:

@@ -15,12 +15,13 @@ from engine.campaign.advice import force_command
 from engine.campaign.as_made import FIXED_FILE, fixed_values, is_fixed, require_as_made, require_fixed
 from engine.campaign.changes import require_some
 from engine.campaign.decisions import never_picked
-from engine.campaign.first_labels import import_labels
+from engine.campaign.first_labels import begin_without_labels, import_labels
 from engine.campaign.folder import Campaign, is_closed, read_overrides, round_home
 from engine.campaign.handed_out import batches, completed, picked_items
 from engine.campaign.heartbeat import PROGRESS_FILE, alone
 from engine.campaign.labels import Identity, identities, labelled_items, read_snapshot
 from engine.campaign.stages import STAGES, Log
+from engine.campaign.unlabelled import as_labels_allow, in_words
 from engine.config.input_options import MEMBER
 from engine.config.options import PATHS, CampaignConfig, changes_results
 from engine.config.texts import parse_settings, plural
@@ -40,8 +41,8 @@ Admit = Callable[[dict[Identity, str]], None]
 def create(
     url: str, patterns: list[str], labels: str, config: CampaignConfig, log: Log, admit: Admit = lambda _labels: None
 ) -> Campaign:
-    """Make a campaign. `campaign.toml` is written last: without it, init has not happened. `admit` looks at the first
-    labels, and may refuse them.
+    """Make a campaign. `campaign.toml` is written last: without it, init has not happened. `labels` is the file of the
+    first labels, "" for none; `admit` looks at them, and may refuse them.
 
     Raises:
         ConfigError: the folder already holds a campaign, or the rounds of one.
@@ -89,9 +90,12 @@ def _create(
         if config.select.stratify:
             read_strata(home, config.select.stratify)
     _check_kept_out(home, config)
-    write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
+    if labels:
+        write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
+        admit(read_snapshot(home).values)
+    else:
+        begin_without_labels(home, config)
     check_budget(Campaign(home, config, 0))
-    admit(read_snapshot(home).values)
     resolved = override(
         config,
         {
@@ -104,7 +108,10 @@ def _create(
     )
     (home / FIXED_FILE).write_json(fixed_values(resolved))
     (home / "campaign.toml").write_bytes(to_toml(resolved).encode())
-    return Campaign(home, resolved, 0)
+    made = as_labels_allow(Campaign(home, resolved, 0))
+    if not labels:
+        log(in_words(made))
+    return made
 
 
 def open_campaign(
@@ -135,10 +142,10 @@ def open_campaign(
     for earlier in range(number + 1):
         config = override(config, read_overrides(home, earlier), f"{round_home(home, earlier)}/overrides.json")
         if earlier >= number - 1:
-            require_as_made(Campaign(home, config, earlier))
+            require_as_made(as_labels_allow(Campaign(home, config, earlier)))
     require_fixed(home, config)
     campaign = Campaign(home, config, number)
-    return _change(campaign, settings, force=force) if settings else campaign
+    return as_labels_allow(_change(campaign, settings, force=force) if settings else campaign)
 
 
 @contextmanager

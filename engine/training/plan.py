@@ -13,6 +13,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
 from engine.campaign.positions import Position, positions_of
 from engine.campaign.stages import QUIET, Log
+from engine.config.first_round import needs_labels
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.pool.identity import ALONE
@@ -110,7 +111,8 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, shards, config.image, log)
     usable = {position[:2] for position in positions}
-    _require_labelled(campaign, pool, usable)
+    if labels or needs_labels(config):
+        _require_labelled(campaign, pool, usable)
     images_per_step = train.batch_size * config.method.batches_per_step(train.vae_steps, train.discriminator_steps)
     counts, length, left_out = None, 0, dict[str, str]()
     sizes = np.array([shard.size_bytes for shard in shards])

@@ -24,6 +24,7 @@ from engine.campaign.labels import Snapshot, read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
 from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
+from engine.campaign.unlabelled import in_words
 from engine.campaign.workers import require_workers, session_with_workers
 from engine.cluster.ray_session import choose_device, cpus_per_worker, require_cpus
 from engine.cluster.waiting import Need, wait_for, watched
@@ -81,6 +82,8 @@ def _inputs_of(campaign: Campaign, labels: dict[str, str]) -> dict[str, str]:
 def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: Run) -> TrainManifest:
     folder, config = campaign.stage("train"), campaign.config
     plan = plan_training(campaign, snapshot, run.log)
+    if not plan.labels:
+        run.log(in_words(campaign))
     run_name, steps = _name_of_run(plan, snapshot.files, inputs["pool"]), Steps(plan.all_steps)
     entry = task_entry(config, plan.labels.values()) if config.task.model else {}
     if note := note_on_weights(config):
