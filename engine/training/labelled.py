@@ -125,7 +125,8 @@ def _cached(
             seen[len(rows)] = image
             rows[number] = len(rows)
     by_stream = {stream: np.array([rows[n] for n in part if n in rows], np.int64) for stream, part in wanted.items()}
-    if any(not len(part) for part in by_stream.values()):
+    # A round that begins without labels has none to decode.
+    if positions and any(not len(part) for part in by_stream.values()):
         count = len({number for part in wanted.values() for number in part})
         raise InputError(f"none of {count} labelled images decodes; see image.max_pixels and the shards")
     folds = [pool.fold_of(*positions[number][:2]) for number in rows]

@@ -1,5 +1,6 @@
 """A strategy with a seed is a real campaign, whose points are on disk and are never made twice."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -244,3 +245,17 @@ def test_strategies_are_options_of_campaigns() -> None:
     assert Strategy.model_validate({"name": "a", "select": {"diversity": "none"}}).options == {
         "select.diversity": "none"
     }
+
+
+@pytest.mark.heavy
+def test_without_first_labels_a_campaign_picks_the_first_batch_and_the_next_by_its_rule(tmp_path: Path) -> None:
+    played = Played(tmp_path, SMALL.replace('kind = "random"\ncount = 50', 'kind = "empty"'))
+    assert not len(played.setup.first)
+    points = played.play("lowest")
+    assert [point["num_labels"] for point in points] == [20, 40]
+    home = Location(f"{played.of('lowest').folder}/campaign")
+    manifests = [(home / f"rounds/{number:03d}/selection/manifest.json").read_bytes() for number in (0, 1)]
+    options = [json.loads(content)["config"]["select"] for content in manifests]
+    assert [(one["acquisition"], one["diversity"]) for one in options] == [("random", "herding"), ("vaal", "none")]
+    with pytest.raises(ConfigError, match=r"first_labels.count=5: of kind empty there is none; leave it out"):
+        read(tmp_path, SMALL.replace('kind = "random"\ncount = 50', 'kind = "empty"\ncount = 5'))
