@@ -20,6 +20,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "LT": operator.lt,
     "LTE": operator.le,
 }
+_PARTS = {"this", "expression", "expressions", "low", "high", "negate"}
 _MIRRORED = {"GT": "LT", "GTE": "LTE", "LT": "GT", "LTE": "GTE"}
 
 
@@ -105,6 +106,12 @@ def _refuse(why: str) -> NoReturn:
 
 def _condition(node: Any) -> Condition:
     name = type(node).__name__
+    # What a part of the tree says beside these would be passed over.
+    if unknown := {key for key, value in node.args.items() if value} - _PARTS:
+        return _refuse(f"{node.sql()!r} says more than a comparison ({min(unknown)})")
+    if node.args.get("negate"):
+        node.set("negate", False)
+        return Joined("not", (_condition(node),))
     if name == "Paren":
         return _condition(node.this)
     if name in ("And", "Or"):
@@ -156,13 +163,12 @@ def _compared(node: Any) -> Leaf:
     if name not in _OPERATORS:
         return _refuse(f"{node.sql()!r} is no comparison; there are =, <>, <, <=, >, >=, in, between, like, is null")
     column, constant = node.this, node.expression
-    if type(column).__name__ != "Column":
+    if type(column).__name__ != "Column" and type(constant).__name__ == "Column":
         column, constant, name = constant, column, _MIRRORED.get(name, name)
     if type(constant).__name__ == "Null":
         return _refuse(f"{node.sql()!r} never holds; ask: {column.sql()} is null")
-    kind, other = _constant(constant)
-    compare = _OPERATORS[name]
-    return Leaf(_column(column), kind, lambda value: compare(value, other))
+    named, (kind, other), compare = _column(column), _constant(constant), _OPERATORS[name]
+    return Leaf(named, kind, lambda value: compare(value, other))
 
 
 def _is(node: Any) -> Leaf:
