@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from engine.campaign.folder import Campaign, is_complete, round_home
-from engine.campaign.manifests import RESCORES, ScoresManifest, read_complete
+from engine.campaign.manifests import RESCORES, ScoresManifest, read_manifest
+from engine.campaign.scored_shards import shard_records
 from engine.config.texts import plural
 from engine.storage.location import Location
-from engine.tables.scores import records_of
 
 CHECKPOINTS = "train/checkpoint"
 CLEANED_FILE = "cleaned.json"
@@ -41,7 +42,8 @@ def waste_of(campaign: Campaign, scores_older_than: int | None = None) -> list[W
         home = round_home(campaign.home, number)
         found += [*_checkpoints(home), *_drafts(home)]
         is_old = scores_older_than is not None and number < campaign.round - scores_older_than
-        found += _old_scores(home, scores_older_than or 0) if is_old else _replaced_scores(home)
+        of_round = replace(campaign, round=number)
+        found += _old_scores(home, scores_older_than or 0) if is_old else _replaced_scores(of_round)
     found += [waste for name in ("labels", "votes", "decisions", "pool") for waste in _drafts(campaign.home / name)]
     return [waste for waste in found if waste.files]
 
@@ -78,17 +80,17 @@ def _drafts(home: Location) -> Iterator[Waste]:
             yield Waste(folder, sizes, "left by writes that were interrupted")
 
 
-def _replaced_scores(home: Location) -> Iterator[Waste]:
+def _replaced_scores(campaign: Campaign) -> Iterator[Waste]:
     """Scores that a later scoring of the round replaced, with other weights or another shard."""
-    if not is_complete(home / "scores"):
+    if not is_complete(campaign.stage("scores")):
         # Which of them a run goes on from is for it to say.
         return
-    manifest = read_complete(home / "scores", "scores", ScoresManifest)
-    named = {record.file for record in records_of(manifest["shards"])}
+    manifest = read_manifest(campaign, "scores", ScoresManifest)
+    named = set(shard_records(campaign, manifest, ["file"])["file"].to_pylist())
     for name in SCORED:
-        children = (home / name).children()
+        children = campaign.stage(name).children()
         files = {file: size for file, size in children.items() if file.endswith(".parquet") and file not in named}
-        yield Waste(home / name, files, "replaced when the round was scored again")
+        yield Waste(campaign.stage(name), files, "replaced when the round was scored again")
 
 
 def _old_scores(home: Location, rounds: int) -> Iterator[Waste]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,16 +11,17 @@ import pyarrow as pa
 
 from engine.campaign.cleaning import CLEANED_FILE
 from engine.campaign.decisions import DECISIONS_SCHEMA
-from engine.campaign.folder import Campaign, is_complete, round_home
+from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import RECORDS, read_refreshed
 from engine.campaign.labels import LABELS_SCHEMA, POSITIONS_SCHEMA
-from engine.campaign.manifests import RESCORES, Manifest, ScoresManifest, read_complete
+from engine.campaign.manifests import RESCORES, Manifest, ScoresManifest, read_manifest
+from engine.campaign.scored_shards import shard_records
 from engine.campaign.votes import VOTES_SCHEMA
 from engine.errors import VaalError
 from engine.storage.documents import read_document
 from engine.storage.location import Location
-from engine.tables.score_reader import open_scores
-from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord, records_of
+from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord
+from engine.tables.shard_records import records_in
 
 THREADS = 8
 ADDED = {"labels": LABELS_SCHEMA, "votes": VOTES_SCHEMA, "decisions": DECISIONS_SCHEMA, "pool/items": POSITIONS_SCHEMA}
@@ -46,11 +48,11 @@ def verify(campaign: Campaign, on_progress: Callable[[float], None] = lambda _sh
     checks, faults = list[Check](), list[str]()
     named: dict[str, set[str]] = {}
     for number in range(campaign.round + 1):
-        home = round_home(campaign.home, number)
-        for folder in _stages(home):
+        of_round = replace(campaign, round=number)
+        for folder in _stages(of_round.round_home):
             try:
                 manifest: Any = read_document(folder / "manifest.json", Manifest)
-                checks += _of_stage(home, folder, manifest)
+                checks += _of_stage(of_round, folder, manifest)
             except VaalError as error:
                 faults.append(str(error))
                 continue
@@ -79,22 +81,20 @@ def _stages(home: Location) -> Iterator[Location]:
             yield folder
 
 
-def _of_stage(home: Location, folder: Location, manifest: Any) -> Iterator[Check]:
+def _of_stage(campaign: Campaign, folder: Location, manifest: Any) -> Iterator[Check]:
     """The checks of the files that a manifest names."""
     is_cleaned = (folder / CLEANED_FILE).exists()
     # Where the links of a batch were signed again, these are the hashes since.
     files = manifest["files"] | read_refreshed(folder).get("files", {})
     for name, digest in files.items():
         yield partial(_of_file, folder / name, {digest}, may_be_gone=is_cleaned)
-    for name, digest in manifest.get("ledger", {}).items():
-        yield partial(_of_file, home / f"ledger/{name}", {digest})
     if folder.name != "scores":
         return
-    for record in records_of(read_complete(folder, "scores", ScoresManifest)["shards"]):
-        if record.scored or not record.failure:
-            yield partial(_of_scores, folder, record, may_be_gone=is_cleaned)
+    for record in records_in(shard_records(campaign, read_manifest(campaign, "scores", ScoresManifest))):
+        # The whole file, where a selection is content with the pages that it reads.
+        yield partial(_of_file, folder / record.file, {record.sha256}, may_be_gone=is_cleaned)
         if record.quarantined:
-            yield partial(_of_quarantine, home / "quarantine" / record.file, record)
+            yield partial(_of_quarantine, campaign.stage("quarantine") / record.file, record)
 
 
 def _of_file(file: Location, digests: set[str], *, may_be_gone: bool = False) -> str:
@@ -106,16 +106,6 @@ def _of_file(file: Location, digests: set[str], *, may_be_gone: bool = False) ->
     except OSError as error:
         return str(file.unreadable(error))
     return "" if digest in digests else f"{file}: not the file that was committed (its SHA-256 differs); {_FIX}"
-
-
-def _of_scores(folder: Location, record: ShardRecord, *, may_be_gone: bool) -> str:
-    if may_be_gone and not (folder / record.file).exists():
-        return ""
-    try:
-        with open_scores(folder, record, is_checked=True):
-            return ""
-    except VaalError as error:
-        return str(error)
 
 
 def _of_quarantine(file: Location, record: ShardRecord) -> str:

@@ -136,7 +136,7 @@ def _joined(tables: Iterable[pa.Table]) -> pa.Table:
 def _find(folder: Location, hash_H: Hashes, source: Source) -> pa.Table:
     """The excluded items of a file."""
     names, found = POSITIONS_SCHEMA.names[1:], [POSITIONS_SCHEMA.empty_table()]
-    with open_scores(folder, source.record, is_checked=False) as file:
+    with open_scores(folder, source.record, is_checked=True) as file:
         for group in range(file.num_row_groups):
             seen = file.read_row_group(group, ["key", "content_hash"], use_threads=False)
             is_named = pc.is_in(seen["key"], value_set=source.excluded).to_numpy()

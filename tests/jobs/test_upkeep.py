@@ -138,6 +138,7 @@ def test_beside_a_run_at_work_nothing_is_listed_or_deleted(campaign: Campaign) -
     [
         "rounds/000/train/vae.safetensors",
         "rounds/000/scores/s-1-",
+        "rounds/000/ledger/000000-",
         "rounds/000/selection/selection.parquet",
         "rounds/000/selection/candidates/candidates.parquet",
         "rounds/000/handed_out/generic-000/images.parquet",
