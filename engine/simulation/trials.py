@@ -12,6 +12,7 @@ import numpy as np
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
 from engine.campaign.manifests import SelectionManifest, TrainManifest, read_committed, read_manifest
+from engine.campaign.scored_shards import LEDGER
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.selection.select import select
@@ -26,8 +27,8 @@ from vaal.diversity import DIVERSIFIERS, WITHOUT_SIGNAL
 
 CODE = ("engine.simulation.trials", "engine.selection.select")
 """Modules that decide, with all that they import, what a trial gives."""
-OPENING = ("train", "quarantine", "scores")
-"""The stages of the first round that trials share, the last one last."""
+OPENING = ("train", "quarantine", LEDGER, "scores")
+"""The folders of the first round that trials share, the last one last."""
 Point = dict[str, Any]
 """What was measured at one number of labels: `num_labels`, by task accuracies, and figures of the batch before it."""
 
