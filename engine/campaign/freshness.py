@@ -121,7 +121,7 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     # What an older version did not compare is in `inputs` alone, and so are label files that came since.
     names = [
         *manifest["inputs"],
-        *(name for name in inputs if name.startswith(("labels/", "never", "select.", "pool/"))),
+        *(name for name in inputs if name.startswith(("labels/", "never"))),
     ]
     changed = [name for name in dict.fromkeys(names) if manifest["inputs"].get(name) != inputs.get(name)]
     # The name of a file of labels says nothing to a person. New weights count when the pool is scored with them.
