@@ -38,15 +38,16 @@ def manifest_entries(diagnosis: "Diagnosis") -> dict[str, Any]:
     }
 
 
-def not_trained() -> dict[str, Any]:
-    """The same keys where no networks of the training method were trained, because no score needs them."""
+def not_trained(num_labels: int = 1) -> dict[str, Any]:
+    """The same keys where no networks of the training method were trained, because no score needs them, or there is no
+    label yet."""
     import torch
 
     from vaal.signal import diagnose
 
     entries = manifest_entries(diagnose(torch.empty(0), torch.empty(0), None))
-    why = f"{NOT_TRAINED}: no score of score.acquisition needs it"
-    entries["diagnosis"] |= {"findings": [why], "is_trained": False}
+    why = "no score of score.acquisition needs it" if num_labels else "there are no labels yet"
+    entries["diagnosis"] |= {"findings": [f"{NOT_TRAINED}: {why}"], "is_trained": False}
     return entries
 
 

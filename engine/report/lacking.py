@@ -36,6 +36,7 @@ SAID = {
     True: "The labels lack parts of the pool: you say so (labels.are_biased=yes).",
     False: "The labels lack no part of the pool: you say so (labels.are_biased=no).",
 }
+NO_LABELS = "There were no labels yet: every part of the pool lacked them."
 NOT_MEASURED = "It was not measured: there were no clusters of the pool to measure it on."
 
 
@@ -106,7 +107,7 @@ def finding_in_words(selection: SelectionManifest) -> tuple[str, str]:
     """What the gate found: a short sentence, and the numbers behind it."""
     gate = selection.get("gate")
     if not gate or (gate["by"] != BY_WORD and (gate["value"] is None or gate["lacking"] is None)):
-        return NOT_MEASURED, ""
+        return (NO_LABELS if CLUSTERS_FILE in selection["files"] else NOT_MEASURED), ""
     lacks = f"{gate['lacking'] or 0:.0%} of the pool lacks labels."
     if gate["by"] == BY_WORD:
         lacks = SAID[gate["speaks"]]

@@ -41,8 +41,8 @@ class Verdict(NamedTuple):
 
 
 def deficit_in(collected: Collected, centres: Centres | None, seed: int) -> Deficit | None:
-    """The deficit of the labels; None where the scores have no clusters."""
-    if centres is None:
+    """The deficit of the labels; None where the scores have no clusters, or there are no labels."""
+    if centres is None or not collected.labelled_C.any():
         return None
     with threadpool_limits(1):
         return deficit_of(collected.coverage, centres.centre_CZ.numpy(), seed)
@@ -93,8 +93,11 @@ def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str
     """What the gate found and what is done, in a line."""
     options, words = campaign.config.select, in_words(verdict.entry())
     if verdict.by == BY_SCORE:
-        how = "" if name == "none" else f", {name.replace('_', ' ')}"
-        return "; ".join(filter(None, [f"images are picked by {options.acquisition.replace('_', ' ')}{how}", words]))
+        method, score = name.replace("_", " "), options.acquisition.replace("_", " ")
+        how = f"by {score}" + ("" if name == "none" else f", {method}")
+        if score == "random":
+            how = "at random" if name == "none" else f"from a random sample by {method}"
+        return "; ".join(filter(None, [f"images are picked {how}", words]))
     diversity = campaign.config.diversity
     found = interval_of(trained) if verdict.by == "auc" else words
     if verdict.speaks:

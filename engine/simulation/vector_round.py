@@ -80,7 +80,9 @@ def train_and_score(
         scores = scorer(vector_ND, fold_N, identity_N)
     if not config.needs_method:
         none = torch.empty(0)
-        return Trained(networks, scores, fitted.centres, diagnose(none, none, None), {**fitted.task, **not_trained()})
+        return Trained(
+            networks, scores, fitted.centres, diagnose(none, none, None), {**fitted.task, **not_trained(len(place_L))}
+        )
     logit = torch.from_numpy(scores.columns["logit"])
     parts = logit[torch.from_numpy(is_labelled_N)], logit[torch.from_numpy(~is_labelled_N)]
     share = min(1.0, config.select.budget / max(1, len(rest)))

@@ -59,7 +59,7 @@ def finish(plan: TrainingPlan, states: dict[str, State], front: Front, log: Step
     # Before judging, so that a network that is not finite is reported by its weight.
     saved = networks._replace(task=None) if plan.config.task.model else networks
     files = save_weights(plan.folder, saved.files()) | centres
-    judged = judge(plan, networks, positions, front) if plan.config.needs_method else not_trained()
+    judged = judge(plan, networks, positions, front) if plan.config.needs_method else not_trained(len(plan.labels))
     entries = judged | task | fitted
     if front.standardiser is not None:
         mean, factor = front.standardiser.mean_D.tolist(), front.standardiser.factor

@@ -18,6 +18,7 @@ from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.errors import ConfigError
+from engine.report.lacking import NO_LABELS, finding_in_words
 from engine.simulation.demo_pools import DemoPool
 from tests.engine.training.test_rounds_on_embeddings import embeddings, table_of
 from tests.sendings import take_in
@@ -83,8 +84,11 @@ def test_two_rounds(pool: DemoPool, tmp_path: Path, kind: str) -> None:
     assert sum(line.startswith("no labels yet") for line in lines) == 2
     trained = read_manifest(campaign, "train", TrainManifest)
     assert (trained["counts"]["labelled"], trained["diagnosis"]["is_trained"]) == (0, False)
+    assert trained["diagnosis"]["findings"] == ["VAAL was not trained: there are no labels yet"]
     manifest = read_manifest(campaign, "selection", SelectionManifest)
     assert manifest["branch"] == ("herding" if kind == "embeddings" else "none")
+    if kind == "embeddings":
+        assert finding_in_words(manifest) == (NO_LABELS, "")
     picks = (campaign.stage("selection") / "selection.parquet").read_table().to_pylist()
     classes = Counter(pool.oracle[pick["shard"], pick["key"]] for pick in picks)
     # A spread batch of 40 has nearly all ten digits.
