@@ -45,13 +45,14 @@ def status(
     snapshot = read_snapshot(opened.home)
     ledger = read_ledger(opened, snapshot)
     control = read_control(opened, snapshot, ledger)
-    state = read_status(opened, snapshot, ledger) | {"control_arm": control_values(control)}
+    is_first, state = begins_without_labels(opened), read_status(opened, snapshot, ledger)
+    state |= {"control_arm": control_values(control), "without_labels": is_first}
     pool = state["pool"]
     items = "items not counted yet" if pool["items"] is None else plural(pool["items"], "item")
     facts = {
         "pool": f"{plural(pool['shards'], 'shard')}, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
         **_trained_in_words(state["rounds"]),
-        **({"this round": in_words(opened)} if begins_without_labels(opened) else {}),
+        **({"this round": in_words(opened)} if is_first else {}),
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
         **({"control arm": lines} if (lines := control_lines(control)) else {}),
         **_out(state["rounds"]),

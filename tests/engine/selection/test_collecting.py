@@ -78,7 +78,7 @@ def test_parts_and_row_groups_do_not_matter(seed: int) -> None:
 def test_it_is_what_a_sort_of_everything_gives() -> None:
     files = rows_of(0)
     found = collect(files, WISH, 11, [2])
-    free = [table.filter(pa.array(~fates.is_taken_N)) for _, table, fates in files]
+    free = [table.filter(pa.array(fates.is_free)) for _, table, fates in files]
     place: NDArray[np.int64] = np.concatenate([np.arange(len(table)) for table in free])
     file = np.repeat(np.arange(NUM_FILES), [len(table) for table in free])
     cluster, distance = (np.concatenate([table[name].to_numpy() for table in free]) for name in ("cluster", "distance"))
@@ -90,7 +90,7 @@ def test_it_is_what_a_sort_of_everything_gives() -> None:
     everything = np.concatenate([table["cluster"].to_numpy() for _, table, _ in files])
     taken, labelled, uncertain = (np.concatenate([fates[n] for *_, fates in files]) for n in range(3))
     for counts, chosen in (
-        (found.coverage.unlabelled_C, ~taken),
+        (found.coverage.unlabelled_C, np.concatenate([fates.is_free for *_, fates in files])),
         (found.coverage.drawn_C, labelled & ~uncertain),
         (found.coverage.filled_C, uncertain | (taken & ~labelled)),
         (found.labelled_C, labelled),
