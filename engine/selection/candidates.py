@@ -148,7 +148,10 @@ def choose_batch(campaign: Campaign, eligible: Eligible, run: Run, on_progress: 
         likeness = likeness_of(judges, cosine) if cosine else None
         counted = cosine if likeness and likeness.counts else None
         try:
-            return make_batch(pools, rules._replace(cosine=counted))._replace(likeness=likeness)
+            batch = make_batch(pools, rules._replace(cosine=counted))._replace(likeness=likeness)
+            if bound.most and not any(bound.names(batch.candidates)):
+                run.log(f"select.per_group={bound.most} bounds nothing: pool.group names no group of any candidate")
+            return batch
         except ShortageError as shortage:
             if size == total:
                 within = f" and no more than select.per_group={bound.most} of a group" if shortage.num_full else ""

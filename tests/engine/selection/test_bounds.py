@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from engine.campaign.folder import Campaign
+from engine.campaign.stages import Run
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.errors import ConfigError
@@ -111,7 +112,13 @@ def test_without_groups_it_is_refused_and_a_pattern_that_matches_nothing_is_at_i
     why = r"pool.group=\^clip: it names a group of none of the [\d,]+ items .* for example digits-.*; correct it, or"
     with pytest.raises(ConfigError, match=why):
         make_campaign("select.per_group=2", "pool.group=^clip")
-    make_campaign("pool.group=^clip", name="unbounded")
+    # Later it may be that only some shards have clips: it is logged.
+    campaign = make_campaign("pool.group=^clip", "select.budget=5", name="unbounded")
+    pretend_trained(campaign)
+    fabricate_scores(campaign, lambda _, keys: np.arange(len(keys)))
+    lines: list[str] = []
+    select(with_settings(campaign, "select.per_group=2"), Run(log=lines.append))
+    assert "select.per_group=2 bounds nothing: pool.group names no group of any candidate" in lines
 
 
 def test_items_without_a_group_have_no_bound() -> None:
