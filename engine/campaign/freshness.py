@@ -18,6 +18,8 @@ from engine.campaign.labels import labels_fingerprints
 from engine.campaign.manifests import Manifest, ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.config.texts import some
 from engine.errors import ConfigError
+from engine.pool.manifest import read_shards
+from engine.storage.location import Location
 
 ROOT = Path(__file__).parents[2]
 NOT_FOLLOWED = ("engine.errors", "engine.config", "engine.storage", "engine.cluster", "engine.campaign")
@@ -87,12 +89,20 @@ def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, s
     """The inputs of a selection apart from its options: SHA-256 by name."""
     kinds: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
     before, never = picked_before["item_id"].to_pylist(), sorted(never_picked(campaign.home))
+    left = sorted(left_pool(campaign.home))
     return {
         **{name: content_of(read_manifest(campaign, name, kind)) for name, kind in kinds.items()},
         **labels_fingerprints(campaign.home),
         "picked_before": hashlib.sha256("\n".join(sorted(before)).encode()).hexdigest(),
         **({"never picked": fingerprint(items=never)} if never else {}),
+        **({"shards that left the pool": fingerprint(shards=left)} if left else {}),
     }
+
+
+def left_pool(home: Location) -> set[str]:
+    """The names of the shards that left the pool, of which nothing is picked any more, not even in a round that still
+    scores them."""
+    return {shard.shard for shard in read_shards(home) if shard.left is not None}
 
 
 def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[list[str], list[str]]:
@@ -104,7 +114,7 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
         options.append("labels.are_biased")
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
     # What an older version did not compare is in `inputs` alone, and so are label files that came since.
-    names = [*manifest["inputs"], *(name for name in inputs if name.startswith(("labels/", "never")))]
+    names = [*manifest["inputs"], *(name for name in inputs if name.startswith(("labels/", "never", "shards")))]
     changed = [name for name in dict.fromkeys(names) if manifest["inputs"].get(name) != inputs.get(name)]
     # The name of a file of labels says nothing to a person. New weights count when the pool is scored with them.
     named = dict.fromkeys("labels" if name.startswith("labels/") else name for name in changed)

@@ -21,6 +21,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.campaign.stages import Log
 from engine.errors import ConfigError
+from engine.pool.manifest import in_round
 from engine.pool.shard import Shard
 from engine.scoring.drafts import recall
 from engine.storage.location import Location
@@ -55,7 +56,7 @@ def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> ScoringPl
     Raises InputError if the pool or the campaign's storage cannot be listed.
     """
     key = fingerprint(**inputs)
-    shards = refresh(campaign, log, key)
+    shards = in_round(refresh(campaign, log, key), campaign.round)
     files = {shard.shard: file_name(shard, key) for shard in shards}
     committed = _read_committed(campaign, files, log)
     todo = [shard for shard in shards if shard.shard not in committed]

@@ -15,7 +15,7 @@ from engine.campaign.advice import force_command
 from engine.campaign.changes import outdated
 from engine.campaign.decided import highest_scores, ranks, reason_of
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.freshness import selection_changes, selection_inputs
+from engine.campaign.freshness import left_pool, selection_changes, selection_inputs
 from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picked_items, picks_hash
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import QUIET, Log, Run
@@ -23,7 +23,7 @@ from engine.config.select_options import RULE
 from engine.config.texts import some
 from engine.errors import ConfigError, InputError
 from engine.models.task_source import weights_of_task
-from engine.pool.manifest import read_shards
+from engine.pool.manifest import in_round, read_shards
 from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
 from engine.selection.gate import (
@@ -237,17 +237,18 @@ def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) 
 
 
 def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> list[ShardRecord]:
-    """The records of the shards that have the bytes that were scored.
+    """The records of the shards that have the bytes that were scored, without those that left the pool since.
 
     Raises InputError if others can be scored again. Once images are handed out they cannot, and are left out.
     """
-    changed, folder = outdated(read_shards(campaign.home), scores), campaign.stage("scores")
+    shards, folder = read_shards(campaign.home), campaign.stage("scores")
+    changed, left = outdated(in_round(shards, campaign.round), scores), left_pool(campaign.home)
     why = f"{folder}: {len(changed)} shards changed since they were scored ({', '.join(sorted(changed)[:3])})"
     if changed and not completed(campaign, "handoff"):
         raise InputError(f"{why}; run: vaal score {campaign.home}")
     if changed:
         log(f"{why}: nothing is picked from them in this round")
-    return [record for record in records_of(scores["shards"]) if record.shard not in changed]
+    return [record for record in records_of(scores["shards"]) if record.shard not in changed | left]
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:
