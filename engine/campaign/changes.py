@@ -181,7 +181,7 @@ def digest_of_scores(shard: Shard, scored: list[ScoredRound]) -> str:
     for folder, key, files in scored:
         if (name := file_name(shard, key)) in files:
             try:
-                return _digest(sorted(committed_items(folder, name)))
+                return _digest(sorted(_committed(folder, name)))
             except UnreadableError:
                 raise
             except InputError:
@@ -190,7 +190,7 @@ def digest_of_scores(shard: Shard, scored: list[ScoredRound]) -> str:
     return ""
 
 
-def committed_items(folder: Location, name: str) -> Iterator[tuple[int, str, str]]:
+def _committed(folder: Location, name: str) -> Iterator[tuple[int, str, str]]:
     quarantine = folder / "quarantine" / name
     files = [folder / "scores" / name, *([quarantine] if quarantine.exists() else [])]
     for table in (file.read_table(["offset", "key", "content_hash"]) for file in files):

@@ -101,18 +101,15 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home)
     labels = {item: label for item, label in snapshot.values.items() if item not in gone}
     train, labelled = config.train, set(labels)
-    num_unlabelled = estimate_num_items(shards) - len(labelled)
+    names = {shard.shard for shard in shards}
+    num_unlabelled = estimate_num_items(shards) - sum(item[0] in names for item in labelled)
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(config) or not config.needs_method else HELD_OUT_SHARE
-    groups, others = (
-        read_groups(campaign.home, config.pool.group),
-        tuple(shard for shard in known if not shard.is_in(campaign.round)),
-    )
-    pool = Pool(
-        shards, _sight(config, shards, log), train.folds, labelled | gone, held_out, campaign.round, groups, others
-    )
+    groups, sight = read_groups(campaign.home, config.pool.group), _sight(config, shards, log)
+    others = tuple(shard for shard in known if not shard.is_in(campaign.round))
+    pool = Pool(shards, sight, train.folds, labelled | gone, held_out, campaign.round, groups, others)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, known, config.image, log)
     usable = {position[:2] for position in positions}

@@ -19,6 +19,7 @@ from engine.campaign.changes import current_shards
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
+from engine.campaign.growing import follow
 from engine.campaign.heartbeat import PROGRESS_FILE, beating
 from engine.campaign.labels import Snapshot, read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
@@ -57,6 +58,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
     folder = campaign.stage("train")
     if is_complete(folder):
         return read_manifest(campaign, "train", TrainManifest)
+    follow(campaign, run.log)
     check_budget(campaign)
     require_installed(campaign.config.train.trackers)
     with current_shards(campaign, run.log):
