@@ -7,7 +7,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.stages import Log
 from engine.config.texts import plural
 from engine.config.toml import parse_campaign
-from engine.errors import InputError, VaalError
+from engine.errors import VaalError
 from engine.pool.manifest import at_root, expand, read_facts, read_shards
 from engine.pool.shard import Shard
 from engine.storage.globs import is_pattern
@@ -57,11 +57,8 @@ def new_matches(campaign: Campaign, listed: list[Shard], log: Log) -> list[Locat
     for pattern in _globs(campaign):
         places = [Location.of(text) for text in braceexpand.braceexpand(pattern)]
         globs = [place for place in places if is_pattern(place)]
-        try:
-            found.update(expand([place.url for place in globs], ASKED) if globs else [])
-        except InputError as error:
-            # Its shards may all be gone, which is another line.
-            log(str(error))
+        # Of one that matches nothing the shards may all be gone, which is another line.
+        found.update(expand([place.url for place in globs], ASKED, may_be_none=True))
     new = sorted((place for place in found if place.url not in known), key=str)
     log_some(log, [f"{place}: not below pool.root={root}: left out" for place in new if not place.url.startswith(root)])
     return [place for place in new if place.url.startswith(root)]

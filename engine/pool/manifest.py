@@ -44,8 +44,9 @@ class PoolFacts(NamedTuple):
     patterns: tuple[str, ...] = ()
 
 
-def expand(patterns: Sequence[str], asked: str = "--pool") -> list[Location]:
-    """Shard locations from paths, URLs, globs and brace ranges, sorted; `asked` names where they were given.
+def expand(patterns: Sequence[str], asked: str = "--pool", *, may_be_none: bool = False) -> list[Location]:
+    """Shard locations from paths, URLs, globs and brace ranges, sorted; `asked` names where they were given. With
+    `may_be_none` a pattern may match nothing.
 
     Raises:
         InputError: a pattern matches nothing or something that is no tar, or gives a shard that was given before.
@@ -62,7 +63,7 @@ def expand(patterns: Sequence[str], asked: str = "--pool") -> list[Location]:
                 f"{asked} {masked(pattern)}: a brace without its partner; escape it: '\\{{' or '\\}}'"
             ) from error
         matched = [match for location in plain for match in _glob(location, asked)]
-        if not matched:
+        if not matched and not may_be_none:
             raise InputError(f"{asked} {pattern}: no shard matches; check the path, or quote the pattern")
         found.extend(matched)
     for location, count in Counter(found).items():
