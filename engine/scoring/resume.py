@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from engine.campaign.stages import Log
 from engine.errors import ConfigError
 from engine.pool.manifest import in_round
 from engine.pool.shard import Shard
+from engine.scoring.carrying import carry_over
 from engine.scoring.drafts import recall
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord, to_table
@@ -58,6 +60,9 @@ def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> ScoringPl
     key = fingerprint(**inputs)
     shards = in_round(refresh(campaign, log, key), campaign.round)
     files = {shard.shard: file_name(shard, key) for shard in shards}
+    with closing(Ledger(campaign.stage("ledger"))) as ledger:
+        for record in carry_over(campaign, inputs, files, log):
+            ledger.add(record)
     committed = _read_committed(campaign, files, log)
     todo = [shard for shard in shards if shard.shard not in committed]
     if len(todo) < len(shards):

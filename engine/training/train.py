@@ -41,7 +41,7 @@ from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
 from engine.training.board import Losses, News, Steps, following, make_board
 from engine.training.plan import TrainingPlan, plan_training, require_few
-from engine.training.reusing import reused
+from engine.training.reusing import fingerprint_of, reused
 from engine.training.trackers import About, require_installed, tracked
 from engine.training.worker import train_worker
 
@@ -70,14 +70,14 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
 def _inputs_of(campaign: Campaign, labels: dict[str, str]) -> dict[str, str]:
     """What is learnt from, by hash."""
     config, gone = campaign.config, sorted(forgotten(campaign.home))
-    shards = [(shard.shard, shard.version) for shard in in_round(read_shards(campaign.home), campaign.round)]
+    shards = in_round(read_shards(campaign.home), campaign.round)
     prints = {
         EMBEDDINGS: embedding_inputs(config),
         TASK_MODEL: task_inputs(config),
         MASKS: mask_inputs(mask_source(config, campaign.home)),
         "forgotten": {"items": gone} if gone else {},
     }
-    return {**labels, "pool": fingerprint(shards=shards), **_prints(prints)}
+    return {**labels, "pool": fingerprint_of(shards), **_prints(prints)}
 
 
 def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: Run) -> TrainManifest:
