@@ -26,6 +26,7 @@ from engine.models.task_source import weights_of_task
 from engine.pool.manifest import in_round, read_shards
 from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
+from engine.selection.elsewhere import taken_elsewhere
 from engine.selection.gate import (
     Verdict,
     branch_name,
@@ -81,12 +82,16 @@ def _make(
     inputs = selection_inputs(campaign, picked_before)
     # 31 bits that differ between rounds.
     seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
-    sources = sources_of(campaign.home, records, picked_before)
-    counted = {"scored": sum(record.scored for record in records)}
+    others = taken_elsewhere(campaign, records)
+    unpickable = pa.concat_tables([picked_before, others.rows])
+    sources = sources_of(campaign.home, records, unpickable)
+    counted = {"scored": sum(record.scored for record in records), **others.counts}
+    if others.counts:
+        run.log(others.in_words)
     parts = parts_of(sources)
     with room_for(parts, run.address):
         _require_workers(campaign, run, len(parts))
-        verdict, eligible, batch = _choose(campaign, run, sources, trained, picked_before, seed)
+        verdict, eligible, batch = _choose(campaign, run, sources, trained, unpickable, seed)
         counts = eligible.counts
         tables = {
             CANDIDATES_FILE: batch.candidates,
@@ -112,7 +117,7 @@ def _make(
         campaign,
         "selection",
         SelectionManifest,
-        inputs=inputs,
+        inputs=inputs | others.inputs,
         counts=counted | {"eligible": counts.num_eligible, "picked_before": len(picked_before)} | batch.counts,
         files={name: (campaign.stage("selection") / name).write_table(table) for name, table in tables.items()},
         signal="present" if verdict.speaks else "none",
@@ -139,10 +144,10 @@ def _require_workers(campaign: Campaign, run: Run, num_parts: int) -> None:
 
 
 def _choose(
-    campaign: Campaign, run: Run, sources: list[Source], trained: TrainManifest, picked_before: pa.Table, seed: int
+    campaign: Campaign, run: Run, sources: list[Source], trained: TrainManifest, unpickable: pa.Table, seed: int
 ) -> tuple[Verdict, Eligible, Batch]:
     """Look at all scores, ask the gate, and choose by what it says."""
-    folder, known = campaign.stage("scores"), known_images(campaign.home, picked_before)
+    folder, known = campaign.stage("scores"), known_images(campaign.home, unpickable)
     wish, centres = plan_pass(campaign, trained, sources, seed)
     counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
     num_scored = sum(source.record.scored for source in sources)

@@ -62,7 +62,8 @@ def _create_local(file: Location, content: bytes) -> bool:
     except OSError as error:
         raise _refused(file, error) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
     return True
 
 
