@@ -19,6 +19,7 @@ from engine.campaign.stages import Run
 from engine.errors import ConfigError, InputError, StorageError
 from engine.handoff.choice import Wish
 from engine.handoff.export import export
+from engine.selection.explanation import explain
 from engine.selection.select import select
 from engine.storage.location import Location
 from tests.growing import EACH, glob_campaign
@@ -39,7 +40,8 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         for name, value in environment.items():
             patch.setenv(name, value)
         sharing.create.__globals__["_s3_client"].cache_clear()
-        yield "s3://bucket/shared"
+        # The server keeps its objects from one test to the next.
+        yield f"s3://bucket/{tmp_path.parent.name}/{tmp_path.name}"
 
 
 def make_pair(tmp_path: Path, shared: str, pool: str = "", **settings: str) -> Pair:
@@ -100,6 +102,7 @@ def test_of_two_that_picked_the_same_the_second_is_refused_and_picks_others(pair
     export(second)
     assert not set(sent(first)) & set(sent(second))
     assert len(sent(second)) == 9
+    assert {explain(second, *item)["outcome"] for item in sent(first)} == {"taken"}
 
 
 def test_two_exports_at_one_moment_send_no_image_twice(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
