@@ -252,12 +252,14 @@ def _of_older_campaign(shard: Shard) -> Shard:
     return new_version(shard._replace(mtime_ns=int(shard.etag_or_mtime.removeprefix("mtime:"))))
 
 
-def estimate_num_items(shards: list[Shard]) -> int:
-    """Items of the pool: counted for shards that have been scanned, estimated by bytes for others."""
-    scanned = [shard for shard in shards if shard.num_items is not None]
-    counted = sum(shard.num_items or 0 for shard in scanned)
+def estimate_num_items(shards: list[Shard], known: list[Shard] | None = None) -> int:
+    """Items of shards: counted for those that have been scanned, estimated by bytes for others, from how many items
+    scanned ones have. `known` are all that may be asked for that, where they are more."""
+    scanned = [shard for shard in known or shards if shard.num_items is not None]
+    counted, scanned_bytes = sum(shard.num_items or 0 for shard in scanned), sum(s.size_bytes for s in scanned)
+    others = [shard for shard in shards if shard.num_items is None]
     if not counted:
         # At least one item in each other shard.
-        return len(shards) - len(scanned)
-    scanned_bytes, all_bytes = (sum(shard.size_bytes for shard in some) for some in (scanned, shards))
-    return round(counted * all_bytes / scanned_bytes)
+        return len(others)
+    others_bytes = sum(shard.size_bytes for shard in others)
+    return sum(shard.num_items or 0 for shard in shards) + round(counted * others_bytes / scanned_bytes)

@@ -50,7 +50,7 @@ def carry_over(campaign: Campaign, inputs: dict[str, str], files: dict[str, str]
 def _is_alike(campaign: Campaign, before: Campaign, inputs: dict[str, str]) -> bool:
     """Whether a round's scores are by the same networks, and each image by those that did not see it."""
     made = read_manifest(before, "scores", ScoresManifest)["inputs"]
-    if fingerprint(**made) != fingerprint(**inputs):
+    if fingerprint(**made) != fingerprint(**inputs) or not is_complete(before.stage("train")):
         return False
     rounds = [read_manifest(one, "train", TrainManifest).get("fold_round") for one in (campaign, before)]
     return rounds[0] == rounds[1]

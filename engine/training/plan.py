@@ -102,7 +102,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     labels = {item: label for item, label in snapshot.values.items() if item not in gone}
     train, labelled = config.train, set(labels)
     names = {shard.shard for shard in shards}
-    num_unlabelled = estimate_num_items(shards) - sum(item[0] in names for item in labelled)
+    num_unlabelled = estimate_num_items(shards, known) - sum(item[0] in names for item in labelled)
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
