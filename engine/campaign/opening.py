@@ -288,10 +288,9 @@ def current_round(home: Location) -> int:
 
 def check_budget(campaign: Campaign) -> None:
     """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
-    budget, shards = campaign.config.select.budget, in_round(read_shards(campaign.home), campaign.round)
-    counts = {shard.shard: shard.num_items for shard in shards if shard.left is None}
-    out = picked_items(campaign.home, campaign.round)
-    taken = labelled_items(campaign.home) | set(identities(out)) | never_picked(campaign.home)
+    home, budget = campaign.home, campaign.config.select.budget
+    counts = {s.shard: s.num_items for s in in_round(read_shards(home), campaign.round) if s.left is None}
+    taken = labelled_items(home) | set(identities(picked_items(home, campaign.round))) | never_picked(home)
     num_left = sum(map(int, filter(None, counts.values()))) - sum(item[0] in counts for item in taken)
     if all(counts.values()) and budget > num_left:
         fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"

@@ -11,6 +11,7 @@ from engine.campaign.freshness import OTHERS
 from engine.campaign.handed_out import PICKED_SCHEMA
 from engine.campaign.labels import Identity, identities
 from engine.campaign.sharing import HAS_LABEL, HAS_OUT, elsewhere, share
+from engine.campaign.stages import Log
 from engine.selection.parts import each
 from engine.storage.location import Location
 from engine.tables.score_reader import read_scores
@@ -21,22 +22,22 @@ READ_THREADS = 8
 
 class Taken(NamedTuple):
     """`rows` are what other campaigns have, PICKED_SCHEMA; an image that is not in this pool has the URL of its shard
-    as the name. `counts` says how many items of this pool that concerns, by reason, `in_words` the same for people, and
-    `inputs` is what that follows from, by hash."""
+    as the name. `counts` says how many items of this pool that concerns, by reason, and `inputs` is what that follows
+    from, by hash."""
 
     rows: pa.Table
     counts: dict[str, int]
-    in_words: str
     inputs: dict[str, str]
 
 
-def taken_elsewhere(campaign: Campaign, records: list[ShardRecord]) -> Taken:
-    """What no pick may be, because another campaign has it; what this one has is written for the others first.
+def taken_elsewhere(campaign: Campaign, records: list[ShardRecord], log: Log) -> Taken:
+    """What no pick may be, because another campaign has it, which is logged; what this one has is written for the
+    others first.
 
     Raises InputError if the shared ledger cannot be read, StorageError if it cannot be written.
     """
     if not campaign.config.pool.shared_ledger:
-        return Taken(PICKED_SCHEMA.empty_table(), {}, "", {})
+        return Taken(PICKED_SCHEMA.empty_table(), {}, {})
     share(campaign)
     found = elsewhere(campaign)
     kinds, urls = found.rows["kind"].to_pylist(), found.rows["url"].to_pylist()
@@ -55,8 +56,8 @@ def taken_elsewhere(campaign: Campaign, records: list[ShardRecord]) -> Taken:
     counts = {f"{kind}_elsewhere": counted[kind] for kind in (HAS_OUT, HAS_LABEL)}
     words = f"{counted[HAS_OUT]:,} out at a vendor and {counted[HAS_LABEL]:,} labelled"
     words += f", and {len(items) - counted.total():,} that are known by their bytes"
-    text = f"left out, because other campaigns have them (pool.shared_ledger): {words}"
-    return Taken(_rows(items), counts, text, {OTHERS: found.fingerprint})
+    log(f"left out, because other campaigns have them (pool.shared_ledger): {words}")
+    return Taken(_rows(items), counts, {OTHERS: found.fingerprint})
 
 
 def _rows(items: dict[Identity, tuple[str, str | None]]) -> pa.Table:

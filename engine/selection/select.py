@@ -82,12 +82,10 @@ def _make(
     inputs = selection_inputs(campaign, picked_before)
     # 31 bits that differ between rounds.
     seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
-    others = taken_elsewhere(campaign, records)
+    others = taken_elsewhere(campaign, records, run.log)
     unpickable = pa.concat_tables([picked_before, others.rows])
     sources = sources_of(campaign.home, records, unpickable)
     counted = {"scored": sum(record.scored for record in records), **others.counts}
-    if others.counts:
-        run.log(others.in_words)
     parts = parts_of(sources)
     with room_for(parts, run.address):
         _require_workers(campaign, run, len(parts))
