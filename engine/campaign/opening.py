@@ -27,7 +27,7 @@ from engine.config.texts import parse_settings, plural
 from engine.config.toml import override, parse_campaign, tables_completed, to_toml
 from engine.errors import ConfigError, InputError, StorageError, VaalError
 from engine.pool.embedding_files import index_embeddings
-from engine.pool.manifest import at_root, list_shards, look_up, read_shards, write_shards
+from engine.pool.manifest import at_root, in_round, list_shards, look_up, read_shards, write_shards
 from engine.pool.metadata import import_metadata, read_strata
 from engine.storage.documents import read_document
 from engine.storage.location import Location
@@ -250,7 +250,7 @@ def _change(campaign: Campaign, settings: Sequence[str], *, force: bool) -> Camp
     if (asked := changed.config.asks_of_task) and asked != campaign.config.asks_of_task:
         pkgutil.resolve_name(TRY_TASK)(changed.config)
     if old["pool"]["root"] != new["pool"]["root"]:
-        moved = at_root(read_shards(campaign.home), new["pool"]["root"])
+        moved = at_root(in_round(read_shards(campaign.home), campaign.round), new["pool"]["root"])
         require_some(moved, look_up(moved))
     before = read_overrides(campaign.home, campaign.round)
     if {**before, **values} != before:
@@ -288,11 +288,11 @@ def current_round(home: Location) -> int:
 
 def check_budget(campaign: Campaign) -> None:
     """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
-    budget, counts = campaign.config.select.budget, [shard.num_items for shard in read_shards(campaign.home)]
-    out = picked_items(campaign.home, campaign.round)
-    taken = labelled_items(campaign.home) | set(identities(out)) | never_picked(campaign.home)
-    num_left = sum(count or 0 for count in counts) - len(taken)
-    if all(counts) and budget > num_left:
+    home, budget = campaign.home, campaign.config.select.budget
+    counts = {s.shard: s.num_items for s in in_round(read_shards(home), campaign.round) if s.left is None}
+    taken = labelled_items(home) | set(identities(picked_items(home, campaign.round))) | never_picked(home)
+    num_left = sum(map(int, filter(None, counts.values()))) - sum(item[0] in counts for item in taken)
+    if all(counts.values()) and budget > num_left:
         fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"
         raise ConfigError(
             f"select.budget={budget} is more than the {max(0, num_left)} items of the pool that are neither labelled "

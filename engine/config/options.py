@@ -239,7 +239,15 @@ FIXED_AT_INIT = ("salt", "pool", "image.suffixes")
 """Keys and sections that no later command can set: what an item is, and where. pool.embeddings can be set later."""
 
 
-PATHS = ("pool.root", "pool.metadata", "pool.embeddings", "encoder.weights", "task.weights", "labels.masks")
+PATHS = (
+    "pool.root",
+    "pool.shared_ledger",
+    "pool.metadata",
+    "pool.embeddings",
+    "encoder.weights",
+    "task.weights",
+    "labels.masks",
+)
 """Options that name files."""
 
 
