@@ -15,6 +15,7 @@ from jobs.init import init
 from jobs.labels import labels
 from jobs.logs import asked_format
 from jobs.plan import plan
+from jobs.pool import pool
 from jobs.round import whole_round
 from jobs.simulate import simulate
 from jobs.stages import export, report, score, select, train
@@ -62,6 +63,7 @@ PAGES: dict[str, Callable[..., Outcome]] = {
     "handoff": handoff,
     "ingest": ingest,
     "labels": labels,
+    "pool": pool,
     "status": status,
     "verify": verify,
     "clean": clean,

@@ -105,9 +105,9 @@ def _missing(campaign: "Campaign", planned: "RoundPlan") -> Iterator[str]:
 
     from engine.campaign.ledger import read_ledger
     from engine.campaign.opening import check_budget
-    from engine.pool.manifest import at_root, look_up, read_shards
+    from engine.pool.manifest import at_root, in_round, look_up, read_shards
 
-    shards = at_root(read_shards(campaign.home), campaign.config.pool.root)
+    shards = at_root(in_round(read_shards(campaign.home), planned.round), campaign.config.pool.root)
     try:
         gone = [shard.url for shard, found in zip(shards, look_up(shards), strict=True) if found is None]
         if gone:

@@ -131,6 +131,7 @@ def complete_all(
 ) -> dict[str, Any]:
     """Complete the stages of a round in order, up to the one of the command `until`, leaving complete ones alone.
     Returns their manifests by stage."""
+    from engine.campaign.growing import follow
     from engine.campaign.handed_out import completed
     from engine.campaign.heartbeat import alone
     from engine.cluster.ray_session import ray_session
@@ -138,6 +139,9 @@ def complete_all(
     stages = STAGES[: STAGES.index(stage_of(until)) + 1]
     needs_ray = any(stage.ray == "always" and not completed(campaign, stage.name) for stage in stages)
     manifests: dict[str, Any] = {}
+    if completed(campaign, "train"):
+        # Where the round only begins, training looks at the pool.
+        follow(campaign, screen.log)
     with alone(campaign.home, "round"), ray_session(address) if needs_ray else nullcontext():
         for stage in stages:
             options = _sending(screen, campaign, vendor) if stage.name == "handoff" else {}

@@ -51,6 +51,7 @@ def status(
     items = "items not counted yet" if pool["items"] is None else plural(pool["items"], "item")
     facts = {
         "pool": f"{plural(pool['shards'], 'shard')}, {pool['bytes'] / 1e6:,.1f} MB, {items}, below {pool['root']}",
+        **_changes_of(pool),
         **_trained_in_words(state["rounds"]),
         **({"this round": in_words(opened)} if is_first else {}),
         "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
@@ -65,6 +66,16 @@ def status(
     }
     title = f"{state['campaign']}: round {state['round']:03d}"
     return Outcome(title, facts, state, above=_table(state["rounds"]))
+
+
+def _changes_of(pool: dict[str, Any]) -> dict[str, Any]:
+    """What joined the pool for the next round, what left it, and what could join it."""
+    left = [f"{plural(count, 'shard')} {why}" for why, count in pool["left"].items() if count]
+    return {
+        **({"joins the next round": plural(pool["joining"], "shard")} if pool["joining"] else {}),
+        **({"left the pool": ", ".join(left)} if left else {}),
+        **({"new shards": pool["note"]} if pool["note"] else {}),
+    }
 
 
 def _wait_for(screen: Terminal, url: str, stage: Stage) -> None:

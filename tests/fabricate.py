@@ -32,11 +32,13 @@ def fabricate_scores(
     quarantine_every: int = 0,
     latents: Callable[[str, list[str]], NDArray[np.float32]] | None = None,
     margins: Callable[[str, list[str]], tuple[NDArray[np.float32], NDArray[np.int32]]] | None = None,
+    inputs: dict[str, str] | None = None,
 ) -> None:
     """Complete the scores stage. `logits(shard, keys)` gives the logits of a shard's items in archive order.
 
     `latents(shard, keys)` gives their latents, which are zero without it. `margins(shard, keys)` gives the columns
     margin and predicted. Clusters are by the centres of the train stage, if it wrote any.
+    `inputs` are those that scoring would write; without them it scores again where it is called.
     Every `quarantine_every`-th item of a shard is quarantined, none if that is 0.
     """
     records, folders = [], (campaign.stage("scores"), campaign.stage("quarantine"))
@@ -45,7 +47,7 @@ def fabricate_scores(
     trained = read_manifest(campaign, "train", TrainManifest)["files"] if is_trained else {}
     centres = load_centres(campaign.stage("train"), trained)
     # As scoring would say: otherwise it would score again where a test calls it.
-    weights = {name: sha256 for name, sha256 in trained.items() if name.endswith(".safetensors")}
+    weights = inputs or {name: sha256 for name, sha256 in trained.items() if name.endswith(".safetensors")}
     for shard in read_shards(campaign.home):
         row = dict(_chunk_row(shard, campaign.config.image.model_dump_json(), quarantine_every))
         items = unpack(row["items"]).drop_columns(["fold"])

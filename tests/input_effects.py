@@ -2,18 +2,22 @@
 change of each shows."""
 
 import dataclasses
+import shutil
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
 
+from engine.campaign.growing import follow
+from engine.campaign.sharing import elsewhere, share
 from engine.config.options import CampaignConfig
 from engine.models.encoders import load_encoder
 from engine.models.front import Front
 from engine.models.task_models import load_task
 from engine.models.task_trial import task_entry
 from engine.models.weights import make_networks
+from engine.pool.manifest import read_shards
 from engine.pool.mask_files import MaskError
 from engine.pool.mask_source import mask_source
 from engine.pool.samples import Item
@@ -35,6 +39,24 @@ MASKS = {
     "labels.masks": "member:m.png",
 }
 TASK = {"task.model": "tests.tasks:trained", "train.task": "auto", "image.channels": 3}
+
+
+def followed(bench: Bench, config: CampaignConfig) -> Any:
+    """The shards of a pool when a round begins and there is a new one."""
+    campaign, new = bench.campaign(config), bench.folder / "pool/digits-99999.tar"
+    shutil.copy(bench.folder / "pool/digits-00007.tar", new)
+    try:
+        follow(campaign, lambda _: None)
+    finally:
+        new.unlink()
+    return [shard.shard for shard in read_shards(campaign.home)]
+
+
+def bought(bench: Bench, config: CampaignConfig) -> Any:
+    """How many images another campaign has, which shares a ledger."""
+    pool = config.pool.model_copy(update={"shared_ledger": f"{bench.folder}/shared"})
+    share(dataclasses.replace(bench.made, config=config.model_copy(update={"salt": "f" * 32, "pool": pool})))
+    return len(elsewhere(dataclasses.replace(bench.made, config=config)).rows)
 
 
 def sees_embeddings(bench: Bench, config: CampaignConfig) -> Any:
@@ -93,6 +115,8 @@ def weights_of_a_task(bench: Bench) -> Any:
 
 
 INPUT_EFFECTS: dict[str, tuple[Any, Look]] = {
+    "pool.follow": (True, followed),
+    "pool.shared_ledger": (lambda bench: f"{bench.folder}/shared", bought),
     "pool.embeddings": ("member:npy", sees_embeddings),
     "encoder.model": ({**ENCODER, "encoder.model": "tests.encoders:Normalised"}, embedded),
     "encoder.arguments": ({**ENCODER, "encoder.arguments": {"length": 3}}, embedded),

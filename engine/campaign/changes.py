@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import compress
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ MOST_LINES = 10
 """Logged lines of one kind, at most."""
 
 
-class _Scored(NamedTuple):
+class ScoredRound(NamedTuple):
     """A round's scores: its folder, the key in the names of its files, and the files that are there."""
 
     home: Location
@@ -47,7 +48,7 @@ class _Scored(NamedTuple):
     files: frozenset[str]
 
 
-class _Finding(NamedTuple):
+class Finding(NamedTuple):
     """A shard's new row, whether its bytes are the same, and its rows of MOVED_SCHEMA; None: those that it had."""
 
     shard: Shard
@@ -58,7 +59,8 @@ class _Finding(NamedTuple):
 
 @contextmanager
 def current_shards(campaign: Campaign, log: Log, only: Set[str] | None = None) -> Iterator[list[Shard]]:
-    """The pool's shards as they are now. One that the body finds changed all the same is read again the next time.
+    """Every shard that ever was in the pool, as it is now. One that the body finds changed all the same is read
+    again the next time.
 
     `only`: see `refresh`.
     """
@@ -75,7 +77,8 @@ def look_again(home: Location, urls: set[str]) -> None:
 
 
 def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] | None = None) -> list[Shard]:
-    """The pool's shards as they are now; what changed is looked at, logged and saved.
+    """Every shard that ever was in the pool, as it is now; what changed is looked at, logged and saved. Those that left
+    are looked at only where `only` names them: see `engine.pool.manifest.in_round`.
 
     Args:
         scores_key: the key in the names of the scores files that are being made; see `file_name`.
@@ -85,24 +88,25 @@ def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] |
     """
     listed = at_root(read_shards(campaign.home), campaign.config.pool.root)
     now = list(listed)
-    matter = [place for place, shard in enumerate(listed) if only is None or shard.shard in only]
+    is_wanted = (shard.is_in(campaign.round) if only is None else shard.shard in only for shard in listed)
+    matter = list(compress(range(len(listed)), is_wanted))
     look_up_these = look_up if only is None else look_up_few
     found = look_up_these([listed[place] for place in matter])
     if only is None:
-        require_some(listed, found)
+        require_some([listed[place] for place in matter], found)
     for place, after in zip(matter, found, strict=True):
         # A shard that is gone keeps its entry: reading it fails with its name, and the others go on.
         now[place] = after or listed[place]
     places = [place for place in matter if now[place] is not listed[place]]
     if places:
-        wanted, scored = _wanted(campaign), _scored(campaign, scores_key)
+        wanted, scored = _wanted(campaign), scored_rounds(campaign, scores_key)
         image, companion = campaign.config.image, campaign.config.embedding_member
 
-        def look(place: int) -> _Finding:
+        def look(place: int) -> Finding:
             before = listed[place]
             # Scores do not say which embeddings they are of.
-            digest = "" if companion else _digest_of_scores(before, scored)
-            return _look_at(before, wanted.get(before.shard, []), digest, image, companion)
+            digest = "" if companion else digest_of_scores(before, scored)
+            return look_at(before, wanted.get(before.shard, []), digest, image, companion)
 
         with ThreadPoolExecutor(SCAN_THREADS) as threads:
             findings = list(threads.map(look, places))
@@ -162,11 +166,11 @@ def _picked(campaign: Campaign) -> list[pa.Table]:
     return [picked_items(campaign.home, before=campaign.round + 1), left_out(campaign.home, campaign.round)]
 
 
-def _scored(campaign: Campaign, scores_key: str) -> list[_Scored]:
+def scored_rounds(campaign: Campaign, scores_key: str) -> list[ScoredRound]:
     """The rounds that were scored, newest first, and the one that is being scored."""
     homes = [round_home(campaign.home, number) for number in range(campaign.round, -1, -1)]
     keys = {home: _inputs_key(home) for home in homes} | ({campaign.round_home: scores_key} if scores_key else {})
-    return [_Scored(home, key, frozenset((home / "scores").children())) for home, key in keys.items() if key]
+    return [ScoredRound(home, key, frozenset((home / "scores").children())) for home, key in keys.items() if key]
 
 
 def _inputs_key(home: Location) -> str:
@@ -174,7 +178,7 @@ def _inputs_key(home: Location) -> str:
     return fingerprint(**read_document(folder / "manifest.json", Manifest)["inputs"]) if is_complete(folder) else ""
 
 
-def _digest_of_scores(shard: Shard, scored: list[_Scored]) -> str:
+def digest_of_scores(shard: Shard, scored: list[ScoredRound]) -> str:
     """The digest of a shard's items from its scores and quarantine files; empty where its bytes were never scored."""
     for folder, key, files in scored:
         if (name := file_name(shard, key)) in files:
@@ -204,13 +208,13 @@ def _digest(items: Iterable[tuple[int, str, str]]) -> str:
     return digest.hexdigest()
 
 
-def _look_at(before: Shard, places: list[Place], scored: str, image: ImageConfig, companion: str = "") -> _Finding:
+def look_at(before: Shard, places: list[Place], scored: str, image: ImageConfig, companion: str = "") -> Finding:
     """What a shard is now. It is read where something depends on its bytes, and the store has no mark to prove them."""
     now = current(before)
     if now.etag_or_mtime == before.etag_or_mtime and now.etag_or_mtime.startswith("etag:"):
-        return _Finding(now, True, None, 0)
+        return Finding(now, True, None, 0)
     if not places and not scored and not companion:
-        return _Finding(new_version(now._replace(num_items=None)), False, [], 0)
+        return Finding(new_version(now._replace(num_items=None)), False, [], 0)
     wanted = {place.key for place in places}
     found: dict[str, Place] = {}
     num_items = 0
@@ -230,11 +234,11 @@ def _look_at(before: Shard, places: list[Place], scored: str, image: ImageConfig
         # Looked at again by every stage, because the storage may have been away.
         unread = new_version(now._replace(num_items=None, mtime_ns=0))
         lost = [_moved_row(before.shard, place, None, f"cannot be read: {error}") for place in places]
-        return _Finding(unread, False, lost, len(places))
+        return Finding(unread, False, lost, len(places))
     is_same = version in (scored, before.version)
     moved = [_moved_row(before.shard, place, found.get(place.key)) for place in places]
     now = now._replace(num_items=num_items, version=before.version if is_same else version)
-    return _Finding(now, is_same, [row for row in moved if row], len(places))
+    return Finding(now, is_same, [row for row in moved if row], len(places))
 
 
 def _moved_row(shard: str, place: Place, found: Place | None, fault: str = "") -> tuple[Any, ...]:
@@ -250,7 +254,7 @@ def _moved_row(shard: str, place: Place, found: Place | None, fault: str = "") -
     return (*known, None, None, fault or ("has other bytes now" if found else "is not found in its shard any more"))
 
 
-def _save_moved(home: Location, findings: list[_Finding]) -> None:
+def _save_moved(home: Location, findings: list[Finding]) -> None:
     done = {finding.shard.shard for finding in findings if finding.moved is not None}
     before = read_moved(home)
     rows = [tuple(row.values()) for row in before if row["shard"] not in done]
@@ -259,7 +263,7 @@ def _save_moved(home: Location, findings: list[_Finding]) -> None:
         write_moved(home, rows)
 
 
-def _log_changes(findings: list[_Finding], log: Log) -> None:
+def _log_changes(findings: list[Finding], log: Log) -> None:
     if num_same := sum(finding.is_same for finding in findings):
         log(f"{num_same:,} of the pool's shards have another time and the same bytes: nothing changes")
     lines = []

@@ -13,20 +13,25 @@ import pyarrow as pa
 
 from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import completed, picked_items
+from engine.campaign.handed_out import completed, picked_items, waiting_picks
 from engine.campaign.labels import labels_fingerprints
 from engine.campaign.manifests import Manifest, ScoresManifest, SelectionManifest, TrainManifest, read_manifest
+from engine.campaign.sharing import conflicts, elsewhere
 from engine.config.select_options import SelectConfig
 from engine.config.texts import some
 from engine.errors import ConfigError
 from engine.pool.exclusions import content_mark
+from engine.pool.manifest import read_shards
 from engine.pool.metadata import METADATA_FILE
+from engine.storage.location import Location
 
 ROOT = Path(__file__).parents[2]
 NOT_FOLLOWED = ("engine.errors", "engine.config", "engine.storage", "engine.cluster", "engine.campaign")
 """Modules and packages that do not decide a result: they find bytes and read options."""
 TABLES = ("vaal.methods", "vaal.acquisition", "vaal.diversity")
 """Modules of tables: their source does not count, but the rows in use do."""
+OTHERS = "other campaigns"
+"""The input of a selection that says what other campaigns had then, by pool.shared_ledger."""
 
 
 def fingerprint(**parts: Any) -> str:
@@ -92,12 +97,14 @@ def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, s
     """The inputs of a selection apart from its options: SHA-256 by name."""
     kinds: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
     before, never = picked_before["item_id"].to_pylist(), sorted(never_picked(campaign.home))
+    left = sorted(left_pool(campaign.home))
     return {
         **{name: content_of(read_manifest(campaign, name, kind)) for name, kind in kinds.items()},
         **labels_fingerprints(campaign.home),
         "picked_before": hashlib.sha256("\n".join(sorted(before)).encode()).hexdigest(),
         **({"never picked": fingerprint(items=never)} if never else {}),
         **_what_keeps_out(campaign),
+        **({"shards that left the pool": fingerprint(shards=left)} if left else {}),
     }
 
 
@@ -106,6 +113,12 @@ def _what_keeps_out(campaign: Campaign) -> dict[str, str]:
     options = campaign.config.select
     files = {"select.exclude": options.exclude, METADATA_FILE: options.where and (campaign.home / METADATA_FILE).url}
     return {name: content_mark(url) for name, url in files.items() if url}
+
+
+def left_pool(home: Location) -> set[str]:
+    """The names of the shards that left the pool, of which nothing is picked any more, not even in a round that still
+    scores them."""
+    return {shard.shard for shard in read_shards(home) if shard.left is not None}
 
 
 def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[list[str], list[str]]:
@@ -118,12 +131,15 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     if labels.get("are_biased", "auto") != campaign.config.labels.are_biased:
         options.append("labels.are_biased")
     inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
+    # What other campaigns did since matters only where it is about these images.
+    if campaign.config.pool.shared_ledger and conflicts(
+        elsewhere(campaign), waiting_picks(campaign.home, campaign.round)
+    ):
+        inputs["pool.shared_ledger"] = "an image is taken"
     # What an older version did not compare is in `inputs` alone, and so are label files that came since.
-    names = [
-        *manifest["inputs"],
-        *(name for name in inputs if name.startswith(("labels/", "never"))),
-    ]
-    changed = [name for name in dict.fromkeys(names) if manifest["inputs"].get(name) != inputs.get(name)]
+    made = {name: value for name, value in manifest["inputs"].items() if name != OTHERS}
+    names = [*made, *(name for name in inputs if name.startswith(("labels/", "never", "shards", "pool.shared")))]
+    changed = [name for name in dict.fromkeys(names) if made.get(name) != inputs.get(name)]
     # The name of a file of labels says nothing to a person. New weights count when the pool is scored with them.
     named = dict.fromkeys("labels" if name.startswith("labels/") else name for name in changed)
     return options, [name for name in named if name != "train"]

@@ -45,6 +45,10 @@ selection. A gold image has a label already. Its item_id is one of its own in ea
 is how many answers had come before it was sent, null for none."""
 
 
+PICKED_SCHEMA = pa.schema([*map(SELECTION_SCHEMA.field, _PLACE), ("round", pa.int32())])
+"""Where a picked image was, and the round in which it was picked."""
+
+
 class SentBatch(NamedTuple):
     """A batch that was handed out: the folder of its record, and its manifest."""
 
@@ -193,8 +197,7 @@ def left_out(home: Location, number: int) -> pa.Table:
 
 
 def picked_items(home: Location, before: int, *, with_released: bool = False) -> pa.Table:
-    """Everything picked in the rounds before: item_id, shard, key, offset, size_bytes, content_hash, round; each
-    item once.
+    """Everything picked in the rounds before, PICKED_SCHEMA; each item once.
 
     Of a selection that was handed out, this is what its batches hold: a pick that was left out of them, because its
     shard had changed, may be picked again. This includes what was handed out in round `before` itself and does not
@@ -204,9 +207,8 @@ def picked_items(home: Location, before: int, *, with_released: bool = False) ->
     Args:
         with_released: also what was taken back from its vendor and may be picked again.
     """
-    columns = pa.schema([*map(SELECTION_SCHEMA.field, _PLACE), ("round", pa.int32())])
     free = set() if with_released else released(home)
-    tables = [columns.empty_table()]
+    tables = [PICKED_SCHEMA.empty_table()]
     for number in range(before + 1):
         out, folder = batches(home, number), round_home(home, number) / "selection"
         is_selected = number < before and is_complete(folder) and not current_batches(home, number)

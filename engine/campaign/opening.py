@@ -29,7 +29,7 @@ from engine.config.toml import override, parse_campaign, tables_completed, to_to
 from engine.errors import ConfigError, InputError, StorageError, VaalError
 from engine.pool.embedding_files import index_embeddings
 from engine.pool.exclusions import read_exclusions
-from engine.pool.manifest import at_root, list_shards, look_up, read_shards, write_shards
+from engine.pool.manifest import at_root, in_round, list_shards, look_up, read_shards, write_shards
 from engine.pool.metadata import import_metadata, read_strata, shards_meeting
 from engine.storage.location import Location
 
@@ -224,7 +224,7 @@ def _look_at_files(campaign: Campaign, changed: Campaign) -> None:
     if (before.select.where, before.select.exclude) != (now.select.where, now.select.exclude):
         _check_kept_out(campaign.home, now)
     if before.pool.root != now.pool.root:
-        moved = at_root(read_shards(campaign.home), now.pool.root)
+        moved = at_root(in_round(read_shards(campaign.home), campaign.round), now.pool.root)
         require_some(moved, look_up(moved))
 
 
@@ -266,16 +266,13 @@ def _check_kept_out(home: Location, config: CampaignConfig) -> None:
 
 def check_budget(campaign: Campaign) -> None:
     """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
-    budget, where, shards = campaign.config.select.budget, campaign.config.select.where, read_shards(campaign.home)
-    out = picked_items(campaign.home, campaign.round)
-    taken = labelled_items(campaign.home) | set(identities(out)) | never_picked(campaign.home)
+    home, budget, where = campaign.home, campaign.config.select.budget, campaign.config.select.where
+    counts = {s.shard: s.num_items for s in in_round(read_shards(home), campaign.round) if s.left is None}
     if where:
-        open_to_picks = set(shards_meeting(campaign.home, where, [shard.shard for shard in shards]))
-        shards = [shard for shard in shards if shard.shard in open_to_picks]
-        taken = {item for item in taken if item[0] in open_to_picks}
-    counts = [shard.num_items for shard in shards]
-    num_left = sum(count or 0 for count in counts) - len(taken)
-    if all(counts) and budget > num_left:
+        counts = {shard: counts[shard] for shard in shards_meeting(home, where, list(counts))}
+    taken = labelled_items(home) | set(identities(picked_items(home, campaign.round))) | never_picked(home)
+    num_left = sum(map(int, filter(None, counts.values()))) - sum(item[0] in counts for item in taken)
+    if all(counts.values()) and budget > num_left:
         fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"
         rest = f", of shards that meet select.where={where}" if where else ""
         raise ConfigError(

@@ -16,6 +16,7 @@ from engine.config.texts import plural
 from engine.errors import InputError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
+from engine.pool.manifest import look_up_few
 from engine.pool.shard import Place, Shard, read_images
 from engine.storage.location import Location
 from engine.tables.scores import to_table
@@ -67,7 +68,8 @@ def labelled_positions(home: Location) -> pa.Table:
 def positions_of(
     home: Location, labelled: set[Identity], shards: list[Shard], image: ImageConfig, log: Log, *, is_new: bool = False
 ) -> list[Position]:
-    """Where these items are now, sorted by (shard, offset), without those that are in their shards no more.
+    """Where these items are now, sorted by (shard, offset), without those that are in their shards no more, or in one
+    that left the pool and cannot be read.
 
     Items without a position, with `is_new` all, are found by scanning their shards, and remembered. Where an older
     campaign kept no hash of an image, the bytes that are there now count, and their hash is remembered: the next change
@@ -93,7 +95,21 @@ def positions_of(
         write_positions(home, found)
         known |= {position[:2]: position for position in found}
     here, _ = placed(home, to_table(list(known.values()), POSITIONS_SCHEMA))
+    here = _without_lost(here, shards, log)
     return sorted(_with_hashes(home, _rows(here), by_name), key=lambda position: (position[0], position[2]))
+
+
+def _without_lost(positions: pa.Table, shards: list[Shard], log: Log) -> pa.Table:
+    """The positions without those in shards that left the pool and are not there any more, as they were."""
+    names = set(positions["shard"].to_pylist())
+    left = [shard for shard in shards if shard.left is not None and shard.shard in names]
+    lost = [shard.shard for shard, now in zip(left, look_up_few(left), strict=True) if now != shard]
+    if not lost:
+        return positions
+    is_lost = pc.is_in(positions["shard"], value_set=pa.array(lost))
+    count, of = plural(pc.sum(is_lost).as_py(), "labelled image"), plural(len(lost), "shard")
+    log(f"{count} of {of} that left the pool cannot be read any more, first {min(lost)}: not used; the labels stay")
+    return positions.filter(pc.invert(is_lost))
 
 
 def _with_hashes(home: Location, positions: list[Position], shards: dict[str, Shard]) -> list[Position]:

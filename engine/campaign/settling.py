@@ -45,6 +45,7 @@ from engine.campaign.origins import picked_origins
 from engine.campaign.outcomes import Outcomes
 from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
+from engine.campaign.sharing import share
 from engine.campaign.votes import NO_TIME, ingest_numbers, times_of
 from engine.errors import InputError
 from engine.tables.columns import required
@@ -72,7 +73,8 @@ class Settled(NamedTuple):
 def settle(campaign: Campaign, forced: frozenset[str] = frozenset()) -> Settled:
     """Derive labels from the votes, and end the round where labels.close_when says so.
 
-    It follows from what is committed alone: whatever was interrupted is completed by the next call.
+    It follows from what is committed alone: whatever was interrupted is completed by the next call. What is out and
+    labelled is written into pool.shared_ledger, if there is one.
 
     Args:
         forced: item_ids whose votes stand over what a person said before they came.
@@ -83,6 +85,7 @@ def settle(campaign: Campaign, forced: frozenset[str] = frozenset()) -> Settled:
     changes = _write_labels(campaign, ledger, snapshot, forced)
     if changes:
         ledger = read_ledger(campaign, outcomes=ledger.outcomes)
+    share(campaign, ledger)
     return Settled(changes, _close_if_due(campaign, ledger), ledger)
 
 

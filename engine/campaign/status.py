@@ -20,10 +20,12 @@ from engine.campaign.manifests import (
     read_complete,
     read_manifest,
 )
+from engine.campaign.matching import news_in_words, news_of
 from engine.campaign.settling import progress_of
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 from engine.config.hook_options import shown
-from engine.pool.manifest import read_shards
+from engine.pool.manifest import in_round, read_shards
+from engine.pool.shard import FORGOTTEN, GONE
 from engine.storage.location import Location
 from engine.tables.scores import without_forgotten
 
@@ -32,13 +34,14 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
     """The state of every round up to the current one, as plain values. `snapshot` and `ledger` are the labels and the
     ledger, if they are read already."""
     home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
-    shards, ledger = read_shards(home), ledger or read_ledger(campaign, snapshot)
+    known, ledger = read_shards(home), ledger or read_ledger(campaign, snapshot)
+    shards, news = in_round(known, campaign.round), news_of(campaign)
     table = snapshot.labels
     labels, labelled = table["round"].to_pylist(), set(identities(table))
     rounds: list[dict[str, Any]] = [
         {
             "round": number,
-            "stages": _stages(replace(campaign, round=number), len(shards)),
+            "stages": _stages(replace(campaign, round=number), len(in_round(known, number))),
             **_ranks(replace(campaign, round=number)),
             "settings": _shown(read_overrides(home, number)),
             "batches": [_batch_state(ledger, place, labelled) for place in ledger.of_round(number)],
@@ -54,6 +57,12 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
             "shards": len(shards),
             "bytes": sum(shard.size_bytes for shard in shards),
             "items": None if any(s.num_items is None for s in shards) else sum(s.num_items or 0 for s in shards),
+            "joining": sum(shard.joined > campaign.round and shard.left is None for shard in known),
+            "left": {why: sum(shard.why_left == why for shard in known) for why in (GONE, FORGOTTEN)},
+            "new": len(news.new),
+            "first_new": news.new[0].url if news.new else None,
+            "fault": news.fault or None,
+            "note": news_in_words(campaign, news) or None,
         },
         "labels": {
             "total": len(labels),

@@ -12,7 +12,7 @@ MEMBER = "member:"
 
 
 class PoolConfig(Section):
-    """The pool. Fixed at init, but for `root` and `embeddings`."""
+    """The pool. Fixed at init, but for `root`, `follow`, `shared_ledger` and `embeddings`."""
 
     shards: list[str] = Field(default=[])
     """WebDataset tar shards: paths or URLs, with globs (*.tar) or brace ranges (train-{00000..00049}.tar)."""
@@ -20,6 +20,12 @@ class PoolConfig(Section):
     """Path or URL of the folder that shard names are relative to. Empty at init: the deepest folder common to all
     shards, which is then written here. Can be set when the pool has moved: the shards are looked for there, and their
     hashes show that they are the same."""
+    follow: bool = Field(default=False, json_schema_extra=SPEED)
+    """Whether new shards that match the globs of the pool join it when a round begins. Without it they wait for
+    vaal pool CAMPAIGN refresh, and vaal status says how many there are."""
+    shared_ledger: str = Field(default="", json_schema_extra=SPEED)
+    """Path or URL of a folder that several campaigns share. What one of them has out at a vendor, or has a label of, no
+    other one picks or sends. Empty: none."""
     metadata: str = ""
     """CSV, JSON-lines or Parquet file with a row for every shard: a column `shard`, and columns to stratify or group
     by."""

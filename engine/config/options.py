@@ -240,6 +240,7 @@ FIXED_AT_INIT = ("salt", "pool", "image.suffixes")
 
 PATHS = (
     "pool.root",
+    "pool.shared_ledger",
     "pool.metadata",
     "pool.embeddings",
     "encoder.weights",

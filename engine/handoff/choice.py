@@ -8,12 +8,13 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.campaign.advice import may_be_asked
+from engine.campaign.advice import force_command, may_be_asked
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import waiting_picks
+from engine.campaign.handed_out import completed, waiting_picks
 from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.manifests import SelectionManifest, read_manifest
 from engine.campaign.places import placed
+from engine.campaign.sharing import claim
 from engine.config.texts import plural
 from engine.errors import ConfigError
 from engine.handoff.gold import num_gold_of
@@ -68,6 +69,18 @@ def chosen_of(campaign: Campaign, wish: Wish, candidates: pa.Table) -> Chosen:
         fitting = _part(fitting, round(wish.share * num_picks))
     chosen = fitting.slice(0, wish.limit)
     return Chosen(chosen, 0 if wish.is_disputed else len(here) - len(chosen), len(lost))
+
+
+def require_sendable(campaign: Campaign, vendor: str, wish: Wish, images: pa.Table, num_gold: int) -> None:
+    """Claim the images in pool.shared_ledger, from the last check before they are sent on.
+
+    Raises ConfigError where there is no money for them, or another campaign has one of them.
+    """
+    require_money(campaign, vendor, wish, len(images), num_gold)
+    # More people are asked about what this campaign had out before.
+    if not wish.is_disputed:
+        is_sent = bool(completed(campaign, "handoff"))
+        claim(campaign, images, force_command(campaign) if is_sent else f"vaal select {campaign.home.quoted}")
 
 
 def _disputed(campaign: Campaign) -> pa.Table:

@@ -38,7 +38,7 @@ from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
 from engine.config.texts import list_setting, plural, some
 from engine.errors import ConfigError, InputError
 from engine.handoff import VENDORS
-from engine.handoff.choice import ALL, Chosen, Wish, answers_of, candidates_of, chosen_of, cost_text, require_money
+from engine.handoff.choice import ALL, Chosen, Wish, answers_of, candidates_of, chosen_of, cost_text, require_sendable
 from engine.handoff.exchange import Question
 from engine.handoff.gold import gold_images, mixed
 from engine.handoff.links import Links, links_for
@@ -178,7 +178,7 @@ def _not_asked(campaign: Campaign, question: Question) -> list[str]:
 
 
 def _packed(campaign: Campaign, run: Run, vendor: str, wish: Wish, chosen: Chosen, record: Location) -> Parcel:
-    """What is to be sent, with gold images at random places. Raises ConfigError where there is no money for it."""
+    """What is to be sent, with gold images at random places. Raises ConfigError where it must not be sent."""
     question, images = question_of(campaign), chosen.images
     if question.is_open and question.classes:
         option, names = "handoff.question.classes", question.classes
@@ -188,7 +188,7 @@ def _packed(campaign: Campaign, run: Run, vendor: str, wish: Wish, chosen: Chose
     elif others := _not_asked(campaign, question):
         run.log(f"the question does not name {plural(len(others), 'class')} that labels have: {some(others)}")
     gold = gold_images(campaign, vendor, question, record_of(record), images, run.log)
-    require_money(campaign, vendor, wish, len(images), len(gold))
+    require_sendable(campaign, vendor, wish, images, len(gold))
     ranks, origins = pa.array([-1] * len(gold), pa.int64()), pa.nulls(len(gold), pa.string())
     gold = (
         gold.append_column("rank", ranks)

@@ -22,7 +22,7 @@ from engine.handoff.gold import num_gold_of
 from engine.models.fitting import MOST_FITTED
 from engine.planning.trial import Trial
 from engine.pool.items import LARGEST_BLOCK_BYTES
-from engine.pool.manifest import at_root, estimate_num_items, read_shards
+from engine.pool.manifest import at_root, estimate_num_items, in_round, read_shards
 from engine.pool.shard import Shard
 from engine.training.deal import MOST_RUN_ITEMS
 from engine.training.plan import num_steps_of
@@ -97,7 +97,7 @@ def plan_round(campaign: Campaign, device: str, try_: Try) -> RoundPlan:
     is_over = all(completed(campaign, stage.name) for stage in STAGES)
     number = campaign.round + is_over
     efforts = {stage: _effort(campaign, stage, device) for stage in ("train", "scores")}
-    shards = at_root(read_shards(campaign.home), campaign.config.pool.root)
+    shards = at_root(in_round(read_shards(campaign.home), number), campaign.config.pool.root)
     is_counted = all(shard.num_items is not None for shard in shards)
     next_one = replace(campaign, round=number)
     needs_trial = not all(efforts[name] or completed(next_one, name) for name in efforts) or not is_counted

@@ -1,9 +1,12 @@
 """The shard manifest: the shards of the pool, with marks that show when one has changed."""
 
+import json
 import posixpath
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 from pyarrow import fs
@@ -24,12 +27,26 @@ SHARDS_SCHEMA = pa.schema(
         pa.field("num_items", pa.int64()),
         *required(pa.int64(), "mtime_ns"),
         *required(pa.string(), "version"),
+        *required(pa.int32(), "joined"),
+        pa.field("left", pa.int32()),
+        pa.field("why_left", pa.string()),
     ]
 )
+FILE, CHANGES = "pool/shards.parquet", "pool/changes"
+_FACTS = b"vaal.pool"
 
 
-def expand(patterns: list[str]) -> list[Location]:
-    """Shard locations from paths, URLs, globs and brace ranges, sorted.
+class PoolFacts(NamedTuple):
+    """What pool/shards.parquet says beside its rows: the number of the newest file in pool/changes/ that it follows
+    from, 0 for none; and the globs below the root that shards were added by, which are looked at like those of init."""
+
+    version: int = 0
+    patterns: tuple[str, ...] = ()
+
+
+def expand(patterns: Sequence[str], asked: str = "--pool", *, may_be_none: bool = False) -> list[Location]:
+    """Shard locations from paths, URLs, globs and brace ranges, sorted; `asked` names where they were given. With
+    `may_be_none` a pattern may match nothing.
 
     Raises:
         InputError: a pattern matches nothing or something that is no tar, or gives a shard that was given before.
@@ -43,31 +60,31 @@ def expand(patterns: list[str]) -> list[Location]:
             plain = [Location.of(text) for text in braceexpand.braceexpand(pattern)]
         except ValueError as error:
             raise ConfigError(
-                f"--pool {masked(pattern)}: a brace without its partner; escape it: '\\{{' or '\\}}'"
+                f"{asked} {masked(pattern)}: a brace without its partner; escape it: '\\{{' or '\\}}'"
             ) from error
-        matched = [match for location in plain for match in _glob(location)]
-        if not matched:
-            raise InputError(f"--pool {pattern}: no shard matches; check the path, or quote the pattern")
+        matched = [match for location in plain for match in _glob(location, asked)]
+        if not matched and not may_be_none:
+            raise InputError(f"{asked} {pattern}: no shard matches; check the path, or quote the pattern")
         found.extend(matched)
     for location, count in Counter(found).items():
         if count > 1:
-            raise InputError(f"--pool: {location} is listed {count} times; list each shard once")
-    _require_different_files(found)
+            raise InputError(f"{asked}: {location} is listed {count} times; list each shard once")
+    _require_different_files(found, asked)
     return sorted(found, key=str)
 
 
-def _glob(location: Location) -> list[Location]:
+def _glob(location: Location, asked: str) -> list[Location]:
     matches = matches_of(location)
     others = [match for match in matches if not match.url.lower().endswith(".tar") and match != location]
     if others:
         raise InputError(
-            f"--pool {location}: {len(others)} of {len(matches)} matches are no .tar, first {others[0]}; give "
+            f"{asked} {location}: {len(others)} of {len(matches)} matches are no .tar, first {others[0]}; give "
             f"'{posixpath.dirname(location.url)}/*.tar', or name the shards without * and ?"
         )
     return matches
 
 
-def _require_different_files(locations: list[Location]) -> None:
+def _require_different_files(locations: list[Location], asked: str) -> None:
     """Raises InputError if two local paths lead to one file, by a link: its images would be in the pool twice."""
     found: dict[tuple[int, int], Location] = {}
     for location in locations:
@@ -75,7 +92,7 @@ def _require_different_files(locations: list[Location]) -> None:
             status = Path(location.path).stat()
             first = found.setdefault((status.st_dev, status.st_ino), location)
             if first != location:
-                raise InputError(f"--pool: {first} and {location} are the same file, by a link; list it once")
+                raise InputError(f"{asked}: {first} and {location} are the same file, by a link; list it once")
 
 
 def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
@@ -89,6 +106,13 @@ def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
         raise ConfigError("pool.shards: no shards; give --pool with paths or URLs of tar files")
     locations = expand(patterns)
     folder = Location.of(root).url if root else _common_folder(locations)
+    return shards_at(locations, folder), folder
+
+
+def shards_at(locations: list[Location], folder: str, asked: str = "--pool") -> list[Shard]:
+    """The shards at these places, named below the pool's root `folder`, sorted by name. Raises as `list_shards`."""
+    if not locations:
+        return []
     for location in locations:
         if not location.url.startswith(folder.rstrip("/") + "/"):
             raise ConfigError(f"pool.root={folder}: shard {location} is not below it")
@@ -100,10 +124,10 @@ def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
     with ThreadPoolExecutor(LIST_THREADS) as threads:
         marks = threads.map(_listed_mark, locations, infos)
         for location, info, mark in zip(locations, infos, marks, strict=True):
-            _require_file(location, info)
+            _require_file(location, info, asked)
             name = location.url.removeprefix(folder.rstrip("/") + "/")
             shards.append(new_version(Shard(name, location.url, info.size, mark, None, info.mtime_ns)))
-    return sorted(shards), folder
+    return sorted(shards)
 
 
 def _listed_mark(location: Location, info: fs.FileInfo) -> str:
@@ -116,13 +140,13 @@ def new_version(shard: Shard) -> Shard:
     return shard._replace(version=f"{shard.size_bytes}\0{shard.etag_or_mtime}")
 
 
-def _require_file(location: Location, info: fs.FileInfo) -> None:
+def _require_file(location: Location, info: fs.FileInfo, asked: str) -> None:
     if info.type == fs.FileType.NotFound:
-        raise InputError(f"--pool {location}: no such file")
+        raise InputError(f"{asked} {location}: no such file")
     if info.type != fs.FileType.File:
-        raise InputError(f"--pool {location}: a folder; give the shards in it, for example '{location}/*.tar'")
+        raise InputError(f"{asked} {location}: a folder; give the shards in it, for example '{location}/*.tar'")
     if info.size == 0:
-        raise InputError(f"--pool {location}: the file is empty; even a shard without items has an end mark")
+        raise InputError(f"{asked} {location}: the file is empty; even a shard without items has an end mark")
 
 
 def _common_folder(locations: list[Location]) -> str:
@@ -190,33 +214,52 @@ def _list_folder(url: str) -> dict[str, tuple[int, int]]:
     return {info.base_name: (info.size, info.mtime_ns) for info in infos if info.type == fs.FileType.File}
 
 
-def write_shards(home: Location, shards: list[Shard]) -> None:
-    """Replace pool/shards.parquet."""
+def write_shards(home: Location, shards: list[Shard], facts: PoolFacts | None = None) -> None:
+    """Replace pool/shards.parquet; without `facts` those that it has stay."""
+    facts = facts or read_facts(home)
     columns = list(zip(*shards, strict=True))
-    (home / "pool/shards.parquet").write_table(pa.table([list(column) for column in columns], schema=SHARDS_SCHEMA))
+    schema = SHARDS_SCHEMA.with_metadata({_FACTS: json.dumps(facts._asdict()).encode()})
+    (home / FILE).write_table(pa.table([list(column) for column in columns], schema=schema))
+
+
+def read_facts(home: Location) -> PoolFacts:
+    """What pool/shards.parquet says beside its rows; what it said at init where there is none."""
+    if not (home / FILE).exists():
+        return PoolFacts()
+    with advised("restore it from a copy"):
+        metadata = (home / FILE).read_table(["shard"]).schema.metadata or {}
+    facts = json.loads(metadata.get(_FACTS, b"{}"))
+    return PoolFacts(facts.get("version", 0), tuple(facts.get("patterns", ())))
 
 
 def read_shards(home: Location) -> list[Shard]:
-    """The rows of pool/shards.parquet, sorted by shard name."""
+    """The rows of pool/shards.parquet, sorted by shard name: every shard that ever was in the pool."""
     with advised("restore it from a copy"):
-        table = (home / "pool/shards.parquet").read_table()
-    names = [name for name in SHARDS_SCHEMA.names if name in table.column_names]
-    columns = (table[name].to_pylist() for name in names)
+        table = (home / FILE).read_table()
+    there, defaults = set(table.column_names), Shard._field_defaults
+    columns = (table[n].to_pylist() if n in there else [defaults[n]] * len(table) for n in SHARDS_SCHEMA.names)
     shards = [Shard(*row) for row in zip(*columns, strict=True)]
-    return shards if names == SHARDS_SCHEMA.names else list(map(_of_older_campaign, shards))
+    return shards if "version" in there else list(map(_of_older_campaign, shards))
+
+
+def in_round(shards: list[Shard], number: int) -> list[Shard]:
+    """Those of the shards that are in the pool of a round."""
+    return [shard for shard in shards if shard.is_in(number)]
 
 
 def _of_older_campaign(shard: Shard) -> Shard:
-    """A row without the last two columns."""
+    """A row without a version."""
     return new_version(shard._replace(mtime_ns=int(shard.etag_or_mtime.removeprefix("mtime:"))))
 
 
-def estimate_num_items(shards: list[Shard]) -> int:
-    """Items of the pool: counted for shards that have been scanned, estimated by bytes for others."""
-    scanned = [shard for shard in shards if shard.num_items is not None]
-    counted = sum(shard.num_items or 0 for shard in scanned)
+def estimate_num_items(shards: list[Shard], known: list[Shard] | None = None) -> int:
+    """Items of shards: counted for those that have been scanned, estimated by bytes for others, from how many items
+    scanned ones have. `known` are all that may be asked for that, where they are more."""
+    scanned = [shard for shard in known or shards if shard.num_items is not None]
+    counted, scanned_bytes = sum(shard.num_items or 0 for shard in scanned), sum(s.size_bytes for s in scanned)
+    others = [shard for shard in shards if shard.num_items is None]
     if not counted:
         # At least one item in each other shard.
-        return len(shards) - len(scanned)
-    scanned_bytes, all_bytes = (sum(shard.size_bytes for shard in some) for some in (scanned, shards))
-    return round(counted * all_bytes / scanned_bytes)
+        return len(others)
+    others_bytes = sum(shard.size_bytes for shard in others)
+    return sum(shard.num_items or 0 for shard in shards) + round(counted * others_bytes / scanned_bytes)

@@ -34,6 +34,8 @@ class Shard(NamedTuple):
 
     `mtime_ns` is its time as a listing of its folder shows it; 0 if its bytes must be looked at before they are used.
     `version` names its bytes: it stays where a shard is only copied or touched.
+    It is in the pool from round `joined` on, and up to the round before `left`; None where it never left. `why_left` is
+    GONE or FORGOTTEN.
     """
 
     shard: str
@@ -43,6 +45,17 @@ class Shard(NamedTuple):
     num_items: int | None
     mtime_ns: int = 0
     version: str = ""
+    joined: int = 0
+    left: int | None = None
+    why_left: str | None = None
+
+    def is_in(self, number: int) -> bool:
+        """Whether the shard is in the pool of a round."""
+        return self.joined <= number and (self.left is None or number < self.left)
+
+
+GONE, FORGOTTEN = "gone", "forgotten"
+"""Why a shard left the pool: its file was not there any more, or a person decided it. What is gone may come back."""
 
 
 class Place(NamedTuple):

@@ -8,6 +8,7 @@ and checksums of committed files, because reading a million scores files to coun
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +17,9 @@ from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.campaign.scored_shards import LEDGER
 from engine.campaign.stages import Log
+from engine.pool.manifest import in_round
 from engine.pool.shard import Shard
+from engine.scoring.carrying import carry_over
 from engine.scoring.drafts import recall
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
@@ -44,8 +47,11 @@ def make_plan(campaign: Campaign, inputs: dict[str, str], log: Log) -> ScoringPl
     Raises InputError if the pool or the campaign's storage cannot be listed.
     """
     key = fingerprint(**inputs)
-    shards = refresh(campaign, log, key)
+    shards = in_round(refresh(campaign, log, key), campaign.round)
     files = {shard.shard: file_name(shard, key) for shard in shards}
+    with closing(Ledger(campaign.stage("ledger"))) as ledger:
+        for record in carry_over(campaign, inputs, files, log):
+            ledger.add(record)
     committed = _read_committed(campaign, files, log)
     todo = [shard for shard in shards if shard.shard not in committed]
     if len(todo) < len(shards):

@@ -28,7 +28,7 @@ from engine.config.section import result_values
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
 from engine.models.task_source import task_inputs, weights_of_task
-from engine.pool.manifest import read_shards, write_shards
+from engine.pool.manifest import in_round, read_shards, write_shards
 from engine.pool.shard import CHANGED
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.scoring.drafts import Draft
@@ -193,7 +193,7 @@ def _is_outdated(campaign: Campaign, manifest: ScoresManifest, inputs: dict[str,
     has_new_weights = not weights.items() <= manifest["inputs"].items()
     if has_new_weights:
         log("the networks were trained again since the pool was scored; the pool is scored again")
-    changed = outdated(campaign, refresh(campaign, log), manifest)
+    changed = outdated(campaign, in_round(refresh(campaign, log), campaign.round), manifest)
     if not changed and not has_new_weights:
         return False
     if "ledger" not in manifest:
@@ -210,7 +210,8 @@ def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], cos
     records = [plan.committed[shard.shard] for shard in plan.shards]
     pairs = zip(plan.shards, records, strict=True)
     counted = {s.shard: None if r.failure else r.listed for s, r in pairs}
-    write_shards(campaign.home, [s._replace(num_items=counted[s.shard]) for s in read_shards(campaign.home)])
+    shards = read_shards(campaign.home)
+    write_shards(campaign.home, [s._replace(num_items=counted.get(s.shard, s.num_items)) for s in shards])
     return complete_scores(campaign, records, inputs, cost)
 
 

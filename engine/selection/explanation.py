@@ -20,6 +20,7 @@ from engine.campaign.manifests import (
     read_manifest,
 )
 from engine.campaign.scored_shards import shard_records
+from engine.campaign.sharing import elsewhere
 from engine.config.texts import plural, score_text
 from engine.errors import InputError
 from engine.selection.kept_out import why_out
@@ -87,6 +88,8 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     if before := row_of(picked_items(campaign.home, campaign.round), shard, key):
         why = f"it was picked in round {before['round']:03d} and is out at a vendor"
         return item | {"outcome": "out at a vendor", "item_id": before["item_id"], "why": why}
+    if kind := elsewhere(campaign).items.get((shard, key)):
+        return item | {"outcome": "taken", "why": f"another campaign has it {kind}, by pool.shared_ledger"}
     if why := _why_kept_out(campaign, (shard, key), manifest):
         return item | {"outcome": "kept out", "why": why}
     candidates = read_committed(folder, CANDIDATES_FILE)

@@ -15,7 +15,7 @@ from engine.campaign.advice import force_command
 from engine.campaign.changes import outdated
 from engine.campaign.decided import highest_scores, ranks, reason_of
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.freshness import selection_changes, selection_inputs
+from engine.campaign.freshness import left_pool, selection_changes, selection_inputs
 from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picked_items, picks_hash
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest, write_manifest
 from engine.campaign.scored_shards import shard_records
@@ -24,9 +24,10 @@ from engine.config.select_options import RULE
 from engine.config.texts import some
 from engine.errors import ConfigError, InputError
 from engine.models.task_source import weights_of_task
-from engine.pool.manifest import read_shards
+from engine.pool.manifest import in_round, read_shards
 from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
+from engine.selection.elsewhere import taken_elsewhere
 from engine.selection.gate import (
     Verdict,
     branch_name,
@@ -84,12 +85,14 @@ def _make(
     inputs = selection_inputs(campaign, picked_before)
     # 31 bits that differ between rounds.
     seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
-    sources = sources_of(campaign.home, records, picked_before)
+    others = taken_elsewhere(campaign, records, run.log)
+    unpickable = pa.concat_tables([picked_before, others.rows])
+    sources = sources_of(campaign.home, records, unpickable)
     parts = parts_of(sources)
     with room_for(parts, run.address):
         _require_workers(campaign, run, len(parts))
         kept_out = keep_out(campaign, sources, lambda share: run.on_progress(share / 10, "leaving out"))
-        verdict, eligible, batch = _choose(campaign, run, kept_out, trained, picked_before, seed)
+        verdict, eligible, batch = _choose(campaign, run, kept_out, trained, unpickable, seed)
         tables = _tables(campaign, eligible, batch, kept_out)
     counts = eligible.counts
     if batch.likeness and not batch.likeness.counts:
@@ -108,9 +111,10 @@ def _make(
         campaign,
         "selection",
         SelectionManifest,
-        inputs=inputs,
+        inputs=inputs | others.inputs,
         counts={
             "scored": sum(record.scored for record in records),
+            **others.counts,
             "eligible": counts.num_eligible,
             "picked_before": len(picked_before),
             **kept_out.all_counts(counts.num_out),
@@ -157,12 +161,12 @@ def _require_workers(campaign: Campaign, run: Run, num_parts: int) -> None:
 
 
 def _choose(
-    campaign: Campaign, run: Run, kept_out: KeptOut, trained: TrainManifest, picked_before: pa.Table, seed: int
+    campaign: Campaign, run: Run, kept_out: KeptOut, trained: TrainManifest, unpickable: pa.Table, seed: int
 ) -> tuple[Verdict, Eligible, Batch]:
     """Look at all scores, ask the gate, and choose by what it says."""
     folder, sources = campaign.stage("scores"), kept_out.sources
     # A copy of what is excluded, under another name, is no more wanted than the image itself.
-    known = pa.concat_tables([known_images(campaign.home, picked_before), kept_out.excluded])
+    known = pa.concat_tables([known_images(campaign.home, unpickable), kept_out.excluded])
     wish, centres = plan_pass(campaign, trained, sources, seed)
     counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
     num_scored = sum(source.record.scored for source in sources)
@@ -260,17 +264,19 @@ def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) 
 
 
 def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> list[ShardRecord]:
-    """The records of the shards that have the bytes that were scored.
+    """The records of the shards that have the bytes that were scored, without those that left the pool since.
 
     Raises InputError if others can be scored again. Once images are handed out they cannot, and are left out.
     """
-    changed, folder = outdated(campaign, read_shards(campaign.home), scores), campaign.stage("scores")
+    shards, folder = in_round(read_shards(campaign.home), campaign.round), campaign.stage("scores")
+    changed, left = outdated(campaign, shards, scores), left_pool(campaign.home)
     why = f"{folder}: {len(changed)} shards changed since they were scored ({', '.join(sorted(changed)[:3])})"
     if changed and not completed(campaign, "handoff"):
         raise InputError(f"{why}; run: vaal score {campaign.home}")
     if changed:
         log(f"{why}: nothing is picked from them in this round")
-    return [record for record in records_in(shard_records(campaign, scores)) if record.shard not in changed]
+    records = records_in(shard_records(campaign, scores))
+    return [record for record in records if record.shard not in changed | left]
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:

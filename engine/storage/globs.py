@@ -4,12 +4,17 @@ from engine.errors import InputError, one_line
 from engine.storage.location import Location
 
 
+def is_pattern(location: Location) -> bool:
+    """Whether a path has * ? or [, so that it may name several files."""
+    return any(character in location.path for character in "*?[")
+
+
 def matches_of(location: Location) -> list[Location]:
     """What matches a path with * ? or [, sorted; the location itself where it has none of them.
 
     Raises InputError if the storage cannot be listed.
     """
-    if not any(character in location.path for character in "*?["):
+    if not is_pattern(location):
         return [location]
     from fsspec.implementations.arrow import ArrowFSWrapper
 

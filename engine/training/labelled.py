@@ -140,7 +140,7 @@ def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArra
     by_shard: dict[str, list[int]] = defaultdict(list)
     for number, position in enumerate(positions):
         by_shard[position[0]].append(number)
-    shards = {shard.shard: shard for shard in pool.shards}
+    shards = pool.by_name
 
     def read(name: str) -> list[tuple[int, NDArray[Any]]]:
         contents = pool.sight.contents_at(shards[name], [Place(*positions[n][1:]) for n in by_shard[name]])

@@ -17,7 +17,7 @@ from engine.config.first_round import needs_labels
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.pool.identity import ALONE
-from engine.pool.manifest import estimate_num_items, read_shards
+from engine.pool.manifest import estimate_num_items, in_round, read_shards
 from engine.pool.mask_source import MaskSource, mask_source
 from engine.pool.metadata import read_groups
 from engine.pool.runs import holds_archives
@@ -97,19 +97,22 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         InputError: a shard cannot be read, or nothing is left to train on.
         ConfigError: too few labelled images for the folds or for holding out.
     """
-    config, shards = campaign.config, read_shards(campaign.home)
+    config, known = campaign.config, read_shards(campaign.home)
+    shards = in_round(known, campaign.round)
     gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home)
     labels = {item: label for item, label in snapshot.values.items() if item not in gone}
     train, labelled = config.train, set(labels)
-    num_unlabelled = estimate_num_items(shards) - len(labelled)
+    names = {shard.shard for shard in shards}
+    num_unlabelled = estimate_num_items(shards, known) - sum(item[0] in names for item in labelled)
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(config) or not config.needs_method else HELD_OUT_SHARE
-    groups = read_groups(campaign.home, config.pool.group)
-    pool = Pool(shards, _sight(config, shards, log), train.folds, labelled | gone, held_out, campaign.round, groups)
+    groups, sight = read_groups(campaign.home, config.pool.group), _sight(config, shards, log)
+    others = tuple(shard for shard in known if not shard.is_in(campaign.round))
+    pool = Pool(shards, sight, train.folds, labelled | gone, held_out, campaign.round, groups, others)
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
-    positions = positions_of(campaign.home, labelled, shards, config.image, log)
+    positions = positions_of(campaign.home, labelled, known, config.image, log)
     usable = {position[:2] for position in positions}
     if labels or needs_labels(config):
         _require_labelled(campaign, pool, usable)

@@ -2,10 +2,12 @@
 hours for nothing that is new."""
 
 import importlib.metadata
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from engine.campaign.folder import Campaign, is_complete
+from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import Log, stage_of
 from engine.config.options import CampaignConfig, changes_results, fields
@@ -13,6 +15,8 @@ from engine.errors import InputError
 from engine.models.encoders import load_encoder
 from engine.models.factories import sha256_of
 from engine.models.task_trial import is_as_trained
+from engine.pool.manifest import in_round, read_shards
+from engine.pool.shard import Shard
 
 _OWN = ("round", "stage", "counts", "seed", "inputs", "files", "config", "code_version", "completed_at", "effort")
 """The fields of a manifest that are given or made when it is written; `effort` is what the earlier round cost."""
@@ -25,9 +29,20 @@ _MORE = (
 beside those of training itself."""
 
 
+MOST_CHANGED = 0.1
+"""Where no label is new, networks are used again while less than this share of the pool's bytes joined or left it since
+they were trained: they score the new images as they score all those that they were not trained on."""
+
+
+def fingerprint_of(shards: Iterable[Shard]) -> str:
+    """SHA-256 of the pool that a training learns from: the names and versions of its shards."""
+    return fingerprint(shards=[(shard.shard, shard.version) for shard in shards])
+
+
 def reused(campaign: Campaign, inputs: dict[str, str], log: Log) -> TrainManifest | None:
     """Complete the train stage with the networks of the round before. Returns its manifest; None where these inputs,
-    the options, a network of the user's or the version of the code are others, so that it is to be trained.
+    the options, a network of the user's or the version of the code are others, so that it is to be trained. A pool that
+    changed little counts as the same: the manifest names the one that was learnt from.
 
     Raises ConfigError if the user's task learner cannot be used.
     """
@@ -37,10 +52,13 @@ def reused(campaign: Campaign, inputs: dict[str, str], log: Log) -> TrainManifes
     if not is_complete(before.stage("train")):
         return None
     made = read_manifest(before, "train", TrainManifest)
-    if made["inputs"] != inputs or _options_in(made["config"]) != _options_of(campaign.config):
+    learnt = made["inputs"]
+    if {**learnt, "pool": ""} != {**inputs, "pool": ""} or _options_in(made["config"]) != _options_of(campaign.config):
         return None
     if made["code_version"] != importlib.metadata.version("vaal"):
         log("no label is new, but the networks are those of another version of vaal; so they are trained")
+        return None
+    if learnt != inputs and not _changed_little(campaign, made, log):
         return None
     files = {}
     try:
@@ -59,9 +77,23 @@ def reused(campaign: Campaign, inputs: dict[str, str], log: Log) -> TrainManifes
     )
     details: dict[str, Any] = {name: value for name, value in made.items() if name not in _OWN}
     return write_manifest(
-        campaign, "train", TrainManifest, inputs=inputs, counts=made["counts"], files=files,
+        campaign, "train", TrainManifest, inputs=learnt, counts=made["counts"], files=files,
         **{**details, "reused_round": made.get("reused_round", before.round)},
     )  # fmt: skip
+
+
+def _changed_little(campaign: Campaign, made: TrainManifest, log: Log) -> bool:
+    """Whether few shards joined the pool or left it since the networks were trained, and no other bytes came."""
+    shards = read_shards(campaign.home)
+    before = in_round(shards, made.get("reused_round", campaign.round - 1))
+    if fingerprint_of(before) != made["inputs"].get("pool"):
+        return False
+    changed = {*before} ^ {*in_round(shards, campaign.round)}
+    share = sum(shard.size_bytes for shard in changed) / sum(shard.size_bytes for shard in before)
+    if share > MOST_CHANGED:
+        why = f"shards of {share:.0%} of the pool's bytes joined or left it since the networks were trained"
+        log(f"no label is new, but {why}, more than {MOST_CHANGED:.0%}; so they are trained")
+    return share <= MOST_CHANGED
 
 
 def _other_network(config: CampaignConfig, made: TrainManifest) -> str:

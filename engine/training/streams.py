@@ -35,7 +35,8 @@ MOST_EMPTY_PASSES = 20
 
 class Pool(NamedTuple):
     """The pool for training: `labelled` are (shard, key), also of what was forgotten, `held_out` is the share of items
-    that nothing trains on, and `round` is that in which folds and held-out items are drawn, by `groups`."""
+    that nothing trains on, and `round` is that in which folds and held-out items are drawn, by `groups`. `others` are
+    shards that are not in the round's pool: only their labelled images are read."""
 
     shards: list[Shard]
     sight: Sight
@@ -44,6 +45,12 @@ class Pool(NamedTuple):
     held_out: float
     round: int = 0
     groups: Groups = ALONE
+    others: tuple[Shard, ...] = ()
+
+    @property
+    def by_name(self) -> dict[str, Shard]:
+        """The shards that labelled images are in, by name."""
+        return {shard.shard: shard for shard in (*self.others, *self.shards)}
 
     def is_held_out(self, shard: str, key: str) -> bool:
         return held_out_of(shard, key, self.held_out, self.round, self.groups)

@@ -19,6 +19,7 @@ from engine.campaign.changes import current_shards
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
+from engine.campaign.growing import follow
 from engine.campaign.heartbeat import PROGRESS_FILE, beating
 from engine.campaign.labels import Snapshot, read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
@@ -35,13 +36,13 @@ from engine.models.diagnosis import findings_of, summary
 from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.models.task_trial import note_on_weights, task_entry
 from engine.models.task_words import task_facts
-from engine.pool.manifest import read_shards
+from engine.pool.manifest import in_round, read_shards
 from engine.pool.mask_source import MASKS, mask_inputs, mask_source
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
 from engine.training.board import Losses, News, Steps, following, make_board
 from engine.training.plan import TrainingPlan, plan_training, require_few
-from engine.training.reusing import reused
+from engine.training.reusing import fingerprint_of, reused
 from engine.training.trackers import About, require_installed, tracked
 from engine.training.worker import train_worker
 
@@ -58,6 +59,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
     folder = campaign.stage("train")
     if is_complete(folder):
         return read_manifest(campaign, "train", TrainManifest)
+    follow(campaign, run.log)
     check_budget(campaign)
     require_installed(campaign.config.train.trackers)
     with current_shards(campaign, run.log):
@@ -69,14 +71,14 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
 def _inputs_of(campaign: Campaign, labels: dict[str, str]) -> dict[str, str]:
     """What is learnt from, by hash."""
     config, gone = campaign.config, sorted(forgotten(campaign.home))
-    shards = [(shard.shard, shard.version) for shard in read_shards(campaign.home)]
+    shards = in_round(read_shards(campaign.home), campaign.round)
     prints = {
         EMBEDDINGS: embedding_inputs(config),
         TASK_MODEL: task_inputs(config),
         MASKS: mask_inputs(mask_source(config, campaign.home)),
         "forgotten": {"items": gone} if gone else {},
     }
-    return {**labels, "pool": fingerprint(shards=shards), **_prints(prints)}
+    return {**labels, "pool": fingerprint_of(shards), **_prints(prints)}
 
 
 def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: Run) -> TrainManifest:

@@ -152,7 +152,7 @@ def test_status_from_storage_alone(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     state = json.loads(vaal("status", str(campaign.home), "--json").stdout)
     assert state["round"] == 0
-    assert state["pool"] | {"root": ""} == {"root": "", "shards": 8, "items": 1797, "bytes": state["pool"]["bytes"]}
+    assert state["pool"] | {"shards": 8, "items": 1797, "new": 0, "fault": None} == state["pool"]
     assert state["labels"]["total"] == 200
     assert state["rounds"][0]["stages"]["train"] == {"complete": False}
     pretend_trained(campaign)

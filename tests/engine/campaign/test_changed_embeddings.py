@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.campaign.changes import _look_at
+from engine.campaign.changes import look_at
 from engine.config.input_options import ImageConfig
 from engine.pool.manifest import list_shards
 from tests.tars import archive
@@ -29,10 +29,10 @@ def write(file: Path, value: float) -> None:
 def test_other_vectors_are_a_change_where_they_are_seen(tmp_path: Path, companion: str) -> None:
     file, image = tmp_path / "a.tar", ImageConfig()
     write(file, 1.0)
-    first = _look_at(list_shards([str(file)], "")[0][0]._replace(mtime_ns=0), [], "scored", image, companion).shard
+    first = look_at(list_shards([str(file)], "")[0][0]._replace(mtime_ns=0), [], "scored", image, companion).shard
     for value, is_same in ((1.0, True), (3.0, not companion)):
         write(file, value)
         os.utime(file, ns=(10**18, 10**18 + int(value)))
-        found = _look_at(first, [], "scored", image, companion)
+        found = look_at(first, [], "scored", image, companion)
         assert found.is_same == is_same
         assert (found.shard.version == first.version) == is_same

@@ -1,0 +1,143 @@
+"""A pool that moved: the same shards below another root, which their bytes show before anything changes."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from engine.campaign.changes import file_name, scored_rounds
+from engine.campaign.folder import Campaign
+from engine.campaign.growing import write_changed
+from engine.campaign.matching import shards_now
+from engine.campaign.opening import open_campaign
+from engine.campaign.positions import all_positions
+from engine.campaign.stages import Log, Progress
+from engine.config.texts import plural
+from engine.errors import InputError
+from engine.pool.manifest import at_root, look_up, shards_at
+from engine.pool.shard import Place, Shard, read_what_is_left
+from engine.storage.location import Location
+
+SAMPLE_IMAGES, SAMPLE_SHARDS = 1000, 250
+"""Without --check all so many images are compared, in as many shards at most."""
+READ_THREADS = 16
+ASKED = "vaal pool move"
+Places = Callable[[Shard], list[Place]]
+
+
+class Moved(NamedTuple):
+    """The root of the pool now, how many images in how many shards were compared, what was not, in words; and whether
+    the root is another one."""
+
+    root: str
+    images: int
+    shards: int
+    words: str
+    changed: bool
+
+
+def move(campaign: Campaign, root: str, on_progress: Progress, log: Log, *, checks_all: bool) -> Moved:
+    """Look for the pool's shards below another root from now on, if they are there with the bytes that are known.
+
+    Every shard must be there with its size. The hashes that are kept, of scored and labelled images, are compared with
+    the bytes there: those of a seeded sample, or of all.
+
+    Raises InputError where shards are missing or have other bytes: the text names the first and counts them. Nothing
+    changed then.
+    """
+    folder, listed = Location.of(root).url, shards_now(campaign)
+    if folder == Location.of(campaign.config.pool.root).url:
+        return Moved(folder, 0, 0, "", changed=False)
+    here = [shard for shard in listed if shard.left is None]
+    _require_sizes(here, folder)
+    there = shards_at([Location(shard.url) for shard in at_root(here, folder)], folder, ASKED)
+    now = {
+        before.shard: before._replace(url=s.url, etag_or_mtime=s.etag_or_mtime, mtime_ns=s.mtime_ns)
+        for before, s in zip(here, there, strict=True)
+    }
+    known, places_of = _known(campaign, here)
+    drawn = known if checks_all else _sample(known, campaign.config.select.seed)
+    each = None if checks_all else -(-SAMPLE_IMAGES // max(1, len(drawn)))
+    num_images = _compare(now, drawn, places_of, each, campaign.config.select.seed, on_progress)
+    words = [f"{plural(len(here) - len(known), 'shard')} of which no hash is kept: the sizes alone"] * (
+        len(known) < len(here)
+    )
+    words += [] if checks_all else ["the images outside of the sample; to compare all: --check all"]
+    write_changed(campaign, "move", list(now.values()))
+    # From this on the pool is there. A run that is killed before it has the old root, and looks at the bytes again.
+    open_campaign(campaign.home.url, [f"pool.root={folder}"])
+    log(f"pool.root={folder}")
+    return Moved(folder, num_images, len(drawn), "; ".join(words), changed=True)
+
+
+def _require_sizes(here: list[Shard], folder: str) -> None:
+    pairs = [*zip(at_root(here, folder), look_up(at_root(here, folder)), strict=True)]
+    missing = [shard.url for shard, now in pairs if now is None]
+    others = [shard.url for shard, now in pairs if now and now.size_bytes != shard.size_bytes]
+    for urls, what, fix in ((missing, "missing", "copy them there"), (others, "of another size", "copy them again")):
+        if urls:
+            raise InputError(
+                f"{ASKED} --root {folder}: {len(urls):,} of {plural(len(here), 'shard')} are {what}, first {urls[0]}; "
+                f"{fix}, and repeat the command; nothing changed"
+            )
+
+
+def _known(campaign: Campaign, here: list[Shard]) -> tuple[list[Shard], Places]:
+    """The shards of which hashes are kept, and what gives the places of a shard's images with their hashes."""
+    scored, labelled = scored_rounds(campaign, ""), defaultdict[str, list[Place]](list)
+    for row in all_positions(campaign.home).to_pylist():
+        if row["content_hash"]:
+            labelled[row.pop("shard")].append(Place(**row))
+
+    def file_of(shard: Shard) -> Location | None:
+        names = ((one, file_name(shard, one.key)) for one in scored)
+        return next((one.home / "scores" / name for one, name in names if name in one.files), None)
+
+    def places_of(shard: Shard) -> list[Place]:
+        if not (file := file_of(shard)):
+            return labelled[shard.shard]
+        table: pa.Table = file.read_table([*Place._fields])
+        return [Place(**row) for row in table.to_pylist()]
+
+    return [shard for shard in here if file_of(shard) or shard.shard in labelled], places_of
+
+
+def _sample(known: list[Shard], seed: int) -> list[Shard]:
+    size = min(len(known), SAMPLE_SHARDS)
+    chosen = np.random.default_rng(seed).choice(len(known), size, replace=False)
+    return [known[place] for place in sorted(chosen.tolist())]
+
+
+def _compare(
+    now: dict[str, Shard], drawn: list[Shard], places_of: Places, each: int | None, seed: int, on_progress: Progress
+) -> int:
+    """Compare up to `each` images of the drawn shards. Returns their number. Raises InputError for other bytes."""
+
+    def other_bytes(numbered: tuple[int, Shard]) -> tuple[list[str], int]:
+        number, shard = numbered
+        places = places_of(shard)
+        if each is not None and len(places) > each:
+            rng = np.random.default_rng([seed, number])
+            places = [places[at] for at in sorted(rng.choice(len(places), each, replace=False).tolist())]
+        found = zip(places, read_what_is_left(now[shard.shard], places), strict=True)
+        return [f"{now[shard.shard].url} (item {place.key})" for place, content in found if content is None], len(
+            places
+        )
+
+    results = list[tuple[list[str], int]]()
+    with ThreadPoolExecutor(READ_THREADS) as threads:
+        for result in threads.map(other_bytes, enumerate(drawn)):
+            results.append(result)
+            on_progress(len(results) / len(drawn), f"{len(results):,} of {len(drawn):,} shards compared")
+    others, count = list(chain.from_iterable(bad for bad, _ in results)), sum(size for _, size in results)
+    if others:
+        num_shards = sum(bool(bad) for bad, _ in results)
+        raise InputError(
+            f"{ASKED}: {len(others):,} of {plural(count, 'image')} in {plural(num_shards, 'shard')} have other bytes "
+            f"than those that are known, first {others[0]}; copy the shards again; nothing changed"
+        )
+    return count
