@@ -21,7 +21,7 @@ def without_labels(config: CampaignConfig) -> CampaignConfig:
     """The configuration of a round that begins without a label. One that asks for nothing that is learnt from labels
     stays as it is; of any other the rule is replaced, and the rest stays.
 
-    On embeddings the batch is spread; on pixels it is a random sample, because nothing there says what is alike.
+    On embeddings the batch is spread; on pixels it is a random sample, because they say little about what is alike.
     """
     if not needs_labels(config):
         return config
