@@ -58,7 +58,7 @@ PLANNERS: dict[str, Planner] = {
     TABLE: image_tables.entries,
     VIDEO: videos.entries,
 }
-SHARDS_WITHOUT_RAY = 1
+SHARDS_WITHOUT_RAY = 4
 """So many shards are written sooner than Ray starts."""
 TASKS_PER_CPU = 2
 _NEED = Need("pack", 1, 0.0, 0.0)
@@ -180,8 +180,8 @@ def _dealt(entries: Iterator[Entry], most: int) -> Iterator[list[Entry]]:
     """The entries of each shard: as many in a row as its limits admit."""
     current, images, size = list[Entry](), 0, 0
     for entry in entries:
-        more = max(1, entry.end - entry.begin)
         more_bytes = entry.size_bytes if entry.size_bytes >= 0 else UNKNOWN_BYTES
+        more = entry.end - entry.begin if entry.end >= 0 else max(1, more_bytes // UNKNOWN_BYTES)
         if current and (images + more > most or size + more_bytes > MOST_SHARD_BYTES):
             yield current
             current, images, size = [], 0, 0

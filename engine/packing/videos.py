@@ -53,21 +53,22 @@ def entries(source: Location, options: Options, known: KnownSources, skipped: Co
                 skipped[f".{name.rpartition('.')[2].lower()}" if "." in name else "no suffix"] += 1
             elif path not in known:
                 whole = folder.below(key) if keys[key] == 1 else marked(folder.below(key), path)
-                yield from _runs(base / path, Entry(whole, path), options.every)
+                yield from _runs(base / path, Entry(whole, path), options)
 
 
-def _runs(place: Location, entry: Entry, every: float) -> Iterator[Entry]:
+def _runs(place: Location, entry: Entry, options: Options) -> Iterator[Entry]:
     try:
         with _opened(place) as video:
             seconds = (video.duration or 0) / 1_000_000
     except _errors():
         # It is tried again when it is packed, and is a failure then.
         seconds = 0.0
-    num_frames = max(1, math.ceil(seconds / every))
-    for begin in range(0, num_frames, RUN_FRAMES):
+    num_frames = max(1, math.ceil(seconds / options.every))
+    most = min(RUN_FRAMES, options.shard_images)
+    for begin in range(0, num_frames, most):
         # How long a video is, its header says only about: the last run goes to the end, whatever that is.
-        end = begin + RUN_FRAMES if begin + RUN_FRAMES < num_frames else -1
-        yield entry._replace(size_bytes=UNKNOWN_BYTES * min(RUN_FRAMES, num_frames - begin), begin=begin, end=end)
+        end = begin + most if begin + most < num_frames else -1
+        yield entry._replace(size_bytes=UNKNOWN_BYTES * min(most, num_frames - begin), begin=begin, end=end)
 
 
 def samples(entries: list[Entry], base: Location, options: Options) -> Iterator[Sample]:
