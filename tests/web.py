@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,12 +32,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self._answer(has_body=False)
+        self.do_GET()
 
     def do_GET(self) -> None:
-        self._answer(has_body=True)
-
-    def _answer(self, *, has_body: bool) -> None:
         path = self.path.partition("?")[0]
         self.web.asked[path] += 1
         fault, _, rest = path[1:].partition("/")
@@ -58,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"", {"Content-Length": str(len(data))})
             self._faulty(kind, data)
         else:
-            self._whole(path[1:], data, has_body=has_body)
+            self._whole(path[1:], data)
 
     def _faulty(self, kind: str, data: bytes) -> None:
         if kind == "cut":
@@ -68,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         self.close_connection = True
 
-    def _whole(self, name: str, data: bytes, *, has_body: bool) -> None:
+    def _whole(self, name: str, data: bytes) -> None:
         moment = self.web.times.get(name, FIRST_TIME)
         marks = {"Last-Modified": formatdate(moment, usegmt=True)}
         if self.web.has_etags:
@@ -79,34 +75,39 @@ class _Handler(BaseHTTPRequestHandler):
         if found and self.web.has_ranges:
             begin, end = int(found[1]), min(int(found[2] or len(data)), len(data) - 1)
             marks["Content-Range"] = f"bytes {begin}-{end}/{len(data)}"
-            self._send(206, data[begin : end + 1], marks, has_body=has_body)
+            self._send(206, data[begin : end + 1], marks)
         else:
-            self._send(200, data, marks, has_body=has_body)
+            self._send(200, data, marks)
 
-    def _send(self, status: int, data: bytes, headers: dict[str, str] | None = None, *, has_body: bool = True) -> None:
+    def _send(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(data))} | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
-        if has_body:
+        if self.command != "HEAD":
             self.wfile.write(data)
 
 
 _FAULTS = frozenset({"busy", "status", "page", "stall", "drip", "cut"})
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that has seen enough hangs up."""
+
+
 @contextmanager
 def web_server(files: dict[str, bytes], **options: bool) -> Iterator[Web]:
     """Serve these files while the body runs."""
     web = Web(files, **options)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"web": web}))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"web": web}))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     web.url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield web
     finally:
         web.is_over.set()
-        time.sleep(0)
         server.shutdown()
         server.server_close()

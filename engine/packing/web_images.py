@@ -2,9 +2,7 @@
 
 import random
 import re
-import threading
 import time
-from importlib.metadata import version
 
 import requests
 import urllib3
@@ -12,14 +10,12 @@ import urllib3
 from engine.errors import one_line
 from engine.packing.entries import MAX_BYTES
 from engine.pool.formats import format_of
+from engine.storage.web_files import MOST_REDIRECTS, TRANSIENT_STATUS, session
 
 TRIES = 4
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 CONNECT_SECONDS = 10.0
 PART_BYTES = 1 << 16
-MOST_REDIRECTS = 5
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-_local = threading.local()
 
 
 class PackError(Exception):
@@ -63,7 +59,7 @@ def fetch(url: str, timeout: float) -> bytes:
 def _fetched(url: str, timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
     try:
-        with _session().get(url, stream=True, timeout=(min(CONNECT_SECONDS, timeout), timeout)) as answer:
+        with session().get(url, stream=True, timeout=(min(CONNECT_SECONDS, timeout), timeout)) as answer:
             _require_good(answer)
             return _content(answer, deadline, timeout)
     except requests.TooManyRedirects as error:
@@ -79,7 +75,7 @@ def _fetched(url: str, timeout: float) -> bytes:
 def _require_good(answer: requests.Response) -> None:
     status = answer.status_code
     text = f"HTTP status {status}"
-    if status in _TRANSIENT:
+    if status in TRANSIENT_STATUS:
         asked = answer.headers.get("Retry-After", "")
         raise _TransientError("HttpError", text, float(asked) if asked.isdecimal() else 0.0)
     if status in (404, 410):
@@ -109,19 +105,6 @@ def _content(answer: requests.Response, deadline: float, timeout: float) -> byte
     if not format_of(data) and (b"<html" in data[:512].lower() or kind.startswith("text/html")):
         raise PackError("NotAnImage", "the server answers with a page (HTML), not with an image")
     return data
-
-
-def _session() -> requests.Session:
-    if not hasattr(_local, "session"):
-        session = requests.Session()
-        session.max_redirects = MOST_REDIRECTS
-        # No credentials of ~/.netrc: what the list names is asked without any.
-        session.auth = lambda request: request
-        accepted = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
-        session.headers.update({"User-Agent": f"vaal/{version('vaal')}", **accepted})
-        _local.session = session
-    found: requests.Session = _local.session
-    return found
 
 
 def _plain(error: Exception) -> str:

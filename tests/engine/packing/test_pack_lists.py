@@ -76,7 +76,8 @@ def test_urls_are_fetched_tried_again_and_refused_by_reason(tmp_path: Path) -> N
             f"{web.url}/photo?size=2&id=7": "", f"{web.url}/gone.png": "Missing", f"{web.url}/page/2.png": "NotAnImage",
             f"{web.url}/status-403/3.png": "HttpError", f"{web.url}/busy-99/3.png": "HttpError",
             f"{web.url}/stall/4.png": "TimedOut", f"{web.url}/drip/4.png": "TimedOut",
-            f"{web.url}/cut/5.png": "NoAnswer", "http://127.0.0.1:1/x.png": "NoAnswer", f"{tmp_path}/absent.png": "Missing",
+            f"{web.url}/cut/5.png": "NoAnswer", "http://127.0.0.1:1/x.png": "NoAnswer",
+            f"{tmp_path}/absent.png": "Missing",
         }  # fmt: skip
         source = write(tmp_path / "l.csv", "url", *urls)
         found, contents = packed(source, tmp_path / "pool", timeout=0.4)
