@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.errors import ConfigError
 from jobs.terminal import AddressOption, Outcome, Terminal
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def pack(
 
     origin, home = Location.of(source), Location.of(pool)
     file = Location.of(labels) if labels else home / LABELS_FILE
+    if file == origin:
+        raise ConfigError(f"{file}: is the source; give --labels another FILE")
     options = Options(classes_from_folders, label_column, every, shard_images, timeout)
     with screen.progress("pack") as update:
         packed = pack_all(origin, home, options, Run(address, update, screen.log))

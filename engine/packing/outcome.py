@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.errors import NotAcceptableError
-from engine.packing.batches import batches_of, items_of, on_scratch_disk
+from engine.packing.pack_batches import batches_of, items_of, on_scratch_disk
 from engine.storage.location import Location, masked
 from engine.tables.scores import to_table
 

@@ -21,7 +21,18 @@ from engine.cluster.waiting import Need, wait_for, watched
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError, VaalError
 from engine.packing import folders, image_tables, lists, videos
-from engine.packing.batches import (
+from engine.packing.entries import (
+    FOLDER,
+    LIST,
+    MOST_SHARD_BYTES,
+    TABLE,
+    UNKNOWN_BYTES,
+    VIDEO,
+    Entry,
+    Options,
+)
+from engine.packing.known_sources import KnownSources
+from engine.packing.pack_batches import (
     PACKING,
     SOURCE_FILE,
     Batch,
@@ -35,17 +46,6 @@ from engine.packing.batches import (
     read_plan,
     require_mine,
 )
-from engine.packing.entries import (
-    FOLDER,
-    LIST,
-    MOST_SHARD_BYTES,
-    TABLE,
-    UNKNOWN_BYTES,
-    VIDEO,
-    Entry,
-    Options,
-)
-from engine.packing.known_sources import KnownSources
 from engine.packing.shard_writing import ShardTask, write_shard
 from engine.packing.walking import base_of, folders_of
 from engine.storage.location import Location

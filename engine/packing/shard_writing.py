@@ -11,8 +11,8 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 
 from engine.packing import fetching, image_tables, videos
-from engine.packing.batches import Batch, ShardRecord, on_scratch_disk, write_record
 from engine.packing.entries import FOLDER, ITEMS_SCHEMA, LIST, TABLE, VIDEO, Entry, Options, Sample
+from engine.packing.pack_batches import Batch, ShardRecord, on_scratch_disk, write_record
 from engine.pool.formats import format_of
 from engine.storage.location import Location
 from engine.tables.scores import to_table

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.errors import BusyError, ConfigError, StorageError
-from engine.packing import batches, shard_writing
+from engine.packing import pack_batches, shard_writing
 from engine.storage.location import Location
 from tests.packed import contents_of, every_member, failures, fill, members, packed
 
@@ -177,7 +177,7 @@ def test_a_manifest_names_every_shard_by_its_hash(tmp_path: Path) -> None:
         content = (tmp_path / "pool" / name).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (size, sha256)
     assert (manifest["images"], manifest["formats"]) == (3, {"jpg": 1, "png": 2})
-    assert not (tmp_path / "pool/packing/000" / batches.RECORDS).exists()
+    assert not (tmp_path / "pool/packing/000" / pack_batches.RECORDS).exists()
 
 
 def test_a_record_without_its_shard_does_not_count(tmp_path: Path) -> None:
