@@ -1,7 +1,7 @@
 """The bytes of images at paths and URLs: each whole, or with the reason why not."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ from engine.packing.web_images import PackError, fetch, is_web
 from engine.storage.location import Location
 from engine.storage.retries import is_transient, retried
 
-LOCAL_THREADS, REMOTE_THREADS = 2, 16
+LOCAL_THREADS, REMOTE_THREADS = 4, 16
+LOCAL_AT_ONCE = 32
 MOST_AHEAD_BYTES = 128 << 20
 """Of the images that are read before they are written, as far as their sizes are known."""
 MOST_SILENCES = 3
@@ -35,25 +36,32 @@ def samples(entries: list[Entry], base: Location, options: Options) -> Iterator[
         yield sample
 
 
-def _ahead(entries: Iterable[Entry], read: Callable[[Entry], Sample], *, is_slow: bool) -> Iterator[Sample]:
+def _ahead(entries: list[Entry], read: Callable[[Entry], Sample], *, is_slow: bool) -> Iterator[Sample]:
     """What is read, in the order of the entries, while threads read those that follow."""
-    pending: deque[tuple[int, Future[Sample]]] = deque()
-    threads, held = REMOTE_THREADS if is_slow else LOCAL_THREADS, 0
-    with ThreadPoolExecutor(threads) as pool:
+    # To hand a single file of a disk from thread to thread takes longer than to read it.
+    each, num_threads = (1, REMOTE_THREADS) if is_slow else (LOCAL_AT_ONCE, LOCAL_THREADS)
+    pending: deque[tuple[int, Future[list[Sample]]]] = deque()
+    held = 0
+    with ThreadPoolExecutor(num_threads) as threads:
         try:
-            for entry in entries:
-                size = max(entry.size_bytes, 0)
-                while pending and (len(pending) >= 4 * threads or held + size > MOST_AHEAD_BYTES):
+            for place in range(0, len(entries), each):
+                some = entries[place : place + each]
+                size = sum(max(entry.size_bytes, 0) for entry in some)
+                while pending and (len(pending) >= 2 * num_threads or held + size > MOST_AHEAD_BYTES):
                     before, future = pending.popleft()
                     held -= before
-                    yield future.result()
-                pending.append((size, pool.submit(read, entry)))
+                    yield from future.result()
+                pending.append((size, threads.submit(_each, read, some)))
                 held += size
             while pending:
-                yield pending.popleft()[1].result()
+                yield from pending.popleft()[1].result()
         finally:
             for _, future in pending:
                 future.cancel()
+
+
+def _each(read: Callable[[Entry], Sample], entries: list[Entry]) -> list[Sample]:
+    return [read(entry) for entry in entries]
 
 
 def _sample(entry: Entry, base: Location, options: Options) -> Sample:

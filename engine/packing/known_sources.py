@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def digest(source: str) -> bytes:
@@ -16,13 +17,14 @@ class KnownSources:
     """The sources of the images of a pool. All are added before the first question."""
 
     def __init__(self) -> None:
-        self._sorted = np.empty(0, "S16")
+        self._sorted, self._new = np.empty(0, "S16"), list[NDArray[np.bytes_]]()
 
     def add(self, sources: Iterable[str]) -> None:
-        new = np.array([digest(source) for source in sources], "S16")
-        self._sorted = np.unique(np.concatenate([self._sorted, new]))
+        self._new.append(np.array([digest(source) for source in sources], "S16"))
 
     def __contains__(self, source: str) -> bool:
+        if self._new:
+            self._sorted, self._new = np.unique(np.concatenate([self._sorted, *self._new])), []
         if not len(self._sorted):
             return False
         wanted = np.bytes_(digest(source))

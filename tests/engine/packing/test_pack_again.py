@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -155,16 +156,20 @@ def test_a_second_run_is_refused_while_one_is_at_work(tmp_path: Path, monkeypatc
     assert len(caught) == 1
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = fill(tmp_path / "in", ["a.png"])
-
-    def refuse(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("tarfile.TarFile.addfile", refuse)
-        with pytest.raises(StorageError, match=r"cannot be written: No space left on device; free space there.*TMPDIR"):
+@pytest.mark.parametrize("limit", [1000, 30_000])
+def test_a_full_scratch_disk_is_one_line_and_loses_nothing(limit: int, tmp_path: Path) -> None:
+    """It is full when the plan is written, or when a shard is."""
+    made = fill(tmp_path / "in", [f"{n}.png" for n in range(60)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(
+            StorageError, match=r"cannot be written: File too large; free space there, or export TMPDIR"
+        ):
             packed(tmp_path / "in", tmp_path / "pool")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "pool/packing/000/plan.parquet").exists() == (limit > 1000)
     packed(tmp_path / "in", tmp_path / "pool")
     assert every_member(tmp_path / "pool") == made
 

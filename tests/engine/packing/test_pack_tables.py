@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.dirfs import DirFileSystem
 
 from engine.errors import ConfigError, InputError
 from engine.packing import entries
+from engine.storage.location import _remote_filesystem
 from tests.packed import every_member, failures, image, members, packed
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -87,3 +90,28 @@ def test_other_columns_and_names(tmp_path: Path) -> None:
 
 def test_the_limit_on_bytes_is_that_of_scoring() -> None:
     assert entries.MAX_BYTES == 64 << 20
+
+
+class Hub(DirFileSystem):
+    """Stands where the package for Hugging Face's hub would: a file system of fsspec with paths of its kind."""
+
+    protocol = "hf"
+    root = ""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__(path=self.root, fs=fsspec.filesystem("file"))
+
+
+def test_files_of_a_repository_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hub, "root", str(tmp_path))
+    fsspec.register_implementation("hf", Hub, clobber=True)
+    _remote_filesystem.cache_clear()
+    write(tmp_path / "datasets/o/n/data/train-0.parquet", [(struct(n), n % 2) for n in range(4)])
+    write(tmp_path / "datasets/o/n/more/train-1.parquet", [(struct(4), 0)])
+    _, contents = packed("hf://datasets/o/n/**/*.parquet", tmp_path / "pool")
+    _remote_filesystem.cache_clear()
+    assert list(every_member(tmp_path / "pool")) == [
+        *(f"data/train-0/{n:08d}.png" for n in range(4)),
+        "more/train-1/00000000.png",
+    ]
+    assert contents.labels == {"cat": 3, "dog": 2}
