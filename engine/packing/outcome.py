@@ -2,7 +2,6 @@
 
 import csv
 import io
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.errors import NotAcceptableError
-from engine.packing.pack_batches import batches_of, items_of, on_scratch_disk
+from engine.packing.pack_batches import batches_of, items_of, on_scratch_disk, scratch_file
 from engine.storage.location import Location, masked
 from engine.tables.scores import to_table
 
@@ -81,7 +80,7 @@ def summarise(pool: Location, labels: Location) -> Contents:
 
 
 def _write_labels(pool: Location, file: Location) -> None:
-    with tempfile.TemporaryFile() as draft:
+    with scratch_file() as draft:
         text = io.TextIOWrapper(draft, "utf-8", newline="")
         with on_scratch_disk():
             writer = csv.writer(text, lineterminator="\n")

@@ -45,6 +45,7 @@ from engine.packing.pack_batches import (
     items_of,
     read_plan,
     require_mine,
+    scratch_file,
 )
 from engine.packing.shard_writing import ShardTask, write_shard
 from engine.packing.walking import base_of, folders_of
@@ -146,17 +147,18 @@ def _plan(
             packed = items.filter(pc.not_equal(items["shard"], ""))
             known.add(packed["source"].unique().to_pylist())
         number += earlier.manifest["planned"]
-    writer, found = PlanWriter(batch), 0
-    for entries in _dealt(PLANNERS[kind](place, options, known, skipped), options.shard_images):
-        writer.add(f"shard-{number + writer.num_shards:06d}.tar", entries)
-        found += len(entries)
-        run.on_progress(0.0, f"listing: {found:,} found")
-    if not found and not before:
-        raise InputError(f"{place}: {_nothing(kind, skipped, place)}")
-    if found:
-        claim(batch.pool, place, kind, options)
-        writer.commit()
-        run.log(f"{plural(found, _UNITS[kind])} to pack, in {plural(writer.num_shards, 'shard')}")
+    found = 0
+    with scratch_file() as draft, PlanWriter(batch, draft) as writer:
+        for entries in _dealt(PLANNERS[kind](place, options, known, skipped), options.shard_images):
+            writer.add(f"shard-{number + writer.num_shards:06d}.tar", entries)
+            found += len(entries)
+            run.on_progress(0.0, f"listing: {found:,} found")
+        if found:
+            claim(batch.pool, place, kind, options)
+            writer.commit()
+            run.log(f"{plural(found, _UNITS[kind])} to pack, in {plural(writer.num_shards, 'shard')}")
+        elif not before:
+            raise InputError(f"{place}: {_nothing(kind, skipped, place)}")
     return writer.num_shards
 
 

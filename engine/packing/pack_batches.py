@@ -14,8 +14,8 @@ import json
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +33,7 @@ PACKING, SOURCE_FILE, PLAN_FILE, ITEMS_FILE, RECORDS = (
     "records",
 )
 READ_THREADS = 16
+BUFFER_BYTES = 1 << 20
 _RECORD_KEY = b"vaal.pack"
 
 
@@ -101,12 +102,24 @@ def batches_of(pool: Location) -> list[Batch]:
 
 
 class PlanWriter:
-    """Writes a plan: `add` takes the entries of one shard after the other, and `commit` makes it the batch's."""
+    """Writes a plan: `add` takes the entries of one shard after the other, and `commit` makes it the batch's.
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch, self.num_shards = batch, 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        self._writer = pq.ParquetWriter(self._file, PLAN_SCHEMA, compression="zstd")
+    Args:
+        file: an empty temporary file.
+    """
+
+    def __init__(self, batch: Batch, file: BinaryIO) -> None:
+        self._batch, self._file, self.num_shards = batch, file, 0
+        self._writer = pq.ParquetWriter(file, PLAN_SCHEMA, compression="zstd")
+
+    def __enter__(self) -> "PlanWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError, ValueError, pa.ArrowException):
+            self._writer.close()
+        # Else Arrow tries once more, when the file is gone, and complains on standard error.
+        self._writer.is_open = False
 
     def add(self, shard: str, entries: list[Entry]) -> None:
         rows = [{"shard": shard, **entry._asdict()} for entry in entries]
@@ -117,9 +130,8 @@ class PlanWriter:
     def commit(self) -> None:
         with on_scratch_disk():
             self._writer.close()
-        self._file.seek(0)
+            self._file.seek(0)
         (self._batch.home / PLAN_FILE).write_file(self._file)
-        self._file.close()
 
 
 def read_plan(batch: Batch) -> tuple[int, Iterator[pa.Table]]:
@@ -163,7 +175,7 @@ def _is_there(record: ShardRecord, tars: dict[str, int]) -> bool:
 def complete(batch: Batch, records: list[ShardRecord], facts: dict[str, Any]) -> None:
     """Write the batch's items, and then its manifest; remove the records of its shards."""
     items = batch.home / ITEMS_FILE
-    with tempfile.TemporaryFile() as draft:
+    with scratch_file() as draft:
         with on_scratch_disk(), pq.ParquetWriter(draft, ITEMS_SCHEMA, compression="zstd") as writer:
             for record in records:
                 table = (batch.home / RECORDS / f"{record.shard}.parquet").read_table()
@@ -196,6 +208,19 @@ def items_of(batch: Batch) -> Iterator[pa.Table]:
             yield from (pa.Table.from_batches([part]) for part in file.iter_batches())
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{place}: cannot be read: {one_line(error)}; restore it from a copy") from error
+
+
+@contextmanager
+def scratch_file() -> Iterator[BinaryIO]:
+    """A temporary file, which is gone afterwards."""
+    with on_scratch_disk():
+        file = cast("BinaryIO", tempfile.TemporaryFile(buffering=BUFFER_BYTES))  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        # After a write that failed, what is left in its buffer fails once more.
+        with suppress(OSError):
+            file.close()
 
 
 @contextmanager

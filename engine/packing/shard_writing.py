@@ -2,22 +2,20 @@
 
 import hashlib
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 from engine.packing import fetching, image_tables, videos
 from engine.packing.entries import FOLDER, ITEMS_SCHEMA, LIST, TABLE, VIDEO, Entry, Options, Sample
-from engine.packing.pack_batches import Batch, ShardRecord, on_scratch_disk, write_record
+from engine.packing.pack_batches import Batch, ShardRecord, on_scratch_disk, scratch_file, write_record
 from engine.pool.formats import format_of
 from engine.storage.location import Location
 from engine.tables.scores import to_table
 
 Reader = Callable[[list[Entry], Location, Options], Iterator[Sample]]
-BUFFER_BYTES = 1 << 20
 END = bytes(2 * tarfile.BLOCKSIZE)
 READERS: dict[str, Reader] = {
     FOLDER: fetching.samples,
@@ -48,7 +46,7 @@ def write_shard(task: ShardTask) -> ShardRecord:
     """
     rows, formats, keys = list[tuple[Any, ...]](), Counter[str](), set[str]()
     digest = hashlib.sha256()
-    with tempfile.TemporaryFile(buffering=BUFFER_BYTES) as draft:
+    with scratch_file() as draft:
         for sample in map(_checked, _samples(task)):
             if not sample.error:
                 if sample.key in keys:
@@ -68,7 +66,7 @@ def write_shard(task: ShardTask) -> ShardRecord:
         write_record(task.batch, record, to_table(rows, ITEMS_SCHEMA))
         if images:
             draft.seek(0)
-            (task.batch.pool / task.shard).write_file(cast("BinaryIO", draft))
+            (task.batch.pool / task.shard).write_file(draft)
         return record
 
 
@@ -88,7 +86,7 @@ def _checked(sample: Sample) -> Sample:
     return sample._replace(data=b"", error="NotAnImage", message=why)
 
 
-def _add(draft: IO[bytes], digest: "hashlib._Hash", sample: Sample) -> str:
+def _add(draft: BinaryIO, digest: "hashlib._Hash", sample: Sample) -> str:
     """Add an image and its companions. Returns the suffix of the image, which is that of its format."""
     kind = format_of(sample.data[:16])
     assert kind
@@ -103,7 +101,7 @@ def _add(draft: IO[bytes], digest: "hashlib._Hash", sample: Sample) -> str:
     return suffix
 
 
-def _write(draft: IO[bytes], digest: "hashlib._Hash", content: bytes) -> None:
+def _write(draft: BinaryIO, digest: "hashlib._Hash", content: bytes) -> None:
     digest.update(content)
     with on_scratch_disk():
         draft.write(content)

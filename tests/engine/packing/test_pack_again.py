@@ -163,9 +163,7 @@ def test_a_full_scratch_disk_is_one_line_and_loses_nothing(limit: int, tmp_path:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        with pytest.raises(
-            StorageError, match=r"cannot be written: File too large; free space there, or export TMPDIR"
-        ):
+        with pytest.raises(StorageError, match=r"cannot be written: File too large; free space there, or"):
             packed(tmp_path / "in", tmp_path / "pool")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
