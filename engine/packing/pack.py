@@ -16,7 +16,7 @@ from ray.exceptions import RayTaskError, WorkerCrashedError
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import Run
 from engine.cluster import reach
-from engine.cluster.ray_session import count_devices, ray_session
+from engine.cluster.ray_session import LOCAL, count_devices, ray_session
 from engine.cluster.waiting import Need, wait_for, watched
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError, VaalError
@@ -46,6 +46,7 @@ from engine.packing.pack_batches import (
     read_plan,
     require_mine,
     scratch_file,
+    tidy,
 )
 from engine.packing.shard_writing import ShardTask, write_shard
 from engine.packing.walking import base_of, folders_of
@@ -122,6 +123,8 @@ def pack(source: Location, pool: Location, options: Options, run: Run) -> Packed
             run.log("an interrupted run is completed as it was planned; run again to pack what is new since")
             batch = unfinished
         else:
+            if batches:
+                tidy(batches[-1])
             batch = Batch(pool, len(batches))
             if not _plan(batch, batches, (source, kind, options), skipped, run):
                 return Packed([], 0, 0, dict(skipped.most_common()), False, time.monotonic() - begun)
@@ -208,7 +211,7 @@ def _complete(batch: Batch, how: tuple[str, Location, Options], run: Run) -> lis
                 yield ShardTask(batch, names[-1], table, *how)
 
     left, begun, fresh = total - len(done), time.monotonic(), 0
-    is_small = run.address == "local" and left <= SHARDS_WITHOUT_RAY
+    is_small = left <= (SHARDS_WITHOUT_RAY if run.address == LOCAL else 0)
     written = map(write_shard, tasks()) if is_small else _on_ray(tasks(), batch, how[1], run)
     for record in written:
         done[record.shard] = record

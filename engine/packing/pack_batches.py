@@ -197,6 +197,11 @@ def complete(batch: Batch, records: list[ShardRecord], facts: dict[str, Any]) ->
         "code_version": importlib.metadata.version("vaal"),
     }
     (batch.home / "manifest.json").write_json(manifest)
+    tidy(batch)
+
+
+def tidy(batch: Batch) -> None:
+    """Remove the records of a complete batch, whose items and manifest say what they said."""
     (batch.home / RECORDS).remove()
 
 

@@ -61,14 +61,10 @@ def test_a_run_that_is_killed_at_any_write_and_run_again_gives_the_same_pool(tmp
             except KilledError:
                 pass
         # What a killed write left in the pool is no shard.
-        if not (pool / "packing/000/manifest.json").exists():
-            packed(tmp_path / "in", pool, **how)
-        else:
-            from engine.packing.outcome import summarise
-
-            summarise(Location.of(str(pool)), Location.of(str(pool / "labels.csv")))
+        packed(tmp_path / "in", pool, **how)
         found = contents_of(pool)
-        assert {name for name in found if "records" not in name} == set(expected)
+        # Where the batch was complete, the second run tried the bad image again.
+        assert {name for name in found if not name.startswith("packing/001")} == set(expected)
         assert all(found[name] == expected[name] for name in expected if name != "packing/000/manifest.json")
         number += 1
     assert number > 10

@@ -1,5 +1,6 @@
 """Parquet with the bytes of images, as data sets on Hugging Face have it."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class Hub(DirFileSystem):
 
 def test_files_of_a_repository_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hub, "root", str(tmp_path))
-    fsspec.register_implementation("hf", Hub, clobber=True)
+    monkeypatch.setitem(importlib.import_module("fsspec.registry")._registry, "hf", Hub)
     _remote_filesystem.cache_clear()
     write(tmp_path / "datasets/o/n/data/train-0.parquet", [(struct(n), n % 2) for n in range(4)])
     write(tmp_path / "datasets/o/n/more/train-1.parquet", [(struct(4), 0)])

@@ -9,10 +9,14 @@ import fsspec
 import pytest
 from pyarrow import fs
 
+from engine.campaign.changes import refresh
+from engine.campaign.opening import create
 from engine.config.input_options import ImageConfig
+from engine.config.options import CampaignConfig
+from engine.config.toml import override
 from engine.errors import ConfigError, InputError, StorageError, UnreadableError
 from engine.pool.items import read_shard
-from engine.pool.manifest import list_shards, look_up
+from engine.pool.manifest import list_shards, look_up, read_shards
 from engine.pool.shard import ChangedShardError, Place, ShardError, check_unchanged, read_images
 from engine.storage.endpoints import MarkedFiles
 from engine.storage.location import Location
@@ -48,6 +52,19 @@ def test_shards_of_a_server_are_listed_by_name_and_read_exactly(web: Web) -> Non
     places = [Place(item.key, item.offset, item.size_bytes, None) for item in reversed(items)]
     web.asked.clear()
     assert list(read_images(shards[0], places)) == [item.data for item in reversed(items)]
+
+
+def test_a_campaign_on_a_server_sees_which_shard_changed(web: Web, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("shard,key,label\nx-0.tar,000,cat\n")
+    config = override(CampaignConfig(), {"select.budget": 2}, "test")
+    pool = [f"{web.url}/pool/x-{{0..2}}.tar"]
+    campaign = create(str(tmp_path / "campaign"), pool, str(tmp_path / "labels.csv"), config, lambda _: None)
+    assert [shard.num_items for shard in read_shards(campaign.home)] == [6, None, None]
+    before = refresh(campaign, lambda _: None, "key")
+    assert [shard.shard for shard in before] == ["x-0.tar", "x-1.tar", "x-2.tar"]
+    web.times["pool/x-1.tar"] = FIRST_TIME + 60
+    after = refresh(campaign, lambda _: None, "key")
+    assert [now.mtime_ns == was.mtime_ns for now, was in zip(after, before, strict=True)] == [True, False, True]
 
 
 def test_only_the_ranges_that_are_wanted_are_asked_for(web: Web) -> None:
