@@ -1,7 +1,6 @@
 """Images at http(s) URLs: with limits on size and time, and tries that wait longer and longer."""
 
 import random
-import re
 import time
 
 import requests
@@ -10,7 +9,7 @@ import urllib3
 from engine.errors import one_line
 from engine.packing.entries import MAX_BYTES
 from engine.pool.formats import format_of
-from engine.storage.web_files import MOST_REDIRECTS, TRANSIENT_STATUS, session
+from engine.storage.web_files import MOST_REDIRECTS, TRANSIENT_STATUS, plain_reason, session
 
 TRIES = 4
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
@@ -69,7 +68,7 @@ def _fetched(url: str, timeout: float) -> bytes:
     except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
         raise _TransientError("TimedOut", f"not there within {timeout:g} s") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise _TransientError("NoAnswer", _plain(error)) from error
+        raise _TransientError("NoAnswer", plain_reason(error)) from error
 
 
 def _require_good(answer: requests.Response) -> None:
@@ -105,10 +104,3 @@ def _content(answer: requests.Response, deadline: float, timeout: float) -> byte
     if not format_of(data) and (b"<html" in data[:512].lower() or kind.startswith("text/html")):
         raise PackError("NotAnImage", "the server answers with a page (HTML), not with an image")
     return data
-
-
-def _plain(error: Exception) -> str:
-    """The innermost reason, without the addresses of objects."""
-    text = re.sub(r"<[^>]* at 0x[0-9a-f]+>:? ?", "", one_line(error))
-    found = re.search(r"\(Caused by \w+\(\"?'?(.*?)'?\"?\)\)$", text)
-    return (found[1] if found else text)[:200]

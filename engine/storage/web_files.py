@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,13 @@ def session() -> requests.Session:
         _local.session = made
     found: requests.Session = _local.session
     return found
+
+
+def plain_reason(error: Exception) -> str:
+    """Why a request failed: the innermost reason, without the names of objects."""
+    found = re.search(r"\(Caused by \w+\((.*)\)\)$", one_line(error))
+    text = found[1] if found else one_line(error)
+    return re.sub(r"<[^>]* at 0x[0-9a-f]+>:? ?|HTTPS?Connection(Pool)?\([^)]*\): ", "", text).strip(" \"'")[:200]
 
 
 class WebFiles(fs.FileSystemHandler):  # type: ignore[misc]
@@ -115,9 +123,9 @@ def _reported() -> Iterator[None]:
     except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
         raise TimeoutError(errno.ETIMEDOUT, "the server does not answer") from error
     except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, urllib3.exceptions.HTTPError) as error:
-        raise ConnectionError(errno.ECONNRESET, one_line(error)[:200]) from error
+        raise ConnectionError(errno.ECONNRESET, plain_reason(error)) from error
     except requests.RequestException as error:
-        raise OSError(errno.EPROTO, one_line(error)[:200]) from error
+        raise OSError(errno.EPROTO, plain_reason(error)) from error
 
 
 def _require_good(answer: requests.Response, wanted: Iterable[int]) -> None:
