@@ -72,10 +72,17 @@ def _sample(entry: Entry, base: Location, options: Options) -> Sample:
         place = Location(source) if source.startswith("/") or "://" in source else base / source
         data = read_file(place)
         stem = place.url.rpartition(".")[0]
-        companions = tuple((name, read_file(Location(f"{stem}.{name}"))) for name in entry.companions)
+        companions = tuple((name, _read_companion(stem, name)) for name in entry.companions)
     except PackError as fault:
         return Sample(entry.key, source, b"", error=fault.kind, message=str(fault))
     return Sample(entry.key, source, data, entry.label, companions)
+
+
+def _read_companion(stem: str, name: str) -> bytes:
+    try:
+        return read_file(Location(f"{stem}.{name}"))
+    except PackError as error:
+        raise PackError(error.kind, f"its .{name}: {error}") from error
 
 
 def read_file(place: Location) -> bytes:

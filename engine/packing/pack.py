@@ -7,6 +7,7 @@ batch whose run was killed is completed by the next run, from the same plan, to 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow.compute as pc
@@ -212,7 +213,7 @@ def _complete(batch: Batch, how: tuple[str, Location, Options], run: Run) -> lis
 
     left, begun, fresh = total - len(done), time.monotonic(), 0
     is_small = left <= (SHARDS_WITHOUT_RAY if run.address == LOCAL else 0)
-    written = map(write_shard, tasks()) if is_small else _on_ray(tasks(), batch, how[1], run)
+    written = map(write_shard, tasks()) if is_small else _on_ray(tasks(), batch, run)
     for record in written:
         done[record.shard] = record
         fresh += record.images
@@ -224,18 +225,28 @@ def _complete(batch: Batch, how: tuple[str, Location, Options], run: Run) -> lis
     return records
 
 
-def _on_ray(tasks: Iterator[ShardTask], batch: Batch, base: Location, run: Run) -> Iterator[ShardRecord]:
+def _read_by(task: ShardTask) -> list[str]:
+    """The folder that every node must be able to read, for its kind of source: of a list that of its first path."""
+    first = task.entries["source"][0].as_py()
+    if task.kind != LIST:
+        return [task.base.url]
+    return [first.rpartition("/")[0]] if first.startswith("/") else []
+
+
+def _on_ray(tasks: Iterator[ShardTask], batch: Batch, run: Run) -> Iterator[ShardRecord]:
     """The records of tasks in any order, as Ray's workers complete them."""
+    first = next(tasks, None)
+    if first is None:
+        return
     with ray_session(run.address):
         wait_for(_NEED, run.address, run.log, run.measure)
-        reach.require_reach(
-            reach.Need(batch.pool.url, (f"{batch.pool}/{PACKING}/{SOURCE_FILE}", base.url)), run.address
-        )
+        reads = (f"{batch.pool}/{PACKING}/{SOURCE_FILE}", *_read_by(first))
+        reach.require_reach(reach.Need(batch.pool.url, reads), run.address)
         write: Any = ray.remote(num_cpus=1)(write_shard)
         most, running = TASKS_PER_CPU * count_devices("cpu"), list[Any]()
         try:
             with watched(_NEED, run.address, run.log, run.measure):
-                for task in tasks:
+                for task in chain([first], tasks):
                     running.append(write.remote(task))
                     if len(running) >= most:
                         yield _next(running)

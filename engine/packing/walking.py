@@ -51,11 +51,15 @@ def folders_of(source: Location) -> Iterator[Folder]:
     """
     base = base_of(source)
     if base == source:
-        yield from _walk(base, "", set())
+        yield from _walk(base, "", frozenset())
         return
     found: dict[str, dict[str, int]] = {}
-    for match in matches_of(source):
-        info = match.info()
+    matches = matches_of(source)
+    try:
+        infos = base.filesystem.get_file_info([match.path for match in matches])
+    except OSError as error:
+        raise InputError(f"{source}: cannot be looked up: {one_line(error)}") from error
+    for match, info in zip(matches, infos, strict=True):
         folder, _, name = match.url.removeprefix(f"{base.url.rstrip('/')}/").rpartition("/")
         if info.is_file and not name.startswith("."):
             found.setdefault(folder, {})[name] = info.size
@@ -63,18 +67,27 @@ def folders_of(source: Location) -> Iterator[Folder]:
         yield Folder(folder, dict(sorted(files.items())))
 
 
-def _walk(base: Location, path: str, seen: set[tuple[int, int]]) -> Iterator[Folder]:
+def _walk(base: Location, path: str, above: frozenset[tuple[int, int]]) -> Iterator[Folder]:
+    """A folder and all below it. `above` are the device and inode of each folder that it is in."""
     folder = base / path if path else base
     if folder.is_local:
-        status = Path(folder.path).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            # A link that leads back to a folder that is packed already.
+        identity = _identity(folder)
+        if identity in above:
+            # A link that leads back.
             return
-        seen.add((status.st_dev, status.st_ino))
+        above |= {identity}
     found = _local(folder) if folder.is_local else _remote(folder)
     yield Folder(path, {name: size for name, size in sorted(found.items()) if size >= 0}, found.pop("", 0))
     for name in sorted(name for name, size in found.items() if size < 0):
-        yield from _walk(base, f"{path}/{name}" if path else name, seen)
+        yield from _walk(base, f"{path}/{name}" if path else name, above)
+
+
+def _identity(folder: Location) -> tuple[int, int]:
+    try:
+        status = Path(folder.path).stat()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error.strerror}; fix that and run again") from error
+    return status.st_dev, status.st_ino
 
 
 def _local(folder: Location) -> dict[str, int]:
