@@ -88,7 +88,7 @@ def _require_good(answer: requests.Response) -> None:
 
 def _content(answer: requests.Response, deadline: float, timeout: float) -> bytes:
     parts, total = [], 0
-    # A part is what has come: a server that sends a byte now and then is not waited for longer than the others.
+    # Less than the server announced is an error of urllib3's. A part is what has come: a server that sends a byte now and then is not waited for longer than the others.
     while part := answer.raw.read1(PART_BYTES, decode_content=True):
         parts.append(part)
         total += len(part)
@@ -96,9 +96,6 @@ def _content(answer: requests.Response, deadline: float, timeout: float) -> byte
             raise PackError("TooManyBytes", f"more than {MAX_BYTES:,} bytes")
         if time.monotonic() > deadline:
             raise _TransientError("TimedOut", f"not there within {timeout:g} s; {total:,} bytes came")
-    length = answer.headers.get("Content-Length", "")
-    if length.isdecimal() and "Content-Encoding" not in answer.headers and total != int(length):
-        raise _TransientError("NoAnswer", f"{total:,} of {int(length):,} bytes came")
     data = b"".join(parts)
     kind = answer.headers.get("Content-Type", "")
     if not format_of(data) and (b"<html" in data[:512].lower() or kind.startswith("text/html")):

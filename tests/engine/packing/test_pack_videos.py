@@ -48,6 +48,7 @@ def test_a_frame_of_each_interval_is_packed(run_frames: int, tmp_path: Path, mon
     frames = every_member(tmp_path / "pool")
     names = [f"b7-{n:08d}.jpg" for n in (0, 500)] + [f"day 1/cam_a-{500 * n:08d}.jpg" for n in range(10)]
     assert list(frames) == names
+    assert found.images == len(names)
     # The codec loses a little.
     expected = [2.0 * FPS * 0.5 * n for n in (0, 1, *range(10))]
     assert np.abs(np.array([level(data) for data in frames.values()]) - expected).max() < 4
