@@ -88,7 +88,8 @@ def _require_good(answer: requests.Response) -> None:
 
 def _content(answer: requests.Response, deadline: float, timeout: float) -> bytes:
     parts, total = [], 0
-    # Less than the server announced is an error of urllib3's. A part is what has come: a server that sends a byte now and then is not waited for longer than the others.
+    # Less than the server announced is an error of urllib3's. A part is what has come: a server that sends a byte now
+    # and then is not waited for longer than the others.
     while part := answer.raw.read1(PART_BYTES, decode_content=True):
         parts.append(part)
         total += len(part)
