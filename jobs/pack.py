@@ -85,6 +85,8 @@ def _facts(home: "Location", packed: "Packed", contents: "Contents") -> dict[str
     facts: dict[str, Any] = {"images": packed.images, "shards": len(packed.shards)}
     if packed.images != contents.images:
         facts["in the pool"] = plural(contents.images, "image")
+        if packed.shards:
+            facts["for a campaign"] = "vaal pool CAMPAIGN refresh takes the new shards"
     if packed.seconds and packed.images:
         facts["speed"] = f"{packed.images / packed.seconds:,.0f} images a second"
     if packed.skipped:

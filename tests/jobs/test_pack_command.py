@@ -33,6 +33,8 @@ def test_the_command_that_is_printed_at_the_end_makes_a_campaign(tmp_path: Path)
     assert len(read_labels(Location(f"{tmp_path}/campaign"))) == 6
     again = json.loads(vaal(*words, "--json").stdout)
     assert (again["shards"], again["images"], again["total"], again["classes"]) == ([], 0, 8, {"cat": 3, "dog": 3})
+    fill(tmp_path / "in here", ["new.png"])
+    assert "pool CAMPAIGN refresh takes the new shards" in vaal(*words).stdout
 
 
 def test_what_is_not_acceptable_is_packed_and_ends_with_3(tmp_path: Path) -> None:
