@@ -162,10 +162,14 @@ def committed(batch: Batch) -> dict[str, ShardRecord]:
 def _recall(file: Location) -> ShardRecord | None:
     """A record; None where the file is none."""
     try:
-        metadata = pq.read_schema(pa.BufferReader(file.read_bytes())).metadata or {}
-        return ShardRecord(**json.loads(metadata[_RECORD_KEY]))
+        return _record_in(pq.read_schema(pa.BufferReader(file.read_bytes())))
     except (KeyError, TypeError, ValueError, pa.ArrowException):
         return None
+
+
+def _record_in(schema: pa.Schema) -> ShardRecord:
+    """Raises KeyError, TypeError or ValueError for a table without a record."""
+    return ShardRecord(**json.loads((schema.metadata or {})[_RECORD_KEY]))
 
 
 def _is_there(record: ShardRecord, tars: dict[str, int]) -> bool:
@@ -173,12 +177,18 @@ def _is_there(record: ShardRecord, tars: dict[str, int]) -> bool:
 
 
 def complete(batch: Batch, records: list[ShardRecord], facts: dict[str, Any]) -> None:
-    """Write the batch's items, and then its manifest; remove the records of its shards."""
+    """Write the batch's items, and then its manifest; remove the records of its shards.
+
+    Raises StorageError if a record is not the one that is known: a process of a run that was killed still wrote.
+    """
     items = batch.home / ITEMS_FILE
     with scratch_file() as draft:
         with on_scratch_disk(), pq.ParquetWriter(draft, ITEMS_SCHEMA, compression="zstd") as writer:
             for record in records:
                 table = (batch.home / RECORDS / f"{record.shard}.parquet").read_table()
+                if _record_in(table.schema) != record:
+                    why = "was written again meanwhile, by a process of a run that was killed"
+                    raise StorageError(f"{batch.pool / record.shard}: {why}; run the same command again")
                 writer.write_table(table.replace_schema_metadata().cast(ITEMS_SCHEMA))
         draft.seek(0)
         sha256 = items.write_file(draft)

@@ -179,6 +179,21 @@ def test_a_manifest_names_every_shard_by_its_hash(tmp_path: Path) -> None:
     assert not (tmp_path / "pool/packing/000" / pack_batches.RECORDS).exists()
 
 
+def test_a_shard_that_a_killed_run_still_wrote_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    made = fill(tmp_path / "in", ["a.png"])
+    original = shard_writing.write_record
+
+    def write(batch: Any, record: Any, rows: Any) -> None:
+        original(batch, record._replace(size_bytes=record.size_bytes + 512), rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_writing, "write_record", write)
+        with pytest.raises(StorageError, match=r"shard-000000.tar: was written again meanwhile.*run the same command"):
+            packed(tmp_path / "in", tmp_path / "pool")
+    packed(tmp_path / "in", tmp_path / "pool")
+    assert every_member(tmp_path / "pool") == made
+
+
 def test_a_record_without_its_shard_does_not_count(tmp_path: Path) -> None:
     made = fill(tmp_path / "in", ["a.png", "b.png"])
     with pytest.MonkeyPatch.context() as patch:
