@@ -26,7 +26,7 @@ def pack(
         ),
     ],
     pool: Annotated[
-        str, typer.Argument(metavar="POOL", help="The folder of the shards: a local path, s3:// or gs://.")
+        str, typer.Argument(metavar="POOL", help="The folder of the shards: a local path, s3://, gs:// or az://.")
     ],
     labels: Annotated[
         str, typer.Option(help="Where labels are written; the default is POOL/labels.csv.", metavar="FILE")
