@@ -16,7 +16,10 @@ def init(
     campaign: CampaignArgument,
     labels: Annotated[
         str,
-        typer.Option(help="Labels to begin with: CSV, JSON lines or Parquet with shard, key, label.", metavar="FILE"),
+        typer.Option(
+            help="Labels to begin with: CSV, JSON lines or Parquet with shard, key, label; or member:cls of samples.",
+            metavar="FILE",
+        ),
     ],
     pool: Annotated[
         list[str],

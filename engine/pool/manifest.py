@@ -173,6 +173,8 @@ def look_up(shards: list[Shard]) -> list[Shard | None]:
 
     Raises InputError if a folder cannot be listed.
     """
+    if shards and not Location(shards[0].url).is_listed:
+        return look_up_few(shards)
     folders = sorted({posixpath.dirname(shard.url) for shard in shards})
     with ThreadPoolExecutor(LIST_THREADS) as threads:
         listings = dict(zip(folders, threads.map(_list_folder, folders), strict=True))

@@ -56,7 +56,7 @@ def test_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Location.of("a/../b/").url == f"{tmp_path}/b"
     assert Location.of(f"file://{tmp_path}/a").url == f"{tmp_path}/a"
     assert Location.of("s3://bucket/a/").url == "s3://bucket/a"
-    with pytest.raises(ConfigError, match=r"ftp://host.*use a local path, s3:// or gs://"):
+    with pytest.raises(ConfigError, match=r"ftp://host.*use a local path, s3://, gs://"):
         Location.of("ftp://host/file").exists()
 
 
@@ -66,7 +66,7 @@ def test_a_url_with_a_secret_is_refused_and_never_printed() -> None:
             Location.of(url)
         assert "RET" not in str(caught.value)
     for url in ("https://user:SECRET@host/x", "https://host/x.tar?X-Amz-Signature=SECRET"):
-        with pytest.raises(ConfigError, match="https:// is not read") as caught:
+        with pytest.raises(ConfigError, match="has a password or options") as caught:
             Location.of(url)
         assert "SECRET" not in str(caught.value)
     for url in ("s3://b/user@host/x?.tar", "s3://b/day=1/x-?.tar", "s3://b/a:b@c/x", "gs://b.c-d_e/x"):
