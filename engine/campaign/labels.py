@@ -101,7 +101,8 @@ class Snapshot(NamedTuple):
         if not tables:
             return SNAPSHOT_SCHEMA.empty_table()
         rows = pa.concat_tables(tables)
-        return last_of_each(rows.filter(pa.array(_may_decide(rows))))
+        may_decide = _may_decide(rows)
+        return last_of_each(rows if may_decide.all() else rows.filter(pa.array(may_decide)))
 
     @property
     def history(self) -> pa.Table:

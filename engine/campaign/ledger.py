@@ -146,7 +146,7 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     rows = pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables])
     batch_R = np.repeat(np.arange(len(batches)), [len(table) for table in tables])
     items = _items(campaign, batches, tables)
-    item_R = pc.index_in(rows["item_id"], value_set=items["item_id"].combine_chunks()).to_numpy().astype(np.int64)
+    item_R = ItemIndex(ItemKeys.of_texts(items["item_id"])).rows_of(ItemKeys.of_texts(rows["item_id"]))
     ids = items["item_id"].combine_chunks()
     truths = _truths(items, snapshot)
     if not (outcomes and outcomes.item_ids.equals(ids) and outcomes.truths.equals(truths)):
