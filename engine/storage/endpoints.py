@@ -52,12 +52,15 @@ def filesystem_at(bucket_url: str) -> fs.FileSystem:
 
 
 def with_endpoint(bucket_url: str) -> str:
-    """An s3:// URL for Arrow, with the endpoint of the AWS profile in use, if that names one."""
-    endpoint = _endpoint_of_profile()
+    """An s3:// URL for Arrow, with the endpoint of the AWS profile in use, if that names one.
+
+    A small file is one request: with Arrow's default it is an upload in parts, of three.
+    """
+    url, endpoint = f"{bucket_url}?allow_delayed_open=true", _endpoint_of_profile()
     if not endpoint:
-        return bucket_url
+        return url
     scheme, _, host = _with_scheme(endpoint, "https").partition("://")
-    return f"{bucket_url}?scheme={scheme}&endpoint_override={quote(host)}"
+    return f"{url}&scheme={scheme}&endpoint_override={quote(host)}"
 
 
 def s3_endpoint() -> str:

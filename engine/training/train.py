@@ -84,7 +84,7 @@ def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: 
     folder, config = campaign.stage("train"), campaign.config
     plan = plan_training(campaign, snapshot, run.log)
     run_name, steps = _name_of_run(plan, snapshot.files, inputs["pool"]), Steps(plan.all_steps)
-    entry = task_entry(config, plan.labels.values()) if config.task.model else {}
+    entry = task_entry(config, plan.labels.different) if config.task.model else {}
     if note := note_on_weights(config):
         run.log(note)
     with session_with_workers(campaign, run):

@@ -176,12 +176,13 @@ def test_without_a_profile_that_names_one_the_endpoint_is_the_clients(
     monkeypatch.setenv("AWS_CONFIG_FILE", f"{tmp_path}/config")
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
-    assert with_endpoint("s3://b") == "s3://b"
+    assert with_endpoint("s3://b") == "s3://b?allow_delayed_open=true"
     monkeypatch.setenv("AWS_DEFAULT_PROFILE", "lab")
-    assert with_endpoint("s3://b") == "s3://b?scheme=http&endpoint_override=there%3A9000"
+    expected = "s3://b?allow_delayed_open=true&scheme=http&endpoint_override=there%3A9000"
+    assert with_endpoint("s3://b") == expected
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://elsewhere")
-    assert with_endpoint("s3://b") == "s3://b"
+    assert with_endpoint("s3://b") == "s3://b?allow_delayed_open=true"
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
     for content in (b"no section\n", b"\xff\xfe"):
         (tmp_path / "config").write_bytes(content)
-        assert with_endpoint("s3://b") == "s3://b"
+        assert with_endpoint("s3://b") == "s3://b?allow_delayed_open=true"
