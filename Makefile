@@ -6,7 +6,7 @@ BENCH ?= large
 STEPS ?= 10000
 BENCHES ?= score_throughput score_memory driver_cost resume_planning decoding reduction rule_cost embedding_scores \
 	simulated_rounds task_training duplicates diversifiers badge step_overhead input_stall zero_memory signal_auc consensus \
-	handoff acquisition_cost camvid
+	handoff acquisition_cost camvid packing
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -15,7 +15,7 @@ UV_VERSION := 0.13.8
 export UV_HTTP_TIMEOUT ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow machine check fix bench prometheus constraints requirements dist sbom clean
+.PHONY: help setup demo test test-fast test-slow machine check fix bench prometheus azurite constraints requirements dist sbom clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed 's/%/NAME/' | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ build/prometheus/usr/bin/promtool:
 	cd build/deb && apt-get download prometheus
 	dpkg-deb --extract build/deb/prometheus_*.deb build/prometheus
 	@touch $@
+
+azurite: ## Install Microsoft's emulator of Azure's storage into build/, for tests/engine/storage; needs npm.
+	npm install --silent --no-audit --no-fund --prefix build/azurite azurite
 
 constraints: $(READY) ## Pin the newest versions that pyproject.toml admits, for development and for the image.
 	$(BIN)/uv pip compile --universal --python-version 3.11 --upgrade --extra dev --extra ray-up-gcp --quiet \

@@ -14,6 +14,7 @@ from jobs.ingest import ingest
 from jobs.init import init
 from jobs.labels import labels
 from jobs.logs import asked_format
+from jobs.pack import pack
 from jobs.plan import plan
 from jobs.pool import pool
 from jobs.round import whole_round
@@ -52,6 +53,7 @@ def options(
 
 PAGES: dict[str, Callable[..., Outcome]] = {
     "demo": demo,
+    "pack": pack,
     "init": init,
     "plan": plan,
     "round": whole_round,

@@ -21,8 +21,8 @@ def init(
     labels: Annotated[
         str,
         typer.Option(
-            help="Labels to begin with: CSV, JSON lines or Parquet with shard, key, label. Without it the first round "
-            "spreads over the pool.",
+            help="Labels to begin with: CSV, JSON lines or Parquet with shard, key, label; or member:cls of samples. "
+            "Without it the first round spreads over the pool.",
             metavar="FILE",
         ),
     ] = "",

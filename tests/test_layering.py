@@ -18,7 +18,7 @@ ORDER = (
     ("engine.cluster", "engine.tables"),
     ("engine.pool",),
     ("engine.campaign",),
-    ("engine.models",),
+    ("engine.models", "engine.packing"),
     ("engine.training", "engine.scoring"),
     ("engine.selection", "engine.handoff", "engine.report"),
     ("engine.planning", "engine.simulation"),

@@ -15,6 +15,7 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.freshness import fingerprint
@@ -22,7 +23,7 @@ from engine.campaign.handed_out import left_out, picked_items
 from engine.campaign.labels import identities, read_snapshot
 from engine.campaign.manifests import Manifest, ScoresManifest
 from engine.campaign.places import known_of, read_moved, write_moved
-from engine.campaign.positions import all_positions
+from engine.campaign.positions import all_positions, positions_with
 from engine.campaign.scored_shards import shard_records
 from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
@@ -34,6 +35,7 @@ from engine.pool.manifest import at_root, look_up, look_up_few, new_version, rea
 from engine.pool.shard import ChangedShardError, Place, Shard, ShardError, current
 from engine.storage.documents import read_document
 from engine.storage.location import Location
+from engine.tables.item_keys import are_in, rows_of_items
 
 SCAN_THREADS = 8
 MOST_LINES = 10
@@ -99,7 +101,8 @@ def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] |
         now[place] = after or listed[place]
     places = [place for place in matter if now[place] is not listed[place]]
     if places:
-        wanted, scored = _wanted(campaign), scored_rounds(campaign, scores_key)
+        wanted = _wanted(campaign, {listed[place].shard for place in places})
+        scored = scored_rounds(campaign, scores_key)
         image, companion = campaign.config.image, campaign.config.embedding_member
 
         def look(place: int) -> Finding:
@@ -152,11 +155,12 @@ def log_some(log: Log, lines: list[str]) -> None:
         log(f"... and {len(lines) - MOST_LINES:,} more")
 
 
-def _wanted(campaign: Campaign) -> dict[str, list[Place]]:
-    """Every labelled or picked image by shard, at the place where it was labelled or picked."""
+def _wanted(campaign: Campaign, shards: Set[str]) -> dict[str, list[Place]]:
+    """Every labelled or picked image of these shards, at the place where it was labelled or picked."""
     found: dict[str, set[Place]] = defaultdict(set)
     for table in (all_positions(campaign.home), *_picked(campaign)):
-        for row in table.select(["shard", *Place._fields]).to_pylist():
+        is_wanted = pc.is_in(table["shard"].cast(pa.string()), value_set=pa.array(sorted(shards), pa.string()))
+        for row in table.select(["shard", *Place._fields]).filter(is_wanted).to_pylist():
             found[row.pop("shard")].add(Place(**row))
     return {shard: list(places) for shard, places in found.items()}
 
@@ -283,11 +287,15 @@ def _log_lost(campaign: Campaign, log: Log, only: Set[str] | None) -> None:
     if not lost:
         return
     snapshot = read_snapshot(campaign.home)
-    labelled, decided = snapshot.values, set(identities(snapshot.history))
+    items = rows_of_items(dict.fromkeys(known[:2] for known in lost))
+    labelled = set(identities(items.filter(pa.array(are_in(items, snapshot.labels)))))
+    decided = set(identities(items.filter(pa.array(are_in(items, snapshot.history)))))
     still = {
-        known_of(row) for row in all_positions(campaign.home).to_pylist() if (row["shard"], row["key"]) in labelled
+        known_of(row)
+        for row in positions_with(campaign.home, items).to_pylist()
+        if (row["shard"], row["key"]) in labelled
     }
-    picked = [row for table in _picked(campaign) for row in table.to_pylist()]
+    picked = [row for table in _picked(campaign) for row in table.filter(pa.array(are_in(table, items))).to_pylist()]
     still |= {known_of(row) for row in picked if (row["shard"], row["key"]) not in decided}
     lines = []
     for known, fault in lost.items():

@@ -11,15 +11,9 @@ from engine.campaign.classes import classes_of, joined, label_of, names_in, new_
 from engine.campaign.decisions import NEVER_PICK, USER, Author, decide, forgotten, never_picked
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.handed_out import all_batches, current_batches, picked_items
-from engine.campaign.labels import (
-    Identity,
-    Snapshot,
-    append_labels,
-    identities,
-    read_snapshot,
-)
+from engine.campaign.labels import Identity, Snapshot, append_labels, identities, read_snapshot
 from engine.campaign.opening import current_round
-from engine.campaign.positions import all_positions, positions_of
+from engine.campaign.positions import positions_of, positions_with
 from engine.campaign.stages import Log
 from engine.campaign.votes import newest_versions, read_votes
 from engine.errors import InputError
@@ -27,6 +21,7 @@ from engine.pool.identity import item_id_of
 from engine.pool.manifest import read_shards
 from engine.pool.shard import current
 from engine.storage.location import Location
+from engine.tables.item_keys import rows_of_items
 from engine.tables.values import is_no_label, text_of
 
 CORRECTION = "correction"
@@ -78,7 +73,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
     bytes_before = _hash_of(home, item)
     # The label is for the bytes that are there now, also where the shard changed since it was listed.
     shards = [current(shard) if shard.shard == item[0] else shard for shard in read_shards(home)]
-    positions_of(home, {item}, shards, campaign.config.image, log, is_new=True)
+    positions_of(home, rows_of_items([item]), shards, campaign.config.image, log, is_new=True)
     before = snapshot.values.get(item, "")
     history = snapshot.history["label"].drop_null().to_pylist()
     for name in new_names([label], history, campaign.config.handoff.question.task):
@@ -107,9 +102,8 @@ def _is_derived(snapshot: Snapshot, item: Identity) -> bool:
 
 def _hash_of(home: Location, item: Identity) -> str | None:
     """The content hash of the image that an item's label is for."""
-    positions = all_positions(home)
-    hashes: dict[Identity, str] = dict(zip(identities(positions), positions["content_hash"].to_pylist(), strict=True))
-    return hashes.get(item)
+    found: list[str | None] = positions_with(home, rows_of_items([item]))["content_hash"].to_pylist()
+    return found[0] if found else None
 
 
 def retract(campaign: Campaign, item: Identity, author: Author = USER, *, never_pick: bool = False) -> str:

@@ -15,6 +15,7 @@ from engine.campaign.folder import next_number
 from engine.campaign.labels import Identity, identities
 from engine.storage.location import Location
 from engine.tables.columns import required
+from engine.tables.item_keys import ItemIndex, ItemKeys
 
 FOLDER = "decisions"
 RECALLED, EXPIRED, PICK_AGAIN, NEVER_PICK, FORGOTTEN = "recalled", "expired", "pick again", "never pick", "forgotten"
@@ -92,7 +93,10 @@ def forgotten(home: Location) -> set[Identity]:
 def without_forgotten(home: Location, table: pa.Table) -> pa.Table:
     """The rows of a table with shard and key that are not to be forgotten."""
     gone = forgotten(home)
-    return table.filter(pa.array([item not in gone for item in identities(table)], pa.bool_())) if gone else table
+    if not gone:
+        return table
+    index = ItemIndex(ItemKeys.of_items(sorted(gone)))
+    return table.filter(pa.array(~index.holds(ItemKeys.of(table))))
 
 
 def released(home: Location) -> set[tuple[str, str]]:

@@ -1,5 +1,7 @@
 """The labels that a campaign starts with: imported at init, with the places of their images in the shards."""
 
+import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from engine.pool.clips import FRAMES, example_of_frames
 from engine.pool.identity import ALONE, Groups, content_hash
 from engine.pool.items import read_shard
 from engine.pool.metadata import read_groups
+from engine.pool.samples import MOST_COMPANION_BYTES, Item
 from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.tables.rows import Row, read_rows
@@ -28,15 +31,43 @@ OF_MASK = "mask"
 """The label of an image whose mask is found by its key."""
 
 
+class _Member(NamedTuple):
+    """Labels that are files of the samples: their suffix, and of JSON the path of the field, with dots."""
+
+    suffix: str
+    field: str
+
+
 class _Scanned(NamedTuple):
     """The number of items of a shard, how many of them have no group and the first of those, its first keys, and the
-    positions of the labelled items."""
+    positions and rows of the labelled items."""
 
     num_items: int
     num_alone: int
     first_alone: str
     keys: list[str]
     positions: list[Position]
+    rows: list[Row]
+
+
+class _Counts:
+    """What is counted of a shard's items as they come by."""
+
+    def __init__(self, shard: str, groups: Groups, most_keys: int) -> None:
+        self._shard, self._groups, self._most_keys = shard, groups, most_keys
+        self._num_items = self._num_alone = 0
+        self._first_alone, self._keys = "", list[str]()
+
+    def add(self, key: str) -> None:
+        self._num_items += 1
+        if self._num_items <= self._most_keys:
+            self._keys.append(key)
+        if self._groups != ALONE and not self._groups.of(self._shard, key):
+            self._num_alone += 1
+            self._first_alone = self._first_alone or f"{self._shard}/{key}"
+
+    def scanned(self, positions: list[Position], rows: list[Row]) -> _Scanned:
+        return _Scanned(self._num_items, self._num_alone, self._first_alone, self._keys, positions, rows)
 
 
 def import_labels(
@@ -44,28 +75,45 @@ def import_labels(
 ) -> list[Shard]:
     """Import the labels that a campaign starts with. Scans the shards that they name, front to back.
 
+    Args:
+        source: a table of labels; or member:SUFFIX or member:json:FIELD, for files of the samples themselves. All
+            shards are scanned then, and a sample without such a file has no label.
+
     Returns the shards, with `num_items` where one was scanned.
 
     Raises InputError for no labels, an unknown shard or key, an empty label, an item labelled twice, or a class that is
     not one of labels.classes.
     """
-    rows = _rows(source, config)
-    if not rows:
-        raise InputError(f"{source}: no labels; training needs at least one labelled item")
-    wanted = _wanted(source, rows, [shard.shard for shard in shards], config)
+    groups, member = read_groups(home, config.pool.group), _member_of(source)
     by_name = {shard.shard: shard for shard in shards}
-    log(f"{plural(len(rows), 'label')}; looking up in {plural(len(wanted), 'shard')}")
-    names, groups = sorted(wanted), read_groups(home, config.pool.group)
+    wanted: dict[str, dict[str, Row]] = {name: {} for name in by_name}
+    if member:
+        log(f"labels are files .{member.suffix} of the samples; looking through {plural(len(shards), 'shard')}")
+    else:
+        rows = _rows(source, config)
+        if not rows:
+            raise InputError(f"{source}: no labels; training needs at least one labelled item")
+        wanted = _wanted(source, rows, [shard.shard for shard in shards], config)
+        log(f"{plural(len(rows), 'label')}; looking up in {plural(len(wanted), 'shard')}")
+    names = sorted(wanted)
 
     def scan(name: str) -> _Scanned:
-        most_keys = MOST_KEYS if name in names[:SHARDS_WITH_KEYS] else 0
-        return _scan(source, by_name[name], wanted[name], config.image, groups, most_keys)
+        counts = _Counts(name, groups, MOST_KEYS if name in names[:SHARDS_WITH_KEYS] else 0)
+        if member:
+            return _scan_members(member, by_name[name], config, counts)
+        return _scan(source, by_name[name], wanted[name], config.image, counts)
 
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         found = list(threads.map(scan, names))
     items = [item for scanned in found for item in scanned.positions]
+    if not items:
+        what = f", field {member.field}" if member and member.field else ""
+        raise InputError(f"{source.name}: no sample has a label there{what}; training needs at least one")
     _log_groups(found, groups, config, log)
-    labels = [label_row(wanted[shard][key], source, (shard, key), None, "init", INITIAL) for shard, key, *_ in items]
+    rows_of_items = [row for scanned in found for row in scanned.rows]
+    labels = [
+        label_row(row, source, item[:2], None, "init", INITIAL) for item, row in zip(items, rows_of_items, strict=True)
+    ]
     write_positions(home, items)
     append_labels(home, INITIAL, labels)
     counts = {name: scanned.num_items for name, scanned in zip(names, found, strict=True)}
@@ -77,6 +125,17 @@ def begin_without_labels(home: Location, config: CampaignConfig) -> None:
     if config.labels.classes == "from-init":
         raise ConfigError("labels.classes=from-init: there are no labels at init; name the classes, or leave it out")
     append_labels(home, INITIAL, [])
+
+
+def _member_of(source: Location) -> _Member | None:
+    """The files of samples that labels are; None for a table. Raises InputError without a suffix or field."""
+    given = re.fullmatch(r"members?:\.?([^:]*):?(.*)", source.name)
+    if given is None:
+        return None
+    suffix, field = given[1].lower(), given[2]
+    if not suffix or (suffix == "json") != bool(field):
+        raise InputError(f"--labels {source.name}: give member:SUFFIX, as member:cls, or member:json:FIELD")
+    return _Member(suffix, field)
 
 
 def _rows(source: Location, config: CampaignConfig) -> list[Row]:
@@ -93,8 +152,7 @@ def _rows(source: Location, config: CampaignConfig) -> list[Row]:
 def _wanted(source: Location, rows: list[Row], shards: list[str], config: CampaignConfig) -> dict[str, dict[str, Row]]:
     """The rows by shard and key, with the labels as they are kept. Raises InputError as `import_labels`."""
     wanted: dict[str, dict[str, Row]] = {}
-    names, near, listed = set(shards), {skeleton(name): name for name in shards}, config.labels.classes
-    allowed = Classes([] if listed == "from-init" else [class_name(name) for name in listed], "labels.classes")
+    names, near, allowed = set(shards), {skeleton(name): name for name in shards}, _allowed(config)
     for row in rows:
         where = f"{source}: line {row['line']}"
         shard, key = (text_of(row[name], f"{where}: {name}") for name in ("shard", "key"))
@@ -104,13 +162,22 @@ def _wanted(source: Location, rows: list[Row], shards: list[str], config: Campai
             example = f"names are paths below the pool's root, for example {shards[0]!r}"
             raise InputError(f"{where}: shard {shard!r} is not in the pool; {example}")
         label = _label_of(row.get("label"), f"{where}: item {shard}/{key}", config)
-        for name in names_in(label, config.handoff.question.task):
-            if fault := allowed.fault(name):
-                raise InputError(f"{where}: {joined(fault, allowed.advice([name]))}")
+        _require_allowed(label, allowed, where, config)
         if key in wanted.setdefault(shard, {}):
             raise InputError(f"{where}: item {shard}/{key} has two rows; keep one")
         wanted[shard][key] = row | {"label": label}
     return wanted
+
+
+def _allowed(config: CampaignConfig) -> Classes:
+    listed = config.labels.classes
+    return Classes([] if listed == "from-init" else [class_name(name) for name in listed], "labels.classes")
+
+
+def _require_allowed(label: str, allowed: Classes, where: str, config: CampaignConfig) -> None:
+    for name in names_in(label, config.handoff.question.task):
+        if fault := allowed.fault(name):
+            raise InputError(f"{where}: {joined(fault, allowed.advice([name]))}")
 
 
 def _have_masks(config: CampaignConfig) -> bool:
@@ -152,30 +219,66 @@ def _log_groups(found: list[_Scanned], groups: Groups, config: CampaignConfig, l
         raise ConfigError(f"pool.group={config.pool.group}: {why}; {fix}")
 
 
-def _scan(
-    source: Location, shard: Shard, wanted: dict[str, Row], image: ImageConfig, groups: Groups, most_keys: int
-) -> _Scanned:
+def _scan(source: Location, shard: Shard, wanted: dict[str, Row], image: ImageConfig, counts: _Counts) -> _Scanned:
     """What a shard holds, with the positions of the wanted items."""
-    count, positions, missing = 0, list[Position](), dict(wanted)
-    num_alone, first_alone, keys = 0, "", list[str]()
+    positions, rows, missing = list[Position](), list[Row](), dict(wanted)
     near = dict.fromkeys((skeleton(key, image.suffixes) for key in wanted), "")
     for item in read_shard(shard, image):
-        count += 1
-        if count <= most_keys:
-            keys.append(item.key)
-        if groups != ALONE and not groups.of(shard.shard, item.key):
-            num_alone, first_alone = num_alone + 1, first_alone or f"{shard.shard}/{item.key}"
+        counts.add(item.key)
         if (plain := skeleton(item.key)) in near:
             near[plain] = item.key
         if row := missing.pop(item.key, None):
             if item.fault:
                 where = f"{source}: line {row['line']}: item {shard.shard}/{item.key}"
                 raise InputError(f"{where} has {item.fault}; remove the row, or repair the shard")
-            positions.append((shard.shard, item.key, item.offset, item.size_bytes, content_hash(item.data)))
+            positions.append(_position(shard, item))
+            rows.append(row)
     if missing:
         key = min(missing, key=lambda key: missing[key]["line"])
         where = f"{source}: line {missing[key]['line']}"
         other = near[skeleton(key, image.suffixes)]
         advice = f"did you mean {other!r}?" if other else "correct the key, or remove the row"
         raise InputError(f"{where}: no item {key!r} in shard {shard.shard!r}; {advice}")
-    return _Scanned(count, num_alone, first_alone, keys, positions)
+    return counts.scanned(positions, rows)
+
+
+def _position(shard: Shard, item: Item) -> Position:
+    return shard.shard, item.key, item.offset, item.size_bytes, content_hash(item.data)
+
+
+def _scan_members(member: _Member, shard: Shard, config: CampaignConfig, counts: _Counts) -> _Scanned:
+    """What a shard holds, with the positions and labels of the items that have one beside them. An image that cannot be
+    used has none: it is quarantined when the pool is scored."""
+    positions, rows, allowed = list[Position](), list[Row](), _allowed(config)
+    for item in read_shard(shard, config.image, member.suffix):
+        counts.add(item.key)
+        if item.fault or not item.companions:
+            continue
+        where = f"{shard.url}: item {item.key}: .{member.suffix}"
+        if len(item.companions) > 1 or not item.companions[0]:
+            raise InputError(f"{where}: not one file of 1 to {MOST_COMPANION_BYTES:,} bytes; repair the shard")
+        cell = _cell_of(item.companions[0], member, where)
+        if is_blank(cell):
+            continue
+        text = str(cell).strip()
+        if allowed.names and text not in allowed.names and text.isdecimal() and int(text) < len(allowed.names):
+            # As WebDataset has them: the number of a class, whose name is that of the list.
+            cell = allowed.names[int(text)]
+        label = _label_of(cell, where, config)
+        _require_allowed(label, allowed, where, config)
+        positions.append(_position(shard, item))
+        rows.append({"label": label, "line": 0})
+    return counts.scanned(positions, rows)
+
+
+def _cell_of(content: bytes, member: _Member, where: str) -> Any:
+    """What a file of a sample says; None for a field that is not there."""
+    try:
+        value: Any = content.decode() if not member.field else json.loads(content)
+    except ValueError as error:
+        raise InputError(
+            f"{where}: not {'valid JSON' if member.field else 'text in UTF-8'}; repair the shard"
+        ) from error
+    for name in member.field.split(".") if member.field else ():
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 
 from engine.campaign.decisions import never_picked, released
 from engine.campaign.folder import Campaign, is_complete, round_home
-from engine.campaign.labels import identities, labelled_items
+from engine.campaign.labels import read_labels
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed, read_complete
 from engine.errors import InputError
 from engine.storage.documents import read_document
 from engine.storage.location import Location
 from engine.tables.columns import required
+from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, rows_of_items
 from engine.tables.selections import SELECTION_SCHEMA, with_hash
 
 RECORDS = "handed_out"
@@ -28,6 +29,7 @@ REFRESHED_FILE = "refreshed.json"
 """In the record of a batch whose links were signed again: the SHA-256 of its task files, and until when links work."""
 IMAGES_FILE = "images.parquet"
 _PLACE = ("item_id", "shard", "key", "offset", "size_bytes", "content_hash")
+_OF_PICKS = [*_PLACE, "gold"]
 IMAGES_SCHEMA = pa.schema(
     [
         SELECTION_SCHEMA.field("rank"),
@@ -71,14 +73,14 @@ class SentBatch(NamedTuple):
         end: str | None = now["links_expire_at"] if now else self.manifest["sending"]["links_expire_at"]
         return end
 
-    def rows(self) -> pa.Table:
-        """All images that were sent: IMAGES_SCHEMA, in the order of the tasks."""
-        return read_committed(self.folder, IMAGES_FILE)
+    def rows(self, columns: list[str] | None = None) -> pa.Table:
+        """All images that were sent: IMAGES_SCHEMA, or these columns of it, in the order of the tasks."""
+        return read_committed(self.folder, IMAGES_FILE, columns)
 
-    def images(self) -> pa.Table:
-        """The images that were sent to be labelled, without the gold ones: IMAGES_SCHEMA."""
-        rows = self.rows()
-        return rows.filter(pc.invert(rows["gold"]))
+    def images(self, columns: list[str] | None = None) -> pa.Table:
+        """The images that were sent to be labelled, without the gold ones; columns, gold among them, as `rows`."""
+        rows = self.rows(columns)
+        return rows.filter(pc.invert(rows["gold"])) if pc.any(rows["gold"]).as_py() else rows
 
 
 def read_refreshed(record: Location) -> dict[str, Any]:
@@ -149,7 +151,8 @@ def still_out(home: Location, before: int) -> pa.Array:
     """The item_ids of everything that was sent in the rounds before, and not taken back to be picked again."""
     free = released(home)
     tables = [_without(batch, free) for batch in all_batches(home, before)]
-    return pa.concat_tables([IMAGES_SCHEMA.empty_table(), *tables])["item_id"].combine_chunks()
+    chunks = [chunk for table in tables for chunk in table["item_id"].chunks]
+    return pa.concat_arrays([pa.array([], pa.string()), *chunks])
 
 
 def waiting_picks(home: Location, number: int) -> pa.Table:
@@ -158,10 +161,9 @@ def waiting_picks(home: Location, number: int) -> pa.Table:
     What is out, labelled, or never to be picked is not among them. What was taken back and may be picked again is.
     """
     picks = with_hash(read_committed(round_home(home, number) / "selection", "selection.parquet"))
-    gone = {*labelled_items(home), *never_picked(home)}
+    is_gone = are_in(picks, read_labels(home)) | are_in(picks, rows_of_items(sorted(never_picked(home))))
     is_free = pc.invert(pc.is_in(picks["item_id"], value_set=still_out(home, number + 1)))
-    is_left = np.array([item not in gone for item in identities(picks)], bool)
-    return picks.filter(pc.and_(is_free, pa.array(is_left))).sort_by("rank")
+    return picks.filter(pc.and_(is_free, pa.array(~is_gone))).sort_by("rank")
 
 
 def picks_hash(picks: pa.Table) -> str:
@@ -224,13 +226,19 @@ def picked_items(home: Location, before: int, *, with_released: bool = False) ->
             table.select(list(_PLACE)).append_column("round", pa.array([number] * len(table), pa.int32()))
             for table in found
         ]
+    # The last row of each item from the end on is its first.
     table = pa.concat_tables(tables)
-    _, first = np.unique(table["item_id"].to_numpy(), return_index=True)
-    return table.take(pa.array(np.sort(first)))
+    keys = ItemKeys.of_texts(table["item_id"])
+    index = ItemIndex(ItemKeys(keys.high_N[::-1], keys.low_N[::-1]))
+    if len(index) == len(table):
+        return table
+    return table.take(pa.array(np.sort(len(table) - 1 - index.last_rows())))
 
 
 def _without(batch: SentBatch, free: set[tuple[str, str]]) -> pa.Table:
     """The images of a batch that were not released."""
-    images, record = batch.images(), batch.record
+    images, record = batch.images(_OF_PICKS), batch.record
     gone = [item_id for name, item_id in free if name == record]
+    if not gone:
+        return images
     return images.filter(pc.invert(pc.is_in(images["item_id"], value_set=pa.array(gone, pa.string()))))

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from engine.campaign.decisions import EXPIRED, RECALLED, decided, never_picked, read_decisions
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, SentBatch, all_batches, picked_items
-from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
+from engine.campaign.labels import Snapshot, read_snapshot
 from engine.campaign.outcomes import Counts, Outcomes, outcomes_of
 from engine.campaign.payments import payments
 from engine.campaign.votes import read_votes
 from engine.errors import ConfigError
 from engine.storage.location import Location
+from engine.tables.item_keys import ItemIndex, ItemKeys, column_at
 
 STATES = ("out", "answered in part", "settled", "disputed", "skipped", EXPIRED, RECALLED, "retracted")
 """What an image that was sent can be. Retracted: a person took its label away."""
@@ -31,14 +32,17 @@ DONE = (SETTLED, SKIPPED, GIVEN_UP, TAKEN_BACK, RETRACTED)
 TIE = 1e-9
 """Probabilities are sums: what is as probable as labels.min_posterior may be less by this."""
 NO_REASON = "no reason"
+ROWS_SCHEMA = pa.schema(field for field in IMAGES_SCHEMA if field.name not in ("rank", "file", "sha256", "sent_bytes"))
+"""IMAGES_SCHEMA without what only an export needs, which is half of it."""
 _SEPARATOR = "\0"
+_OF_WORDS = ["label", "labelled_at", "is_derived", "num_votes"]
 """No name of a shard has it."""
 
 
 class Ledger(NamedTuple):
     """R images in batches, in the order of sending, and U different ones.
 
-    `rows` are IMAGES_SCHEMA; `batch_R` is the place of each one's batch in `batches`, `item_R` its place in
+    `rows` are ROWS_SCHEMA; `batch_R` is the place of each one's batch in `batches`, `item_R` its place in
     `outcomes.item_ids`, `state_R` in STATES; `back_R` is TAKEN_BACK or GIVEN_UP for a row that was, else 0; `asked_R`
     is how many answers were asked for, `paid_R` how many of them came. `items` has a row for each different image,
     which may also be a pick that was never sent: item_id, shard, key, offset, size_bytes, content_hash, round, gold.
@@ -138,11 +142,11 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     are there."""
     home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
     batches = all_batches(home, campaign.round + 1)
-    tables = [batch.rows() for batch in batches]
-    rows = pa.concat_tables([IMAGES_SCHEMA.empty_table(), *tables])
+    tables = [batch.rows(ROWS_SCHEMA.names) for batch in batches]
+    rows = pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables])
     batch_R = np.repeat(np.arange(len(batches)), [len(table) for table in tables])
     items = _items(campaign, batches, tables)
-    item_R = pc.index_in(rows["item_id"], value_set=items["item_id"].combine_chunks()).to_numpy().astype(np.int64)
+    item_R = ItemIndex(ItemKeys.of_texts(items["item_id"])).rows_of(ItemKeys.of_texts(rows["item_id"]))
     ids = items["item_id"].combine_chunks()
     truths = _truths(items, snapshot)
     if not (outcomes and outcomes.item_ids.equals(ids) and outcomes.truths.equals(truths)):
@@ -164,9 +168,8 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
         items, snapshot, by_votes_U, _sent_at(batches, item_R, batch_R, len(ids))
     )
     # What is never to be picked is not asked about again.
-    is_never_U = (
-        np.array([item in never for item in identities(items)], bool) if (never := never_picked(home)) else False
-    )
+    never = never_picked(home)
+    is_never_U = ItemIndex(ItemKeys.of_items(sorted(never))).holds(ItemKeys.of(items)) if never else np.bool_(False)
     state_U = np.where((state_U == DISPUTED) & is_never_U, RETRACTED, state_U).astype(np.int8)
     state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
     return Ledger(
@@ -202,21 +205,15 @@ def _items(campaign: Campaign, batches: list[SentBatch], tables: list[pa.Table])
     return found.append_column("gold", pa.array(np.arange(len(found)) >= len(picked)))
 
 
-def names_of(table: pa.Table) -> pa.Array:
-    """The identity of each row as one text."""
-    return pc.binary_join_element_wise(table["shard"], table["key"], _SEPARATOR).combine_chunks()
-
-
-def name_of(item: Identity) -> str:
-    """As `names_of`, of one."""
-    return _SEPARATOR.join(item)
-
-
 def _truths(items: pa.Table, snapshot: Snapshot) -> pa.Array:
     """The label of each gold image, null for the others."""
-    labels = snapshot.labels
-    found = labels["label"].combine_chunks().take(pc.index_in(names_of(items), value_set=names_of(labels)))
-    return pc.if_else(items["gold"].combine_chunks(), found, pa.scalar(None, pa.string()))
+    is_gold_U = items["gold"].to_numpy()
+    row_U = np.full(len(items), -1)
+    if is_gold_U.any():
+        labels = snapshot.labels
+        row_U[is_gold_U] = ItemIndex(ItemKeys.of(labels)).rows_of(ItemKeys.of(items.filter(pa.array(is_gold_U))))
+        return column_at(labels["label"], row_U)
+    return pa.nulls(len(items), pa.string())
 
 
 def _taken_back(home: Location, batches: list[SentBatch], rows: pa.Table, batch_R: Counts) -> NDArray[np.int8]:
@@ -262,9 +259,10 @@ def _with_words(
     A label was taken away from an image as it was then: what was sent later to be labelled again, is.
     """
     words, state_U = snapshot.last_words(), by_votes_U.copy()
-    place = pc.index_in(names_of(items), value_set=names_of(words))
-    said_U = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False) & ~items["gold"].to_numpy())
-    word = words.take(place.take(pa.array(said_U)))
+    row_U = ItemIndex(ItemKeys.of(words)).rows_of(ItemKeys.of(items))
+    said_U = np.flatnonzero((row_U >= 0) & ~items["gold"].to_numpy())
+    # A row takes less where its texts are not taken along.
+    word = words.select(_OF_WORDS).take(pa.array(row_U[said_U]))
     is_derived, has_label = word["is_derived"].to_numpy(), word["label"].is_valid().to_numpy()
     at = pc.fill_null(word["labelled_at"].cast(pa.int64()), np.iinfo(np.int64).max).to_numpy()
     stands = ~is_derived & (has_label | (at >= sent_at_U[said_U]))

@@ -239,14 +239,17 @@ def read_complete(folder: Location, name: str, kind: type[M]) -> M:
     return manifest
 
 
-def read_committed(folder: Location, name: str) -> pa.Table:
-    """A Parquet file of a complete stage. Raises InputError if it is not the one that the manifest names."""
+def read_committed(folder: Location, name: str, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file of a complete stage, or these columns of it.
+
+    Raises InputError if it is not the one that the manifest names.
+    """
     files, advice = read_document(folder / "manifest.json", Manifest)["files"], "restore it from a copy"
     if folder.name == "selection" and is_newest(folder):
         # What is handed out is recorded elsewhere: the same images are picked again, or it is refused.
         advice += f", or delete {folder}/manifest.json, then run: vaal select {folder.url.rpartition('/rounds/')[0]}"
     content = (folder / name).read_verified(files.get(name), advice)
-    return pq.read_table(pa.BufferReader(content))
+    return pq.read_table(pa.BufferReader(content), columns=columns)
 
 
 def write_manifest(

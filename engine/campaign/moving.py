@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.growing import write_changed
 from engine.campaign.matching import shards_now
 from engine.campaign.opening import open_campaign
-from engine.campaign.positions import all_positions
+from engine.campaign.positions import labelled_positions
 from engine.campaign.stages import Log, Progress
 from engine.config.texts import plural
 from engine.errors import InputError
@@ -62,11 +61,12 @@ def move(campaign: Campaign, root: str, on_progress: Progress, log: Log, *, chec
     known, places_of = _known(campaign, here)
     drawn = known if checks_all else _sample(known, campaign.config.select.seed)
     each = None if checks_all else -(-SAMPLE_IMAGES // max(1, len(drawn)))
-    num_images = _compare(now, drawn, places_of, each, campaign.config.select.seed, on_progress)
-    words = [f"{plural(len(here) - len(known), 'shard')} of which no hash is kept: the sizes alone"] * (
-        len(known) < len(here)
-    )
-    words += [] if checks_all else ["the images outside of the sample; to compare all: --check all"]
+    num_images, is_part = _compare(now, drawn, places_of, each, campaign.config.select.seed, on_progress)
+    words, unknown = list[str](), len(here) - len(known)
+    if unknown:
+        words.append(f"{plural(unknown, 'shard')} of which no hash is kept: the sizes alone")
+    if is_part or len(drawn) < len(known):
+        words.append("the images outside of the sample; to compare all: --check all")
     write_changed(campaign, "move", list(now.values()))
     # From this on the pool is there. A run that is killed before it has the old root, and looks at the bytes again.
     open_campaign(campaign.home.url, [f"pool.root={folder}"])
@@ -89,7 +89,7 @@ def _require_sizes(here: list[Shard], folder: str) -> None:
 def _known(campaign: Campaign, here: list[Shard]) -> tuple[list[Shard], Places]:
     """The shards of which hashes are kept, and what gives the places of a shard's images with their hashes."""
     scored, labelled = scored_rounds(campaign, ""), defaultdict[str, list[Place]](list)
-    for row in all_positions(campaign.home).to_pylist():
+    for row in labelled_positions(campaign.home).to_pylist():
         if row["content_hash"]:
             labelled[row.pop("shard")].append(Place(**row))
 
@@ -114,30 +114,31 @@ def _sample(known: list[Shard], seed: int) -> list[Shard]:
 
 def _compare(
     now: dict[str, Shard], drawn: list[Shard], places_of: Places, each: int | None, seed: int, on_progress: Progress
-) -> int:
-    """Compare up to `each` images of the drawn shards. Returns their number. Raises InputError for other bytes."""
+) -> tuple[int, bool]:
+    """Compare up to `each` images of the drawn shards. Returns their number, and whether the shards have more. Raises
+    InputError for other bytes."""
 
-    def other_bytes(numbered: tuple[int, Shard]) -> tuple[list[str], int]:
+    def other_bytes(numbered: tuple[int, Shard]) -> tuple[list[str], int, bool]:
         number, shard = numbered
         places = places_of(shard)
-        if each is not None and len(places) > each:
+        is_part = each is not None and len(places) > each
+        if each is not None and is_part:
             rng = np.random.default_rng([seed, number])
             places = [places[at] for at in sorted(rng.choice(len(places), each, replace=False).tolist())]
         found = zip(places, read_what_is_left(now[shard.shard], places), strict=True)
-        return [f"{now[shard.shard].url} (item {place.key})" for place, content in found if content is None], len(
-            places
-        )
+        others = [f"{now[shard.shard].url} (item {place.key})" for place, content in found if content is None]
+        return others, len(places), is_part
 
-    results = list[tuple[list[str], int]]()
+    results = list[tuple[list[str], int, bool]]()
     with ThreadPoolExecutor(READ_THREADS) as threads:
         for result in threads.map(other_bytes, enumerate(drawn)):
             results.append(result)
             on_progress(len(results) / len(drawn), f"{len(results):,} of {len(drawn):,} shards compared")
-    others, count = list(chain.from_iterable(bad for bad, _ in results)), sum(size for _, size in results)
+    others, count = [one for bad, *_ in results for one in bad], sum(size for _, size, _ in results)
     if others:
-        num_shards = sum(bool(bad) for bad, _ in results)
+        num_shards = sum(bool(bad) for bad, *_ in results)
         raise InputError(
             f"{ASKED}: {len(others):,} of {plural(count, 'image')} in {plural(num_shards, 'shard')} have other bytes "
             f"than those that are known, first {others[0]}; copy the shards again; nothing changed"
         )
-    return count
+    return count, any(is_part for *_, is_part in results)

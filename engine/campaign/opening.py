@@ -9,6 +9,7 @@ from itertools import count
 from operator import attrgetter
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.advice import force_command
@@ -19,7 +20,7 @@ from engine.campaign.first_labels import begin_without_labels, import_labels
 from engine.campaign.folder import Campaign, is_closed, read_overrides, round_home
 from engine.campaign.handed_out import batches, completed, picked_items
 from engine.campaign.heartbeat import PROGRESS_FILE, alone
-from engine.campaign.labels import Identity, identities, labelled_items, read_snapshot
+from engine.campaign.labels import Identity, read_labels, read_snapshot
 from engine.campaign.stages import STAGES, Log
 from engine.campaign.unlabelled import as_labels_allow, in_words
 from engine.config.input_options import MEMBER
@@ -32,6 +33,7 @@ from engine.pool.exclusions import read_exclusions
 from engine.pool.manifest import at_root, in_round, list_shards, look_up, read_shards, write_shards
 from engine.pool.metadata import import_metadata, read_strata, shards_meeting
 from engine.storage.location import Location
+from engine.tables.item_keys import items_of, num_items, rows_of_items
 
 TRY_TASK = "engine.models.task_trial:try_for_init"
 """Refuses a task learner of the user's that cannot be used. It needs torch, and is imported when it is asked."""
@@ -68,9 +70,8 @@ def create(
 
 def _require_new(home: Location) -> None:
     if (home / "campaign.toml").exists():
-        raise ConfigError(
-            f"{home}: already holds a campaign; use another folder, or continue: vaal round {home.quoted}"
-        )
+        fix = f"use another folder, or continue: vaal round {home.quoted}"
+        raise ConfigError(f"{home}: already holds a campaign; {fix}")
     if (home / "rounds").folders():
         raise ConfigError(f"{home}: has rounds of a campaign but no campaign.toml; restore that, or use another folder")
 
@@ -270,8 +271,10 @@ def check_budget(campaign: Campaign) -> None:
     counts = {s.shard: s.num_items for s in in_round(read_shards(home), campaign.round) if s.left is None}
     if where:
         counts = {shard: counts[shard] for shard in shards_meeting(home, where, list(counts))}
-    taken = labelled_items(home) | set(identities(picked_items(home, campaign.round))) | never_picked(home)
-    num_left = sum(map(int, filter(None, counts.values()))) - sum(item[0] in counts for item in taken)
+    out = picked_items(home, campaign.round)
+    taken = items_of(out, read_labels(home), rows_of_items(never_picked(home)))
+    taken = taken.filter(pc.is_in(taken["shard"], value_set=pa.array(counts, pa.string())))
+    num_left = sum(map(int, filter(None, counts.values()))) - num_items(taken)
     if all(counts.values()) and budget > num_left:
         fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"
         rest = f", of shards that meet select.where={where}" if where else ""

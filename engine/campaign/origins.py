@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.folder import is_complete, round_home
 from engine.campaign.handed_out import batches
@@ -38,11 +39,15 @@ def _origins(picks: pa.Table) -> list[str]:
     return [""] * len(picks)
 
 
-def origins_of(home: Location, labels: pa.Table) -> dict[Identity, str]:
-    """The origin of every label, rows of LABELS_SCHEMA. Where it was not kept, a label without a round is one of init,
-    and another has the origin of its image in the selection of its round."""
-    rows = list(zip(identities(labels), labels["round"].to_pylist(), labels["origin"].to_pylist(), strict=True))
-    picked = picked_origins(home, {number for _, number, origin in rows if number is not None and origin is None})
-    return {
-        item: origin or (INITIAL if number is None else picked.get(item, ORIGIN_QUERY)) for item, number, origin in rows
-    }
+def origins_of(home: Location, labels: pa.Table) -> pa.Array:
+    """The origin of every label, rows of SNAPSHOT_SCHEMA. Where it was not kept, a label without a round is one of
+    init, and another has the origin of its image in the selection of its round."""
+    origins = labels["origin"].cast(pa.string()).combine_chunks()
+    is_first = labels["round"].is_null().combine_chunks()
+    origins = pc.if_else(pc.and_(origins.is_null(), is_first), INITIAL, origins)
+    if not origins.null_count:
+        return origins
+    lacking = labels.filter(origins.is_null())
+    picked = picked_origins(home, pc.unique(lacking["round"]).to_pylist())
+    found = pa.array([picked.get(item, ORIGIN_QUERY) for item in identities(lacking)], pa.string())
+    return pc.replace_with_mask(origins, origins.is_null(), found)

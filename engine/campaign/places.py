@@ -6,7 +6,9 @@ same bytes are now, or why they are nowhere.
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -51,8 +53,16 @@ def placed(home: Location, table: pa.Table) -> tuple[pa.Table, list[Row]]:
         table: any columns, with those of POSITIONS_SCHEMA.
     """
     moved = {known_of(row): row for row in read_moved(home)}
-    if not moved:
+    # In most campaigns few shards ever change.
+    names = pa.array(sorted({shard for shard, *_ in moved}), pa.string())
+    is_touched = pc.is_in(table["shard"].cast(pa.string()), value_set=names).to_numpy() if moved else np.empty(0, bool)
+    if not is_touched.any():
         return table, []
-    rows = [{**row, **moved.get(known_of(row), {"fault": None})} for row in table.to_pylist()]
+    rows = [
+        {**row, **moved.get(known_of(row), {"fault": None})} for row in table.filter(pa.array(is_touched)).to_pylist()
+    ]
+    is_here = np.array([not row["fault"] for row in rows], bool)
     here = [{name: row[name] for name in table.column_names} for row in rows if not row["fault"]]
-    return pa.Table.from_pylist(here, schema=table.schema), [row for row in rows if row["fault"]]
+    place = np.concatenate([np.flatnonzero(~is_touched), np.flatnonzero(is_touched)[is_here]])
+    found = pa.concat_tables([table.filter(pa.array(~is_touched)), pa.Table.from_pylist(here, schema=table.schema)])
+    return found.take(pa.array(np.argsort(place))), [row for row in rows if row["fault"]]

@@ -2,13 +2,15 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.campaign.labels import POSITIONS_SCHEMA, Identity, labelled_items, last_of_each
+from engine.campaign.labels import POSITIONS_SCHEMA, Identity, identities, read_snapshot
 from engine.campaign.places import placed
 from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
@@ -19,12 +21,57 @@ from engine.pool.items import read_shard
 from engine.pool.manifest import look_up_few
 from engine.pool.shard import Place, Shard, read_images
 from engine.storage.location import Location
-from engine.tables.scores import to_table
+from engine.tables.by_shard import BLOCK, places_of_texts
+from engine.tables.item_keys import are_in, last_of_each
+from engine.tables.scores import SHARD_FIELD, pack, to_table, unpack
 from engine.tables.values import skeleton
 
 SCAN_THREADS = 8
 Position = tuple[str, str, int, int, str | None]
 """shard, key, offset, size_bytes, content_hash."""
+PLACES_SCHEMA = POSITIONS_SCHEMA.set(0, SHARD_FIELD.with_type(pa.dictionary(pa.int32(), pa.string())))
+"""POSITIONS_SCHEMA in memory: the names of shards are a dictionary."""
+
+
+class Positions(Sequence[Position]):
+    """Positions by their numbers, sorted by (shard, offset). They are columns; a tuple is made where one is read."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Of a table of PLACES_SCHEMA or POSITIONS_SCHEMA."""
+        _, place_N = places_of_texts(table["shard"])
+        order = np.lexsort((table["offset"].to_numpy(), place_N))
+        self.table = table if (np.diff(order) == 1).all() else table.take(pa.array(order))
+        self._ends = np.cumsum([batch.num_rows for batch in self.table.to_batches(BLOCK)])
+        self._batches = self.table.to_batches(BLOCK)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], "Positions"], tuple[bytes]]:
+        # Compressed, and without its pieces: each would be sent with all of the table.
+        return _unpacked, (pack(self.table, "zstd"),)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, number: int) -> Position: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Position]: ...
+    def __getitem__(self, number: int | slice) -> Position | list[Position]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        batch = int(np.searchsorted(self._ends, number, side="right"))
+        row = number - (int(self._ends[batch - 1]) if batch else 0)
+        shard, key, offset, size, content = (column[row].as_py() for column in self._batches[batch].columns)
+        return shard, key, offset, size, content
+
+    def __iter__(self) -> Iterator[Position]:
+        for batch in self._batches:
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _unpacked(content: bytes) -> Positions:
+    return Positions(unpack(content))
 
 
 def write_positions(home: Location, positions: list[Any] | pa.Table) -> None:
@@ -40,36 +87,48 @@ def write_positions(home: Location, positions: list[Any] | pa.Table) -> None:
 
 
 def all_positions(home: Location) -> pa.Table:
-    """Where images were when they were labelled, each once: POSITIONS_SCHEMA."""
+    """Where images were when they were labelled, each once: PLACES_SCHEMA."""
     folder = home / "pool/items"
-    tables = ((folder / name).read_typed_table(POSITIONS_SCHEMA) for name in folder.children())
-    return last_of_each(pa.concat_tables([POSITIONS_SCHEMA.empty_table(), *tables]))
+    tables = (_read(folder / name) for name in folder.children())
+    return last_of_each(pa.concat_tables([PLACES_SCHEMA.empty_table(), *tables]))
+
+
+def _read(file: Location) -> pa.Table:
+    table = file.read_typed_table(POSITIONS_SCHEMA)
+    return table.set_column(0, PLACES_SCHEMA.field(0), table["shard"].dictionary_encode())
+
+
+def positions_with(home: Location, items: pa.Table) -> pa.Table:
+    """As `all_positions`, of the items of a table with shard and key."""
+    table = all_positions(home)
+    is_wanted = are_in(table, items)
+    return table if is_wanted.all() else table.filter(pa.array(is_wanted))
 
 
 def earlier_positions(home: Location, numbers: dict[Identity, int]) -> list[Position]:
     """Where items were when there were only so many files of positions, of those that have other positions now."""
     folder, found = home / "pool/items", dict[Identity, Position]()
     for number, name in enumerate(folder.children()):
-        rows = _rows((folder / name).read_typed_table(POSITIONS_SCHEMA))
+        rows = _rows(_read(folder / name))
         found |= {row[:2]: row for row in rows if number < numbers.get(row[:2], 0)}
     now = set(_rows(all_positions(home)))
     return [row for row in found.values() if row not in now]
 
 
 def labelled_positions(home: Location) -> pa.Table:
-    """Where the labelled images are now: POSITIONS_SCHEMA, sorted by (shard, offset). Those that are in their shards no
-    more are left out, and so are those whose position is not known yet."""
-    labelled = labelled_items(home)
-    rows = [row for row in all_positions(home).to_pylist() if (row["shard"], row["key"]) in labelled]
-    here, _ = placed(home, pa.Table.from_pylist(rows, schema=POSITIONS_SCHEMA))
-    return here.sort_by([("shard", "ascending"), ("offset", "ascending")])
+    """Where the labelled images are now: PLACES_SCHEMA, sorted by (shard, offset).
+
+    Those that are in their shards no more are left out, and so are those whose position is not known yet.
+    """
+    here, _ = placed(home, positions_with(home, read_snapshot(home).labels))
+    return Positions(here).table
 
 
 def positions_of(
-    home: Location, labelled: set[Identity], shards: list[Shard], image: ImageConfig, log: Log, *, is_new: bool = False
-) -> list[Position]:
-    """Where these items are now, sorted by (shard, offset), without those that are in their shards no more, or in one
-    that left the pool and cannot be read.
+    home: Location, labelled: pa.Table, shards: list[Shard], image: ImageConfig, log: Log, *, is_new: bool = False
+) -> Positions:
+    """Where items are now, without those that are in their shards no more, or in one that left the pool and cannot be
+    read. `labelled` has the columns shard and key.
 
     Items without a position, with `is_new` all, are found by scanning their shards, and remembered. Where an older
     campaign kept no hash of an image, the bytes that are there now count, and their hash is remembered: the next change
@@ -77,62 +136,70 @@ def positions_of(
 
     Raises InputError for an item that is not in the pool, or without exactly one image.
     """
-    known = {} if is_new else {row[:2]: row for row in _rows(all_positions(home)) if row[:2] in labelled}
-    missing = labelled - set(known)
+    known = PLACES_SCHEMA.empty_table() if is_new else positions_with(home, labelled)
+    lacking = labelled.select(["shard", "key"]).filter(pa.array(~are_in(labelled, known)))
+    if len(lacking):
+        found = _scanned(home, set(identities(lacking)), shards, image, log, is_new=is_new)
+        known = pa.concat_tables([known, found.cast(PLACES_SCHEMA)])
+    here, _ = placed(home, known)
+    return Positions(_with_hashes(home, _without_lost(here, shards, log), shards))
+
+
+def _scanned(
+    home: Location, missing: set[Identity], shards: list[Shard], image: ImageConfig, log: Log, *, is_new: bool
+) -> pa.Table:
+    """Where these items are by a scan of their shards, which is remembered: POSITIONS_SCHEMA."""
     by_name = {shard.shard: shard for shard in shards}
     names = sorted({shard for shard, _ in missing})
     if unknown := [name for name in names if name not in by_name]:
         other = {skeleton(name): name for name in by_name}.get(skeleton(unknown[0]), "")
         raise InputError(f"{home}/labels: shard {unknown[0]!r} is not in the pool; {_advice(home, other, is_new)}")
-    if names:
-        log(f"looking up {plural(len(missing), 'labelled item')} in {plural(len(names), 'shard')}")
-        with ThreadPoolExecutor(SCAN_THREADS) as threads:
-            found = [p for some in threads.map(lambda name: _scan(by_name[name], missing, image), names) for p in some]
-        if lost := missing - {position[:2] for position in found}:
-            shard, key = min(lost)
-            advice = _advice(home, _near(by_name[shard], key, image), is_new)
-            raise InputError(f"{home}/labels: no item {key!r} with one image in shard {shard!r}; {advice}")
-        write_positions(home, found)
-        known |= {position[:2]: position for position in found}
-    here, _ = placed(home, to_table(list(known.values()), POSITIONS_SCHEMA))
-    here = _without_lost(here, shards, log)
-    return sorted(_with_hashes(home, _rows(here), by_name), key=lambda position: (position[0], position[2]))
+    log(f"looking up {plural(len(missing), 'labelled item')} in {plural(len(names), 'shard')}")
+    with ThreadPoolExecutor(SCAN_THREADS) as threads:
+        found = [p for some in threads.map(lambda name: _scan(by_name[name], missing, image), names) for p in some]
+    if lost := missing - {position[:2] for position in found}:
+        shard, key = min(lost)
+        advice = _advice(home, _near(by_name[shard], key, image), is_new)
+        raise InputError(f"{home}/labels: no item {key!r} with one image in shard {shard!r}; {advice}")
+    write_positions(home, found)
+    return to_table(found, POSITIONS_SCHEMA)
 
 
 def _without_lost(positions: pa.Table, shards: list[Shard], log: Log) -> pa.Table:
     """The positions without those in shards that left the pool and are not there any more, as they were."""
-    names = set(positions["shard"].to_pylist())
+    names = set(pc.unique(positions["shard"].cast(pa.string())).to_pylist())
     left = [shard for shard in shards if shard.left is not None and shard.shard in names]
     lost = [shard.shard for shard, now in zip(left, look_up_few(left), strict=True) if now != shard]
     if not lost:
         return positions
-    is_lost = pc.is_in(positions["shard"], value_set=pa.array(lost))
+    is_lost = pc.is_in(positions["shard"].cast(pa.string()), value_set=pa.array(lost))
     count, of = plural(pc.sum(is_lost).as_py(), "labelled image"), plural(len(lost), "shard")
     log(f"{count} of {of} that left the pool cannot be read any more, first {min(lost)}: not used; the labels stay")
     return positions.filter(pc.invert(is_lost))
 
 
-def _with_hashes(home: Location, positions: list[Position], shards: dict[str, Shard]) -> list[Position]:
-    lacking: dict[str, list[Position]] = defaultdict(list)
-    for position in positions:
-        if position[4] is None:
-            lacking[position[0]].append(position)
+def _with_hashes(home: Location, table: pa.Table, shards: list[Shard]) -> pa.Table:
+    if not table["content_hash"].null_count:
+        return table
+    is_lacking = table["content_hash"].is_null()
+    by_shard: dict[str, list[Position]] = defaultdict(list)
+    for position in _rows(table.filter(is_lacking)):
+        by_shard[position[0]].append(position)
+    by_name = {shard.shard: shard for shard in shards if shard.shard in by_shard}
 
     def read(name: str) -> list[Position]:
-        contents = read_images(shards[name], [Place(*position[1:]) for position in lacking[name]])
-        return [(*p[:4], content_hash(content)) for p, content in zip(lacking[name], contents, strict=True)]
+        contents = read_images(by_name[name], [Place(*position[1:]) for position in by_shard[name]])
+        return [(*p[:4], content_hash(content)) for p, content in zip(by_shard[name], contents, strict=True)]
 
-    if not lacking:
-        return positions
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
-        found = [position for some in threads.map(read, lacking) for position in some]
+        found = [position for some in threads.map(read, by_shard) for position in some]
     write_positions(home, found)
-    known = {position[:2]: position for position in found}
-    return [known.get(position[:2], position) for position in positions]
+    whole = to_table(found, POSITIONS_SCHEMA).cast(PLACES_SCHEMA)
+    return pa.concat_tables([table.filter(pc.invert(is_lacking)), whole])
 
 
 def _rows(table: pa.Table) -> list[Position]:
-    return [tuple(row.values()) for row in table.to_pylist()]
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def _scan(shard: Shard, wanted: set[Identity], image: ImageConfig) -> list[Position]:

@@ -37,8 +37,6 @@ from engine.campaign.ledger import (
     STATES,
     TAKEN_BACK,
     Ledger,
-    name_of,
-    names_of,
     read_ledger,
 )
 from engine.campaign.origins import picked_origins
@@ -49,6 +47,7 @@ from engine.campaign.sharing import share
 from engine.campaign.votes import NO_TIME, ingest_numbers, times_of
 from engine.errors import InputError
 from engine.tables.columns import required
+from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, column_at, rows_of_items
 
 CONSENSUS_SCHEMA = pa.schema(
     [
@@ -126,7 +125,7 @@ def _write_labels(
     label = pc.if_else(pa.array(ledger.by_votes_U == SETTLED), outcomes.labels, pa.scalar(None, pa.string()))
     is_other = pc.not_equal(pc.fill_null(label, ""), pc.fill_null(before, "")).to_numpy(zero_copy_only=False)
     is_forced = _are_in(items["item_id"], forced) & (_newest_ingests(outcomes) > ledger.word_votes_U)
-    is_gone = _are_in(names_of(items), map(name_of, forgotten(campaign.home)))
+    is_gone = are_in(items, rows_of_items(sorted(forgotten(campaign.home))))
     is_free = ~items["gold"].to_numpy() & ~is_gone & (~ledger.stands_U | is_forced)
     is_wanted = (outcomes.num_votes > 0) & is_other & is_free
     wanted, latest = items.filter(pa.array(is_wanted)), _latest(outcomes, is_wanted)
@@ -204,7 +203,7 @@ def _latest(outcomes: Outcomes, is_wanted_U: NDArray[np.bool_]) -> Iterator[_Lat
 
 def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:
     """A column of a table that has a row for an item, or none, in the order of the items."""
-    return table[column].combine_chunks().take(pc.index_in(names_of(items), value_set=names_of(table)))
+    return column_at(table[column], ItemIndex(ItemKeys.of(table)).rows_of(ItemKeys.of(items)))
 
 
 class Progress(NamedTuple):

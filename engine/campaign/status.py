@@ -10,7 +10,7 @@ from engine.campaign.decided import decided_by, ranks
 from engine.campaign.folder import Campaign, is_complete, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import PROGRESS_FILE, Beat, TrainBeat, read_heartbeat
-from engine.campaign.labels import Snapshot, identities, read_snapshot
+from engine.campaign.labels import Snapshot, read_snapshot
 from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.manifests import (
     Manifest,
@@ -27,6 +27,7 @@ from engine.config.hook_options import shown
 from engine.pool.manifest import in_round, read_shards
 from engine.pool.shard import FORGOTTEN, GONE
 from engine.storage.location import Location
+from engine.tables.item_keys import ItemIndex, ItemKeys, num_items
 from engine.tables.scores import without_forgotten
 
 
@@ -36,8 +37,9 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
     home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
     known, ledger = read_shards(home), ledger or read_ledger(campaign, snapshot)
     shards, news = in_round(known, campaign.round), news_of(campaign)
-    table = snapshot.labels
-    labels, labelled = table["round"].to_pylist(), set(identities(table))
+    labels = snapshot.labels
+    labelled, counts = ItemIndex(ItemKeys.of(labels)), labels["round"].value_counts()
+    by_round = dict(zip(*(counts.field(name).to_pylist() for name in ("values", "counts")), strict=True))
     rounds: list[dict[str, Any]] = [
         {
             "round": number,
@@ -66,8 +68,8 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
         },
         "labels": {
             "total": len(labels),
-            "at_init": labels.count(None),
-            "by_round": {str(number): labels.count(number) for number in range(campaign.round)},
+            "at_init": by_round.get(None, 0),
+            "by_round": {str(number): by_round.get(number, 0) for number in range(campaign.round)},
         },
         "answers": {**progress._asdict(), "close_when": campaign.config.labels.close_when},
         "rounds": rounds,
@@ -106,15 +108,16 @@ def _ranks(campaign: Campaign) -> dict[str, str | None]:
     return {"ranks": ranks(selection), "decided_by": decided_by(selection)}
 
 
-def _batch_state(ledger: Ledger, place: int, labelled: set[tuple[str, str]]) -> dict[str, Any]:
+def _batch_state(ledger: Ledger, place: int, labelled: ItemIndex) -> dict[str, Any]:
     """How many images a batch has, how many of them have no label yet, and how many are in each state."""
     batch = ledger.batches[place]
-    images = ledger.rows.filter(pa.array(ledger.images_of(place)))
+    images = ledger.rows.select(["shard", "key"]).filter(pa.array(ledger.images_of(place)))
+    is_left = ~labelled.holds(ItemKeys.of(images))
     return {
         "batch": batch.folder.name,
         "vendor": batch.vendor,
         "images": len(images),
-        "without_label": len(set(identities(images)) - labelled),
+        "without_label": num_items(images.filter(pa.array(is_left))),
         "states": ledger.counts(place),
     }
 

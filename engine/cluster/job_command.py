@@ -49,7 +49,7 @@ def job_command(
             )
     files, found, campaign = dict[str, Path](), list[str](), ""
     for place, word in enumerate(rest):
-        if place == 0 and name != "simulate" and not word.startswith("-"):
+        if place == 0 and name not in ("simulate", "pack") and not word.startswith("-"):
             campaign = Location.of(word).url
             found.append(campaign)
         else:

@@ -6,7 +6,7 @@ import math
 import tarfile
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -46,7 +46,7 @@ class Sample(NamedTuple):
 
 
 def samples_of(
-    campaign: Campaign, snapshot: Snapshot, positions: list[Position], shares: dict[str, Decimal], seed: int
+    campaign: Campaign, snapshot: Snapshot, positions: Sequence[Position], shares: dict[str, Decimal], seed: int
 ) -> tuple[list[Sample], list[str]]:
     """The samples of all labelled images in the order of their item_ids, which is random; and why others are left out.
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from engine.errors import ConfigError, one_line
-from engine.storage.endpoints import google_emulator, s3_endpoint
-from engine.storage.location import SCHEMES, Location, masked
+from engine.storage.endpoints import SCHEMES, google_emulator, s3_endpoint
+from engine.storage.location import Location, masked
 
 FILES = "files"
 MOST_SECONDS = 7 * 24 * 3600

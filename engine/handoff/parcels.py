@@ -1,5 +1,6 @@
 """A batch on its way: its images and task files in the vendor's folder, and its record."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +20,7 @@ from engine.errors import InputError
 from engine.handoff.exchange import Outgoing, Question, Task
 from engine.handoff.links import FILES, Links, links_for
 from engine.handoff.prelabels import prelabels_of
-from engine.handoff.sent_images import Written, write_images
+from engine.handoff.sent_images import THREADS, Written, write_images
 from engine.handoff.vendor_files import images_at, write_task_files
 from engine.pool.shard import Shard, check_unchanged
 from engine.storage.location import Location
@@ -62,8 +63,8 @@ def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, shards: list[Shar
         raise InputError(f"{campaign.stage('selection')}: none of its images is in its shard; restore the shards")
     by_name = {shard.shard: shard for shard in shards}
     write_tasks(campaign, parcel, _foreseen(here), links)
-    for shard in sorted(set(here["shard"].to_pylist())):
-        check_unchanged(by_name[shard])
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(lambda name: check_unchanged(by_name[name]), sorted(set(here["shard"].to_pylist()))))
     for place in (folder, *records):
         place.clear()
     at, strips = images_at(folder, handoff.images), handoff.strip_metadata

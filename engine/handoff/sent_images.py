@@ -22,8 +22,10 @@ from engine.pool.identity import content_hash
 from engine.pool.shard import Place, Shard, read_images
 from engine.storage.location import Location
 
-WRITE_THREADS = 16
-"""Each image is a file that is flushed to its disk, or an upload: a thread waits for most of the time."""
+THREADS = 32
+"""A thread waits for most of the time: for a look at a shard, a range of it, a disk that flushes or an upload."""
+MOST_AT_ONCE = 64
+"""Images of a shard that one thread reads, one after another."""
 _ORIENTATION = 0x0112
 _EXIF_OF_PNG = (b"eXIf", b"Raw profile type exif")
 In = TypeVar("In")
@@ -68,38 +70,40 @@ def write_images(
     found: dict[str, Written] = {}
     num_kept = 0
 
-    def write(pair: tuple[dict[str, Any], bytes]) -> tuple[Written, bool]:
-        row, content = pair
-        written, sent = _prepared(campaign, row, content, strip_metadata=strip_metadata)
-        (folder / written.file.rpartition("/")[2]).write_bytes(sent, written.media_type)
-        return written, strip_metadata and not is_strippable(content)
+    def write(wanted: list[dict[str, Any]]) -> list[tuple[Written, bool]]:
+        """Some images of one shard; of their bytes a thread holds one image's."""
+        places = [Place(*(row[name] for name in Place._fields)) for row in wanted]
+        done = []
+        for row, content in zip(wanted, read_images(shards[wanted[0]["shard"]], places), strict=True):
+            written, sent = _prepared(campaign, row, content, strip_metadata=strip_metadata)
+            (folder / written.file.rpartition("/")[2]).write_bytes(sent, written.media_type)
+            done.append((written, strip_metadata and not is_strippable(content)))
+        return done
 
-    for written, is_kept in in_threads(write, _contents(by_shard, shards)):
-        num_kept += is_kept
-        found[written.item_id] = written
+    for done in in_threads(write, _pieces(by_shard)):
+        for written, is_kept in done:
+            num_kept += is_kept
+            found[written.item_id] = written
         run.on_progress(len(found) / len(rows), f"{len(found)} of {len(rows)} images")
     if num_kept:
         run.log(f"of BMP and TIFF files the metadata is not taken out: {plural(num_kept, 'image')}")
     return found
 
 
-def _contents(
-    by_shard: dict[str, list[dict[str, Any]]], shards: dict[str, Shard]
-) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """The rows and the bytes of their images, shard by shard."""
-    for shard, wanted in sorted(by_shard.items()):
-        places = [Place(*(row[name] for name in Place._fields)) for row in wanted]
-        yield from zip(wanted, read_images(shards[shard], places), strict=True)
+def _pieces(by_shard: dict[str, list[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows in pieces of at most MOST_AT_ONCE of one shard, shard by shard."""
+    for _, wanted in sorted(by_shard.items()):
+        yield from (wanted[begin : begin + MOST_AT_ONCE] for begin in range(0, len(wanted), MOST_AT_ONCE))
 
 
 def in_threads(function: Callable[[In], Out], values: Iterable[In]) -> Iterator[Out]:
     """The results in the order of the values, few of which are held at once. The first error ends it."""
     pending: deque[Future[Out]] = deque()
-    with ThreadPoolExecutor(WRITE_THREADS) as threads:
+    with ThreadPoolExecutor(THREADS) as threads:
         try:
             for value in values:
                 pending.append(threads.submit(function, value))
-                if len(pending) == 2 * WRITE_THREADS:
+                if len(pending) == 2 * THREADS:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -57,11 +57,11 @@ def export_labels(
             read.
     """
     shares, snapshot = shares_of(split), read_snapshot(campaign.home)
-    if not snapshot.values:
+    if not len(snapshot.labels):
         raise InputError(f"{campaign.home}: nothing is labelled; see: vaal labels {campaign.home.quoted} list")
     with current_shards(campaign, log) as shards:
         by_name = {shard.shard: shard for shard in shards}
-        positions = positions_of(campaign.home, set(snapshot.values), shards, campaign.config.image, log)
+        positions = positions_of(campaign.home, snapshot.labels, shards, campaign.config.image, log)
         samples, left_out = samples_of(campaign, snapshot, positions, shares, seed)
         _log_some(log, left_out)
         plan = planned(samples, shares)

@@ -3,7 +3,7 @@
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,9 @@ from engine.storage.location import Location, masked
 from engine.storage.retries import retried
 from engine.tables.columns import required
 
-LIST_THREADS = 16
+LIST_THREADS, MARK_THREADS, AT_ONCE = 16, 64, 4096
+MOST_SINGLE = 8
+"""Shards of a folder that are looked up one by one, at most."""
 SHARDS_SCHEMA = pa.schema(
     [
         *required(pa.string(), "shard", "url"),
@@ -116,18 +118,40 @@ def shards_at(locations: list[Location], folder: str, asked: str = "--pool") -> 
     for location in locations:
         if not location.url.startswith(folder.rstrip("/") + "/"):
             raise ConfigError(f"pool.root={folder}: shard {location} is not below it")
+    infos = _infos_of(locations)
+    shards = []
+    for location, info, mark in zip(locations, infos, _marks_of(locations, infos), strict=True):
+        _require_file(location, info, asked)
+        name = location.url.removeprefix(folder.rstrip("/") + "/")
+        shards.append(new_version(Shard(name, location.url, info.size, mark, None, info.mtime_ns)))
+    return sorted(shards)
+
+
+def _infos_of(locations: list[Location]) -> list[fs.FileInfo]:
+    """What storage says of each: a folder of which more than a few are asked is listed, in one request for a
+    thousand."""
+    filesystem, found = locations[0].filesystem, dict[str, fs.FileInfo]()
+    by_folder = Counter(posixpath.dirname(location.path) for location in locations)
+    large = [folder for folder, number in by_folder.items() if number > MOST_SINGLE]
     try:
-        infos = locations[0].filesystem.get_file_info([location.path for location in locations])
+        with ThreadPoolExecutor(LIST_THREADS) as threads:
+            listings = threads.map(
+                lambda folder: filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True)), large
+            )
+            found |= {info.path: info for infos in listings for info in infos}
+        left = [location.path for location in locations if location.path not in found]
+        found |= dict(zip(left, filesystem.get_file_info(left), strict=True)) if left else {}
     except OSError as error:
         raise InputError(f"{locations[0]}: cannot be looked up: {one_line(error)}") from error
-    shards = []
-    with ThreadPoolExecutor(LIST_THREADS) as threads:
-        marks = threads.map(_listed_mark, locations, infos)
-        for location, info, mark in zip(locations, infos, marks, strict=True):
-            _require_file(location, info, asked)
-            name = location.url.removeprefix(folder.rstrip("/") + "/")
-            shards.append(new_version(Shard(name, location.url, info.size, mark, None, info.mtime_ns)))
-    return sorted(shards)
+    return [found[location.path] for location in locations]
+
+
+def _marks_of(locations: list[Location], infos: list[fs.FileInfo]) -> Iterator[str]:
+    """The mark of each, by threads. A part of them waits at a time: a million calls that wait take a gigabyte."""
+    with ThreadPoolExecutor(MARK_THREADS) as threads:
+        for begin in range(0, len(locations), AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
+            yield from threads.map(_listed_mark, locations[part], infos[part])
 
 
 def _listed_mark(location: Location, info: fs.FileInfo) -> str:
@@ -173,6 +197,8 @@ def look_up(shards: list[Shard]) -> list[Shard | None]:
 
     Raises InputError if a folder cannot be listed.
     """
+    if shards and not Location(shards[0].url).is_listed:
+        return look_up_few(shards)
     folders = sorted({posixpath.dirname(shard.url) for shard in shards})
     with ThreadPoolExecutor(LIST_THREADS) as threads:
         listings = dict(zip(folders, threads.map(_list_folder, folders), strict=True))

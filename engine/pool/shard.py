@@ -72,7 +72,7 @@ CHANGED = "changed since it was listed"
 
 def mark_of(location: Location, info: fs.FileInfo) -> str:
     """A mark that changes when a file is written again: the store's ETag, or the time of change where it has none."""
-    etag = "" if location.is_local else _etag(location)
+    etag = _etag(location) if location.has_etag else ""
     return f"etag:{etag}" if etag else f"mtime:{info.mtime_ns}"
 
 

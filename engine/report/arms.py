@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.origins import picked_origins
 from engine.models.predictions import GONE, predictions, predictions_of_picks
+from engine.tables.item_keys import ItemIndex, ItemKeys, rows_of_items
 from engine.tables.selections import ORIGIN_CONTROL
 from vaal.proportions import Share, difference, wilson
 
@@ -104,7 +106,7 @@ def gains_of(campaign: Campaign, snapshot: Snapshot, numbers: Iterable[int], *, 
     Raises InputError if a scores file or a selection is not the committed one. Scores that are gone are reported in
     words.
     """
-    labels, first, found = snapshot.labels, first_files(snapshot), list[Gain]()
+    labels, first, found = snapshot.labels, FirstFiles(snapshot), list[Gain]()
     for number in sorted(numbers):
         own = labels.filter(pc.fill_null(pc.equal(labels["round"], number), fill_value=False))
         label = dict(zip(identities(own), own["label"].to_pylist(), strict=True))
@@ -112,16 +114,27 @@ def gains_of(campaign: Campaign, snapshot: Snapshot, numbers: Iterable[int], *, 
     return found
 
 
-def first_files(snapshot: Snapshot) -> dict[Identity, str]:
-    """The name of the file in which each item had its first label."""
-    first: dict[Identity, str] = {}
-    for name, table in snapshot.tables.items():
-        for item in identities(table.filter(pc.is_valid(table["label"]))):
-            first.setdefault(item, name)
-    return first
+class FirstFiles:
+    """In which file each item had its first label: `names` of the files, and the numbers of these by the keys of
+    items."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.names = list(snapshot.tables)
+        # The index finds the last row of an item, so the oldest comes last.
+        files = [(number, snapshot.tables[name]) for number, name in enumerate(self.names)][::-1]
+        given = [(number, table.filter(table["label"].is_valid())) for number, table in files]
+        keys = [ItemKeys.of(table) for _, table in given] or [ItemKeys.of_items([])]
+        lanes = (np.concatenate([getattr(key, lane) for key in keys]) for lane in ("high_N", "low_N"))
+        self._index = ItemIndex(ItemKeys(*lanes))
+        self._file_N = np.repeat([number for number, _ in given], [len(table) for _, table in given])
+
+    def of(self, items: pa.Table) -> NDArray[np.int64]:
+        """The number of each labelled item's file (N,)."""
+        found: NDArray[np.int64] = self._file_N[self._index.rows_of(ItemKeys.of(items))]
+        return found
 
 
-def _gain_of(campaign: Campaign, first: dict[Identity, str], label: dict[Identity, str], *, kept_only: bool) -> Gain:
+def _gain_of(campaign: Campaign, first: FirstFiles, label: dict[Identity, str], *, kept_only: bool) -> Gain:
     """`label`: that of each item that was labelled in the campaign's round."""
     origins = picked_origins(campaign.home, [campaign.round])
     arms = {item: CONTROL if origin == ORIGIN_CONTROL else QUERY for item, origin in origins.items()}
@@ -162,7 +175,7 @@ def variation_of(counts_2K: NDArray[np.int64], seed: int) -> Variation:
 
 
 def _known_of(
-    campaign: Campaign, first: dict[Identity, str], label: dict[Identity, str], arms: dict[Identity, str], *,
+    campaign: Campaign, first: FirstFiles, label: dict[Identity, str], arms: dict[Identity, str], *,
     kept_only: bool,
 ) -> tuple[Known | None, str]:  # fmt: skip
     """What the task learner of the round knew; or None, and why. Of several labels an image, it is right if the one
@@ -175,7 +188,9 @@ def _known_of(
         return None, _NO_TASK
     names = {item: names_in(value, campaign.config.handoff.question.task) for item, value in label.items()}
     # What was trained on is not judged.
-    judged = [item for item, found in names.items() if found and first[item] not in trained["inputs"]]
+    file_N = first.of(rows_of_items(names)).tolist()
+    known = {number for number, name in enumerate(first.names) if name in trained["inputs"]}
+    judged = [item for item, number in zip(names, file_N, strict=True) if names[item] and number not in known]
     predicted, why = _predicted(campaign, judged, arms, kept_only=kept_only)
     if why:
         return None, why

@@ -22,9 +22,10 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.ledger import SETTLED, STATES, Ledger
 from engine.campaign.manifests import SelectionManifest, TrainManifest, read_manifest
-from engine.report.arms import CONTROL, MOST_CLASSES, Gain, first_files
+from engine.report.arms import CONTROL, MOST_CLASSES, FirstFiles, Gain
 from engine.report.estimates import Samples
 from engine.report.forecast import Forecast, Round, forecast, forecast_text
+from engine.tables.by_shard import places_of_texts
 from vaal.proportions import Share, few_text
 
 WORTH_MORE = "Worth buying more?"
@@ -159,11 +160,9 @@ def _right(gain: Gain) -> tuple[int, int]:
 
 
 def _given(snapshot: Snapshot) -> _Given:
-    first, now, files = first_files(snapshot), snapshot.values, list(snapshot.tables)
-    values = sorted(set(now.values()))
-    value_of, file_of = ({name: number for number, name in enumerate(names)} for names in (values, files))
-    value_N = np.array([value_of[value] for value in now.values()], np.int64)
-    return _Given(values, value_N, np.array([file_of[first[item]] for item in now], np.int64), files)
+    first, labels = FirstFiles(snapshot), snapshot.labels
+    values, value_N = places_of_texts(labels["label"])
+    return _Given(values.to_pylist(), value_N, first.of(labels), first.names)
 
 
 def _classes(campaign: Campaign, rounds: list[ControlRound], given: _Given) -> list[ClassShare]:

@@ -5,6 +5,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
@@ -19,6 +20,7 @@ from engine.tables.rows import Row
 
 THUMBNAIL_SIDE = 128
 """Longest side of a thumbnail, pixels. Smaller images keep their pixels and are enlarged where they are shown."""
+READ_THREADS = 16
 BLANK = Image.new("L", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), 127)
 """Stands for an image that is in its shard no more, or was forgotten."""
 Identity = tuple[str, str]
@@ -45,17 +47,25 @@ def read_thumbnails(
         by_shard[row["shard"]][row["key"]] = Place(*(place[name] for name in Place._fields)) if is_here else None
     shards = {shard.shard: shard for shard in at_root(read_shards(campaign.home), campaign.config.pool.root)}
     found: dict[Identity, Image.Image] = {}
-    for name, places in by_shard.items():
-        left = {key: place for key, place in places.items() if place}
-        found |= {(name, key): BLANK for key in places}
+
+    def read(name: str) -> tuple[dict[Identity, Image.Image], ShardError | None]:
+        left = {key: place for key, place in by_shard[name].items() if place}
+        seen = dict.fromkeys(((name, key) for key in by_shard[name]), BLANK)
         try:
             for key, content in zip(left, read_what_is_left(shards[name], list(left.values())), strict=True):
                 if content is not None:
-                    found[name, key] = thumbnail(content, campaign.config.image)
+                    seen[name, key] = thumbnail(content, campaign.config.image)
         except ShardError as error:
             if not on_fault or isinstance(error, ChangedShardError):
                 raise
-            on_fault(error)
+            return seen, error
+        return seen, None
+
+    with ThreadPoolExecutor(READ_THREADS) as threads:
+        for seen, fault in threads.map(read, by_shard):
+            found |= seen
+            if fault and on_fault:
+                on_fault(fault)
     return found
 
 

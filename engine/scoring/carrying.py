@@ -46,7 +46,8 @@ def carry_over(campaign: Campaign, inputs: dict[str, str], files: dict[str, str]
                 log(f"{plural(len(whole), 'shard')} keep the scores of round {number:03d}: the networks are the same")
             with ThreadPoolExecutor(THREADS) as threads:
                 yield from threads.map(partial(_take_over, campaign, before), whole)
-            wanted = {shard: name for shard, name in wanted.items() if shard not in {one.shard for one in whole}}
+            for record in whole:
+                del wanted[record.shard]
 
 
 def _is_alike(campaign: Campaign, before: Campaign, inputs: dict[str, str]) -> bool:

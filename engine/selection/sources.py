@@ -1,7 +1,6 @@
 """The committed scores files as a selection reads them, with the items that cannot be picked and those drawn."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +9,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign.decisions import never_picked
-from engine.campaign.labels import POSITIONS_SCHEMA, identities, labelled_items, read_labels
+from engine.campaign.labels import read_labels
 from engine.campaign.origins import origins_of
-from engine.campaign.positions import all_positions
+from engine.campaign.positions import PLACES_SCHEMA, positions_with
 from engine.storage.location import Location
+from engine.tables.by_shard import places_of_texts
+from engine.tables.item_keys import items_of, rows_of_items
 from engine.tables.scores import ShardRecord
 from engine.tables.selections import ORIGIN_UNCERTAINTY
 
@@ -87,39 +88,44 @@ class Draws(NamedTuple):
 def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Table) -> list[Source]:
     """A source for each record, sorted by shard. Items that are labelled, were picked before or are never to be picked
     are taken."""
-    origins = origins_of(home, read_labels(home))
-    uncertain = [item for item, origin in origins.items() if origin == ORIGIN_UNCERTAINTY]
-    taken = {*origins, *identities(picked_before), *never_picked(home)}
-    sets = (taken, origins, uncertain)
-    found, none = [_by_shard(items) for items in sets], pa.array([], pa.string())
+    labels = read_labels(home)
+    is_uncertain = pc.equal(origins_of(home, labels), ORIGIN_UNCERTAINTY)
+    items = items_of(labels, picked_before, rows_of_items(never_picked(home)))
+    found, none = (
+        [_by_shard(table) for table in (items, labels, labels.filter(is_uncertain))],
+        pa.array([], pa.string()),
+    )
     return [Source(record, *(keys.get(record.shard, none) for keys in found)) for record in sorted(records)]
 
 
 def known_images(home: Location, picked_before: pa.Table) -> pa.Table:
-    """Everything labelled or picked before whose bytes are known: POSITIONS_SCHEMA, as it was then.
+    """Everything labelled or picked before whose bytes are known: PLACES_SCHEMA, as it was then.
 
     An image is its bytes: under another key or in another shard it is the same one, whether or not it still is where it
     was. Memory depends on what is labelled and picked, and not on the pool.
     """
-    labelled = labelled_items(home)
-    rows = [row for row in all_positions(home).to_pylist() if (row["shard"], row["key"]) in labelled]
-    names = POSITIONS_SCHEMA.names
-    known = pa.concat_tables([pa.Table.from_pylist(rows, POSITIONS_SCHEMA), picked_before.select(names)])
+    labelled = positions_with(home, read_labels(home))
+    known = pa.concat_tables([labelled, picked_before.select(PLACES_SCHEMA.names).cast(PLACES_SCHEMA)])
     return known.filter(known["content_hash"].is_valid())
 
 
 def without(sources: Sequence[Source], picks: pa.Table) -> list[Source]:
     """The sources, where these items are taken too."""
-    picked = _by_shard(identities(picks))
+    picked = _by_shard(picks)
     none = pa.array([], pa.string())
     return [s._replace(taken=pa.concat_arrays([s.taken, picked.get(s.record.shard, none)])) for s in sources]
 
 
-def _by_shard(items: Iterable[tuple[str, str]]) -> dict[str, pa.Array]:
-    keys: dict[str, list[str]] = defaultdict(list)
-    for shard, key in items:
-        keys[shard].append(key)
-    return {shard: pa.array(found, pa.string()) for shard, found in keys.items()}
+def _by_shard(table: pa.Table) -> dict[str, pa.Array]:
+    """The keys of a table with shard and key, by shard."""
+    shards, place_N = places_of_texts(table["shard"])
+    order = np.argsort(place_N, kind="stable")
+    ends = np.searchsorted(place_N[order], np.arange(len(shards)), side="right").tolist()
+    keys, begins = table["key"].take(pa.array(order)).combine_chunks(), [0, *ends]
+    parts = zip(shards.to_pylist(), begins, ends, strict=False)
+    # A copy: with a slice all keys would be sent to who works on one file.
+    none = pa.array([], pa.string())
+    return {shard: pa.concat_arrays([keys[begin:end], none]) for shard, begin, end in parts}
 
 
 def with_draws(sources: Sequence[Source], draws: Sequence[Draws]) -> list[Source]:

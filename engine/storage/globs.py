@@ -16,6 +16,8 @@ def matches_of(location: Location) -> list[Location]:
     """
     if not is_pattern(location):
         return [location]
+    if not location.is_listed:
+        raise InputError(f"{location}: a web server has no list of its files; name them, as x-{{000..099}}.tar")
     from fsspec.implementations.arrow import ArrowFSWrapper
 
     scheme = location.url.removesuffix(location.path)

@@ -23,10 +23,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from engine.errors import ConfigError, InputError, StorageError, UnreadableError, advised, one_line
-from engine.storage.endpoints import google_filesystem, with_endpoint
+from engine.storage.endpoints import AZURE, READ, SCHEMES, WEB, fault_of_place, filesystem_at
 from engine.storage.retries import is_refusal
-
-SCHEMES = ("s3", "gs", "gcs")
 
 
 def masked(url: str) -> str:
@@ -49,15 +47,13 @@ class Location:
         """
         url = url.removeprefix("file://")
         if not url.strip():
-            raise ConfigError("an empty path; give a folder or file, s3:// or gs://")
+            raise ConfigError(f"an empty path; give {READ}")
         if not url.isascii() and (name := url.encode(errors="backslashreplace").decode()) != url:
             raise ConfigError(f"{name}: has bytes that are not UTF-8; rename it")
         scheme, has_scheme, rest = url.partition("://")
         if has_scheme:
-            if scheme not in SCHEMES:
-                raise ConfigError(f"{masked(url)}: {scheme}:// is not read; use a local path, s3:// or gs://")
-            if masked(url) != url or ":" in rest.partition("/")[0]:
-                raise ConfigError(f"{masked(url)}: has a password or options; set AWS_* variables instead")
+            if fault := fault_of_place(scheme, rest.partition("/")[0], is_masked=masked(url) != url):
+                raise ConfigError(f"{masked(url)}: {fault}")
             return Location(url.rstrip("/"))
         return Location(os.path.normpath(Path(url).expanduser().absolute()))
 
@@ -75,6 +71,16 @@ class Location:
     @property
     def is_local(self) -> bool:
         return "://" not in self.url
+
+    @property
+    def has_etag(self) -> bool:
+        """Whether a read of a file gives its ETag. Of a web server the time stands for it."""
+        return self.url.partition("://")[0] in (*SCHEMES, *AZURE) and not self.is_local
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the files of a folder can be listed: not those of a web server."""
+        return self.is_local or self.url.partition("://")[0] not in WEB
 
     @property
     def name(self) -> str:
@@ -275,11 +281,8 @@ _local_filesystem = cache(fs.LocalFileSystem)
 @lru_cache(maxsize=64)
 def _remote_filesystem(bucket_url: str) -> fs.FileSystem:
     try:
-        if bucket_url.startswith(("gs://", "gcs://")):
-            return google_filesystem()
-        filesystem, _ = fs.FileSystem.from_uri(with_endpoint(bucket_url))
+        return filesystem_at(bucket_url)
     except (pa.ArrowInvalid, ValueError) as error:
-        raise ConfigError(f"{bucket_url}: {_reason(error)}; use a local path, s3:// or gs://") from error
+        raise ConfigError(f"{bucket_url}: {_reason(error)}; use {READ}") from error
     except OSError as error:
         raise InputError(f"{bucket_url}: cannot be reached: {_reason(error)}") from error
-    return filesystem

@@ -105,10 +105,10 @@ def to_table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def pack(table: pa.Table) -> bytes:
+def pack(table: pa.Table, compression: str | None = None) -> bytes:
     """A table as an Arrow stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    sink, options = pa.BufferOutputStream(), pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
 

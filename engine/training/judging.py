@@ -1,6 +1,6 @@
 """The end of training, on one worker: the networks are judged as scoring uses them, and written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def finish(plan: TrainingPlan, states: dict[str, State], front: Front, log: Step
     if plan.config.task.model:
         loaded = load_task(plan.config, front.device)
         networks, reader = networks._replace(task=loaded.task), reader_of(plan, loaded, front)
-        classes = plan.config.task_classes or sorted(set(plan.labels.values()))
+        classes = plan.config.task_classes or plan.labels.different
         task = {"task": judge_own(plan, loaded.task, reader, classes)}
     networks, centres, fitted = fit_at_last(plan, networks, front, classes, reader)
     # Before judging, so that a network that is not finite is reported by its weight.
@@ -71,7 +71,7 @@ def finish(plan: TrainingPlan, states: dict[str, State], front: Front, log: Step
 
 
 @torch.inference_mode()
-def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], front: Front) -> dict[str, Any]:
+def judge(plan: TrainingPlan, networks: Networks, positions: Sequence[Position], front: Front) -> dict[str, Any]:
     """The signal and the diagnosis of networks in eval mode, for the train manifest."""
     # Held-out images, if any are held out.
     held_out = [p for p in positions if plan.pool.is_held_out(*p[:2]) == (plan.pool.held_out > 0)]
@@ -108,7 +108,7 @@ def judge(plan: TrainingPlan, networks: Networks, positions: list[Position], fro
     return manifest_entries(diagnosis)
 
 
-def _images(pool: Pool, positions: list[Position]) -> tuple[Images, list[int]]:
+def _images(pool: Pool, positions: Sequence[Position]) -> tuple[Images, list[int]]:
     """The images at these positions that decode, and the numbers of their positions."""
     found = list(decoded(pool, positions))
     return to_images(pool, [(*positions[n][:2], image) for n, image in found]), [number for number, _ in found]
@@ -121,7 +121,7 @@ def _inputs(images: Images, front: Front) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @torch.inference_mode()
-def fit_centroid(networks: Networks, pool: Pool, positions: list[Position], front: Front) -> None:
+def fit_centroid(networks: Networks, pool: Pool, positions: Sequence[Position], front: Front) -> None:
     """Fit the centroid, if there is one, to the labelled images that train."""
     if networks.centroid is None:
         return

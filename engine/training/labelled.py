@@ -1,7 +1,7 @@
 """The labelled images, decoded once for all passes, and the order in which streams draw them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,7 @@ class Labelled(NamedTuple):
         return np.concatenate(drawn)
 
 
-def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_streams: int, file: Path) -> Labelled:
+def cache_labelled(pool: Pool, positions: Sequence[Position], streams: range, num_streams: int, file: Path) -> Labelled:
     """The labelled images of these streams that train, decoded into `file`, without those that do not decode.
 
     The streams' share of those that are held out is decoded too: what does not is known before anything trains.
@@ -91,7 +91,7 @@ def cache_labelled(pool: Pool, positions: list[Position], streams: range, num_st
 
 
 def cache_for_task(
-    pool: Pool, positions: list[Position], split: tuple[list[int], list[int]], part: Part, num_streams: int,
+    pool: Pool, positions: Sequence[Position], split: tuple[list[int], list[int]], part: Part, num_streams: int,
     cache: Cache,
 ) -> tuple[Labelled, NDArray[np.int64]]:  # fmt: skip
     """As `cache_labelled`, for the task learner: `split` are the numbers of the images that it trains on, and of those
@@ -109,7 +109,7 @@ def _dealt(numbers: list[int], streams: range, num_streams: int) -> dict[int, li
 
 
 def _cached(
-    pool: Pool, positions: list[Position], wanted: dict[int, list[int]], others: list[int], cache: Cache, *,
+    pool: Pool, positions: Sequence[Position], wanted: dict[int, list[int]], others: list[int], cache: Cache, *,
     keeps: bool,
 ) -> Labelled:  # fmt: skip
     """The wanted images, and the others, which are decoded too, and kept if that is asked for."""
@@ -134,7 +134,7 @@ def _cached(
     return Labelled(images, np.array(list(rows), np.int64), by_stream, sorted(not_decoded))
 
 
-def decoded(pool: Pool, positions: list[Position]) -> Iterator[tuple[int, NDArray[Any]]]:
+def decoded(pool: Pool, positions: Sequence[Position]) -> Iterator[tuple[int, NDArray[Any]]]:
     """Number of the images at these positions and what the networks see, shard by shard, without those that do not
     decode."""
     by_shard: dict[str, list[int]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """Labelled images with their masks: read together, and a sample of their pixels."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,10 +42,10 @@ class MaskReader(NamedTuple):
 
     pool: Pool
     source: MaskSource
-    labels: dict[Identity, str]
+    labels: Mapping[Identity, str]
     faults: dict[Identity, str]
 
-    def read(self, positions: list[Position]) -> Iterator[Masked]:
+    def read(self, positions: Sequence[Position]) -> Iterator[Masked]:
         """Those at these positions, shard by shard, without those of which the image or the mask cannot be used.
 
         Few of them are in the memory at a time. Raises InputError where no mask can be used.
@@ -77,7 +77,7 @@ class MaskReader(NamedTuple):
         """A cache of what the networks see and, as a further channel, the mask at that size."""
         height, width, channels = self.pool.sight.shape
 
-        def read(positions: list[Position]) -> Iterator[tuple[int, NDArray[Any]]]:
+        def read(positions: Sequence[Position]) -> Iterator[tuple[int, NDArray[Any]]]:
             for number, pixels, mask_HW in self.read(positions):
                 yield number, np.dstack([pixels, resized(mask_HW, height, width)])
 

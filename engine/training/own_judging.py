@@ -89,7 +89,7 @@ def _entry(
 
 
 def _by_masks(
-    plan: TrainingPlan, task: Task, reader: Reader, positions: list[Position], classes: Sequence[str]
+    plan: TrainingPlan, task: Task, reader: Reader, positions: Sequence[Position], classes: Sequence[str]
 ) -> dict[str, Any]:
     assert plan.masks is not None
     faults = dict[Identity, str]()

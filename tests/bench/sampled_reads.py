@@ -23,6 +23,7 @@ from engine.pool import shard as shard_module
 from engine.pool.manifest import list_shards
 from engine.pool.sight import Sight
 from engine.storage.retries import RetryingStream
+from engine.tables.by_shard import ByShard
 from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, unlabelled, unlabelled_runs
 from tests.rounds import write_shard
@@ -71,7 +72,7 @@ def main() -> None:
             write_shard(
                 Path(folder) / f"{number:03}.tar", {f"{n:05}.jpg": rng.bytes(size) for n, size in enumerate(sizes)}
             )
-        pool = Pool(list_shards([f"{folder}/*.tar"], "")[0], Sight(ImageConfig()), 2, set(), 0.0)
+        pool = Pool(list_shards([f"{folder}/*.tar"], "")[0], Sight(ImageConfig()), 2, ByShard.of_items([]), 0.0)
         shard_sizes = np.array([shard.size_bytes for shard in pool.shards])
         deal = Deal(shard_sizes, 1, 0, None, run_bytes(shard_sizes, NUM_SHARDS * ITEMS, WANTED))
         print(f"{WANTED} of {NUM_SHARDS * ITEMS} images; runs of {deal.run_bytes / 1e6:.1f} MB")

@@ -16,6 +16,7 @@ from engine.pool.manifest import read_facts, read_shards
 from engine.storage.location import Location
 from tests.conftest import pretend_trained
 from tests.growing import glob_campaign, in_next_round, names_of, new_shard, vaal
+from tests.small import picked
 
 S = [f"s-{number}.tar" for number in range(6)]
 
@@ -136,6 +137,7 @@ def test_a_pool_that_moved_is_found_where_its_bytes_are(campaign: Campaign, tmp_
     shutil.copytree(pool_of(campaign), there)
     found = vaal(0, "pool", home, "move", "--root", str(there), "--check", "all")
     assert (found["images"], found["changed"]) == (6, True)
+    assert found["words"] == "2 shards of which no hash is kept: the sizes alone"
     shutil.rmtree(pool_of(campaign))
     assert {Path(shard.url).parent for shard in read_shards(campaign.home)} == {there}
     new_shard(there, 3)
@@ -243,3 +245,16 @@ def test_a_change_that_is_killed_leaves_the_pool_before_or_after(
 
 def _after(campaign: Campaign, action: str, there: Path) -> tuple[list[str], str]:
     return (S[:3], str(there)) if action == "move" else (S[:4], campaign.config.pool.root)
+
+
+@pytest.mark.heavy
+def test_a_move_compares_a_sample_of_what_was_scored(
+    campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picked(campaign)
+    monkeypatch.setattr("engine.campaign.moving.SAMPLE_IMAGES", 9)
+    shutil.copytree(pool_of(campaign), tmp_path / "there")
+    found = vaal(0, "pool", str(campaign.home), "move", "--root", f"{tmp_path}/there")
+    # Three of each shard.
+    assert (found["images"], found["shards"]) == (9, 3)
+    assert found["words"] == "the images outside of the sample; to compare all: --check all"

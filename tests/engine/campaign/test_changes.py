@@ -27,6 +27,7 @@ from engine.pool.sight import Sight
 from engine.report.thumbnails import BLANK, read_thumbnails, thumbnail
 from engine.selection.select import select
 from engine.storage.location import Location
+from engine.tables.by_shard import ByShard
 from engine.tables.selections import SAMPLE_FILE
 from engine.training.labelled import cache_labelled
 from engine.training.streams import Pool
@@ -278,7 +279,9 @@ def test_a_report_shows_an_image_or_grey_and_never_another(made: Made) -> None:
 
 def test_other_bytes_are_never_trained_on_under_a_label(made: Made, tmp_path: Path) -> None:
     """Two labelled images of one shard in each other's places."""
-    pool = Pool(read_shards(made.campaign.home), Sight(made.campaign.config.image), 1, made.labelled, 0.0)
+    pool = Pool(
+        read_shards(made.campaign.home), Sight(made.campaign.config.image), 1, ByShard.of_items(made.labelled), 0.0
+    )
     right = [tuple(row.values()) for row in labelled_positions(made.campaign.home).to_pylist()]
     assert len(cache_labelled(pool, right, range(1), 1, tmp_path / "cache").number_N) == len(right)
     first, second, *others = right

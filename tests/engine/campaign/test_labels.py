@@ -13,6 +13,7 @@ from engine.campaign.positions import positions_of
 from engine.errors import InputError
 from engine.pool.manifest import read_shards
 from engine.simulation.demo_pools import DemoPool
+from engine.tables.item_keys import rows_of_items
 from tests.conftest import MakeCampaign
 
 
@@ -114,7 +115,9 @@ def test_every_format_gives_the_same_classes_whatever_reads_them(
 def test_positions_lead_to_the_labelled_images(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     labelled = labelled_items(campaign.home)
-    positions = positions_of(campaign.home, labelled, read_shards(campaign.home), campaign.config.image, print)
+    positions = positions_of(
+        campaign.home, rows_of_items(labelled), read_shards(campaign.home), campaign.config.image, print
+    )
     assert {position[:2] for position in positions} == labelled
     for shard, _, offset, size_bytes, _ in positions[::40]:
         with Path(campaign.config.pool.root, shard).open("rb") as file:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import labelled_items
+from engine.campaign.labels import read_labels
 from engine.campaign.positions import all_positions, positions_of
 from engine.errors import InputError
 from engine.pool.identity import content_hash
@@ -25,8 +25,8 @@ from tests.rounds import Made
 
 def plan(campaign: Campaign) -> list[tuple[str, str, int, int, str | None]]:
     """The labelled images as training plans to read them."""
-    labelled, shards = labelled_items(campaign.home), read_shards(campaign.home)
-    return positions_of(campaign.home, labelled, shards, campaign.config.image, lambda _: None)
+    labelled, shards = read_labels(campaign.home), read_shards(campaign.home)
+    return list(positions_of(campaign.home, labelled, shards, campaign.config.image, lambda _: None))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import picked_items
-from engine.campaign.labels import append_labels, read_labels
+from engine.campaign.labels import append_labels, identities, read_labels
 from engine.campaign.origins import origins_of, picked_origins
 from engine.selection.select import select
 from engine.selection.sources import sources_of
@@ -30,13 +30,18 @@ def answered(campaign: Campaign) -> list[dict[str, str]]:
     return list(picks)
 
 
+def origins_by_item(campaign: Campaign) -> dict[tuple[str, str], str]:
+    labels = read_labels(campaign.home)
+    return dict(zip(identities(labels), origins_of(campaign.home, labels).to_pylist(), strict=True))
+
+
 def test_labels_have_the_origin_of_their_picks(make_campaign: MakeCampaign) -> None:
     campaign = scored(make_campaign("select.budget=40"), biased=False, margins=True)
     first = {(row["shard"], row["key"]) for row in read_labels(campaign.home).to_pylist()}
     assert set(read_labels(campaign.home)["origin"].to_pylist()) == {"initial"}
     select(campaign)
     picks = answered(campaign)
-    found = origins_of(campaign.home, read_labels(campaign.home))
+    found = origins_by_item(campaign)
     assert {found[item] for item in first} == {"initial"}
     assert [found[pick["shard"], pick["key"]] for pick in picks] == [pick["origin"] for pick in picks]
     assert {pick["origin"] for pick in picks} == {"control", "uncertainty"}
@@ -61,7 +66,7 @@ def test_what_an_earlier_version_wrote_is_read(make_campaign: MakeCampaign) -> N
     assert set(picked_origins(campaign.home, [0]).values()) == {"control", "query"}
     rows = [(pick["shard"], pick["key"], "1", 0, "generic", None, None) for pick in picks]
     append_labels(campaign.home, "ingest", rows)
-    found = origins_of(campaign.home, read_labels(campaign.home))
+    found = origins_by_item(campaign)
     assert [found[pick["shard"], pick["key"]] for pick in picks] == [
         "control" if pick["arm"] == "control" else "query" for pick in picks
     ]

@@ -16,7 +16,7 @@ from engine.campaign.handed_out import batches
 from engine.campaign.stages import Run
 from engine.errors import InputError
 from engine.handoff.export import export
-from engine.handoff.sent_images import WRITE_THREADS, in_threads
+from engine.handoff.sent_images import THREADS, in_threads
 from engine.pool.formats import FORMATS
 from engine.selection.select import select
 from engine.storage.location import Location
@@ -151,7 +151,7 @@ def test_images_are_written_in_their_order_and_few_are_held() -> None:
     found = []
     for number in in_threads(slow_first, numbers()):
         found.append(number)
-        assert len(taken) - len(found) < 2 * WRITE_THREADS
+        assert len(taken) - len(found) < 2 * THREADS
     assert found == list(range(200))
 
 
@@ -166,4 +166,4 @@ def test_the_first_error_is_raised_and_nothing_more_is_begun() -> None:
 
     with pytest.raises(InputError, match="image 5"):
         list(in_threads(fail, range(1000)))
-    assert len(begun) <= 5 + 2 * WRITE_THREADS
+    assert len(begun) <= 5 + 2 * THREADS

@@ -177,6 +177,10 @@ def test_an_image_is_its_bytes_also_in_another_pool(tmp_path: Path, duplicates: 
     settings = {"pool__shared_ledger": f"{tmp_path}/shared", "salt": f"{3:032x}", "select__duplicates": duplicates}
     second = picked(glob_campaign(tmp_path / "c", pool=f"{other}/*.tar", **settings))
     export(second)
+    third = picked(glob_campaign(tmp_path / "d", pool=f"{other}/*.tar", **settings | {"salt": f"{4:032x}"}))
+    rows = batches(first.home, 0)[0].images()
+    with pytest.raises(ConfigError, match="9 of 9 images are out or labelled in another campaign"):
+        sharing.claim(third, rows, "vaal select")
     assert not set(sent(first)) & set(sent(second))
 
 

@@ -71,9 +71,9 @@ def test_a_wrong_pool_is_refused_by_name(folder: Path, patterns: list[str], mess
     [
         ("a/x-{00..01.tar", r"--pool .*\.tar: a brace without its partner"),
         ("s3://KEY:SECRET@bucket/{0..1}.tar", r"^s3://\*\*\*@bucket/0.tar: has a password"),
-        ("hf://datasets/a/b/{0..1}.tar", "^hf://datasets/a/b/0.tar: hf:// is not read"),
-        ("abfss://c@a.dfs.core.windows.net/x.tar", "abfss:// is not read"),
-        ("https://example.org/x.tar", "https:// is not read"),
+        ("ftp://host/{0..1}.tar", "^ftp://host/0.tar: ftp:// is not read; use a local path, s3://"),
+        ("abfss://c@a.dfs.core.windows.net/x.tar", "write az://c/..., and export AZURE_STORAGE_ACCOUNT_NAME=a"),
+        ("https://example.org/x.tar?key=SECRET", "has a password or options"),
         ("pipe:aws s3 cp s3://b/x.tar -", "is not read"),
         ("", "an empty path"),
     ],

@@ -22,6 +22,7 @@ from engine.handoff.export import export
 from engine.selection.batch import Batch
 from engine.selection.candidates import choose_batch
 from engine.selection.select import select
+from engine.tables.item_keys import rows_of_items
 from engine.tables.selections import CANDIDATES_FILE, HISTOGRAM_FILE, SAMPLE_FILE
 from tests.committed import with_entries_inside
 from tests.conftest import MakeCampaign, pretend_trained
@@ -259,7 +260,10 @@ def test_a_pool_that_is_labelled_whole_has_nothing_to_pick(scored: Campaign, mon
         if name.endswith(".parquet"):
             table = (scored.stage("scores") / name).read_table(["shard", "key"])
             everything |= set(zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True))
-    monkeypatch.setattr("engine.selection.sources.origins_of", lambda *_: dict.fromkeys(everything, "initial"))
+    table = rows_of_items(everything)
+    for name, kind in (("round", pa.int32()), ("origin", pa.string())):
+        table = table.append_column(name, pa.nulls(len(table), kind))
+    monkeypatch.setattr("engine.selection.sources.read_labels", lambda _: table)
     with pytest.raises(ConfigError, match=r"select.budget=40: only 0 items are neither labelled, .*select.budget=0"):
         select(scored)
     assert select(with_options(scored, budget=0))["counts"]["eligible"] == 0

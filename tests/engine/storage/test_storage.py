@@ -56,7 +56,7 @@ def test_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Location.of("a/../b/").url == f"{tmp_path}/b"
     assert Location.of(f"file://{tmp_path}/a").url == f"{tmp_path}/a"
     assert Location.of("s3://bucket/a/").url == "s3://bucket/a"
-    with pytest.raises(ConfigError, match=r"ftp://host.*use a local path, s3:// or gs://"):
+    with pytest.raises(ConfigError, match=r"ftp://host.*use a local path, s3://, gs://"):
         Location.of("ftp://host/file").exists()
 
 
@@ -66,7 +66,7 @@ def test_a_url_with_a_secret_is_refused_and_never_printed() -> None:
             Location.of(url)
         assert "RET" not in str(caught.value)
     for url in ("https://user:SECRET@host/x", "https://host/x.tar?X-Amz-Signature=SECRET"):
-        with pytest.raises(ConfigError, match="https:// is not read") as caught:
+        with pytest.raises(ConfigError, match="has a password or options") as caught:
             Location.of(url)
         assert "SECRET" not in str(caught.value)
     for url in ("s3://b/user@host/x?.tar", "s3://b/day=1/x-?.tar", "s3://b/a:b@c/x", "gs://b.c-d_e/x"):
@@ -176,12 +176,13 @@ def test_without_a_profile_that_names_one_the_endpoint_is_the_clients(
     monkeypatch.setenv("AWS_CONFIG_FILE", f"{tmp_path}/config")
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
-    assert with_endpoint("s3://b") == "s3://b"
+    assert with_endpoint("s3://b") == "s3://b?allow_delayed_open=true"
     monkeypatch.setenv("AWS_DEFAULT_PROFILE", "lab")
-    assert with_endpoint("s3://b") == "s3://b?scheme=http&endpoint_override=there%3A9000"
+    expected = "s3://b?allow_delayed_open=true&scheme=http&endpoint_override=there%3A9000"
+    assert with_endpoint("s3://b") == expected
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://elsewhere")
-    assert with_endpoint("s3://b") == "s3://b"
+    assert with_endpoint("s3://b") == "s3://b?allow_delayed_open=true"
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
     for content in (b"no section\n", b"\xff\xfe"):
         (tmp_path / "config").write_bytes(content)
-        assert with_endpoint("s3://b") == "s3://b"
+        assert with_endpoint("s3://b") == "s3://b?allow_delayed_open=true"

@@ -19,6 +19,7 @@ from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.sight import Sight
 from engine.simulation.demo_pools import DemoPool
+from engine.tables.by_shard import ByShard
 from engine.training.batches import Batches, MicroBatch, prefetched, unlabelled_sample
 from engine.training.deal import Deal
 from engine.training.labelled import Part, cache_labelled
@@ -40,7 +41,7 @@ def small(pool: DemoPool, tmp_path_factory: pytest.TempPathFactory) -> Pool:
         write_shard(folder / name, {f"{item.key}.png": item.data for item in part})
     listed, _ = list_shards([f"{folder}/*.tar"], "")
     items = [(shard.shard, item.key) for shard in listed for item in read_shard(shard, IMAGE)]
-    return Pool(listed, Sight(IMAGE), 2, set(items[::7]), 0.0)
+    return Pool(listed, Sight(IMAGE), 2, ByShard.of_items(items[::7]), 0.0)
 
 
 def identities(pool: Pool, *, labelled: bool) -> list[tuple[str, str]]:
@@ -246,7 +247,7 @@ def test_the_judged_sample_is_of_all_shards(small: Pool) -> None:
 
 def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(small: Pool, tmp_path: Path) -> None:
     everything = {(shard.shard, item.key) for shard in small.shards for item in read_shard(shard, IMAGE)}
-    pool = small._replace(labelled=everything)
+    pool = small._replace(labelled=ByShard.of_items(everything))
     with pytest.raises(InputError, match="no unlabelled image to train on"):
         next(iter(UnlabelledStream(pool, deal_of(pool, 1, counted=False), 0)))
     shard = small.shards[0]
@@ -264,7 +265,7 @@ def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Pat
     batches = Batches(pool, labelled, deal_of(pool, 8), Part(0, 1), (16, 1, LATENTS))
     seen = {image.tobytes() for parts, _ in islice(batches, 30) for image in parts[0].unlabelled.seen_N}
     assert len(seen) > 140
-    alone = Pool(shards[1:], Sight(IMAGE), 2, set(), 0.0)
+    alone = Pool(shards[1:], Sight(IMAGE), 2, ByShard.of_items([]), 0.0)
     batches = Batches(alone, labelled, deal_of(alone, 8), Part(0, 1), (16, 1, LATENTS))
     with pytest.raises(InputError, match="no unlabelled image decodes"):
         next(iter(batches))
