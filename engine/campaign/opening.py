@@ -291,13 +291,10 @@ def check_budget(campaign: Campaign) -> None:
     """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
     home, budget = campaign.home, campaign.config.select.budget
     counts = {s.shard: s.num_items for s in in_round(read_shards(home), campaign.round) if s.left is None}
-    out = picked_items(home, campaign.round)
-    taken = items_of(out, read_labels(home), rows_of_items(never_picked(home)))
+    taken = items_of(picked_items(home, campaign.round), read_labels(home), rows_of_items(never_picked(home)))
     taken = taken.filter(pc.is_in(taken["shard"], value_set=pa.array(counts, pa.string())))
     num_left = sum(map(int, filter(None, counts.values()))) - num_items(taken)
     if all(counts.values()) and budget > num_left:
         fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"
-        raise ConfigError(
-            f"select.budget={budget} is more than the {max(0, num_left)} items of the pool that are neither labelled "
-            f"nor out at a vendor; {fix}"
-        )
+        why = f"select.budget={budget} is more than the {max(0, num_left)} items of the pool that are neither labelled"
+        raise ConfigError(f"{why} nor out at a vendor; {fix}")
