@@ -101,8 +101,7 @@ def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] |
         now[place] = after or listed[place]
     places = [place for place in matter if now[place] is not listed[place]]
     if places:
-        wanted = _wanted(campaign, {listed[place].shard for place in places})
-        scored = scored_rounds(campaign, scores_key)
+        scored, wanted = scored_rounds(campaign, scores_key), _wanted(campaign, {listed[n].shard for n in places})
         image, companion = campaign.config.image, campaign.config.embedding_member
 
         def look(place: int) -> Finding:
@@ -290,11 +289,8 @@ def _log_lost(campaign: Campaign, log: Log, only: Set[str] | None) -> None:
     items = rows_of_items(dict.fromkeys(known[:2] for known in lost))
     labelled = set(identities(items.filter(pa.array(are_in(items, snapshot.labels)))))
     decided = set(identities(items.filter(pa.array(are_in(items, snapshot.history)))))
-    still = {
-        known_of(row)
-        for row in positions_with(campaign.home, items).to_pylist()
-        if (row["shard"], row["key"]) in labelled
-    }
+    places = positions_with(campaign.home, items).to_pylist()
+    still = {known_of(row) for row in places if (row["shard"], row["key"]) in labelled}
     picked = [row for table in _picked(campaign) for row in table.filter(pa.array(are_in(table, items))).to_pylist()]
     still |= {known_of(row) for row in picked if (row["shard"], row["key"]) not in decided}
     lines = []

@@ -248,6 +248,15 @@ def write_shards(home: Location, shards: list[Shard], facts: PoolFacts | None = 
     (home / FILE).write_table(pa.table([list(column) for column in columns], schema=schema))
 
 
+def write_counts(home: Location, counted: dict[str, int | None]) -> None:
+    """Note the numbers of items of these shards, by name; the others keep theirs. No shard is an object meanwhile."""
+    with advised("restore it from a copy"):
+        table = (home / FILE).read_table()
+    place, names = table.schema.get_field_index("num_items"), table["shard"].to_pylist()
+    numbers = [counted.get(name, before) for name, before in zip(names, table["num_items"].to_pylist(), strict=True)]
+    (home / FILE).write_table(table.set_column(place, table.schema.field(place), pa.array(numbers, pa.int64())))
+
+
 def read_facts(home: Location) -> PoolFacts:
     """What pool/shards.parquet says beside its rows; what it said at init where there is none."""
     if not (home / FILE).exists():

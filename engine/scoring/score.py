@@ -28,7 +28,7 @@ from engine.config.section import result_values
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
 from engine.models.task_source import task_inputs, weights_of_task
-from engine.pool.manifest import in_round, read_shards, write_shards
+from engine.pool.manifest import in_round, write_counts
 from engine.pool.shard import CHANGED
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.scoring.drafts import Draft
@@ -207,12 +207,9 @@ def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], cos
     if is_complete(campaign.stage("scores")):
         # Another run that started at the same moment was faster; its files are the same.
         return read_manifest(campaign, "scores", ScoresManifest)
-    records = [plan.committed[shard.shard] for shard in plan.shards]
-    pairs = zip(plan.shards, records, strict=True)
-    counted = {s.shard: None if r.failure else r.listed for s, r in pairs}
-    shards = read_shards(campaign.home)
-    write_shards(campaign.home, [s._replace(num_items=counted.get(s.shard, s.num_items)) for s in shards])
-    return complete_scores(campaign, records, inputs, cost)
+    records = (plan.committed[shard.shard] for shard in plan.shards)
+    write_counts(campaign.home, {record.shard: None if record.failure else record.listed for record in records})
+    return complete_scores(campaign, (plan.committed[shard.shard] for shard in plan.shards), inputs, cost)
 
 
 def _counted(chunks: Iterator[pa.Table], tally: Tally, run: Run) -> Iterator[dict[str, Any]]:
