@@ -94,16 +94,13 @@ def _create(
     write_shards(home, import_labels(home, Location.of(labels), shards, config, log))
     check_budget(Campaign(home, config, 0))
     admit(read_snapshot(home).values)
-    resolved = override(
-        config,
-        {
-            "pool.shards": [pattern if "://" in pattern else Location.of(pattern).url for pattern in patterns],
-            **_from_anywhere({key: attrgetter(key)(config) for key in PATHS}),
-            "pool.root": root,
-            **({} if config.salt.strip("0") else {"salt": secrets.token_hex(16)}),
-        },
-        "init",
-    )
+    values = {
+        "pool.shards": [pattern if "://" in pattern else Location.of(pattern).url for pattern in patterns],
+        **_from_anywhere({key: attrgetter(key)(config) for key in PATHS}),
+        "pool.root": root,
+        **({} if config.salt.strip("0") else {"salt": secrets.token_hex(16)}),
+    }
+    resolved = override(config, values, "init")
     (home / FIXED_FILE).write_json(_fixed_values(resolved))
     (home / "campaign.toml").write_bytes(to_toml(resolved).encode())
     return Campaign(home, resolved, 0)
@@ -291,8 +288,7 @@ def check_budget(campaign: Campaign) -> None:
     """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
     home, budget = campaign.home, campaign.config.select.budget
     counts = {s.shard: s.num_items for s in in_round(read_shards(home), campaign.round) if s.left is None}
-    out = picked_items(home, campaign.round)
-    taken = items_of(out, read_labels(home), rows_of_items(never_picked(home)))
+    taken = items_of(picked_items(home, campaign.round), read_labels(home), rows_of_items(never_picked(home)))
     taken = taken.filter(pc.is_in(taken["shard"], value_set=pa.array(counts, pa.string())))
     num_left = sum(map(int, filter(None, counts.values()))) - num_items(taken)
     if all(counts.values()) and budget > num_left:
