@@ -271,8 +271,7 @@ def _log_changes(findings: list[Finding], log: Log) -> None:
         log(f"{num_same:,} of the pool's shards have another time and the same bytes: nothing changes")
     lines = []
     for shard, is_same, moved, num_wanted in findings:
-        num_lost = sum(bool(row[-1]) for row in moved or [])
-        found = plural(num_wanted - num_lost, "labelled or picked image")
+        found = plural(num_wanted - sum(bool(row[-1]) for row in moved or []), "labelled or picked image")
         again = f"; found again in it: {found}" if num_wanted else ""
         if not is_same:
             lines.append(f"{shard.url}: its bytes changed since it was listed; the next scoring scores it again{again}")
@@ -289,8 +288,8 @@ def _log_lost(campaign: Campaign, log: Log, only: Set[str] | None) -> None:
     items = rows_of_items(dict.fromkeys(known[:2] for known in lost))
     labelled = set(identities(items.filter(pa.array(are_in(items, snapshot.labels)))))
     decided = set(identities(items.filter(pa.array(are_in(items, snapshot.history)))))
-    places = positions_with(campaign.home, items).to_pylist()
-    still = {known_of(row) for row in places if (row["shard"], row["key"]) in labelled}
+    there = map(known_of, positions_with(campaign.home, items).to_pylist())
+    still = {known for known in there if known[:2] in labelled}
     picked = [row for table in _picked(campaign) for row in table.filter(pa.array(are_in(table, items))).to_pylist()]
     still |= {known_of(row) for row in picked if (row["shard"], row["key"]) not in decided}
     lines = []
