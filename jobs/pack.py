@@ -89,9 +89,9 @@ def _facts(home: "Location", packed: "Packed", contents: "Contents") -> dict[str
             facts["for a campaign"] = "vaal pool CAMPAIGN refresh takes the new shards"
     if packed.seconds and packed.images:
         facts["speed"] = f"{packed.images / packed.seconds:,.0f} images a second"
-    if packed.skipped:
-        kinds = [f"{count:,} x {name}" for name, count in packed.skipped.items()]
-        facts["no images"] = f"{some(kinds, MOST_SHOWN)}: not packed"
+    for name, files in (("with images", packed.companions), ("not packed", packed.skipped)):
+        if files:
+            facts[name] = some([f"{count:,} x {suffix}" for suffix, count in files.items()], MOST_SHOWN)
     if contents.failures:
         facts["failures"] = f"{contents.failures.total():,}, see {home / FAILURES_FILE}"
     if contents.labels:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -94,6 +95,14 @@ class Options(NamedTuple):
             "--label-column": self.label_column,
             "--every": self.every,
         }
+
+
+class OtherFiles(NamedTuple):
+    """The files of a source that are no images of their own, counted by suffix: what belongs to an image, and what is
+    left out."""
+
+    companions: Counter[str]
+    skipped: Counter[str]
 
 
 def key_of(path: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from engine.config.texts import some
 from engine.errors import InputError
-from engine.packing.entries import Entry, Options, key_of, marked
+from engine.packing.entries import Entry, Options, OtherFiles, key_of, marked
 from engine.packing.known_sources import KnownSources
 from engine.packing.walking import Folder, folders_of
 from engine.pool.samples import is_image_name
@@ -15,11 +15,11 @@ SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "
 """Names of folders that say what images are for, and not what they show."""
 
 
-def entries(source: Location, options: Options, known: KnownSources, skipped: Counter[str]) -> Iterator[Entry]:
+def entries(source: Location, options: Options, known: KnownSources, others: OtherFiles) -> Iterator[Entry]:
     """The images of a folder tree that are not known, sorted by folder and name.
 
     A file that is named like an image without its suffix, with more after a dot, belongs to it: IMAGE.json,
-    IMAGE.seg.png. All other files are counted as `skipped`, by suffix.
+    IMAGE.seg.png. Both are counted by suffix, and so are all other files.
 
     Raises InputError if a folder cannot be listed, or class folders are those of splits.
     """
@@ -27,8 +27,8 @@ def entries(source: Location, options: Options, known: KnownSources, skipped: Co
     for folder in folders_of(source):
         label = folder.path.partition("/")[0] or None if options.has_class_folders else None
         if folder.unusable:
-            skipped["a name that is not UTF-8"] += folder.unusable
-        for entry in _of_folder(folder, skipped):
+            others.skipped["a name that is not UTF-8"] += folder.unusable
+        for entry in _of_folder(folder, others):
             if label:
                 classes.add(label)
             if entry.source not in known:
@@ -39,7 +39,7 @@ def entries(source: Location, options: Options, known: KnownSources, skipped: Co
         raise InputError(f"{source}: {why}; give one of them: {source}/{first}, or leave out --classes-from-folders")
 
 
-def _of_folder(folder: Folder, skipped: Counter[str]) -> Iterator[Entry]:
+def _of_folder(folder: Folder, others: OtherFiles) -> Iterator[Entry]:
     """The images of one folder, sorted by name."""
     # The longest name that an image has before its suffix, and that another file's name begins with, owns that file.
     stems = Counter(name.rpartition(".")[0] for name in folder.files if is_image_name(name) and "." in name)
@@ -48,11 +48,13 @@ def _of_folder(folder: Folder, skipped: Counter[str]) -> Iterator[Entry]:
     for name in folder.files:
         owner = _owner_of(name, stems)
         if owner:
-            companions.setdefault(owner, []).append(name[len(owner) + 1 :])
+            suffix = name[len(owner) + 1 :]
+            companions.setdefault(owner, []).append(suffix)
+            others.companions[f".{suffix.lower()}"] += 1
         elif is_image_name(name) and "." in name:
             images.append(name)
         else:
-            skipped[f".{name.rpartition('.')[2].lower()}" if "." in name else "no suffix"] += 1
+            others.skipped[f".{name.rpartition('.')[2].lower()}" if "." in name else "no suffix"] += 1
     keys = Counter(key_of(name) for name in images)
     for name in images:
         path, key = folder.below(name), key_of(name)

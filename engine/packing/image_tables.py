@@ -1,7 +1,6 @@
 """Images in the rows of Parquet files, as Hugging Face writes data sets: image is a struct of bytes and path."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import InputError, one_line
-from engine.packing.entries import MAX_BYTES, MOST_SHARD_BYTES, Entry, Options, Sample, key_of
+from engine.packing.entries import MAX_BYTES, MOST_SHARD_BYTES, Entry, Options, OtherFiles, Sample, key_of
 from engine.packing.known_sources import KnownSources
 from engine.packing.walking import base_of, folders_of
 from engine.storage.location import Location
@@ -74,7 +73,7 @@ def opened(place: Location) -> pq.ParquetFile:
         raise InputError(f"{place}: not a readable Parquet file: {one_line(error)}; get the whole file") from error
 
 
-def entries(source: Location, options: Options, known: KnownSources, skipped: Counter[str]) -> Iterator[Entry]:
+def entries(source: Location, options: Options, known: KnownSources, others: OtherFiles) -> Iterator[Entry]:
     """Runs of rows of the Parquet files that are not known, file by file. A run takes at most about a shard's bytes.
 
     Raises InputError if a file cannot be read, or has no images.
@@ -84,7 +83,7 @@ def entries(source: Location, options: Options, known: KnownSources, skipped: Co
         for name in folder.files:
             path = folder.below(name)
             if not name.lower().endswith(".parquet"):
-                skipped[f".{name.rpartition('.')[2].lower()}"] += 1
+                others.skipped[f".{name.rpartition('.')[2].lower()}"] += 1
             elif path not in known:
                 yield from _runs(base / path, path, options)
 

@@ -1,13 +1,12 @@
 """Images in a list: a CSV, JSON-lines or Parquet file of paths and URLs."""
 
-from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
 from engine.errors import ConfigError, InputError
-from engine.packing.entries import Entry, Options, key_of, marked
+from engine.packing.entries import Entry, Options, OtherFiles, key_of, marked
 from engine.packing.known_sources import KnownSources, digest, first_twice
 from engine.packing.web_images import is_web
 from engine.storage.location import Location, masked
@@ -18,7 +17,7 @@ COLUMNS = ("path", "url", "file", "filename", "image", "image_path", "image_url"
 """Names of the column with the paths or URLs; the first that is there is used."""
 
 
-def entries(source: Location, options: Options, known: KnownSources, _skipped: Counter[str]) -> Iterator[Entry]:
+def entries(source: Location, options: Options, known: KnownSources, _others: OtherFiles) -> Iterator[Entry]:
     """The rows of a list that are not known, in its order. Paths are relative to the folder of the list.
 
     Raises InputError if the list is malformed, or has a row without a path or one that was there before.

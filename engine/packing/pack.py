@@ -31,6 +31,7 @@ from engine.packing.entries import (
     VIDEO,
     Entry,
     Options,
+    OtherFiles,
 )
 from engine.packing.known_sources import KnownSources
 from engine.packing.pack_batches import (
@@ -54,7 +55,7 @@ from engine.packing.walking import base_of, folders_of
 from engine.storage.location import Location
 from engine.tables.row_stream import FORMS
 
-Planner = Callable[[Location, Options, KnownSources, Counter[str]], Iterator[Entry]]
+Planner = Callable[[Location, Options, KnownSources, OtherFiles], Iterator[Entry]]
 PLANNERS: dict[str, Planner] = {
     FOLDER: folders.entries,
     LIST: lists.entries,
@@ -69,11 +70,13 @@ LIST_SUFFIXES = frozenset(FORMS)
 
 
 class Packed(NamedTuple):
-    """What a run did: its shards, images and failures, and the files of its source that are no images, by suffix."""
+    """What a run did: its shards, images and failures; and the files of its source by suffix that go with an image, and
+    that are left out. A run that completes another one does not list the source."""
 
     shards: list[str]
     images: int
     failures: int
+    companions: dict[str, int]
     skipped: dict[str, int]
     was_interrupted: bool
     seconds: float
@@ -118,7 +121,7 @@ def pack(source: Location, pool: Location, options: Options, run: Run) -> Packed
     kind = kind_of(source, options)
     with alone(pool, "pack"):
         require_mine(pool, source, kind, options)
-        skipped, batches = Counter[str](), batches_of(pool)
+        others, batches = OtherFiles(Counter(), Counter()), batches_of(pool)
         unfinished = next((batch for batch in batches if not batch.is_complete), None)
         if unfinished:
             run.log("an interrupted run is completed as it was planned; run again to pack what is new since")
@@ -127,18 +130,22 @@ def pack(source: Location, pool: Location, options: Options, run: Run) -> Packed
             if batches:
                 tidy(batches[-1])
             batch = Batch(pool, len(batches))
-            if not _plan(batch, batches, (source, kind, options), skipped, run):
-                return Packed([], 0, 0, dict(skipped.most_common()), False, time.monotonic() - begun)
+            if not _plan(batch, batches, (source, kind, options), others, run):
+                return Packed([], 0, 0, *_by_number(others), False, time.monotonic() - begun)
         records = _complete(batch, (kind, base_of(source), options), run)
     shards = [record.shard for record in records if record.images]
     images, failures = (sum(counts) for counts in zip(*(record[1:3] for record in records), strict=True))
-    return Packed(
-        shards, images, failures, dict(skipped.most_common()), unfinished is not None, time.monotonic() - begun
-    )
+    seconds = time.monotonic() - begun
+    return Packed(shards, images, failures, *_by_number(others), unfinished is not None, seconds)
+
+
+def _by_number(others: OtherFiles) -> tuple[dict[str, int], dict[str, int]]:
+    """The suffixes of both kinds, the most frequent first."""
+    return dict(others.companions.most_common()), dict(others.skipped.most_common())
 
 
 def _plan(
-    batch: Batch, before: list[Batch], source: tuple[Location, str, Options], skipped: Counter[str], run: Run
+    batch: Batch, before: list[Batch], source: tuple[Location, str, Options], others: OtherFiles, run: Run
 ) -> int:
     """Plan a batch of what is new. Returns the number of its shards; without any nothing is written.
 
@@ -153,7 +160,7 @@ def _plan(
         number += earlier.manifest["planned"]
     found = 0
     with scratch_file() as draft, PlanWriter(batch, draft) as writer:
-        for entries in _dealt(PLANNERS[kind](place, options, known, skipped), options.shard_images):
+        for entries in _dealt(PLANNERS[kind](place, options, known, others), options.shard_images):
             writer.add(f"shard-{number + writer.num_shards:06d}.tar", entries)
             found += len(entries)
             run.on_progress(0.0, f"listing: {found:,} found")
@@ -162,7 +169,7 @@ def _plan(
             writer.commit()
             run.log(f"{plural(found, _UNITS[kind])} to pack, in {plural(writer.num_shards, 'shard')}")
         elif not before:
-            raise InputError(f"{place}: {_nothing(kind, skipped, place)}")
+            raise InputError(f"{place}: {_nothing(kind, others.skipped, place)}")
     return writer.num_shards
 
 

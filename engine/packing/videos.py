@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.packing.entries import UNKNOWN_BYTES, Entry, Options, Sample, key_of, marked
+from engine.packing.entries import UNKNOWN_BYTES, Entry, Options, OtherFiles, Sample, key_of, marked
 from engine.packing.known_sources import KnownSources
 from engine.packing.walking import base_of, folders_of
 from engine.pool.clips import FRAMES
@@ -38,7 +38,7 @@ def require_library() -> None:
         raise ConfigError("--every: videos need another package; install it: pip install 'vaal[video]'") from error
 
 
-def entries(source: Location, options: Options, known: KnownSources, skipped: Counter[str]) -> Iterator[Entry]:
+def entries(source: Location, options: Options, known: KnownSources, others: OtherFiles) -> Iterator[Entry]:
     """Runs of frames of the videos that are not known, video by video.
 
     Raises ConfigError if the library that reads them is missing.
@@ -50,7 +50,7 @@ def entries(source: Location, options: Options, known: KnownSources, skipped: Co
         for name in folder.files:
             path, key = folder.below(name), key_of(name)
             if not is_video_name(name):
-                skipped[f".{name.rpartition('.')[2].lower()}" if "." in name else "no suffix"] += 1
+                others.skipped[f".{name.rpartition('.')[2].lower()}" if "." in name else "no suffix"] += 1
             elif path not in known:
                 whole = folder.below(key) if keys[key] == 1 else marked(folder.below(key), path)
                 yield from _runs(base / path, Entry(whole, path), options)

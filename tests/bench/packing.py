@@ -62,12 +62,13 @@ def pack_here(source: Path, pool: Path, each: int) -> None:
     from engine.campaign.stages import Run
     from engine.packing import pack
     from engine.packing.entries import Options
+    from engine.packing.outcome import summarise
     from engine.storage.location import Location
 
     pack.SHARDS_WITHOUT_RAY = 1 << 30
-    pack.pack(
-        Location.of(str(source)), Location.of(str(pool)), Options(has_class_folders=True, shard_images=each), Run()
-    )
+    home = Location.of(str(pool))
+    pack.pack(Location.of(str(source)), home, Options(has_class_folders=True, shard_images=each), Run())
+    summarise(home, home / "labels.csv")
 
 
 def killed(words: list[str], seconds: float) -> int:

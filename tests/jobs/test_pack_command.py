@@ -18,14 +18,15 @@ from tests.packed import fill
 def test_the_command_that_is_printed_at_the_end_makes_a_campaign(tmp_path: Path) -> None:
     fill(tmp_path / "in here", [f"{name}/{n}.png" for name in ("cat", "dog") for n in range(3)] + ["x.png", "y.png"])
     (tmp_path / "in here/z.txt").write_text("")
+    (tmp_path / "in here/cat/0.v2.png").write_bytes((tmp_path / "in here/x.png").read_bytes())
     words = ("pack", str(tmp_path / "in here"), str(tmp_path / "po ol"), "--classes-from-folders")
     shown = vaal(*words)
     assert shown.exit_code == 0, shown.output
     lines = [line.strip() for line in shown.stdout.splitlines()]
     assert lines[0] == f"Packed: {tmp_path}/po ol"
-    assert "images     8" in lines
-    assert "no images  1 x .txt: not packed" in lines
-    assert "labels     6 of 2 classes: cat, dog" in lines
+    facts = dict(line.split(maxsplit=1) for line in lines[1:])
+    assert (facts["images"], facts["with"], facts["not"]) == ("8", "images  1 x .v2.png", "packed   1 x .txt")
+    assert facts["labels"] == "6 of 2 classes: cat, dog"
     # Of a list: the last line, whatever is before it.
     command = shlex.split(lines[-1].removeprefix("next").strip())
     made = vaal(*command[command.index("init") :], "--set", "select.budget=1", "--set", "image.size=8")

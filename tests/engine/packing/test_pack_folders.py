@@ -42,6 +42,7 @@ def test_files_that_belong_to_an_image_go_with_it_and_others_are_counted(tmp_pat
     }  # fmt: skip
     assert found.images == 4
     assert found.skipped == {".txt": 1, "no suffix": 1, ".csv": 1}
+    assert found.companions == {".seg.png": 1, ".json": 1, ".cls": 1}
 
 
 def test_images_that_would_have_one_key_have_keys_of_their_own_whatever_else_is_there(tmp_path: Path) -> None:
