@@ -166,7 +166,8 @@ def _choose(
     """Look at all scores, ask the gate, and choose by what it says."""
     folder, sources = campaign.stage("scores"), kept_out.sources
     # A copy of what is excluded, under another name, is no more wanted than the image itself.
-    known = pa.concat_tables([known_images(campaign.home, unpickable), kept_out.excluded])
+    known = known_images(campaign.home, unpickable)
+    known = pa.concat_tables([known, kept_out.excluded.cast(known.schema)])
     wish, centres = plan_pass(campaign, trained, sources, seed)
     counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
     num_scored = sum(source.record.scored for source in sources)
