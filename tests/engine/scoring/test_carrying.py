@@ -39,6 +39,7 @@ def whole_round(campaign: Campaign) -> tuple[ScoresManifest, list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")
 def test_a_pool_grows_over_three_rounds_and_what_is_new_is_scored(tmp_path: Path) -> None:
     """24 shards of 16 images, and one more each round: 384 images scored, then 16 and 16; at 12.5% all again."""
