@@ -161,6 +161,7 @@ WORDS = {
     "init": ["/nowhere", "--pool", "/nowhere/*.tar", "--labels", "/nowhere.csv"],
     "ingest": ["/nowhere", "/nowhere.csv"],
     "labels": ["/nowhere", "list"],
+    "pack": ["/nowhere", "/nowhere"],
     "simulate": ["/nowhere.toml", "--out", "/nowhere"],
     "submit": ["status", "/nowhere", "--address", "http://127.0.0.1:1"],
 }

@@ -28,7 +28,7 @@ def test_a_job_is_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(keys) == 3
     with pytest.raises(ConfigError, match="--address: give it once"):
         job_of("round", "c", "--address", "auto")
-    with pytest.raises(ConfigError, match=r"rounds: no such command; a job runs one of demo, .*round"):
+    with pytest.raises(ConfigError, match=r"rounds: no such command; a job runs one of clean, .*round"):
         job_of("rounds", "c")
 
 
