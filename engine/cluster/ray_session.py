@@ -17,6 +17,7 @@ import ray
 from ray._private import ray_constants
 from ray._private.node import Node
 from ray._private.services import canonicalize_bootstrap_address
+from ray._private.utils import get_num_cpus
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 
 from engine.cluster.gauges import exported
@@ -149,8 +150,10 @@ def _read_again() -> None:
 
 
 def usable_cpus() -> int:
-    """The CPUs that this process may use: a batch system gives a job some of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The CPUs that this process may use: a batch system gives a job some of the machine's, a container has a quota."""
+    by_affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    by_quota = int(get_num_cpus(override_docker_cpu_warning=True))
+    return max(1, min(by_affinity, by_quota))
 
 
 def _require_address(address: str) -> None:

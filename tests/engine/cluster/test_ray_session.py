@@ -165,6 +165,17 @@ def test_a_private_ray_is_reached_from_this_machine_alone_and_its_token_is_in_no
     assert found["after"] == ["disabled", "of-a-cluster"]
 
 
+def test_a_quota_of_the_container_bounds_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    for quota, expected in (
+        (None, len(os.sched_getaffinity(0))),
+        (1.5, 1),
+        (0.5, 1),
+        (64, len(os.sched_getaffinity(0))),
+    ):
+        monkeypatch.setattr("ray._private.utils._get_docker_cpus", lambda quota=quota: quota)
+        assert usable_cpus() == expected
+
+
 @pytest.mark.heavy
 def test_a_temporary_folder_with_too_long_a_path_is_named(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 90)
