@@ -4,9 +4,9 @@ PYTHON ?= python3
 POOL ?= digits
 BENCH ?= large
 STEPS ?= 10000
-BENCHES ?= score_throughput score_memory driver_cost resume_planning decoding reduction rule_cost embedding_scores \
+BENCHES ?= score_throughput score_memory driver_cost driver_steps store_requests decoding reduction rule_cost embedding_scores \
 	simulated_rounds task_training duplicates diversifiers badge step_overhead input_stall zero_memory signal_auc consensus \
-	handoff acquisition_cost camvid packing
+	handoff acquisition_cost camvid packing cluster_round
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -1,14 +1,14 @@
 """What each step of the driver takes at a million shards and ten million labels.
 
-    python tests/bench/driver_steps.py small|large FOLDER [make|STEP...]
+    python tests/bench/driver_steps.py small|large [FOLDER [make|STEP...]]
 
-A campaign is made of metadata alone, in FOLDER, where a run that was interrupted goes on: 10^6 shards (small: 10^4) as
-files of zeros, 10^7 labels (10^4) in one earlier round with their positions, and as many images that were sent.
-Half of the shards of the newest round are scored: an empty file of its name in scores/, and its record in the ledger.
-Each step runs in a process of its own, which prints seconds and the highest resident memory, of which Python and the
-imports are some 250 MiB. A number by the name of `LABELS` in the environment is another number of labels.
+A campaign is made of metadata alone, in FOLDER, where an interrupted run goes on, else in a temporary one: 10^6 shards
+(small: 10^4) as files of zeros, 10^7 labels (10^4) in one earlier round with their positions, and as many images that
+were sent. Half of the shards of the newest round are scored: an empty file in scores/, and a record in the ledger.
+Each step runs in a process of its own, which prints seconds and the highest resident memory, of which some 250 MiB are
+imports. A number by the name of `LABELS` in the environment is another number of labels.
 
-Targets: 60 s and 2 GiB for each step. The files of FOLDER stay: delete it when all is measured.
+Targets: 60 s and 2 GiB for each step. The files of a FOLDER stay: delete it when all is measured.
 """
 
 import csv
@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -232,11 +233,9 @@ def init(campaign: Campaign, made: Made) -> dict[str, Any]:
 def report_reads(campaign: Campaign, _: Made) -> dict[str, Any]:
     """What a report reads beside the pictures: the ledger of shards, faults, and the gains of earlier rounds."""
     snapshot = read_snapshot(campaign.home)
-    table = shard_records(campaign, read_manifest(campaign, "scores", ScoresManifest))
+    damaged = damaged_in(shard_records(campaign, read_manifest(campaign, "scores", ScoresManifest)))
     gains = gains_of(campaign, snapshot, range(campaign.round))
-    damaged = damaged_in(table)
-    no_examples = survey(campaign.stage("quarantine"), list(records_in(damaged)), 0)
-    return {"gains": len(gains), "faults": len(no_examples)}
+    return {"gains": len(gains), "faults": len(survey(campaign.stage("quarantine"), list(records_in(damaged)), 0))}
 
 
 def ingest_answers(campaign: Campaign, _: Made) -> dict[str, Any]:
@@ -274,23 +273,24 @@ def step_main(name: str, folder: str) -> None:
 
 def main() -> None:
     end_on_sigterm()
-    size, folder, *wanted = sys.argv[1:]
+    size, *given = sys.argv[1:]
     print(f"{machine()}; {sizes()}")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for name in MAKERS:
-        done = Path(f"{folder}/made-{name}")
-        if not done.exists():
-            begin = time.perf_counter()
-            result_of(start_fresh(__file__, size, "--step", name, folder))
-            done.touch()
-            print(f"made {name} in {time.perf_counter() - begin:.0f} s", flush=True)
-    print(f"{'step':<16}{'s':>8}{'CPU s':>8}{'MiB':>8}")
-    for name in [name for name in wanted or STEPS if name != "make"]:
-        found = result_of(start_fresh(__file__, size, "--step", name, folder))
-        seconds, cpu, peak = (found.pop(fact) for fact in ("seconds", "cpu", "peak"))
-        # Others may be at work on the machine: the processor's seconds are those of the step.
-        missed = "" if cpu <= TARGET_SECONDS and peak <= TARGET_BYTES else "MISSED "
-        print(f"{name:<16}{seconds:>8.1f}{cpu:>8.1f}{peak / 2**20:>8,.0f}  {missed}{found}", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, *wanted = given or [temporary]
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name in MAKERS:
+            done, begin = Path(f"{folder}/made-{name}"), time.perf_counter()
+            if not done.exists():
+                result_of(start_fresh(__file__, size, "--step", name, folder))
+                done.touch()
+                print(f"made {name} in {time.perf_counter() - begin:.0f} s", flush=True)
+        print(f"{'step':<16}{'s':>8}{'CPU s':>8}{'MiB':>8}")
+        for name in [name for name in wanted or STEPS if name != "make"]:
+            found = result_of(start_fresh(__file__, size, "--step", name, folder))
+            seconds, cpu, peak = (found.pop(fact) for fact in ("seconds", "cpu", "peak"))
+            # Others may be at work on the machine: the processor's seconds are those of the step.
+            missed = "" if cpu <= TARGET_SECONDS and peak <= TARGET_BYTES else "MISSED "
+            print(f"{name:<16}{seconds:>8.1f}{cpu:>8.1f}{peak / 2**20:>8,.0f}  {missed}{found}", flush=True)
 
 
 if __name__ == "__main__":
