@@ -143,17 +143,17 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 def test_a_tree_in_a_bucket_is_packed_into_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with s3_server("bucket") as environment:
+    with s3_server("trees") as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        source = Location.of("s3://bucket/in")
+        source = Location.of("s3://trees/in")
         made = {f"{folder}/{n}.png": image(n) for n, folder in enumerate("abab")}
         for name, data in made.items():
             (source / name).write_bytes(data)
-        packed("s3://bucket/in", "s3://bucket/pool", shard_images=3)
-        for name, size in Location.of("s3://bucket/pool").children().items():
+        packed("s3://trees/in", "s3://trees/pool", shard_images=3)
+        for name, size in Location.of("s3://trees/pool").children().items():
             if name.endswith(".tar"):
-                content = (Location.of("s3://bucket/pool") / name).read_bytes()
+                content = (Location.of("s3://trees/pool") / name).read_bytes()
                 assert len(content) == size
                 (tmp_path / name).write_bytes(content)
         assert every_member(tmp_path) == made
