@@ -102,7 +102,8 @@ def test_workers_and_zero_stages_train_on_masks_alike(
     for kind in ("task", "resumed"):
         found = safetensors.torch.load_file(folder / f"{kind}-{world}-{stage}.safetensors")
         for key, tensor in weights.items():
-            torch.testing.assert_close(found[key], tensor, atol=2e-4, rtol=0)
+            # Channels-last weights sum in another order, which Adam's first steps amplify.
+            torch.testing.assert_close(found[key], tensor, atol=5e-4, rtol=0)
         seen = json.loads((folder / f"{kind}-{world}-{stage}.json").read_text())
         # A sample of the pixels is looked at, here of about six times as many as there are.
         assert seen["looks"] == pytest.approx(looks, rel=0.03)
@@ -110,7 +111,7 @@ def test_workers_and_zero_stages_train_on_masks_alike(
         assert seen["looks"] == pytest.approx(alone["looks"], rel=1e-3)
     found = safetensors.torch.load_file(folder / f"accumulated-{world}.safetensors")
     for key, tensor in weights.items():
-        torch.testing.assert_close(found[key], tensor, atol=2e-4, rtol=0)
+        torch.testing.assert_close(found[key], tensor, atol=5e-4, rtol=0)
 
 
 def test_what_is_kept_is_the_image_and_its_mask(campaign: Campaign, tmp_path: Path) -> None:
