@@ -97,6 +97,10 @@ def _facts(home: "Location", packed: "Packed", contents: "Contents") -> dict[str
     if contents.labels:
         names = some(sorted(contents.labels), MOST_SHOWN)
         facts["labels"] = f"{contents.labels.total():,} of {plural(len(contents.labels), 'class')}: {names}"
+        if contents.labels.total() >= contents.images:
+            facts["nothing to pick"] = (
+                "every image has a label: pack others too, or give vaal init a part of the labels"
+            )
     return facts
 
 

@@ -1,12 +1,13 @@
 """`vaal submit`: the same command as a Ray job."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from engine.campaign.stages import COMMANDS_WITH_RAY
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
 from jobs.terminal import Outcome, Terminal
 
 EnvOption = Annotated[
@@ -41,6 +42,8 @@ def submit(
 
     if sum(map(bool, (command, follow, stop))) != 1:
         raise ConfigError("submit: give one of a command, --follow JOB and --stop JOB")
+    if working_dir and "://" not in working_dir and not Path(working_dir).is_dir():
+        raise InputError(f"--working-dir {working_dir}: no such folder; correct the path")
     commands = PAGES.keys() - {"submit", "demo"}
     job = job_command(command, commands, COMMANDS_WITH_RAY, working_dir) if command else None
     variables, server = variables_of(env), JobServer(address)

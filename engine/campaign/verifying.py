@@ -20,6 +20,7 @@ from engine.campaign.votes import VOTES_SCHEMA
 from engine.errors import VaalError
 from engine.storage.documents import read_document
 from engine.storage.location import Location
+from engine.tables.score_reader import fix_of
 from engine.tables.scores import QUARANTINE_SCHEMA, ShardRecord
 from engine.tables.shard_records import records_in
 
@@ -92,20 +93,21 @@ def _of_stage(campaign: Campaign, folder: Location, manifest: Any) -> Iterator[C
         return
     for record in records_in(shard_records(campaign, read_manifest(campaign, "scores", ScoresManifest))):
         # The whole file, where a selection is content with the pages that it reads.
-        yield partial(_of_file, folder / record.file, {record.sha256}, may_be_gone=is_cleaned)
+        fix = fix_of(folder / record.file, "restore it from a copy, or delete it and")
+        yield partial(_of_file, folder / record.file, {record.sha256}, may_be_gone=is_cleaned, fix=fix)
         if record.quarantined:
             yield partial(_of_quarantine, campaign.stage("quarantine") / record.file, record)
 
 
-def _of_file(file: Location, digests: set[str], *, may_be_gone: bool = False) -> str:
+def _of_file(file: Location, digests: set[str], *, may_be_gone: bool = False, fix: str = _FIX) -> str:
     try:
         with file.filesystem.open_input_stream(file.path) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
-        return "" if may_be_gone else f"{file}: missing; {_FIX}"
+        return "" if may_be_gone else f"{file}: missing; {fix}"
     except OSError as error:
         return str(file.unreadable(error))
-    return "" if digest in digests else f"{file}: not the file that was committed (its SHA-256 differs); {_FIX}"
+    return "" if digest in digests else f"{file}: not the file that was committed (its SHA-256 differs); {fix}"
 
 
 def _of_quarantine(file: Location, record: ShardRecord) -> str:

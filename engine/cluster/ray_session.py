@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import Any
@@ -19,6 +19,7 @@ from ray._private.node import Node
 from ray._private.services import canonicalize_bootstrap_address
 from ray._private.utils import get_num_cpus
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError
 
 from engine.cluster.gauges import exported
 from engine.cluster.head_watch import ANSWER_SECONDS, LostHeadError, require_head, speaks
@@ -30,6 +31,11 @@ AUTO = "auto"
 OBJECT_STORE_BYTES = 1 << 30
 MIN_SCRATCH_BYTES = 16 << 20
 """With less in its folder Ray may not start, and says that it took too long."""
+NO_CLUSTER = "what answers there is no Ray cluster; its own port is often 6379"
+NO_TOKEN = (
+    "the cluster wants a token, and none or another one is set here: export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=TOKEN, "
+    "with the token that it was started with (its head may have it in ~/.ray/auth_token)"
+)
 
 
 @contextmanager
@@ -172,28 +178,37 @@ def _require_answer(address: str) -> None:
         is_server = speaks(place)
     except (OSError, OverflowError, ValueError) as error:
         raise InputError(f"--address {place}: no Ray cluster answers there: {one_line(error)}") from error
-    if not is_server or not _is_cluster(place):
-        raise InputError(f"--address {place}: what answers there is no Ray cluster; its own port is often 6379")
+    if fault := _fault_of(place) if is_server else NO_CLUSTER:
+        raise InputError(f"--address {place}: {fault}")
     # For localhost Ray takes this machine's address, and would ask there for minutes.
     used = canonicalize_bootstrap_address(place) or place
-    if used != place and not _is_cluster(used):
+    if used != place and _fault_of(used):
         fix = f"start it with ray start --node-ip-address={used.rpartition(':')[0]}"
         raise InputError(f"--address {place}: Ray looks for this cluster at {used}, where it does not answer; {fix}")
 
 
-def _is_cluster(place: str) -> bool:
-    """Whether a cluster answers; not a proxy or another server of gRPC, of which ray.init would ask for minutes."""
-    found: list[GcsClient] = []
+def _fault_of(place: str) -> str:
+    """Why this is no cluster that can be used; empty for one. A proxy or another server of gRPC is none, of which
+    ray.init would ask for minutes."""
+    found: list[str] = []
 
     def ask() -> None:
-        with suppress(Exception):
-            found.append(GcsClient(address=place))
+        try:
+            # Raises where there is to be a token and is none: the client would end the process.
+            AuthenticationTokenLoader.instance().has_token()
+            GcsClient(address=place)
+            found.append("")
+        except AuthenticationError:
+            found.append(NO_TOKEN)
+        # Whatever else it may be.
+        except Exception:  # noqa: BLE001
+            found.append(NO_CLUSTER)
 
     thread = Thread(target=ask, daemon=True)
     with _silent_standard_error():
         thread.start()
         thread.join(ANSWER_SECONDS)
-    return bool(found)
+    return found[0] if found else NO_CLUSTER
 
 
 def _not_started(error: Exception) -> VaalError:

@@ -63,7 +63,8 @@ class JobServer:
         attempts = [name for name in known if name == command.key or name.startswith(f"{command.key}-")]
         for name in attempts:
             if not known[name].status.is_terminal():
-                log(f"the same command runs already: following job {name}")
+                unused = "; it has the variables that it was started with, and not these" if variables else ""
+                log(f"the same command runs already: following job {name}{unused}")
                 return name
         number = len(attempts) + 1
         name = command.key if number == 1 else f"{command.key}-{number}"

@@ -181,6 +181,9 @@ def _nothing(kind: str, skipped: Counter[str], place: Location) -> str:
     others = ", ".join(f"{count:,} x {name}" for name, count in skipped.most_common(5))
     if kind == LIST:
         return "the list has no rows; give one with paths or URLs of images"
+    if kind == FOLDER and skipped[".tar"]:
+        fix = f"if it is a pool already: vaal init CAMPAIGN --pool '{place}/*.tar'"
+        return f"no images in it, but {others}; {fix}"
     what = f"no {'videos' if kind == VIDEO else 'Parquet files' if kind == TABLE else 'images'} in it"
     if kind == FOLDER and skipped[".parquet"]:
         return f"{what}, but {others}; give the Parquet files: '{place}/**/*.parquet'"

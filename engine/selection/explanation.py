@@ -91,7 +91,9 @@ def explain(campaign: Campaign, shard: str, key: str) -> Facts:
     if kind := elsewhere(campaign).items.get((shard, key)):
         return item | {"outcome": "taken", "why": f"another campaign has it {kind}, by pool.shared_ledger"}
     if why := _why_kept_out(campaign, (shard, key), manifest):
-        return item | {"outcome": "kept out", "why": why}
+        # Raises for an item that the pool does not have.
+        rest = _of_the_rest(campaign, shard, key, manifest)
+        return item | (rest if rest["outcome"] == "quarantined" else {"outcome": "kept out", "why": why})
     candidates = read_committed(folder, CANDIDATES_FILE)
     place = place_of(candidates, shard, key)
     if place >= 0:

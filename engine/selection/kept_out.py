@@ -76,7 +76,7 @@ def in_lines(counts: dict[str, int]) -> list[str]:
         lines.append(f"select.where keeps out {plural(counts['out_by_where'], 'image')}")
     if "excluded" in counts:
         missed = counts["exclude_unmatched"]
-        entries = "entry matches" if missed == 1 else "entries match"
+        entries = "entries matches" if missed == 1 else "entries match"
         rest = f"; {missed:,} of its {entries} no scored image" if missed else ""
         lines.append(f"select.exclude keeps out {plural(counts['excluded'], 'image')}{rest}")
     return lines

@@ -35,7 +35,8 @@ def fault_of_place(scheme: str, host: str, *, is_masked: bool) -> str:
         return f"names an account; {fix}"
     is_port = scheme in WEB and re.fullmatch(r"[^:]+:\d+", host)
     if is_masked or (":" in host and not is_port):
-        return "has a password or options; set AWS_* variables instead"
+        fix = "give links that need none" if scheme in WEB else "set AWS_* variables instead"
+        return f"has a password or options; {fix}"
     return ""
 
 

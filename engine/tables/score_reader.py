@@ -49,7 +49,7 @@ def open_scores(folder: Location, record: ShardRecord, *, is_checked: bool) -> I
             yield parquet
     except FileNotFoundError as error:
         raise InputError(
-            f"{file}: cannot be read: No such file or directory; {_fix(file, 'restore it, or')}"
+            f"{file}: cannot be read: No such file or directory; {fix_of(file, 'restore it, or')}"
         ) from error
     except (OSError, pa.ArrowException) as error:
         if is_refusal(error):
@@ -77,10 +77,10 @@ def columns_of(folder: Location, record: ShardRecord) -> set[str]:
 
 def damaged(file: Location, why: str) -> InputError:
     """The error for an unusable scores file."""
-    return InputError(f"{file}: damaged since it was committed: {why}; {_fix(file, 'delete it, and')}")
+    return InputError(f"{file}: damaged since it was committed: {why}; {fix_of(file, 'delete it, and')}")
 
 
-def _fix(file: Location, first: str) -> str:
+def fix_of(file: Location, first: str) -> str:
     """What to do about a scores file: in the newest round it can be made again."""
     folder = file.url.rpartition("/")[0]
     if not is_newest(Location(folder)):

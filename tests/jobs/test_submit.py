@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 from engine.simulation.demo_pools import DemoPool
 from jobs.cli import app
+from tests.conftest import MakeCampaign
 from tests.processes import wait_until
 from tests.servers import free_port, s3_server
 
@@ -41,9 +42,10 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[fs.FileSystem]:
 
 
 class Head(NamedTuple):
-    """A Ray head that was started by the command line; `address` is that of its job server."""
+    """A Ray head that was started by the command line; `address` is that of its job server, `cluster` its own."""
 
     address: str
+    cluster: str
     process: subprocess.Popen[bytes]
 
     def wait(self) -> str:
@@ -70,7 +72,7 @@ def started_head(tmp_path: Path, **variables: str) -> Iterator[Head]:
     with (tmp_path / "head.log").open("w") as log:
         # In a session of its own, for `ray stop` would end every other Ray on this machine too.
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
-    yield Head(f"http://127.0.0.1:{dashboard}", process)
+    yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", process)
     # The whole group at once: on a signal to itself alone, `ray start --block` lingers.
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(30)
@@ -241,9 +243,9 @@ def test_a_job_is_submitted_once_followed_through_a_lost_connection_and_stopped(
 
 @pytest.mark.slow
 @pytest.mark.heavy
-def test_a_cluster_that_wants_a_token_says_how_to_give_it(tmp_path: Path) -> None:
+def test_a_cluster_that_wants_a_token_says_how_to_give_it(tmp_path: Path, make_campaign: MakeCampaign) -> None:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
-    how = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=TOKEN"
+    how, home = "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=TOKEN", str(make_campaign().home)
     with started_head(tmp_path, **token) as head:
         words = ("submit", "--address", head.address, "--", "status", str(tmp_path))
         wait_until(lambda: "no Ray job server" not in asked(*words).stderr)
@@ -251,6 +253,8 @@ def test_a_cluster_that_wants_a_token_says_how_to_give_it(tmp_path: Path) -> Non
             refused = asked(*words, **given)
             assert (refused.returncode, how in refused.stderr) == (4, True), refused.stderr
             assert "Traceback" not in refused.stderr
+            refused = asked("plan", home, "--address", head.cluster, **given)
+            assert (refused.returncode, how in refused.stderr) == (4, True), refused.stderr
         # The status of the command, which finds no campaign there.
         wait_until(lambda: "no campaign" in asked(*words, **token).stdout)
 
@@ -279,5 +283,7 @@ def test_what_is_wrong_with_a_job_is_one_line() -> None:
     for words in ((), ("--follow", "a", "--stop", "b"), ("--stop", "a", "round", "s3://b/c")):
         refused = vaal("submit", "--address", address, *words)
         assert (refused.exit_code, "give one of a command, --follow JOB and --stop JOB" in refused.stderr) == (2, True)
+    refused = vaal("submit", "--working-dir", "/proc/nowhere", "--address", address, "--", "round", "s3://b/c")
+    assert (refused.exit_code, "--working-dir /proc/nowhere: no such folder" in refused.stderr) == (4, True)
     refused = vaal("submit", "--env", "NOT_SET_HERE", "--address", address, "--", "round", "s3://b/c")
     assert (refused.exit_code, "--env NOT_SET_HERE: give KEY=VALUE" in refused.stderr) == (2, True)

@@ -231,6 +231,9 @@ def test_what_is_labelled_and_kept_out_stays_a_label(scored: Scored) -> None:
     found = explain(campaign, *other)
     assert found["outcome"] == "kept out"
     assert found["why"] == "its shard does not meet select.where=camera = 'zz' or camera = 'a'"
+    for absent in ((SHARDS[1], "never"), ("never.tar", other[1])):
+        with pytest.raises(InputError, match=r"no (item|such shard)"):
+            explain(campaign, *absent)
     assert manifest["counts"]["out_by_where"] > 500
 
 

@@ -70,7 +70,7 @@ def assert_simulated_the_same(campaign: Campaign, vectors: dict[tuple[str, str],
     """Of the round of a method without a VAE, by the items that have a vector."""
     names = list(vectors)
     place = {name: number for number, name in enumerate(names)}
-    rows = read_labels(campaign.home).sort_by([("shard", "ascending"), ("key", "ascending")]).to_pylist()
+    rows = sorted(read_labels(campaign.home).to_pylist(), key=lambda row: (row["shard"], row["key"]))
     labels = [row for row in rows if (row["shard"], row["key"]) in place]
     place_L = np.array([place[row["shard"], row["key"]] for row in labels], np.intp)
     vector_ND = np.stack(list(vectors.values()))
