@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights and take them back"),
 ]
-COMMANDS = {"train": "report", "scores": "select", "selection": "export", "quarantine": "report"}
+COMMANDS = {"train": "report", "scores": "select", "ledger": "select", "selection": "export", "quarantine": "report"}
 """A command that reads a folder."""
 NOBODY = 65534
 
