@@ -33,6 +33,7 @@ def judge(campaign: str, reference: Reference, kept: dict[str, str], times: dict
     assert times.items() <= modified(campaign).items()
 
 
+@pytest.mark.slow
 def test_a_driver_killed_after_it_has_committed_and_a_scorer_of_the_run_that_follows(
     reference: Reference, start_to_kill: Callable[[str, str], Driver], tmp_path: Path
 ) -> None:

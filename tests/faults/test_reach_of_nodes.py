@@ -83,6 +83,7 @@ def test_a_node_without_credentials_is_named_within_seconds(tmp_path: Path) -> N
     assert ended.seconds < 3 * SECONDS
 
 
+@pytest.mark.slow
 def test_nodes_that_have_all_of_it_are_used(make_campaign: MakeCampaign) -> None:
     campaign = make_campaign()
     pretend_trained(campaign)

@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 TRAINING = ("train.max_steps=300", "train.epochs=1000", "train.checkpoint_steps=20", "train.workers=2", "train.folds=1")
 
 
+@pytest.mark.slow
 def test_a_cluster_without_a_machine_is_waited_for_with_words(
     reference: Reference, make_campaign: MakeCampaign, tmp_path: Path
 ) -> None:
