@@ -35,8 +35,9 @@ NO_REASON = "no reason"
 ROWS_SCHEMA = pa.schema(field for field in IMAGES_SCHEMA if field.name not in ("rank", "file", "sha256", "sent_bytes"))
 """IMAGES_SCHEMA without what only an export needs, which is half of it."""
 _SEPARATOR = "\0"
+"""No record of a batch has it."""
 _OF_WORDS = ["label", "labelled_at", "is_derived", "num_votes"]
-"""No name of a shard has it."""
+"""The columns of labels that decide what an image that was sent is now."""
 
 
 class Ledger(NamedTuple):

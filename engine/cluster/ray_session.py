@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from typing import Any
@@ -193,16 +193,14 @@ def _fault_of(place: str) -> str:
     found: list[str] = []
 
     def ask() -> None:
-        try:
-            # Raises where there is to be a token and is none: the client would end the process.
-            AuthenticationTokenLoader.instance().has_token()
-            GcsClient(address=place)
-            found.append("")
-        except AuthenticationError:
-            found.append(NO_TOKEN)
-        # Whatever else it may be.
-        except Exception:  # noqa: BLE001
-            found.append(NO_CLUSTER)
+        with suppress(Exception):
+            try:
+                # Raises where there is to be a token and is none: the client would end the process.
+                AuthenticationTokenLoader.instance().has_token()
+                GcsClient(address=place)
+                found.append("")
+            except AuthenticationError:
+                found.append(NO_TOKEN)
 
     thread = Thread(target=ask, daemon=True)
     with _silent_standard_error():
