@@ -114,6 +114,10 @@ def main() -> None:
         raise KeyboardInterrupt from error
     except TyperException as error:
         text = " ".join(error.format_message().replace("Value error, ", "").split())
+        if text.startswith("No such option") and sys.argv[1:2] == ["submit"] and "--" not in sys.argv:
+            text = (
+                f"{text.removesuffix('.')}; options of the job's command come after --: vaal submit -- round CAMPAIGN"
+            )
         if text:
             Terminal(json="--json" in sys.argv, log_format=asked_format(sys.argv)).failed(
                 f"{text.removesuffix('.')}; see --help", 2

@@ -69,7 +69,7 @@ def pack(
         for example in examples:
             screen.log(f"    {example}")
     require_acceptable(home, contents, max_bad_fraction)
-    command = _init_command(home, file, contents, is_video=bool(every))
+    command = _next_command(home, file, contents, is_video=bool(every))
     data = {
         **packed._asdict(), "pool": home.url, "labels": file.url if contents.labels else None,
         "total": contents.images, "failed": dict(contents.failures), "classes": dict(contents.labels), "next": command,
@@ -104,14 +104,16 @@ def _facts(home: "Location", packed: "Packed", contents: "Contents") -> dict[str
     return facts
 
 
-def _init_command(home: "Location", labels: "Location", contents: "Contents", *, is_video: bool) -> str:
-    """The command that makes a campaign of the pool, beside it."""
+def _next_command(home: "Location", labels: "Location", contents: "Contents", *, is_video: bool) -> str:
+    """The command that makes a campaign of the pool, beside it; if there is one, the command that takes what is new."""
     from engine.config.input_options import ImageConfig
     from engine.config.texts import list_setting
     from engine.packing.videos import GROUP
     from engine.storage.location import Location
 
     campaign = Location(f"{home.url.rpartition('/')[0]}/campaign")
+    if (campaign / "campaign.toml").exists():
+        return f"vaal pool {campaign.quoted} refresh"
     words = ["vaal", "init", campaign.url, "--pool", f"{home}/*.tar"]
     words += ["--labels", labels.url if contents.labels else "LABELS.csv"]
     if is_video:

@@ -39,7 +39,7 @@ def plan(screen: Terminal, campaign: CampaignArgument, address: AddressOption = 
     from engine.cluster.ray_session import LOCAL, ray_session
     from engine.planning.next_round import plan_round
 
-    opened = open_campaign(campaign)
+    opened = open_campaign(campaign, with_labels=True)
     with ray_session(address) if address != LOCAL else nullcontext():
         machines = _machines(opened, address)
         with screen.progress("plan") as update:
@@ -115,6 +115,12 @@ def _missing(campaign: "Campaign", planned: "RoundPlan") -> Iterator[str]:
         check_budget(replace(campaign, round=planned.round))
     except VaalError as error:
         yield str(error)
+    left, budget = max(0, planned.pool_items - planned.num_labels), campaign.config.select.budget
+    if not planned.is_counted and budget > left:
+        yield (
+            f"select.budget={budget} is more than the pool's images without a label, about {left:,} by the size of its "
+            "shards; lower it: --set select.budget=N"
+        )
     needed = sum(stage.write_bytes for stage in planned.stages)
     if campaign.home.is_local and (free := shutil.disk_usage(campaign.home.url).free) < needed:
         yield f"{campaign.home}: {size_text(free)} free, and the round writes about {size_text(needed)}; free some"
@@ -149,8 +155,9 @@ def _facts(campaign: "Campaign", planned: "RoundPlan", machines: Machines, missi
     handoff, name = campaign.config.handoff, "GPU" if machines.device == "cuda" else "CPU"
     hours = "not known" if planned.hours is None else f"{_hours(planned.hours)} in all"
     basis = {stage.stage: stage.basis for stage in planned.stages if stage.basis}
+    about = "" if planned.is_counted else "about "
     facts: dict[str, Any] = {
-        "pool": f"{planned.pool_items:,} items, {size_text(planned.pool_bytes)}",
+        "pool": f"{about}{planned.pool_items:,} items, {size_text(planned.pool_bytes)}",
         f"{name} hours": hours + "".join(f"; {stage} by {how}" for stage, how in basis.items()),
         "takes about": _wall_time(campaign, planned, machines),
     }
@@ -198,7 +205,7 @@ def _data(campaign: "Campaign", planned: "RoundPlan", machines: Machines, missin
         "round": planned.round,
         "device": machines.device,
         "workers": machines.workers,
-        "pool": {"items": planned.pool_items, "bytes": planned.pool_bytes},
+        "pool": {"items": planned.pool_items, "is_counted": planned.is_counted, "bytes": planned.pool_bytes},
         "stages": {stage.stage: stage._asdict() for stage in planned.stages},
         "hours": planned.hours,
         "cost": float(planned.cost),

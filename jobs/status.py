@@ -59,6 +59,7 @@ def status(
         **_out(state["rounds"]),
         **_answers(state["answers"]),
         **_settings(state["rounds"][-1]["settings"]),
+        **_kept_out(state["rounds"][-1]["stages"]["selection"]),
         **({"not sent yet": not_sent(state["answers"]["waiting"], state["send"])} if state["send"] else {}),
         "next": state["next"],
         **_training(state["rounds"][-1]["stages"]["train"]),
@@ -112,6 +113,13 @@ def _answers(answers: dict[str, Any]) -> dict[str, str]:
 
 def _settings(values: dict[str, Any]) -> dict[str, str]:
     return {"set in this round": ", ".join(f"{key}={value}" for key, value in values.items())} if values else {}
+
+
+def _kept_out(selection: dict[str, Any]) -> dict[str, list[str]]:
+    """How many images the options of the selection kept out."""
+    from engine.selection.kept_out import in_lines
+
+    return {"kept out": lines} if (lines := in_lines(selection)) else {}
 
 
 def _table(rounds: list[dict[str, Any]]) -> Table:

@@ -10,6 +10,9 @@ from engine.campaign.stages import COMMANDS_WITH_RAY
 from engine.errors import ConfigError, InputError
 from jobs.terminal import Outcome, Terminal
 
+NO_PROGRAM = "No module named jobs"
+"""What Python says on a cluster that this program is not installed on."""
+
 EnvOption = Annotated[
     list[str],
     typer.Option("--env", metavar="KEY=VALUE", help="A variable of the job; KEY alone: as it is here."),
@@ -48,8 +51,10 @@ def submit(
     job = job_command(command, commands, COMMANDS_WITH_RAY, working_dir) if command else None
     variables, server = variables_of(env), JobServer(address)
     if stop:
+        before = server.state(stop)
         ended = server.stop(stop)
-        return Outcome(f"Job {ended.status.lower()}", {"job": stop}, ended._asdict())
+        title = f"Job had ended before: {ended.status.lower()}" if before == ended else f"Job {ended.status.lower()}"
+        return Outcome(title, {"job": stop}, ended._asdict())
     name = follow or (job and server.submit(job, variables, working_dir, screen.log)) or ""
     how = f"{name} --address {server.address}"
     later = {"follow it": f"vaal submit --follow {how}", "stop it": f"vaal submit --stop {how}"}
@@ -63,6 +68,8 @@ def submit(
         screen.log(f"job {name} goes on; {lines}")
         return Outcome("Job left alone", {"job": name}, server.state(name)._asdict(), 1)
     facts = {"job": name, "status": ended.status}
+    if NO_PROGRAM in ended.message:
+        facts["why"] = "the cluster's Python has no vaal; install it there, or use an image that has it (cluster/)"
     return Outcome(f"Job {ended.status.lower()}", facts, ended._asdict(), ended.exit_status)
 
 

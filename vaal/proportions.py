@@ -68,9 +68,11 @@ def enough_for(reach: float) -> int:
 
 
 def few_text(total: int, what: str) -> str:
-    """That so many cases, `what` by name, say next to nothing of the pool, and how many would; "" where they do not."""
+    """That so many cases, one of which is `what` by name, say next to nothing of the pool, and how many would; "" where
+    they do not."""
     if reach_of(total) <= WIDEST:
         return ""
     known = f"a share of it, such as the accuracy, is known to ±{100 * reach_of(total):.0f} points at worst"
     enough = f"±{100 * WANTED:.0f} points take {enough_for(WANTED)}"
-    return f"{total:,} {what} say next to nothing of the pool: {known}, and {enough}"
+    said = f"{total:,} {what} says" if total == 1 else f"{total:,} {what}s say"
+    return f"{said} next to nothing of the pool: {known}, and {enough}"

@@ -140,6 +140,8 @@ def _member_of(source: Location) -> _Member | None:
 
 def _rows(source: Location, config: CampaignConfig) -> list[Row]:
     has_masks = _have_masks(config)
+    if not source.exists():
+        raise InputError(f"--labels {source}: no such file; correct the path")
     try:
         return read_rows(source, ("shard", "key"), () if has_masks else ("label",))
     except InputError as error:

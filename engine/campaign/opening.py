@@ -116,12 +116,18 @@ def _create(
 
 
 def open_campaign(
-    url: str, settings: Sequence[str] = (), round_number: int | None = None, *, force: bool = False
+    url: str,
+    settings: Sequence[str] = (),
+    round_number: int | None = None,
+    *,
+    force: bool = False,
+    with_labels: bool = False,
 ) -> Campaign:
     """The campaign at its current round, or at an earlier one.
 
     `settings` ("key=value") change the configuration from this round on; they are kept in the round's overrides.json.
-    With `force`, options of the selection may change after it was handed out.
+    With `force`, options of the selection may change after it was handed out; `with_labels`, the configuration is that
+    of a round with labels, whether there are some or not.
 
     Raises:
         InputError: there is no campaign, or no such round.
@@ -132,7 +138,8 @@ def open_campaign(
     home = Location.of(url)
     source = home / "campaign.toml"
     if not source.exists():
-        raise InputError(f"{home}: no campaign here; make one: vaal init {home.quoted} --pool URL --labels FILE")
+        make = f"vaal init {home.quoted} --pool URL --labels FILE"
+        raise InputError(f"{home}: no campaign here; correct the path, or make one: {make}")
     config = parse_campaign(source.read_bytes(), str(source))
     current = current_round(home)
     if round_number is not None and not 0 <= round_number <= current:
@@ -146,7 +153,8 @@ def open_campaign(
             require_as_made(as_labels_allow(Campaign(home, config, earlier)))
     require_fixed(home, config)
     campaign = Campaign(home, config, number)
-    return as_labels_allow(_change(campaign, settings, force=force) if settings else campaign)
+    changed = _change(campaign, settings, force=force) if settings else campaign
+    return changed if with_labels else as_labels_allow(changed)
 
 
 @contextmanager

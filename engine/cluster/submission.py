@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from engine.cluster.job_command import JobCommand, copied
+from engine.cluster.ray_session import NO_TOKEN
 from engine.errors import ConfigError, InputError, one_line
 from engine.storage.location import masked
 
@@ -165,10 +166,7 @@ class JobServer:
         try:
             return ask()
         except RayError as error:
-            raise InputError(
-                f"{self._named}: the cluster wants a token, and this one is missing or wrong; export "
-                "RAY_AUTH_MODE=token RAY_AUTH_TOKEN=TOKEN"
-            ) from error
+            raise InputError(f"{self._named}: {NO_TOKEN}") from error
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             text = one_line(error)
             if "does not exist" in text or "404" in text:

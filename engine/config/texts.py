@@ -50,6 +50,26 @@ def fault_of_network(section: str, model: str, weights: Iterable[str]) -> str:
     return ""
 
 
+_FAULTS = {
+    "int_type": "not a whole number",
+    "int_parsing": "not a whole number",
+    "int_from_float": "not a whole number",
+    "float_type": "not a number",
+    "float_parsing": "not a number",
+    "finite_number": "not a finite number",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "string_type": "not a text",
+    "list_type": "not a list",
+    "literal_error": "give {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+}
+"""Faults by their types in pydantic, for a person."""
+
+
 def explain(error: ValidationError, known: list[str], numbers: Container[str] = ()) -> str:
     """All errors of a validation in one line, each with its key; `known` are keys to suggest for an unknown one, and
     `numbers` those of lists of numbers."""
@@ -60,7 +80,7 @@ def explain(error: ValidationError, known: list[str], numbers: Container[str] = 
         key = ".".join(str(part) for part in fault["loc"][:2])
         if any(other.startswith(f"{key}.") for other in known):
             key = ".".join(str(part) for part in fault["loc"][:3])
-        message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}{_nearest_value(fault)}"
+        message = f"{_in_words(fault)}{_nearest_value(fault)}"
         if fault["type"] == "extra_forbidden":
             faults[key] = unknown_key(key, known)
         elif fault["type"] == "missing":
@@ -77,6 +97,12 @@ def explain(error: ValidationError, known: list[str], numbers: Container[str] = 
             faults[key] = faults[key].replace(message, "in a list, put each text in quotes")
         forms |= _form_of(key, fault, is_number=key in numbers)
     return "; ".join(f"{text}; give {forms[key]}" if key in forms else text for key, text in faults.items())
+
+
+def _in_words(fault: Mapping[str, Any]) -> str:
+    if words := _FAULTS.get(fault["type"]):
+        return words.format(**fault.get("ctx", {}))
+    return f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 def _form_of(key: str, fault: Mapping[str, Any], *, is_number: bool) -> dict[str, str]:

@@ -87,7 +87,10 @@ def require_mine(pool: Location, source: Location, kind: str, options: Options) 
         raise ConfigError(f"{pool}: holds shards of {found['source']}; {fix}")
     for name, value in {"kind": kind, **options.deciding()}.items():
         if (before := found.get(name, value)) != value:
-            raise ConfigError(f"{pool}: was packed with {name}={before}, not {value}; give the same, or another POOL")
+            how = f"with {name}={before}, not {value}"
+            if isinstance(before, bool):
+                how = f"with {name}" if before else f"without {name}"
+            raise ConfigError(f"{pool}: was packed {how}; do the same, or give another POOL")
 
 
 def claim(pool: Location, source: Location, kind: str, options: Options) -> None:

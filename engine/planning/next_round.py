@@ -18,6 +18,7 @@ from engine.campaign.labels import read_labels
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
 from engine.campaign.scored_shards import shard_records
 from engine.campaign.stages import STAGES, Effort
+from engine.campaign.unlabelled import as_labels_allow
 from engine.handoff.gold import num_gold_of
 from engine.models.fitting import MOST_FITTED
 from engine.planning.trial import Trial
@@ -56,10 +57,13 @@ class StagePlan(NamedTuple):
 
 
 class RoundPlan(NamedTuple):
-    """The next round. `cost` is that of its answers, 0 without handoff.price; `trial` is None where none was needed."""
+    """The next round. `pool_items` is an estimate where no pass has counted them (`is_counted`). `cost` is that of its
+    answers, 0 without handoff.price; `trial` is None where none was needed."""
 
     round: int
     pool_items: int
+    is_counted: bool
+    num_labels: int
     pool_bytes: int
     stages: list[StagePlan]
     cost: Decimal
@@ -91,10 +95,12 @@ class _Pool(NamedTuple):
 def plan_round(campaign: Campaign, device: str, try_: Try) -> RoundPlan:
     """The plan of the campaign's round; of the one after it where all stages are complete and answers are awaited.
 
-    `try_` times a trial on the items of a shard; it is called at most once. Raises as `run_trial` of
-    `engine.planning.trial`.
+    `campaign` is opened with `with_labels`. `try_` times a trial on the items of a shard; it is called at most once.
+    Raises as `run_trial` of `engine.planning.trial`.
     """
     is_over = all(completed(campaign, stage.name) for stage in STAGES)
+    # The answers are labels of the round after this one.
+    campaign = campaign if is_over else as_labels_allow(campaign)
     number = campaign.round + is_over
     efforts = {stage: _effort(campaign, stage, device) for stage in ("train", "scores")}
     shards = at_root(in_round(read_shards(campaign.home), number), campaign.config.pool.root)
@@ -113,7 +119,8 @@ def plan_round(campaign: Campaign, device: str, try_: Try) -> RoundPlan:
         StagePlan(plan.stage, complete=True) if completed(next_one, stage.name) else plan
         for stage, plan in zip(STAGES, made, strict=True)
     ]
-    return RoundPlan(number, pool.items, pool.bytes, stages, cost_of(next_one), trial)
+    cost = cost_of(next_one)
+    return RoundPlan(number, pool.items, is_counted, pool.labels, pool.bytes, stages, cost, trial)
 
 
 def cost_of(campaign: Campaign) -> Decimal:

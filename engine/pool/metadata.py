@@ -23,8 +23,11 @@ _LINE = "\0line"
 def import_metadata(home: Location, source: Location, shards: list[str]) -> None:
     """Copy the table of a CSV, JSON-lines or Parquet file with a row for each shard; values are kept as text.
 
-    Raises InputError if a shard of the pool has no row, a shard has two, or a row names no shard of the pool.
+    Raises InputError if there is no such file, a shard of the pool has no row, a shard has two, or a row names no shard
+    of the pool.
     """
+    if not source.exists():
+        raise InputError(f"pool.metadata={source}: no such file; correct the path")
     found: dict[str, dict[str, str]] = {}
     known = set(shards)
     for row in read_rows(source, ("shard",), line_key=_LINE):

@@ -88,8 +88,8 @@ class ControlArm(NamedTuple):
             return ""
         one = rounds[-1]
         known = one.gain.known.control if one.gain.known else None
-        many = (known.total, "judged control labels") if known else (one.labelled, "control labels")
-        text = few_text(*many) if one.labelled else few_text(one.picked, "control picks")
+        many = (known.total, "judged control label") if known else (one.labelled, "control label")
+        text = few_text(*many) if one.labelled else few_text(one.picked, "control pick")
         return f"round {one.round:03d}: {text}" if text else ""
 
 

@@ -99,16 +99,20 @@ def said(campaign: Campaign, verdict: Verdict, trained: TrainManifest, name: str
             how = "at random" if name == "none" else f"from a random sample by {method}"
         return "; ".join(filter(None, [f"images are picked {how}", words]))
     diversity = campaign.config.diversity
-    found = interval_of(trained) if verdict.by == "auc" else words
+    found = words
+    if verdict.by == "auc":
+        found = f"{'signal present' if verdict.speaks else 'no signal'}, {interval_of(trained)}"
     if verdict.speaks:
         how = "the lowest logits" if name == "none" else name.replace("_", " ")
-        return f"signal present, {found}: images are picked by {how}"
+        return f"{found}: images are picked by {how}"
     how = f"select.when_no_signal={options.when_no_signal} picks"
     if name == "as_random":
         how += " as random, because no task learner says what it is unsure of"
     is_left_out = diversity not in (RULE, "none")
     rest = f", and select.diversity={diversity} is not applied" if is_left_out else ""
-    return f"no signal, {found}: {how}{rest}"
+    if verdict.by == "deficit":
+        found = f"the labels lack no part of the pool for certain, {found}"
+    return f"{found}: {how}{rest}"
 
 
 def in_words(entry: Gate | None) -> str:

@@ -238,7 +238,7 @@ def _is_due_again(campaign: Campaign, log: Log, *, force: bool) -> bool:
 def _few(campaign: Campaign, num_control: int) -> str:
     """That the control arm is too small to say much, and what it takes; "" where it is not, or not there at all."""
     options, is_judged = campaign.config.select, campaign.config.handoff.question.task != "mask"
-    few = few_text(num_control, "control picks") if num_control and is_judged else ""
+    few = few_text(num_control, "control pick") if num_control and is_judged else ""
     if not few:
         return ""
     share = math.ceil(100 * enough_for(WANTED) / options.budget) / 100

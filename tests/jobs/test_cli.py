@@ -121,7 +121,8 @@ def test_a_pool_of_one_image_leaves_nothing_to_pick(tmp_path: Path, pool: DemoPo
 
 @pytest.mark.parametrize("command", ["train", "score", "select", "export", "report", "round", "status"])
 def test_a_folder_without_a_campaign(command: str, tmp_path: Path) -> None:
-    assert f"{tmp_path}: no campaign here; make one: vaal init" in refused(4, command, str(tmp_path))
+    line = f"{tmp_path}: no campaign here; correct the path, or make one: vaal init"
+    assert line in refused(4, command, str(tmp_path))
 
 
 def test_a_stage_before_its_turn_names_the_command(make_campaign: MakeCampaign) -> None:
@@ -134,7 +135,7 @@ def test_a_broken_campaign_file_names_file_and_key(make_campaign: MakeCampaign) 
     campaign = make_campaign()
     file = Path(campaign.home.path) / "campaign.toml"
     file.write_text(file.read_text().replace("epochs = 20", "epochs = 'twenty'"))
-    assert f"{file}: train.epochs='twenty': input should be a valid integer" in refused(2, "status", str(campaign.home))
+    assert f"{file}: train.epochs='twenty': not a whole number" in refused(2, "status", str(campaign.home))
 
 
 def test_usage_errors_exit_with_two() -> None:

@@ -35,7 +35,9 @@ def test_the_command_that_is_printed_at_the_end_makes_a_campaign(tmp_path: Path)
     again = json.loads(vaal(*words, "--json").stdout)
     assert (again["shards"], again["images"], again["total"], again["classes"]) == ([], 0, 8, {"cat": 3, "dog": 3})
     fill(tmp_path / "in here", ["new.png"])
-    assert "pool CAMPAIGN refresh takes the new shards" in vaal(*words).stdout
+    added = vaal(*words).stdout
+    assert "pool CAMPAIGN refresh takes the new shards" in added
+    assert added.endswith(f"vaal pool {tmp_path}/campaign refresh\n")
 
 
 def test_what_is_not_acceptable_is_packed_and_ends_with_3(tmp_path: Path) -> None:

@@ -238,6 +238,7 @@ def test_a_job_is_submitted_once_followed_through_a_lost_connection_and_stopped(
     assert json.loads(later.stdout)["submission_id"] == f"{name}-2"
     require_left_alone_by_ctrl_c(address, words, f"{name}-2", client)
     assert vaal("submit", "--stop", f"{name}-2", "--address", address).exit_code == 0
+    assert "Job had ended before: stopped" in vaal("submit", "--stop", name, "--address", address).stdout
     missing = vaal("submit", "--follow", "nothing", "--address", address)
     assert (missing.exit_code, "no such job; see: ray job list" in missing.stderr) == (4, True)
 
@@ -284,6 +285,8 @@ def test_what_is_wrong_with_a_job_is_one_line() -> None:
     for words in ((), ("--follow", "a", "--stop", "b"), ("--stop", "a", "round", "s3://b/c")):
         refused = vaal("submit", "--address", address, *words)
         assert (refused.exit_code, "give one of a command, --follow JOB and --stop JOB" in refused.stderr) == (2, True)
+    refused = asked("submit", "--address", address, "round", "s3://b/c", "--until", "train")
+    assert (refused.returncode, "submit -- round CAMPAIGN" in refused.stderr) == (2, True)
     refused = vaal("submit", "--working-dir", "/proc/nowhere", "--address", address, "--", "round", "s3://b/c")
     assert (refused.exit_code, "--working-dir /proc/nowhere: no such folder" in refused.stderr) == (4, True)
     refused = vaal("submit", "--env", "NOT_SET_HERE", "--address", address, "--", "round", "s3://b/c")

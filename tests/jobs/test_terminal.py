@@ -63,7 +63,8 @@ def test_printed_commands_begin_as_the_program_was_called(tmp_path: Path) -> Non
     ):
         found = ended(*words, "status", "c", cwd=tmp_path)
         assert found.stderr == (
-            f"error: {tmp_path}/c: no campaign here; make one: {shown} init {tmp_path}/c --pool URL --labels FILE\n"
+            f"error: {tmp_path}/c: no campaign here; correct the path, or make one: "
+            f"{shown} init {tmp_path}/c --pool URL --labels FILE\n"
         )
 
 

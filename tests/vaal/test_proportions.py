@@ -42,9 +42,10 @@ def test_the_number_that_is_enough_is_the_least_one() -> None:
 
 
 def test_few_cases_are_said_to_be_few_with_the_number_that_is_enough() -> None:
-    assert few_text(21, "control labels") == ""
-    assert few_text(3, "control picks") == (
+    assert few_text(21, "control label") == ""
+    assert few_text(3, "control pick") == (
         "3 control picks say next to nothing of the pool: a share of it, such as the accuracy, is known to ±37 points "
         "at worst, and ±10 points take 93"
     )
-    assert few_text(20, "control picks").startswith("20 control picks")
+    assert few_text(1, "control pick").startswith("1 control pick says next")
+    assert few_text(20, "control pick").startswith("20 control picks")

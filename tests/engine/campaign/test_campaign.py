@@ -38,7 +38,7 @@ def test_init_refuses_a_folder_with_a_campaign(make_campaign: MakeCampaign) -> N
 
 
 def test_a_folder_without_a_campaign_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no campaign here; make one: vaal init"):
+    with pytest.raises(InputError, match="no campaign here; correct the path, or make one: vaal init"):
         open_campaign(str(tmp_path), [])
 
 

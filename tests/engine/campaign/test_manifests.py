@@ -90,7 +90,7 @@ def test_a_damaged_file_is_one_line_with_exit_4(
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("rounds/000/train/manifest.json", {"signal": "maybe"}, "signal='maybe': input should be 'present' or 'none'"),
+        ("rounds/000/train/manifest.json", {"signal": "maybe"}, "signal='maybe': give 'present' or 'none'"),
         ("rounds/000/train/manifest.json", {"counts": {"steps": "many"}}, "counts.steps='many'"),
         ("rounds/000/scores/manifest.json", {"ledger": None}, "ledger: missing"),
         ("rounds/000/selection/manifest.json", {"files": None}, "files: missing"),
@@ -100,12 +100,12 @@ def test_a_damaged_file_is_one_line_with_exit_4(
             "completed_at=.*: input should be an ISO",
         ),
         ("rounds/000/ledger/progress.json", {"pid": None}, "pid: missing; delete it"),
-        ("rounds/000/ledger/progress.json", {"pid": 2**70}, "pid=.*: input should be less than"),
-        ("rounds/000/ledger/progress.json", {"seconds_left": 2**70}, "seconds_left=.*: input should be less than"),
+        ("rounds/000/ledger/progress.json", {"pid": 2**70}, "pid=.*: must be less than"),
+        ("rounds/000/ledger/progress.json", {"seconds_left": 2**70}, "seconds_left=.*: must be less than"),
         ("rounds/000/ledger/progress.json", {"at": "yesterday"}, "at='yesterday': input should be an ISO 8601 time"),
         ("rounds/000/ledger/progress.json", {"at": "2026-01-31T12:00:00"}, "at=.*: input should be an ISO 8601 time"),
-        ("rounds/000/train/progress.json", {"steps": "few"}, "steps='few': input should be a valid integer"),
-        ("rounds/000/overrides.json", {"train.epochs": 0}, "train.epochs=0: input should be greater than"),
+        ("rounds/000/train/progress.json", {"steps": "few"}, "steps='few': not a whole number"),
+        ("rounds/000/overrides.json", {"train.epochs": 0}, "train.epochs=0: must be at least"),
         ("rounds/000/overrides.json", {"train.epoch": 1}, "train.epoch: unknown key; did you mean train.epochs"),
     ],
 )

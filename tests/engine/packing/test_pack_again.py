@@ -125,7 +125,7 @@ def test_a_pool_of_another_source_or_with_other_options_is_refused(tmp_path: Pat
     packed(tmp_path / "in", tmp_path / "pool")
     with pytest.raises(ConfigError, match=r"pool: holds shards of .*/in; give another POOL"):
         packed(tmp_path / "other", tmp_path / "pool")
-    with pytest.raises(ConfigError, match="was packed with --classes-from-folders=False, not True"):
+    with pytest.raises(ConfigError, match="was packed without --classes-from-folders; do"):
         packed(tmp_path / "in", tmp_path / "pool", has_class_folders=True)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/x.tar").write_bytes(bytes(1024))

@@ -1,6 +1,7 @@
 """The plan of a round: by hand where it is arithmetic, by what training plans, and it changes nothing."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from decimal import Decimal
@@ -12,6 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.campaign.folder import Campaign
+from engine.campaign.opening import create, open_campaign
+from engine.config.options import CampaignConfig
+from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.handoff.export import export
 from engine.planning.next_round import plan_round
@@ -19,6 +23,7 @@ from engine.planning.trial import TRIAL_ITEMS, Trial, run_trial
 from engine.pool.manifest import read_shards
 from engine.report.report import report
 from engine.selection.select import select
+from engine.simulation.demo_pools import DemoPool
 from engine.training.plan import plan_training
 from jobs.cli import app
 from tests.conftest import MakeCampaign, pretend_trained
@@ -103,6 +108,25 @@ def test_what_is_scored_already_is_not_planned(make_campaign: MakeCampaign) -> N
         (campaign.stage("scores") / name).delete()
     found = stages(plan_round(campaign, "cpu", lambda _: TRIED))["score"]
     assert found.items == round(1797 * 2 / 8)
+
+
+def test_a_round_without_labels_trains_nothing(pool: DemoPool, tmp_path: Path) -> None:
+    config = override(CampaignConfig(), parse_settings([*pool.settings, "train.epochs=3"]), "test")
+    home = str(create(str(tmp_path / "campaign"), pool.shards, "", config, lambda _: None).home)
+    plan = plan_round(open_campaign(home, with_labels=True), "cpu", lambda _: TRIED)
+    assert (plan.round, stages(plan)["train"].steps, plan.num_labels) == (0, 0, 0)
+
+
+def test_a_budget_above_a_pool_that_nobody_counted_is_missing(
+    make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path
+) -> None:
+    lines = pool.labels.read_text().splitlines()
+    (tmp_path / "few.csv").write_text("\n".join(line for n, line in enumerate(lines) if not n or "00000.tar" in line))
+    campaign = make_campaign("select.budget=1790", labels=tmp_path / "few.csv")
+    done = CliRunner().invoke(app, ["plan", str(campaign.home)])
+    assert done.exit_code == 4, done.output
+    assert "select.budget=1790 is more than the pool's images without a label, about 1,7" in done.stdout
+    assert re.search(r"pool +about 1,\d{3} items", done.stdout)
 
 
 @pytest.mark.heavy

@@ -103,7 +103,7 @@ def test_every_acquisition_that_is_asked_for_is_a_column(make_campaign: MakeCamp
         ),
         (["score.acquisition=['entropy']", "select.acquisition=entropy"], "needs a task learner"),
         (["select.diversity=badge"], "select.diversity=badge needs a task learner"),
-        (["score.acquisition=['vaal','magic']"], "input should be 'vaal', 'least_confidence', "),
+        (["score.acquisition=['vaal','magic']"], "give 'vaal', 'least_confidence', "),
     ],
 )
 def test_an_acquisition_that_cannot_be_had_is_refused(settings: list[str], message: str) -> None:

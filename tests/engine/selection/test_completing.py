@@ -130,7 +130,7 @@ def test_where_labels_are_lacking_clusters_are_completed(make_campaign: MakeCamp
     assert 30 < gate["clusters"] <= 40
     assert gate["lacking"] == gate["value"] - gate["by_chance"] > 0.1 > gate["p"]
     assert f"{gate['lacking']:.0%} of the pool lacks labels" in describe(campaign, manifest)["labels"]
-    assert any(line.startswith("signal present, ") and "cluster completion" in line for line in log)
+    assert any("of the pool lacks labels" in line and "cluster completion" in line for line in log)
 
 
 def test_the_table_of_the_clusters_adds_up(make_campaign: MakeCampaign) -> None:
@@ -216,7 +216,7 @@ def test_without_margins_picks_are_as_random(make_campaign: MakeCampaign) -> Non
         f"as random, because the labels lack no part of the pool and {unsure}"
     }
     assert (manifest["signal"], manifest["branch"], decided_by(manifest)) == ("none", "as_random", "")
-    (said,) = (line for line in log if line.startswith("no signal, "))
+    (said,) = (line for line in log if line.startswith("the labels lack no part of the pool for certain, "))
     assert "of the pool lacks labels" in said
     assert said.endswith(f"select.when_no_signal=uncertainty picks as random, because {unsure}")
 

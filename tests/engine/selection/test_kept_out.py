@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from engine.selection.select import select
 from engine.tables.selections import CANDIDATES_FILE, SAMPLE_FILE
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
+from tests.jobs.test_cli import vaal
 from tests.small import make_small
 
 Item = tuple[str, str]
@@ -234,7 +236,8 @@ def test_what_is_labelled_and_kept_out_stays_a_label(scored: Scored) -> None:
     for absent in ((SHARDS[1], "never"), ("never.tar", other[1])):
         with pytest.raises(InputError, match=r"no (item|such shard)"):
             explain(campaign, *absent)
-    assert manifest["counts"]["out_by_where"] > 500
+    assert (out := manifest["counts"]["out_by_where"]) > 500
+    assert re.search(f"kept out +select.where keeps out {out} images", vaal("status", str(campaign.home)).stdout)
 
 
 def test_a_condition_that_nothing_meets_is_refused(scored: Scored) -> None:

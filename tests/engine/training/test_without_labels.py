@@ -18,6 +18,8 @@ from engine.config.options import CampaignConfig
 from engine.config.texts import parse_settings
 from engine.config.toml import override
 from engine.errors import ConfigError
+from engine.planning.next_round import plan_round
+from engine.planning.trial import run_trial
 from engine.report.lacking import NO_LABELS, finding_in_words
 from engine.simulation.demo_pools import DemoPool
 from tests.engine.training.test_rounds_on_embeddings import embeddings, table_of
@@ -93,6 +95,12 @@ def test_two_rounds(pool: DemoPool, tmp_path: Path, kind: str) -> None:
     classes = Counter(pool.oracle[pick["shard"], pick["key"]] for pick in picks)
     # A spread batch of 40 has nearly all ten digits.
     assert len(classes) >= (9 if kind == "embeddings" else 6)
+    steps = {"embeddings": 0, "pixels": 1}[kind]
+    planned = plan_round(
+        open_campaign(url, with_labels=True), "cpu", lambda shard: run_trial(campaign.config, shard, "cpu")
+    )
+    assert (planned.round, planned.num_labels, planned.stages[0].items > 40) == (1, 40, True)
+    assert planned.stages[0].steps >= steps
     answers = tmp_path / "answers.jsonl"
     rows = ({"item_id": pick["item_id"], "label": pool.oracle[pick["shard"], pick["key"]]} for pick in picks)
     answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
