@@ -95,12 +95,10 @@ def test_two_rounds(pool: DemoPool, tmp_path: Path, kind: str) -> None:
     classes = Counter(pool.oracle[pick["shard"], pick["key"]] for pick in picks)
     # A spread batch of 40 has nearly all ten digits.
     assert len(classes) >= (9 if kind == "embeddings" else 6)
-    steps = {"embeddings": 0, "pixels": 1}[kind]
-    planned = plan_round(
-        open_campaign(url, with_labels=True), "cpu", lambda shard: run_trial(campaign.config, shard, "cpu")
-    )
-    assert (planned.round, planned.num_labels, planned.stages[0].items > 40) == (1, 40, True)
-    assert planned.stages[0].steps >= steps
+    whole = open_campaign(url, with_labels=True)
+    planned = plan_round(whole, "cpu", lambda shard: run_trial(whole.config, shard, "cpu"))
+    # On embeddings VAAL is fitted at once.
+    assert (planned.round, planned.num_labels, planned.stages[0].steps > 0) == (1, 40, kind == "pixels")
     answers = tmp_path / "answers.jsonl"
     rows = ({"item_id": pick["item_id"], "label": pool.oracle[pick["shard"], pick["key"]]} for pick in picks)
     answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
