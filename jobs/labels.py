@@ -1,4 +1,4 @@
-"""`vaal labels`: correct labels, undo an ingest or a correction, list what is labelled, write it as training data."""
+"""`vaal labels`: correct and add labels, undo an ingest or a correction, list labels, write training data."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ Names = Annotated[
 ]
 USAGE = {
     "set": (2, 3, "SHARD KEY LABEL or ITEM_ID LABEL"),
+    "add": (1, 1, "FILE, a table of shard, key and label"),
     "retract": (1, 2, "SHARD KEY or ITEM_ID"),
     "undo": (0, 1, "[FILE]"),
     "list": (0, 0, "none"),
@@ -33,10 +34,11 @@ def labels(
     screen: Terminal,
     campaign: CampaignArgument,
     action: Annotated[
-        Literal["set", "retract", "undo", "list", "forget", "export"],
+        Literal["set", "add", "retract", "undo", "list", "forget", "export"],
         typer.Argument(
-            help="set a label; retract one; undo the last ingest, or a named file of labels/, votes/ or decisions/; "
-            "list all labels; forget images for privacy; export the labelled images as shards."
+            help="set a label; add those of a FILE to images that never had one; retract one; undo the last ingest, or "
+            "a named file of labels/, votes/ or decisions/; list all labels; forget images for privacy; export the "
+            "labelled images as shards."
         ),
     ],
     names: Names = [],
@@ -71,6 +73,8 @@ def labels(
         return _listed(opened)
     if action == "export":
         return _exported(opened, screen, out, split, seed)
+    if action == "add":
+        return _added(opened, screen, names[0], Author(who, why))
     if action == "forget":
         return _forgotten(opened, screen, items, Author(who, why))
     return _corrected(opened, screen, action, names, Author(who, why), never_pick=never_pick)
@@ -118,6 +122,22 @@ def _corrected(
     title = f"{DONE[action]}; the campaign is in round {current_round(campaign.home):03d}"
     facts = {name: "none" if value == "" else value for name, value in data.items()}
     return Outcome(title, facts | {"next": f"vaal status {campaign.home.quoted}"}, data)
+
+
+def _added(campaign: "Campaign", screen: Terminal, file: str, author: "Author") -> Outcome:
+    from engine.campaign.corrections import note_on_training
+    from engine.campaign.heartbeat import alone
+    from engine.campaign.later_labels import add_labels
+    from engine.campaign.settling import settle
+    from engine.storage.location import Location
+
+    with alone(campaign.home, "labels add"):
+        found = add_labels(campaign, Location.of(file), screen.log, author)
+        settle(campaign)
+        if found.added and (note := note_on_training(campaign)):
+            screen.log(note)
+    facts = {"labels added": found.added, "had the same label": found.same, "keep what they have": found.kept}
+    return Outcome(f"Labels of {file}", facts | {"next": f"vaal status {campaign.home.quoted}"}, found._asdict())
 
 
 def _forgotten(campaign: "Campaign", screen: Terminal, items: str, author: "Author") -> Outcome:

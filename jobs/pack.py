@@ -113,7 +113,8 @@ def _next_command(home: "Location", labels: "Location", contents: "Contents", *,
 
     campaign = Location(f"{home.url.rpartition('/')[0]}/campaign")
     if (campaign / "campaign.toml").exists():
-        return f"vaal pool {campaign.quoted} refresh"
+        add = f" && vaal labels {campaign.quoted} add {labels.quoted}" if contents.labels else ""
+        return f"vaal pool {campaign.quoted} refresh{add}"
     words = ["vaal", "init", campaign.url, "--pool", f"{home}/*.tar"]
     words += ["--labels", labels.url if contents.labels else "LABELS.csv"]
     if is_video:

@@ -65,7 +65,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
         fix = f"to take it away: vaal labels {home.quoted} retract {shlex.join(item)}"
         raise InputError(f"{item[0]}/{item[1]}: the label is empty; {fix}")
     label = label_of(label, campaign.config, f"{item[0]}/{item[1]}: label")
-    _require_class(campaign, snapshot, item, label)
+    require_class(campaign, snapshot, item, label)
     if item in forgotten(home):
         raise InputError(f"{item[0]}/{item[1]}: was forgotten, and gets no label; give its label to another image")
     # Asked first: a refusal after the position is written would leave the earlier label with other bytes.
@@ -84,7 +84,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
     return before
 
 
-def _require_class(campaign: Campaign, snapshot: Snapshot, item: Identity, label: str) -> None:
+def require_class(campaign: Campaign, snapshot: Snapshot, item: Identity, label: str) -> None:
     """Raises InputError for a class that an ingest would refuse."""
     classes = classes_of(campaign.config, lambda: snapshot.first_labels)
     for name in names_in(label, campaign.config.handoff.question.task):

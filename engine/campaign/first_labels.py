@@ -90,10 +90,10 @@ def import_labels(
     if member:
         log(f"labels are files .{member.suffix} of the samples; looking through {plural(len(shards), 'shard')}")
     else:
-        rows = _rows(source, config)
+        rows = rows_of(source, config)
         if not rows:
             raise InputError(f"{source}: no labels; training needs at least one labelled item")
-        wanted = _wanted(source, rows, [shard.shard for shard in shards], config)
+        wanted = wanted_of(source, rows, [shard.shard for shard in shards], config)
         log(f"{plural(len(rows), 'label')}; looking up in {plural(len(wanted), 'shard')}")
     names = sorted(wanted)
 
@@ -138,7 +138,8 @@ def _member_of(source: Location) -> _Member | None:
     return _Member(suffix, field)
 
 
-def _rows(source: Location, config: CampaignConfig) -> list[Row]:
+def rows_of(source: Location, config: CampaignConfig) -> list[Row]:
+    """The rows of a file of labels. Raises InputError for a file that is none."""
     has_masks = _have_masks(config)
     if not source.exists():
         raise InputError(f"--labels {source}: no such file; correct the path")
@@ -151,7 +152,9 @@ def _rows(source: Location, config: CampaignConfig) -> list[Row]:
         raise InputError(f"{error}; or {fix}") from error
 
 
-def _wanted(source: Location, rows: list[Row], shards: list[str], config: CampaignConfig) -> dict[str, dict[str, Row]]:
+def wanted_of(
+    source: Location, rows: list[Row], shards: list[str], config: CampaignConfig
+) -> dict[str, dict[str, Row]]:
     """The rows by shard and key, with the labels as they are kept. Raises InputError as `import_labels`."""
     wanted: dict[str, dict[str, Row]] = {}
     names, near, allowed = set(shards), {skeleton(name): name for name in shards}, _allowed(config)

@@ -37,7 +37,8 @@ def test_the_command_that_is_printed_at_the_end_makes_a_campaign(tmp_path: Path)
     fill(tmp_path / "in here", ["new.png"])
     added = vaal(*words).stdout
     assert "pool CAMPAIGN refresh takes the new shards" in added
-    assert added.endswith(f"vaal pool {tmp_path}/campaign refresh\n")
+    home = f"{tmp_path}/campaign"
+    assert added.endswith(f"vaal pool {home} refresh && vaal labels {home} add '{tmp_path}/po ol/labels.csv'\n")
 
 
 def test_what_is_not_acceptable_is_packed_and_ends_with_3(tmp_path: Path) -> None:

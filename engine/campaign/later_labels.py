@@ -1,0 +1,55 @@
+"""Labels from a file that come to a campaign after its init, as those of images that were packed later."""
+
+from typing import NamedTuple
+
+from engine.campaign.classes import new_names
+from engine.campaign.corrections import correction_row, require_class, rounds_of
+from engine.campaign.decisions import USER, Author, forgotten
+from engine.campaign.first_labels import rows_of, wanted_of
+from engine.campaign.folder import Campaign
+from engine.campaign.labels import append_labels, identities, read_snapshot
+from engine.campaign.positions import positions_of
+from engine.campaign.stages import Log
+from engine.pool.manifest import read_shards
+from engine.pool.shard import current
+from engine.storage.location import Location
+from engine.tables.item_keys import rows_of_items
+
+
+class Added(NamedTuple):
+    """How many images got a label, how many have the same one already, and how many keep another one, or none: what
+    people, votes and earlier files said of an image stays."""
+
+    added: int
+    same: int
+    kept: int
+
+
+def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = USER) -> Added:
+    """Give their labels to the images of a table that never had one: all of them, or none where a row is refused.
+
+    Args:
+        source: CSV, JSON lines or Parquet with shard, key and label, as for init.
+
+    Raises InputError for an unknown shard or key, an empty label, an image with two rows, or a class that an ingest
+    would refuse.
+    """
+    home, config, snapshot = campaign.home, campaign.config, read_snapshot(campaign.home)
+    shards = {shard.shard: shard for shard in read_shards(home)}
+    wanted = wanted_of(source, rows_of(source, config), list(shards), config)
+    label_of = {(shard, key): str(row["label"]) for shard, rows in wanted.items() for key, row in rows.items()}
+    known = {*identities(snapshot.history), *forgotten(home)}
+    new = {item: label for item, label in sorted(label_of.items()) if item not in known}
+    values = snapshot.values
+    same = sum(values.get(item) == label for item, label in label_of.items() if item in known)
+    for item, label in new.items():
+        require_class(campaign, snapshot, item, label)
+    if new:
+        here = [current(shards[name]) for name in sorted({shard for shard, _ in new})]
+        positions_of(home, rows_of_items(list(new)), here, config.image, log, is_new=True)
+        history = snapshot.history["label"].drop_null().to_pylist()
+        for name in new_names(sorted(set(new.values())), history, config.handoff.question.task):
+            log(f"new class, never seen in this campaign before: {name}")
+        rounds = rounds_of(campaign, snapshot)
+        append_labels(home, "add", [correction_row(item, new[item], rounds.get(item), author) for item in new])
+    return Added(len(new), same, len(label_of) - len(new) - same)
