@@ -70,6 +70,7 @@ def test_a_node_with_another_disk_is_named_and_nothing_starts(make_campaign: Mak
         assert {path: path.stat().st_mtime_ns for path in Path(home).rglob("*.*") if path in before} == before
 
 
+@pytest.mark.slow
 def test_a_node_without_credentials_is_named_within_seconds(tmp_path: Path) -> None:
     pool = campaigns.make_pool(tmp_path / "pool", copies=1)
     with s3_server("bucket") as store:

@@ -94,7 +94,7 @@ def plain(campaign: Campaign, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", range(4))
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_workers_and_zero_stages_train_on_masks_alike(
     runs: Processes, plain: tuple[dict[str, Tensor], list[float]], world: int, stage: int
 ) -> None:
@@ -151,6 +151,7 @@ def test_masks_that_cannot_be_used_are_counted_and_the_first_is_named(tmp_path: 
         require_masks(few, reader.faults)
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.usefixtures("local_ray")
 def test_the_manifest_counts_them(tmp_path: Path) -> None:

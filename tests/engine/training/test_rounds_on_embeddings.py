@@ -91,6 +91,7 @@ def assert_simulated_the_same(campaign: Campaign, vectors: dict[tuple[str, str],
 
 
 # Without a limit on the steps the pool is read whole and in its order, as a simulated round reads it.
+@pytest.mark.slow
 @pytest.mark.timeout(480)
 @pytest.mark.parametrize(("method", "steps"), [("vaal", ("train.max_steps=40",)), ("features", ())])
 def test_a_round_on_embeddings_in_parquet(

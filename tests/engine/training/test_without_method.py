@@ -117,6 +117,7 @@ def test_the_temperature_is_that_of_the_control_arm_where_it_is_large_enough(
     assert float(task.temperature) == pytest.approx(entry["temperature"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(480)
 def test_only_a_task_learner_of_several_labels_is_trained(
     make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path, local_ray: None
