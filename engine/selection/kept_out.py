@@ -6,6 +6,7 @@ know of them. Their labels, where they have some, are labels all the same.
 
 from collections.abc import Iterable
 from functools import partial
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import POSITIONS_SCHEMA, Identity
 from engine.config.texts import plural
 from engine.pool.exclusions import NO_EXCLUSIONS, Exclusions, Hashes, hashes_of, is_among, read_exclusions
-from engine.pool.metadata import shards_meeting, which_meet
+from engine.pool.metadata import some_meet, which_meet
 from engine.selection.parts import Share, each, map_reduce
 from engine.selection.reduction import num_threads, parts_of
 from engine.selection.sources import Source
@@ -57,7 +58,9 @@ def keep_out(campaign: Campaign, sources: list[Source], on_progress: Share) -> K
     if options.exclude:
         counts = {"excluded": len(excluded), "exclude_unmatched": _num_unmatched(exclusions, excluded)}
     if options.where:
-        open_to_picks = set(shards_meeting(campaign.home, options.where, [s.record.shard for s in sources]))
+        names = [source.record.shard for source in sources]
+        is_met = some_meet(campaign.home, options.where, names).tolist()
+        open_to_picks = set(compress(names, is_met))
         held = pc.value_counts(excluded["shard"]).to_pylist()
         named = {row["values"]: row["counts"] for row in held}
         out = [source.record for source in sources if source.record.shard not in open_to_picks]

@@ -12,19 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.advice import force_command
-from engine.campaign.changes import outdated
 from engine.campaign.decided import highest_scores, ranks, reason_of
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import left_pool, selection_changes, selection_inputs
 from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picked_items, picks_hash
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest, write_manifest
-from engine.campaign.scored_shards import shard_records
+from engine.campaign.scored_shards import outdated, shard_records
 from engine.campaign.stages import QUIET, Log, Run
 from engine.config.select_options import RULE
 from engine.config.texts import some
 from engine.errors import ConfigError, InputError
 from engine.models.task_source import weights_of_task
-from engine.pool.manifest import in_round, read_shards
+from engine.pool.manifest import read_shards
 from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
 from engine.selection.elsewhere import taken_elsewhere
@@ -269,7 +268,7 @@ def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> li
 
     Raises InputError if others can be scored again. Once images are handed out they cannot, and are left out.
     """
-    shards, folder = in_round(read_shards(campaign.home), campaign.round), campaign.stage("scores")
+    shards, folder = read_shards(campaign.home).in_round(campaign.round), campaign.stage("scores")
     changed, left = outdated(campaign, shards, scores), left_pool(campaign.home)
     why = f"{folder}: {len(changed)} shards changed since they were scored ({', '.join(sorted(changed)[:3])})"
     if changed and not completed(campaign, "handoff"):
