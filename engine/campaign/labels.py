@@ -24,7 +24,7 @@ from engine.tables.columns import required
 from engine.tables.item_keys import by_item, last_of_each, with_shared_texts
 from engine.tables.rows import Row
 from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
-from engine.tables.values import class_name, moment_of, plain, text_of
+from engine.tables.values import as_read_by, class_name, moment_of, plain, text_of
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -202,7 +202,7 @@ def _parse(name: str, content: bytes, columns: Sequence[str]) -> pa.Table:
         found = pa.table([table[field.name].cast(field.type) for field in schema], names=schema.names)
         if "label" in columns:
             place = schema.get_field_index("label")
-            found = found.set_column(place, "label", _as_written_here(found["label"], is_own=_is_own(name)))
+            found = found.set_column(place, "label", as_read_by(class_name if _is_own(name) else plain, found["label"]))
         found = found.cast(schema)
         for place, name_of_column in enumerate(schema.names):
             if name_of_column in _REPEATED:
@@ -213,14 +213,6 @@ def _parse(name: str, content: bytes, columns: Sequence[str]) -> pa.Table:
         # Without one of its own files a campaign would send out what is labelled.
         raise InputError(f"{why}; restore it from a copy" + ("" if _is_own(name) else ", or remove it")) from error
     return found.replace_schema_metadata(table.schema.metadata)
-
-
-def _as_written_here(labels: pa.ChunkedArray, *, is_own: bool) -> pa.ChunkedArray:
-    """Labels as every other file's are read: 3.0 is 3, and blank is null. In an own file every word is a class."""
-    classes = pc.unique(labels)
-    read = class_name if is_own else plain
-    here = pa.array([read(name or "") or None for name in classes.to_pylist()], pa.string())
-    return labels if here.equals(classes) else here.take(pc.index_in(labels, classes))
 
 
 def _oldest_first(tables: dict[str, pa.Table]) -> list[str]:
@@ -256,6 +248,11 @@ def read_labels(home: Location) -> pa.Table:
 def labels_fingerprints(home: Location) -> dict[str, str]:
     """SHA-256 of every label file by its name below the campaign."""
     return read_snapshot(home).files
+
+
+def labelled_items(home: Location) -> set[Identity]:
+    """(shard, key) of everything that has a label."""
+    return set(labelled_values(home))
 
 
 def labelled_values(home: Location) -> dict[Identity, str]:

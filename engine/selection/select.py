@@ -41,9 +41,7 @@ from engine.selection.kept_out import KeptOut, in_lines, keep_out
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
 from engine.selection.sources import known_images, sources_of
-from engine.tables.scores import ShardRecord
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, EXCLUDED_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
-from engine.tables.shard_records import records_in
 from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
 from vaal.proportions import WANTED, enough_for, few_text
@@ -74,9 +72,7 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
     return _make(campaign, run, _current_records(campaign, scores, run.log), trained, force=force)
 
 
-def _make(
-    campaign: Campaign, run: Run, records: list[ShardRecord], trained: TrainManifest, *, force: bool
-) -> SelectionManifest:
+def _make(campaign: Campaign, run: Run, records: pa.Table, trained: TrainManifest, *, force: bool) -> SelectionManifest:
     out = [batch for batch in batches(campaign.home, campaign.round) if batch.manifest["inputs"]["picks"]]
     # What was handed out stays out when its selection is replaced; one that nobody was sent leaves nothing out.
     is_unsent = is_complete(campaign.stage("selection")) and not current_batches(campaign.home, campaign.round)
@@ -112,7 +108,7 @@ def _make(
         SelectionManifest,
         inputs=inputs | others.inputs,
         counts={
-            "scored": sum(record.scored for record in records),
+            "scored": sources.num_scored,
             **others.counts,
             "eligible": counts.num_eligible,
             "picked_before": len(picked_before),
@@ -169,8 +165,7 @@ def _choose(
     known = pa.concat_tables([known, kept_out.excluded.cast(known.schema)])
     wish, centres = plan_pass(campaign, trained, sources, seed)
     counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
-    num_scored = sum(source.record.scored for source in sources)
-    run.log(f"{num_scored:,} scores checked, {counts.num_eligible:,} can be picked")
+    run.log(f"{sources.num_scored:,} scores checked, {counts.num_eligible:,} can be picked")
     for line in in_lines(kept_out.all_counts(counts.num_out)):
         run.log(line)
     verdict = judge(campaign, trained, deficit_in(counts.found, centres, seed))
@@ -263,8 +258,9 @@ def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) 
         )
 
 
-def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> list[ShardRecord]:
-    """The records of the shards that have the bytes that were scored, without those that left the pool since.
+def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> pa.Table:
+    """The records of the shards that have the bytes that were scored, without those that left the pool since:
+    RECORDS_SCHEMA.
 
     Raises InputError if others can be scored again. Once images are handed out they cannot, and are left out.
     """
@@ -275,8 +271,8 @@ def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> li
         raise InputError(f"{why}; run: vaal score {campaign.home}")
     if changed:
         log(f"{why}: nothing is picked from them in this round")
-    records = records_in(shard_records(campaign, scores))
-    return [record for record in records if record.shard not in changed | left]
+    records = shard_records(campaign, scores)
+    return records.filter(pc.invert(pc.is_in(records["shard"], value_set=pa.array([*changed, *left], pa.string()))))
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:
