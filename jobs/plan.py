@@ -105,13 +105,13 @@ def _missing(campaign: "Campaign", planned: "RoundPlan") -> Iterator[str]:
 
     from engine.campaign.ledger import read_ledger
     from engine.campaign.opening import check_budget
-    from engine.pool.manifest import at_root, in_round, look_up, read_shards
+    from engine.pool.manifest import look_up, read_shards
 
-    shards = at_root(in_round(read_shards(campaign.home), planned.round), campaign.config.pool.root)
+    shards = read_shards(campaign.home).in_round(planned.round).at_root(campaign.config.pool.root)
     try:
-        gone = [shard.url for shard, found in zip(shards, look_up(shards), strict=True) if found is None]
+        gone = shards.where(~look_up(shards).are_there)
         if gone:
-            yield f"{gone[0]}: gone, and with it {plural(len(gone), 'shard')} of the pool; restore them"
+            yield f"{gone[0].url}: gone, and with it {plural(len(gone), 'shard')} of the pool; restore them"
         check_budget(replace(campaign, round=planned.round))
     except VaalError as error:
         yield str(error)

@@ -69,13 +69,13 @@ def _listed(campaign: "Campaign") -> Outcome:
     from engine.campaign.matching import news_in_words, news_of, shards_now
 
     shards, news = shards_now(campaign), news_of(campaign)
-    there = [shard for shard in shards if shard.left is None]
+    num_there = int((~shards.have_left).sum())
     facts: dict[str, Any] = {shard.shard: _in_words(campaign, shard) for shard in shards[:MOST_SHOWN]}
     if len(shards) > MOST_SHOWN:
         facts["more"] = f"{plural(len(shards) - MOST_SHOWN, 'shard')}; all of them: --json"
     if words := news_in_words(campaign, news):
         facts["new shards"] = words
-    title = f"{campaign.home}: {plural(len(there), 'shard')} below {campaign.config.pool.root}"
+    title = f"{campaign.home}: {plural(num_there, 'shard')} below {campaign.config.pool.root}"
     data = {"root": campaign.config.pool.root, "round": campaign.round, "shards": [_row(shard) for shard in shards]}
     data |= {"new": [place.url for place in news.new], "fault": news.fault or None}
     return Outcome(title, facts, data)

@@ -9,11 +9,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import TrainManifest, read_manifest
-from engine.campaign.scored_shards import complete_scores
+from engine.campaign.scored_shards import complete_scores, file_name
 from engine.config.input_options import ImageConfig
 from engine.models.centring import load_centres
 from engine.models.weights import make_networks
@@ -24,6 +23,7 @@ from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk
 from engine.scoring.drafts import Draft
 from engine.tables.scores import pack, unpack
+from engine.tables.shard_records import table_of
 
 
 def fabricate_scores(
@@ -67,7 +67,7 @@ def fabricate_scores(
         draft = Draft(shard.shard)
         draft.add(row)
         records.append(draft.commit(folders[0], folders[1], file_name(shard, fingerprint(**weights))))
-    complete_scores(campaign, records, weights, {"device": "cpu"})
+    complete_scores(campaign, table_of(records), weights, {"device": "cpu"})
 
 
 @cache

@@ -12,7 +12,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.opening import create, open_campaign
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
-from engine.pool.manifest import in_round, read_shards
+from engine.pool.manifest import read_shards
 from jobs.cli import app
 from tests.rounds import encoded, write_shard
 from tests.small import SETTINGS
@@ -55,7 +55,7 @@ def vaal(status: int, *words: str) -> dict[str, Any]:
 
 def names_of(campaign: Campaign, number: int) -> list[str]:
     """The shards of a round's pool."""
-    return [shard.shard for shard in in_round(read_shards(campaign.home), number)]
+    return [shard.shard for shard in read_shards(campaign.home).in_round(number)]
 
 
 def in_next_round(campaign: Campaign) -> Campaign:

@@ -6,33 +6,34 @@ out. Every stage that reads the pool begins here.
 """
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import compress
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign, is_complete, round_home
 from engine.campaign.freshness import fingerprint
 from engine.campaign.handed_out import left_out, picked_items
 from engine.campaign.labels import identities, read_snapshot
-from engine.campaign.manifests import Manifest, ScoresManifest
+from engine.campaign.manifests import Manifest
 from engine.campaign.places import known_of, read_moved, write_moved
 from engine.campaign.positions import all_positions, positions_with
-from engine.campaign.scored_shards import shard_records
+from engine.campaign.scored_shards import file_name
 from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
 from engine.config.texts import plural
 from engine.errors import InputError, UnreadableError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
-from engine.pool.manifest import at_root, look_up, look_up_few, new_version, read_shards, write_shards
+from engine.pool.manifest import look_up, look_up_few, new_version, read_shards, write_shards
 from engine.pool.shard import ChangedShardError, Place, Shard, ShardError, current
+from engine.pool.shards import Shards
 from engine.storage.documents import read_document
 from engine.storage.location import Location
 from engine.tables.item_keys import are_in, rows_of_items
@@ -60,7 +61,7 @@ class Finding(NamedTuple):
 
 
 @contextmanager
-def current_shards(campaign: Campaign, log: Log, only: Set[str] | None = None) -> Iterator[list[Shard]]:
+def current_shards(campaign: Campaign, log: Log, only: Set[str] | None = None) -> Iterator[Shards]:
     """Every shard that ever was in the pool, as it is now. One that the body finds changed all the same is read
     again the next time.
 
@@ -75,10 +76,12 @@ def current_shards(campaign: Campaign, log: Log, only: Set[str] | None = None) -
 
 def look_again(home: Location, urls: set[str]) -> None:
     """Let the next stage read these shards again, also where their size and time stay the same."""
-    write_shards(home, [s._replace(mtime_ns=0) if s.url in urls else s for s in read_shards(home)])
+    shards = read_shards(home)
+    is_it_N = pc.is_in(shards.table["url"], value_set=pa.array(sorted(urls), pa.string())).to_numpy()
+    write_shards(home, shards.with_column("mtime_ns", np.where(is_it_N, 0, shards.times)))
 
 
-def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] | None = None) -> list[Shard]:
+def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] | None = None) -> Shards:
     """Every shard that ever was in the pool, as it is now; what changed is looked at, logged and saved. Those that left
     are looked at only where `only` names them: see `engine.pool.manifest.in_round`.
 
@@ -88,62 +91,40 @@ def refresh(campaign: Campaign, log: Log, scores_key: str = "", only: Set[str] |
 
     Raises InputError if the pool or the campaign's storage cannot be listed or read, or all of the pool is gone.
     """
-    listed = at_root(read_shards(campaign.home), campaign.config.pool.root)
-    now = list(listed)
-    is_wanted = (shard.is_in(campaign.round) if only is None else shard.shard in only for shard in listed)
-    matter = list(compress(range(len(listed)), is_wanted))
-    look_up_these = look_up if only is None else look_up_few
-    found = look_up_these([listed[place] for place in matter])
+    listed = read_shards(campaign.home).at_root(campaign.config.pool.root)
+    matter = listed.in_round(campaign.round) if only is None else listed.where(listed.are_named(only))
+    found = look_up(matter) if only is None else look_up_few(matter)
     if only is None:
-        require_some([listed[place] for place in matter], found)
-    for place, after in zip(matter, found, strict=True):
-        # A shard that is gone keeps its entry: reading it fails with its name, and the others go on.
-        now[place] = after or listed[place]
-    places = [place for place in matter if now[place] is not listed[place]]
-    if places:
-        scored, wanted = scored_rounds(campaign, scores_key), _wanted(campaign, {listed[n].shard for n in places})
+        require_some(matter, found.are_there)
+    # A shard that is gone keeps its entry: reading it fails with its name, and the others go on.
+    others = matter.where(found.are_there & ~found.are_same(matter))
+    if len(others):
+        scored, wanted = scored_rounds(campaign, scores_key), _wanted(campaign, others.names)
         image, companion = campaign.config.image, campaign.config.embedding_member
 
-        def look(place: int) -> Finding:
-            before = listed[place]
+        def look(before: Shard) -> Finding:
             # Scores do not say which embeddings they are of.
             digest = "" if companion else digest_of_scores(before, scored)
             return look_at(before, wanted.get(before.shard, []), digest, image, companion)
 
         with ThreadPoolExecutor(SCAN_THREADS) as threads:
-            findings = list(threads.map(look, places))
-        for place, finding in zip(places, findings, strict=True):
-            now[place] = finding.shard
+            findings = list(threads.map(look, others))
+        listed = listed.merged(finding.shard for finding in findings)
         _save_moved(campaign.home, findings)
         # The last: a run that was killed looks at the shards again.
-        write_shards(campaign.home, now)
+        write_shards(campaign.home, listed)
         _log_changes(findings, log)
     _log_lost(campaign, log, only)
-    return now
+    return listed
 
 
-def require_some(listed: list[Shard], found: list[Shard | None]) -> None:
-    """Raises InputError if no shard of the pool is found: it has moved, or its storage is away."""
-    if listed and not any(found):
+def require_some(listed: Shards, are_there: NDArray[np.bool_]) -> None:
+    """Raises InputError if no shard of the pool is there: it has moved, or its storage is away."""
+    if len(listed) and not are_there.any():
         raise InputError(
             f"{listed[0].url}: gone, and so are all {len(listed):,} shards of the pool; restore them, or if the pool "
             "moved, repeat the command with --set pool.root=FOLDER"
         )
-
-
-def outdated(campaign: Campaign, shards: Iterable[Shard], manifest: ScoresManifest) -> set[str]:
-    """The names of the shards whose present bytes the scores of the campaign's round do not cover."""
-    key, names = fingerprint(**manifest["inputs"]), shard_records(campaign, manifest, ["shard", "file"])
-    files = dict(zip(*(column.to_pylist() for column in names.columns), strict=True))
-    return {shard.shard for shard in shards if files.get(shard.shard) != file_name(shard, key)}
-
-
-def file_name(shard: Shard, inputs_key: str) -> str:
-    """The name of a shard's files: a readable part of the shard's name, and a hash of everything that decides its
-    scores."""
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", shard.shard.removesuffix(".tar"))[-40:].strip("-")
-    identity = "\0".join((shard.shard, shard.version, inputs_key))
-    return f"{readable}-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}.parquet"
 
 
 def log_some(log: Log, lines: list[str]) -> None:
@@ -154,11 +135,11 @@ def log_some(log: Log, lines: list[str]) -> None:
         log(f"... and {len(lines) - MOST_LINES:,} more")
 
 
-def _wanted(campaign: Campaign, shards: Set[str]) -> dict[str, list[Place]]:
+def _wanted(campaign: Campaign, shards: pa.ChunkedArray) -> dict[str, list[Place]]:
     """Every labelled or picked image of these shards, at the place where it was labelled or picked."""
     found: dict[str, set[Place]] = defaultdict(set)
     for table in (all_positions(campaign.home), *_picked(campaign)):
-        is_wanted = pc.is_in(table["shard"].cast(pa.string()), value_set=pa.array(sorted(shards), pa.string()))
+        is_wanted = pc.is_in(table["shard"].cast(pa.string()), value_set=shards)
         for row in table.select(["shard", *Place._fields]).filter(is_wanted).to_pylist():
             found[row.pop("shard")].add(Place(**row))
     return {shard: list(places) for shard, places in found.items()}

@@ -41,7 +41,7 @@ def identity_of(campaign: Campaign, names: list[str], usage: str = "SHARD KEY or
     for shard, key in items:
         if item_id_of(shard, key, campaign.config.salt) == names[0]:
             return shard, key
-    if names[0] in {shard.shard for shard in read_shards(campaign.home)}:
+    if read_shards(campaign.home).find(names[:1]):
         raise InputError(f"{campaign.home}: {names[0]!r} is a shard, so something is missing after it; give {usage}")
     raise InputError(f"{campaign.home}: {fault_of_name(campaign, names[0])}; give {usage}")
 
@@ -72,7 +72,8 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
     round_number = round_of(campaign, snapshot, item)
     bytes_before = _hash_of(home, item)
     # The label is for the bytes that are there now, also where the shard changed since it was listed.
-    shards = [current(shard) if shard.shard == item[0] else shard for shard in read_shards(home)]
+    shards = read_shards(home)
+    shards = shards.merged(map(current, shards.find(item[:1]).values()))
     positions_of(home, rows_of_items([item]), shards, campaign.config.image, log, is_new=True)
     before = snapshot.values.get(item, "")
     history = snapshot.history["label"].drop_null().to_pylist()

@@ -5,6 +5,9 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from engine.campaign.classes import Classes, joined, label_of, names_in
 from engine.campaign.labels import INITIAL, append_labels, label_row
 from engine.campaign.positions import SCAN_THREADS, Position, write_positions
@@ -19,6 +22,7 @@ from engine.pool.items import read_shard
 from engine.pool.metadata import read_groups
 from engine.pool.samples import MOST_COMPANION_BYTES, Item
 from engine.pool.shard import Shard
+from engine.pool.shards import Shards
 from engine.storage.location import Location
 from engine.tables.rows import Row, read_rows
 from engine.tables.values import class_name, is_blank, is_no_label, skeleton, text_of
@@ -70,9 +74,7 @@ class _Counts:
         return _Scanned(self._num_items, self._num_alone, self._first_alone, self._keys, positions, rows)
 
 
-def import_labels(
-    home: Location, source: Location, shards: list[Shard], config: CampaignConfig, log: Log
-) -> list[Shard]:
+def import_labels(home: Location, source: Location, shards: Shards, config: CampaignConfig, log: Log) -> Shards:
     """Import the labels that a campaign starts with. Scans the shards that they name, front to back.
 
     Args:
@@ -85,26 +87,26 @@ def import_labels(
     not one of labels.classes.
     """
     groups, member = read_groups(home, config.pool.group), _member_of(source)
-    by_name = {shard.shard: shard for shard in shards}
-    wanted: dict[str, dict[str, Row]] = {name: {} for name in by_name}
+    wanted: dict[str, dict[str, Row]] = {}
     if member:
         log(f"labels are files .{member.suffix} of the samples; looking through {plural(len(shards), 'shard')}")
     else:
         rows = rows_of(source, config)
         if not rows:
             raise InputError(f"{source}: no labels; training needs at least one labelled item")
-        wanted = wanted_of(source, rows, [shard.shard for shard in shards], config)
+        wanted = wanted_of(source, rows, shards, config)
         log(f"{plural(len(rows), 'label')}; looking up in {plural(len(wanted), 'shard')}")
-    names = sorted(wanted)
+    asked = shards if member else shards.where(shards.are_named(wanted))
+    looked_at = {*asked[:SHARDS_WITH_KEYS].names.to_pylist()}
 
-    def scan(name: str) -> _Scanned:
-        counts = _Counts(name, groups, MOST_KEYS if name in names[:SHARDS_WITH_KEYS] else 0)
+    def scan(shard: Shard) -> _Scanned:
+        counts = _Counts(shard.shard, groups, MOST_KEYS if shard.shard in looked_at else 0)
         if member:
-            return _scan_members(member, by_name[name], config, counts)
-        return _scan(source, by_name[name], wanted[name], config.image, counts)
+            return _scan_members(member, shard, config, counts)
+        return _scan(source, shard, wanted[shard.shard], config.image, counts)
 
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
-        found = list(threads.map(scan, names))
+        found = list(threads.map(scan, asked))
     items = [item for scanned in found for item in scanned.positions]
     if not items:
         what = f", field {member.field}" if member and member.field else ""
@@ -116,8 +118,8 @@ def import_labels(
     ]
     write_positions(home, items)
     append_labels(home, INITIAL, labels)
-    counts = {name: scanned.num_items for name, scanned in zip(names, found, strict=True)}
-    return [shard._replace(num_items=counts.get(shard.shard)) for shard in shards]
+    counts = pa.array([scanned.num_items for scanned in found], pa.int64())
+    return shards.with_column("num_items", counts.take(pc.index_in(shards.names, value_set=asked.names)))
 
 
 def begin_without_labels(home: Location, config: CampaignConfig) -> None:
@@ -152,20 +154,19 @@ def rows_of(source: Location, config: CampaignConfig) -> list[Row]:
         raise InputError(f"{error}; or {fix}") from error
 
 
-def wanted_of(
-    source: Location, rows: list[Row], shards: list[str], config: CampaignConfig
-) -> dict[str, dict[str, Row]]:
+def wanted_of(source: Location, rows: list[Row], shards: Shards, config: CampaignConfig) -> dict[str, dict[str, Row]]:
     """The rows by shard and key, with the labels as they are kept. Raises InputError as `import_labels`."""
     wanted: dict[str, dict[str, Row]] = {}
-    names, near, allowed = set(shards), {skeleton(name): name for name in shards}, _allowed(config)
+    allowed, given = _allowed(config), {str(row["shard"]).strip() for row in rows}
+    names = shards.find(given).keys()
     for row in rows:
         where = f"{source}: line {row['line']}"
         shard, key = (text_of(row[name], f"{where}: {name}") for name in ("shard", "key"))
-        if shard not in names and (other := near.get(skeleton(shard))):
-            raise InputError(f"{where}: shard {shard!r} is not in the pool; did you mean {other!r}?")
         if shard not in names:
-            example = f"names are paths below the pool's root, for example {shards[0]!r}"
-            raise InputError(f"{where}: shard {shard!r} is not in the pool; {example}")
+            near = {skeleton(name): name for name in shards.names.to_pylist()}.get(skeleton(shard))
+            advice = f"did you mean {near!r}?" if near else ""
+            advice = advice or f"names are paths below the pool's root, for example {shards.name_of(0)!r}"
+            raise InputError(f"{where}: shard {shard!r} is not in the pool; {advice}")
         label = _label_of(row.get("label"), f"{where}: item {shard}/{key}", config)
         _require_allowed(label, allowed, where, config)
         if key in wanted.setdefault(shard, {}):

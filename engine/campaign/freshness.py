@@ -118,7 +118,8 @@ def _what_keeps_out(campaign: Campaign) -> dict[str, str]:
 def left_pool(home: Location) -> set[str]:
     """The names of the shards that left the pool, of which nothing is picked any more, not even in a round that still
     scores them."""
-    return {shard.shard for shard in read_shards(home) if shard.left is not None}
+    shards = read_shards(home)
+    return set(shards.where(shards.have_left).names.to_pylist())
 
 
 def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[list[str], list[str]]:

@@ -6,16 +6,18 @@ files in pool/changes/ say in order what changed, and those after its version ar
 """
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.changes import digest_of_scores, look_at, require_some, scored_rounds
 from engine.campaign.folder import Campaign
 from engine.campaign.heartbeat import PROGRESS_FILE
-from engine.campaign.labels import identities, labelled_items
+from engine.campaign.labels import identities, read_labels
 from engine.campaign.ledger import read_ledger
 from engine.campaign.matching import ASKED, new_matches, news_in_words, news_of, shards_now
 from engine.campaign.stages import Log
@@ -23,7 +25,6 @@ from engine.config.texts import plural
 from engine.errors import InputError
 from engine.pool.manifest import (
     CHANGES,
-    SHARDS_SCHEMA,
     PoolFacts,
     expand,
     look_up,
@@ -33,6 +34,7 @@ from engine.pool.manifest import (
 )
 from engine.pool.metadata import import_metadata
 from engine.pool.shard import FORGOTTEN, GONE, Shard
+from engine.pool.shards import SHARDS_SCHEMA, Shards
 from engine.storage.globs import is_pattern
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -83,8 +85,9 @@ def add(campaign: Campaign, patterns: Sequence[str]) -> Grown:
     """
     root = campaign.config.pool.root
     found = shards_at(expand(patterns, ASKED), Location.of(root).url, ASKED)
-    before = {shard.shard: shard for shard in shards_now(campaign)}
-    _require_same(campaign, [(before[now.shard], now) for now in found if now.shard in before])
+    before = shards_now(campaign)
+    known = before.find(found.names.to_pylist())
+    _require_same(campaign, [(known[now.shard], now) for now in found if now.shard in known])
     globs = [Location.of(text).url for text in patterns if is_pattern(Location.of(text))]
     facts, below = read_facts(campaign.home), f"{Location.of(root).url.rstrip('/')}/"
     kept = tuple(dict.fromkeys((*facts.patterns, *(url.removeprefix(below) for url in globs if url.startswith(below)))))
@@ -98,18 +101,16 @@ def take_new(campaign: Campaign, log: Log) -> Grown:
     Raises InputError if the pool cannot be listed, or all of it is gone; nothing changed then.
     """
     listed = shards_now(campaign)
-    before = {shard.shard: shard for shard in listed}
-    here = [shard for shard in listed if shard.left is None]
-    found = look_up(here)
-    require_some(here, found)
-    away = [shard for shard in listed if shard.why_left == GONE]
+    here = listed.where(~listed.have_left)
+    are_there = look_up(here).are_there
+    require_some(here, are_there)
+    away = listed.where(listed.left_as(GONE))
     # Its bytes are looked at before they are used.
-    back = [shard._replace(mtime_ns=0) for shard, now in zip(away, look_up(away), strict=True) if now]
+    back = away.where(look_up(away).are_there).with_column("mtime_ns", 0)
     new = shards_at(new_matches(campaign, listed, log), Location.of(campaign.config.pool.root).url, ASKED)
-    gone = [shard for shard, now in zip(here, found, strict=True) if now is None]
     number = campaign.round + has_begun(campaign)
-    gone = [shard._replace(left=max(number, shard.joined), why_left=GONE) for shard in gone]
-    return _take(campaign, "refresh", [*new, *back], before, read_facts(campaign.home), gone)
+    gone = [shard._replace(left=max(number, shard.joined), why_left=GONE) for shard in here.where(~are_there)]
+    return _take(campaign, "refresh", [*new, *back], listed, read_facts(campaign.home), gone)
 
 
 def forget(campaign: Campaign, names: Sequence[str]) -> Grown:
@@ -122,13 +123,14 @@ def forget(campaign: Campaign, names: Sequence[str]) -> Grown:
     wanted: dict[str, Shard] = {}
     for text in names:
         url = Location.of(text).url
-        found = [s for s in listed if s.why_left != FORGOTTEN and _is_named(s, text, url)]
-        if not found and not any(_is_named(shard, text, url) for shard in listed):
+        named = [*_named(listed, text, url)]
+        found = [shard for shard in named if shard.why_left != FORGOTTEN]
+        if not named:
             raise InputError(
                 f"vaal pool forget {text}: no such shard in the pool; see: vaal pool {campaign.home.quoted} list"
             )
         wanted |= {shard.shard: shard for shard in found}
-    if wanted and not any(shard.left is None and shard.shard not in wanted for shard in listed):
+    if wanted and not (~listed.have_left & ~listed.are_named(wanted)).any():
         raise InputError("vaal pool forget: no shard would be left in the pool; keep one, or start a new campaign")
     left = [s._replace(left=s.left if s.left is not None else max(number, s.joined)) for s in wanted.values()]
     left = [shard._replace(why_left=FORGOTTEN) for shard in left]
@@ -163,22 +165,24 @@ def held_by(campaign: Campaign, names: set[str]) -> Held:
     ledger = read_ledger(campaign)
     is_out = ledger.waited_for & ~ledger.rows["gold"].to_numpy()
     out = {item for item in identities(ledger.rows.filter(pa.array(is_out))) if item[0] in names}
-    return Held(sum(shard in names for shard, _ in labelled_items(campaign.home)), len(out))
+    labelled = read_labels(campaign.home)["shard"].cast(pa.string())
+    return Held(pc.sum(pc.is_in(labelled, value_set=pa.array([*names], pa.string()))).as_py() or 0, len(out))
 
 
-def write_changed(campaign: Campaign, change: str, changed: list[Shard], facts: PoolFacts | None = None) -> None:
+def write_changed(campaign: Campaign, change: str, changed: Sequence[Shard], facts: PoolFacts | None = None) -> None:
     """Write what changed, and then the pool: from that on, it is so. A file that a killed run left is replaced."""
     facts, at = facts or read_facts(campaign.home), datetime.now(UTC)
     table = to_table([(change, at, *shard) for shard in changed], CHANGES_SCHEMA)
     (campaign.home / f"{CHANGES}/{facts.version + 1:06d}.parquet").write_table(table)
-    rows = {shard.shard: shard for shard in (*shards_now(campaign), *changed)}
-    write_shards(campaign.home, [rows[name] for name in sorted(rows)], facts._replace(version=facts.version + 1))
+    write_shards(campaign.home, shards_now(campaign).merged(changed), facts._replace(version=facts.version + 1))
 
 
-def _is_named(shard: Shard, text: str, url: str) -> bool:
-    return (
-        text == shard.shard or url == shard.url or any(map(fnmatch.fnmatchcase, (shard.shard, shard.url), (text, url)))
-    )
+def _named(shards: Shards, text: str, url: str) -> Iterator[Shard]:
+    """Those that have a name or URL, or match it as a glob."""
+    globs = [re.compile(fnmatch.translate(one)).match for one in (text, url)]
+    for shard in shards:
+        if text == shard.shard or url == shard.url or globs[0](shard.shard) or globs[1](shard.url):
+            yield shard
 
 
 def _require_same(campaign: Campaign, pairs: Iterable[tuple[Shard, Shard]]) -> None:
@@ -203,13 +207,14 @@ def _require_same(campaign: Campaign, pairs: Iterable[tuple[Shard, Shard]]) -> N
 def _take(
     campaign: Campaign,
     change: str,
-    found: list[Shard],
-    before: dict[str, Shard],
+    found: Sequence[Shard],
+    listed: Shards,
     facts: PoolFacts,
     gone: Sequence[Shard] = (),
 ) -> Grown:
     """Write the pool with what was found in it, and without what is gone."""
     number = campaign.round + has_begun(campaign)
+    before = listed.find(shard.shard for shard in found)
     joined = [shard._replace(joined=number) for shard in found if shard.shard not in before]
     back = [_again(before[now.shard], now, number) for now in found if _has_left(before.get(now.shard))]
     known = [now.shard for now in found if now.shard in before and not _has_left(before[now.shard])]
@@ -217,7 +222,8 @@ def _take(
     if not grown.changes_anything and facts == read_facts(campaign.home):
         return grown
     if joined and (metadata := campaign.config.pool.metadata):
-        import_metadata(campaign.home, Location.of(metadata), sorted({*before, *(shard.shard for shard in joined)}))
+        names = listed.merged(joined).names.to_pylist()
+        import_metadata(campaign.home, Location.of(metadata), names)
     write_changed(campaign, change, [*joined, *back, *gone], facts)
     return grown
 

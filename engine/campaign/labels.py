@@ -7,7 +7,7 @@ labelled is what `labels/` says. Where the images are follows from it (`engine.c
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count, takewhile
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from engine.tables.columns import required
 from engine.tables.item_keys import by_item, last_of_each, with_shared_texts
 from engine.tables.rows import Row
 from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
-from engine.tables.values import class_name, moment_of, plain, text_of
+from engine.tables.values import as_read_by, class_name, moment_of, plain, text_of
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -106,8 +106,8 @@ class Snapshot(NamedTuple):
 
     @property
     def history(self) -> pa.Table:
-        """All rows, oldest first: SNAPSHOT_SCHEMA."""
-        return pa.concat_tables([SNAPSHOT_SCHEMA.empty_table(), *self.tables.values()])
+        """All rows, oldest first: SNAPSHOT_SCHEMA, or those of its columns that were read."""
+        return pa.concat_tables(list(self.tables.values()) or [SNAPSHOT_SCHEMA.empty_table()])
 
     @property
     def labels(self) -> pa.Table:
@@ -147,11 +147,13 @@ def _may_decide(rows: pa.Table) -> NDArray[np.bool_]:
     return found
 
 
-def read_snapshot(home: Location) -> Snapshot:
-    """The label files as they are now. Raises InputError for a file that is not a table of labels, or has labels of a
-    round that the campaign has not come to."""
+def read_snapshot(home: Location, columns: Sequence[str] = LABELS_SCHEMA.names) -> Snapshot:
+    """The label files as they are now, with these columns in the order of LABELS_SCHEMA. Raises InputError for a file
+    that is not a table of labels, or has labels of a round that the campaign has not come to."""
     folder = home / "labels"
-    snapshot = snapshot_of({f"labels/{name}": (folder / name).read_bytes() for name in folder.children()})
+    # One after another: the bytes of all take as much again as what is in them.
+    contents = ((f"labels/{name}", (folder / name).read_bytes()) for name in folder.children())
+    snapshot = snapshot_of(contents, columns)
     _check_rounds(home, snapshot)
     return snapshot
 
@@ -164,51 +166,53 @@ def _check_rounds(home: Location, snapshot: Snapshot) -> None:
         rounds = snapshot.tables[name]["round"]
         for number in pc.unique(rounds).drop_null().to_pylist():
             if number < 0 or (number and number - 1 not in ended):
-                row = snapshot.tables[name].slice(pc.index(rounds, number).as_py(), 1).to_pylist()[0]
+                (row,) = (home / name).read_table().slice(pc.index(rounds, number).as_py(), 1).to_pylist()
                 present = next(number for number in count() if number not in ended)
                 why = f"{row['shard']}/{row['key']} has round {number}, and the campaign came to round {present}"
                 raise InputError(f"{home}/{name}: {why}; write the round that its image was picked in, or null")
 
 
-def snapshot_of(contents: dict[str, bytes]) -> Snapshot:
-    """A snapshot from the bytes of label files by name below the campaign. Raises as `read_snapshot`."""
-    tables = {name: _parse(name, content) for name, content in contents.items()}
+def snapshot_of(contents: Iterable[tuple[str, bytes]], columns: Sequence[str] = LABELS_SCHEMA.names) -> Snapshot:
+    """A snapshot from names below the campaign and bytes of label files. Raises as `read_snapshot`."""
+    files, tables = dict[str, str](), dict[str, pa.Table]()
+    for name, content in contents:
+        files[name], tables[name] = hashlib.sha256(content).hexdigest(), _parse(name, content, columns)
+    schema = pa.schema([SNAPSHOT_SCHEMA.field(column) for column in columns])
     ordered = with_shared_texts(
-        SNAPSHOT_SCHEMA, {name: tables[name].replace_schema_metadata() for name in _oldest_first(tables)}
+        schema, {name: tables[name].replace_schema_metadata() for name in _oldest_first(tables)}
     )
     marks = {name: table.schema.metadata or {} for name, table in tables.items()}
-    return Snapshot({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}, ordered, marks)
+    return Snapshot(files, ordered, marks)
 
 
-def _parse(name: str, content: bytes) -> pa.Table:
+def _parse(name: str, content: bytes, columns: Sequence[str]) -> pa.Table:
+    schema = pa.schema([LABELS_SCHEMA.field(column) for column in columns])
     try:
+        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+        has = set(file.schema_arrow.names)
+        for column in LABELS_SCHEMA.names[:-2]:
+            _ = file.schema_arrow.field(column)
         # Without threads: files are small.
-        table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
+        table = file.read([column for column in columns if column in has], use_threads=False)
         # Other programs may add columns and order them as they like.
         for column in LABELS_SCHEMA.names[-2:]:
-            if column not in table.column_names:
+            if column in columns and column not in has:
                 # Other programs need not know it.
                 table = table.append_column(column, pa.nulls(len(table), pa.string()))
-        columns = [table[field.name].cast(field.type) for field in LABELS_SCHEMA]
-        columns[2] = _as_written_here(columns[2], is_own=_is_own(name))
-        found = pa.table(columns, names=LABELS_SCHEMA.names).cast(LABELS_SCHEMA)
-        for place, name_of_column in enumerate(LABELS_SCHEMA.names):
+        found = pa.table([table[field.name].cast(field.type) for field in schema], names=schema.names)
+        if "label" in columns:
+            place = schema.get_field_index("label")
+            found = found.set_column(place, "label", as_read_by(class_name if _is_own(name) else plain, found["label"]))
+        found = found.cast(schema)
+        for place, name_of_column in enumerate(schema.names):
             if name_of_column in _REPEATED:
                 column = found[name_of_column].dictionary_encode()
-                found = found.set_column(place, SNAPSHOT_SCHEMA.field(place), column)
+                found = found.set_column(place, SNAPSHOT_SCHEMA.field(name_of_column), column)
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names[:-2])}: {one_line(error)}"
         # Without one of its own files a campaign would send out what is labelled.
         raise InputError(f"{why}; restore it from a copy" + ("" if _is_own(name) else ", or remove it")) from error
     return found.replace_schema_metadata(table.schema.metadata)
-
-
-def _as_written_here(labels: pa.ChunkedArray, *, is_own: bool) -> pa.ChunkedArray:
-    """Labels as every other file's are read: 3.0 is 3, and blank is null. In an own file every word is a class."""
-    classes = pc.unique(labels)
-    read = class_name if is_own else plain
-    here = pa.array([read(name or "") or None for name in classes.to_pylist()], pa.string())
-    return labels if here.equals(classes) else here.take(pc.index_in(labels, classes))
 
 
 def _oldest_first(tables: dict[str, pa.Table]) -> list[str]:

@@ -12,6 +12,7 @@ from engine.campaign.positions import positions_of
 from engine.campaign.stages import Log
 from engine.pool.manifest import read_shards
 from engine.pool.shard import current
+from engine.pool.shards import Shards
 from engine.storage.location import Location
 from engine.tables.item_keys import rows_of_items
 
@@ -35,8 +36,8 @@ def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = 
     would refuse.
     """
     home, config, snapshot = campaign.home, campaign.config, read_snapshot(campaign.home)
-    shards = {shard.shard: shard for shard in read_shards(home)}
-    wanted = wanted_of(source, rows_of(source, config), list(shards), config)
+    shards = read_shards(home)
+    wanted = wanted_of(source, rows_of(source, config), shards, config)
     label_of = {(shard, key): str(row["label"]) for shard, rows in wanted.items() for key, row in rows.items()}
     known = {*identities(snapshot.history), *forgotten(home)}
     new = {item: label for item, label in sorted(label_of.items()) if item not in known}
@@ -45,7 +46,7 @@ def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = 
     for item, label in new.items():
         require_class(campaign, snapshot, item, label)
     if new:
-        here = [current(shards[name]) for name in sorted({shard for shard, _ in new})]
+        here = Shards.of(map(current, shards.find(shard for shard, _ in new).values()))
         positions_of(home, rows_of_items(list(new)), here, config.image, log, is_new=True)
         history = snapshot.history["label"].drop_null().to_pylist()
         for name in new_names(sorted(set(new.values())), history, config.handoff.question.task):

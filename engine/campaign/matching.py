@@ -2,14 +2,17 @@
 
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from engine.campaign.changes import log_some
 from engine.campaign.folder import Campaign
 from engine.campaign.stages import Log
 from engine.config.texts import plural
 from engine.config.toml import parse_campaign
 from engine.errors import VaalError
-from engine.pool.manifest import at_root, expand, read_facts, read_shards
-from engine.pool.shard import Shard
+from engine.pool.manifest import expand, read_facts, read_shards
+from engine.pool.shards import Shards
 from engine.storage.globs import is_pattern
 from engine.storage.location import Location
 
@@ -24,9 +27,9 @@ class News(NamedTuple):
     fault: str = ""
 
 
-def shards_now(campaign: Campaign) -> list[Shard]:
+def shards_now(campaign: Campaign) -> Shards:
     """Every shard that ever was in the pool, where it is looked for now."""
-    return at_root(read_shards(campaign.home), campaign.config.pool.root)
+    return read_shards(campaign.home).at_root(campaign.config.pool.root)
 
 
 def news_of(campaign: Campaign) -> News:
@@ -48,18 +51,20 @@ def news_in_words(campaign: Campaign, news: News) -> str:
     return f"{what} below the pool's globs, not in it yet, first {news.new[0]}; {fix}"
 
 
-def new_matches(campaign: Campaign, listed: list[Shard], log: Log) -> list[Location]:
+def new_matches(campaign: Campaign, listed: Shards, log: Log) -> list[Location]:
     """The matches of the globs that the pool never had, sorted. What is not below the root is left out and logged."""
     import braceexpand
 
-    root, known = f"{Location.of(campaign.config.pool.root).url.rstrip('/')}/", {shard.url for shard in listed}
+    root = f"{Location.of(campaign.config.pool.root).url.rstrip('/')}/"
     found: set[Location] = set()
     for pattern in _globs(campaign):
         places = [Location.of(text) for text in braceexpand.braceexpand(pattern)]
         globs = [place for place in places if is_pattern(place)]
         # Of one that matches nothing the shards may all be gone, which is another line.
         found.update(expand([place.url for place in globs], ASKED, may_be_none=True))
-    new = sorted((place for place in found if place.url not in known), key=str)
+    places = list(found)
+    is_known = pc.is_in(pa.array([place.url for place in places], pa.string()), value_set=listed.table["url"])
+    new = sorted((place for place, known in zip(places, is_known.to_pylist(), strict=True) if not known), key=str)
     log_some(log, [f"{place}: not below pool.root={root}: left out" for place in new if not place.url.startswith(root)])
     return [place for place in new if place.url.startswith(root)]
 

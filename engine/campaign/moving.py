@@ -8,17 +8,19 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from engine.campaign.changes import file_name, scored_rounds
+from engine.campaign.changes import scored_rounds
 from engine.campaign.folder import Campaign
 from engine.campaign.growing import write_changed
 from engine.campaign.matching import shards_now
 from engine.campaign.opening import open_campaign
 from engine.campaign.positions import labelled_positions
+from engine.campaign.scored_shards import file_name
 from engine.campaign.stages import Log, Progress
 from engine.config.texts import plural
 from engine.errors import InputError
-from engine.pool.manifest import at_root, look_up, shards_at
+from engine.pool.manifest import look_up, shards_at
 from engine.pool.shard import Place, Shard, read_what_is_left
+from engine.pool.shards import Shards
 from engine.storage.location import Location
 
 SAMPLE_IMAGES, SAMPLE_SHARDS = 1000, 250
@@ -51,13 +53,12 @@ def move(campaign: Campaign, root: str, on_progress: Progress, log: Log, *, chec
     folder, listed = Location.of(root).url, shards_now(campaign)
     if folder == Location.of(campaign.config.pool.root).url:
         return Moved(folder, 0, 0, "", changed=False)
-    here = [shard for shard in listed if shard.left is None]
+    here = listed.where(~listed.have_left)
     _require_sizes(here, folder)
-    there = shards_at([Location(shard.url) for shard in at_root(here, folder)], folder, ASKED)
-    now = {
-        before.shard: before._replace(url=s.url, etag_or_mtime=s.etag_or_mtime, mtime_ns=s.mtime_ns)
-        for before, s in zip(here, there, strict=True)
-    }
+    there = shards_at([Location(url) for url in here.at_root(folder).table["url"].to_pylist()], folder, ASKED)
+    now = here
+    for name in ("url", "etag_or_mtime", "mtime_ns"):
+        now = now.with_column(name, there.table[name])
     known, places_of = _known(campaign, here)
     drawn = known if checks_all else _sample(known, campaign.config.select.seed)
     each = None if checks_all else -(-SAMPLE_IMAGES // max(1, len(drawn)))
@@ -67,26 +68,27 @@ def move(campaign: Campaign, root: str, on_progress: Progress, log: Log, *, chec
         words.append(f"{plural(unknown, 'shard')} of which no hash is kept: the sizes alone")
     if is_part or len(drawn) < len(known):
         words.append("the images outside of the sample; to compare all: --check all")
-    write_changed(campaign, "move", list(now.values()))
+    write_changed(campaign, "move", now)
     # From this on the pool is there. A run that is killed before it has the old root, and looks at the bytes again.
     open_campaign(campaign.home.url, [f"pool.root={folder}"])
     log(f"pool.root={folder}")
     return Moved(folder, num_images, len(drawn), "; ".join(words), changed=True)
 
 
-def _require_sizes(here: list[Shard], folder: str) -> None:
-    pairs = [*zip(at_root(here, folder), look_up(at_root(here, folder)), strict=True)]
-    missing = [shard.url for shard, now in pairs if now is None]
-    others = [shard.url for shard, now in pairs if now and now.size_bytes != shard.size_bytes]
-    for urls, what, fix in ((missing, "missing", "copy them there"), (others, "of another size", "copy them again")):
-        if urls:
+def _require_sizes(here: Shards, folder: str) -> None:
+    there = here.at_root(folder)
+    found = look_up(there)
+    missing, others = there.where(~found.are_there), there.where(found.are_there & (found.size_N != there.sizes))
+    for bad, what, fix in ((missing, "missing", "copy them there"), (others, "of another size", "copy them again")):
+        if bad:
+            first = bad[0].url
             raise InputError(
-                f"{ASKED} --root {folder}: {len(urls):,} of {plural(len(here), 'shard')} are {what}, first {urls[0]}; "
+                f"{ASKED} --root {folder}: {len(bad):,} of {plural(len(here), 'shard')} are {what}, first {first}; "
                 f"{fix}, and repeat the command; nothing changed"
             )
 
 
-def _known(campaign: Campaign, here: list[Shard]) -> tuple[list[Shard], Places]:
+def _known(campaign: Campaign, here: Shards) -> tuple[list[Shard], Places]:
     """The shards of which hashes are kept, and what gives the places of a shard's images with their hashes."""
     scored, labelled = scored_rounds(campaign, ""), defaultdict[str, list[Place]](list)
     for row in labelled_positions(campaign.home).to_pylist():
@@ -113,7 +115,7 @@ def _sample(known: list[Shard], seed: int) -> list[Shard]:
 
 
 def _compare(
-    now: dict[str, Shard], drawn: list[Shard], places_of: Places, each: int | None, seed: int, on_progress: Progress
+    now: Shards, drawn: list[Shard], places_of: Places, each: int | None, seed: int, on_progress: Progress
 ) -> tuple[int, bool]:
     """Compare up to `each` images of the drawn shards. Returns their number, and whether the shards have more. Raises
     InputError for other bytes."""
@@ -125,8 +127,9 @@ def _compare(
         if each is not None and is_part:
             rng = np.random.default_rng([seed, number])
             places = [places[at] for at in sorted(rng.choice(len(places), each, replace=False).tolist())]
-        found = zip(places, read_what_is_left(now[shard.shard], places), strict=True)
-        others = [f"{now[shard.shard].url} (item {place.key})" for place, content in found if content is None]
+        there = now.named(shard.shard)
+        found = zip(places, read_what_is_left(there, places), strict=True)
+        others = [f"{there.url} (item {place.key})" for place, content in found if content is None]
         return others, len(places), is_part
 
     results = list[tuple[list[str], int, bool]]()

@@ -9,7 +9,6 @@ from itertools import count
 from operator import attrgetter
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.advice import force_command
@@ -30,8 +29,8 @@ from engine.config.toml import override, parse_campaign, tables_completed, to_to
 from engine.errors import ConfigError, InputError, StorageError, VaalError
 from engine.pool.embedding_files import index_embeddings
 from engine.pool.exclusions import read_exclusions
-from engine.pool.manifest import at_root, in_round, list_shards, look_up, read_shards, write_shards
-from engine.pool.metadata import import_metadata, read_strata, shards_meeting
+from engine.pool.manifest import list_shards, look_up, read_shards, write_shards
+from engine.pool.metadata import import_metadata, read_strata, some_meet
 from engine.storage.location import Location
 from engine.tables.item_keys import items_of, num_items, rows_of_items
 
@@ -81,13 +80,13 @@ def _create(
 ) -> Campaign:
     patterns = patterns or config.pool.shards
     shards, root = list_shards(patterns, config.pool.root)
-    log(f"{plural(len(shards), 'shard')}, {sum(shard.size_bytes for shard in shards) / 1e6:,.1f} MB below {root}")
+    log(f"{plural(len(shards), 'shard')}, {shards.num_bytes / 1e6:,.1f} MB below {root}")
     if (embeddings := config.pool.embeddings) and not embeddings.startswith(MEMBER):
         # A wrong path is found here, and not when a cluster is up.
         index_embeddings(embeddings)
     write_shards(home, shards)
     if config.pool.metadata:
-        import_metadata(home, Location.of(config.pool.metadata), [shard.shard for shard in shards])
+        import_metadata(home, Location.of(config.pool.metadata), shards.names.to_pylist())
         if config.select.stratify:
             read_strata(home, config.select.stratify)
     _check_kept_out(home, config)
@@ -233,8 +232,8 @@ def _look_at_files(campaign: Campaign, changed: Campaign) -> None:
     if (before.select.where, before.select.exclude) != (now.select.where, now.select.exclude):
         _check_kept_out(campaign.home, now)
     if before.pool.root != now.pool.root:
-        moved = at_root(in_round(read_shards(campaign.home), campaign.round), now.pool.root)
-        require_some(moved, look_up(moved))
+        moved = read_shards(campaign.home).in_round(campaign.round).at_root(now.pool.root)
+        require_some(moved, look_up(moved).are_there)
 
 
 def _from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +254,7 @@ def current_round(home: Location) -> int:
     ends with the first labels of its picks, and every round with labels of a later one. Labels that were retracted
     count too: a round does not come back.
     """
-    labelled = set(pc.unique(read_snapshot(home).history["round"]).drop_null().to_pylist())
+    labelled = set(pc.unique(read_snapshot(home, ["round"]).history["round"]).drop_null().to_pylist())
     last = max(labelled, default=-1)
     ended = (
         number < last or is_closed(home, number) or (number in labelled and not batches(home, number))
@@ -268,7 +267,7 @@ def _check_kept_out(home: Location, config: CampaignConfig) -> None:
     """Raises ConfigError for a select.where that no shard meets, InputError for a file of select.exclude that cannot be
     used: now, and not when the pool is scored."""
     if config.select.where:
-        shards_meeting(home, config.select.where, [shard.shard for shard in read_shards(home)])
+        some_meet(home, config.select.where, read_shards(home).names)
     if config.select.exclude:
         read_exclusions(config.select.exclude)
 
@@ -276,14 +275,17 @@ def _check_kept_out(home: Location, config: CampaignConfig) -> None:
 def check_budget(campaign: Campaign) -> None:
     """Raises ConfigError when every shard has been counted and fewer items than the budget can be picked."""
     home, budget, where = campaign.home, campaign.config.select.budget, campaign.config.select.where
-    counts = {s.shard: s.num_items for s in in_round(read_shards(home), campaign.round) if s.left is None}
+    shards = read_shards(home).in_round(campaign.round)
+    shards = shards.where(~shards.have_left)
     if where:
-        counts = {shard: counts[shard] for shard in shards_meeting(home, where, list(counts))}
+        shards = shards.where(some_meet(home, where, shards.names))
     out = picked_items(home, campaign.round)
     taken = items_of(out, read_labels(home), rows_of_items(never_picked(home)))
-    taken = taken.filter(pc.is_in(taken["shard"], value_set=pa.array(counts, pa.string())))
-    num_left = sum(map(int, filter(None, counts.values()))) - num_items(taken)
-    if all(counts.values()) and budget > num_left:
+    taken = taken.filter(pc.is_in(taken["shard"], value_set=shards.names))
+    counts = shards.table["num_items"]
+    num_left = (pc.sum(counts).as_py() or 0) - num_items(taken)
+    is_counted = pc.all(pc.greater(pc.fill_null(counts, 0), 0)).as_py()
+    if is_counted and budget > num_left:
         fix = f"lower it: --set select.budget={num_left}" if num_left > 0 else "nothing is left to pick"
         rest = f", of shards that meet select.where={where}" if where else ""
         raise ConfigError(

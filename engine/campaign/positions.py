@@ -20,6 +20,7 @@ from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
 from engine.pool.manifest import look_up_few
 from engine.pool.shard import Place, Shard, read_images
+from engine.pool.shards import Shards
 from engine.storage.location import Location
 from engine.tables.by_shard import BLOCK, places_of_texts
 from engine.tables.item_keys import are_in, last_of_each
@@ -125,7 +126,7 @@ def labelled_positions(home: Location) -> pa.Table:
 
 
 def positions_of(
-    home: Location, labelled: pa.Table, shards: list[Shard], image: ImageConfig, log: Log, *, is_new: bool = False
+    home: Location, labelled: pa.Table, shards: Shards, image: ImageConfig, log: Log, *, is_new: bool = False
 ) -> Positions:
     """Where items are now, without those that are in their shards no more, or in one that left the pool and cannot be
     read. `labelled` has the columns shard and key.
@@ -146,13 +147,13 @@ def positions_of(
 
 
 def _scanned(
-    home: Location, missing: set[Identity], shards: list[Shard], image: ImageConfig, log: Log, *, is_new: bool
+    home: Location, missing: set[Identity], shards: Shards, image: ImageConfig, log: Log, *, is_new: bool
 ) -> pa.Table:
     """Where these items are by a scan of their shards, which is remembered: POSITIONS_SCHEMA."""
-    by_name = {shard.shard: shard for shard in shards}
     names = sorted({shard for shard, _ in missing})
+    by_name = shards.find(names)
     if unknown := [name for name in names if name not in by_name]:
-        other = {skeleton(name): name for name in by_name}.get(skeleton(unknown[0]), "")
+        other = {skeleton(name): name for name in shards.names.to_pylist()}.get(skeleton(unknown[0]), "")
         raise InputError(f"{home}/labels: shard {unknown[0]!r} is not in the pool; {_advice(home, other, is_new)}")
     log(f"looking up {plural(len(missing), 'labelled item')} in {plural(len(names), 'shard')}")
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
@@ -165,27 +166,27 @@ def _scanned(
     return to_table(found, POSITIONS_SCHEMA)
 
 
-def _without_lost(positions: pa.Table, shards: list[Shard], log: Log) -> pa.Table:
+def _without_lost(positions: pa.Table, shards: Shards, log: Log) -> pa.Table:
     """The positions without those in shards that left the pool and are not there any more, as they were."""
-    names = set(pc.unique(positions["shard"].cast(pa.string())).to_pylist())
-    left = [shard for shard in shards if shard.left is not None and shard.shard in names]
-    lost = [shard.shard for shard, now in zip(left, look_up_few(left), strict=True) if now != shard]
+    left = shards.where(shards.have_left)
+    left = left.where(left.are_named(pc.unique(positions["shard"].cast(pa.string()))))
+    lost = left.where(~look_up_few(left).are_same(left)).names
     if not lost:
         return positions
-    is_lost = pc.is_in(positions["shard"].cast(pa.string()), value_set=pa.array(lost))
+    is_lost = pc.is_in(positions["shard"].cast(pa.string()), value_set=lost)
     count, of = plural(pc.sum(is_lost).as_py(), "labelled image"), plural(len(lost), "shard")
-    log(f"{count} of {of} that left the pool cannot be read any more, first {min(lost)}: not used; the labels stay")
+    log(f"{count} of {of} that left the pool cannot be read any more, first {pc.min(lost)}: not used; the labels stay")
     return positions.filter(pc.invert(is_lost))
 
 
-def _with_hashes(home: Location, table: pa.Table, shards: list[Shard]) -> pa.Table:
+def _with_hashes(home: Location, table: pa.Table, shards: Shards) -> pa.Table:
     if not table["content_hash"].null_count:
         return table
     is_lacking = table["content_hash"].is_null()
     by_shard: dict[str, list[Position]] = defaultdict(list)
     for position in _rows(table.filter(is_lacking)):
         by_shard[position[0]].append(position)
-    by_name = {shard.shard: shard for shard in shards if shard.shard in by_shard}
+    by_name = shards.find(by_shard)
 
     def read(name: str) -> list[Position]:
         contents = read_images(by_name[name], [Place(*position[1:]) for position in by_shard[name]])

@@ -4,14 +4,18 @@ Files of the ledger are written before the manifest, and all others are removed 
 leaves the stage incomplete, and the next one finds every shard counted.
 """
 
-from collections.abc import Iterable
+import hashlib
+import re
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign
+from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import ScoresManifest, write_manifest
+from engine.pool.shard import Shard
+from engine.pool.shards import Shards
 from engine.tables.score_reader import is_newest
 from engine.tables.scores import ShardRecord, count_errors
 from engine.tables.shard_records import (
@@ -26,6 +30,7 @@ from engine.tables.shard_records import (
 
 LEDGER = "ledger"
 """The folder of the ledger in a round."""
+NAMED_AT_ONCE = 65_536
 
 
 def shard_records(campaign: Campaign, manifest: ScoresManifest, columns: list[str] | None = None) -> pa.Table:
@@ -48,10 +53,10 @@ def _advice(campaign: Campaign) -> str:
 
 
 def complete_scores(
-    campaign: Campaign, records: Iterable[ShardRecord], inputs: dict[str, str], cost: dict[str, Any]
+    campaign: Campaign, records: pa.Table, inputs: dict[str, str], cost: dict[str, Any]
 ) -> ScoresManifest:
-    """Complete the scores stage with these records. Returns its manifest."""
-    table = table_of(records).sort_by("shard")
+    """Complete the scores stage with these records, RECORDS_SCHEMA. Returns its manifest."""
+    table = records.sort_by("shard")
     counts, folder = counts_of(table), campaign.stage(LEDGER)
     if not counts["unused_files"]:
         del counts["unused_files"], counts["unused_bytes"]
@@ -80,3 +85,32 @@ def errors_in(table: pa.Table) -> dict[str, int]:
 def damaged_in(table: pa.Table) -> pa.Table:
     """The rows of the shards with a quarantined item."""
     return table.filter(pc.greater(table["quarantined"], 0))
+
+
+def outdated(campaign: Campaign, shards: Shards, manifest: ScoresManifest) -> set[str]:
+    """The names of the shards whose present bytes the scores of the campaign's round do not cover."""
+    records, names = shard_records(campaign, manifest, ["shard", "file"]), shards.names
+    made = records["file"].take(pc.index_in(names, value_set=records["shard"]))
+    is_it = pc.equal(made, file_names(shards, fingerprint(**manifest["inputs"])))
+    return set(names.filter(pc.invert(pc.fill_null(is_it, False))).to_pylist())
+
+
+def file_names(shards: Shards, inputs_key: str) -> pa.ChunkedArray:
+    """`file_name` of each."""
+    batches = shards.table.select(["shard", "version"]).to_batches(NAMED_AT_ONCE)
+    pairs = (zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in batches)
+    return pa.chunked_array(
+        [[_file_name(shard, version, inputs_key) for shard, version in part] for part in pairs], pa.string()
+    )
+
+
+def file_name(shard: Shard, inputs_key: str) -> str:
+    """The name of a shard's files: a readable part of the shard's name, and a hash of everything that decides its
+    scores."""
+    return _file_name(shard.shard, shard.version, inputs_key)
+
+
+def _file_name(shard: str, version: str, inputs_key: str) -> str:
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", shard.removesuffix(".tar"))[-40:].strip("-")
+    identity = "\0".join((shard, version, inputs_key))
+    return f"{readable}-{hashlib.blake2b(identity.encode(), digest_size=10).hexdigest()}.parquet"

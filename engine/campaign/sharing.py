@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.campaign.folder import Campaign, next_number
-from engine.campaign.labels import Identity, identities, labelled_items
+from engine.campaign.labels import Identity, identities, read_labels
 from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger, read_ledger
 from engine.campaign.positions import all_positions
 from engine.config.texts import plural
 from engine.errors import ConfigError
-from engine.pool.manifest import at_root, read_shards
+from engine.pool.manifest import read_shards
 from engine.storage.location import Location
 from engine.storage.placing import create, require_exclusive
 from engine.tables.columns import required
@@ -131,7 +131,8 @@ def _folder(campaign: Campaign) -> Location:
 
 def _urls_of(campaign: Campaign) -> dict[str, str]:
     """The URL of every shard that ever was in the pool, by name."""
-    return {shard.shard: shard.url for shard in at_root(read_shards(campaign.home), campaign.config.pool.root)}
+    shards = read_shards(campaign.home).at_root(campaign.config.pool.root)
+    return dict(zip(shards.names.to_pylist(), shards.table["url"].to_pylist(), strict=True))
 
 
 def _id_of(campaign: Campaign) -> str:
@@ -163,7 +164,7 @@ def _has(campaign: Campaign, ledger: Ledger) -> dict[tuple[str, str], tuple[str,
     """As `_own`, by what is committed."""
     urls = _urls_of(campaign)
     is_out = np.isin(ledger.state_R, (OUT, IN_PART, DISPUTED)) & ~ledger.rows["gold"].to_numpy()
-    out, labelled = ledger.rows.filter(pa.array(is_out)), labelled_items(campaign.home)
+    out, labelled = ledger.rows.filter(pa.array(is_out)), identities(read_labels(campaign.home))
     known = all_positions(campaign.home)
     hashes = dict(zip(identities(known), known["content_hash"].to_pylist(), strict=True))
     found: dict[Identity, tuple[str, str | None]] = {

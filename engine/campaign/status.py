@@ -3,7 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.advice import next_command, send_command
 from engine.campaign.decided import decided_by, ranks
@@ -24,7 +26,7 @@ from engine.campaign.matching import news_in_words, news_of
 from engine.campaign.settling import progress_of
 from engine.campaign.stages import DEFAULT_VENDOR, STAGES
 from engine.config.hook_options import shown
-from engine.pool.manifest import in_round, read_shards
+from engine.pool.manifest import read_shards
 from engine.pool.shard import FORGOTTEN, GONE
 from engine.storage.location import Location
 from engine.tables.item_keys import ItemIndex, ItemKeys, num_items
@@ -36,31 +38,31 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
     ledger, if they are read already."""
     home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
     known, ledger = read_shards(home), ledger or read_ledger(campaign, snapshot)
-    shards, news = in_round(known, campaign.round), news_of(campaign)
+    shards, news = known.in_round(campaign.round), news_of(campaign)
     labels = snapshot.labels
-    labelled, counts = ItemIndex(ItemKeys.of(labels)), labels["round"].value_counts()
-    by_round = dict(zip(*(counts.field(name).to_pylist() for name in ("values", "counts")), strict=True))
+    labelled, rounds_of = ItemIndex(ItemKeys.of(labels)), labels["round"].value_counts()
+    by_round = dict(zip(*(rounds_of.field(name).to_pylist() for name in ("values", "counts")), strict=True))
     rounds: list[dict[str, Any]] = [
         {
             "round": number,
-            "stages": _stages(replace(campaign, round=number), len(in_round(known, number))),
+            "stages": _stages(replace(campaign, round=number), int(np.count_nonzero(known.are_in(number)))),
             **_ranks(replace(campaign, round=number)),
             "settings": _shown(read_overrides(home, number)),
             "batches": [_batch_state(ledger, place, labelled) for place in ledger.of_round(number)],
         }
         for number in range(campaign.round + 1)
     ]
-    progress = progress_of(campaign, ledger)
+    progress, counts = progress_of(campaign, ledger), shards.table["num_items"]
     return {
         "campaign": str(home),
         "round": campaign.round,
         "pool": {
             "root": campaign.config.pool.root,
             "shards": len(shards),
-            "bytes": sum(shard.size_bytes for shard in shards),
-            "items": None if any(s.num_items is None for s in shards) else sum(s.num_items or 0 for s in shards),
-            "joining": sum(shard.joined > campaign.round and shard.left is None for shard in known),
-            "left": {why: sum(shard.why_left == why for shard in known) for why in (GONE, FORGOTTEN)},
+            "bytes": shards.num_bytes,
+            "items": None if counts.null_count else pc.sum(counts).as_py() or 0,
+            "joining": int(np.count_nonzero((known.table["joined"].to_numpy() > campaign.round) & ~known.have_left)),
+            "left": {why: int(known.left_as(why).sum()) for why in (GONE, FORGOTTEN)},
             "new": len(news.new),
             "first_new": news.new[0].url if news.new else None,
             "fault": news.fault or None,

@@ -168,7 +168,7 @@ def _restore_positions(campaign: Campaign, marks: dict[Identity, dict[bytes, byt
     if rows:
         write_positions(campaign.home, rows)
         names = {row[0] for row in rows}
-        look_again(campaign.home, {shard.url for shard in read_shards(campaign.home) if shard.shard in names})
+        look_again(campaign.home, {shard.url for shard in read_shards(campaign.home).find(names).values()})
 
 
 def _by_identity(table: pa.Table) -> Iterator[tuple[Identity, dict[str, Any]]]:

@@ -3,16 +3,26 @@
 from dataclasses import replace
 
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import read_labels
+from engine.campaign.labels import read_labels, read_snapshot
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.config.first_round import without_labels
+from engine.storage.location import Location
 
 
 def begins_without_labels(campaign: Campaign) -> bool:
     """Whether the campaign's round begins without a label. What its training began with counts, once that is done."""
     if is_complete(campaign.stage("train")):
         return read_manifest(campaign, "train", TrainManifest)["counts"].get("labelled", 1) == 0
-    return len(read_labels(campaign.home)) == 0
+    return not has_labels(campaign.home)
+
+
+def has_labels(home: Location) -> bool:
+    """Whether anything has a label. Raises as `read_snapshot`."""
+    labels = read_snapshot(home, ["label", "round"]).history["label"]
+    if labels.null_count == len(labels):
+        return False
+    # The newest row of all is the newest of its item.
+    return labels[-1].is_valid or len(read_labels(home)) > 0
 
 
 def as_labels_allow(campaign: Campaign) -> Campaign:

@@ -11,7 +11,7 @@ from engine.cluster.ray_session import ray_session
 from engine.cluster.reach import Need, require_reach
 from engine.config.input_options import MEMBER
 from engine.errors import VaalError
-from engine.pool.manifest import at_root, in_round, read_shards
+from engine.pool.manifest import read_shards
 from engine.storage.globs import matches_of
 from engine.storage.location import Location
 
@@ -35,7 +35,7 @@ def require_workers(campaign: Campaign, run: Run) -> None:
 def need_of(campaign: Campaign) -> Need:
     """What workers read and import: of the pool, whose shards are below one root, its first and last shard."""
     config = campaign.config
-    shards = at_root(in_round(read_shards(campaign.home), campaign.round), config.pool.root)
+    shards = read_shards(campaign.home).in_round(campaign.round).at_root(config.pool.root)
     masks = config.labels.masks if config.task_kind == "segmentation" else ""
     files = (config.pool.embeddings, config.encoder.weights, masks, *config.task.files)
     reads = [*(shard.url for shard in (*shards[:1], *shards[-1:])), *(_first(path) for path in files if path)]

@@ -46,7 +46,7 @@ from engine.handoff.parcels import Parcel, moment_of_end, parcel_of, record_parc
 from engine.handoff.question import question_of
 from engine.handoff.sent_images import Written, written_of
 from engine.handoff.vendor_files import files_of, is_intact
-from engine.pool.shard import Shard
+from engine.pool.shards import Shards
 from engine.storage.location import Location
 from engine.tables.harmless import harmless
 
@@ -74,8 +74,8 @@ def export(campaign: Campaign, run: Run = QUIET, *, vendor: str = DEFAULT_VENDOR
     selection = None if wish.is_disputed else current_selection(campaign)
     candidates = candidates_of(campaign, wish)
     # Where nothing can be sent, the pool is not looked at.
-    looked_at: AbstractContextManager[list[Shard]] = (
-        current_shards(campaign, run.log) if len(candidates) else nullcontext([])
+    looked_at: AbstractContextManager[Shards] = (
+        current_shards(campaign, run.log) if len(candidates) else nullcontext(Shards.of([]))
     )
     with looked_at as shards:
         chosen = chosen_of(campaign, wish, candidates)

@@ -22,7 +22,7 @@ from engine.errors import InputError
 from engine.handoff.copies import Erased, erase
 from engine.pool.identity import item_id_of
 from engine.pool.items import read_shard
-from engine.pool.manifest import at_root, read_shards
+from engine.pool.manifest import read_shards
 from engine.pool.shard import current
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
@@ -139,11 +139,10 @@ def _named(row: dict[str, Any], where: str, names: dict[str, Identity]) -> Ident
 
 def _not_there(campaign: Campaign, items: dict[Identity, str]) -> Iterator[str]:
     """Why items are not in the pool, which their shards are read for; `items` with their places in the table."""
-    shards = {shard.shard: shard for shard in at_root(read_shards(campaign.home), campaign.config.pool.root)}
     names = {shard for shard, _ in items}
+    shards = read_shards(campaign.home).at_root(campaign.config.pool.root).find(names)
     keys = {
-        name: {item.key for item in read_shard(current(shards[name]), campaign.config.image)}
-        for name in sorted(names & shards.keys())
+        name: {item.key for item in read_shard(current(shards[name]), campaign.config.image)} for name in sorted(shards)
     }
     for (shard, key), where in items.items():
         if shard not in keys:
@@ -155,7 +154,8 @@ def _not_there(campaign: Campaign, items: dict[Identity, str]) -> Iterator[str]:
 def _left(campaign: Campaign, wanted: list[Identity], batches: list[SentBatch], erased: Erased) -> Iterator[str]:
     """What only people can delete, a line each; first what there is of any image."""
     yield from chain(LEFT_ALWAYS, erased.left)
-    urls = {shard.shard: shard.url for shard in at_root(read_shards(campaign.home), campaign.config.pool.root)}
+    shards = read_shards(campaign.home).at_root(campaign.config.pool.root)
+    urls = {name: shard.url for name, shard in shards.find(shard for shard, _ in wanted).items()}
     for shard, key in wanted:
         where = f" ({urls[shard]})" if shard in urls else ""
         yield f"the image in the pool: shard {shard}, key {key}{where}; delete it there"

@@ -22,7 +22,8 @@ from engine.handoff.links import FILES, Links, links_for
 from engine.handoff.prelabels import prelabels_of
 from engine.handoff.sent_images import THREADS, Written, write_images
 from engine.handoff.vendor_files import images_at, write_task_files
-from engine.pool.shard import Shard, check_unchanged
+from engine.pool.shard import check_unchanged
+from engine.pool.shards import Shards
 from engine.storage.location import Location
 
 
@@ -49,7 +50,7 @@ class Made(NamedTuple):
     files: dict[str, str]
 
 
-def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, shards: list[Shard], *records: Location) -> Made:
+def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, shards: Shards, *records: Location) -> Made:
     """Write the vendor's folder, and the task files into the record too. Without a record it is a batch that was sent,
     which is written as it was.
 
@@ -61,7 +62,7 @@ def write_parcel(campaign: Campaign, parcel: Parcel, run: Run, shards: list[Shar
     here, _ = placed(campaign.home, without_forgotten(campaign.home, parcel.rows))
     if len(parcel.rows) and not len(here):
         raise InputError(f"{campaign.stage('selection')}: none of its images is in its shard; restore the shards")
-    by_name = {shard.shard: shard for shard in shards}
+    by_name = shards.find(here["shard"].to_pylist())
     write_tasks(campaign, parcel, _foreseen(here), links)
     with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(lambda name: check_unchanged(by_name[name]), sorted(set(here["shard"].to_pylist()))))

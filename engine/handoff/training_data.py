@@ -60,10 +60,10 @@ def export_labels(
     if not len(snapshot.labels):
         raise InputError(f"{campaign.home}: nothing is labelled; see: vaal labels {campaign.home.quoted} list")
     with current_shards(campaign, log) as shards:
-        by_name = {shard.shard: shard for shard in shards}
         positions = positions_of(campaign.home, snapshot.labels, shards, campaign.config.image, log)
         samples, left_out = samples_of(campaign, snapshot, positions, shares, seed)
         _log_some(log, left_out)
+        by_name = shards.find(positions.table["shard"].to_pylist())
         plan = planned(samples, shares)
         masks = mask_source(campaign.config, campaign.home)
         # The numbers in masks are in the order of the classes.

@@ -23,8 +23,9 @@ from engine.handoff.gold import num_gold_of
 from engine.models.fitting import MOST_FITTED
 from engine.planning.trial import Trial
 from engine.pool.items import LARGEST_BLOCK_BYTES
-from engine.pool.manifest import at_root, estimate_num_items, in_round, read_shards
+from engine.pool.manifest import read_shards
 from engine.pool.shard import Shard
+from engine.pool.shards import Shards
 from engine.training.deal import MOST_RUN_ITEMS
 from engine.training.plan import num_steps_of
 from engine.training.task_plan import num_task_steps
@@ -80,7 +81,7 @@ class _Pool(NamedTuple):
     """Shards, items and bytes of the pool, labels, and the bytes of an item; whether the pool and the campaign are on
     object stores."""
 
-    shards: list[Shard]
+    shards: Shards
     items: int
     bytes: int
     labels: int
@@ -103,8 +104,8 @@ def plan_round(campaign: Campaign, device: str, try_: Try) -> RoundPlan:
     campaign = campaign if is_over else as_labels_allow(campaign)
     number = campaign.round + is_over
     efforts = {stage: _effort(campaign, stage, device) for stage in ("train", "scores")}
-    shards = at_root(in_round(read_shards(campaign.home), number), campaign.config.pool.root)
-    is_counted = all(shard.num_items is not None for shard in shards)
+    shards = read_shards(campaign.home).in_round(number).at_root(campaign.config.pool.root)
+    is_counted = not shards.table["num_items"].null_count
     next_one = replace(campaign, round=number)
     needs_trial = not all(efforts[name] or completed(next_one, name) for name in efforts) or not is_counted
     trial = try_(shards[0]) if needs_trial else None
@@ -158,9 +159,9 @@ def _effort(campaign: Campaign, stage: str, device: str) -> _Measured | None:
     return None
 
 
-def _pool_of(campaign: Campaign, shards: list[Shard], trial: Trial | None, *, is_over: bool) -> _Pool:
-    num_bytes, items = sum(shard.size_bytes for shard in shards), estimate_num_items(shards)
-    if trial and not any(shard.num_items for shard in shards):
+def _pool_of(campaign: Campaign, shards: Shards, trial: Trial | None, *, is_over: bool) -> _Pool:
+    num_bytes, items = shards.num_bytes, shards.estimated_items()
+    if trial and not pc.sum(shards.table["num_items"]).as_py():
         items = round(num_bytes / max(1.0, trial.bytes_per_item))
     labels = len(read_labels(campaign.home)) + (campaign.config.select.budget if is_over else 0)
     return _Pool(shards, items, num_bytes, labels, "://" in shards[0].url, "://" in campaign.home.url)
@@ -243,7 +244,7 @@ def _sending(campaign: Campaign, pool: _Pool) -> tuple[StagePlan, StagePlan]:
 
 def _reads(pool: _Pool) -> int:
     """Requests of one pass over the pool."""
-    return sum(1 + math.ceil(shard.size_bytes / LARGEST_BLOCK_BYTES) for shard in pool.shards)
+    return len(pool.shards) + int((-(-pool.shards.sizes // LARGEST_BLOCK_BYTES)).sum())
 
 
 def _row_bytes(campaign: Campaign, trial: Trial | None) -> int:

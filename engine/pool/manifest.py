@@ -3,37 +3,28 @@
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyarrow import fs
 
 from engine.errors import ConfigError, InputError, advised, one_line
 from engine.pool.shard import Shard, mark_of
+from engine.pool.shards import SHARDS_SCHEMA, Shards
 from engine.storage.globs import matches_of
 from engine.storage.location import Location, masked
 from engine.storage.retries import retried
-from engine.tables.columns import required
+from engine.tables.by_shard import places_of_texts
 
 LIST_THREADS, MARK_THREADS, AT_ONCE = 16, 64, 4096
 MOST_SINGLE = 8
 """Shards of a folder that are looked up one by one, at most."""
-SHARDS_SCHEMA = pa.schema(
-    [
-        *required(pa.string(), "shard", "url"),
-        *required(pa.int64(), "size_bytes"),
-        *required(pa.string(), "etag_or_mtime"),
-        pa.field("num_items", pa.int64()),
-        *required(pa.int64(), "mtime_ns"),
-        *required(pa.string(), "version"),
-        *required(pa.int32(), "joined"),
-        pa.field("left", pa.int32()),
-        pa.field("why_left", pa.string()),
-    ]
-)
 FILE, CHANGES = "pool/shards.parquet", "pool/changes"
 _FACTS = b"vaal.pool"
 
@@ -97,7 +88,7 @@ def _require_different_files(locations: list[Location], asked: str) -> None:
                 raise InputError(f"{asked}: {first} and {location} are the same file, by a link; list it once")
 
 
-def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
+def list_shards(patterns: list[str], root: str) -> tuple[Shards, str]:
     """The pool's shards, sorted by name, and its root: `root`, or without one the deepest folder common to all shards.
 
     Raises:
@@ -111,20 +102,26 @@ def list_shards(patterns: list[str], root: str) -> tuple[list[Shard], str]:
     return shards_at(locations, folder), folder
 
 
-def shards_at(locations: list[Location], folder: str, asked: str = "--pool") -> list[Shard]:
+def shards_at(locations: list[Location], folder: str, asked: str = "--pool") -> Shards:
     """The shards at these places, named below the pool's root `folder`, sorted by name. Raises as `list_shards`."""
     if not locations:
-        return []
+        return Shards.of([])
+    below = folder.rstrip("/") + "/"
     for location in locations:
-        if not location.url.startswith(folder.rstrip("/") + "/"):
+        if not location.url.startswith(below):
             raise ConfigError(f"pool.root={folder}: shard {location} is not below it")
     infos = _infos_of(locations)
-    shards = []
+    marks = list[str]()
     for location, info, mark in zip(locations, infos, _marks_of(locations, infos), strict=True):
         _require_file(location, info, asked)
-        name = location.url.removeprefix(folder.rstrip("/") + "/")
-        shards.append(new_version(Shard(name, location.url, info.size, mark, None, info.mtime_ns)))
-    return sorted(shards)
+        marks.append(mark)
+    count, urls = len(locations), [location.url for location in locations]
+    columns = {
+        "shard": [url.removeprefix(below) for url in urls], "url": urls, "size_bytes": [info.size for info in infos],
+        "etag_or_mtime": marks, "num_items": [None] * count, "mtime_ns": [info.mtime_ns for info in infos],
+        "version": [""] * count, "joined": [0] * count, "left": [None] * count, "why_left": [None] * count,
+    }  # fmt: skip
+    return Shards(pa.table(columns, schema=SHARDS_SCHEMA)).sorted().with_new_versions()
 
 
 def _infos_of(locations: list[Location]) -> list[fs.FileInfo]:
@@ -182,79 +179,88 @@ def _common_folder(locations: list[Location]) -> str:
     return schemes.pop() + folder
 
 
-def at_root(shards: list[Shard], root: str) -> list[Shard]:
-    """The shards below the root of the pool, which may have moved: one that was elsewhere has its bytes looked at."""
-    folder = Location.of(root).url.rstrip("/") if root else ""
-    here = ((shard, f"{folder}/{shard.shard}") for shard in shards)
-    return [s if not root or s.url == url else s._replace(url=url, mtime_ns=0) for s, url in here]
+class LookedUp(NamedTuple):
+    """What storage has at the places of N shards: sizes in bytes (N,), -1 where there is nothing any more, and times,
+    nanoseconds (N,)."""
+
+    size_N: NDArray[np.int64]
+    mtime_N: NDArray[np.int64]
+
+    @property
+    def are_there(self) -> NDArray[np.bool_]:
+        """Which are there (N,)."""
+        return self.size_N >= 0
+
+    def are_same(self, shards: Shards) -> NDArray[np.bool_]:
+        """Which have the size and time that is known of them (N,)."""
+        is_same_N: NDArray[np.bool_] = (self.size_N == shards.sizes) & (self.mtime_N == shards.times)
+        return is_same_N
 
 
-def look_up(shards: list[Shard]) -> list[Shard | None]:
-    """The same shards as they are in storage now, in the order given; None for one that is gone.
-
-    A shard that may have changed has its new size and time, and all else as before. Folders are listed as a whole,
-    because a million look-ups take hours on an object store.
+def look_up(shards: Shards) -> LookedUp:
+    """The shards as they are in storage now. Folders are listed as a whole, because a million look-ups take hours on an
+    object store.
 
     Raises InputError if a folder cannot be listed.
     """
-    if shards and not Location(shards[0].url).is_listed:
+    if len(shards) and not Location(shards[0].url).is_listed:
         return look_up_few(shards)
-    folders = sorted({posixpath.dirname(shard.url) for shard in shards})
+    urls = shards.table["url"]
+    # A name may have a line break.
+    bases = pc.replace_substring_regex(urls, "(?s)^.*/", "").combine_chunks()
+    folders, place_N = places_of_texts(pc.replace_substring_regex(urls, "(?s)/[^/]*$", ""))
+    order, size_N = np.argsort(place_N, kind="stable"), np.full(len(shards), -1)
+    mtime_N, ends = np.zeros(len(shards), np.int64), np.searchsorted(np.sort(place_N), np.arange(1, len(folders) + 1))
     with ThreadPoolExecutor(LIST_THREADS) as threads:
-        listings = dict(zip(folders, threads.map(_list_folder, folders), strict=True))
-    found: list[Shard | None] = []
-    for shard in shards:
-        folder, _, name = shard.url.rpartition("/")
-        found.append(_as_found(shard, listings[folder].get(name)))
-    return found
+        begin = 0
+        for end, (names, sizes, times) in zip(ends, threads.map(_list_folder, folders.to_pylist()), strict=True):
+            rows, begin = order[begin:end], end
+            at = pc.fill_null(pc.index_in(bases.take(pa.array(rows)), value_set=names), -1).to_numpy()
+            size_N[rows[at >= 0]], mtime_N[rows[at >= 0]] = sizes[at[at >= 0]], times[at[at >= 0]]
+    return LookedUp(size_N, mtime_N)
 
 
-def look_up_few(shards: list[Shard]) -> list[Shard | None]:
+def look_up_few(shards: Shards) -> LookedUp:
     """As `look_up`, with a request for each shard instead of a listing of the pool."""
-    if not shards:
-        return []
-    first = Location(shards[0].url)
+    if not len(shards):
+        return LookedUp(np.empty(0, np.int64), np.empty(0, np.int64))
+    first, urls = Location(shards[0].url), shards.table["url"].to_pylist()
     try:
-        infos = retried(lambda: first.filesystem.get_file_info([Location(shard.url).path for shard in shards]))
+        infos = retried(lambda: first.filesystem.get_file_info([Location(url).path for url in urls]))
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{first}: cannot be looked up: {one_line(error)}") from error
-    return [
-        _as_found(shard, (info.size, info.mtime_ns) if info.is_file else None)
-        for shard, info in zip(shards, infos, strict=True)
-    ]
+    found = [(info.size, info.mtime_ns) if info.is_file else (-1, 0) for info in infos]
+    return LookedUp(*(np.array(values, np.int64) for values in zip(*found, strict=True)))
 
 
-def _as_found(shard: Shard, now: tuple[int, int] | None) -> Shard | None:
-    if now == (shard.size_bytes, shard.mtime_ns):
-        return shard
-    return now and shard._replace(size_bytes=now[0], mtime_ns=now[1])
-
-
-def _list_folder(url: str) -> dict[str, tuple[int, int]]:
+def _list_folder(url: str) -> tuple[pa.Array, NDArray[np.int64], NDArray[np.int64]]:
+    """Names, sizes and times of the files of a folder."""
     folder = Location(url)
     selector = fs.FileSelector(folder.path, allow_not_found=True)
     try:
         infos = retried(lambda: folder.filesystem.get_file_info(selector))
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{folder}: cannot be listed: {one_line(error)}") from error
-    return {info.base_name: (info.size, info.mtime_ns) for info in infos if info.type == fs.FileType.File}
+    found = [(info.base_name, info.size, info.mtime_ns) for info in infos if info.type == fs.FileType.File]
+    names, sizes, times = zip(*found, strict=True) if found else ([], [], [])
+    return pa.array(names, pa.string()), np.array(sizes, np.int64), np.array(times, np.int64)
 
 
-def write_shards(home: Location, shards: list[Shard], facts: PoolFacts | None = None) -> None:
+def write_shards(home: Location, shards: Iterable[Shard], facts: PoolFacts | None = None) -> None:
     """Replace pool/shards.parquet; without `facts` those that it has stay."""
     facts = facts or read_facts(home)
-    columns = list(zip(*shards, strict=True))
-    schema = SHARDS_SCHEMA.with_metadata({_FACTS: json.dumps(facts._asdict()).encode()})
-    (home / FILE).write_table(pa.table([list(column) for column in columns], schema=schema))
+    metadata = {_FACTS: json.dumps(facts._asdict()).encode()}
+    (home / FILE).write_table(Shards.of(shards).table.replace_schema_metadata(metadata))
 
 
-def write_counts(home: Location, counted: dict[str, int | None]) -> None:
-    """Note the numbers of items of these shards, by name; the others keep theirs. No shard is an object meanwhile."""
-    with advised("restore it from a copy"):
-        table = (home / FILE).read_table()
-    place, names = table.schema.get_field_index("num_items"), table["shard"].to_pylist()
-    numbers = [counted.get(name, before) for name, before in zip(names, table["num_items"].to_pylist(), strict=True)]
-    (home / FILE).write_table(table.set_column(place, table.schema.field(place), pa.array(numbers, pa.int64())))
+def write_counts(home: Location, names: pa.ChunkedArray, counts: pa.Array | pa.ChunkedArray) -> None:
+    """Note the numbers of items of the shards of these names, null for not known; the others keep theirs."""
+    shards = read_shards(home)
+    place_M, here = shards.places_of(names), shards.table["num_items"].combine_chunks()
+    row_N = np.full(len(shards), -1)
+    row_N[place_M[place_M >= 0]] = np.flatnonzero(place_M >= 0)
+    taken = counts.take(pa.array(row_N, mask=row_N < 0))
+    write_shards(home, shards.with_column("num_items", pc.if_else(pa.array(row_N >= 0), taken, here)))
 
 
 def read_facts(home: Location) -> PoolFacts:
@@ -267,34 +273,20 @@ def read_facts(home: Location) -> PoolFacts:
     return PoolFacts(facts.get("version", 0), tuple(facts.get("patterns", ())))
 
 
-def read_shards(home: Location) -> list[Shard]:
+def read_shards(home: Location) -> Shards:
     """The rows of pool/shards.parquet, sorted by shard name: every shard that ever was in the pool."""
     with advised("restore it from a copy"):
-        table = (home / FILE).read_table()
+        table = (home / FILE).read_table().replace_schema_metadata()
     there, defaults = set(table.column_names), Shard._field_defaults
-    columns = (table[n].to_pylist() if n in there else [defaults[n]] * len(table) for n in SHARDS_SCHEMA.names)
-    shards = [Shard(*row) for row in zip(*columns, strict=True)]
-    return shards if "version" in there else list(map(_of_older_campaign, shards))
-
-
-def in_round(shards: list[Shard], number: int) -> list[Shard]:
-    """Those of the shards that are in the pool of a round."""
-    return [shard for shard in shards if shard.is_in(number)]
-
-
-def _of_older_campaign(shard: Shard) -> Shard:
-    """A row without a version."""
-    return new_version(shard._replace(mtime_ns=int(shard.etag_or_mtime.removeprefix("mtime:"))))
-
-
-def estimate_num_items(shards: list[Shard], known: list[Shard] | None = None) -> int:
-    """Items of shards: counted for those that have been scanned, estimated by bytes for others, from how many items
-    scanned ones have. `known` are all that may be asked for that, where they are more."""
-    scanned = [shard for shard in known or shards if shard.num_items is not None]
-    counted, scanned_bytes = sum(shard.num_items or 0 for shard in scanned), sum(s.size_bytes for s in scanned)
-    others = [shard for shard in shards if shard.num_items is None]
-    if not counted:
-        # At least one item in each other shard.
-        return len(others)
-    others_bytes = sum(shard.size_bytes for shard in others)
-    return sum(shard.num_items or 0 for shard in shards) + round(counted * others_bytes / scanned_bytes)
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in there
+        else pa.repeat(pa.scalar(defaults[field.name], field.type), len(table))
+        for field in SHARDS_SCHEMA
+    ]
+    shards = Shards(pa.table(columns, schema=SHARDS_SCHEMA))
+    if "version" in there:
+        return shards
+    # An older campaign: its marks are times.
+    times = pc.replace_substring_regex(shards.table["etag_or_mtime"], "^mtime:", "")
+    return shards.with_column("mtime_ns", times.cast(pa.int64())).with_new_versions()

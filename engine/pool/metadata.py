@@ -63,7 +63,7 @@ def read_strata(home: Location, column: str, setting: str = "") -> dict[str, str
     return dict(zip(table["shard"].to_pylist(), table[column].to_pylist(), strict=True))
 
 
-def which_meet(home: Location, where: str, shards: Sequence[str]) -> NDArray[np.bool_]:
+def which_meet(home: Location, where: str, shards: Sequence[str] | pa.ChunkedArray) -> NDArray[np.bool_]:
     """Which of N shards (N,) meet the condition of select.where, on columns of pool.metadata.
 
     As in SQL a comparison with an empty cell is neither true nor false, and only "is null" asks for it. A shard without
@@ -76,7 +76,8 @@ def which_meet(home: Location, where: str, shards: Sequence[str]) -> NDArray[np.
     if unknown := [name for name in columns_in(condition) if name not in have]:
         listed = f"it has: {', '.join(have) or 'none'}{did_you_mean(unknown[0], have)}"
         raise ConfigError(f"select.where={where}: pool.metadata has no column {unknown[0]!r}; {listed}")
-    place = pc.index_in(pa.array(shards, pa.string()), value_set=table["shard"].combine_chunks())
+    names = shards if isinstance(shards, pa.ChunkedArray) else pa.array(shards, pa.string())
+    place = pc.index_in(names, value_set=table["shard"].combine_chunks())
     rows = table.select(list(dict.fromkeys(columns_in(condition)))).take(place)
     try:
         is_met = _met(condition, rows)
@@ -86,10 +87,10 @@ def which_meet(home: Location, where: str, shards: Sequence[str]) -> NDArray[np.
     return found
 
 
-def shards_meeting(home: Location, where: str, shards: Sequence[str]) -> list[str]:
-    """The shards that meet the condition. Raises ConfigError if none does, and as `which_meet`."""
-    found = [shard for shard, meets in zip(shards, which_meet(home, where, shards).tolist(), strict=True) if meets]
-    if not found:
+def some_meet(home: Location, where: str, shards: Sequence[str] | pa.ChunkedArray) -> NDArray[np.bool_]:
+    """As `which_meet`. Raises ConfigError if none does."""
+    found = which_meet(home, where, shards)
+    if not found.any():
         why = f"none of the {len(shards):,} shards of the pool meets it; correct it"
         raise ConfigError(f"select.where={where}: {why}, or pick of all: --set select.where=''")
     return found

@@ -217,9 +217,8 @@ def _counted(faults: list[ErrorClass]) -> dict[str, int]:
 def _snapshot_at_selection(home: Location, selection: SelectionManifest) -> Snapshot:
     """The labels that the selection knew."""
     files = {name: sha256 for name, sha256 in selection["inputs"].items() if name.startswith("labels/")}
-    return snapshot_of(
-        {name: (home / name).read_verified(sha256, "restore it from a copy") for name, sha256 in files.items()}
-    )
+    advice = "restore it from a copy"
+    return snapshot_of((name, (home / name).read_verified(sha256, advice)) for name, sha256 in files.items())
 
 
 def _bars_of(clusters: lacking.Clusters, gains: list[arms.Gain], control: ControlArm) -> dict[str, Draw]:

@@ -14,7 +14,7 @@ from engine.campaign.folder import Campaign
 from engine.campaign.places import known_of, read_moved
 from engine.config.input_options import ImageConfig
 from engine.pool.images import open_upright
-from engine.pool.manifest import at_root, read_shards
+from engine.pool.manifest import read_shards
 from engine.pool.shard import ChangedShardError, Place, ShardError, read_what_is_left
 from engine.tables.rows import Row
 
@@ -45,7 +45,7 @@ def read_thumbnails(
         place = {**known, **moved.get(known_of(known), {"fault": None})}
         is_here = not place["fault"] and (row["shard"], row["key"]) not in gone
         by_shard[row["shard"]][row["key"]] = Place(*(place[name] for name in Place._fields)) if is_here else None
-    shards = {shard.shard: shard for shard in at_root(read_shards(campaign.home), campaign.config.pool.root)}
+    shards = read_shards(campaign.home).at_root(campaign.config.pool.root).find(by_shard)
     found: dict[Identity, Image.Image] = {}
 
     def read(name: str) -> tuple[dict[Identity, Image.Image], ShardError | None]:

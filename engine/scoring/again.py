@@ -84,7 +84,8 @@ def _committed(folder: Location, files: dict[str, str]) -> dict[str, ShardRecord
 def _score(
     campaign: Campaign, todo: dict[str, list[Place]], files: dict[str, str], inputs: dict[str, str], run: Run
 ) -> dict[str, ShardRecord]:
-    shards = [shard for shard in read_shards(campaign.home) if shard.shard in todo]
+    shards = read_shards(campaign.home)
+    shards = shards.where(shards.are_named(todo))
     trained, folder = read_manifest(campaign, "train", TrainManifest), campaign.stage(RESCORES)
     drafts, records, total = dict[str, Draft](), dict[str, ShardRecord](), sum(map(len, todo.values()))
     num_scored = 0

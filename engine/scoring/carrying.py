@@ -10,6 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
@@ -21,10 +25,10 @@ from engine.storage.placing import duplicate
 from engine.tables.scores import BY_PERSON, FORGOTTEN, ShardRecord
 from engine.tables.shard_records import records_in
 
-THREADS = 16
+THREADS, AT_ONCE = 16, 4096
 
 
-def carry_over(campaign: Campaign, inputs: dict[str, str], files: dict[str, str], log: Log) -> Iterator[ShardRecord]:
+def carry_over(campaign: Campaign, inputs: dict[str, str], files: pa.Table, log: Log) -> Iterator[ShardRecord]:
     """Take over the scores of shards that an earlier round committed, by the same networks, settings and code. Yields
     their records, each when its files are there.
 
@@ -32,22 +36,26 @@ def carry_over(campaign: Campaign, inputs: dict[str, str], files: dict[str, str]
 
     Args:
         inputs: those of the scores that are being made.
-        files: the names of the files that scoring would make, by shard.
+        files: the names of the files that scoring would make: columns shard and file.
     """
-    there = campaign.stage("scores").children()
-    wanted = {shard: name for shard, name in files.items() if name not in there}
+    wanted = files
     for number in range(campaign.round - 1, -1, -1):
         before = replace(campaign, round=number)
-        if wanted and is_complete(before.stage("scores")) and _is_alike(campaign, before, inputs):
-            manifest = read_manifest(before, "scores", ScoresManifest)
-            records = [one for one in records_in(shard_records(before, manifest)) if wanted.get(one.shard) == one.file]
-            whole = _whole(campaign, before, records)
-            if whole:
+        if len(wanted) and is_complete(before.stage("scores")) and _is_alike(campaign, before, inputs):
+            if wanted is files:
+                there = pa.array([*campaign.stage("scores").children()], pa.string())
+                wanted = files.filter(pc.invert(pc.is_in(files["file"], value_set=there)))
+            records = shard_records(before, read_manifest(before, "scores", ScoresManifest))
+            # The name of a file says of which shard it is.
+            whole = _whole(campaign, before, records.filter(pc.is_in(records["file"], value_set=wanted["file"])))
+            if len(whole):
                 log(f"{plural(len(whole), 'shard')} keep the scores of round {number:03d}: the networks are the same")
             with ThreadPoolExecutor(THREADS) as threads:
-                yield from threads.map(partial(_take_over, campaign, before), whole)
-            for record in whole:
-                del wanted[record.shard]
+                # A part of them waits at a time: a million calls that wait take a gigabyte.
+                for batch in whole.to_batches(AT_ONCE):
+                    part = records_in(pa.Table.from_batches([batch]))
+                    yield from threads.map(partial(_take_over, campaign, before), part)
+            wanted = wanted.filter(pc.invert(pc.is_in(wanted["file"], value_set=whole["file"])))
 
 
 def _is_alike(campaign: Campaign, before: Campaign, inputs: dict[str, str]) -> bool:
@@ -59,16 +67,20 @@ def _is_alike(campaign: Campaign, before: Campaign, inputs: dict[str, str]) -> b
     return rounds[0] == rounds[1]
 
 
-def _whole(campaign: Campaign, before: Campaign, records: list[ShardRecord]) -> list[ShardRecord]:
+def _whole(campaign: Campaign, before: Campaign, records: pa.Table) -> pa.Table:
     """Those of an earlier round's records whose scores can be used again."""
     sizes = before.stage("scores").children()
-    gone = Counter(shard for shard, _ in forgotten(campaign.home))
-    name = f"{BY_PERSON}/{FORGOTTEN}"
-    return [
-        one
-        for one in records
-        if not one.failure and sizes.get(one.file) == one.size_bytes and one.errors.get(name, 0) == gone[one.shard]
-    ]
+    there = pa.array([*sizes], pa.string()), pa.array([*sizes.values()], pa.int64())
+    size = there[1].take(pc.index_in(records["file"], value_set=there[0]))
+    is_whole = pc.and_(pc.equal(size, records["size_bytes"]), pc.equal(records["failure"], ""))
+    records = records.filter(pc.fill_null(is_whole, fill_value=False))
+    gone, name = Counter(shard for shard, _ in forgotten(campaign.home)), f"{BY_PERSON}/{FORGOTTEN}"
+    is_asked = pc.is_in(records["shard"], value_set=pa.array([*gone], pa.string())).to_numpy()
+    is_asked |= pc.match_substring(records["errors"], name).to_numpy()
+    is_left = ~is_asked
+    for row, one in zip(np.flatnonzero(is_asked), records_in(records.filter(pa.array(is_asked))), strict=True):
+        is_left[row] = one.errors.get(name, 0) == gone[one.shard]
+    return records.filter(pa.array(is_left))
 
 
 def _take_over(campaign: Campaign, before: Campaign, record: ShardRecord) -> ShardRecord:

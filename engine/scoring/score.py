@@ -12,14 +12,15 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from engine.campaign.changes import look_again, outdated, refresh
+from engine.campaign.changes import look_again, refresh
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
 from engine.campaign.handed_out import completed
 from engine.campaign.heartbeat import PROGRESS_FILE, beating
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
-from engine.campaign.scored_shards import LEDGER, complete_scores, shard_records
+from engine.campaign.scored_shards import LEDGER, complete_scores, outdated, shard_records
 from engine.campaign.stages import QUIET, Log, Run
 from engine.campaign.workers import require_workers, session_with_workers
 from engine.cluster.waiting import watched
@@ -28,7 +29,7 @@ from engine.config.section import result_values
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
 from engine.models.task_source import task_inputs, weights_of_task
-from engine.pool.manifest import in_round, write_counts
+from engine.pool.manifest import write_counts
 from engine.pool.shard import CHANGED
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.scoring.drafts import Draft
@@ -69,32 +70,31 @@ def score(campaign: Campaign, run: Run = QUIET) -> ScoresManifest:
     heartbeat = campaign.stage(LEDGER) / PROGRESS_FILE
     plan = make_plan(campaign, inputs, run.log)
     cost: dict[str, Any] = {"device": ""}
-    tally = Tally(sum(shard.size_bytes for shard in plan.todo), len(plan.shards), plan.committed)
+    tally, ledger = Tally(plan.todo.num_bytes, len(plan.shards), plan.committed), Ledger(campaign.stage(LEDGER))
     if plan.todo:
         require_model(campaign)
         begun_at = time.monotonic()
         with session_with_workers(campaign, run), beating(heartbeat, partial(tally.measured, run.measure)):
             actors = choose_actors(campaign.config, run)
             require_workers(campaign, run)
-            ledger = Ledger(campaign.stage(LEDGER))
             trained = read_manifest(campaign, "train", TrainManifest)
             stream = scored_chunks(campaign, plan.todo, inputs, actors, trained)
             # Closed before Ray ends: after an interrupt, threads of Ray Data would log errors about the missing Ray.
             is_watched = watched(actors.need, run.address, run.log, run.measure)
             with closing(ledger), is_watched, closing(stream) as chunks:
                 for record in _commit(campaign, plan, _counted(chunks, tally, run)):
-                    plan.committed[record.shard] = record
                     ledger.add(record)
                     tally.add_shard(record)
                     tally.measured(run.measure)
                     run.on_progress(*tally.in_words())
             cost = {"device": actors.device, "effort": tally.effort(time.monotonic() - begun_at, actors.num)}
         run.measure("vaal_items_per_second", 0)
-    changed = {shard.url for shard in plan.shards if CHANGED in plan.committed[shard.shard].failure}
+    records = pa.concat_tables([plan.committed, *ledger.tables])
+    changed = records["shard"].filter(pc.match_substring(records["failure"], CHANGED)).to_pylist()
     if changed:
-        look_again(campaign.home, changed)
-    require_acceptable(campaign, plan.committed, run.log)
-    return _complete(campaign, plan, inputs, cost)
+        look_again(campaign.home, {shard.url for shard in plan.shards.find(changed).values()})
+    require_acceptable(campaign, records, run.log)
+    return _complete(campaign, records, inputs, cost)
 
 
 def describe(campaign: Campaign, manifest: ScoresManifest) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _is_outdated(campaign: Campaign, manifest: ScoresManifest, inputs: dict[str,
     has_new_weights = not weights.items() <= manifest["inputs"].items()
     if has_new_weights:
         log("the networks were trained again since the pool was scored; the pool is scored again")
-    changed = outdated(campaign, in_round(refresh(campaign, log), campaign.round), manifest)
+    changed = outdated(campaign, refresh(campaign, log).in_round(campaign.round), manifest)
     if not changed and not has_new_weights:
         return False
     if "ledger" not in manifest:
@@ -203,13 +203,13 @@ def _is_outdated(campaign: Campaign, manifest: ScoresManifest, inputs: dict[str,
     return True
 
 
-def _complete(campaign: Campaign, plan: ScoringPlan, inputs: dict[str, str], cost: dict[str, Any]) -> ScoresManifest:
+def _complete(campaign: Campaign, records: pa.Table, inputs: dict[str, str], cost: dict[str, Any]) -> ScoresManifest:
     if is_complete(campaign.stage("scores")):
         # Another run that started at the same moment was faster; its files are the same.
         return read_manifest(campaign, "scores", ScoresManifest)
-    records = (plan.committed[shard.shard] for shard in plan.shards)
-    write_counts(campaign.home, {record.shard: None if record.failure else record.listed for record in records})
-    return complete_scores(campaign, (plan.committed[shard.shard] for shard in plan.shards), inputs, cost)
+    counts = pc.if_else(pc.equal(records["failure"], ""), records["listed"], pa.scalar(None, pa.int64()))
+    write_counts(campaign.home, records["shard"], counts)
+    return complete_scores(campaign, records, inputs, cost)
 
 
 def _counted(chunks: Iterator[pa.Table], tally: Tally, run: Run) -> Iterator[dict[str, Any]]:
@@ -224,7 +224,7 @@ def _counted(chunks: Iterator[pa.Table], tally: Tally, run: Run) -> Iterator[dic
 
 def _commit(campaign: Campaign, plan: ScoringPlan, rows: Iterator[dict[str, Any]]) -> Iterator[ShardRecord]:
     """Commit each shard as its last chunk arrives. Yields its record."""
-    left = {shard.shard for shard in plan.todo}
+    left = set(plan.todo.names.to_pylist())
     folders = campaign.stage("scores"), campaign.stage("quarantine")
     drafts: dict[str, Draft] = {}
     writing: deque[Future[ShardRecord]] = deque()
@@ -234,7 +234,7 @@ def _commit(campaign: Campaign, plan: ScoringPlan, rows: Iterator[dict[str, Any]
             # Ray computes a chunk again when a node is lost; the first result is used.
             if shard in left and drafts.setdefault(shard, Draft(shard)).add(row) and drafts[shard].is_whole:
                 left.remove(shard)
-                writing.append(threads.submit(drafts.pop(shard).commit, *folders, plan.files[shard]))
+                writing.append(threads.submit(drafts.pop(shard).commit, *folders, plan.file_of(shard)))
             while writing and (writing[0].done() or len(writing) > MOST_WRITING):
                 yield writing.popleft().result()
         for future in writing:

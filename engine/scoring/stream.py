@@ -7,6 +7,7 @@ of one shard in one row, so that Ray never splits or merges them, and a chunk th
 import logging
 import math
 from collections.abc import Generator, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from engine.config.options import CampaignConfig
 from engine.pool.identity import Groups
 from engine.pool.metadata import read_groups
 from engine.pool.shard import Place, Shard
+from engine.pool.shards import Shards
 from engine.pool.sight import sight_of
 from engine.scoring.reading import Reading, read_chunks
 from engine.scoring.watchdog import Attempts, ShardHistory
@@ -60,7 +62,7 @@ def choose_actors(config: CampaignConfig, run: Run) -> Actors:
 
 def scored_chunks(
     campaign: Campaign,
-    todo: list[Shard],
+    todo: Shards,
     inputs: dict[str, str],
     actors: Actors,
     trained: TrainManifest,
@@ -82,12 +84,16 @@ def scored_chunks(
     context.execution_no_progress_timeout_s = -1
     config = campaign.config
     rows, reading = read_rows(campaign, todo, trained)
-    for row, shard in zip(rows, todo, strict=True):
-        row |= {"places": [place._asdict() for place in places[shard.shard]]} if places else {}
+    if places:
+        of_each = [[place._asdict() for place in places[name]] for name in todo.names.to_pylist()]
+        rows = rows.append_column("places", pa.array(of_each))
     attempts = _RemoteAttempts(_AttemptsActor.remote())
-    by_bytes = sum(shard.size_bytes for shard in todo) // TASK_BYTES
+    by_bytes = todo.num_bytes // TASK_BYTES
     num_tasks = min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)
-    chunks = ray.data.from_items(rows, override_num_blocks=num_tasks).map_batches(
+    # Not as a row of Python a shard, of which a million take a gigabyte.
+    cuts = [len(rows) * task // num_tasks for task in range(num_tasks + 1)]
+    blocks = [rows.slice(begin, end - begin) for begin, end in pairwise(cuts)]
+    chunks = ray.data.from_arrow(blocks).map_batches(
         cast("Any", _read), fn_args=(reading, attempts), batch_size=1, batch_format="pyarrow"
     )
     # On CPUs both stages ask for the same resources, so that Ray Data fuses them and a chunk stays in one process.
@@ -103,12 +109,14 @@ def scored_chunks(
     yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
-def read_rows(campaign: Campaign, todo: list[Shard], trained: TrainManifest) -> tuple[list[dict[str, Any]], Reading]:
-    """The rows that tasks read shards by, and how they read."""
+def read_rows(campaign: Campaign, todo: Shards, trained: TrainManifest) -> tuple[pa.Table, Reading]:
+    """The rows that tasks read shards by, columns shard and group, and how they read."""
     config, groups = campaign.config, read_groups(campaign.home, campaign.config.pool.group)
     # A row has the group of its own shard, not those of a million.
     named = groups.by_shard or {}
-    rows = [{"shard": shard._asdict(), "group": named.get(shard.shard, "")} for shard in todo]
+    of_each = [named.get(name, "") for name in todo.names.to_pylist()] if named else [""] * len(todo)
+    columns = todo.table.combine_chunks().to_struct_array(), pa.array(of_each, pa.string())
+    rows = pa.table(dict(zip(("shard", "group"), columns, strict=True)))
     score, rule = config.score, Groups(groups.pattern)
     sight = sight_of(config, todo, trained.get("embedding", {}).get("length", 0))
     # An item is scored by the discriminator that did not train on it, by the folds of that training.

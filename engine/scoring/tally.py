@@ -1,11 +1,16 @@
 """How far scoring is: counted as chunks and shards come in."""
 
 import time
+from collections import Counter
+
+import pyarrow as pa
 
 from engine.campaign.heartbeat import State
+from engine.campaign.scored_shards import errors_in
 from engine.campaign.stages import Effort
 from engine.cluster.gauges import Measure
-from engine.tables.scores import ShardRecord, count_errors
+from engine.tables.scores import ShardRecord
+from engine.tables.shard_records import counts_of
 
 FIRST_SECONDS = 1.0
 """Until then, no speed is reported."""
@@ -18,13 +23,14 @@ class Tally:
     quarantined items of the state include everything that is committed.
     """
 
-    def __init__(self, total_bytes: int, total_shards: int, committed: dict[str, ShardRecord]) -> None:
+    def __init__(self, total_bytes: int, total_shards: int, committed: pa.Table) -> None:
+        """`committed` are the records of what is committed: RECORDS_SCHEMA."""
         self._total_bytes, self._total_shards = total_bytes, total_shards
         self._shards = len(committed)
         self._done_bytes = self._items = 0
         self._first: tuple[float, int, int] | None = None
-        self._listed = sum(record.listed for record in committed.values())
-        self._errors = count_errors(committed.values())
+        self._listed = counts_of(committed)["listed"]
+        self._errors = Counter(errors_in(committed))
 
     def add_chunk(self, read_bytes: int, num_items: int) -> None:
         self._done_bytes += read_bytes

@@ -1,7 +1,6 @@
 """The candidates of a batch. Where too many of them are duplicates, more are collected."""
 
 import math
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from engine.selection.order import Ranking, ranking_by
 from engine.selection.parts import Share
 from engine.selection.reduction import FirstPass, RowQuery, count, gather
 from engine.selection.second_pass import num_rescored, second_pass
-from engine.selection.sources import Draws, Source, with_draws, without
+from engine.selection.sources import Draws, Sources, with_draws, without
 from engine.storage.location import Location
 from engine.tables.score_reader import columns_of, num_latents_of
 from engine.tables.selections import SAMPLE_COLUMNS, SAMPLE_SIZE, row_schema
@@ -53,7 +52,7 @@ class Eligible(NamedTuple):
     see `known_images`."""
 
     folder: Location
-    sources: list[Source]
+    sources: Sources
     counts: FirstPass
     wish: Wish
     seed: int
@@ -83,9 +82,7 @@ class Eligible(NamedTuple):
         return self.wish.num_clusters > 0 and (self.acquisition == "vaal" or not is_chosen_by)
 
 
-def plan_pass(
-    campaign: Campaign, trained: TrainManifest, sources: list[Source], seed: int
-) -> tuple[Wish, Centres | None]:
+def plan_pass(campaign: Campaign, trained: TrainManifest, sources: Sources, seed: int) -> tuple[Wish, Centres | None]:
     """What the first pass is to find, whatever the gate will say; and the centres of the clusters, if there are any."""
     options, folder, diversity = campaign.config.select, campaign.stage("scores"), campaign.config.diversity
     there = columns_of(folder, sources[0].record) if sources else set()
@@ -107,7 +104,7 @@ def plan_pass(
         has_logits="logit" in there,
         num_keyed=size if diversity == RULE or may_refine else 0,
         num_turned=size if may_refine and {"margin", "predicted"} <= there else 0,
-        num_labelled=sum(len(source.labelled) for source in sources),
+        num_labelled=len(sources.columns["labelled"].values),
         budget=options.budget,
         seed=seed,
         ranking=ranking,
@@ -197,7 +194,7 @@ def _in_question(eligible: Eligible, size: int) -> tuple[Draws, NDArray[np.int64
 def _draw_control(campaign: Campaign, eligible: Eligible) -> ControlDraws:
     options = campaign.config.select
     strata = read_strata(campaign.home, options.stratify) if options.stratify else {}
-    stratum_F = [strata.get(source.record.shard, "") for source in eligible.sources]
+    stratum_F = [strata.get(name, "") for name in eligible.sources.names.to_pylist()]
     size = math.floor(options.control_fraction * options.budget + 0.5)
     spare = MORE_IN_GROUPS if options.per_group else 1
     rng = np.random.default_rng([eligible.seed, 1])
@@ -270,15 +267,14 @@ def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
     """A uniform random sample of the items that could have been picked and were not: SAMPLE_SIZE of them, or all,
     without the known ones. Columns are SAMPLE_COLUMNS, rows are in the order of drawing."""
     sources = without(eligible.sources, picks)
-    num_picked = Counter(picks["shard"].to_pylist())
-    rest_F = eligible.counts.eligible_F - np.array([num_picked[source.record.shard] for source in sources], np.int64)
+    rest_F = eligible.counts.eligible_F - sources.grouped(picks).counts
     drawn = draw(rest_F, min(SAMPLE_SIZE, int(rest_F.sum())), np.random.default_rng([eligible.seed, 3]))
     found = _some(eligible, sources, drawn)
     is_known = pc.is_in(found["content_hash"], value_set=eligible.known["content_hash"].combine_chunks())
     return found.filter(pc.invert(is_known))
 
 
-def _some(eligible: Eligible, sources: list[Source], drawn: Draws) -> pa.Table:
+def _some(eligible: Eligible, sources: Sources, drawn: Draws) -> pa.Table:
     """SAMPLE_COLUMNS of drawn items, in the order of drawing."""
     columns = pa.schema([row_schema(1).field(name) for name in SAMPLE_COLUMNS])
     ranking = eligible.ranking

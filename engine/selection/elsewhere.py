@@ -16,6 +16,7 @@ from engine.selection.parts import each
 from engine.storage.location import Location
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import ShardRecord
+from engine.tables.shard_records import records_in
 
 READ_THREADS = 8
 
@@ -30,7 +31,7 @@ class Taken(NamedTuple):
     inputs: dict[str, str]
 
 
-def taken_elsewhere(campaign: Campaign, records: list[ShardRecord], log: Log) -> Taken:
+def taken_elsewhere(campaign: Campaign, records: pa.Table, log: Log) -> Taken:
     """What no pick may be, because another campaign has it, which is logged; what this one has is written for the
     others first.
 
@@ -51,7 +52,7 @@ def taken_elsewhere(campaign: Campaign, records: list[ShardRecord], log: Log) ->
     if of_content and campaign.config.select.duplicates == "off":
         copies = _with_bytes(campaign.stage("scores"), records, pa.array([*of_content], pa.string()))
         items |= {item: (of_content[content], content) for item, content in copies.items()}
-    here = {record.shard for record in records}
+    here = set(records["shard"].to_pylist())
     counted = Counter(kind for (shard, _), (kind, _) in items.items() if shard in here)
     counts = {f"{kind}_elsewhere": counted[kind] for kind in (HAS_OUT, HAS_LABEL)}
     words = f"{counted[HAS_OUT]:,} out at a vendor and {counted[HAS_LABEL]:,} labelled"
@@ -68,7 +69,7 @@ def _rows(items: dict[Identity, tuple[str, str | None]]) -> pa.Table:
     return pa.Table.from_pylist(rows, PICKED_SCHEMA)
 
 
-def _with_bytes(folder: Location, records: list[ShardRecord], hashes: pa.Array) -> dict[Identity, str]:
+def _with_bytes(folder: Location, records: pa.Table, hashes: pa.Array) -> dict[Identity, str]:
     """The items of the scores files that have these content hashes."""
 
     def look(record: ShardRecord) -> pa.Table:
@@ -76,6 +77,6 @@ def _with_bytes(folder: Location, records: list[ShardRecord], hashes: pa.Array) 
         return table.filter(pc.is_in(table["content_hash"], value_set=hashes))
 
     found: dict[Identity, str] = {}
-    for table in each(look, records, READ_THREADS):
+    for table in each(look, list(records_in(records)), READ_THREADS):
         found |= dict(zip(identities(table), table["content_hash"].to_pylist(), strict=True))
     return found

@@ -4,7 +4,7 @@ A selection is then that from a pool without these images: neither the gate, nor
 know of them. Their labels, where they have some, are labels all the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,10 +16,10 @@ from engine.campaign.folder import Campaign
 from engine.campaign.labels import POSITIONS_SCHEMA, Identity
 from engine.config.texts import plural
 from engine.pool.exclusions import NO_EXCLUSIONS, Exclusions, Hashes, hashes_of, is_among, read_exclusions
-from engine.pool.metadata import shards_meeting, which_meet
+from engine.pool.metadata import some_meet, which_meet
 from engine.selection.parts import Share, each, map_reduce
 from engine.selection.reduction import num_threads, parts_of
-from engine.selection.sources import Source
+from engine.selection.sources import Source, Sources
 from engine.storage.location import Location
 from engine.tables.score_reader import open_scores
 
@@ -29,7 +29,7 @@ class KeptOut(NamedTuple):
     have, POSITIONS_SCHEMA, sorted by (shard, key); and the counts for the manifest: of those that select.exclude names,
     of its entries that match no scored image, and of all images that select.where keeps out without a look at them."""
 
-    sources: list[Source]
+    sources: Sources
     excluded: pa.Table
     counts: dict[str, int]
 
@@ -42,7 +42,7 @@ class KeptOut(NamedTuple):
         return counts
 
 
-def keep_out(campaign: Campaign, sources: list[Source], on_progress: Share) -> KeptOut:
+def keep_out(campaign: Campaign, sources: Sources, on_progress: Share) -> KeptOut:
     """Find what select.where and select.exclude keep out. Must be called within `room_for` the parts of the sources.
 
     Reads the names and hashes of images where the file of select.exclude has hashes, else only the files of the shards
@@ -57,15 +57,13 @@ def keep_out(campaign: Campaign, sources: list[Source], on_progress: Share) -> K
     if options.exclude:
         counts = {"excluded": len(excluded), "exclude_unmatched": _num_unmatched(exclusions, excluded)}
     if options.where:
-        open_to_picks = set(shards_meeting(campaign.home, options.where, [s.record.shard for s in sources]))
-        held = pc.value_counts(excluded["shard"]).to_pylist()
-        named = {row["values"]: row["counts"] for row in held}
-        out = [source.record for source in sources if source.record.shard not in open_to_picks]
+        is_out_F = ~some_meet(campaign.home, options.where, sources.names)
         # Those whose labels or picks count are read, and counted then.
-        unread = {record.shard for record in out} - {source.record.shard for source in sources if len(source.taken)}
-        counts["out_by_where"] = sum(r.scored - named.get(r.shard, 0) for r in out if r.shard in unread)
-        read = (source for source in sources if source.record.shard not in unread)
-        sources = [source._replace(is_out=source.record.shard not in open_to_picks) for source in read]
+        is_unread_F = is_out_F & (sources.num_taken == 0)
+        unread = sources.where(is_unread_F)
+        num_named = pc.sum(pc.is_in(excluded["shard"], value_set=unread.names)).as_py() or 0
+        counts["out_by_where"] = unread.num_scored - num_named
+        sources = sources.with_out(is_out_F).where(~is_unread_F)
     return KeptOut(sources, excluded, counts)
 
 
@@ -95,37 +93,25 @@ def why_out(campaign: Campaign, where: str, item: Identity, excluded: pa.Table) 
 
 
 def _excluded(
-    folder: Location, sources: list[Source], exclusions: Exclusions, on_progress: Share
-) -> tuple[list[Source], pa.Table]:
+    folder: Location, sources: Sources, exclusions: Exclusions, on_progress: Share
+) -> tuple[Sources, pa.Table]:
     """The sources with the keys that are excluded, and these images."""
     none = POSITIONS_SCHEMA.empty_table()
     if not exclusions.num_rows:
         return sources, none
-    sources = _with_keys(sources, exclusions.names)
-    asked = [source for source in sources if len(exclusions.hash_H) or len(source.excluded)]
+    sources = sources.with_columns(excluded=sources.grouped(exclusions.names))
+    asked = sources
+    if not len(exclusions.hash_H):
+        asked = sources.where(sources.columns["excluded"].counts > 0)
     if not asked:
         return sources, none
     find = partial(_find_part, folder, exclusions.hash_H)
     found: pa.Table = map_reduce(find, _joined, parts_of(asked), on_progress)
     found = found.sort_by([("shard", "ascending"), ("key", "ascending")])
-    return _with_keys(sources, found.select(["shard", "key"])), found
+    return sources.with_columns(excluded=sources.grouped(found)), found
 
 
-def _with_keys(sources: list[Source], names: pa.Table) -> list[Source]:
-    """The sources with these excluded keys. Only numbers are kept for each shard beside them."""
-    codes = names["shard"].combine_chunks().dictionary_encode()
-    order = pc.array_sort_indices(codes.indices)
-    keys = names["key"].combine_chunks().take(order)
-    ends = np.bincount(codes.indices.to_numpy(), minlength=len(codes.dictionary)).cumsum().tolist()
-    begins = dict(zip(codes.dictionary.to_pylist(), zip([0, *ends], ends, strict=False), strict=True))
-    places = (begins.get(source.record.shard, (0, 0)) for source in sources)
-    return [
-        source._replace(excluded=keys.slice(begin, end - begin))
-        for source, (begin, end) in zip(sources, places, strict=True)
-    ]
-
-
-def _find_part(folder: Location, hash_H: Hashes, part: list[Source]) -> pa.Table:
+def _find_part(folder: Location, hash_H: Hashes, part: Sequence[Source]) -> pa.Table:
     return _joined(each(partial(_find, folder, hash_H), part, num_threads(folder)))
 
 

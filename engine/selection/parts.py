@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any, TypeVar
+
+import numpy as np
 
 PART_ROWS = 4_000_000
 PART_FILES = 4096
@@ -17,18 +20,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def deal(items: Sequence[Item], rows: Sequence[int]) -> list[list[Item]]:
+def deal(items: Sequence[Item], rows: Any) -> list[Sequence[Item]]:
     """Divide items, each with its number of rows, into parts of consecutive items; no part is empty."""
-    total = sum(rows)
-    num_parts = min(MOST_PARTS, max(1, total // PART_ROWS, len(items) // PART_FILES))
-    parts: list[list[Item]] = [[] for _ in range(num_parts)]
-    seen = 0
-    for number, (item, num_rows) in enumerate(zip(items, rows, strict=True)):
-        # By rows and by items, because a file without rows takes time too.
-        place = (seen / max(1, total) + number / len(items)) / 2
-        parts[int(place * num_parts)].append(item)
-        seen += num_rows
-    return [part for part in parts if part]
+    row_N, count = np.asarray(rows, np.int64), len(items)
+    total = int(row_N.sum())
+    num_parts = min(MOST_PARTS, max(1, total // PART_ROWS, count // PART_FILES))
+    # By rows and by items, because a file without rows takes time too.
+    place_N = ((np.cumsum(row_N) - row_N) / max(1, total) + np.arange(count) / max(1, count)) / 2
+    cuts = np.searchsorted((place_N * num_parts).astype(np.int64), np.arange(num_parts + 1)).tolist()
+    return [items[begin:end] for begin, end in pairwise(cuts) if begin < end]
 
 
 def room_for(parts: Sequence[Any], address: str) -> AbstractContextManager[None]:
@@ -41,14 +41,14 @@ def room_for(parts: Sequence[Any], address: str) -> AbstractContextManager[None]
 
 
 def map_reduce(
-    map_: Callable[[list[Item]], Result],
+    map_: Callable[[Sequence[Item]], Result],
     merge: Callable[[Iterable[Result]], Result],
-    parts: list[list[Item]],
+    parts: Sequence[Sequence[Item]],
     on_progress: Share,
 ) -> Result:
     """Merge the results of the parts, in order, in a tree. Must be called within `room_for` these parts."""
     if len(parts) < 2:
-        return map_([item for part in parts for item in part])
+        return map_(parts[0] if parts else [])
     import ray
 
     run: Any = ray.remote(lambda map_, part: map_(part))

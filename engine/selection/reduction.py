@@ -7,7 +7,7 @@ merge law of `vaal.ranking.top_b`. The result is the same for any parts, files a
 and on the size of a row group.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from engine.selection.collecting import Collected, Collector, Wish, merged, weig
 from engine.selection.lowest import Lowest, LowestPlaces
 from engine.selection.order import Ranking
 from engine.selection.parts import Share, deal, each, map_reduce
-from engine.selection.sources import Source
+from engine.selection.sources import Source, Sources
 from engine.storage.location import Location
 from engine.tables.histogram import Histogram
 from engine.tables.score_reader import damaged, open_scores
@@ -83,7 +83,7 @@ class SecondPass(NamedTuple):
     drawn: pa.Table
 
 
-def count(folder: Location, sources: list[Source], wish: Wish, on_progress: Share) -> FirstPass:
+def count(folder: Location, sources: Sources, wish: Wish, on_progress: Share) -> FirstPass:
     """Check all files, count what can be picked, and find what is wished for of that.
 
     Raises InputError if a file is missing or is not the committed one, or a score that ranks is missing or NaN.
@@ -94,16 +94,12 @@ def count(folder: Location, sources: list[Source], wish: Wish, on_progress: Shar
     return found if wish.has_logits else found._replace(found=weighed_by_labels(found.found, wish))
 
 
-def gather(
-    folder: Location, sources: list[Source], counts: FirstPass, query: RowQuery, on_progress: Share
-) -> SecondPass:
+def gather(folder: Location, sources: Sources, counts: FirstPass, query: RowQuery, on_progress: Share) -> SecondPass:
     """The rows of the query and the drawn rows, sorted as in `SecondPass`. `counts` are those of these sources."""
-    is_low_F = counts.lowest_F <= query.bound
-    needed = [
-        source
-        for source, is_low in zip(sources, is_low_F.tolist(), strict=True)
-        if is_low or len(source.draw_at) or (query.has_taken and len(source.taken))
-    ]
+    is_needed_F = (counts.lowest_F <= query.bound) | (sources.columns["draw_at"].counts > 0)
+    if query.has_taken:
+        is_needed_F |= sources.num_taken > 0
+    needed = sources.where(is_needed_F)
     part = partial(_gather_part, folder, query)
     found = map_reduce(part, partial(_merge, query), parts_of(needed), on_progress)
     taken = found.taken.sort_by([("shard", "ascending"), ("key", "ascending")])
@@ -112,9 +108,9 @@ def gather(
     return SecondPass(lowest, taken, found.drawn.sort_by("draw"))
 
 
-def parts_of(sources: list[Source]) -> list[list[Source]]:
+def parts_of(sources: Sources) -> list[Sequence[Source]]:
     """The sources, divided into the parts that run at the same time."""
-    return deal(sources, [source.record.scored for source in sources])
+    return deal(sources, sources.records["scored"].to_numpy())
 
 
 def num_threads(folder: Location) -> int:
@@ -127,7 +123,7 @@ def _lowest_rows(ranking: Ranking, pieces: list[pa.Table], size: int) -> pa.Tabl
     return first(held, size, ranking) if size < len(held) else held
 
 
-def _count_part(folder: Location, wish: Wish, part: list[Source]) -> FirstPass:
+def _count_part(folder: Location, wish: Wish, part: Sequence[Source]) -> FirstPass:
     lows, collector = LowestPlaces(wish.num_lowest, wish.ranking), Collector(wish)
     return _add(lows, collector, each(partial(_count_file, folder, lows, collector), part, num_threads(folder)))
 
@@ -196,7 +192,7 @@ def _require_numbers(
     raise damaged(folder / source.record.file, f"the {name} of {bad['key']} is {what}")
 
 
-def _gather_part(folder: Location, query: RowQuery, part: list[Source]) -> SecondPass:
+def _gather_part(folder: Location, query: RowQuery, part: Sequence[Source]) -> SecondPass:
     return _merge(query, each(partial(_gather_file, folder, query), part, num_threads(folder)))
 
 

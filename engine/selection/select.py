@@ -12,19 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.campaign.advice import force_command
-from engine.campaign.changes import outdated
 from engine.campaign.decided import highest_scores, ranks, reason_of
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import left_pool, selection_changes, selection_inputs
 from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picked_items, picks_hash
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest, write_manifest
-from engine.campaign.scored_shards import shard_records
+from engine.campaign.scored_shards import outdated, shard_records
 from engine.campaign.stages import QUIET, Log, Run
 from engine.config.select_options import RULE
 from engine.config.texts import some
 from engine.errors import ConfigError, InputError
 from engine.models.task_source import weights_of_task
-from engine.pool.manifest import in_round, read_shards
+from engine.pool.manifest import read_shards
 from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
 from engine.selection.elsewhere import taken_elsewhere
@@ -42,9 +41,7 @@ from engine.selection.kept_out import KeptOut, in_lines, keep_out
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
 from engine.selection.sources import known_images, sources_of
-from engine.tables.scores import ShardRecord
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, EXCLUDED_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
-from engine.tables.shard_records import records_in
 from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
 from vaal.proportions import WANTED, enough_for, few_text
@@ -75,9 +72,7 @@ def select(campaign: Campaign, run: Run = QUIET, *, force: bool = False) -> Sele
     return _make(campaign, run, _current_records(campaign, scores, run.log), trained, force=force)
 
 
-def _make(
-    campaign: Campaign, run: Run, records: list[ShardRecord], trained: TrainManifest, *, force: bool
-) -> SelectionManifest:
+def _make(campaign: Campaign, run: Run, records: pa.Table, trained: TrainManifest, *, force: bool) -> SelectionManifest:
     out = [batch for batch in batches(campaign.home, campaign.round) if batch.manifest["inputs"]["picks"]]
     # What was handed out stays out when its selection is replaced; one that nobody was sent leaves nothing out.
     is_unsent = is_complete(campaign.stage("selection")) and not current_batches(campaign.home, campaign.round)
@@ -113,7 +108,7 @@ def _make(
         SelectionManifest,
         inputs=inputs | others.inputs,
         counts={
-            "scored": sum(record.scored for record in records),
+            "scored": sources.num_scored,
             **others.counts,
             "eligible": counts.num_eligible,
             "picked_before": len(picked_before),
@@ -170,8 +165,7 @@ def _choose(
     known = pa.concat_tables([known, kept_out.excluded.cast(known.schema)])
     wish, centres = plan_pass(campaign, trained, sources, seed)
     counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
-    num_scored = sum(source.record.scored for source in sources)
-    run.log(f"{num_scored:,} scores checked, {counts.num_eligible:,} can be picked")
+    run.log(f"{sources.num_scored:,} scores checked, {counts.num_eligible:,} can be picked")
     for line in in_lines(kept_out.all_counts(counts.num_out)):
         run.log(line)
     verdict = judge(campaign, trained, deficit_in(counts.found, centres, seed))
@@ -264,20 +258,21 @@ def _require_same_images(campaign: Campaign, batch: SentBatch, picks: pa.Table) 
         )
 
 
-def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> list[ShardRecord]:
-    """The records of the shards that have the bytes that were scored, without those that left the pool since.
+def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> pa.Table:
+    """The records of the shards that have the bytes that were scored, without those that left the pool since:
+    RECORDS_SCHEMA.
 
     Raises InputError if others can be scored again. Once images are handed out they cannot, and are left out.
     """
-    shards, folder = in_round(read_shards(campaign.home), campaign.round), campaign.stage("scores")
+    shards, folder = read_shards(campaign.home).in_round(campaign.round), campaign.stage("scores")
     changed, left = outdated(campaign, shards, scores), left_pool(campaign.home)
     why = f"{folder}: {len(changed)} shards changed since they were scored ({', '.join(sorted(changed)[:3])})"
     if changed and not completed(campaign, "handoff"):
         raise InputError(f"{why}; run: vaal score {campaign.home}")
     if changed:
         log(f"{why}: nothing is picked from them in this round")
-    records = records_in(shard_records(campaign, scores))
-    return [record for record in records if record.shard not in changed | left]
+    records = shard_records(campaign, scores)
+    return records.filter(pc.invert(pc.is_in(records["shard"], value_set=pa.array([*changed, *left], pa.string()))))
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:

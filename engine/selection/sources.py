@@ -1,7 +1,7 @@
 """The committed scores files as a selection reads them, with the items that cannot be picked and those drawn."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,10 @@ from engine.campaign.labels import read_labels
 from engine.campaign.origins import origins_of
 from engine.campaign.positions import PLACES_SCHEMA, positions_with
 from engine.storage.location import Location
-from engine.tables.by_shard import places_of_texts
-from engine.tables.item_keys import items_of, rows_of_items
-from engine.tables.scores import ShardRecord
+from engine.tables.item_keys import rows_of_items
+from engine.tables.scores import ShardRecord, pack, unpack
 from engine.tables.selections import ORIGIN_UNCERTAINTY
+from engine.tables.shard_records import records_in, table_of
 
 _NONE = np.empty(0, np.int64)
 
@@ -77,6 +77,163 @@ class Fates(NamedTuple):
         return self.is_excluded_N | self.is_out_N
 
 
+class Grouped(NamedTuple):
+    """Values of F files, one file after another; those of a file end at its `end_F`."""
+
+    values: pa.Array
+    end_F: NDArray[np.int64]
+
+    @staticmethod
+    def of(file_N: NDArray[np.int64], values: pa.Array, num_files: int) -> "Grouped":
+        """Values (N,) and the file of each, those of a file in the order given; without those of file -1."""
+        order = np.argsort(file_N, kind="stable")[np.count_nonzero(file_N < 0) :]
+        taken = values if (np.diff(order, prepend=-1) == 1).all() else values.take(pa.array(order))
+        return Grouped(taken, np.bincount(file_N[order], minlength=num_files).cumsum())
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many values each file has (F,)."""
+        found: NDArray[np.int64] = np.diff(self.end_F, prepend=0)
+        return found
+
+    @property
+    def files(self) -> NDArray[np.int64]:
+        """The file of each value (N,)."""
+        return np.repeat(np.arange(len(self.end_F)), self.counts)
+
+    def at(self, begin: int, end: int) -> pa.Array:
+        """The values of the files from `begin` to before `end`."""
+        first = int(self.end_F[begin - 1]) if begin else 0
+        return self.values.slice(first, (int(self.end_F[end - 1]) if end else 0) - first)
+
+    def part(self, begin: int, end: int) -> "Grouped":
+        """These files alone."""
+        return Grouped(self.at(begin, end), self.end_F[begin:end] - (self.end_F[begin - 1] if begin else 0))
+
+    def where(self, is_wanted_F: NDArray[np.bool_]) -> "Grouped":
+        """Those of these files alone."""
+        kept = self.values.filter(pa.array(np.repeat(is_wanted_F, self.counts)))
+        return Grouped(kept, self.counts[is_wanted_F].cumsum())
+
+    def joined(self, other: "Grouped") -> "Grouped":
+        """With the values of another one behind those of each file."""
+        file_N, values = np.concatenate([self.files, other.files]), pa.concat_arrays([self.values, other.values])
+        return Grouped.of(file_N, values, len(self.end_F))
+
+
+class Sources(Sequence[Source]):
+    """The committed scores files of F shards, as columns; a `Source` is made where one is read."""
+
+    def __init__(self, records: pa.Table, columns: dict[str, Grouped], is_out_F: Any = np.False_) -> None:
+        """Of records, RECORDS_SCHEMA, and values by the field of `Source` that they are; a label's key is in `labelled`
+        alone, although it is taken. `is_out_F`: which files select.where keeps out."""
+        none = np.zeros(len(records), np.int64)
+        empty = {name: Grouped(pa.array([], kind), none) for name, kind in _COLUMNS.items()}
+        self.records, self.columns = records, {**empty, **columns}
+        self.is_out_F: NDArray[np.bool_] = np.broadcast_to(is_out_F, len(records))
+
+    @staticmethod
+    def of(sources: Iterable[Source]) -> "Sources":
+        """These in their order."""
+        listed = list(sources)
+        columns = dict[str, Grouped]()
+        for name, kind in _COLUMNS.items():
+            parts = [pa.array(getattr(source, name), kind) for source in listed]
+            ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+            columns[name] = Grouped(pa.concat_arrays([pa.array([], kind), *parts]), ends)
+        records = table_of(source.record for source in listed)
+        return Sources(records, columns, np.array([source.is_out for source in listed], bool))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Of a slice of a column all of the column would be sent.
+        columns = {name: (pack(pa.table({"": c.values})), c.end_F) for name, c in self.columns.items() if len(c.values)}
+        return _unpacked, (pack(self.records), columns, self.is_out_F.copy())
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, number: int) -> Source: ...
+    @overload
+    def __getitem__(self, number: slice) -> "Sources": ...
+    def __getitem__(self, number: int | slice) -> "Source | Sources":
+        if isinstance(number, int):
+            place = range(len(self))[number]
+            return next(iter(self[place : place + 1]))
+        begin, end, _ = number.indices(len(self))
+        columns = {name: column.part(begin, end) for name, column in self.columns.items()}
+        return Sources(self.records.slice(begin, end - begin), columns, self.is_out_F[begin:end])
+
+    def __iter__(self) -> Iterator[Source]:
+        for place, record in enumerate(records_in(self.records)):
+            here = {name: column.at(place, place + 1) for name, column in self.columns.items()}
+            taken = pa.concat_arrays([here["taken"], here["labelled"]])
+            draws = {name: here.pop(name).to_numpy() for name in ("draw_at", "draw_number")}
+            yield Source(record, **{**here, "taken": taken}, **draws, is_out=bool(self.is_out_F[place]))
+
+    @property
+    def names(self) -> pa.ChunkedArray:
+        """The names of the shards."""
+        return self.records["shard"]
+
+    @property
+    def num_scored(self) -> int:
+        """The rows of all files."""
+        return int(pc.sum(self.records["scored"]).as_py() or 0)
+
+    @property
+    def num_taken(self) -> NDArray[np.int64]:
+        """How many keys are taken in each file (F,); one that is known twice counts twice."""
+        return self.columns["taken"].counts + self.columns["labelled"].counts
+
+    def where(self, is_wanted_F: NDArray[np.bool_]) -> "Sources":
+        """Those of which that is true."""
+        if is_wanted_F.all():
+            return self
+        columns = {name: column.where(is_wanted_F) for name, column in self.columns.items()}
+        return Sources(self.records.filter(pa.array(is_wanted_F)), columns, self.is_out_F[is_wanted_F])
+
+    def with_columns(self, **columns: Grouped) -> "Sources":
+        """The same with other values."""
+        return Sources(self.records, {**self.columns, **columns}, self.is_out_F)
+
+    def with_out(self, is_out_F: NDArray[np.bool_]) -> "Sources":
+        """The same where select.where keeps these out."""
+        return Sources(self.records, self.columns, is_out_F)
+
+    def grouped(self, table: pa.Table) -> Grouped:
+        """The keys of a table with shard and key, by file."""
+        return Grouped.of(_files_of(table["shard"], self.names), _array(table["key"]), len(self))
+
+
+_COLUMNS = {
+    **dict.fromkeys(("taken", "labelled", "uncertain", "excluded"), pa.string()),
+    **dict.fromkeys(("draw_at", "draw_number"), pa.int64()),
+}
+
+
+def _unpacked(records: bytes, columns: dict[str, tuple[bytes, NDArray[np.int64]]], is_out_F: NDArray[Any]) -> Sources:
+    found = {name: Grouped(_array(unpack(values)[0]), end_F) for name, (values, end_F) in columns.items()}
+    return Sources(unpack(records), found, is_out_F)
+
+
+def _array(column: pa.ChunkedArray) -> pa.Array:
+    chunks = column.combine_chunks()
+    return pa.concat_arrays(chunks.chunks) if isinstance(chunks, pa.ChunkedArray) else chunks
+
+
+def _files_of(shards: pa.ChunkedArray, names: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The place of each shard among the names (N,), -1 for none."""
+    if not pa.types.is_dictionary(shards.type):
+        found: NDArray[np.int64] = pc.fill_null(pc.index_in(shards, value_set=names), -1).to_numpy().astype(np.int64)
+        return found
+    parts = [np.empty(0, np.int64)]
+    for chunk in shards.unify_dictionaries().chunks:
+        place = pc.fill_null(pc.index_in(chunk.dictionary, value_set=names), -1).to_numpy().astype(np.int64)
+        parts.append(place[chunk.indices.to_numpy()])
+    return np.concatenate(parts)
+
+
 class Draws(NamedTuple):
     """N random items in the order of drawing: the number of the source (N,) int64, and the place among its items that
     can be picked (N,) int64."""
@@ -85,17 +242,17 @@ class Draws(NamedTuple):
     at_N: NDArray[np.int64]
 
 
-def sources_of(home: Location, records: list[ShardRecord], picked_before: pa.Table) -> list[Source]:
-    """A source for each record, sorted by shard. Items that are labelled, were picked before or are never to be picked
-    are taken."""
-    labels = read_labels(home)
+def sources_of(home: Location, records: pa.Table, picked_before: pa.Table) -> Sources:
+    """A source for each record, RECORDS_SCHEMA, sorted by shard. Items that are labelled, were picked before or are
+    never to be picked are taken."""
+    labels, sources = read_labels(home), Sources(records.sort_by("shard"), {})
     is_uncertain = pc.equal(origins_of(home, labels), ORIGIN_UNCERTAINTY)
-    items = items_of(labels, picked_before, rows_of_items(never_picked(home)))
-    found, none = (
-        [_by_shard(table) for table in (items, labels, labels.filter(is_uncertain))],
-        pa.array([], pa.string()),
+    never = sources.grouped(rows_of_items(never_picked(home)))
+    return sources.with_columns(
+        taken=sources.grouped(picked_before).joined(never),
+        labelled=sources.grouped(labels),
+        uncertain=sources.grouped(labels.select(["shard", "key"]).filter(is_uncertain)),
     )
-    return [Source(record, *(keys.get(record.shard, none) for keys in found)) for record in sorted(records)]
 
 
 def known_images(home: Location, picked_before: pa.Table) -> pa.Table:
@@ -109,32 +266,14 @@ def known_images(home: Location, picked_before: pa.Table) -> pa.Table:
     return known.filter(known["content_hash"].is_valid())
 
 
-def without(sources: Sequence[Source], picks: pa.Table) -> list[Source]:
+def without(sources: Sources, picks: pa.Table) -> Sources:
     """The sources, where these items are taken too."""
-    picked = _by_shard(picks)
-    none = pa.array([], pa.string())
-    return [s._replace(taken=pa.concat_arrays([s.taken, picked.get(s.record.shard, none)])) for s in sources]
+    return sources.with_columns(taken=sources.columns["taken"].joined(sources.grouped(picks)))
 
 
-def _by_shard(table: pa.Table) -> dict[str, pa.Array]:
-    """The keys of a table with shard and key, by shard."""
-    shards, place_N = places_of_texts(table["shard"])
-    order = np.argsort(place_N, kind="stable")
-    ends = np.searchsorted(place_N[order], np.arange(len(shards)), side="right").tolist()
-    keys, begins = table["key"].take(pa.array(order)).combine_chunks(), [0, *ends]
-    parts = zip(shards.to_pylist(), begins, ends, strict=False)
-    # A copy: with a slice all keys would be sent to who works on one file.
-    none = pa.array([], pa.string())
-    return {shard: pa.concat_arrays([keys[begin:end], none]) for shard, begin, end in parts}
-
-
-def with_draws(sources: Sequence[Source], draws: Sequence[Draws]) -> list[Source]:
+def with_draws(sources: Sources, draws: Sequence[Draws]) -> Sources:
     """The sources with all these draws, which are numbered in order."""
     source_N, at_N = map(np.concatenate, zip(*draws, strict=True))
     order = np.lexsort((at_N, source_N))
-    ends = np.searchsorted(source_N[order], np.arange(len(sources) + 1))
-    found = []
-    for number, source in enumerate(sources):
-        here = order[ends[number] : ends[number + 1]]
-        found.append(source._replace(draw_at=at_N[here], draw_number=here.astype(np.int64)))
-    return found
+    found = (Grouped.of(source_N[order], pa.array(values), len(sources)) for values in (at_N[order], order))
+    return sources.with_columns(**dict(zip(("draw_at", "draw_number"), found, strict=True)))

@@ -10,11 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import TrainManifest, write_manifest
-from engine.campaign.scored_shards import complete_scores
+from engine.campaign.scored_shards import complete_scores, file_name
 from engine.models.centring import save_centres
 from engine.models.diagnosis import manifest_entries
 from engine.models.weights import save_weights
@@ -24,6 +23,7 @@ from engine.pool.manifest import read_shards
 from engine.scoring.drafts import Draft
 from engine.simulation.vector_round import Trained
 from engine.tables.scores import ITEM_FIELDS, pack
+from engine.tables.shard_records import table_of
 from engine.training.metrics import METRICS_SCHEMA
 from vaal.duplicates.perceptual_hash import HASH_BYTES
 
@@ -63,13 +63,13 @@ def write_stages(campaign: Campaign, trained: Trained, members: Members) -> None
         **{"counts": {"steps": 0}, **manifest_entries(trained.diagnosis), **trained.details},
     )  # fmt: skip
     records, place, scores = [], 0, campaign.stage("scores")
-    by_name = {shard.shard: shard for shard in read_shards(campaign.home)}
+    shards = read_shards(campaign.home)
     for name, group in itertools.groupby(shard for shard, _ in members.names):
         part = slice(place, place := place + len(list(group)))
         draft, table = Draft(name), _rows(trained, members, part)
         draft.add({"chunk": 0, "listed": len(table), "failure": "", "scored": pack(table), "bad": None})
-        records.append(draft.commit(scores, campaign.stage("quarantine"), file_name(by_name[name], fingerprint())))
-    complete_scores(campaign, records, {}, {"device": "cpu"})
+        records.append(draft.commit(scores, campaign.stage("quarantine"), file_name(shards.named(name), fingerprint())))
+    complete_scores(campaign, table_of(records), {}, {"device": "cpu"})
 
 
 def _rows(trained: Trained, members: Members, part: slice) -> pa.Table:

@@ -150,7 +150,7 @@ class Batches:
             num_read += len(items)
             images = self._threads.map(lambda found: self._pool.sight.decoded(found[1].data), items)
             shards, pairs = self._pool.shards, zip(items, images, strict=True)
-            found += [(shards[n].shard, item.key, image) for (n, item), image in pairs if image is not None]
+            found += [(shards.name_of(n), item.key, image) for (n, item), image in pairs if image is not None]
             if num_read > MOST_BAD and not found:
                 raise InputError(f"no unlabelled image decodes ({num_read:,} were read); see image.max_pixels")
         return found

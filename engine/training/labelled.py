@@ -140,7 +140,7 @@ def decoded(pool: Pool, positions: Sequence[Position]) -> Iterator[tuple[int, ND
     by_shard: dict[str, list[int]] = defaultdict(list)
     for number, position in enumerate(positions):
         by_shard[position[0]].append(number)
-    shards = pool.by_name
+    shards = pool.find(by_shard)
 
     def read(name: str) -> list[tuple[int, NDArray[Any]]]:
         contents = pool.sight.contents_at(shards[name], [Place(*positions[n][1:]) for n in by_shard[name]])

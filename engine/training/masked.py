@@ -53,7 +53,7 @@ class MaskReader(NamedTuple):
         by_shard: dict[str, list[int]] = defaultdict(list)
         for number, position in enumerate(positions):
             by_shard[position[0]].append(number)
-        shards = self.pool.by_name
+        shards = self.pool.find(by_shard)
 
         def items_of(name: str) -> list[tuple[int, str, Item]]:
             places = [Place(*positions[number][1:]) for number in by_shard[name]]

@@ -19,11 +19,12 @@ from engine.config.first_round import needs_labels
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
 from engine.pool.identity import ALONE
-from engine.pool.manifest import estimate_num_items, in_round, read_shards
+from engine.pool.manifest import read_shards
 from engine.pool.mask_source import MaskSource, mask_source
 from engine.pool.metadata import read_groups
 from engine.pool.runs import holds_archives
 from engine.pool.shard import DamagedShardError, Shard
+from engine.pool.shards import Shards
 from engine.pool.sight import Sight, notes_on, sight_of
 from engine.storage.location import Location
 from engine.tables.by_shard import ByShard
@@ -102,21 +103,20 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         ConfigError: too few labelled images for the folds or for holding out.
     """
     config, known = campaign.config, read_shards(campaign.home)
-    shards = in_round(known, campaign.round)
+    shards = known.in_round(campaign.round)
     gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home)
     labelled = snapshot.labels
     if gone:
         labelled = without_forgotten(campaign.home, labelled)
     train, labels = config.train, ByShard(labelled, "label")
-    names = pa.array([shard.shard for shard in shards], pa.string())
-    num_here = pc.sum(pc.is_in(labelled["shard"].cast(pa.string()), value_set=names)).as_py() or 0
-    num_unlabelled = estimate_num_items(shards, known) - num_here
+    num_here = pc.sum(pc.is_in(labelled["shard"].cast(pa.string()), value_set=shards.names)).as_py() or 0
+    num_unlabelled = shards.estimated_items(known) - num_here
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(config) or not config.needs_method else HELD_OUT_SHARE
     groups, sight = read_groups(campaign.home, config.pool.group), _sight(config, shards, log)
-    others = tuple(shard for shard in known if not shard.is_in(campaign.round))
+    others = known.where(~known.are_in(campaign.round))
     pool = Pool(shards, sight, train.folds, labels, held_out, campaign.round, groups, others, frozenset(gone))
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, known, config.image, log)
@@ -124,7 +124,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         _require_labelled(campaign, pool, positions)
     images_per_step = train.batch_size * config.method.batches_per_step(train.vae_steps, train.discriminator_steps)
     counts, length, left_out = None, 0, dict[str, str]()
-    sizes = np.array([shard.size_bytes for shard in shards])
+    sizes = shards.sizes
     if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
         # There is at least one whole pass. Every item is read once per pass, for which the pool must be counted.
         counts = count_trainable(pool, left_out)
@@ -177,7 +177,7 @@ def _require_labelled(campaign: Campaign, pool: Pool, usable: Positions) -> None
         )
 
 
-def _sight(config: CampaignConfig, shards: list[Shard], log: Log) -> Sight:
+def _sight(config: CampaignConfig, shards: Shards, log: Log) -> Sight:
     sight = sight_of(config, shards)
     for note in notes_on(sight, shards):
         log(note)
@@ -192,10 +192,10 @@ def _holds_archives(shard: Shard) -> bool:
         return False
 
 
-def require_few(config: CampaignConfig, shards: list[Shard], left_out: dict[str, str]) -> None:
+def require_few(config: CampaignConfig, shards: Shards, left_out: dict[str, str]) -> None:
     """Raises NotAcceptableError if damaged shards are more of the pool's bytes than score.max_bad_fraction."""
-    most, sizes = config.score.max_bad_fraction, {shard.shard: shard.size_bytes for shard in shards}
-    share = sum(sizes[shard] for shard in left_out) / sum(sizes.values())
+    most = config.score.max_bad_fraction
+    share = int(shards.sizes[shards.are_named(left_out)].sum()) / shards.num_bytes
     if share > most:
         raise NotAcceptableError(
             f"{min(left_out.values())}; damaged shards are {share:.1%} of the pool, score.max_bad_fraction={most:g} is "

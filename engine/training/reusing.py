@@ -1,13 +1,13 @@
 """The networks of the round before, where nothing that they learn from has changed: training again would cost the same
 hours for nothing that is new."""
 
+import hashlib
 import importlib.metadata
-from collections.abc import Iterable
+import json
 from dataclasses import replace
 from typing import Any
 
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import TrainManifest, read_manifest, write_manifest
 from engine.campaign.stages import Log, stage_of
 from engine.config.options import CampaignConfig, changes_results, fields
@@ -15,8 +15,8 @@ from engine.errors import InputError
 from engine.models.encoders import load_encoder
 from engine.models.factories import sha256_of
 from engine.models.task_trial import is_as_trained
-from engine.pool.manifest import in_round, read_shards
-from engine.pool.shard import Shard
+from engine.pool.manifest import read_shards
+from engine.pool.shards import Shards
 
 _OWN = ("round", "stage", "counts", "seed", "inputs", "files", "config", "code_version", "completed_at", "effort")
 """The fields of a manifest that are given or made when it is written; `effort` is what the earlier round cost."""
@@ -29,14 +29,22 @@ _MORE = (
 beside those of training itself."""
 
 
+AT_ONCE = 65_536
 MOST_CHANGED = 0.1
 """Where no label is new, networks are used again while less than this share of the pool's bytes joined or left it since
 they were trained: they score the new images as they score all those that they were not trained on."""
 
 
-def fingerprint_of(shards: Iterable[Shard]) -> str:
-    """SHA-256 of the pool that a training learns from: the names and versions of its shards."""
-    return fingerprint(shards=[(shard.shard, shard.version) for shard in shards])
+def fingerprint_of(shards: Shards) -> str:
+    """SHA-256 of the pool that a training learns from: the names and versions of its shards. It is `fingerprint` of
+    their list, of which few are in memory at a time."""
+    digest, before = hashlib.sha256(b'{"shards": ['), ""
+    for batch in shards.table.select(["shard", "version"]).to_batches(AT_ONCE):
+        pairs = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        digest.update(f"{before}{json.dumps(pairs)[1:-1]}".encode())
+        before = ", "
+    digest.update(b"]}")
+    return digest.hexdigest()
 
 
 def reused(campaign: Campaign, inputs: dict[str, str], log: Log) -> TrainManifest | None:
@@ -85,11 +93,12 @@ def reused(campaign: Campaign, inputs: dict[str, str], log: Log) -> TrainManifes
 def _changed_little(campaign: Campaign, made: TrainManifest, log: Log) -> bool:
     """Whether few shards joined the pool or left it since the networks were trained, and no other bytes came."""
     shards = read_shards(campaign.home)
-    before = in_round(shards, made.get("reused_round", campaign.round - 1))
+    trained_in = made.get("reused_round", campaign.round - 1)
+    before = shards.in_round(trained_in)
     if fingerprint_of(before) != made["inputs"].get("pool"):
         return False
-    changed = {*before} ^ {*in_round(shards, campaign.round)}
-    share = sum(shard.size_bytes for shard in changed) / sum(shard.size_bytes for shard in before)
+    changed = shards.where(shards.are_in(trained_in) != shards.are_in(campaign.round))
+    share = changed.num_bytes / before.num_bytes
     if share > MOST_CHANGED:
         why = f"shards of {share:.0%} of the pool's bytes joined or left it since the networks were trained"
         log(f"no label is new, but {why}, more than {MOST_CHANGED:.0%}; so they are trained")

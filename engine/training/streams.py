@@ -5,14 +5,13 @@ number. A stream's state is small: its position, and the positions of the items 
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.errors import InputError
@@ -21,9 +20,9 @@ from engine.pool.items import read_shard
 from engine.pool.runs import read_run
 from engine.pool.samples import Item
 from engine.pool.shard import DamagedShardError, Place, Shard
+from engine.pool.shards import NO_SHARDS, Shards
 from engine.pool.sight import Sight
 from engine.tables.by_shard import ByShard
-from engine.tables.scores import pack, unpack
 from engine.training.deal import Deal, Run
 
 SHUFFLE_ITEMS = 2000
@@ -45,36 +44,26 @@ class Pool(NamedTuple):
     read.
     """
 
-    shards: list[Shard]
+    shards: Shards
     sight: Sight
     num_folds: int
     labelled: ByShard
     held_out: float
     round: int = 0
     groups: Groups = ALONE
-    others: tuple[Shard, ...] = ()
+    others: Shards = NO_SHARDS
     gone: frozenset[tuple[str, str]] = frozenset()
 
-    @property
-    def by_name(self) -> dict[str, Shard]:
-        """The shards that labelled images are in, by name."""
-        return {shard.shard: shard for shard in (*self.others, *self.shards)}
-
-    def __reduce__(self) -> tuple[Callable[..., "Pool"], tuple[Any, ...]]:
-        """Sent to workers as a compressed table of shards: of a million shards some 30 MB, where objects are 150."""
-        table = pa.table({name: [shard[place] for shard in self.shards] for place, name in enumerate(Shard._fields)})
-        return _unpacked, (pack(table, "zstd"), tuple(self[1:]))
+    def find(self, names: Iterable[str]) -> dict[str, Shard]:
+        """The shards of these names that labelled images are in."""
+        wanted = set(names)
+        return self.others.find(wanted) | self.shards.find(wanted)
 
     def is_held_out(self, shard: str, key: str) -> bool:
         return held_out_of(shard, key, self.held_out, self.round, self.groups)
 
     def fold_of(self, shard: str, key: str) -> int:
         return fold_of(shard, key, self.num_folds, self.round, self.groups)
-
-
-def _unpacked(shards: bytes, others: tuple[Any, ...]) -> Pool:
-    columns = (column.to_pylist() for column in unpack(shards).columns)
-    return Pool([Shard(*row) for row in zip(*columns, strict=True)], *others)
 
 
 Found = tuple[int, Item]

@@ -36,7 +36,7 @@ from engine.models.diagnosis import findings_of, summary
 from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.models.task_trial import note_on_weights, task_entry
 from engine.models.task_words import task_facts
-from engine.pool.manifest import in_round, read_shards
+from engine.pool.manifest import read_shards
 from engine.pool.mask_source import MASKS, mask_inputs, mask_source
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
@@ -71,7 +71,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
 def _inputs_of(campaign: Campaign, labels: dict[str, str]) -> dict[str, str]:
     """What is learnt from, by hash."""
     config, gone = campaign.config, sorted(forgotten(campaign.home))
-    shards = in_round(read_shards(campaign.home), campaign.round)
+    shards = read_shards(campaign.home).in_round(campaign.round)
     prints = {
         EMBEDDINGS: embedding_inputs(config),
         TASK_MODEL: task_inputs(config),

@@ -31,12 +31,14 @@ from engine.config.input_options import ImageConfig
 from engine.pool.items import Item, read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.shard import Shard
+from engine.pool.shards import Shards
 from engine.pool.sight import Sight
 from engine.scoring.chunks import Chunk
 from engine.scoring.resume import Ledger, ScoringPlan
 from engine.scoring.score import _commit, _counted
 from engine.scoring.scorer import Scorer, load_scorer
 from engine.scoring.tally import Tally
+from engine.tables.shard_records import RECORDS_SCHEMA
 
 CHUNK_ITEMS = (2048, 64)
 SHARD_ITEMS = {True: (1000, 4000), False: (1000, 10_000)}
@@ -67,7 +69,7 @@ def result_rows(scorer: Scorer, items: list[Item], chunk_items: int) -> list[pa.
     return rows
 
 
-def renamed(rows: list[pa.Table], shards: list[Shard]) -> Iterator[pa.Table]:
+def renamed(rows: list[pa.Table], shards: Shards) -> Iterator[pa.Table]:
     """The rows once for every shard."""
     for shard in shards:
         for row in rows:
@@ -76,19 +78,19 @@ def renamed(rows: list[pa.Table], shards: list[Shard]) -> Iterator[pa.Table]:
 
 def take_in(campaign: Campaign, rows: list[pa.Table], shard_items: int, total: int, run: str) -> Cost:
     """The driver's part of scoring `total` items, as `engine.scoring.score.score` does it."""
-    shards = [Shard(f"{run}-{n:06d}.tar", "", 1000 * shard_items, "", None) for n in range(total // shard_items)]
-    plan = ScoringPlan(shards, {shard.shard: f"{shard.shard}.parquet" for shard in shards}, {}, shards)
-    tally = Tally(sum(shard.size_bytes for shard in shards), len(shards), {})
+    numbers = range(total // shard_items)
+    shards = Shards.of(Shard(f"{run}-{n:06d}.tar", "", 1000 * shard_items, "", None) for n in numbers)
+    plan = ScoringPlan(shards, run, RECORDS_SCHEMA.empty_table(), shards)
+    tally, items = Tally(shards.num_bytes, len(shards), plan.committed), 0
     ledger = Ledger(campaign.stage("ledger"))
     begin, cpu_begin = time.perf_counter(), time.process_time()
     for record in _commit(campaign, plan, _counted(renamed(rows, shards), tally, QUIET)):
-        plan.committed[record.shard] = record
+        items += record.scored
         ledger.add(record)
         tally.add_shard(record)
         tally.in_words()
     ledger.close()
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
-    items = sum(committed.scored for committed in plan.committed.values())
     assert items == len(shards) * shard_items
     for name in campaign.stage("scores").children():
         (campaign.stage("scores") / name).delete()

@@ -123,14 +123,15 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
     from engine.selection import parts, reduction
     from engine.selection.collecting import Wish
     from engine.selection.order import Ranking
-    from engine.selection.sources import Source
+    from engine.selection.sources import Source, Sources
     from engine.storage.location import Location
     from engine.tables import score_reader
     from engine.tables.scores import ShardRecord, scores_schema
 
     entries = json.loads((Path(folder) / "manifest.json").read_text())[:num_files]
     none = pa.array([], pa.string())
-    sources = [Source(ShardRecord(listed=entry["scored"], quarantined=0, **entry), none, none) for entry in entries]
+    records = (ShardRecord(listed=entry["scored"], quarantined=0, **entry) for entry in entries)
+    sources = Sources.of(Source(record, none, none) for record in records)
     scores = scores_schema(NUM_LATENTS, ["score"])
     schema = pa.schema([scores.field(name) for name in ("shard", "key", "score")])
     location = Location.of(folder)

@@ -95,10 +95,10 @@ def make_main(folder: str, num_files: str) -> None:
 
     import torch
 
-    from engine.campaign.changes import file_name
     from engine.campaign.freshness import fingerprint
     from engine.campaign.labels import INITIAL, LABELS_SCHEMA, append_labels
     from engine.campaign.manifests import ScoresManifest, TrainManifest, write_manifest
+    from engine.campaign.scored_shards import file_name
     from engine.models.centring import make_centres, save_centres
     from engine.models.diagnosis import manifest_entries
     from engine.pool.manifest import write_shards

@@ -116,10 +116,10 @@ def items_of(spec: Spec, files: list[str]) -> Iterator[bytes]:
     """The images of these shards by the engine's reader."""
     from engine.campaign.opening import open_campaign
     from engine.pool.items import read_shard
-    from engine.pool.manifest import at_root, read_shards
+    from engine.pool.manifest import read_shards
 
     opened = open_campaign(spec.campaign, [])
-    shards = {Path(shard.url).resolve(): shard for shard in at_root(read_shards(opened.home), opened.config.pool.root)}
+    shards = {Path(shard.url).resolve(): shard for shard in read_shards(opened.home).at_root(opened.config.pool.root)}
     for file in files:
         for item in read_shard(shards[Path(file).resolve()], opened.config.image):
             yield item.data

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.campaign.changes import look_again, outdated, refresh
+from engine.campaign.changes import look_again, refresh
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import completed, picked_items
 from engine.campaign.labels import append_labels, labelled_items
 from engine.campaign.manifests import ScoresManifest, read_manifest
 from engine.campaign.positions import labelled_positions, write_positions
+from engine.campaign.scored_shards import outdated
 from engine.campaign.stages import QUIET, Run
 from engine.config.texts import plural
 from engine.config.toml import override, to_toml

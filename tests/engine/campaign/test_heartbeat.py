@@ -23,6 +23,7 @@ from engine.errors import BusyError, ConfigError, InputError
 from engine.scoring.tally import Tally
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
+from engine.tables.shard_records import table_of
 from engine.training.board import Steps
 from jobs.cli import app
 from tests.conftest import MakeCampaign
@@ -50,7 +51,7 @@ def file(tmp_path: Path) -> Location:
 
 
 def test_a_tally_counts_this_run_and_all_that_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    tally = Tally(1000, 5, {"a": LEDGER})
+    tally = Tally(1000, 5, table_of([LEDGER]))
     assert tally.in_words() == (0, "0 items read, 1 of 5 shards written, 2 bad")
     assert tally.state()["seconds_left"] is None
     tally.add_chunk(100, 10)
@@ -71,7 +72,7 @@ def test_a_tally_counts_this_run_and_all_that_is_committed(monkeypatch: pytest.M
 
 
 def test_a_run_shows_how_far_it_is_until_it_ends(file: Location) -> None:
-    before, tally = set(threading.enumerate()), Tally(1000, 5, {})
+    before, tally = set(threading.enumerate()), Tally(1000, 5, table_of([]))
     with beating(file, tally.state):
         (thread,) = set(threading.enumerate()) - before
         first, is_living = read_heartbeat(file, Beat)
@@ -226,7 +227,7 @@ def test_status_shows_a_run_that_lives_and_files_where_none_does(file: Location,
     campaign = make_campaign()
     stages = status(campaign)["rounds"][0]["stages"]
     assert stages["scores"] == {"complete": False, "committed_shards": 0, "shards": 8}
-    tally = Tally(1000, 8, {"a": LEDGER, "b": LEDGER})
+    tally = Tally(1000, 8, table_of([LEDGER, LEDGER]))
     with beating(campaign.stage("ledger") / "progress.json", tally.state):
         found = status(campaign)["rounds"][0]["stages"]["scores"]
     expected = {"is_running": True, "committed_shards": 2, "shards": 8, "items": 20, "quarantined": 4}

@@ -33,7 +33,7 @@ def campaign(make_campaign: MakeCampaign) -> Campaign:
 
 
 def complete(campaign: Campaign, records: list[ShardRecord] = RECORDS) -> ScoresManifest:
-    return complete_scores(campaign, records, {"code": "1"}, {"device": "cpu"})
+    return complete_scores(campaign, files_of_records.table_of(records), {"code": "1"}, {"device": "cpu"})
 
 
 def test_records_come_back_sorted_from_files_of_bounded_length(
@@ -112,13 +112,13 @@ def test_a_run_that_ends_between_ledger_and_manifest_is_finished_by_the_next(
     with monkeypatch.context() as patched:
         patched.setattr(Location, "write_json", killed)
         with pytest.raises(Killed):
-            complete_scores(campaign, records, {}, {"device": ""})
+            complete_scores(campaign, files_of_records.table_of(records), {}, {"device": ""})
     assert not is_complete(campaign.stage("scores"))
     assert left.exists()
     plan = make_plan(campaign, {}, lambda _: None)
     assert not plan.todo
-    assert sorted(plan.committed.values()) == records
-    again = complete_scores(campaign, plan.committed.values(), manifest["inputs"], {"device": ""})
+    assert sorted(records_in(plan.committed)) == records
+    again = complete_scores(campaign, plan.committed, manifest["inputs"], {"device": ""})
     assert again["ledger"] == manifest["ledger"]
     assert set(campaign.stage("ledger").children()) == names
 

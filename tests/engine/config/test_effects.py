@@ -31,6 +31,7 @@ from engine.selection.select import select
 from engine.simulation.demo_pools import DemoPool
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
+from engine.tables.shard_records import table_of
 from engine.training import train, zero
 from engine.training.board import Steps
 from engine.training.plan import phase_of, plan_training
@@ -158,7 +159,7 @@ def scorer(bench: Bench, config: CampaignConfig) -> Any:
 def accepted(bench: Bench, config: CampaignConfig) -> Any:
     record = ShardRecord("a.tar", "a.parquet", 100, 90, 10, "00", 99)
     try:
-        require_acceptable(Campaign(Location("/nowhere"), config, 0), {"a.tar": record}, lambda _: None)
+        require_acceptable(Campaign(Location("/nowhere"), config, 0), table_of([record]), lambda _: None)
     except NotAcceptableError:
         return False
     return True

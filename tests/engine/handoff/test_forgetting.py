@@ -27,6 +27,7 @@ from engine.scoring.watchdog import Attempts
 from engine.selection.select import select
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
+from engine.tables.shard_records import table_of as records_table
 from engine.training.plan import plan_training
 from engine.training.streams import unlabelled
 from jobs.cli import app
@@ -166,7 +167,7 @@ def test_networks_do_not_see_it(sent: Sent) -> None:
 
 def test_what_was_forgotten_is_no_damage_of_a_shard(sent: Sent) -> None:
     errors = {"campaign/Forgotten": 9}
-    records = {"s": ShardRecord("s", "f", 10, 1, 9, "", 0, errors=errors)}
+    records = records_table([ShardRecord("s", "f", 10, 1, 9, "", 0, errors=errors)])
     require_acceptable(sent.campaign, records, lambda _: None)
 
 

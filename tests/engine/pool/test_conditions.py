@@ -10,7 +10,7 @@ from engine.config.conditions import columns_in, condition_of, fault_of_conditio
 from engine.config.options import CampaignConfig
 from engine.config.toml import override
 from engine.errors import ConfigError
-from engine.pool.metadata import import_metadata, shards_meeting, which_meet
+from engine.pool.metadata import import_metadata, some_meet, which_meet
 from engine.storage.location import Location
 
 ROWS = {
@@ -110,7 +110,7 @@ def test_it_needs_the_file_and_a_column_of_it_and_values_of_its_kind(home: Locat
     with pytest.raises(ConfigError, match=r"select.where=licence > 3: licence: 'cc0' is no number; correct pool.meta"):
         which_meet(home, "licence > 3", SHARDS)
     with pytest.raises(ConfigError, match=r"none of the 6 shards of the pool meets it; correct it, or pick of all"):
-        shards_meeting(home, "year > 2999", SHARDS)
+        some_meet(home, "year > 2999", SHARDS)
 
 
 @given(st.text(max_size=40))
@@ -125,4 +125,4 @@ def test_the_shards_of_a_campaign_need_not_be_read_for_it(tmp_path: Path) -> Non
     home = Location.of(str(tmp_path))
     (tmp_path / "s.csv").write_text("shard,x\na.tar,1\n")
     import_metadata(home, Location.of(str(tmp_path / "s.csv")), ["a.tar"])
-    assert shards_meeting(home, "x = 1", ["a.tar", "b.tar"]) == ["a.tar"]
+    assert some_meet(home, "x = 1", ["a.tar", "b.tar"]).tolist() == [True, False]

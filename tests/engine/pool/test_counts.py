@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from engine.pool.manifest import PoolFacts, new_version, read_facts, read_shards, write_counts, write_shards
 from engine.pool.shard import Shard
 from engine.storage.location import Location
@@ -12,7 +14,7 @@ def test_counts_are_noted_and_all_else_stays(tmp_path: Path) -> None:
     shards = [new_version(Shard(f"{n}.tar", f"/pool/{n}.tar", 9, "mtime:1", n or None, 1)) for n in range(3)]
     write_shards(home, shards, PoolFacts())
     facts = read_facts(home)
-    write_counts(home, {"0.tar": 7, "2.tar": None})
+    write_counts(home, pa.chunked_array([["2.tar", "no.tar", "0.tar"]]), pa.array([None, 5, 7], pa.int64()))
     found = read_shards(home)
     assert [shard.num_items for shard in found] == [7, 1, None]
     assert [now._replace(num_items=None) for now in found] == [shard._replace(num_items=None) for shard in shards]

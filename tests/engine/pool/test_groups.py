@@ -110,7 +110,7 @@ def scoring_rows(campaign: Campaign) -> dict[str, bytes]:
     """The items of each shard, packed, as the tasks of scoring read them."""
     rows, reading = stream.read_rows(campaign, read_shards(campaign.home), cast("Any", {"fold_round": campaign.round}))
     found = {}
-    for row in rows:
+    for row in rows.to_pylist():
         (chunk,) = stream._read(pa.Table.from_pylist([row]), reading, Attempts())
         found[row["shard"]["shard"]] = chunk["items"][0].as_py()
     return found

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError, InputError
-from engine.pool.manifest import estimate_num_items, list_shards, read_shards, write_shards
+from engine.pool.manifest import list_shards, read_shards, write_shards
 from engine.pool.shard import Shard, read_ranges
+from engine.pool.shards import Shards
 from engine.storage.location import Location
 
 
@@ -153,6 +154,7 @@ def test_items_are_counted_or_estimated_by_bytes() -> None:
     def shard(size: int, num_items: int | None) -> Shard:
         return Shard("s", "u", size, "t", num_items)
 
-    assert estimate_num_items([shard(10, 5), shard(90, 7)]) == 12
-    assert estimate_num_items([shard(10, 5), shard(90, None)]) == 50
-    assert estimate_num_items([shard(10, 0), shard(90, None)]) == 1
+    assert Shards.of([shard(10, 5), shard(90, 7)]).estimated_items() == 12
+    assert Shards.of([shard(10, 5), shard(90, None)]).estimated_items() == 50
+    assert Shards.of([shard(10, 0), shard(90, None)]).estimated_items() == 1
+    assert Shards.of([shard(90, None)]).estimated_items(Shards.of([shard(10, 5), shard(90, None)])) == 45

@@ -18,6 +18,7 @@ from engine.campaign.stages import Run
 from engine.pool.identity import item_id_of
 from engine.scoring.resume import make_plan
 from engine.scoring.score import inputs_of, score
+from engine.tables.shard_records import records_in
 from engine.training.train import train
 from tests.conftest import pretend_trained
 from tests.fabricate import fabricate_scores
@@ -75,7 +76,7 @@ def scored(tmp_path: Path) -> Campaign:
 def todo(campaign: Campaign) -> tuple[list[str], list[str]]:
     lines: list[str] = []
     plan = make_plan(campaign, inputs_of(campaign), lines.append)
-    for record in plan.committed.values():
+    for record in records_in(plan.committed):
         assert record.listed == record.scored + record.quarantined
         assert len(pq.read_table((campaign.stage("scores") / record.file).path)) == record.scored
     return sorted(shard.shard for shard in plan.todo), lines

@@ -1,11 +1,13 @@
 """How much may be in quarantine: a share of the pool and of each shard, and what is shown where it is too much."""
 
+import pyarrow as pa
 import pytest
 
 from engine.campaign.folder import Campaign
 from engine.errors import NotAcceptableError
 from engine.scoring.quarantine import require_acceptable
 from engine.tables.scores import ShardRecord
+from engine.tables.shard_records import table_of
 from tests.conftest import MakeCampaign
 
 
@@ -19,14 +21,18 @@ def shard(listed: int, bad: int, failure: str = "") -> ShardRecord:
     return ShardRecord("a.tar", "a.parquet", listed, listed - bad, bad, "00", 99, failure)
 
 
+def named(shards: dict[str, ShardRecord]) -> pa.Table:
+    return table_of(record._replace(shard=name) for name, record in shards.items())
+
+
 def refused(campaign: Campaign, **shards: ShardRecord) -> str:
     with pytest.raises(NotAcceptableError) as caught:
-        require_acceptable(campaign, shards, lambda _: None)
+        require_acceptable(campaign, named(shards), lambda _: None)
     return str(caught.value)
 
 
 def accepted(campaign: Campaign, **shards: ShardRecord) -> None:
-    require_acceptable(campaign, shards, lambda _: None)
+    require_acceptable(campaign, named(shards), lambda _: None)
 
 
 def test_the_share_holds_for_each_shard(campaign: Campaign) -> None:

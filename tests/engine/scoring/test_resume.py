@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from engine.campaign.changes import file_name
 from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import TrainManifest, read_manifest
+from engine.campaign.scored_shards import file_name
 from engine.campaign.stages import Run
 from engine.errors import ConfigError, InputError, UnreadableError
 from engine.pool.manifest import read_shards
@@ -21,7 +21,7 @@ from engine.scoring.resume import Ledger, ScoringPlan, make_plan
 from engine.simulation.demo_pools import DemoPool
 from engine.storage.location import Location
 from engine.tables.scores import to_table
-from engine.tables.shard_records import RECORDS_SCHEMA, read_ledger
+from engine.tables.shard_records import RECORDS_SCHEMA, read_ledger, records_in
 from tests import fabricate
 from tests.committed import folders_of
 from tests.conftest import MakeCampaign, pretend_trained
@@ -46,7 +46,7 @@ def commit(campaign: Campaign, made: ScoringPlan, *numbers: int, ledger: bool = 
     book = Ledger(campaign.stage("ledger"))
     for number in numbers:
         shard = made.shards[number].shard
-        committed = draft_of(ROWS, shard).commit(*folders_of(campaign), made.files[shard])
+        committed = draft_of(ROWS, shard).commit(*folders_of(campaign), made.file_of(shard))
         if ledger:
             book.add(committed)
     book.close()
@@ -66,7 +66,7 @@ def test_what_is_committed_is_not_done_again(campaign: Campaign, ledger: bool) -
     again, log = plan(campaign)
     assert left(again) == [1, 3, 4, 6, 7]
     assert log == ["3 of 8 shards are committed already"]
-    assert {ledger.scored for ledger in again.committed.values()} == {12}
+    assert set(again.committed["scored"].to_pylist()) == {12}
 
 
 @pytest.mark.parametrize("what", ["vae.safetensors", "code"])
@@ -78,7 +78,9 @@ def test_files_of_other_weights_or_code_are_removed(campaign: Campaign, what: st
     assert len([line for line in log if "made of other bytes, weights, settings or code" in line]) == 2
     assert not campaign.stage("scores").children()
     assert not campaign.stage("quarantine").children()
-    assert not set(first.files.values()) & set(again.files.values())
+    assert not {*map(first.file_of, first.shards.names.to_pylist())} & {
+        *map(again.file_of, again.shards.names.to_pylist())
+    }
 
 
 def test_a_shard_whose_bytes_changed_is_done_again(campaign: Campaign) -> None:
@@ -139,7 +141,7 @@ def test_a_file_that_is_damaged_is_removed_and_done_again(campaign: Campaign) ->
     first, _ = plan(campaign)
     commit(campaign, first, 1, 2, 3)
     for number, content in ((1, b"short"), (2, b"")):
-        Path((campaign.stage("scores") / first.files[first.shards[number].shard]).path).write_bytes(content)
+        Path((campaign.stage("scores") / first.file_of(first.shards[number].shard)).path).write_bytes(content)
     again, log = plan(campaign)
     assert left(again) == [0, 1, 2, 4, 5, 6, 7]
     assert len([line for line in log if line.endswith("it is damaged")]) == 2
@@ -151,18 +153,18 @@ def test_a_shard_that_failed_is_tried_again(campaign: Campaign) -> None:
     shard = first.shards[4].shard
     failed = draft_of([{**ROWS[0], "listed": 0, "failure": "cut off"}], shard)
     book = Ledger(campaign.stage("ledger"))
-    book.add(failed.commit(*folders_of(campaign), first.files[shard]))
+    book.add(failed.commit(*folders_of(campaign), first.file_of(shard)))
     book.close()
     assert left(plan(campaign)[0]) == [0, 2, 3, 4, 5, 6, 7]
     # Without a trace: the next attempt may find nothing to quarantine, and then writes no such file.
-    kept = {first.files[first.shards[1].shard]}
+    kept = {first.file_of(first.shards[1].shard)}
     assert set(campaign.stage("scores").children()) == set(campaign.stage("quarantine").children()) == kept
 
 
 def test_a_quarantine_file_without_scores_is_what_a_kill_left_behind(campaign: Campaign) -> None:
     first, _ = plan(campaign)
     commit(campaign, first, 1, 2)
-    left_behind = first.files[first.shards[2].shard]
+    left_behind = first.file_of(first.shards[2].shard)
     (campaign.stage("scores") / left_behind).delete()
     again, _ = plan(campaign)
     assert left(again) == [0, 2, 3, 4, 5, 6, 7]
@@ -193,17 +195,17 @@ def test_the_ledger_gives_back_what_was_written(campaign: Campaign) -> None:
     book.add(two)
     book.close()
     assert len(campaign.stage("ledger").children()) == 2
-    assert list(read_ledger(campaign.stage("ledger"))) == [one, two]
+    assert list(records_in(read_ledger(campaign.stage("ledger")))) == [one, two]
 
 
 def test_a_foreign_file_in_the_ledger_is_named(campaign: Campaign) -> None:
     file = campaign.stage("ledger") / "0.parquet"
     file.write_table(pa.table({"shard": ["a"], "scored": [1]}))
     with pytest.raises(ConfigError, match=r"ledger/0.parquet: not a table of this kind"):
-        list(read_ledger(campaign.stage("ledger")))
+        read_ledger(campaign.stage("ledger"))
     Path(file.path).write_bytes(b"cut")
     with pytest.raises(InputError, match=r"ledger/0.parquet: not a readable Parquet file.*; delete it"):
-        list(read_ledger(campaign.stage("ledger")))
+        read_ledger(campaign.stage("ledger"))
 
 
 @pytest.mark.parametrize("errors", ["no JSON", "[1]", '{"decode/Damaged": "many"}', "null"])
@@ -211,4 +213,4 @@ def test_a_ledger_with_wrong_counts_of_errors_is_named(campaign: Campaign, error
     file = campaign.stage("ledger") / "0.parquet"
     file.write_table(to_table([("a.tar", "a.parquet", 1, 1, 0, "", 1, "", errors, 0, 0, "", "")], RECORDS_SCHEMA))
     with pytest.raises(ConfigError, match=r"ledger/0.parquet: not a ledger: errors=.*; delete it"):
-        list(read_ledger(campaign.stage("ledger")))
+        read_ledger(campaign.stage("ledger"))

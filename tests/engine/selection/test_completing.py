@@ -27,6 +27,7 @@ from engine.selection.explanation import explain
 from engine.selection.select import describe, select
 from engine.selection.sources import sources_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, SAMPLE_FILE
+from engine.tables.shard_records import table_of
 from tests.committed import records_of, with_entries_inside
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.fabricate import fabricate_scores
@@ -290,6 +291,6 @@ def test_other_rules_read_no_more_than_they_need(make_campaign: MakeCampaign, wo
     settings = ("select.diversity=none", f"labels.are_biased={word}")
     campaign = scored(make_campaign(*settings), num_centres=0, margins=True)
     records = records_of(campaign)
-    sources = sources_of(campaign.home, records, picked_items(campaign.home, before=0))
+    sources = sources_of(campaign.home, table_of(records), picked_items(campaign.home, before=0))
     wish, centres = plan_pass(campaign, read_manifest(campaign, "train", TrainManifest), sources, 0)
     assert (wish.columns, wish.num_lowest > 0, centres) == (columns, word == "yes", None)

@@ -26,7 +26,7 @@ from engine.selection.reduction import (
     gather,
     parts_of,
 )
-from engine.selection.sources import Draws, Source, with_draws
+from engine.selection.sources import Draws, Source, Sources, with_draws
 from engine.storage.location import Location
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import ShardRecord
@@ -59,14 +59,14 @@ def definition(items: Iterable[Item], size: int, ranking: Ranking = Ranking()) -
     return [item[:2] for item in ordered[:size]]
 
 
-def sources_of(records: list[ShardRecord], taken: set[tuple[str, str]]) -> list[Source]:
+def sources_of(records: list[ShardRecord], taken: set[tuple[str, str]]) -> Sources:
     keys = {record.shard: [key for shard, key in taken if shard == record.shard] for record in records}
-    return [Source(record, pa.array(keys[record.shard], pa.string()), NO_KEYS) for record in records]
+    return Sources.of(Source(record, pa.array(keys[record.shard], pa.string()), NO_KEYS) for record in records)
 
 
 def reduce(
     folder: Path,
-    sources: list[Source],
+    sources: Sources,
     size: int,
     draws: Draws | None = None,
     ranking: Ranking = Ranking(),  # noqa: B008
@@ -262,7 +262,7 @@ def test_a_file_that_is_not_the_manifests_is_refused(tmp_path: Path, change: dic
 
 
 def test_a_pool_without_files_or_items_has_no_candidates(tmp_path: Path) -> None:
-    assert not len(reduce(tmp_path, [], 5).lowest)
+    assert not len(reduce(tmp_path, Sources.of([]), 5).lowest)
     assert not len(reduce(tmp_path, sources_of([commit(tmp_path, "a.tar", [])], set()), 5).lowest)
 
 

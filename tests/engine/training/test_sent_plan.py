@@ -9,16 +9,17 @@ from engine.campaign.positions import PLACES_SCHEMA, Positions
 from engine.config.input_options import ImageConfig
 from engine.pool.manifest import new_version
 from engine.pool.shard import Shard
+from engine.pool.shards import NO_SHARDS, Shards
 from engine.pool.sight import Sight
 from engine.tables.by_shard import ByShard
 from engine.training.streams import Pool
 
 pytestmark = pytest.mark.heavy
 NUM = 20_000
-SHARDS = [
+SHARDS = Shards.of(
     new_version(Shard(f"{n:06d}.tar", f"s3://bucket/{n:06d}.tar", n, f"etag:{n}", n if n % 2 else None, n))
     for n in range(NUM)
-]
+)
 
 
 def test_a_pool_is_sent_as_a_table() -> None:
@@ -27,8 +28,8 @@ def test_a_pool_is_sent_as_a_table() -> None:
     found = pickle.loads(content)
     assert found.shards == SHARDS
     assert (found.num_folds, found.held_out, found.round, set(found.labelled)) == (5, 0.2, 3, {("a", "b"), ("c", "d")})
-    assert len(content) < len(pickle.dumps(SHARDS)) / 4
-    assert pickle.loads(pickle.dumps(pool._replace(shards=[]))).shards == []
+    assert len(content) < len(pickle.dumps(list(SHARDS))) / 4
+    assert pickle.loads(pickle.dumps(pool._replace(shards=NO_SHARDS))).shards == NO_SHARDS
 
 
 def test_positions_are_sent_once_in_their_order() -> None:
