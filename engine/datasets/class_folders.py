@@ -113,6 +113,9 @@ def _wnids(file: Location) -> dict[str, str]:
         leaves = rows[rows["num_children"] == 0]
         pairs = zip(leaves["ILSVRC2012_ID"], leaves["WNID"], strict=True)
         return {str(int(number)): str(wnid) for number, wnid in pairs}
-    except (KeyError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+    except InputError:
+        raise
+    except Exception as error:
+        # scipy raises many.
         why = f"not the list of classes of the development kit: {one_line(error)}"
         raise InputError(f"{file}: {why}; unpack ILSVRC2012_devkit_t12.tar.gz again") from error

@@ -38,6 +38,8 @@ from engine.storage.location import Location
 
 IN_TEST = "AlsoHeldOut"
 """The error of an image of train whose file is one of test or val too: an experiment refuses a pool with such them."""
+_KIND = "data set "
+"""What begins the kind of a source in packing/, which tells it from those of `vaal pack`."""
 CLASSES_FILE, GROUPS_FILE = "classes.txt", "groups.json"
 
 
@@ -111,7 +113,7 @@ def _claim(folder: Location, name: str, source: Location, seed: int, shards: lis
     for shard in shards:
         digest.update(json.dumps(shard).encode())
     plan = digest.hexdigest()
-    facts = {"source": source.url, "data_set": name, "seed": seed, "plan": plan}
+    facts = {"source": source.url, "kind": f"{_KIND}{name}", "seed": seed, "plan": plan}
     file = folder / PACKING / SOURCE_FILE
     if not file.exists():
         if tars := [child for child in folder.children() if child.endswith(".tar")]:
@@ -119,8 +121,9 @@ def _claim(folder: Location, name: str, source: Location, seed: int, shards: lis
         file.write_json(facts)
         return
     found = read_document(file, dict[str, Any])
-    if found.get("data_set") != name:
-        held = found.get("data_set") or f"what vaal pack made of {found.get('source')}"
+    kind = found["kind"]
+    if kind != facts["kind"]:
+        held = kind.removeprefix(_KIND) if kind.startswith(_KIND) else f"what vaal pack made of {found['source']}"
         raise ConfigError(f"{folder}: holds {held}; give another folder for {name}")
     if found["seed"] != seed:
         raise ConfigError(f"{folder}: was made with --seed {found['seed']}; give that, or another folder")
@@ -152,7 +155,7 @@ def _write(batch: Batch, shards: list[_Shard], opened: Opened, run: Run) -> None
             records.append(write_samples(batch, shard.name, _samples(shard, opened, held_out)))
         images += len(shard.entries)
         run.on_progress(images / total, f"{images:,} of {total:,} images, {len(records):,} shards")
-    complete(batch, records, {"kind": "data set"})
+    complete(batch, records, {})
 
 
 def _samples(shard: _Shard, opened: Opened, held_out: set[str]) -> Iterator[Sample]:
