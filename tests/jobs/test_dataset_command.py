@@ -36,8 +36,8 @@ def test_a_campaign_learns_from_the_masks_of_a_data_set(tmp_path: Path) -> None:
     classes = json.dumps((out / "classes.txt").read_text().splitlines())
     made = vaal(
         "init", str(tmp_path / "c"), "--pool", f"{out}/train-*.tar", "--labels", str(tmp_path / "first.parquet"),
-        "--set", "train.task=segmentation", "--set", "labels.masks=member:seg.png", "--set", "handoff.question.task=mask",
-        "--set", f"handoff.question.classes={classes}",
+        "--set", "train.task=segmentation", "--set", "labels.masks=member:seg.png",
+        "--set", "handoff.question.task=mask", "--set", f"handoff.question.classes={classes}",
         "--set", "pool.group=^([^/]+)/", "--set", "select.budget=1", "--set", "image.size=32",
     )  # fmt: skip
     assert made.exit_code == 0, made.output
