@@ -123,8 +123,8 @@ def imagenet(folder: Path, *, is_flat: bool = False) -> Tree:
         tree["test"][source] = Expected(wnid, write(folder / source, photos[30 + number]))
     if is_flat:
         kind = np.dtype([("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")])
-        # The kit's numbers are not in the order of the ids, and it has classes of classes.
-        rows = np.array([(3, WNIDS[0], 0), (1, WNIDS[1], 0), (2, WNIDS[2], 0), (4, "n00000001", 3)], kind)
+        # The kit's numbers are not in the order of the ids, and later ones are of classes of classes.
+        rows = np.array([(3, WNIDS[0], 0), (1, WNIDS[1], 0), (2, WNIDS[2], 0), (1001, "n00000001", 3)], kind)
         devkit = folder / "ILSVRC2012_devkit_t12/data"
         devkit.mkdir(parents=True)
         savemat(devkit / "meta.mat", {"synsets": rows})

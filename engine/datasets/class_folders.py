@@ -110,8 +110,7 @@ def _wnids(file: Location) -> dict[str, str]:
 
     try:
         rows = loadmat(io.BytesIO(content_of(file)), squeeze_me=True)["synsets"]
-        leaves = rows[rows["num_children"] == 0]
-        pairs = zip(leaves["ILSVRC2012_ID"], leaves["WNID"], strict=True)
+        pairs = zip(rows["ILSVRC2012_ID"], rows["WNID"], strict=True)
         return {str(int(number)): str(wnid) for number, wnid in pairs}
     except InputError:
         raise

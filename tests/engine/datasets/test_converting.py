@@ -11,6 +11,7 @@ import pytest
 from engine.campaign.stages import Run
 from engine.datasets import DATA_SETS
 from engine.datasets.cifar import SUPER_CLASSES
+from engine.datasets.class_folders import TEST_IMAGES
 from engine.datasets.converting import Converted, convert
 from engine.errors import ConfigError
 from engine.packing.shard_writing import write_samples
@@ -101,6 +102,8 @@ def test_every_image_is_there_once_with_its_bytes_its_label_and_its_mask(name: s
 
 def test_every_data_set_has_a_tree() -> None:
     assert {name.split()[0] for name in TREES} == set(DATA_SETS)
+    # 30,607 images, of which 827 are clutter.
+    assert DATA_SETS["caltech256"].counts == {"train": 30_607 - 827 - 256 * TEST_IMAGES, "test": 256 * TEST_IMAGES}
 
 
 def test_the_super_classes_of_cifar_100_are_groups_of_its_classes(tmp_path: Path) -> None:
