@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from jobs.dataset import dataset
 from jobs.demo import demo
 from jobs.handoff import handoff
 from jobs.ingest import ingest
@@ -54,6 +55,7 @@ def options(
 PAGES: dict[str, Callable[..., Outcome]] = {
     "demo": demo,
     "pack": pack,
+    "dataset": dataset,
     "init": init,
     "plan": plan,
     "round": whole_round,

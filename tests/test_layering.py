@@ -19,7 +19,7 @@ ORDER = (
     ("engine.pool",),
     ("engine.campaign",),
     ("engine.models", "engine.packing"),
-    ("engine.training", "engine.scoring"),
+    ("engine.training", "engine.scoring", "engine.datasets"),
     ("engine.selection", "engine.handoff", "engine.report"),
     ("engine.planning", "engine.simulation"),
     ("jobs",),

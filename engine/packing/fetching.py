@@ -28,7 +28,7 @@ def samples(entries: list[Entry], base: Location, options: Options) -> Iterator[
     """
     silences = 0
     is_slow = not base.is_local or any("://" in entry.source for entry in entries)
-    for sample in _ahead(entries, lambda entry: _sample(entry, base, options), is_slow=is_slow):
+    for sample in ahead(entries, lambda entry: _sample(entry, base, options), is_slow=is_slow):
         if sample.error == "NoAnswer" and not is_web(sample.source):
             silences += 1
             if silences >= MOST_SILENCES:
@@ -36,7 +36,7 @@ def samples(entries: list[Entry], base: Location, options: Options) -> Iterator[
         yield sample
 
 
-def _ahead(entries: list[Entry], read: Callable[[Entry], Sample], *, is_slow: bool) -> Iterator[Sample]:
+def ahead(entries: list[Entry], read: Callable[[Entry], Sample], *, is_slow: bool) -> Iterator[Sample]:
     """What is read, in the order of the entries, while threads read those that follow."""
     # To hand a single file of a disk from thread to thread takes longer than to read it.
     each, num_threads = (1, REMOTE_THREADS) if is_slow else (LOCAL_AT_ONCE, LOCAL_THREADS)

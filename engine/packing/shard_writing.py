@@ -3,7 +3,7 @@
 import hashlib
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
@@ -44,29 +44,35 @@ def write_shard(task: ShardTask) -> ShardRecord:
         InputError: the source does not answer, or has changed.
         StorageError: the pool's storage, or the scratch disk, refused a write.
     """
+    return write_samples(task.batch, task.shard, map(_checked, _samples(task)))
+
+
+def write_samples(batch: Batch, shard: str, samples: Iterable[Sample]) -> ShardRecord:
+    """Write a shard of samples, whole or not at all, and its record before it. Those with an error are recorded only.
+
+    Raises StorageError if the pool's storage, or the scratch disk, refused a write.
+    """
     rows, formats, keys = list[tuple[Any, ...]](), Counter[str](), set[str]()
     digest = hashlib.sha256()
     with scratch_file() as draft:
-        for sample in map(_checked, _samples(task)):
+        for sample in samples:
             if not sample.error:
                 if sample.key in keys:
-                    raise RuntimeError(
-                        f"{task.shard}: key {sample.key!r} twice; nothing is written, please report this"
-                    )
+                    raise RuntimeError(f"{shard}: key {sample.key!r} twice; nothing is written, please report this")
                 keys.add(sample.key)
                 formats[_add(draft, digest, sample)] += 1
-            shard, label = ("", None) if sample.error else (task.shard, sample.label)
-            rows.append((shard, sample.key, sample.source, label, sample.error, sample.message))
+            place, label = ("", None) if sample.error else (shard, sample.label)
+            rows.append((place, sample.key, sample.source, label, sample.error, sample.message))
         _write(draft, digest, END)
         with on_scratch_disk():
             draft.flush()
         images, size_bytes = sum(formats.values()), draft.tell()
         facts = (size_bytes, digest.hexdigest()) if images else (0, "")
-        record = ShardRecord(task.shard, images, len(rows) - images, *facts, dict(sorted(formats.items())))
-        write_record(task.batch, record, to_table(rows, ITEMS_SCHEMA))
+        record = ShardRecord(shard, images, len(rows) - images, *facts, dict(sorted(formats.items())))
+        write_record(batch, record, to_table(rows, ITEMS_SCHEMA))
         if images:
             draft.seek(0)
-            (task.batch.pool / task.shard).write_file(draft)
+            (batch.pool / shard).write_file(draft)
         return record
 
 

@@ -157,6 +157,7 @@ def test_a_second_run_ends_with_status_5_whichever_stage_the_first_is_in(
 
 
 WORDS = {
+    "dataset": ["cifar10", "/nowhere", "/nowhere/sets"],
     "demo": ["--folder", "/proc/nowhere"],
     "init": ["/nowhere", "--pool", "/nowhere/*.tar", "--labels", "/nowhere.csv"],
     "ingest": ["/nowhere", "/nowhere.csv"],

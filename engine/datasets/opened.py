@@ -1,0 +1,67 @@
+"""What a reader finds of a data set on a disk or an object store, and how it reads an image of it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from engine.errors import InputError
+from engine.packing.entries import Entry, Sample
+from engine.packing.fetching import read_file
+from engine.packing.web_images import PackError
+from engine.pool.formats import format_of
+from engine.storage.location import Location
+
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+class Opened(NamedTuple):
+    """A data set that was found.
+
+    Attributes:
+        parts: the images of train, test and, where there is one, val, in any order. `source` tells each from all others
+            of its part, `label` is its class. `key` is empty where its number is to be it.
+        classes: their names, in the data set's order.
+        read: reads an image, and its mask as a companion. Raises InputError for one that is missing, or wrong.
+        groups: classes that are taken for one another, if the data set says so.
+        is_remote: whether the images are on an object store, where many are read at once.
+    """
+
+    parts: dict[str, list[Entry]]
+    classes: list[str]
+    read: Callable[[Entry], Sample]
+    groups: tuple[list[str], ...] = ()
+    is_remote: bool = False
+
+
+def folder_with(source: Location, wanted: str, layout: str, within: tuple[str, ...] = ("",)) -> Location:
+    """The folder that has `wanted` in it: SOURCE, or one of its folders `within`.
+
+    Args:
+        layout: what is looked for, in words.
+
+    Raises InputError if there is none.
+    """
+    for name in within:
+        base = source / name if name else source
+        if (base / wanted).exists():
+            return base
+    if not source.exists():
+        raise InputError(f"{source}: no such folder; give the one that holds {layout}")
+    raise InputError(f"{source}: no {wanted} in it; looked for {layout}")
+
+
+def content_of(place: Location) -> bytes:
+    """A file. Raises InputError if it is missing, unreadable or too large."""
+    try:
+        return read_file(place)
+    except PackError as error:
+        raise InputError(f"{place}: {error}; unpack the data set again") from error
+
+
+def image_of(base: Location, entry: Entry) -> Sample:
+    """The image of an entry, its bytes as they are. Raises InputError for what is no image by its first bytes."""
+    place = base / entry.source
+    data = content_of(place)
+    if not format_of(data[:16]):
+        why = "no image by its first bytes" if data else "an empty file"
+        raise InputError(f"{place}: {why}; unpack the data set again")
+    return Sample(entry.key, entry.source, data, entry.label)

@@ -1,0 +1,158 @@
+"""Data sets of masks: Cityscapes, BDD100K and CamVid. Every mask becomes ids of classes from 0, and 255 for void."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+from engine.campaign.first_labels import OF_MASK
+from engine.datasets.opened import TEST, TRAIN, VAL, Opened, content_of, folder_with, image_of
+from engine.datasets.train_ids import (
+    CAMVID_CLASSES,
+    SEGNET_IDS,
+    STREET_CLASSES,
+    STREET_IDS,
+    TRAIN_IDS,
+    ids_of_codes,
+    train_ids_of,
+)
+from engine.errors import InputError
+from engine.packing.entries import Entry, Sample, key_of
+from engine.packing.walking import folders_of
+from engine.pool.mask_files import MaskError
+from engine.storage.location import Location
+
+MASK_SUFFIX = "seg.png"
+"""Of the mask among the files of a sample: `labels.masks=member:seg.png`."""
+
+
+class Pairs(NamedTuple):
+    """A folder of images and one of masks. The names of an image and its mask are alike but for these ends; in folders
+    below they are in the same one."""
+
+    images: str
+    image_end: str
+    masks: str
+    mask_end: str
+
+
+class Scenes(NamedTuple):
+    """The entries of each part, and the path of the mask by that of the image."""
+
+    parts: dict[str, list[Entry]]
+    masks: dict[str, str]
+
+
+def cityscapes(source: Location, _seed: int) -> Opened:
+    """Cityscapes, of which val is the test set. Keys are CITY/FRAME. Masks of label ids become the 19 train ids.
+
+    Raises InputError for another layout, and an image without a mask or the other way round.
+    """
+    layout = "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png of train and val"
+    base = folder_with(source, "leftImg8bit/train", layout)
+    pairs = {
+        part: Pairs(f"leftImg8bit/{split}", "_leftImg8bit.png", f"gtFine/{split}", "_gtFine_labelIds.png")
+        for part, split in ((TRAIN, "train"), (TEST, "val"))
+    }
+    return _opened(base, pairs, layout, STREET_CLASSES, STREET_IDS)
+
+
+def bdd100k(source: Location, _seed: int) -> Opened:
+    """The 10K images of BDD100K, of which val is the test set. Its masks are train ids already, and stay as they are.
+
+    Raises as `cityscapes`.
+    """
+    layout = "images/10k/SPLIT/*.jpg and labels/sem_seg/masks/SPLIT/*.png of train and val"
+    base = folder_with(source, "images/10k/train", layout, ("", "bdd100k"))
+    pairs = {
+        part: Pairs(f"images/10k/{split}", ".jpg", f"labels/sem_seg/masks/{split}", ".png")
+        for part, split in ((TRAIN, "train"), (TEST, "val"))
+    }
+    return _opened(base, pairs, layout, STREET_CLASSES, TRAIN_IDS)
+
+
+def camvid(source: Location, _seed: int) -> Opened:
+    """CamVid as SegNet's authors have it, or else as fast.ai has it, whose 32 classes become 11 and whose valid.txt is
+    the test set.
+
+    Raises as `cityscapes`.
+    """
+    layout = "train/*.png and trainannot/*.png, val, test; or images/*.png, labels/*_P.png, codes.txt and valid.txt"
+    if source.exists() and (source / "codes.txt").exists():
+        return _fastai(source, layout)
+    base = folder_with(source, "trainannot", layout, ("", "CamVid"))
+    pairs = {part: Pairs(part, ".png", f"{part}annot", ".png") for part in (TRAIN, VAL, TEST)}
+    return _opened(base, pairs, layout, CAMVID_CLASSES, SEGNET_IDS)
+
+
+def _fastai(base: Location, layout: str) -> Opened:
+    codes = content_of(base / "codes.txt").decode(errors="replace").split()
+    held_out = {*content_of(base / "valid.txt").decode(errors="replace").split()}
+    opened = _opened(
+        base, {TRAIN: Pairs("images", ".png", "labels", "_P.png")}, layout, CAMVID_CLASSES, ids_of_codes(base, codes)
+    )
+    entries = opened.parts[TRAIN]
+    is_test = [entry.source.removeprefix("images/") in held_out for entry in entries]
+    parts = {
+        part: [entry for entry, its in zip(entries, is_test, strict=True) if its == wanted]
+        for part, wanted in ((TRAIN, False), (TEST, True))
+    }
+    return opened._replace(parts=parts)
+
+
+def _opened(
+    base: Location, pairs: dict[str, Pairs], layout: str, classes: tuple[str, ...], ids: Mapping[int, int]
+) -> Opened:
+    scenes = Scenes({}, {})
+    for part, pair in pairs.items():
+        _add(scenes, part, base, pair, layout)
+    return Opened(
+        scenes.parts, list(classes), partial(_read, base=base, masks=scenes.masks, ids=ids), is_remote=not base.is_local
+    )
+
+
+def _add(scenes: Scenes, part: str, base: Location, pair: Pairs, layout: str) -> None:
+    """Add a part: its images, each with its mask."""
+    images, masks = (_ending(base, *place, layout) for place in (pair[:2], pair[2:]))
+    if not masks and (jpegs := _ending(base, pair.masks, ".jpg", layout)):
+        first = f"{base / pair.masks / next(iter(jpegs))}.jpg"
+        raise InputError(f"{first}: a mask as JPEG, whose compression changes the ids of pixels; get the PNG files")
+    if not images:
+        raise InputError(f"{base / pair.images}: no *{pair.image_end} in it; looked for {layout}")
+    _require_partners(base, pair[:2], pair[2:], sorted(images.keys() - masks.keys()), "mask")
+    _require_partners(base, pair[2:], pair[:2], sorted(masks.keys() - images.keys()), "image")
+    scenes.parts[part] = []
+    for name, size in images.items():
+        source = f"{pair.images}/{name}{pair.image_end}"
+        scenes.parts[part].append(Entry(key_of(f"{name}.png"), source, size, OF_MASK))
+        scenes.masks[source] = f"{pair.masks}/{name}{pair.mask_end}"
+
+
+def _require_partners(
+    base: Location, place: tuple[str, str], other: tuple[str, str], alone: list[str], what: str
+) -> None:
+    """Raises InputError if files of a place have no partner in the other one; both are a folder and an end."""
+    if alone:
+        more = f", and for {len(alone) - 1:,} more" if len(alone) > 1 else ""
+        first = base / f"{place[0]}/{alone[0]}{place[1]}"
+        raise InputError(f"{first}: no {what} {other[0]}/{alone[0]}{other[1]} for it{more}; unpack both again")
+
+
+def _ending(base: Location, folder: str, end: str, layout: str) -> dict[str, int]:
+    """The size of each file below a folder whose name has this end, by its path in it without that."""
+    if not (base / folder).exists():
+        raise InputError(f"{base}: no {folder} in it; looked for {layout}")
+    return {
+        found.below(name).removesuffix(end): size
+        for found in folders_of(base / folder)
+        for name, size in found.files.items()
+        if name.endswith(end)
+    }
+
+
+def _read(entry: Entry, base: Location, masks: dict[str, str], ids: Mapping[int, int]) -> Sample:
+    sample, place = image_of(base, entry), base / masks[entry.source]
+    try:
+        mask = train_ids_of(content_of(place), sample.data, ids)
+    except MaskError as error:
+        raise InputError(f"{place}: {error}") from error
+    return sample._replace(companions=((MASK_SUFFIX, mask),))
