@@ -86,7 +86,7 @@ def test_mistakes_at_init(tmp_path: Path, pool: DemoPool) -> None:
     nothing = f"{tmp_path}/*.tar"
     assert f"--pool {nothing}: no shard matches" in refused(4, "init", home, "--pool", nothing, "--labels", labels)
     no_labels = refused(4, "init", home, "--pool", pool.shards[0], "--labels", str(tmp_path / "absent.csv"))
-    assert "absent.csv: cannot be read: " in no_labels
+    assert "absent.csv: no such file; correct the path" in no_labels
     assert "train.epochss: unknown key; did you mean" in refused(
         2, *init(tmp_path / "c", pool, "--set", "train.epochss=1")
     )
