@@ -103,6 +103,7 @@ FAULTS = [
     ("imagenet flat", _removed(META), "meta.mat: no such file"),
     ("imagenet flat", _added(META, b"x"), "meta.mat: not the list of classes"),
     ("imagenet flat", _added("val/ILSVRC2012_val_00000004.JPEG"), f"4.JPEG: {TRUTH} has no class of it (3 lines)"),
+    ("imagenet flat", _added(f"ILSVRC2012_devkit_t12/data/{TRUTH}", b"3\n1\n9\n"), f"3.JPEG: {TRUTH} has no class"),
     ("cityscapes", _mask_with_ids, "Ids.png: has ids 40 (10.0% of the pixels), which the data set does not have; it"),
     ("cityscapes", _removed(f"gtFine/val/{FRAME}_gtFine_labelIds.png"), "leftImg8bit.png: no mask gtFine/val/ulm/ulm_"),
     ("bdd100k", _removed("images/10k/train/00000001-0.jpg"), "1-0.png: no image images/10k/train/00000001-0.jpg for"),
