@@ -19,6 +19,7 @@ from engine.simulation.experiment import Experiment
 from engine.simulation.worlds import load
 from engine.storage.location import Location
 from tests.packed import members
+from tests.servers import s3_server
 from tests.trees import TREES, Tree, official, pixels_of
 
 
@@ -197,3 +198,20 @@ def test_a_run_that_was_killed_at_any_shard_is_completed_to_the_same_bytes(
     (tmp_path / "out/train-00001.tar").unlink()
     assert converted("imagenet", tmp_path / "in", tmp_path / "out").changed
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+@pytest.mark.heavy
+def test_a_bucket_gets_the_bytes_that_a_disk_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    TREES["cityscapes"](tmp_path / "in")
+    converted("cityscapes", tmp_path / "in", tmp_path / "out")
+    with s3_server("sets") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        bucket = Location.of("s3://sets")
+        for file in (tmp_path / "in").rglob("*.png"):
+            (bucket / str(file.relative_to(tmp_path))).write_bytes(file.read_bytes())
+        run = Run(log=lambda _: None)
+        assert convert("cityscapes", bucket / "in", bucket / "out", 0, run).changed
+        assert not convert("cityscapes", bucket / "in", bucket / "out", 0, run).changed
+        found = {name: (bucket / "out" / name).read_bytes() for name in (bucket / "out").children()}
+    assert found == files(tmp_path / "out")
