@@ -58,6 +58,8 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # A busy machine takes longer to start a node than the half minute that Ray waits for it.
+        "RAY_raylet_start_wait_time_s": "120",
         **more,
     }
 
