@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from engine.simulation import comparisons
 from engine.simulation.comparisons import LEAST_SEEDS, LEVEL, Difference, Saving
-from engine.simulation.experiment import RANDOM, Experiment
+from engine.simulation.experiment import Experiment
+from engine.simulation.learners import learner_of
+from engine.simulation.measuring import ACCURACY, MIOU
+from engine.simulation.strategies import RANDOM
 
-TASK_NAMES = {
-    "linear": "linear head",
-    "mlp": "small network",
-    "knn": "5 nearest neighbours",
-    "small": "network on pixels",
-}
-BATCH_METRICS = ("share_missing", "distance", "auc", "speaks", "lacking", "seconds_train_and_score", "seconds_select")
+BATCH_METRICS = (
+    "share_missing", "distance", "auc", "speaks", "lacking", "seconds_train_and_score", "seconds_select",
+)  # fmt: skip
 
 
 class Task(NamedTuple):
@@ -35,8 +34,8 @@ class Task(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """All that is reported. `num_labels_K` are the points; `batches` are means over seeds by strategy and metric, a
-    value a round."""
+    """All that is reported. `num_labels_K` are the points: labels that were bought, or `bought` is "answers"; `batches`
+    are means over seeds by strategy and metric, a value a round."""
 
     name: str
     strategies: list[str]
@@ -46,25 +45,43 @@ class Findings(NamedTuple):
     batches: dict[str, dict[str, list[float | None]]]
     caution: str
     sentences: list[str]
+    bought: str = "labels"
 
 
 def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings:
     """The findings from a table of CURVES_SCHEMA."""
     strategies = [strategy.name for strategy in experiment.strategies]
-    num_labels_K = _num_labels(curves)
+    num_labels_K = bought_of(curves)
     tasks: dict[str, Task] = {task: _task(curves, task, strategies, num_labels_K) for task in experiment.tasks}
     caution = _caution(experiment.seeds, len(strategies) - 1)
     batches = {strategy: _batches(curves, strategy, experiment.rounds) for strategy in strategies}
-    return Findings(name, strategies, experiment.seeds, num_labels_K, tasks, batches, caution, _sentences(tasks))
+    bought = "answers" if experiment.oracle.annotators else "labels"
+    sentences = _sentences(tasks)
+    return Findings(name, strategies, experiment.seeds, num_labels_K, tasks, batches, caution, sentences, bought)
 
 
-def _num_labels(curves: pa.Table) -> NDArray[np.float64]:
-    found = curves.group_by("round").aggregate([("num_labels", "mean")]).sort_by("round")
-    values: NDArray[np.float64] = found["num_labels_mean"].to_numpy()
+def task_name(task: str) -> str:
+    """A task model for a reader."""
+    return learner_of(task).words
+
+
+def metric_of(task: str) -> str:
+    """What a task model is measured by."""
+    return MIOU if learner_of(task).sees == "masks" else ACCURACY
+
+
+def bought_of(curves: pa.Table) -> NDArray[np.float64]:
+    """What was paid for at each point: labels, or where there are annotators their answers."""
+    answers = curves.filter(pc.equal(curves["metric"], "answers"))
+    if len(answers):
+        found = answers.group_by("round").aggregate([("value", "mean")]).sort_by("round")["value_mean"]
+    else:
+        found = curves.group_by("round").aggregate([("num_labels", "mean")]).sort_by("round")["num_labels_mean"]
+    values: NDArray[np.float64] = found.to_numpy()
     return values
 
 
-def _values(curves: pa.Table, strategy: str, task: str, metric: str) -> NDArray[np.float64]:
+def values_of(curves: pa.Table, strategy: str, task: str, metric: str) -> NDArray[np.float64]:
     """(S, K): a row a seed."""
     is_wanted = pc.and_(pc.equal(curves["strategy"], strategy), pc.equal(curves["metric"], metric))
     rows = curves.filter(pc.and_(is_wanted, pc.equal(curves["task"], task)))
@@ -75,7 +92,8 @@ def _values(curves: pa.Table, strategy: str, task: str, metric: str) -> NDArray[
 
 
 def _task(curves: pa.Table, task: str, strategies: list[str], num_labels_K: NDArray[np.float64]) -> Task:
-    value = {name: _values(curves, name, task, "accuracy") for name in strategies}
+    metric = metric_of(task)
+    value = {name: values_of(curves, name, task, metric) for name in strategies}
     area = {name: comparisons.area(num_labels_K, value[name]) for name in strategies}
     others = [name for name in strategies if name != RANDOM]
     # Those with random are in the other table: a larger family would show less of each.
@@ -144,12 +162,12 @@ def _sentences(tasks: dict[str, Task]) -> list[str]:
 def _shown(task: str, gap: Difference, saving: Saving | None) -> str:
     side = "above" if gap.mean.value > 0 else "below"
     interval = f"95 % interval {signed(gap.mean.low)} to {signed(gap.mean.high)}"
-    text = f"{TASK_NAMES[task]} {abs(gap.mean.value):.1f} points {side} random ({interval})"
+    text = f"{task_name(task)} {abs(gap.mean.value):.1f} points {side} random ({interval})"
     return text if saving is None else f"{text}, {saving_text(saving)}"
 
 
 def _not_shown(task: str, gap: Difference) -> str:
-    text = f"{TASK_NAMES[task]} not shown to differ from random ({signed(gap.mean.value)} points; "
+    text = f"{task_name(task)} not shown to differ from random ({signed(gap.mean.value)} points; "
     if gap.seeds_needed is None:
         return f"{text}more than {comparisons.MOST_SEEDS_NEEDED:,} seeds would be needed)"
     return f"{text}about {gap.seeds_needed:,} seeds would show that)"
