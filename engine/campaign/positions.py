@@ -23,7 +23,7 @@ from engine.pool.shard import Place, Shard, read_images
 from engine.pool.shards import Shards
 from engine.storage.location import Location
 from engine.tables.by_shard import BLOCK, places_of_texts
-from engine.tables.item_keys import are_in, last_of_each
+from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, last_of_each
 from engine.tables.scores import SHARD_FIELD, to_table
 from engine.tables.values import skeleton
 
@@ -98,9 +98,14 @@ def write_positions(home: Location, positions: list[Any] | pa.Table) -> None:
 
 def all_positions(home: Location) -> pa.Table:
     """Where images were when they were labelled, each once: PLACES_SCHEMA."""
+    return last_of_each(_every_position(home))
+
+
+def _every_position(home: Location) -> pa.Table:
+    """All rows of all files, older ones first."""
     folder = home / "pool/items"
     tables = (_read(folder / name) for name in folder.children())
-    return last_of_each(pa.concat_tables([PLACES_SCHEMA.empty_table(), *tables]))
+    return pa.concat_tables([PLACES_SCHEMA.empty_table(), *tables])
 
 
 def _read(file: Location) -> pa.Table:
@@ -110,9 +115,10 @@ def _read(file: Location) -> pa.Table:
 
 def positions_with(home: Location, items: pa.Table) -> pa.Table:
     """As `all_positions`, of the items of a table with shard and key."""
-    table = all_positions(home)
-    is_wanted = are_in(table, items)
-    return table if is_wanted.all() else table.filter(pa.array(is_wanted))
+    table = _every_position(home)
+    row_N = ItemIndex(ItemKeys.of(table)).rows_of(ItemKeys.of(items))
+    rows = np.unique(row_N[row_N >= 0])
+    return table if len(rows) == len(table) else table.take(pa.array(rows))
 
 
 def earlier_positions(home: Location, numbers: dict[Identity, int]) -> list[Position]:
@@ -147,8 +153,8 @@ def positions_of(
     Raises InputError for an item that is not in the pool, or without exactly one image.
     """
     known = PLACES_SCHEMA.empty_table() if is_new else positions_with(home, labelled)
-    lacking = labelled.select(["shard", "key"]).filter(pa.array(~are_in(labelled, known)))
-    if len(lacking):
+    if len(known) < len(labelled):
+        lacking = labelled.select(["shard", "key"]).filter(pa.array(~are_in(labelled, known)))
         found = _scanned(home, set(identities(lacking)), shards, image, log, is_new=is_new)
         known = pa.concat_tables([known, found.cast(PLACES_SCHEMA)])
     here, _ = placed(home, known)

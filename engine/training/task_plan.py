@@ -1,6 +1,7 @@
 """The plan of the task learner's training: its answers, the images that train and judge it, its updates."""
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -50,9 +51,10 @@ class TaskPlan(NamedTuple):
 
 
 def plan_task(
-    campaign: Campaign, snapshot: Snapshot, labels: list[str], positions: Positions, groups: Groups
+    campaign: Campaign, snapshot: Snapshot, labels: Callable[[], list[str]], positions: Positions, groups: Groups
 ) -> TaskPlan | None:
-    """The plan for these labels of the images at these positions; None where no task learner trains in steps.
+    """The plan for the labels of the images at these positions, which are asked for where they are answers; None where
+    no task learner trains in steps.
 
     Raises ConfigError or VaalError as `engine.models.task_answers.answers_of`.
     """
@@ -60,7 +62,7 @@ def plan_task(
     if config.task_kind is None:
         return None
     if _has_answers(config):
-        classes, answer_N = answers_of_items(config, labels, positions)
+        classes, answer_N = answers_of_items(config, labels(), positions)
     if config.sees_embeddings or config.task.model:
         return None
     name, size = config.task_network, config.image.size

@@ -13,9 +13,10 @@ from engine.pool.shards import NO_SHARDS, Shards
 NAMES = st.text("ab/é\n", min_size=1, max_size=3)
 SHARDS = st.builds(
     lambda name, size, items, joined, left: new_version(
-        Shard(name, f"/pool/{name}", size, f"mtime:{size}", items, size, "", joined, left, None if left is None else GONE)
+        Shard(name, f"/pool/{name}", size, f"mtime:{size}", items, size, "", joined, *left)
     ),
-    NAMES, st.integers(1, 9), st.none() | st.integers(0, 5), st.integers(0, 3), st.none() | st.integers(0, 3),
+    NAMES, st.integers(1, 9), st.none() | st.integers(0, 5), st.integers(0, 3),
+    st.just((None, None)) | st.tuples(st.integers(0, 3), st.just(GONE)),
 )  # fmt: skip
 UNIQUE = st.lists(SHARDS, max_size=8, unique_by=lambda shard: shard.shard)
 

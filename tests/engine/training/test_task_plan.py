@@ -33,7 +33,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
 def plan(campaign: Campaign, labels: list[str], **settings: Any) -> None:
     given = with_settings(campaign, **settings)
     positions = positions_at([f"{number:03d}" for number in range(len(labels))])
-    plan_task(given, read_snapshot(given.home), labels, positions, ALONE)
+    plan_task(given, read_snapshot(given.home), lambda: labels, positions, ALONE)
 
 
 @pytest.mark.parametrize("settings", [CLASSES, BY_USER, CLASSES | EMBEDDINGS, LABELS], ids=str)
