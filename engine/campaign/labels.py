@@ -238,14 +238,15 @@ def newest(history: pa.Table, *, retracted: bool = False) -> pa.Table:
     return rows if retracted or not rows["label"].null_count else rows.filter(pc.is_valid(rows["label"]))
 
 
-def read_labels(home: Location) -> pa.Table:
-    """The labels that count, SNAPSHOT_SCHEMA. `round` is null for those given at init."""
-    return read_snapshot(home).labels
+def read_labels(home: Location, columns: Sequence[str] = LABELS_SCHEMA.names) -> pa.Table:
+    """The labels that count, SNAPSHOT_SCHEMA, or these columns of it: shard, key, label and round among them. `round` is
+    null for those given at init."""
+    return read_snapshot(home, columns).labels
 
 
 def labels_fingerprints(home: Location) -> dict[str, str]:
     """SHA-256 of every label file by its name below the campaign."""
-    return read_snapshot(home).files
+    return read_snapshot(home, ["round"]).files
 
 
 def labelled_items(home: Location) -> set[Identity]:
