@@ -239,7 +239,7 @@ def newest(history: pa.Table, *, retracted: bool = False) -> pa.Table:
 
 
 def read_labels(home: Location, columns: Sequence[str] = LABELS_SCHEMA.names) -> pa.Table:
-    """The labels that count, SNAPSHOT_SCHEMA, or these columns of it: shard, key, label and round among them. `round` is
+    """The labels that count, SNAPSHOT_SCHEMA, or these columns of it: shard, key, label, round and others. `round` is
     null for those given at init."""
     return read_snapshot(home, columns).labels
 

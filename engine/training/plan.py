@@ -36,6 +36,8 @@ from vaal.losses import LossWeights
 from vaal.step import Updates
 from vaal.task.classifier import augmented
 
+LABEL_COLUMNS = ("shard", "key", "label", "round", "origin")
+"""Of a label, what training needs."""
 HELD_OUT_SHARE = 0.2
 """Share of each pool, without folds, that nothing trains on, so that the networks can be judged on it."""
 
@@ -104,7 +106,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     """
     config, known = campaign.config, read_shards(campaign.home)
     shards = known.in_round(campaign.round)
-    gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home)
+    gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home, LABEL_COLUMNS)
     labelled = snapshot.labels
     if gone:
         labelled = without_forgotten(campaign.home, labelled)

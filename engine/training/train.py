@@ -41,7 +41,7 @@ from engine.pool.mask_source import MASKS, mask_inputs, mask_source
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
 from engine.training.board import Losses, News, Steps, following, make_board
-from engine.training.plan import TrainingPlan, plan_training, require_few
+from engine.training.plan import LABEL_COLUMNS, TrainingPlan, plan_training, require_few
 from engine.training.reusing import fingerprint_of, reused
 from engine.training.trackers import About, require_installed, tracked
 from engine.training.worker import train_worker
@@ -63,7 +63,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
     check_budget(campaign)
     require_installed(campaign.config.train.trackers)
     with current_shards(campaign, run.log):
-        snapshot = read_snapshot(campaign.home)
+        snapshot = read_snapshot(campaign.home, LABEL_COLUMNS)
         inputs = _inputs_of(campaign, snapshot.files)
         return reused(campaign, inputs, run.log) or _train(campaign, snapshot, inputs, run)
 
