@@ -129,7 +129,7 @@ def _states(ledger: "Ledger") -> dict[str, int]:
 
     from engine.campaign.ledger import STATES
 
-    is_image_R = ~ledger.rows["gold"].to_numpy()
+    is_image_R = ~ledger.gold_R
     _, last = np.unique(ledger.item_R[is_image_R][::-1], return_index=True)
     counts = np.bincount(ledger.state_R[is_image_R][::-1][last], minlength=len(STATES)).tolist()
     return dict(zip(STATES, counts, strict=True))

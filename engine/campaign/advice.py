@@ -38,7 +38,7 @@ def send_command(campaign: Campaign, ledger: Ledger) -> str:
 def ask_command(campaign: Campaign, ledger: Ledger) -> str:
     """The command that asks more people about the disputed images: at the vendor that the most of them were sent to, of
     several the one that got them last."""
-    is_disputed_R = (ledger.state_R == DISPUTED) & ~ledger.rows["gold"].to_numpy()
+    is_disputed_R = (ledger.state_R == DISPUTED) & ~ledger.gold_R
     counts = np.bincount(ledger.batch_R[is_disputed_R], minlength=len(ledger.batches))
     most = [int(number) for number in np.flatnonzero(counts == counts.max(initial=0))]
     return f"vaal export {campaign.home.quoted} --disputed --to {_vendor(ledger, most)}"

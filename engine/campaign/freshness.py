@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign
@@ -30,6 +31,7 @@ NOT_FOLLOWED = ("engine.errors", "engine.config", "engine.storage", "engine.clus
 """Modules and packages that do not decide a result: they find bytes and read options."""
 TABLES = ("vaal.methods", "vaal.acquisition", "vaal.diversity")
 """Modules of tables: their source does not count, but the rows in use do."""
+AT_ONCE = 65_536
 OTHERS = "other campaigns"
 """The input of a selection that says what other campaigns had then, by pool.shared_ledger."""
 
@@ -96,16 +98,25 @@ def content_of(manifest: Manifest) -> str:
 def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, str]:
     """The inputs of a selection apart from its options: SHA-256 by name."""
     kinds: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
-    before, never = picked_before["item_id"].to_pylist(), sorted(never_picked(campaign.home))
+    never = sorted(never_picked(campaign.home))
     left = sorted(left_pool(campaign.home))
     return {
         **{name: content_of(read_manifest(campaign, name, kind)) for name, kind in kinds.items()},
         **labels_fingerprints(campaign.home),
-        "picked_before": hashlib.sha256("\n".join(sorted(before)).encode()).hexdigest(),
+        "picked_before": _digest_of(picked_before["item_id"]),
         **({"never picked": fingerprint(items=never)} if never else {}),
         **_what_keeps_out(campaign),
         **({"shards that left the pool": fingerprint(shards=left)} if left else {}),
     }
+
+
+def _digest_of(names: pa.ChunkedArray) -> str:
+    """SHA-256 of names, sorted, a line each. Few of them are texts of Python at a time."""
+    digest, ordered = hashlib.sha256(), names.take(pc.sort_indices(names))
+    for begin in range(0, len(ordered), AT_ONCE):
+        part = "\n".join(ordered.slice(begin, AT_ONCE).to_pylist())
+        digest.update(("\n" if begin else "").encode() + part.encode())
+    return digest.hexdigest()
 
 
 def _what_keeps_out(campaign: Campaign) -> dict[str, str]:

@@ -21,10 +21,11 @@ from engine.campaign.folder import is_closed, next_number
 from engine.errors import InputError, one_line
 from engine.storage.location import Location
 from engine.tables.columns import required
+from engine.tables.dictionaries import as_read_by, encoded
 from engine.tables.item_keys import by_item, last_of_each, with_shared_texts
 from engine.tables.rows import Row
 from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
-from engine.tables.values import as_read_by, class_name, moment_of, plain, text_of
+from engine.tables.values import class_name, moment_of, plain, text_of
 
 LABELS_SCHEMA = pa.schema(
     [
@@ -186,12 +187,13 @@ def snapshot_of(contents: Iterable[tuple[str, bytes]], columns: Sequence[str] = 
 
 
 def _parse(name: str, content: bytes, columns: Sequence[str]) -> pa.Table:
-    schema = pa.schema([LABELS_SCHEMA.field(column) for column in columns])
+    schema = pa.schema([SNAPSHOT_SCHEMA.field(column) for column in columns])
     try:
-        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
-        has = set(file.schema_arrow.names)
-        for column in LABELS_SCHEMA.names[:-2]:
-            _ = file.schema_arrow.field(column)
+        there = pq.read_schema(pa.BufferReader(content))
+        has, _ = there.names, [there.field(column) for column in LABELS_SCHEMA.names[:-2]]
+        # As dictionaries from the start: the texts themselves take ten times as much.
+        repeated = [column for column in _REPEATED if column in has]
+        file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False, read_dictionary=repeated)
         # Without threads: files are small.
         table = file.read([column for column in columns if column in has], use_threads=False)
         # Other programs may add columns and order them as they like.
@@ -199,15 +201,11 @@ def _parse(name: str, content: bytes, columns: Sequence[str]) -> pa.Table:
             if column in columns and column not in has:
                 # Other programs need not know it.
                 table = table.append_column(column, pa.nulls(len(table), pa.string()))
-        found = pa.table([table[field.name].cast(field.type) for field in schema], names=schema.names)
+        found = pa.table([encoded(table[field.name], field) for field in schema], names=schema.names).cast(schema)
         if "label" in columns:
-            place = schema.get_field_index("label")
-            found = found.set_column(place, "label", as_read_by(class_name if _is_own(name) else plain, found["label"]))
-        found = found.cast(schema)
-        for place, name_of_column in enumerate(schema.names):
-            if name_of_column in _REPEATED:
-                column = found[name_of_column].dictionary_encode()
-                found = found.set_column(place, SNAPSHOT_SCHEMA.field(name_of_column), column)
+            # As every other file's labels are read: 3.0 is 3, and blank is null. In an own file every word is a class.
+            read = as_read_by(class_name if _is_own(name) else plain, found["label"])
+            found = found.set_column(schema.get_field_index("label"), schema.field("label"), read)
     except (KeyError, ValueError, OSError, pa.ArrowException) as error:
         why = f"{name}: not a table with the columns {', '.join(LABELS_SCHEMA.names[:-2])}: {one_line(error)}"
         # Without one of its own files a campaign would send out what is labelled.
@@ -240,14 +238,15 @@ def newest(history: pa.Table, *, retracted: bool = False) -> pa.Table:
     return rows if retracted or not rows["label"].null_count else rows.filter(pc.is_valid(rows["label"]))
 
 
-def read_labels(home: Location) -> pa.Table:
-    """The labels that count, SNAPSHOT_SCHEMA. `round` is null for those given at init."""
-    return read_snapshot(home).labels
+def read_labels(home: Location, columns: Sequence[str] = LABELS_SCHEMA.names) -> pa.Table:
+    """The labels that count, SNAPSHOT_SCHEMA, or these columns of it: shard, key, label, round and others. `round` is
+    null for those given at init."""
+    return read_snapshot(home, columns).labels
 
 
 def labels_fingerprints(home: Location) -> dict[str, str]:
     """SHA-256 of every label file by its name below the campaign."""
-    return read_snapshot(home).files
+    return read_snapshot(home, ["round"]).files
 
 
 def labelled_items(home: Location) -> set[Identity]:

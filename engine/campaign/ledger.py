@@ -34,8 +34,6 @@ TIE = 1e-9
 NO_REASON = "no reason"
 ROWS_SCHEMA = pa.schema(field for field in IMAGES_SCHEMA if field.name not in ("rank", "file", "sha256", "sent_bytes"))
 """IMAGES_SCHEMA without what only an export needs, which is half of it."""
-_SEPARATOR = "\0"
-"""No record of a batch has it."""
 _OF_WORDS = ["label", "labelled_at", "is_derived", "num_votes"]
 """The columns of labels that decide what an image that was sent is now."""
 
@@ -43,17 +41,19 @@ _OF_WORDS = ["label", "labelled_at", "is_derived", "num_votes"]
 class Ledger(NamedTuple):
     """R images in batches, in the order of sending, and U different ones.
 
-    `rows` are ROWS_SCHEMA; `batch_R` is the place of each one's batch in `batches`, `item_R` its place in
-    `outcomes.item_ids`, `state_R` in STATES; `back_R` is TAKEN_BACK or GIVEN_UP for a row that was, else 0; `asked_R`
-    is how many answers were asked for, `paid_R` how many of them came. `items` has a row for each different image,
-    which may also be a pick that was never sent: item_id, shard, key, offset, size_bytes, content_hash, round, gold.
+    `gold_R` says which are gold, and `answered_R` how many answers had come before each was sent; `batch_R` is the
+    place of each one's batch in `batches`, `item_R` its place in `outcomes.item_ids`, `state_R` in STATES; `back_R`
+    is TAKEN_BACK or GIVEN_UP for a row that was, else 0; `asked_R` is how many answers were asked for, `paid_R` how
+    many of them came. `items` has a row for each different image, which may also be a pick that was never sent:
+    item_id, shard, key, offset, size_bytes, content_hash, round, gold.
     `state_U` are their states; `by_votes_U` what the votes alone say; `stands_U` says where a person's or another
     program's word stands over votes, and `word_votes_U` how many files of votes there were when it was said; `came_U`
     is how many answers came.
     """
 
     batches: list[SentBatch]
-    rows: pa.Table
+    gold_R: NDArray[np.bool_]
+    answered_R: Counts
     batch_R: Counts
     item_R: Counts
     state_R: NDArray[np.int8]
@@ -67,6 +67,11 @@ class Ledger(NamedTuple):
     word_votes_U: Counts
     came_U: Counts
     outcomes: Outcomes
+
+    @property
+    def rows(self) -> pa.Table:
+        """ROWS_SCHEMA (R,), read again at each call: of millions of images, texts take ten times what is held here."""
+        return pa.concat_tables([ROWS_SCHEMA.empty_table(), *(b.rows(ROWS_SCHEMA.names) for b in self.batches)])
 
     @property
     def prices(self) -> list[Decimal]:
@@ -91,7 +96,7 @@ class Ledger(NamedTuple):
     @property
     def came_since(self) -> Counts:
         """How many answers came since each row was sent."""
-        came_R: Counts = self.came_U[self.item_R] - pc.fill_null(self.rows["answered"], 0).to_numpy()
+        came_R: Counts = self.came_U[self.item_R] - self.answered_R
         return came_R
 
     @property
@@ -106,7 +111,7 @@ class Ledger(NamedTuple):
 
     def images_of(self, number: int) -> NDArray[np.bool_]:
         """Which rows (R,) are the images of a batch, without the gold ones."""
-        is_image_R: NDArray[np.bool_] = (self.batch_R == number) & ~self.rows["gold"].to_numpy()
+        is_image_R: NDArray[np.bool_] = (self.batch_R == number) & ~self.gold_R
         return is_image_R
 
     @property
@@ -143,11 +148,10 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     are there."""
     home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
     batches = all_batches(home, campaign.round + 1)
-    tables = [batch.rows(ROWS_SCHEMA.names) for batch in batches]
-    rows = pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables])
-    batch_R = np.repeat(np.arange(len(batches)), [len(table) for table in tables])
-    items = _items(campaign, batches, tables)
-    item_R = ItemIndex(ItemKeys.of_texts(items["item_id"])).rows_of(ItemKeys.of_texts(rows["item_id"]))
+    keys_R, gold_R, answered_R, batch_R = _rows_of(batches)
+    items = _items(campaign, batches, set(batch_R[gold_R].tolist()))
+    item_R = ItemIndex(ItemKeys.of_texts(items["item_id"])).rows_of(keys_R)
+    del keys_R
     ids = items["item_id"].combine_chunks()
     truths = _truths(items, snapshot)
     if not (outcomes and outcomes.item_ids.equals(ids) and outcomes.truths.equals(truths)):
@@ -157,8 +161,7 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
         except ValueError as error:
             raise ConfigError(f"labels.consensus={config.labels.consensus}: {error}") from error
     asked_R = np.array([batch.manifest["sending"]["annotators"] for batch in batches], np.int64)[batch_R]
-    back_R = _taken_back(home, batches, rows, batch_R)
-    answered_R = pc.fill_null(rows["answered"], 0).to_numpy()
+    back_R = _taken_back(home, batches, batch_R)
     live_U = np.zeros(len(ids), np.int64)
     np.maximum.at(live_U, item_R, (answered_R + asked_R) * (back_R == 0))
     # What was picked and never sent may be answered all the same: one answer settles it.
@@ -175,7 +178,8 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     state_R = np.where((back_R > 0) & np.isin(state_U[item_R], (OUT, IN_PART)), back_R, state_U[item_R])
     return Ledger(
         batches,
-        rows,
+        gold_R,
+        answered_R,
         batch_R,
         item_R,
         state_R,
@@ -192,16 +196,29 @@ def read_ledger(campaign: Campaign, snapshot: Snapshot | None = None, *, outcome
     )
 
 
-def _items(campaign: Campaign, batches: list[SentBatch], tables: list[pa.Table]) -> pa.Table:
-    """Every image that an answer may be for, each once: the picks, and gold images under their names for vendors."""
+def _rows_of(batches: list[SentBatch]) -> tuple[ItemKeys, NDArray[np.bool_], Counts, Counts]:
+    """Of all rows of the batches the keys of their names for vendors, which are gold, how many answers had come before,
+    and the places of their batches."""
+    keys, gold, answered = [ItemKeys.of_items([])], [np.empty(0, bool)], [np.empty(0, np.int64)]
+    for batch in batches:
+        table = batch.rows(["item_id", "gold", "answered"])
+        keys.append(ItemKeys.of_texts(table["item_id"]))
+        gold.append(table["gold"].to_numpy())
+        answered.append(pc.fill_null(table["answered"], 0).to_numpy())
+    batch_R = np.repeat(np.arange(len(batches)), [len(found) for found in gold[1:]])
+    high_R, low_R = (np.concatenate(lanes) for lanes in zip(*((k.high_N, k.low_N) for k in keys), strict=True))
+    return ItemKeys(high_R, low_R), np.concatenate(gold), np.concatenate(answered), batch_R
+
+
+def _items(campaign: Campaign, batches: list[SentBatch], with_gold: set[int]) -> pa.Table:
+    """Every image that an answer may be for, each once: the picks, and gold images under their names for vendors, which
+    these batches have."""
     picked = picked_items(campaign.home, campaign.round + 1, with_released=True)
-    gold = [
-        table.filter(table["gold"])
-        .select([*picked.column_names[:-1]])
-        .append_column("round", pa.array([batch.manifest["round"]] * pc.sum(table["gold"]).as_py(), pa.int32()))
-        for batch, table in zip(batches, tables, strict=True)
-        if len(table) and pc.any(table["gold"]).as_py()
-    ]
+    gold = []
+    for number in sorted(with_gold):
+        table, of_round = batches[number].rows([*picked.column_names[:-1], "gold"]), batches[number].manifest["round"]
+        table = table.filter(table["gold"]).drop_columns("gold")
+        gold.append(table.append_column("round", pa.array([of_round] * len(table), pa.int32())))
     found = pa.concat_tables([picked, *gold])
     return found.append_column("gold", pa.array(np.arange(len(found)) >= len(picked)))
 
@@ -217,18 +234,18 @@ def _truths(items: pa.Table, snapshot: Snapshot) -> pa.Array:
     return pa.nulls(len(items), pa.string())
 
 
-def _taken_back(home: Location, batches: list[SentBatch], rows: pa.Table, batch_R: Counts) -> NDArray[np.int8]:
+def _taken_back(home: Location, batches: list[SentBatch], batch_R: Counts) -> NDArray[np.int8]:
     """GIVEN_UP or TAKEN_BACK for the rows that were expired or recalled, else 0."""
     codes = {EXPIRED: GIVEN_UP, RECALLED: TAKEN_BACK}
     decisions = decided(read_decisions(home), *codes)
-    records = pa.array([batch.record for batch in batches], pa.string()).take(pa.array(batch_R))
-    sent = pc.binary_join_element_wise(records, rows["item_id"].combine_chunks(), _SEPARATOR)
-    names = pc.binary_join_element_wise(decisions["batch"], decisions["item_id"], _SEPARATOR).combine_chunks()
-    code_N = np.array([codes[kind] for kind in decisions["kind"].to_pylist()], np.int8)
-    place = pc.index_in(sent, value_set=names)
-    found: NDArray[np.int8] = np.zeros(len(rows), np.int8)
-    is_back = place.is_valid().to_numpy(zero_copy_only=False)
-    found[is_back] = code_N[place.drop_null().to_numpy()]
+    found: NDArray[np.int8] = np.zeros(len(batch_R), np.int8)
+    for number, batch in enumerate(batches):
+        own = decisions.filter(pc.equal(decisions["batch"], batch.record))
+        if len(own):
+            code_N = np.array([codes[kind] for kind in own["kind"].to_pylist()], np.int8)
+            place = pc.index_in(batch.rows(["item_id"])["item_id"], value_set=own["item_id"])
+            is_back = place.is_valid().to_numpy()
+            found[np.flatnonzero(batch_R == number)[is_back]] = code_N[place.drop_null().to_numpy()]
     return found
 
 

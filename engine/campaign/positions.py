@@ -23,8 +23,8 @@ from engine.pool.shard import Place, Shard, read_images
 from engine.pool.shards import Shards
 from engine.storage.location import Location
 from engine.tables.by_shard import BLOCK, places_of_texts
-from engine.tables.item_keys import are_in, last_of_each
-from engine.tables.scores import SHARD_FIELD, pack, to_table, unpack
+from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, last_of_each
+from engine.tables.scores import SHARD_FIELD, to_table
 from engine.tables.values import skeleton
 
 SCAN_THREADS = 8
@@ -41,13 +41,15 @@ class Positions(Sequence[Position]):
         """Of a table of PLACES_SCHEMA or POSITIONS_SCHEMA."""
         _, place_N = places_of_texts(table["shard"])
         order = np.lexsort((table["offset"].to_numpy(), place_N))
-        self.table = table if (np.diff(order) == 1).all() else table.take(pa.array(order))
-        self._ends = np.cumsum([batch.num_rows for batch in self.table.to_batches(BLOCK)])
-        self._batches = self.table.to_batches(BLOCK)
+        self._hold(table if (np.diff(order) == 1).all() else table.take(pa.array(order)))
 
-    def __reduce__(self) -> tuple[Callable[[bytes], "Positions"], tuple[bytes]]:
-        # Compressed, and without its pieces: each would be sent with all of the table.
-        return _unpacked, (pack(self.table, "zstd"),)
+    def _hold(self, table: pa.Table) -> None:
+        self.table, self._batches = table, table.to_batches(BLOCK)
+        self._ends = np.cumsum([batch.num_rows for batch in self._batches])
+
+    def __reduce__(self) -> tuple[Callable[[pa.Table], "Positions"], tuple[pa.Table]]:
+        # Without its pieces: each would be sent with all of the table.
+        return _as_sorted, (self.table,)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -66,13 +68,20 @@ class Positions(Sequence[Position]):
         shard, key, offset, size, content = (column[row].as_py() for column in self._batches[batch].columns)
         return shard, key, offset, size, content
 
+    def items(self) -> Iterator[Identity]:
+        """(shard, key) of each."""
+        for batch in self._batches:
+            yield from zip(*(batch.column(place).to_pylist() for place in range(2)), strict=True)
+
     def __iter__(self) -> Iterator[Position]:
         for batch in self._batches:
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _unpacked(content: bytes) -> Positions:
-    return Positions(unpack(content))
+def _as_sorted(table: pa.Table) -> Positions:
+    positions = Positions.__new__(Positions)
+    positions._hold(table)
+    return positions
 
 
 def write_positions(home: Location, positions: list[Any] | pa.Table) -> None:
@@ -89,9 +98,14 @@ def write_positions(home: Location, positions: list[Any] | pa.Table) -> None:
 
 def all_positions(home: Location) -> pa.Table:
     """Where images were when they were labelled, each once: PLACES_SCHEMA."""
+    return last_of_each(_every_position(home))
+
+
+def _every_position(home: Location) -> pa.Table:
+    """All rows of all files, older ones first."""
     folder = home / "pool/items"
     tables = (_read(folder / name) for name in folder.children())
-    return last_of_each(pa.concat_tables([PLACES_SCHEMA.empty_table(), *tables]))
+    return pa.concat_tables([PLACES_SCHEMA.empty_table(), *tables])
 
 
 def _read(file: Location) -> pa.Table:
@@ -101,9 +115,10 @@ def _read(file: Location) -> pa.Table:
 
 def positions_with(home: Location, items: pa.Table) -> pa.Table:
     """As `all_positions`, of the items of a table with shard and key."""
-    table = all_positions(home)
-    is_wanted = are_in(table, items)
-    return table if is_wanted.all() else table.filter(pa.array(is_wanted))
+    table = _every_position(home)
+    row_N = ItemIndex(ItemKeys.of(table)).rows_of(ItemKeys.of(items))
+    rows = np.unique(row_N[row_N >= 0])
+    return table if len(rows) == len(table) else table.take(pa.array(rows))
 
 
 def earlier_positions(home: Location, numbers: dict[Identity, int]) -> list[Position]:
@@ -138,8 +153,8 @@ def positions_of(
     Raises InputError for an item that is not in the pool, or without exactly one image.
     """
     known = PLACES_SCHEMA.empty_table() if is_new else positions_with(home, labelled)
-    lacking = labelled.select(["shard", "key"]).filter(pa.array(~are_in(labelled, known)))
-    if len(lacking):
+    if len(known) < len(labelled):
+        lacking = labelled.select(["shard", "key"]).filter(pa.array(~are_in(labelled, known)))
         found = _scanned(home, set(identities(lacking)), shards, image, log, is_new=is_new)
         known = pa.concat_tables([known, found.cast(PLACES_SCHEMA)])
     here, _ = placed(home, known)

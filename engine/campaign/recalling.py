@@ -63,7 +63,7 @@ def _take_back(
     is_unanswered = np.isin(ledger.state_U, (OUT, IN_PART, DISPUTED))[ledger.item_R]
     is_back = is_own & (ledger.back_R > 0) & is_unanswered
     is_open = is_own & ledger.waited_for
-    is_gold = ledger.rows["gold"].to_numpy()
+    is_gold = ledger.gold_R
     decide(campaign.home, kind, _rows(ledger, is_open), author)
     # An image with answers is sent again only to ask more people.
     is_more = np.array([sent.manifest["sending"]["disputed"] for sent in ledger.batches], bool)[ledger.batch_R]

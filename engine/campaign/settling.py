@@ -221,7 +221,7 @@ def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     """How far the answers of the campaign's round are."""
     own = {batch.record for batch in newest_batches(campaign.home, campaign.round)}
     numbers = [number for number, batch in enumerate(ledger.batches) if batch.record in own]
-    is_own = np.isin(ledger.batch_R, numbers) & ~ledger.rows["gold"].to_numpy()
+    is_own = np.isin(ledger.batch_R, numbers) & ~ledger.gold_R
     # An image that was taken back and sent again is there twice, and counts once.
     items, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
     states = ledger.state_R[is_own][::-1][last]

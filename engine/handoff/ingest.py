@@ -141,7 +141,7 @@ def _counted(sieve: Sieve, settled: Settled, brought: Brought) -> Ingested:
     items, pairs = settled.ledger.items, list(settled.changes.values())
     rounds = items.filter(pc.is_in(items["item_id"], value_set=brought.item_ids))["round"]
     ledger = settled.ledger
-    is_out_R = np.isin(ledger.state_R, (OUT, IN_PART, DISPUTED)) & ~ledger.rows["gold"].to_numpy()
+    is_out_R = np.isin(ledger.state_R, (OUT, IN_PART, DISPUTED)) & ~ledger.gold_R
     return Ingested(
         new=sum(before is None and label is not None for before, label in pairs),
         repeated=sieve.repeated,

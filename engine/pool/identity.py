@@ -4,8 +4,11 @@ Folds and what is held out are those of the item's group, so that nothing is jud
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +34,7 @@ class Groups(NamedTuple):
         return (match[1 if match.re.groups else 0] or "") if match else ""
 
 
+_AT_ONCE = 65_536
 ALONE = Groups()
 """Every item is a group of its own."""
 
@@ -40,6 +44,20 @@ def _number(shard: str, key: str, group: str = "", *, secret: bytes = b"", perso
     # No shard has an empty name, so that no group is mistaken for an item.
     identity = (f"\0{group}" if group else f"{shard}\0{key}").encode()
     return int.from_bytes(hashlib.blake2b(identity, digest_size=8, key=secret, person=person).digest(), "big")
+
+
+def _numbers(items: Iterable[tuple[str, str]], groups: Groups, person: bytes) -> NDArray[np.uint64]:
+    """`_number` of the group of each item (N,): in a loop of its own, because of ten million the calls alone take
+    longer than the hashes."""
+    if groups != ALONE:
+        found = (_number(shard, key, groups.of(shard, key), person=person) for shard, key in items)
+        return np.fromiter(found, np.uint64)
+    hashed = partial(hashlib.blake2b, digest_size=8, person=person)
+    # Joined in parts, and not an object of Python each.
+    rest, parts = iter(items), [b""]
+    while part := list(islice(rest, _AT_ONCE)):
+        parts.append(b"".join([hashed(f"{shard}\0{key}".encode()).digest() for shard, key in part]))
+    return np.frombuffer(b"".join(parts), ">u8").astype(np.uint64)
 
 
 def group_number_of(shard: str, key: str, groups: Groups = ALONE) -> int:
@@ -55,6 +73,24 @@ def fold_of(shard: str, key: str, num_folds: int, round_number: int = 0, groups:
     """
     person = bytes(8) + round_number.to_bytes(8, "big")
     return _number(shard, key, groups.of(shard, key), person=person) % num_folds
+
+
+def folds_of(
+    items: Iterable[tuple[str, str]], num_folds: int, round_number: int = 0, groups: Groups = ALONE
+) -> NDArray[np.int64]:
+    """`fold_of` each item (N,)."""
+    numbers = _numbers(items, groups, bytes(8) + round_number.to_bytes(8, "big"))
+    return (numbers % np.uint64(num_folds)).astype(np.int64)
+
+
+def are_held_out(
+    items: Iterable[tuple[str, str]], share: float, round_number: int = 0, groups: Groups = ALONE
+) -> NDArray[np.bool_]:
+    """`held_out_of` each item (N,)."""
+    numbers = _numbers(items, groups, b"held out" + round_number.to_bytes(8, "big"))
+    # In whole numbers: a float has not all of 64 bits.
+    limit = math.ceil(share * 2**64)
+    return numbers < np.uint64(limit) if limit < 2**64 else np.ones(len(numbers), np.bool_)
 
 
 def held_out_of(shard: str, key: str, share: float, round_number: int = 0, groups: Groups = ALONE) -> bool:

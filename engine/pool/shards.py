@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from engine.pool.shard import Shard
 from engine.storage.location import Location
 from engine.tables.columns import required
-from engine.tables.scores import pack, unpack
 
 SHARDS_SCHEMA = pa.schema(
     [
@@ -52,7 +51,7 @@ class Shards(Sequence[Shard]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not the batches, each of which would be sent with all of the table.
-        return _unpacked, (pack(self.table, "zstd"),)
+        return Shards, (self.table,)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -208,10 +207,6 @@ class Shards(Sequence[Shard]):
 
 
 NO_SHARDS = Shards.of([])
-
-
-def _unpacked(content: bytes) -> Shards:
-    return Shards(unpack(content))
 
 
 def _texts(names: Any) -> pa.Array | pa.ChunkedArray:

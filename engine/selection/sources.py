@@ -245,7 +245,8 @@ class Draws(NamedTuple):
 def sources_of(home: Location, records: pa.Table, picked_before: pa.Table) -> Sources:
     """A source for each record, RECORDS_SCHEMA, sorted by shard. Items that are labelled, were picked before or are
     never to be picked are taken."""
-    labels, sources = read_labels(home), Sources(records.sort_by("shard"), {})
+    labels = read_labels(home, ["shard", "key", "label", "round", "origin"])
+    sources = Sources(records.sort_by("shard"), {})
     is_uncertain = pc.equal(origins_of(home, labels), ORIGIN_UNCERTAINTY)
     never = sources.grouped(rows_of_items(never_picked(home)))
     return sources.with_columns(
@@ -261,7 +262,7 @@ def known_images(home: Location, picked_before: pa.Table) -> pa.Table:
     An image is its bytes: under another key or in another shard it is the same one, whether or not it still is where it
     was. Memory depends on what is labelled and picked, and not on the pool.
     """
-    labelled = positions_with(home, read_labels(home))
+    labelled = positions_with(home, read_labels(home, ["shard", "key", "label", "round"]))
     known = pa.concat_tables([labelled, picked_before.select(PLACES_SCHEMA.names).cast(PLACES_SCHEMA)])
     return known.filter(known["content_hash"].is_valid())
 

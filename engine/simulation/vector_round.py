@@ -57,7 +57,7 @@ def train_and_score(
         config = override(config, {"score.acquisition": [*listed, "vaal"]}, "simulation")
     fold_N = np.array([fold_of(shard, key, config.train.folds, number) for shard, key in names])
     if config.needs_method:
-        shares_outside(fold_N[place_L].tolist(), config.train.folds)
+        shares_outside(fold_N[place_L], config.train.folds)
     is_labelled_N = np.zeros(len(names), np.bool_)
     is_labelled_N[place_L] = True
     rest = np.flatnonzero(~is_labelled_N)

@@ -4,13 +4,10 @@ import math
 import posixpath
 import re
 import unicodedata
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from engine.config.class_names import class_name as class_name
 from engine.errors import InputError
@@ -112,10 +109,3 @@ def skeleton(name: str, suffixes: Sequence[str] = ()) -> str:
     for suffix in suffixes:
         plain = plain.removesuffix(f".{suffix.casefold()}")
     return re.sub(r"(?<!\d)0+(?=\d)", "", plain)
-
-
-def as_read_by(read: Callable[[str], str], labels: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Labels as every other file's are read: 3.0 is 3, and blank is null. In an own file every word is a class."""
-    classes = pc.unique(labels)
-    here = pa.array([read(name or "") or None for name in classes.to_pylist()], pa.string())
-    return labels if here.equals(classes) else here.take(pc.index_in(labels, classes))

@@ -18,7 +18,7 @@ from engine.campaign.stages import QUIET, Log
 from engine.config.first_round import needs_labels
 from engine.config.options import CampaignConfig
 from engine.errors import ConfigError, InputError, NotAcceptableError
-from engine.pool.identity import ALONE
+from engine.pool.identity import ALONE, folds_of
 from engine.pool.manifest import read_shards
 from engine.pool.mask_source import MaskSource, mask_source
 from engine.pool.metadata import read_groups
@@ -36,6 +36,8 @@ from vaal.losses import LossWeights
 from vaal.step import Updates
 from vaal.task.classifier import augmented
 
+LABEL_COLUMNS = ("shard", "key", "label", "round", "origin")
+"""Of a label, what training needs."""
 HELD_OUT_SHARE = 0.2
 """Share of each pool, without folds, that nothing trains on, so that the networks can be judged on it."""
 
@@ -104,7 +106,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     """
     config, known = campaign.config, read_shards(campaign.home)
     shards = known.in_round(campaign.round)
-    gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home)
+    gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home, LABEL_COLUMNS)
     labelled = snapshot.labels
     if gone:
         labelled = without_forgotten(campaign.home, labelled)
@@ -149,7 +151,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
         num_steps=num_steps_of(config, num_unlabelled / images_per_step),
-        task=plan_task(campaign, snapshot, labels_at(labelled, positions), positions, groups),
+        task=plan_task(campaign, snapshot, partial(labels_at, labelled, positions), positions, groups),
         masks=mask_source(config, campaign.home),
         device="",
         board=None,
@@ -170,7 +172,7 @@ def _require_labelled(campaign: Campaign, pool: Pool, usable: Positions) -> None
     if not usable:
         count = len(pool.labelled)
         raise InputError(f"{campaign.home}: none of {count} labelled images is in its shard; restore the shards")
-    if all(pool.is_held_out(*position[:2]) for position in usable):
+    if all(pool.is_held_out(*item) for item in usable.items()):
         raise ConfigError(
             f"train.folds={train.folds}, train.method={train.method}: a fifth of the labelled images is held out for "
             f"the diagnosis, which leaves none of the {len(usable)} to train on; label more"
@@ -254,13 +256,15 @@ def _labelled_share(config: CampaignConfig, pool: Pool, labelled: Positions) -> 
     if not _is_cross_fitted(config) or not config.needs_method:
         return ()
     elsewhere = "" if pool.groups == ALONE else ", in other groups (pool.group)"
-    return shares_outside([pool.fold_of(*position[:2]) for position in labelled], config.train.folds, elsewhere)
+    folds = folds_of(labelled.items(), pool.num_folds, pool.round, pool.groups)
+    return shares_outside(folds, config.train.folds, elsewhere)
 
 
-def shares_outside(folds: list[int], num_folds: int, elsewhere: str = "") -> tuple[float, ...]:
+def shares_outside(folds: NDArray[np.int64], num_folds: int, elsewhere: str = "") -> tuple[float, ...]:
     """The share of the labelled images outside of each fold, from the fold of every image. `elsewhere` says where more
     of them help. Raises ConfigError if all are in one fold."""
-    share = tuple(1 - folds.count(fold) / max(1, len(folds)) for fold in range(num_folds))
+    counts = np.bincount(folds, minlength=num_folds).tolist()
+    share = tuple(1 - count / max(1, len(folds)) for count in counts)
     if num_folds > 1 and 0.0 in share:
         raise ConfigError(
             f"train.folds={num_folds}: all {len(folds)} labelled images fall into one fold, which leaves its "

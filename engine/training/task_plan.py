@@ -1,26 +1,27 @@
 """The plan of the task learner's training: its answers, the images that train and judge it, its updates."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.origins import origins_of
-from engine.campaign.positions import Position
+from engine.campaign.positions import Positions
 from engine.config.options import CampaignConfig
 from engine.config.train_options import TrainConfig
 from engine.errors import ConfigError, InputError
 from engine.models.task_answers import answers_of_items
 from engine.models.task_networks import TASK_NETWORKS
 from engine.models.task_words import LEAST_TO_JUDGE
-from engine.pool.identity import Groups, group_number_of, held_out_of
+from engine.pool.identity import Groups, are_held_out, group_number_of, held_out_of
 from engine.tables.selections import ORIGIN_CONTROL
 from vaal.task.kinds import Kind
 
@@ -43,16 +44,17 @@ class TaskPlan(NamedTuple):
     kind: Kind
     classes: list[str]
     answer_N: Tensor
-    training: list[int]
+    training: NDArray[np.int64]
     judging: list[int]
     controls: frozenset[Identity]
     num_steps: int
 
 
 def plan_task(
-    campaign: Campaign, snapshot: Snapshot, labels: list[str], positions: Sequence[Position], groups: Groups
+    campaign: Campaign, snapshot: Snapshot, labels: Callable[[], list[str]], positions: Positions, groups: Groups
 ) -> TaskPlan | None:
-    """The plan for these labels of the images at these positions; None where no task learner trains in steps.
+    """The plan for the labels of the images at these positions, which are asked for where they are answers; None where
+    no task learner trains in steps.
 
     Raises ConfigError or VaalError as `engine.models.task_answers.answers_of`.
     """
@@ -60,7 +62,7 @@ def plan_task(
     if config.task_kind is None:
         return None
     if _has_answers(config):
-        classes, answer_N = answers_of_items(config, labels, positions)
+        classes, answer_N = answers_of_items(config, labels(), positions)
     if config.sees_embeddings or config.task.model:
         return None
     name, size = config.task_network, config.image.size
@@ -86,21 +88,20 @@ def judges_task(groups: Groups, shard: str, key: str) -> bool:
     return held_out_of(shard, key, JUDGING_SHARE, groups=groups)
 
 
-def split_for_task(groups: Groups, positions: Sequence[Position]) -> tuple[list[int], list[int]]:
+def split_for_task(groups: Groups, positions: Positions) -> tuple[NDArray[np.int64], list[int]]:
     """The numbers of the images that the task learner trains on, and of those by which it is judged.
 
     A hash decides. Where it holds out none, or all, the fifth of the groups with the lowest number is held out; with
     fewer than LEAST_TO_JUDGE groups all images train.
     """
-    is_judge = [judges_task(groups, *position[:2]) for position in positions]
-    if all(is_judge) or not any(is_judge):
-        number_N = [group_number_of(*position[:2], groups) for position in positions]
-        numbers = sorted(set(number_N))
-        few = set(numbers[: int(JUDGING_SHARE * len(numbers))]) if len(numbers) >= LEAST_TO_JUDGE else set[int]()
-        is_judge = [number in few for number in number_N]
-    training, judging = ([n for n, judges in enumerate(is_judge) if judges == which] for which in (False, True))
-    chosen = np.random.default_rng(len(judging)).permutation(judging)[:MOST_JUDGING]
-    return training, sorted(chosen.tolist())
+    is_judge_N = are_held_out(positions.items(), JUDGING_SHARE, groups=groups)
+    if is_judge_N.all() or not is_judge_N.any():
+        number_N = np.array([group_number_of(*item, groups) for item in positions.items()], np.uint64)
+        numbers = np.unique(number_N)
+        few = numbers[: int(JUDGING_SHARE * len(numbers)) if len(numbers) >= LEAST_TO_JUDGE else 0]
+        is_judge_N = np.isin(number_N, few)
+    training, judging = np.flatnonzero(~is_judge_N), np.flatnonzero(is_judge_N)
+    return training, np.sort(np.random.default_rng(len(judging)).permutation(judging)[:MOST_JUDGING]).tolist()
 
 
 def _controls(campaign: Campaign, snapshot: Snapshot) -> frozenset[Identity]:

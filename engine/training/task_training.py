@@ -47,7 +47,7 @@ class TaskTraining:
         self.engine = zero.EngineUpdater(task, optimizer, zero.settings(self.train, part.world))
         self.faults: dict[Identity, str] = {}
         reader = None if plan.masks is None else MaskReader(plan.pool, plan.masks, plan.labels, self.faults)
-        split = self.task.training, self.task.judging
+        split = self.task.training.tolist(), self.task.judging
         where = part, plan.deal.num_streams, reader.cache(file) if reader else as_seen(plan.pool, file)
         self.labelled, self.judging = cache_for_task(plan.pool, plan.positions, split, *where)
         self.most_judging = -(-len(split[1]) // part.world)

@@ -41,7 +41,7 @@ from engine.pool.mask_source import MASKS, mask_inputs, mask_source
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
 from engine.training.board import Losses, News, Steps, following, make_board
-from engine.training.plan import TrainingPlan, plan_training, require_few
+from engine.training.plan import LABEL_COLUMNS, TrainingPlan, plan_training, require_few
 from engine.training.reusing import fingerprint_of, reused
 from engine.training.trackers import About, require_installed, tracked
 from engine.training.worker import train_worker
@@ -63,7 +63,7 @@ def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
     check_budget(campaign)
     require_installed(campaign.config.train.trackers)
     with current_shards(campaign, run.log):
-        snapshot = read_snapshot(campaign.home)
+        snapshot = read_snapshot(campaign.home, LABEL_COLUMNS)
         inputs = _inputs_of(campaign, snapshot.files)
         return reused(campaign, inputs, run.log) or _train(campaign, snapshot, inputs, run)
 
@@ -229,7 +229,8 @@ def _fit(plan: TrainingPlan, storage: Location, run_name: str) -> dict[str, Any]
     num_workers = (train.min_workers, train.workers) if 0 < train.min_workers < train.workers else train.workers
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"plan": plan},
+        # Of ten million labels it takes a gigabyte: the workers of a node share one copy, and map it into their memory.
+        train_loop_config={"plan": ray.put(plan), "board": plan.board},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=cast("int", num_workers),
@@ -271,12 +272,12 @@ def _apart(body: Callable[[], object]) -> None:
 def _work(loop_config: dict[str, Any]) -> None:
     """One worker's training. An error that a user must fix goes to the board, because Ray retries all errors: the next
     workers see it there, and end."""
-    plan: TrainingPlan = loop_config["plan"]
-    if ray.get(plan.board.outcome.remote())[1] is not None:
+    board = loop_config["board"]
+    if ray.get(board.outcome.remote())[1] is not None:
         return
-    ray.get(plan.board.arrive.remote())
+    ray.get(board.arrive.remote())
     try:
-        train_worker(plan)
+        train_worker(ray.get(loop_config["plan"]))
     except VaalError as error:
-        ray.get(plan.board.fail.remote(error))
+        ray.get(board.fail.remote(error))
         raise

@@ -86,8 +86,11 @@ def select_plan(campaign: Campaign, _: Made) -> dict[str, Any]:
 def train_plan(campaign: Campaign, _: Made) -> dict[str, Any]:
     from engine.training.plan import plan_training
 
-    plan = plan_training(campaign)
-    return {"plan_bytes": len(pickle.dumps(plan)), "labels": len(plan.labels)}
+    plan, buffers = plan_training(campaign), list[pickle.PickleBuffer]()
+    # What is not in buffers is copied into every worker; a node maps those once.
+    content = pickle.dumps(plan, protocol=5, buffer_callback=buffers.append)
+    once = sum(buffer.raw().nbytes for buffer in buffers)
+    return {"bytes_each_worker": len(content), "bytes_each_node": once, "labels": len(plan.labels)}
 
 
 def init(campaign: Campaign, _: Made) -> dict[str, Any]:

@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from engine.pool.identity import content_hash, draw_of, fold_of, held_out_of, item_id_of
+from engine.pool import identity
+from engine.pool.identity import ALONE, Groups, content_hash, draw_of, fold_of, held_out_of, item_id_of
 
 SALT = "00112233445566778899aabbccddeeff"
 ITEM = ("folder/a-000.tar", "ü/0001")
@@ -23,6 +24,18 @@ def test_the_hashes_of_an_item_stay_what_they_are() -> None:
     assert (draw_of(*ITEM, 0), draw_of(*ITEM, 7)) == (2974876220923004625, 17673705864491951132)
     assert item_id_of(*ITEM, SALT) == "b7ffc2cfbd6c5b61711daab1613f466b"
     assert content_hash(b"an image") == hashlib.blake2b(b"an image", digest_size=16).hexdigest()
+
+
+@pytest.mark.parametrize("groups", [ALONE, Groups("^(.)")])
+def test_many_items_have_the_hashes_that_they_have_one_by_one(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_AT_ONCE", 7)
+    items = [("a.tar", f"ü{n}") for n in range(20)] + [ITEM]
+    folds = [fold_of(*item, 5, 3, groups) for item in items]
+    assert identity.folds_of(iter(items), 5, 3, groups).tolist() == folds
+    for share in (0, 0.3, 1):
+        found = identity.are_held_out(iter(items), share, 3, groups)
+        assert found.tolist() == [held_out_of(*item, share, 3, groups) for item in items]
+    assert not len(identity.folds_of([], 5))
 
 
 def test_an_item_is_its_shard_and_its_key_and_not_the_two_joined() -> None:

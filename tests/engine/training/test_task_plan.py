@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import read_snapshot
-from engine.campaign.positions import Position
+from engine.campaign.labels import POSITIONS_SCHEMA, read_snapshot
+from engine.campaign.positions import Positions
 from engine.errors import ConfigError
 from engine.models.task_words import LEAST_TO_JUDGE
 from engine.pool.identity import ALONE, Groups
+from engine.tables.scores import to_table
 from engine.training.plan import plan_training
 from engine.training.task_plan import plan_task, split_for_task
 from tests.small import make_small, with_settings
@@ -20,6 +21,10 @@ BY_USER: dict[str, Any] = {"task__model": "nowhere.at_all:factory", "score__acqu
 LABELS: dict[str, Any] = {"train__task": "labels", "handoff__question__task": "classes"}
 
 
+def positions_at(keys: list[str], shard: str = "s-0.tar") -> Positions:
+    return Positions(to_table([(shard, key, number, 0, None) for number, key in enumerate(keys)], POSITIONS_SCHEMA))
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     return make_small(tmp_path_factory.mktemp("plan") / "small")
@@ -27,8 +32,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
 
 def plan(campaign: Campaign, labels: list[str], **settings: Any) -> None:
     given = with_settings(campaign, **settings)
-    positions: list[Position] = [("s-0.tar", f"{number:03d}", 0, 0, None) for number in range(len(labels))]
-    plan_task(given, read_snapshot(given.home), labels, positions, ALONE)
+    positions = positions_at([f"{number:03d}" for number in range(len(labels))])
+    plan_task(given, read_snapshot(given.home), lambda: labels, positions, ALONE)
 
 
 @pytest.mark.parametrize("settings", [CLASSES, BY_USER, CLASSES | EMBEDDINGS, LABELS], ids=str)
@@ -65,9 +70,9 @@ def test_from_so_many_labelled_images_or_groups_on_one_is_held_out(pattern: str)
     for first in range(0, 900, 30):
         for count in (LEAST_TO_JUDGE - 1, LEAST_TO_JUDGE, 12):
             keys = [f"{first + n}-{frame}" for n in range(count) for frame in range(3 if pattern else 1)]
-            training, judging = split_for_task(groups, [("s.tar", key, 0, 0, None) for key in keys])
-            assert sorted(training + judging) == list(range(len(keys)))
-            assert training
+            training, judging = split_for_task(groups, positions_at(keys, "s.tar"))
+            assert sorted([*training, *judging]) == list(range(len(keys)))
+            assert len(training)
             held_out.add((count, bool(judging)))
             if pattern:
                 assert not {keys[n][:-2] for n in training} & {keys[n][:-2] for n in judging}
