@@ -1,6 +1,7 @@
 """What training reads: every unlabelled item once a pass, no labelled one, and the same for any number of workers."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from functools import partial
@@ -22,7 +23,7 @@ from engine.simulation.demo_pools import DemoPool
 from engine.tables.by_shard import ByShard
 from engine.training.batches import Batches, MicroBatch, prefetched, unlabelled_sample
 from engine.training.deal import Deal
-from engine.training.labelled import Part, cache_labelled
+from engine.training.labelled import Part, as_seen, cache_labelled, in_words
 from engine.training.streams import Pool, UnlabelledStream, count_trainable
 from tests.rounds import write_shard
 from vaal.task.classifier import augmented
@@ -125,7 +126,9 @@ def gather(
     number = 0
     for rank in range(world):
         part = Part(rank, world)
-        labelled = cache_labelled(pool, positions(pool), part.streams(8), 8, tmp_path / f"cache-{world}-{rank}")
+        labelled = cache_labelled(
+            pool, positions(pool), part.streams(8), 8, as_seen(pool, tmp_path / f"cache-{world}-{rank}")
+        )
         batches = Batches(pool, labelled, deal, part, (13, 1, LATENTS), states)
         batches.augment = augment
         taken = list(islice(batches, count))
@@ -160,6 +163,35 @@ def test_any_number_of_workers_reads_the_same_batches_and_goes_on_from_any_other
         assert found == expected[11:]
 
 
+def test_batches_are_the_same_however_many_labelled_images_are_kept(small: Pool, tmp_path: Path) -> None:
+    expected, _ = gather(small, tmp_path, 2, 5)
+    item_bytes, held = as_seen(small, tmp_path).item_bytes, []
+    for most in (0, 3 * item_bytes + 1, 29 * item_bytes):
+        cache = as_seen(small, tmp_path / f"{most}", most)
+        labelled = cache_labelled(small, positions(small), range(8), 8, cache)
+        held.append(labelled.seen.num_held)
+        batches = Batches(small, labelled, deal_of(small, 8), Part(0, 1), (13, 1, LATENTS))
+        assert [sorted(rows(parts[0])) for parts, _ in islice(batches, 5)] == expected
+        assert not most or cache.file.stat().st_size == held[-1] * item_bytes <= most
+    assert held == [0, 3, 29]
+    assert in_words(labelled.seen).startswith("29 of a worker's 30 labelled images are kept decoded in ")
+
+
+def test_an_image_that_is_not_kept_and_cannot_be_read_again_is_an_error(small: Pool, tmp_path: Path) -> None:
+    shutil.copy(small.shards[0].url, tmp_path / "a.tar")
+    shards, _ = list_shards([f"{tmp_path}/a.tar"], "")
+    pool = small._replace(shards=shards)
+    items = [(shards[0].shard, item.key, item.offset, item.size_bytes, None) for item in read_shard(shards[0], IMAGE)]
+    labelled = cache_labelled(pool, items, range(1), 1, as_seen(pool, tmp_path / "cache", 0))
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    content[items[1][2] : items[1][2] + 40] = b"?" * 40
+    before = (tmp_path / "a.tar").stat()
+    (tmp_path / "a.tar").write_bytes(content)
+    os.utime(tmp_path / "a.tar", ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InputError, match=r"a.tar: 1 of 3 labelled images could be used when .* cannot be used now"):
+        labelled.at(np.arange(3))
+
+
 def test_augmented_batches_too_depend_on_no_worker_and_no_interruption(small: Pool, tmp_path: Path) -> None:
     augment = partial(augmented, flips=True)
     expected, _ = gather(small, tmp_path, 1, 6, augment=augment)
@@ -170,7 +202,7 @@ def test_augmented_batches_too_depend_on_no_worker_and_no_interruption(small: Po
 
 def test_micro_batches_cut_a_batch_and_weigh_what_they_hold(small: Pool, tmp_path: Path) -> None:
     deal = deal_of(small, 8)
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     whole, _ = next(iter(Batches(small, labelled, deal, Part(0, 1), (13, 1, LATENTS))))
     parts, _ = next(iter(Batches(small, labelled, deal, Part(0, 1), (13, 3, LATENTS))))
     assert sorted(row for part in parts for row in rows(part)) == sorted(rows(whole[0]))
@@ -184,7 +216,7 @@ def test_items_come_with_their_folds_and_labelled_ones_are_drawn_evenly(small: P
         for shard in small.shards
         for item in read_shard(shard, IMAGE)
     }
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     batches = Batches(small, labelled, deal_of(small, 8), Part(0, 1), (16, 1, LATENTS))
     drawn: Counter[tuple[str, str]] = Counter()
     for parts, _ in islice(batches, 15):
@@ -198,15 +230,19 @@ def test_items_come_with_their_folds_and_labelled_ones_are_drawn_evenly(small: P
 
 def test_many_labelled_items_are_dealt_to_the_streams(small: Pool, tmp_path: Path) -> None:
     places = positions(small)
-    labelled = [cache_labelled(small, places * 2, range(n, 2, 2), 1, tmp_path / str(n)) for n in range(1)]
+    labelled = [
+        cache_labelled(small, places * 2, range(n, 2, 2), 1, as_seen(small, tmp_path / str(n))) for n in range(1)
+    ]
     assert len(labelled[0].rows[0]) == 60
-    parts = [cache_labelled(small, places * 3, range(n, n + 1), 2, tmp_path / f"part{n}") for n in range(2)]
-    assert [len(part.images.fold_N) for part in parts] == [45, 45]
+    parts = [
+        cache_labelled(small, places * 3, range(n, n + 1), 2, as_seen(small, tmp_path / f"part{n}")) for n in range(2)
+    ]
+    assert [len(part.fold_N) for part in parts] == [45, 45]
     assert sorted(np.concatenate([part.number_N for part in parts])) == list(range(90))
 
 
 def test_a_stream_draws_its_own_labelled_items_in_passes(small: Pool, tmp_path: Path) -> None:
-    labelled = cache_labelled(small, positions(small) * 3, range(2), 2, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small) * 3, range(2), 2, as_seen(small, tmp_path / "cache"))
     for stream in range(2):
         own = set(range(stream, 90, 2))
         for number in range(2):
@@ -217,7 +253,7 @@ def test_a_stream_draws_its_own_labelled_items_in_passes(small: Pool, tmp_path: 
 
 
 def test_noise_is_new_for_every_item_and_batch(small: Pool, tmp_path: Path) -> None:
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     batches = Batches(small, labelled, deal_of(small, 8), Part(0, 1), (16, 1, LATENTS))
     noise = np.concatenate([parts[0].noise_NZ for parts, _ in islice(batches, 60)])
     assert len(np.unique(noise, axis=0)) == len(noise) == 60 * 32
@@ -236,8 +272,8 @@ def test_what_is_held_out_is_read_by_neither_pool(small: Pool, tmp_path: Path) -
     assert read_items == set(identities(pool, labelled=False)) - held_out
     judged = unlabelled_sample(pool, deal, 10_000)
     assert len(judged.fold_N) == len(held_out)
-    labelled = cache_labelled(pool, positions(pool), range(8), 8, tmp_path / "cache")
-    assert len(labelled.images.fold_N) == sum(not pool.is_held_out(*i) for i in identities(pool, labelled=True))
+    labelled = cache_labelled(pool, positions(pool), range(8), 8, as_seen(pool, tmp_path / "cache"))
+    assert len(labelled.fold_N) == sum(not pool.is_held_out(*i) for i in identities(pool, labelled=True))
 
 
 def test_the_judged_sample_is_of_all_shards(small: Pool) -> None:
@@ -252,7 +288,7 @@ def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(sma
         next(iter(UnlabelledStream(pool, deal_of(pool, 1, counted=False), 0)))
     shard = small.shards[0]
     with pytest.raises(InputError, match="none of 1 labelled images decodes"):
-        cache_labelled(small, [(shard.shard, "x", 0, 100, None)], range(1), 1, tmp_path / "cache")
+        cache_labelled(small, [(shard.shard, "x", 0, 100, None)], range(1), 1, as_seen(small, tmp_path / "cache"))
 
 
 @pytest.mark.heavy
@@ -261,7 +297,7 @@ def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Pat
     shutil.copy(small.shards[1].url, tmp_path / "b.tar")
     shards, _ = list_shards([f"{tmp_path}/b.tar", f"{tmp_path}/d.tar"], "")
     pool = Pool(shards, Sight(IMAGE), 2, small.labelled, 0.0)
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     batches = Batches(pool, labelled, deal_of(pool, 8), Part(0, 1), (16, 1, LATENTS))
     seen = {image.tobytes() for parts, _ in islice(batches, 30) for image in parts[0].unlabelled.seen_N}
     assert len(seen) > 140
@@ -274,7 +310,7 @@ def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Pat
 def test_fewer_items_than_streams_are_read_by_each(small: Pool, tmp_path: Path) -> None:
     pool = small._replace(shards=small.shards[:1])
     deal = deal_of(pool, 8)
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     parts, _ = next(iter(Batches(pool, labelled, deal, Part(0, 1), (16, 1, LATENTS))))
     assert len(parts[0].unlabelled.fold_N) == 16
 
