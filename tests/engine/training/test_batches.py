@@ -1,7 +1,6 @@
 """What training reads: every unlabelled item once a pass, no labelled one, and the same for any number of workers."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from functools import partial
@@ -23,7 +22,7 @@ from engine.simulation.demo_pools import DemoPool
 from engine.tables.by_shard import ByShard
 from engine.training.batches import Batches, MicroBatch, prefetched, unlabelled_sample
 from engine.training.deal import Deal
-from engine.training.labelled import Part, as_seen, cache_labelled, in_words
+from engine.training.labelled import Part, as_seen, cache_labelled
 from engine.training.streams import Pool, UnlabelledStream, count_trainable
 from tests.rounds import write_shard
 from vaal.task.classifier import augmented
@@ -161,35 +160,6 @@ def test_any_number_of_workers_reads_the_same_batches_and_goes_on_from_any_other
         _, state = gather(small, tmp_path, world, 11)
         found, _ = gather(small, tmp_path, other, 19, state)
         assert found == expected[11:]
-
-
-def test_batches_are_the_same_however_many_labelled_images_are_kept(small: Pool, tmp_path: Path) -> None:
-    expected, _ = gather(small, tmp_path, 2, 5)
-    item_bytes, held = as_seen(small, tmp_path).item_bytes, []
-    for most in (0, 3 * item_bytes + 1, 29 * item_bytes):
-        cache = as_seen(small, tmp_path / f"{most}", most)
-        labelled = cache_labelled(small, positions(small), range(8), 8, cache)
-        held.append(labelled.seen.num_held)
-        batches = Batches(small, labelled, deal_of(small, 8), Part(0, 1), (13, 1, LATENTS))
-        assert [sorted(rows(parts[0])) for parts, _ in islice(batches, 5)] == expected
-        assert not most or cache.file.stat().st_size == held[-1] * item_bytes <= most
-    assert held == [0, 3, 29]
-    assert in_words(labelled.seen).startswith("29 of a worker's 30 labelled images are kept decoded in ")
-
-
-def test_an_image_that_is_not_kept_and_cannot_be_read_again_is_an_error(small: Pool, tmp_path: Path) -> None:
-    shutil.copy(small.shards[0].url, tmp_path / "a.tar")
-    shards, _ = list_shards([f"{tmp_path}/a.tar"], "")
-    pool = small._replace(shards=shards)
-    items = [(shards[0].shard, item.key, item.offset, item.size_bytes, None) for item in read_shard(shards[0], IMAGE)]
-    labelled = cache_labelled(pool, items, range(1), 1, as_seen(pool, tmp_path / "cache", 0))
-    content = bytearray((tmp_path / "a.tar").read_bytes())
-    content[items[1][2] : items[1][2] + 40] = b"?" * 40
-    before = (tmp_path / "a.tar").stat()
-    (tmp_path / "a.tar").write_bytes(content)
-    os.utime(tmp_path / "a.tar", ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(InputError, match=r"a.tar: 1 of 3 labelled images could be used when .* cannot be used now"):
-        labelled.at(np.arange(3))
 
 
 def test_augmented_batches_too_depend_on_no_worker_and_no_interruption(small: Pool, tmp_path: Path) -> None:
