@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,16 @@ Item = tuple[str, str, float]
 
 
 def commit(
-    folder: Path, shard: str, rows: list[tuple[str, float]], group_rows: int = 3, *, has_checksums: bool = True
+    folder: Path,
+    shard: str,
+    rows: list[tuple[str, float]],
+    group_rows: int = 3,
+    *,
+    has_checksums: bool = True,
+    others: Mapping[str, Any] = {},
 ) -> ShardRecord:
-    """Write a shard's scores file, as scoring would; without checksums as earlier versions did. `rows`: key and logit.
-    Returns its record.
+    """Write a shard's scores file, as scoring would; without checksums as earlier versions did. `rows`: key and logit;
+    `others` are columns in place of those that are made up. Returns its record.
 
     `vote_entropy` has two values, by the logit's sign, and `consensus_kl`, which decides between them, is minus it.
     """
@@ -47,6 +54,7 @@ def commit(
         "vote_entropy": pa.array([float((logit or 0) > 0) for _, logit in rows], pa.float32()),
         "consensus_kl": pa.array([-(logit or 0) for _, logit in rows], pa.float32()),
         "latent": [[float(n), 1.0, 0.0, 0.0] for n in range(len(rows))],
+        **others,
     }
     sink = pa.BufferOutputStream()
     table = pa.table([columns[name] for name in schema.names], schema=schema)

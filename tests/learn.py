@@ -18,7 +18,7 @@ from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.training.batches import Batches, prefetched
 from engine.training.judging import fit_centroid, judge
-from engine.training.labelled import Labelled, Part, cache_labelled
+from engine.training.labelled import Labelled, Part, as_seen, cache_labelled
 from engine.training.plan import TrainingPlan, augment_of, phase_of, plan_training
 from engine.training.refitting import fit_at_last
 from tests.updater import OptimizerUpdater
@@ -62,7 +62,9 @@ def batches_of(
 
 def labelled_of(plan: TrainingPlan, campaign: Campaign, part: Part, file: Path) -> Labelled:
     num_streams = plan.deal.num_streams
-    return cache_labelled(plan.pool, positions_of(campaign), part.streams(num_streams), num_streams, file)
+    return cache_labelled(
+        plan.pool, positions_of(campaign), part.streams(num_streams), num_streams, as_seen(plan.pool, file)
+    )
 
 
 def to_batch(part: Any) -> Batch:

@@ -31,8 +31,6 @@ from vaal.diversity import Branch
 from vaal.duplicates.likeness import Likeness
 
 CONTROL_REASON = "uniform random sample"
-MOST_CENTERS = 10_000
-"""Taken items that a method keeps away from, at most; a random sample where there are more."""
 _PLACE = ("shard", "key", "offset", "size_bytes", "content_hash")
 Places = NDArray[np.intp]
 
@@ -60,14 +58,16 @@ class ShortageError(Exception):
 
 class Pools(NamedTuple):
     """The items that a batch is made from, tables of `row_schema`: the candidates in order; what is labelled or out at
-    a vendor; the draws for the control arm in order, and the stratum of each; a random sample that stands for the pool,
-    empty where the method asks for none; the places of everything labelled or out as they were then: see
-    `known_images`; and the groups of the candidates where each gives one pick: see `first_of_groups`. Where the
-    candidates were scored again, their table has more columns; what is taken and was looked at again, and the answers
-    of features: see `SecondPass`."""
+    a vendor and like some of these items, by (shard, key): see `engine.selection.taken_like`; of what is labelled or
+    out all or a random sample, empty where the method does not keep away from it; the draws for the control arm in
+    order, and the stratum of each; a random sample that stands for the pool, empty where the method asks for none; the
+    places of everything labelled or out as they were then: see `known_images`; and the groups of the candidates where
+    each gives one pick: see `first_of_groups`. Where the candidates were scored again, their table has more columns;
+    what is taken and was looked at again, and the answers of features: see `SecondPass`."""
 
     candidates: pa.Table
     taken: pa.Table
+    centers: pa.Table
     draws: pa.Table
     strata: list[str]
     sample: pa.Table
@@ -139,8 +139,7 @@ def make_batch(pools: Pools, rules: Rules) -> Batch:
     else:
         cluster_M, cluster_K = np.full(len(pools.candidates), -1, np.int32), cluster(latents_of(kept), rules.seed)
         cluster_M[left.kept] = cluster_K
-    taken = some(pools.taken, rules.seed)
-    material = Material(kept, taken, cluster_K, pools.sample, pools.taken_again, pools.answers, rules.worthless)
+    material = Material(kept, pools.centers, cluster_K, pools.sample, pools.taken_again, pools.answers, rules.worthless)
     choice = choose(rules.branch.diversity, material, wanted, rules.seed)
     picked = left.kept[choice.picked_B]
     counts = {
@@ -197,14 +196,6 @@ def _is_among(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
     names, found = (pc.binary_join_element_wise(t["shard"], t["key"], "\0") for t in (table, others))
     is_among: NDArray[np.bool_] = pc.is_in(names, value_set=found.combine_chunks()).to_numpy()
     return is_among
-
-
-def some(taken: pa.Table, seed: int) -> pa.Table:
-    """What is taken, or a random sample where that is more than MOST_CENTERS."""
-    if len(taken) <= MOST_CENTERS:
-        return taken
-    rng = np.random.default_rng([seed, MOST_CENTERS])
-    return taken.take(pa.array(np.sort(rng.choice(len(taken), MOST_CENTERS, replace=False))))
 
 
 def _selection(

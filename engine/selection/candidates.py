@@ -15,17 +15,18 @@ from engine.config.select_options import RULE, SelectConfig
 from engine.errors import ConfigError
 from engine.models.centring import load_centres
 from engine.pool.metadata import read_groups, read_strata
-from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batch, some
+from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batch
 from engine.selection.bounds import Bound
 from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
-from engine.selection.duplicates import likeness_of
+from engine.selection.duplicates import Mode, likeness_of
 from engine.selection.gate import judge
 from engine.selection.order import Ranking, ranking_by
 from engine.selection.parts import Share
 from engine.selection.reduction import FirstPass, RowQuery, count, gather
 from engine.selection.second_pass import num_rescored, second_pass
-from engine.selection.sources import Draws, Sources, with_draws, without
+from engine.selection.sources import Draws, Sources, with_draws, with_taken, without
+from engine.selection.taken_like import Comparison, taken_like
 from engine.storage.location import Location
 from engine.tables.score_reader import columns_of, num_latents_of
 from engine.tables.selections import SAMPLE_COLUMNS, SAMPLE_SIZE, row_schema
@@ -35,6 +36,8 @@ from vaal.completion import NEAREST, by_clusters, cluster_order, joined
 from vaal.diversity import BRANCHES, DIVERSIFIERS, Branch, Diversifier, branch_of
 from vaal.duplicates.likeness import SAMPLE_SIZE as LIKENESS_SAMPLE
 
+MOST_CENTERS = 10_000
+"""Taken items that a method keeps away from, at most; a random sample where there are more."""
 SAMPLED = 10_000
 """Items of the unlabelled pool that stand for it, where a choice asks for them."""
 LEAST_WITHOUT_SIGNAL = 10_000
@@ -138,12 +141,13 @@ def choose_batch(campaign: Campaign, eligible: Eligible, run: Run, on_progress: 
         size = min(size, total)
         num_read = min(num_rescored(campaign.config, size), total) if is_lowest else size
         eligible = _with_enough(eligible, num_read, on_progress)
-        pools, judges = _gather(eligible, control, num_read, rules, on_progress)
+        pools, judges = _gather(eligible, control, num_read, rules, lambda share: on_progress(share / 2))
         if is_lowest and campaign.config.scores_again:
             pools = _scored_again(campaign, pools, size, run)
         # The same judges for any number of candidates: a verdict that changed with it would change what is a duplicate.
         likeness = likeness_of(judges, cosine) if cosine else None
         counted = cosine if likeness and likeness.counts else None
+        pools = _with_taken(eligible, pools, options.duplicates, counted, lambda share: on_progress((1 + share) / 2))
         try:
             batch = make_batch(pools, rules._replace(cosine=counted))._replace(likeness=likeness)
             if bound.most and not any(bound.names(batch.candidates)):
@@ -207,15 +211,12 @@ def _gather(
     """What a batch of so many candidates is made from, and the sample of the pool that judges latents."""
     is_lowest = rules.branch.candidates == "lowest"
     row, first_file = DIVERSIFIERS[rules.branch.diversity], eligible.sources[0].record
-    there = columns_of(eligible.folder, first_file)
-    ranking = eligible.ranking
-    wanted = ("logit", "predicted", "cluster")
-    others = [str(name) for name in wanted if name in there and _is_needed(name, row, eligible)]
-    others += [ranking.ties] if ranking.ties else []
+    there, ranking = columns_of(eligible.folder, first_file), eligible.ranking
+    wanted = [name for name in ("logit", "predicted", "cluster") if _is_needed(name, row, eligible)]
+    others = [name for name in (*wanted, ranking.ties) if name in there]
     schema = row_schema(num_latents_of(eligible.folder, first_file), others)
-    has_taken = rules.options.duplicates != "off" or "taken_LZ" in row.needs
     num_lowest = size if is_lowest else 0
-    query = RowQuery(eligible.counts.bound(num_lowest), num_lowest, schema, has_taken, ranking)
+    query = RowQuery(eligible.counts.bound(num_lowest), num_lowest, schema, ranking)
     candidates, group_M = (_NONE, None) if is_lowest else _in_question(eligible, size)
     eligible_F, total = eligible.counts.eligible_F, eligible.counts.num_eligible
     # Draws of their own: which method chooses must not change the verdict on latents.
@@ -224,20 +225,31 @@ def _gather(
         for number, most, is_asked in ((5, LIKENESS_SAMPLE, rules.cosine), (4, SAMPLED, "sample_RZ" in row.needs))
     )
     draws = [control.draws, candidates, judges, sample]
-    found = gather(eligible.folder, with_draws(eligible.sources, draws), eligible.counts, query, on_progress)
+    sources = with_draws(eligible.sources, draws)
+    if {"taken_LZ", "labelled_feature_LD"} & {*row.needs}:
+        # Features are looked up of the same labelled images in each round.
+        seed = eligible.seed if "taken_LZ" in row.needs else rules.options.seed
+        sources = with_taken(sources, eligible.counts.taken_F, MOST_CENTERS, seed)
+    found = gather(eligible.folder, sources, eligible.counts, query, on_progress)
     ends, drawn = np.cumsum([len(part.at_N) for part in draws]), found.drawn.drop_columns(["draw"])
     control_rows, others, judging, standing = (
         drawn.slice(end - len(part.at_N), len(part.at_N)) for end, part in zip(ends.tolist(), draws, strict=True)
     )
     in_question = found.lowest if is_lowest else others
-    pools = Pools(in_question, found.taken, control_rows, control.strata, standing, eligible.known, group_M)
-    return pools, judging
+    rest = found.taken, control_rows, control.strata, standing, eligible.known, group_M
+    return Pools(in_question, schema.empty_table(), *rest), judging
+
+
+def _with_taken(eligible: Eligible, pools: Pools, mode: Mode, cosine: float | None, on_progress: Share) -> Pools:
+    """The pools with what is taken and like an item of theirs."""
+    query = RowQuery(eligible.ranking.lowest, 0, pools.taken.schema, eligible.ranking)
+    like = Comparison.of([pools.draws, pools.candidates], pools.taken.schema, mode, cosine)
+    return pools._replace(taken=taken_like(eligible.folder, eligible.sources, query, like, on_progress))
 
 
 def _scored_again(campaign: Campaign, pools: Pools, size: int, run: Run) -> Pools:
     """The pools after the second pass: see `engine.selection.second_pass`."""
-    taken = some(pools.taken, campaign.config.select.seed)
-    found = second_pass(campaign, pools.candidates, taken, size, run)
+    found = second_pass(campaign, pools.candidates, pools.centers, size, run)
     pools = pools._replace(candidates=found.candidates, taken_again=found.taken, answers=found.answers)
     if not campaign.config.is_dear(campaign.config.select.acquisition):
         return pools
@@ -278,6 +290,6 @@ def _some(eligible: Eligible, sources: Sources, drawn: Draws) -> pa.Table:
     """SAMPLE_COLUMNS of drawn items, in the order of drawing."""
     columns = pa.schema([row_schema(1).field(name) for name in SAMPLE_COLUMNS])
     ranking = eligible.ranking
-    query = RowQuery(ranking.lowest, 0, columns, has_taken=False, ranking=ranking)
+    query = RowQuery(ranking.lowest, 0, columns, ranking)
     found = gather(eligible.folder, with_draws(sources, [drawn]), eligible.counts, query, lambda _: None)
     return found.drawn.drop_columns(["draw"])

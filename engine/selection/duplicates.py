@@ -13,6 +13,8 @@ from vaal.duplicates.leaders import cosine_leaders, hamming_leaders
 from vaal.duplicates.likeness import Likeness, Pictures, judge_likeness
 from vaal.duplicates.perceptual_hash import HASH_BYTES, MAX_DISTANCE, MIRROR_MASK, Hashes
 
+Mode = Literal["off", "exact", "near"]
+
 
 class Duplicates(NamedTuple):
     """N items: leader (N,), the kept item that stands for each, itself where it is kept, and from N on a row of what is
@@ -25,7 +27,7 @@ class Duplicates(NamedTuple):
 def find_duplicates(
     items: pa.Table,
     num_fixed: int,
-    mode: Literal["off", "exact", "near"],
+    mode: Mode,
     cosine: float | None,
     known: pa.ChunkedArray | None = None,
 ) -> Duplicates:
@@ -46,7 +48,7 @@ def find_duplicates(
         known: the content hashes of everything that is labelled or out, also of what has no scores.
     """
     leader_N, kind_N = np.arange(len(items)), np.full(len(items), None, np.object_)
-    for kind in KINDS[: {"off": 0, "exact": 1, "near": 2 if cosine is None else 3}[mode]]:
+    for kind in kinds_of(mode, cosine):
         left = np.flatnonzero(leader_N == np.arange(len(items)))
         found = _leaders(kind, items if len(left) == len(items) else items.take(left), num_fixed, cosine)
         step = np.arange(len(items))
@@ -64,8 +66,23 @@ def find_duplicates(
     return Duplicates(leader_N, kind_N)
 
 
-def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float | None) -> NDArray[np.intp]:
-    """The leader of each item by one kind. The first `num_fixed` items are never dropped, so they stay the first."""
+def kinds_of(mode: Mode, cosine: float | None) -> tuple[str, ...]:
+    """The kinds of duplicates that count, the first one first."""
+    return KINDS[: {"off": 0, "exact": 1, "near": 2 if cosine is None else 3}[mode]]
+
+
+def first_like(kind: str, taken: pa.Table, items: pa.Table, cosine: float | None) -> NDArray[np.intp]:
+    """The first of the taken rows that each item is like by one kind of duplicates (N,), -1 for none."""
+    both, num_taken = pa.concat_tables([taken.select(items.column_names), items]), len(taken)
+    leader_N = _leaders(kind, both, num_taken, cosine, only_fixed=True)[num_taken:]
+    return np.where(leader_N < num_taken, leader_N, -1)
+
+
+def _leaders(
+    kind: str, items: pa.Table, num_fixed: int, cosine: float | None, *, only_fixed: bool = False
+) -> NDArray[np.intp]:
+    """The leader of each item by one kind. The first `num_fixed` items are never dropped, so they stay the first; with
+    `only_fixed` no others need lead."""
     if kind == "bytes":
         code_N = items["content_hash"].combine_chunks().dictionary_encode().indices.to_numpy()
         # Codes count up in the order in which hashes appear.
@@ -73,9 +90,11 @@ def _leaders(kind: str, items: pa.Table, num_fixed: int, cosine: float | None) -
         leader_N[:num_fixed] = np.arange(num_fixed)
         return leader_N
     if kind == "picture":
-        return hamming_leaders(*_hashes(items["perceptual_hash"]), MAX_DISTANCE, num_fixed, MIRROR_MASK)
+        return hamming_leaders(
+            *_hashes(items["perceptual_hash"]), MAX_DISTANCE, num_fixed, MIRROR_MASK, only_fixed=only_fixed
+        )
     assert cosine is not None
-    return cosine_leaders(latents_of(items), cosine, num_fixed)
+    return cosine_leaders(latents_of(items), cosine, num_fixed, only_fixed=only_fixed)
 
 
 def likeness_of(pool: pa.Table, cosine: float) -> Likeness:

@@ -33,11 +33,13 @@ DRAW_FIELD = pa.field("draw", pa.int64(), nullable=False)
 
 
 class FirstPass(NamedTuple):
-    """F files in order: how many items can be picked (F,) int64, and their lowest place in the ranking (F,), its
-    highest where there are none; the lowest places of all these items (K,), in no order; the histogram of all scores
-    but those that are kept out; what the completion needs; the ranking; and how many items select.where kept out."""
+    """F files in order: how many items can be picked (F,) int64, how many are taken (F,) int64, and the lowest place of
+    the former in the ranking (F,), its highest where there are none; the lowest places of all of these (K,), in no
+    order; the histogram of all scores but those that are kept out; what the completion needs; the ranking; and how many
+    items select.where kept out."""
 
     eligible_F: NDArray[np.int64]
+    taken_F: NDArray[np.int64]
     lowest_F: NDArray[Any]
     low_K: NDArray[Any]
     histogram: Histogram
@@ -57,7 +59,7 @@ class FirstPass(NamedTuple):
 
 
 class RowQuery(NamedTuple):
-    """The `size` lowest rows up to a place `bound` of the ranking, and, if `has_taken`, the rows that cannot be picked.
+    """The `size` lowest rows up to a place `bound` of the ranking.
 
     `schema` has shard first, then columns of the files, key among them, and `score` for the column that ranks; where
     rows are asked for, also the ranking's second column."""
@@ -65,7 +67,6 @@ class RowQuery(NamedTuple):
     bound: Any
     size: int
     schema: pa.Schema
-    has_taken: bool
     ranking: Ranking
 
     @property
@@ -75,8 +76,8 @@ class RowQuery(NamedTuple):
 
 
 class SecondPass(NamedTuple):
-    """Rows of scores files: the lowest, sorted by the ranking; those that cannot be picked, by (shard, key);
-    the drawn ones, by their column `draw`."""
+    """Rows of scores files: the lowest, sorted by the ranking; the taken ones that are asked for, by (shard, key); the
+    drawn ones, by their column `draw`."""
 
     lowest: pa.Table
     taken: pa.Table
@@ -95,11 +96,10 @@ def count(folder: Location, sources: Sources, wish: Wish, on_progress: Share) ->
 
 
 def gather(folder: Location, sources: Sources, counts: FirstPass, query: RowQuery, on_progress: Share) -> SecondPass:
-    """The rows of the query and the drawn rows, sorted as in `SecondPass`. `counts` are those of these sources."""
-    is_needed_F = (counts.lowest_F <= query.bound) | (sources.columns["draw_at"].counts > 0)
-    if query.has_taken:
-        is_needed_F |= sources.num_taken > 0
-    needed = sources.where(is_needed_F)
+    """The rows of the query, and the drawn and taken rows that the sources ask for, sorted as in `SecondPass`. `counts`
+    are those of these sources."""
+    num_asked_F = sources.columns["draw_at"].counts + sources.columns["taken_at"].counts
+    needed = sources.where((counts.lowest_F <= query.bound) | (num_asked_F > 0))
     part = partial(_gather_part, folder, query)
     found = map_reduce(part, partial(_merge, query), parts_of(needed), on_progress)
     taken = found.taken.sort_by([("shard", "ascending"), ("key", "ascending")])
@@ -134,23 +134,25 @@ def _join(wish: Wish, passes: Iterable[FirstPass]) -> FirstPass:
 
 def _add(lows: LowestPlaces, collector: Collector, passes: Iterable[FirstPass]) -> FirstPass:
     ranking = collector.wish.ranking
-    eligible, lowest, histogram = [np.empty(0, np.int64)], [np.empty(0, ranking.highest.dtype)], Histogram()
-    num_out = 0
+    eligible, taken = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    lowest, histogram, num_out = [np.empty(0, ranking.highest.dtype)], Histogram(), 0
     lows.add(lowest[0])
     for found in passes:
         collector.add(found.found, sum(map(len, eligible)))
         eligible.append(found.eligible_F)
+        taken.append(found.taken_F)
         lowest.append(found.lowest_F)
         lows.add(found.low_K)
         histogram.merge(found.histogram)
         num_out += found.num_out
-    values = np.concatenate(eligible), np.concatenate(lowest), lows.result()
-    return FirstPass(*values, histogram, collector.result(), ranking, num_out)
+    eligible_F, taken_F, lowest_F = (np.concatenate(pieces) for pieces in (eligible, taken, lowest))
+    rest = histogram, collector.result(), ranking, num_out
+    return FirstPass(eligible_F, taken_F, lowest_F, lows.result(), *rest)
 
 
 def _count_file(folder: Location, lows: LowestPlaces, collector: Collector, source: Source) -> FirstPass:
     ranking = collector.wish.ranking
-    num_eligible, num_out, lowest, histogram = 0, 0, ranking.highest, Histogram()
+    num_eligible, num_taken, num_out, lowest, histogram = 0, 0, 0, ranking.highest, Histogram()
     pieces = [np.empty(0, lowest.dtype)]
     wanted = [*ranking.columns, *collector.wish.columns, *([] if source.is_open else ["key"])]
     columns = list(dict.fromkeys(wanted))
@@ -169,6 +171,7 @@ def _count_file(folder: Location, lows: LowestPlaces, collector: Collector, sour
                 histogram.add("labelled", score[fates.is_labelled_N])
                 histogram.add("out", score[fates.is_taken_N & ~fates.is_labelled_N])
                 score, place = score[fates.is_free], place[fates.is_free]
+                num_taken += int(np.count_nonzero(fates.is_taken_N))
                 num_out += int(np.count_nonzero(fates.is_out_N))
             histogram.add("eligible", score)
             num_eligible += len(place)
@@ -176,7 +179,7 @@ def _count_file(folder: Location, lows: LowestPlaces, collector: Collector, sour
             pieces.append(place[place <= lows.cut])
     lowest_F = np.array([lowest])
     whole = merged(found, collector.wish)
-    own = np.array([num_eligible], np.int64), lowest_F, np.concatenate(pieces)
+    own = np.array([num_eligible], np.int64), np.array([num_taken], np.int64), lowest_F, np.concatenate(pieces)
     return FirstPass(*own, histogram, whole, ranking, num_out)
 
 
@@ -216,12 +219,14 @@ def _gather_file(folder: Location, query: RowQuery, source: Source) -> SecondPas
     wanted = list(dict.fromkeys([*query.sources, *(ranking.columns if query.size else [])]))
     # Without checksums the whole file was verified in the first pass.
     with open_scores(folder, source.record, is_checked=bool(source.record.footer_sha256)) as file:
+        wanted_keys = _keys_at(file, source)
         for group, low in enumerate(_minima(file.metadata, ranking.column)):
             is_free = np.ones(file.metadata.row_group(group).num_rows, np.bool_)
             takes = np.empty(0, np.intp)
             if not source.is_open:
-                fates = source.fates(file.read_row_group(group, ["key"], use_threads=False))
-                is_free, takes = fates.is_free, np.flatnonzero(fates.is_taken_N & query.has_taken)
+                keys = file.read_row_group(group, ["key"], use_threads=False)
+                is_free = source.fates(keys).is_free
+                takes = np.flatnonzero(pc.is_in(keys["key"], value_set=wanted_keys).to_numpy())
             end = begin + int(np.count_nonzero(is_free))
             here = slice(*np.searchsorted(source.draw_at, (begin, end)))
             places, begin = source.draw_at[here] - begin, end
@@ -230,11 +235,21 @@ def _gather_file(folder: Location, query: RowQuery, source: Source) -> SecondPas
             table = file.read_row_group(group, wanted, use_threads=False)
             is_low = ranking.places(table) <= query.bound if query.size else np.zeros(len(is_free), np.bool_)
             lows = np.flatnonzero(is_low & is_free)
-            take = partial(_take, table, source.record.shard, query)
+            take = partial(take_rows, table, source.record.shard, query)
             draws = take(np.flatnonzero(is_free)[places])
             draws = draws.append_column(DRAW_FIELD, pa.array(source.draw_number[here]))
             found.append(SecondPass(take(lows), take(takes), draws))
     return _merge(query, found)
+
+
+def _keys_at(file: pq.ParquetFile, source: Source) -> pa.Array:
+    """The keys of the taken rows of a file that are asked for."""
+    if not len(source.taken_at):
+        return pa.array([], pa.string())
+    groups = (file.read_row_group(group, ["key"], use_threads=False)["key"] for group in range(file.num_row_groups))
+    keys = pa.chunked_array([keys.filter(pc.is_in(keys, value_set=source.taken)).combine_chunks() for keys in groups])
+    places = pc.sort_indices(keys).take(pa.array(source.taken_at))
+    return keys.take(places).combine_chunks()
 
 
 def _minima(metadata: pq.FileMetaData, column: str) -> Iterator[float]:
@@ -245,7 +260,8 @@ def _minima(metadata: pq.FileMetaData, column: str) -> Iterator[float]:
         yield statistics.min if statistics is not None and statistics.has_min_max else -np.inf
 
 
-def _take(table: pa.Table, shard: str, query: RowQuery, rows: NDArray[np.intp]) -> pa.Table:
+def take_rows(table: pa.Table, shard: str, query: RowQuery, rows: NDArray[np.intp]) -> pa.Table:
+    """These rows of a file's table as rows of the query's schema."""
     found = table.take(pa.array(rows))
     return pa.table([pa.repeat(shard, len(rows)), *(found[name] for name in query.sources)], schema=query.schema)
 

@@ -23,11 +23,12 @@ _NONE = np.empty(0, np.int64)
 
 class Source(NamedTuple):
     """A committed scores file: its record, the keys that cannot be picked, those of them that have a label, those of
-    these that were picked for uncertainty, and draws; the keys that select.exclude keeps out, of which some may be
-    taken too; and whether select.where keeps out all of its items: see `engine.selection.kept_out`.
+    these that were picked for uncertainty, draws, and which taken rows are asked for; the keys that select.exclude
+    keeps out, of which some may be taken too; and whether select.where keeps out all of its items: see
+    `engine.selection.kept_out`.
 
     `draw_at` are the places of drawn rows among the rows of the file that can be picked, ascending; `draw_number` are
-    the numbers of these draws.
+    the numbers of these draws. `taken_at` are places among the taken rows of the file by key, ascending.
     """
 
     record: ShardRecord
@@ -36,6 +37,7 @@ class Source(NamedTuple):
     uncertain: pa.Array = pa.array([], pa.string())
     draw_at: NDArray[np.int64] = _NONE
     draw_number: NDArray[np.int64] = _NONE
+    taken_at: NDArray[np.int64] = _NONE
     excluded: pa.Array = pa.array([], pa.string())
     is_out: bool = False
 
@@ -168,8 +170,8 @@ class Sources(Sequence[Source]):
         for place, record in enumerate(records_in(self.records)):
             here = {name: column.at(place, place + 1) for name, column in self.columns.items()}
             taken = pa.concat_arrays([here["taken"], here["labelled"]])
-            draws = {name: here.pop(name).to_numpy() for name in ("draw_at", "draw_number")}
-            yield Source(record, **{**here, "taken": taken}, **draws, is_out=bool(self.is_out_F[place]))
+            numbers = {name: here.pop(name).to_numpy() for name in _NUMBERS}
+            yield Source(record, **{**here, "taken": taken}, **numbers, is_out=bool(self.is_out_F[place]))
 
     @property
     def names(self) -> pa.ChunkedArray:
@@ -206,9 +208,10 @@ class Sources(Sequence[Source]):
         return Grouped.of(_files_of(table["shard"], self.names), _array(table["key"]), len(self))
 
 
+_NUMBERS = ("draw_at", "draw_number", "taken_at")
 _COLUMNS = {
     **dict.fromkeys(("taken", "labelled", "uncertain", "excluded"), pa.string()),
-    **dict.fromkeys(("draw_at", "draw_number"), pa.int64()),
+    **dict.fromkeys(_NUMBERS, pa.int64()),
 }
 
 
@@ -278,3 +281,14 @@ def with_draws(sources: Sources, draws: Sequence[Draws]) -> Sources:
     order = np.lexsort((at_N, source_N))
     found = (Grouped.of(source_N[order], pa.array(values), len(sources)) for values in (at_N[order], order))
     return sources.with_columns(**dict(zip(("draw_at", "draw_number"), found, strict=True)))
+
+
+def with_taken(sources: Sources, taken_F: NDArray[np.int64], most: int, seed: int) -> Sources:
+    """The sources asked for what is taken, of which `taken_F` (F,) says how many rows each has: for all of it, or for
+    `most` random ones where that is more."""
+    end_F, total = np.cumsum(taken_F), int(taken_F.sum())
+    at_L = np.arange(total)
+    if total > most:
+        at_L = np.sort(np.random.default_rng([seed, most]).choice(total, most, replace=False))
+    file_L = np.searchsorted(end_F, at_L, side="right")
+    return sources.with_columns(taken_at=Grouped.of(file_L, pa.array(at_L - (end_F - taken_F)[file_L]), len(sources)))

@@ -28,6 +28,7 @@ RECORDS_SCHEMA = pa.schema(
 )
 """A row a record; `errors` is JSON."""
 _COUNTS = ("listed", "scored", "quarantined", "unused_files", "unused_bytes")
+_ERRORS_AT = RECORDS_SCHEMA.get_field_index("errors")
 _ERRORS = TypeAdapter(dict[str, int])
 
 
@@ -48,9 +49,9 @@ def records_in(table: pa.Table) -> Iterator[ShardRecord]:
     """The rows of RECORDS_SCHEMA as records, one after another. Raises ConfigError for errors that are not counts."""
     for batch in table.to_batches(max_chunksize=FILE_ROWS):
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            found = ShardRecord(*row)
             # Most shards have no error.
-            yield found._replace(errors={} if row[8] == "{}" else _counts_in(row[8]))
+            errors = {} if row[_ERRORS_AT] == "{}" else _counts_in(row[_ERRORS_AT])
+            yield ShardRecord(*row)._replace(errors=errors)
 
 
 def _counts_in(text: str) -> dict[str, int]:

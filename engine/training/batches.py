@@ -126,7 +126,7 @@ class Batches:
                 ends = (number * self._size - stream for number in (self._number, self._number + 1))
                 begin, end = (-(-end // self._deal.num_streams) for end in ends)
                 row_N = self._labelled.draw(stream, (self._deal.seed, 2), begin, end - begin)
-                drawn = [self._labelled.images.at(row_N), to_images(self._pool, self._decode(source, end - begin))]
+                drawn = [self._labelled.at(row_N), to_images(self._pool, self._decode(source, end - begin))]
                 if self.augment is not None:
                     rng = np.random.default_rng((self._deal.seed, 7, self._number, stream))
                     drawn = [images._replace(seen_N=self.augment(images.seen_N, rng)) for images in drawn]

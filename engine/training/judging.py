@@ -76,7 +76,8 @@ def judge(plan: TrainingPlan, networks: Networks, positions: Sequence[Position],
     # Held-out images, if any are held out.
     held_out = [p for p in positions if plan.pool.is_held_out(*p[:2]) == (plan.pool.held_out > 0)]
     chosen = np.random.default_rng((plan.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
-    labelled, _ = _images(plan.pool, [held_out[number] for number in chosen])
+    # Images of one shard are read together.
+    labelled, _ = _images(plan.pool, sorted((held_out[number] for number in chosen), key=lambda position: position[0]))
     unlabelled = unlabelled_sample(plan.pool, plan.deal, MOST_JUDGED)
     logits: list[Tensor] = []
     groups: list[Tensor] = []

@@ -1,8 +1,9 @@
 """Labelled images with their masks: read together, and a sample of their pixels."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from engine.pool.mask_source import MaskSource, resized
 from engine.pool.samples import Item
 from engine.pool.shard import Place, Shard
 from engine.pool.sight import samples_at
-from engine.training.labelled import Cache
+from engine.training.labelled import Cache, by_shard
 from engine.training.streams import READ_THREADS, Pool
 from vaal.task.kinds import VOID
 from vaal.task.segmentation import logits_at
@@ -45,43 +46,40 @@ class MaskReader(NamedTuple):
     labels: Mapping[Identity, str]
     faults: dict[Identity, str]
 
-    def read(self, positions: Sequence[Position]) -> Iterator[Masked]:
-        """Those at these positions, shard by shard, without those of which the image or the mask cannot be used.
+    def read(self, positions: Iterable[Position]) -> Iterator[Masked]:
+        """Those at these positions, in this order, without those of which the image or the mask cannot be used.
 
         Few of them are in the memory at a time. Raises InputError where no mask can be used.
         """
-        by_shard: dict[str, list[int]] = defaultdict(list)
-        for number, position in enumerate(positions):
-            by_shard[position[0]].append(number)
-        shards = self.pool.find(by_shard)
 
-        def items_of(name: str) -> list[tuple[int, str, Item]]:
-            places = [Place(*positions[number][1:]) for number in by_shard[name]]
-            items = self._items(shards[name], places)
-            return [(number, name, item) for number, item in zip(by_shard[name], items, strict=True)]
+        def items_of(part: tuple[str, list[tuple[int, Place]]]) -> list[tuple[int, str, Item]]:
+            name, places = part
+            items = self._items(self.pool.shard(name), [place for _, place in places])
+            return [(number, name, item) for (number, _), item in zip(places, items, strict=True)]
 
-        names, found = sorted(by_shard), False
+        parts, found, num_read = by_shard(positions), False, 0
         with ThreadPoolExecutor(READ_THREADS) as threads:
-            # In groups, to hold only a few shards' files and a few masks at a time.
-            for begin in range(0, len(names), READ_THREADS):
-                for items in threads.map(items_of, names[begin : begin + READ_THREADS]):
+            # In groups, to hold only a few parts' files and a few masks at a time.
+            while group := list(islice(parts, READ_THREADS)):
+                for items in threads.map(items_of, group):
+                    num_read += len(items)
                     for first in range(0, len(items), READ_THREADS):
                         for one in threads.map(self._look, items[first : first + READ_THREADS]):
                             if one is not None:
                                 found = True
                                 yield one
-        if positions and self.faults and not found:
-            raise InputError(f"none of {len(positions)} masks can be used: {min(self.faults.values())}")
+        if num_read and self.faults and not found:
+            raise InputError(f"none of {num_read} masks can be used: {min(self.faults.values())}")
 
-    def cache(self, file: Path) -> Cache:
+    def cache(self, file: Path, most_bytes: int = sys.maxsize) -> Cache:
         """A cache of what the networks see and, as a further channel, the mask at that size."""
         height, width, channels = self.pool.sight.shape
 
-        def read(positions: Sequence[Position]) -> Iterator[tuple[int, NDArray[Any]]]:
+        def read(positions: Iterable[Position]) -> Iterator[tuple[int, NDArray[Any]]]:
             for number, pixels, mask_HW in self.read(positions):
                 yield number, np.dstack([pixels, resized(mask_HW, height, width)])
 
-        return Cache(file, (height, width, channels + 1), np.dtype(np.uint8), read)
+        return Cache(file, (height, width, channels + 1), np.dtype(np.uint8), read, most_bytes)
 
     def _items(self, shard: Shard, places: list[Place]) -> Iterator[Item]:
         if self.source.member:

@@ -54,10 +54,12 @@ class Pool(NamedTuple):
     others: Shards = NO_SHARDS
     gone: frozenset[tuple[str, str]] = frozenset()
 
-    def find(self, names: Iterable[str]) -> dict[str, Shard]:
-        """The shards of these names that labelled images are in."""
-        wanted = set(names)
-        return self.others.find(wanted) | self.shards.find(wanted)
+    def shard(self, name: str) -> Shard:
+        """The shard of this name, which labelled images are in; no more is looked at of a million of them."""
+        try:
+            return self.shards.named(name)
+        except KeyError:
+            return self.others.named(name)
 
     def is_held_out(self, shard: str, key: str) -> bool:
         return held_out_of(shard, key, self.held_out, self.round, self.groups)

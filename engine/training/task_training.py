@@ -1,5 +1,7 @@
 """The task learner's training, after VAAL's: updates on the labelled images, the best weights by those held out."""
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,9 @@ class TaskTraining:
     there are none: the last weights are kept. `faults` are this worker's masks that cannot be used, by item.
     """
 
-    def __init__(self, plan: TrainingPlan, part: Part, front: Front, file: Path) -> None:
-        """Reads the labelled images into `file`. Raises as `engine.training.labelled.cache_labelled`."""
+    def __init__(self, plan: TrainingPlan, part: Part, front: Front, file: Path, most_bytes: int = sys.maxsize) -> None:
+        """Reads the labelled images, as many as fit into `most_bytes` of `file`. Raises as
+        `engine.training.labelled.cache_labelled`."""
         assert plan.task is not None
         self.plan, self.task, self.part, self.front, self.train = plan, plan.task, part, front, plan.config.train
         self.best: dict[str, Tensor] = {}
@@ -47,8 +50,8 @@ class TaskTraining:
         self.engine = zero.EngineUpdater(task, optimizer, zero.settings(self.train, part.world))
         self.faults: dict[Identity, str] = {}
         reader = None if plan.masks is None else MaskReader(plan.pool, plan.masks, plan.labels, self.faults)
-        split = self.task.training.tolist(), self.task.judging
-        where = part, plan.deal.num_streams, reader.cache(file) if reader else as_seen(plan.pool, file)
+        split = self.task.training, self.task.judging
+        where = part, plan.deal.num_streams, (reader.cache if reader else partial(as_seen, plan.pool))(file, most_bytes)
         self.labelled, self.judging = cache_for_task(plan.pool, plan.positions, split, *where)
         self.most_judging = -(-len(split[1]) // part.world)
 
@@ -70,7 +73,7 @@ class TaskTraining:
         for stream in labelled.rows:
             begin, end = (step * train.batch_size // self.plan.deal.num_streams for step in (number, number + 1))
             rows.append(labelled.draw(stream, (train.seed, 4), begin, max(1, end - begin)))
-            pictures.append(labelled.images.seen_N[rows[-1]])
+            pictures.append(labelled.seen[rows[-1]])
             if train.task_augmentation != "none":
                 # Masks are moved with their images.
                 rng = np.random.default_rng((train.seed, 6, number, stream))
@@ -117,7 +120,7 @@ class TaskTraining:
         for begin in range(0, self.most_judging, batch):
             rows = self.judging[begin : begin + batch]
             given = rows if len(rows) else np.zeros(1, np.int64)
-            x_BCHW, answer = self._taught(self.labelled.images.seen_N[given], given)
+            x_BCHW, answer = self._taught(self.labelled.seen[given], given)
             logit, answer = self.engine.module(x_BCHW).float().cpu()[: len(rows)], answer[: len(rows)]
             number_B = self.labelled.number_N[rows]
             if self.plan.masks is not None:

@@ -22,7 +22,7 @@ from engine.training.batches import Batches, prefetched
 from engine.training.checkpoints import RunState, fault_of, is_due, read_checkpoint, write_checkpoint
 from engine.training.fronts import training_front
 from engine.training.judging import finish
-from engine.training.labelled import Images, Labelled, Part, cache_labelled
+from engine.training.labelled import Images, Labelled, Part, as_seen, cache_labelled, in_words, room_on
 from engine.training.metrics import LOG_STEPS, StepLog
 from engine.training.plan import TrainingPlan, augment_of, phase_of, require_decoded, require_masks
 from engine.training.task_training import TaskTraining
@@ -46,14 +46,17 @@ def train_worker(plan: TrainingPlan) -> None:
     front = training_front(plan)
     with tempfile.TemporaryDirectory() as scratch:
         streams = part.streams(plan.deal.num_streams)
-        labelled = cache_labelled(plan.pool, plan.positions, streams, plan.deal.num_streams, Path(scratch) / "labelled")
+        folder, num_here = Path(scratch), context.get_local_world_size()
+        cache = as_seen(plan.pool, folder / "labelled", room_on(folder, num_here))
+        labelled = cache_labelled(plan.pool, plan.positions, streams, plan.deal.num_streams, cache)
         # Before the first step: nobody waits for a training that is refused.
         not_decoded = {number for found in _of_all_workers(part, labelled.not_decoded) for number in found}
         lines, faults = [require_decoded(plan, not_decoded)], dict[Identity, str]()
-        task = TaskTraining(plan, part, front, Path(scratch) / "task") if plan.task else None
+        task = TaskTraining(plan, part, front, folder / "task", room_on(folder, num_here)) if plan.task else None
         if task is not None:
             faults = {item: why for found in _of_all_workers(part, task.faults) for item, why in found.items()}
             lines.append(require_masks(plan, faults))
+        lines += [in_words(part.seen) for part in (labelled, *([task.labelled] if task else []))]
         for line in filter(None, lines if part.rank == 0 else []):
             plan.board.note.remote(line)
         training = _Training(plan, part, front, task)

@@ -142,7 +142,7 @@ def ours(folder: str, num_files: int, b: int, *, is_checked: bool) -> None:
 
     def work() -> int:
         counted = reduction.count(location, sources, Wish(b), lambda _: None)
-        wanted = reduction.RowQuery(counted.bound(b), b, schema, has_taken=False, ranking=Ranking())
+        wanted = reduction.RowQuery(counted.bound(b), b, schema, ranking=Ranking())
         return len(reduction.gather(location, sources, counted, wanted, lambda _: None).lowest)
 
     with parts.room_for(reduction.parts_of(sources), "local"):

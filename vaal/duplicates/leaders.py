@@ -17,8 +17,11 @@ from vaal.duplicates.nearness import FEW_ROWS, Cosine, Hamming, Rows
 Near = Cosine | Hamming
 
 
-def cosine_leaders(latent_NZ: NDArray[np.float32], threshold: float, num_fixed: int) -> Rows:
-    """The leader (N,) of each row, itself where it is kept. The first `num_fixed` rows are always kept.
+def cosine_leaders(
+    latent_NZ: NDArray[np.float32], threshold: float, num_fixed: int, *, only_fixed: bool = False
+) -> Rows:
+    """The leader (N,) of each row, itself where it is kept. The first `num_fixed` rows are always kept. With
+    `only_fixed` no other row leads, but for equal ones.
 
     Two rows are near if their cosine, in float64, is at least `threshold`, up to COSINE_ROUNDING, or if they are equal;
     a row of zeros is near none. O(N Z + BLOCK_PAIRS) memory; at most N^2 Z / 2 operations. Rows in one half are
@@ -30,14 +33,15 @@ def cosine_leaders(latent_NZ: NDArray[np.float32], threshold: float, num_fixed: 
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
     require_finite("latents", latent_NZ)
     is_comparable_N = (latent_NZ != 0).any(axis=1)
-    return _leaders(latent_NZ, is_comparable_N, num_fixed, lambda rows: Cosine(latent_NZ[rows], threshold))
+    return _leaders(latent_NZ, is_comparable_N, num_fixed, only_fixed, lambda rows: Cosine(latent_NZ[rows], threshold))
 
 
 def hamming_leaders(
     hash_NB: NDArray[np.uint8], has_hash_N: NDArray[np.bool_], max_distance: int, num_fixed: int,
-    mirror_mask: NDArray[np.uint8],
+    mirror_mask: NDArray[np.uint8], *, only_fixed: bool = False,
 ) -> Rows:  # fmt: skip
-    """The leader (N,) of each row, itself where it is kept. The first `num_fixed` rows are always kept.
+    """The leader (N,) of each row, itself where it is kept. The first `num_fixed` rows are always kept; `only_fixed` is
+    as for `cosine_leaders`.
 
     Two rows are near if they differ in at most `max_distance` bits, as they are or with the bits of `mirror_mask` (B,)
     flipped in one of them; a row without a hash is near none. Multi-index hashing (Norouzi, Punjani and Fleet 2012): at
@@ -49,11 +53,15 @@ def hamming_leaders(
     require_between("max_distance", max_distance, 0, 8 * hash_NB.shape[1] - 1)
     if hash_NB.shape[1] % 8:
         raise ValueError(f"a hash must have a multiple of 8 bytes, got {hash_NB.shape[1]}")
-    return _leaders(hash_NB, has_hash_N, num_fixed, lambda rows: Hamming(hash_NB[rows], max_distance, mirror_mask))
+
+    def make(rows: Rows) -> Near:
+        return Hamming(hash_NB[rows], max_distance, mirror_mask)
+
+    return _leaders(hash_NB, has_hash_N, num_fixed, only_fixed, make)
 
 
 def _leaders(values_NX: NDArray[np.float32] | NDArray[np.uint8], is_comparable_N: NDArray[np.bool_],
-             num_fixed: int, make: Callable[[Rows], Near]) -> Rows:  # fmt: skip
+             num_fixed: int, only_fixed: bool, make: Callable[[Rows], Near]) -> Rows:  # fmt: skip
     require_between("num_fixed", num_fixed, 0, len(values_NX))
     rows = np.flatnonzero(is_comparable_N)
     split = int(np.searchsorted(rows, num_fixed))
@@ -68,7 +76,8 @@ def _leaders(values_NX: NDArray[np.float32] | NDArray[np.uint8], is_comparable_N
     while begin < base_split:
         free = _drop(near, free, np.arange(begin, min(begin + size, base_split)), leader)
         begin, size = begin + size, size * 8
-    _settle(near, free, leader)
+    if not only_fixed:
+        _settle(near, free, leader)
     leader_N = np.arange(len(values_NX))
     leader_N[rows[base]] = rows[base[leader]]
     # An equal row has the same neighbours as the first one. So it has its leader, or that row itself is the leader.

@@ -30,7 +30,7 @@ from engine.selection.select import select
 from engine.storage.location import Location
 from engine.tables.by_shard import ByShard
 from engine.tables.selections import SAMPLE_FILE
-from engine.training.labelled import cache_labelled
+from engine.training.labelled import as_seen, cache_labelled
 from engine.training.streams import Pool
 from tests.rounds import DAMAGED, Made, make_round, write_shard
 
@@ -284,8 +284,8 @@ def test_other_bytes_are_never_trained_on_under_a_label(made: Made, tmp_path: Pa
         read_shards(made.campaign.home), Sight(made.campaign.config.image), 1, ByShard.of_items(made.labelled), 0.0
     )
     right = [tuple(row.values()) for row in labelled_positions(made.campaign.home).to_pylist()]
-    assert len(cache_labelled(pool, right, range(1), 1, tmp_path / "cache").number_N) == len(right)
+    assert len(cache_labelled(pool, right, range(1), 1, as_seen(pool, tmp_path / "cache")).number_N) == len(right)
     first, second, *others = right
     swapped = [(*first[:2], *second[2:4], first[4]), (*second[:2], *first[2:4], second[4]), *others]
     with pytest.raises(ChangedShardError, match=f"s-0.tar: item {first[1]} has other bytes"):
-        cache_labelled(pool, swapped, range(1), 1, tmp_path / "cache")
+        cache_labelled(pool, swapped, range(1), 1, as_seen(pool, tmp_path / "cache"))

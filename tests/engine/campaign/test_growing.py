@@ -40,7 +40,7 @@ def test_labels_of_a_shard_that_left_are_trained_on_while_it_can_be_read(campaig
     assert [shard.shard for shard in plan.pool.shards] == S[1:3]
     assert {position[0] for position in plan.positions} == {S[0], S[1]}
     assert len(plan.positions) == 10
-    (left,) = plan.pool.find([S[0]]).values()
+    left = plan.pool.shard(S[0])
     assert left.url == f"{tmp_path}/pool/{S[0]}"
     Path(left.url).unlink()
     plan = plan_training(campaign, log=lines.append)

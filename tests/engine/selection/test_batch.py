@@ -56,7 +56,7 @@ def batch_of(
     none = candidates.slice(0, 0)
     drawn = none if draws is None else draws
     taken, known = none if taken is None else taken, (none if known is None else known).select(POSITIONS_SCHEMA.names)
-    pools = Pools(candidates, taken, drawn, strata or [""] * len(drawn), none, known)
+    pools = Pools(candidates, taken, taken, drawn, strata or [""] * len(drawn), none, known)
     cosine, branch = config.duplicate_cosine, Branch("lowest", config.diversity, "query", "why")
     return make_batch(pools, Rules(config, branch, quotas or {}, 0, "0" * 32, cosine))
 

@@ -26,7 +26,7 @@ from engine.selection.reduction import (
     gather,
     parts_of,
 )
-from engine.selection.sources import Draws, Source, Sources, with_draws
+from engine.selection.sources import Draws, Source, Sources, with_draws, with_taken
 from engine.storage.location import Location
 from engine.tables.score_reader import read_scores
 from engine.tables.scores import ShardRecord
@@ -73,8 +73,9 @@ def reduce(
 ) -> SecondPass:
     counted = count(location(folder), sources, Wish(size, ranking=ranking), lambda _: None)
     schema = row_schema(NUM_LATENTS, [ranking.ties] if ranking.ties else [])
-    wanted = RowQuery(counted.bound(size), size, schema, True, ranking)
+    wanted = RowQuery(counted.bound(size), size, schema, ranking)
     drawn = with_draws(sources, [draws]) if draws else sources
+    drawn = with_taken(drawn, counted.taken_F, 1000, 0)
     return gather(location(folder), drawn, counted, wanted, lambda _: None)
 
 
@@ -199,7 +200,7 @@ def test_row_groups_above_the_bound_are_not_read(tmp_path: Path) -> None:
     content = bytearray((tmp_path / entry.file).read_bytes())
     sources = sources_of([entry], set())
     counted = count(location(tmp_path), sources, Wish(300), lambda _: None)
-    wanted = RowQuery(2.0, 3, row_schema(NUM_LATENTS), False, Ranking())
+    wanted = RowQuery(2.0, 3, row_schema(NUM_LATENTS), Ranking())
     import pyarrow.parquet as pq
 
     last = pq.read_metadata(tmp_path / entry.file).row_group(2).column(1)

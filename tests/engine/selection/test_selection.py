@@ -85,7 +85,7 @@ def test_tasks_of_a_cluster_pick_what_one_process_picks(
     assert {file.name: file.read_bytes() for file in folder.rglob("*.parquet")} == alone
     assert {pick["arm"] for pick in rows(campaign, "selection")} == {"query", "control"}
     assert shares == sorted(shares)
-    assert (len(shares), shares[-1]) == (10, 1)
+    assert (len(shares), shares[-1]) == (15, 1)
 
 
 def test_a_picture_is_paid_for_once_in_whatever_clothes(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from engine.simulation.demo_pools import DemoPool
 from engine.tables.by_shard import ByShard
 from engine.training.batches import Batches, MicroBatch, prefetched, unlabelled_sample
 from engine.training.deal import Deal
-from engine.training.labelled import Part, cache_labelled
+from engine.training.labelled import Part, as_seen, cache_labelled
 from engine.training.streams import Pool, UnlabelledStream, count_trainable
 from tests.rounds import write_shard
 from vaal.task.classifier import augmented
@@ -125,7 +125,9 @@ def gather(
     number = 0
     for rank in range(world):
         part = Part(rank, world)
-        labelled = cache_labelled(pool, positions(pool), part.streams(8), 8, tmp_path / f"cache-{world}-{rank}")
+        labelled = cache_labelled(
+            pool, positions(pool), part.streams(8), 8, as_seen(pool, tmp_path / f"cache-{world}-{rank}")
+        )
         batches = Batches(pool, labelled, deal, part, (13, 1, LATENTS), states)
         batches.augment = augment
         taken = list(islice(batches, count))
@@ -170,7 +172,7 @@ def test_augmented_batches_too_depend_on_no_worker_and_no_interruption(small: Po
 
 def test_micro_batches_cut_a_batch_and_weigh_what_they_hold(small: Pool, tmp_path: Path) -> None:
     deal = deal_of(small, 8)
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     whole, _ = next(iter(Batches(small, labelled, deal, Part(0, 1), (13, 1, LATENTS))))
     parts, _ = next(iter(Batches(small, labelled, deal, Part(0, 1), (13, 3, LATENTS))))
     assert sorted(row for part in parts for row in rows(part)) == sorted(rows(whole[0]))
@@ -184,7 +186,7 @@ def test_items_come_with_their_folds_and_labelled_ones_are_drawn_evenly(small: P
         for shard in small.shards
         for item in read_shard(shard, IMAGE)
     }
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     batches = Batches(small, labelled, deal_of(small, 8), Part(0, 1), (16, 1, LATENTS))
     drawn: Counter[tuple[str, str]] = Counter()
     for parts, _ in islice(batches, 15):
@@ -198,15 +200,19 @@ def test_items_come_with_their_folds_and_labelled_ones_are_drawn_evenly(small: P
 
 def test_many_labelled_items_are_dealt_to_the_streams(small: Pool, tmp_path: Path) -> None:
     places = positions(small)
-    labelled = [cache_labelled(small, places * 2, range(n, 2, 2), 1, tmp_path / str(n)) for n in range(1)]
+    labelled = [
+        cache_labelled(small, places * 2, range(n, 2, 2), 1, as_seen(small, tmp_path / str(n))) for n in range(1)
+    ]
     assert len(labelled[0].rows[0]) == 60
-    parts = [cache_labelled(small, places * 3, range(n, n + 1), 2, tmp_path / f"part{n}") for n in range(2)]
-    assert [len(part.images.fold_N) for part in parts] == [45, 45]
+    parts = [
+        cache_labelled(small, places * 3, range(n, n + 1), 2, as_seen(small, tmp_path / f"part{n}")) for n in range(2)
+    ]
+    assert [len(part.fold_N) for part in parts] == [45, 45]
     assert sorted(np.concatenate([part.number_N for part in parts])) == list(range(90))
 
 
 def test_a_stream_draws_its_own_labelled_items_in_passes(small: Pool, tmp_path: Path) -> None:
-    labelled = cache_labelled(small, positions(small) * 3, range(2), 2, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small) * 3, range(2), 2, as_seen(small, tmp_path / "cache"))
     for stream in range(2):
         own = set(range(stream, 90, 2))
         for number in range(2):
@@ -217,7 +223,7 @@ def test_a_stream_draws_its_own_labelled_items_in_passes(small: Pool, tmp_path: 
 
 
 def test_noise_is_new_for_every_item_and_batch(small: Pool, tmp_path: Path) -> None:
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     batches = Batches(small, labelled, deal_of(small, 8), Part(0, 1), (16, 1, LATENTS))
     noise = np.concatenate([parts[0].noise_NZ for parts, _ in islice(batches, 60)])
     assert len(np.unique(noise, axis=0)) == len(noise) == 60 * 32
@@ -236,8 +242,8 @@ def test_what_is_held_out_is_read_by_neither_pool(small: Pool, tmp_path: Path) -
     assert read_items == set(identities(pool, labelled=False)) - held_out
     judged = unlabelled_sample(pool, deal, 10_000)
     assert len(judged.fold_N) == len(held_out)
-    labelled = cache_labelled(pool, positions(pool), range(8), 8, tmp_path / "cache")
-    assert len(labelled.images.fold_N) == sum(not pool.is_held_out(*i) for i in identities(pool, labelled=True))
+    labelled = cache_labelled(pool, positions(pool), range(8), 8, as_seen(pool, tmp_path / "cache"))
+    assert len(labelled.fold_N) == sum(not pool.is_held_out(*i) for i in identities(pool, labelled=True))
 
 
 def test_the_judged_sample_is_of_all_shards(small: Pool) -> None:
@@ -252,7 +258,7 @@ def test_a_pool_without_an_image_to_train_on_is_an_error_and_no_endless_loop(sma
         next(iter(UnlabelledStream(pool, deal_of(pool, 1, counted=False), 0)))
     shard = small.shards[0]
     with pytest.raises(InputError, match="none of 1 labelled images decodes"):
-        cache_labelled(small, [(shard.shard, "x", 0, 100, None)], range(1), 1, tmp_path / "cache")
+        cache_labelled(small, [(shard.shard, "x", 0, 100, None)], range(1), 1, as_seen(small, tmp_path / "cache"))
 
 
 @pytest.mark.heavy
@@ -261,7 +267,7 @@ def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Pat
     shutil.copy(small.shards[1].url, tmp_path / "b.tar")
     shards, _ = list_shards([f"{tmp_path}/b.tar", f"{tmp_path}/d.tar"], "")
     pool = Pool(shards, Sight(IMAGE), 2, small.labelled, 0.0)
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     batches = Batches(pool, labelled, deal_of(pool, 8), Part(0, 1), (16, 1, LATENTS))
     seen = {image.tobytes() for parts, _ in islice(batches, 30) for image in parts[0].unlabelled.seen_N}
     assert len(seen) > 140
@@ -274,7 +280,7 @@ def test_an_image_that_does_not_decode_is_passed_over(small: Pool, tmp_path: Pat
 def test_fewer_items_than_streams_are_read_by_each(small: Pool, tmp_path: Path) -> None:
     pool = small._replace(shards=small.shards[:1])
     deal = deal_of(pool, 8)
-    labelled = cache_labelled(small, positions(small), range(8), 8, tmp_path / "cache")
+    labelled = cache_labelled(small, positions(small), range(8), 8, as_seen(small, tmp_path / "cache"))
     parts, _ = next(iter(Batches(pool, labelled, deal, Part(0, 1), (16, 1, LATENTS))))
     assert len(parts[0].unlabelled.fold_N) == 16
 

@@ -71,7 +71,7 @@ def plain(campaign: Campaign, tmp_path_factory: pytest.TempPathFactory) -> tuple
         drawn = []
         for stream in range(num_streams):
             share = 16 // num_streams
-            seen = labelled.images.seen_N[labelled.draw(stream, (0, 4), step * share, share)]
+            seen = labelled.seen[labelled.draw(stream, (0, 4), step * share, share)]
             drawn.append(augmented(seen, np.random.default_rng((0, 6, step, stream)), flips=True))
         seen_N = np.concatenate(drawn)
         warm = round(0.1 * STEPS)
@@ -83,7 +83,7 @@ def plain(campaign: Campaign, tmp_path_factory: pytest.TempPathFactory) -> tuple
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        seen_N = labelled.images.seen_N[judging]
+        seen_N = labelled.seen[judging]
         with torch.no_grad():
             logit = F.interpolate(network(to_input(seen_N[..., SEEN], CPU)), size=(16, 16), mode="bilinear").double()
         mask = torch.from_numpy(seen_N[..., IN_MASKS].astype(np.int64))
@@ -121,13 +121,17 @@ def test_what_is_kept_is_the_image_and_its_mask(campaign: Campaign, tmp_path: Pa
     split = plan.task.training, plan.task.judging
     where = Part(0, 1), 8, reader_of(plan).cache(tmp_path / "cache")
     labelled, _ = cache_for_task(plan.pool, plan.positions, split, *where)
-    assert labelled.images.seen_N.shape == (80, 16, 16, 2)
+    assert labelled.seen.shape == (80, 16, 16, 2)
     assert labelled.not_decoded == []
     digits = load_digits().images
-    for number, kept in zip(labelled.number_N, labelled.images.seen_N, strict=True):
+    for number, kept in zip(labelled.number_N, labelled.seen[np.arange(80)], strict=True):
         ids = mask_of(digits[int(plan.positions[number][1])])
         assert np.array_equal(kept[::2, ::2, IN_MASKS], np.where(ids == VOID, 255, ids))
         assert np.array_equal(kept[..., IN_MASKS], kept[::2, ::2, IN_MASKS].repeat(2, 0).repeat(2, 1))
+    few = reader_of(plan).cache(tmp_path / "few", 3 * 16 * 16 * 2)
+    less, _ = cache_for_task(plan.pool, plan.positions, split, *where[:2], few)
+    assert less.seen.num_held == 3
+    assert np.array_equal(less.seen[np.arange(80)[::-1]], labelled.seen[np.arange(80)[::-1]])
 
 
 def test_masks_that_cannot_be_used_are_counted_and_the_first_is_named(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def plain_training(plan: TrainingPlan, file: Path) -> tuple[dict[str, Tensor], l
         for stream in range(num_streams):
             share = batch // num_streams
             rows.append(labelled.draw(stream, (0, 4), step * share, share))
-            seen = labelled.images.seen_N[rows[-1]]
+            seen = labelled.seen[rows[-1]]
             pixels.append(augmented(seen, np.random.default_rng((0, 6, step, stream)), flips=True))
         x = to_input(np.concatenate(pixels), torch.device("cpu"))
         warm = round(0.1 * STEPS)
@@ -81,7 +81,7 @@ def plain_training(plan: TrainingPlan, file: Path) -> tuple[dict[str, Tensor], l
         torch.autograd.backward(loss)
         optimizer.step()
         with torch.no_grad():
-            logit = network(to_input(labelled.images.seen_N[judging], torch.device("cpu"))).double()
+            logit = network(to_input(labelled.seen[judging], torch.device("cpu"))).double()
         factors = torch.logspace(math.log10(0.05), math.log10(2), 500, dtype=torch.float64)
         looks.append(min(float(F.cross_entropy(factor * logit, answer[judging])) for factor in factors))
     return {f"weight/{name}": value.detach() for name, value in network.named_parameters()}, looks

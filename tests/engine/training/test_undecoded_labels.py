@@ -12,7 +12,7 @@ from engine.errors import NotAcceptableError
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.simulation.demo_pools import DemoPool
-from engine.training.labelled import cache_labelled
+from engine.training.labelled import as_seen, cache_labelled
 from engine.training.plan import plan_training, require_decoded
 from engine.training.train import train
 from tests.conftest import MakeCampaign
@@ -41,7 +41,10 @@ def campaign_of(make_campaign: MakeCampaign, pool: DemoPool, folder: Path, *sett
 def test_they_are_counted_and_the_first_is_named(make_campaign: MakeCampaign, pool: DemoPool, tmp_path: Path) -> None:
     settings = ("select.budget=20", "score.max_bad_fraction=0.0375")
     plan = plan_training(campaign_of(make_campaign, pool, tmp_path / "pool", *settings))
-    parts = [cache_labelled(plan.pool, plan.positions, range(n, 2, 2), 2, tmp_path / f"{n}") for n in range(2)]
+    parts = [
+        cache_labelled(plan.pool, plan.positions, range(n, 2, 2), 2, as_seen(plan.pool, tmp_path / f"{n}"))
+        for n in range(2)
+    ]
     bad = {number for part in parts for number in part.not_decoded}
     assert {plan.positions[number][1] for number in bad} == {f"{n:03d}" for n in BAD}
     assert require_decoded(plan, bad) == (
@@ -49,7 +52,10 @@ def test_they_are_counted_and_the_first_is_named(make_campaign: MakeCampaign, po
     )
     # Also those that are held out, on which networks are judged.
     held_out = plan.pool._replace(held_out=0.6)
-    parts = [cache_labelled(held_out, plan.positions, range(n, 2, 2), 2, tmp_path / f"{n}") for n in range(2)]
+    parts = [
+        cache_labelled(held_out, plan.positions, range(n, 2, 2), 2, as_seen(held_out, tmp_path / f"{n}"))
+        for n in range(2)
+    ]
     assert {number for part in parts for number in part.not_decoded} == bad
     assert {held_out.is_held_out(*plan.positions[number][:2]) for number in bad} == {True, False}
     train_on = {plan.positions[n][:2] for part in parts for n in part.number_N}
