@@ -173,7 +173,8 @@ def cache_labelled(
 
 
 def cache_for_task(
-    pool: Pool, positions: Sequence[Position], split: tuple[Numbers, Numbers], part: Part, num_streams: int, cache: Cache
+    pool: Pool, positions: Sequence[Position], split: tuple[Numbers, Numbers], part: Part, num_streams: int,
+    cache: Cache,
 ) -> tuple[Labelled, NDArray[np.int64]]:  # fmt: skip
     """As `cache_labelled`, for the task learner: `split` are the numbers of the images that it trains on, and of those
     by which it is judged. Returns also the rows of the latter that are this worker's."""
