@@ -48,6 +48,7 @@ def _reaches(thing: Any, seen: set[Any]) -> bool:
 def _named_in(thing: Any) -> Iterator[Any]:
     """What the code of a function, or of a class, refers to by a global name."""
     if inspect.isclass(thing):
+        yield from thing.__bases__
         yield from (inspect.unwrap(member) for member in vars(thing).values() if callable(member))
     elif isinstance(function := inspect.unwrap(thing), FunctionType):
         for name in _names(function.__code__):
