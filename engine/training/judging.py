@@ -74,10 +74,10 @@ def finish(plan: TrainingPlan, states: dict[str, State], front: Front, log: Step
 def judge(plan: TrainingPlan, networks: Networks, positions: Sequence[Position], front: Front) -> dict[str, Any]:
     """The signal and the diagnosis of networks in eval mode, for the train manifest."""
     # Held-out images, if any are held out.
-    held_out = [p for p in positions if plan.pool.is_held_out(*p[:2]) == (plan.pool.held_out > 0)]
+    held_out = [n for n, p in enumerate(positions) if plan.pool.is_held_out(*p[:2]) == (plan.pool.held_out > 0)]
     chosen = np.random.default_rng((plan.deal.seed, 5)).permutation(len(held_out))[:MOST_JUDGED]
     # Images of one shard are read together.
-    labelled, _ = _images(plan.pool, sorted((held_out[number] for number in chosen), key=lambda position: position[0]))
+    labelled, _ = _images(plan.pool, sorted((positions[held_out[n]] for n in chosen), key=lambda position: position[0]))
     unlabelled = unlabelled_sample(plan.pool, plan.deal, MOST_JUDGED)
     logits: list[Tensor] = []
     groups: list[Tensor] = []
@@ -127,10 +127,10 @@ def fit_centroid(networks: Networks, pool: Pool, positions: Sequence[Position], 
     if networks.centroid is None:
         return
     assert networks.vae is not None
-    training = [position for position in positions if not pool.is_held_out(*position[:2])]
+    training = [number for number, position in enumerate(positions) if not pool.is_held_out(*position[:2])]
     parts = []
     for begin in range(0, len(training), BATCH):
-        images, _ = _images(pool, training[begin : begin + BATCH])
+        images, _ = _images(pool, [positions[number] for number in training[begin : begin + BATCH]])
         for x_BCHW, _ in _inputs(images, front):
             parts.append(networks.vae.encode(x_BCHW))
     networks.centroid.fit(*(torch.cat(values) for values in zip(*parts, strict=True)))
