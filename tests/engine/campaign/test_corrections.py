@@ -18,6 +18,7 @@ from engine.campaign.labels import (
 )
 from engine.campaign.opening import current_round
 from engine.campaign.status import status
+from engine.campaign.unlabelled import has_labels
 from engine.errors import InputError
 from engine.pool.identity import item_id_of
 from engine.simulation.demo_pools import DemoPool
@@ -165,3 +166,18 @@ def test_a_damaged_label_file_is_named(make_campaign: MakeCampaign) -> None:
     pq.write_table(pa.table({"shard": ["a"]}), Path(campaign.home.path, "labels/x.parquet"))
     with pytest.raises(InputError, match=r"labels/x.parquet: not a table with the columns shard, key, label"):
         read_labels(campaign.home)
+
+
+def test_few_columns_of_labels_say_what_all_of_them_say(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    whole, some = (read_snapshot(campaign.home, names) for names in (LABELS_SCHEMA.names, ["key", "label", "round"]))
+    assert some.history.equals(whole.history.select(["key", "label", "round"]))
+    assert some.files == whole.files
+    first, *others = sorted(labelled_items(campaign.home))
+    append_labels(campaign.home, "retract", [(*item, None, None, "correction") for item in others])
+    # The newest row takes a label away, and another item has one.
+    assert has_labels(campaign.home)
+    append_labels(campaign.home, "retract", [(*first, None, None, "correction")])
+    assert not has_labels(campaign.home)
+    append_labels(campaign.home, "set", [(*first, "3", None, "correction")])
+    assert has_labels(campaign.home)
