@@ -5,6 +5,7 @@ and a convolution of 1 x 1 to (B, C, h, w).
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -88,13 +89,8 @@ def make_task_network(name: str, image_size: int, num_channels: int, num_classes
         body, head = _LiteBody(num_channels), nn.Conv2d(LITE_FEATURES, num_classes, 1)
     elif name == "resnet18":
         # Batch-mates change nothing, so that any number of workers trains alike.
-        body = models.resnet18(weights=None, norm_layer=_group_norm)
-        is_small = image_size < SMALL_IMAGE
-        side, stride = (3, 1) if is_small else (7, 2)
-        body.conv1 = nn.Conv2d(num_channels, 64, side, stride, padding=side // 2, bias=False)
-        body.maxpool = nn.Identity() if is_small else body.maxpool
+        body = resnet18_body(image_size, num_channels, _group_norm)
         head = nn.Linear(512, num_classes)
-        body.fc = nn.Identity()
     else:
         body = models.vgg16_bn(weights=None)
         head = nn.Linear(4096, num_classes)
@@ -103,6 +99,19 @@ def make_task_network(name: str, image_size: int, num_channels: int, num_classes
     initialise(body)
     initialise(head, linear=[head])
     return _Headed(body, head)
+
+
+def resnet18_body(image_size: int, num_channels: int, norm_layer: Callable[[int], nn.Module]) -> nn.Module:
+    """ResNet-18 without its last layer: 512 features."""
+    from torchvision import models
+
+    body: nn.Module = models.resnet18(weights=None, norm_layer=norm_layer)
+    is_small = image_size < SMALL_IMAGE
+    side, stride = (3, 1) if is_small else (7, 2)
+    body.conv1 = nn.Conv2d(num_channels, 64, side, stride, padding=side // 2, bias=False)
+    body.maxpool = nn.Identity() if is_small else body.maxpool
+    body.fc = nn.Identity()
+    return body
 
 
 def _group_norm(num_channels: int) -> nn.GroupNorm:

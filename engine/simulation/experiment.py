@@ -3,8 +3,6 @@
 Each field has a meaning, a unit and a range; an unknown key is an error.
 """
 
-import os
-import re
 import tomllib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -17,11 +15,13 @@ from engine.config.section import Section
 from engine.config.texts import explain
 from engine.config.toml import override
 from engine.config.train_options import SIMULATED_ONLY
-from engine.errors import ConfigError, InputError, one_line
+from engine.errors import ConfigError, one_line
+from engine.pool.mask_source import MaskSource, mask_source
+from engine.simulation.experiment_parts import FirstLabelsPart, OraclePart, PoolPart, TestPart
+from engine.simulation.learners import NEEDS, fault_of, learner_of
+from engine.simulation.strategies import RANDOM, Strategy, flat, named
 from engine.storage.location import Location
 
-RANDOM = "random"
-"""The strategy that all others are compared with: all picks are a uniform random sample."""
 METHOD = "features"
 """Discriminators straight on vectors: what a simulated round trains on embeddings."""
 PAPER_OPTIONS: dict[str, Any] = {
@@ -30,104 +30,10 @@ PAPER_OPTIONS: dict[str, Any] = {
     "select.control_fraction": 0.0,
 }  # fmt: skip
 """What goes with train.method = vaal_2019 unless the experiment says otherwise: their schedule, the b lowest scores."""
-MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed", "device")
+_OF_READING = ("image.", "handoff.question", "labels.masks", "labels.void", "task.classes", "train.task")
+"""Beginnings of the keys of a campaign that say what its images and masks are."""
+MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed")
 """Keys and sections of a campaign that the simulation sets itself."""
-
-
-class PoolPart(Section):
-    """What there is to pick from. Every seed draws its own pool, so that seeds vary as pools do."""
-
-    shards: str = ""
-    """WebDataset tar shards (one, or a glob): campaigns then see pixels. ${VAAL_DATA} is replaced by that variable."""
-    embeddings: str = ""
-    """Parquet (one file or a glob) with shard, key and embedding. With `shards`, the task models linear, mlp and knn
-    alone see them, and items without an image are ignored."""
-    digits: bool = False
-    """Instead: scikit-learn's 1,797 digits, their 8 x 8 pixels as vectors, with their labels."""
-    size: int = Field(default=0, ge=0)
-    """Items of the pool, without copies; 0 is all that the test set leaves."""
-    components: int = Field(default=128, ge=1)
-    """Leading components of an embedding that count."""
-    imbalance: float = Field(default=1.0, ge=1)
-    """How many times larger the largest class is than the smallest; sizes between are geometric, classes in random
-    order."""
-    copies: int = Field(default=0, ge=0)
-    """Near copies of every item, which are items too."""
-    copy_noise: float = Field(default=0.3, ge=0)
-    """Standard deviation of the noise that tells a copy from its original, in that of the pool's vectors."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "PoolPart":
-        if self.digits == bool(self.embeddings or self.shards):
-            raise ValueError("pool: give either shards, embeddings or both, or digits = true")
-        if self.shards and self.copies:
-            raise ValueError(f"pool.copies={self.copies}: copies are made of embeddings only; set it to 0 for shards")
-        return self
-
-
-class OraclePart(Section):
-    """Who answers."""
-
-    labels: str = ""
-    """Parquet or CSV file with shard, key, label for every item of the pool."""
-    noise: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the items that get a wrong answer: always the same one for an item."""
-    confusions: list[list[str]] = Field(default=[])
-    """Groups of classes that are taken for one another: a wrong answer stays within the group of the true class."""
-
-
-class TestPart(Section):
-    """On what accuracy is measured. None of it is in the pool."""
-
-    shards: str = ""
-    """Tar shards as the pool's."""
-    embeddings: str = ""
-    """Parquet as the pool's. Without these two, `size` items of the pool's files are the test set, and not in the
-    pool."""
-    labels: str = ""
-    """Parquet or CSV file with shard, key, label of these items. Empty: the oracle's file, which then holds them."""
-    size: int = Field(default=0, ge=0)
-    """Items of the test set, drawn again by every seed; 0 is all of its own files."""
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it has files of its own."""
-        return bool(self.shards or self.embeddings)
-
-
-class FirstLabelsPart(Section):
-    """What is labelled before the first round."""
-
-    kind: Literal["random", "biased", "one_source", "none", "empty"] = "random"
-    """At random; biased: none of `missing` classes; one_source: from as few shards as possible; none: a first batch of
-    the budget's size is picked at random; empty: no label, so that each strategy picks the first batch too."""
-    count: int = Field(default=0, ge=0)
-    """Labels; of kind none the budget's, of kind empty 0."""
-    missing: Annotated[int, Field(ge=1)] | list[str] = 1
-    """With kind biased: the classes without a label; a number of them is drawn again by every seed."""
-
-    @model_validator(mode="after")
-    def _empty_is_empty(self) -> "FirstLabelsPart":
-        if self.kind == "empty" and self.count:
-            raise ValueError(f"first_labels.count={self.count}: of kind empty there is none; leave it out")
-        return self
-
-
-class Strategy(Section):
-    """A way to pick: a name and options of a campaign by dotted key, `select.diversity = "none"`."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,60}$")
-    options: dict[str, Any] = Field(default={})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _all_else_are_options(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        rest = {name: value for name, value in values.items() if name not in ("name", "options")}
-        options = values.get("options", {})
-        named = {"name": values["name"]} if "name" in values else {}
-        return {**named, "options": {**flat(rest), **flat(options)}}
 
 
 class Experiment(Section):
@@ -143,12 +49,15 @@ class Experiment(Section):
     """Labels a batch."""
     seeds: int = Field(default=10, ge=1, le=10_000)
     """Repetitions with other pools, test sets, first labels and random numbers; the same for every strategy."""
-    tasks: list[Literal["linear", "mlp", "knn", "small"]] = Field(default=["linear", "mlp", "knn"], min_length=1)
-    """Models whose accuracy counts: a linear head, a network with one hidden layer, the five nearest neighbours, all
-    of embeddings; small: a convolutional network on pixels."""
+    tasks: list[str] = Field(default=["linear", "mlp", "knn"], min_length=1)
+    """Models whose accuracy counts, rows of `learners.LEARNERS`; a network on pixels may have +strong behind its name:
+    another recipe of training."""
+    task_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Updates of such a network; auto: what its recipe says, 39,062 for the paper's."""
     campaign: dict[str, Any] = Field(default={})
     """Options of a campaign for all strategies."""
     strategies: list[Strategy] = Field(min_length=1)
+    """Tables with a name and options, or names of `strategies.STRATEGIES`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -156,9 +65,28 @@ class Experiment(Section):
         if not isinstance(values, dict):
             return values
         listed = values.get("strategies", [])
-        if isinstance(listed, list) and not any(isinstance(s, dict) and s.get("name") == RANDOM for s in listed):
-            listed = [{"name": RANDOM}, *listed]
+        if isinstance(listed, list):
+            listed = [named(one) if isinstance(one, str) else one for one in listed]
+            if not any(isinstance(one, dict) and one.get("name") == RANDOM for one in listed):
+                listed = [{"name": RANDOM}, *listed]
         return {**values, "strategies": listed, "campaign": flat(values.get("campaign", {}))}
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "Experiment":
+        if self.oracle.annotators and (self.masks or not self.pool.shards):
+            raise ValueError(
+                "oracle.annotators: they answer about the class of images; give pool.shards, without masks"
+            )
+        if self.masks and (self.oracle.noise or self.first_labels.kind == "biased"):
+            raise ValueError("oracle.noise, first_labels.kind = biased: of classes an image alone; leave them out")
+        vectors = self.pool.embeddings or self.pool.digits
+        there = {"vectors": vectors, "pixels": self.pool.shards and not self.masks, "masks": self.masks}
+        for task in self.tasks:
+            if fault := fault_of(task):
+                raise ValueError(f"tasks: {fault}")
+            if not there[learner_of(task).sees]:
+                raise ValueError(f"tasks: {task} needs {NEEDS[learner_of(task).sees]}; give them, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Experiment":
@@ -175,12 +103,7 @@ class Experiment(Section):
             if self.test.is_own and bool(getattr(self.test, name)) != bool(there):
                 why = "missing, but [pool] has some; give them" if there else "[pool] has none; leave it out"
                 raise ValueError(f"test.{name}: {why}")
-        has_vectors = bool(self.pool.embeddings or self.pool.digits)
-        for task in self.tasks:
-            if not (self.pool.shards if task == "small" else has_vectors):
-                missing = "pool.shards: it sees pixels" if task == "small" else "pool.embeddings: it sees embeddings"
-                raise ValueError(f"tasks: {task} needs {missing}; give them, or leave it out")
-        if not self.pool.digits and not self.oracle.labels:
+        if not self.pool.digits and not self.oracle.labels and not self.masks:
             raise ValueError("oracle.labels: missing; give the file with shard, key, label of every item")
         return self
 
@@ -190,16 +113,48 @@ class Experiment(Section):
         return int(self.first_labels.kind == "empty")
 
     @property
+    def device(self) -> str:
+        """Where networks run that see pixels: those of campaigns, and task models."""
+        return str(self.campaign.get("device", "cpu"))
+
+    @property
     def image(self) -> ImageConfig:
         """How images are read for the task model `small`, whatever a strategy's campaign sees."""
-        options = {key: value for key, value in self.campaign.items() if key.startswith("image.")}
-        return override(CampaignConfig(), options, "[campaign]").image
+        return self._reading.image
+
+    @property
+    def masks(self) -> MaskSource | None:
+        """How masks of the pool are read, where strategies learn some: the oracle's answers."""
+        if self._reading.task_kind != "segmentation" or not self.pool.shards:
+            return None
+        source = mask_source(self._reading, Location.of("."))
+        if source is None or not source.member:
+            raise ConfigError("[campaign]: labels.masks is not member:SUFFIX; give the masks in the shards")
+        return source
+
+    @property
+    def _reading(self) -> CampaignConfig:
+        """What [campaign] says of images and masks."""
+        options = {key: value for key, value in self.campaign.items() if key.startswith(_OF_READING)}
+        return override(CampaignConfig(), options, "[campaign]")
 
     def kind_of(self, strategy: Strategy) -> str:
         """The kind of a strategy's campaigns, a row of `trial_campaign.KINDS`."""
         if {**self.campaign, **strategy.options}.get("train.method") == SIMULATED_ONLY:
             return SIMULATED_ONLY
         return "pixels" if self.pool.shards else "vectors"
+
+    def _images_of(self, strategy: Strategy, options: dict[str, Any]) -> int:
+        """The images of a batch: each takes as many answers of the budget as there are annotators."""
+        asked = options.get("handoff.annotators", 1)
+        if not isinstance(asked, int) or asked <= 1:
+            return self.budget
+        why = f"strategy {strategy.name!r}: handoff.annotators={asked}"
+        if asked > self.oracle.annotators:
+            raise ConfigError(f"{why}: oracle.annotators={self.oracle.annotators} are fewer; raise that")
+        if self.budget % asked:
+            raise ConfigError(f"{why}: budget={self.budget} answers are no whole number of images; change one of them")
+        return self.budget // asked
 
     def config_of(self, strategy: Strategy, seed: int) -> CampaignConfig:
         """The configuration of a strategy's campaign. Raises ConfigError for an option that is unknown or wrong."""
@@ -210,12 +165,18 @@ class Experiment(Section):
                 why = f"strategy {strategy.name!r}: {key}: the experiment sets it"
                 raise ConfigError(f"{why}; use budget, seeds and [pool] of the experiment")
         method = options.get("train.method", "auto")
-        managed = {"select.budget": self.budget, "select.seed": seed, "train.seed": seed, "device": "cpu"}
+        options = {"device": self.device, **options}
+        managed: dict[str, Any] = {
+            "select.budget": self._images_of(strategy, options),
+            "select.seed": seed,
+            "train.seed": seed,
+        }
         if self.pool.shards:
             # Known to nobody but the oracle: an item_id hides nothing here, and is the same in every run.
             managed |= {"salt": f"{seed + 1:032x}", "train.input": "pixels"}
             if method == SIMULATED_ONLY:
-                options = {**self.campaign, **PAPER_OPTIONS, **own, **strategy.options, "train.method": "vaal"}
+                options = {"device": self.device, **self.campaign, **PAPER_OPTIONS, **own, **strategy.options}
+                options["train.method"] = "vaal"
         else:
             if method not in (METHOD, "auto"):
                 why = f"strategy {strategy.name!r}: train.method={method!r} is not simulated on vectors"
@@ -230,19 +191,6 @@ class Experiment(Section):
             why = f"strategy {strategy.name!r}: image.size={config.image.size} with {SIMULATED_ONLY}"
             raise ConfigError(f"{why}; set a multiple of 16 in [campaign], for all strategies")
         return config
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables as values by dotted key."""
-    return dict(_leaves(tree, prefix)) if isinstance(tree, dict) else {"": tree}
-
-
-def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def read_experiment(file: str) -> Experiment:
@@ -276,14 +224,3 @@ def _keys() -> Iterator[str]:
         part = field.annotation
         if isinstance(part, type) and issubclass(part, Section):
             yield from (f"{name}.{key}" for key in part.model_fields)
-
-
-def expand(path: str) -> str:
-    """A path with ${NAME} replaced by the environment's variables. Raises InputError for one that is not set."""
-
-    def value_of(match: re.Match[str]) -> str:
-        if (value := os.environ.get(match[1])) is None:
-            raise InputError(f"{path}: the environment variable {match[1]} is not set; export {match[1]}=FOLDER")
-        return value
-
-    return re.sub(r"\$\{(\w+)\}", value_of, path)

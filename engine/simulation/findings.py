@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from engine.simulation import comparisons
 from engine.simulation.comparisons import LEAST_SEEDS, LEVEL, Difference, Saving
-from engine.simulation.experiment import RANDOM, Experiment
+from engine.simulation.experiment import Experiment
+from engine.simulation.judging import ACCURACY, MIOU
+from engine.simulation.learners import learner_of
+from engine.simulation.strategies import RANDOM
 
-TASK_NAMES = {
-    "linear": "linear head",
-    "mlp": "small network",
-    "knn": "5 nearest neighbours",
-    "small": "network on pixels",
-}
-BATCH_METRICS = ("share_missing", "distance", "auc", "speaks", "lacking", "seconds_train_and_score", "seconds_select")
+BATCH_METRICS = (
+    "share_missing", "distance", "auc", "speaks", "lacking", "seconds_train_and_score", "seconds_select",
+)  # fmt: skip
 
 
 class Task(NamedTuple):
@@ -58,9 +57,24 @@ def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings
     return Findings(name, strategies, experiment.seeds, num_labels_K, tasks, batches, caution, _sentences(tasks))
 
 
+def task_name(task: str) -> str:
+    """A task model for a reader."""
+    return learner_of(task).words
+
+
+def metric_of(task: str) -> str:
+    """What a task model is measured by."""
+    return MIOU if learner_of(task).sees == "masks" else ACCURACY
+
+
 def _num_labels(curves: pa.Table) -> NDArray[np.float64]:
-    found = curves.group_by("round").aggregate([("num_labels", "mean")]).sort_by("round")
-    values: NDArray[np.float64] = found["num_labels_mean"].to_numpy()
+    """What was paid for at each point: labels, or where there are annotators their answers."""
+    answers = curves.filter(pc.equal(curves["metric"], "answers"))
+    if len(answers):
+        found = answers.group_by("round").aggregate([("value", "mean")]).sort_by("round")["value_mean"]
+    else:
+        found = curves.group_by("round").aggregate([("num_labels", "mean")]).sort_by("round")["num_labels_mean"]
+    values: NDArray[np.float64] = found.to_numpy()
     return values
 
 
@@ -75,7 +89,8 @@ def _values(curves: pa.Table, strategy: str, task: str, metric: str) -> NDArray[
 
 
 def _task(curves: pa.Table, task: str, strategies: list[str], num_labels_K: NDArray[np.float64]) -> Task:
-    value = {name: _values(curves, name, task, "accuracy") for name in strategies}
+    metric = metric_of(task)
+    value = {name: _values(curves, name, task, metric) for name in strategies}
     area = {name: comparisons.area(num_labels_K, value[name]) for name in strategies}
     others = [name for name in strategies if name != RANDOM]
     # Those with random are in the other table: a larger family would show less of each.
@@ -144,12 +159,12 @@ def _sentences(tasks: dict[str, Task]) -> list[str]:
 def _shown(task: str, gap: Difference, saving: Saving | None) -> str:
     side = "above" if gap.mean.value > 0 else "below"
     interval = f"95 % interval {signed(gap.mean.low)} to {signed(gap.mean.high)}"
-    text = f"{TASK_NAMES[task]} {abs(gap.mean.value):.1f} points {side} random ({interval})"
+    text = f"{task_name(task)} {abs(gap.mean.value):.1f} points {side} random ({interval})"
     return text if saving is None else f"{text}, {saving_text(saving)}"
 
 
 def _not_shown(task: str, gap: Difference) -> str:
-    text = f"{TASK_NAMES[task]} not shown to differ from random ({signed(gap.mean.value)} points; "
+    text = f"{task_name(task)} not shown to differ from random ({signed(gap.mean.value)} points; "
     if gap.seeds_needed is None:
         return f"{text}more than {comparisons.MOST_SEEDS_NEEDED:,} seeds would be needed)"
     return f"{text}about {gap.seeds_needed:,} seeds would show that)"

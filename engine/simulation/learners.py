@@ -1,95 +1,63 @@
-"""The task models whose accuracy is measured. On vectors each is fitted in about a second.
+"""The task models whose accuracy is measured: one row each.
 
-Shape suffixes: N labelled vectors, M vectors of the test set, D components, C classes.
+To add one, add a function, or a network of `pixel_learners`, and a row.
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from torch import nn
-from torch.nn import functional
-
-from engine.simulation.small_learner import small
-from engine.simulation.worlds import Items
-
-Vectors = NDArray[np.float32]
-Numbers = NDArray[np.int64]
-
-INVERSE_PENALTY = 0.03
-"""C of scikit-learn's logistic regression."""
-HIDDEN, STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 256, 400, 128, 2e-3, 0.5
-NEIGHBOURS = 5
-
-
-def predict(task: str, train: Items, label_N: Numbers, test: Items, num_classes: int, seed: int) -> Numbers:
-    """The class (M,) int64 that a task model gives to each item of the test set, the same for a seed on any machine of
-    a kind. Initial weights depend on the seed alone, not on the labels.
-
-    Raises KeyError for an unknown task.
-    """
-    with threadpool_limits(1):
-        if task == "small":
-            return small(train.pixel_NSSC, label_N, test.pixel_NSSC, num_classes, seed)
-        return LEARNERS[task](train.vector_ND, label_N, test.vector_ND, num_classes, seed)
-
-
-def _linear(train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int, seed: int) -> Numbers:  # noqa: ARG001
-    from sklearn.linear_model import LogisticRegression
-
-    if len(np.unique(label_N)) < 2:
-        return np.full(len(test_MD), label_N[0])
-    # A convex problem: there are no initial weights that matter.
-    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=200, tol=1e-3).fit(train_ND, label_N)
-    found: Numbers = model.predict(test_MD).astype(np.int64)
-    return found
-
-
-def _mlp(train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int, seed: int) -> Numbers:
-    """One hidden layer, AdamW with a cosine schedule, and a fixed number of steps whatever the number of labels."""
-    generator = torch.Generator().manual_seed(seed)
-    length = train_ND.shape[1]
-    model = nn.Sequential(nn.Linear(length, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, num_classes))
-    for layer in model:
-        if isinstance(layer, nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    x_ND, y_N = torch.from_numpy(train_ND), torch.from_numpy(label_N)
-    for _ in range(STEPS):
-        place_B = torch.randint(len(y_N), (min(BATCH, len(y_N)),), generator=generator)
-        loss = functional.cross_entropy(model(x_ND[place_B]), y_N[place_B])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-    with torch.inference_mode():
-        found: Numbers = model(torch.from_numpy(test_MD)).argmax(dim=1).numpy()
-    return found
-
-
-def _knn(train_ND: Vectors, label_N: Numbers, test_MD: Vectors, num_classes: int, seed: int) -> Numbers:  # noqa: ARG001
-    """The class of most of the five nearest; of equally many the one whose nearest is nearer."""
-    k = min(NEIGHBOURS, len(label_N))
-    found = np.empty(len(test_MD), np.int64)
-    norm_N = (train_ND**2).sum(axis=1)
-    for begin in range(0, len(test_MD), 1000):
-        gap_BN = norm_N - 2 * test_MD[begin : begin + 1000] @ train_ND.T
-        near_Bk = torch.from_numpy(gap_BN).topk(k, dim=1, largest=False, sorted=True).indices.numpy()
-        label_Bk = label_N[near_Bk]
-        # A vote counts a little more the nearer it is, which decides among equal numbers alone.
-        votes_BC = np.zeros((len(label_Bk), num_classes))
-        for place in range(k):
-            votes_BC[np.arange(len(label_Bk)), label_Bk[:, place]] += 1 + 0.01 / (1 + place)
-        found[begin : begin + 1000] = votes_BC.argmax(axis=1)
-    return found
-
-
-LEARNERS: dict[str, Callable[[Vectors, Numbers, Vectors, int, int], Numbers]] = {
-    "linear": _linear,
-    "mlp": _mlp,
-    "knn": _knn,
+NEEDS = {
+    "vectors": "pool.embeddings: it sees embeddings",
+    "pixels": "pool.shards: it sees pixels",
+    "masks": "masks of pool.shards: train.task = segmentation and labels.masks = member:SUFFIX in [campaign]",
 }
+"""What an experiment must have for a task model, by what it sees."""
+STRONG = "strong"
+
+
+class Learner(NamedTuple):
+    """A task model.
+
+    Args:
+        function: "module:name". One of vectors is called with train (N, D), its classes (N,), test (M, D), the number
+            of classes and a seed, and returns classes (M,). One of pixels or masks is made as a network by image size,
+            channels and number of classes.
+        sees: vectors, pixels, or masks: pixels, with a class for each.
+        words: its name for a reader.
+        recipe: a row of `recipes.RECIPES`, how the network is trained; it may be trained as STRONG instead.
+    """
+
+    function: str
+    sees: str
+    words: str
+    recipe: str = ""
+
+
+LEARNERS = {
+    "linear": Learner("engine.simulation.vector_learners:linear", "vectors", "linear head"),
+    "mlp": Learner("engine.simulation.vector_learners:mlp", "vectors", "small network"),
+    "knn": Learner("engine.simulation.vector_learners:knn", "vectors", "5 nearest neighbours"),
+    "small": Learner("engine.simulation.learner_networks:small", "pixels", "network on pixels", "small"),
+    "resnet18": Learner("engine.simulation.learner_networks:resnet18", "pixels", "ResNet-18", "paper"),
+    "vgg16_bn": Learner("engine.simulation.learner_networks:vgg16_bn", "pixels", "VGG16 with BatchNorm", "paper"),
+    "unet": Learner("engine.simulation.learner_networks:unet", "masks", "small U-Net", "masks"),
+    "dilated_resnet": Learner(
+        "engine.simulation.learner_networks:dilated_resnet", "masks", "dilated ResNet-50", "paper_masks"
+    ),
+}
+
+
+def learner_of(task: str) -> Learner:
+    """The row of a task model, with +strong behind its name or without."""
+    name, _, recipe = task.partition("+")
+    row = LEARNERS[name]
+    return row._replace(recipe=recipe, words=f"{row.words}, strong recipe") if recipe else row
+
+
+def fault_of(task: str) -> str:
+    """Why this is no task model; empty for one."""
+    name, _, recipe = task.partition("+")
+    if name not in LEARNERS:
+        return f"{task!r} is none of {', '.join(LEARNERS)}"
+    if task != name and (recipe != STRONG or not LEARNERS[name].recipe):
+        return f"{task!r}: behind + there is only {STRONG}, for networks on pixels; give {name}"
+    return ""

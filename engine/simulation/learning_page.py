@@ -9,8 +9,8 @@ from jinja2 import Environment, StrictUndefined
 from engine.report.charts import THEMES, Theme
 from engine.report.thumbnails import data_uri
 from engine.simulation import findings as words
-from engine.simulation.experiment import RANDOM
 from engine.simulation.findings import Findings, Task
+from engine.simulation.strategies import RANDOM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def render(found: Findings) -> str:
     }
     return environment.from_string(source).render(
         found=found, words=words, pictures=pictures, themes=THEMES, colours=colours_of(found.strategies), random=RANDOM,
-        task_names=words.TASK_NAMES, metric_names=METRIC_NAMES, number=_number,
+        metric_names=METRIC_NAMES, number=_number,
     )  # fmt: skip
 
 

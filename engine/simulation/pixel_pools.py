@@ -20,39 +20,45 @@ from engine.pool.identity import content_hash
 from engine.pool.images import DecodeError, decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
+from engine.pool.mask_files import MaskError, class_numbers, read_ids
+from engine.pool.mask_source import MaskSource
 from engine.pool.samples import Item
 from engine.pool.shard import Shard
-from engine.simulation.experiment import expand
+from engine.simulation.experiment_parts import expand
 from engine.storage.location import Location
 
 Names = list[tuple[str, str]]
 
 
 class Images(NamedTuple):
-    """N images: shard and key, pixels (N, S, S, C) uint8, and the hashes of their files."""
+    """N images: shard and key, pixels (N, S, S, C) uint8, the hashes of their files, and their masks, PNG files or
+    empty."""
 
     names: Names
     pixel_NSSC: NDArray[np.uint8]
     hashes: list[str]
+    masks: list[bytes]
 
 
-def read_images(pattern: str, image: ImageConfig, files: dict[str, str]) -> Images:
-    """All images of these shards. `files` gets the hashes of what was read.
+def read_images(pattern: str, image: ImageConfig, files: dict[str, str], source: MaskSource | None = None) -> Images:
+    """All images of these shards, and their masks if `source` says how to read them. `files` gets the hashes of what
+    was read.
 
-    Raises InputError if a shard is missing or damaged, or an image cannot be decoded.
+    Raises InputError if a shard is missing or damaged, or an image or its mask cannot be used.
     """
-    names, images, hashes = Names(), list[NDArray[np.uint8]](), list[str]()
+    names, images, hashes, masks = Names(), list[NDArray[np.uint8]](), list[str](), list[bytes]()
     for shard in list_shards([expand(pattern)], "")[0]:
         digest = hashlib.sha256()
-        for item in read_shard(shard, image):
+        for item in read_shard(shard, image, companion=source.member if source else ""):
             images.append(_pixels(shard, item, image))
             names.append((shard.shard, item.key))
             hashes.append(content_hash(item.data))
-            digest.update(f"{item.key}\0{hashes[-1]}\n".encode())
+            masks.append(_mask(shard, item, source) if source else b"")
+            digest.update(f"{item.key}\0{hashes[-1]}\0{content_hash(masks[-1])}\n".encode())
         files[shard.url] = digest.hexdigest()
     if not names:
         raise InputError(f"{pattern}: no image in these shards; check image.suffixes")
-    return Images(names, np.stack(images), hashes)
+    return Images(names, np.stack(images), hashes, masks)
 
 
 def _pixels(shard: Shard, item: Item, image: ImageConfig) -> NDArray[np.uint8]:
@@ -65,8 +71,27 @@ def _pixels(shard: Shard, item: Item, image: ImageConfig) -> NDArray[np.uint8]:
         raise InputError(f"{where} cannot be decoded: {error}; take it out of the shard") from error
 
 
-def write_pool(pattern: str, names: Names, folder: Location, image: ImageConfig) -> None:
-    """Write shards with these items of the source's, sorted by shard, where they are not yet.
+def _mask(shard: Shard, item: Item, source: MaskSource) -> bytes:
+    """The file of an item's mask, which fits its image."""
+    where = f"{shard.url}: item {item.key}: the mask"
+    try:
+        numbers_HW = source.of(item, "")
+    except MaskError as error:
+        raise InputError(f"{where} {error}") from error
+    (content,) = item.companions
+    if not np.array_equal(numbers_HW, numbers_of(content, source)):
+        raise InputError(f"{where} is of an image that its EXIF turns; write both upright")
+    return content
+
+
+def numbers_of(mask: bytes, source: MaskSource) -> NDArray[np.uint8]:
+    """The class numbers (H, W) of a mask that `read_images` read, 255 for void."""
+    return class_numbers(read_ids(mask, source.image.max_pixels), len(source.classes), source.void)
+
+
+def write_pool(pattern: str, names: Names, folder: Location, image: ImageConfig, companion: str = "") -> None:
+    """Write shards with these items of the source's, sorted by shard, where they are not yet; with the file of each
+    that has the suffix `companion`.
 
     The images are those of the source, byte for byte, in its order; a shard's bytes depend on nothing else.
     """
@@ -76,24 +101,26 @@ def write_pool(pattern: str, names: Names, folder: Location, image: ImageConfig)
             continue
         place = folder / shard.shard
         if not place.exists():
-            place.write_bytes(_archive(shard, wanted[shard.shard], image))
+            place.write_bytes(_archive(shard, wanted[shard.shard], image, companion))
 
 
-def _archive(shard: Shard, keys: set[str], image: ImageConfig) -> bytes:
+def _archive(shard: Shard, keys: set[str], image: ImageConfig, companion: str) -> bytes:
     content = io.BytesIO()
     # Names that USTAR has no room for get a header of their own.
     with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for item in _drawn(shard, keys, image):
-            # Without a time or an owner the bytes are always the same.
-            member = tarfile.TarInfo(f"{item.key}.{_suffix(item.data, image)}")
-            member.size = len(item.data)
-            archive.addfile(member, io.BytesIO(item.data))
+        for item in _drawn(shard, keys, image, companion):
+            masks = [(companion, content) for content in item.companions]
+            for suffix, data in [(_suffix(item.data, image), item.data), *masks]:
+                # Without a time or an owner the bytes are always the same.
+                member = tarfile.TarInfo(f"{item.key}.{suffix}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
     return content.getvalue()
 
 
-def _drawn(shard: Shard, keys: set[str], image: ImageConfig) -> Iterator[Item]:
+def _drawn(shard: Shard, keys: set[str], image: ImageConfig, companion: str) -> Iterator[Item]:
     left = set(keys)
-    for item in read_shard(shard, image):
+    for item in read_shard(shard, image, companion=companion):
         if item.key in left:
             left.remove(item.key)
             yield item

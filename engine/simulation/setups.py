@@ -48,7 +48,7 @@ def setup_of(world: World, experiment: Experiment, seed: int) -> Setup:
         middle_D = pool.vector_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
         scale = np.float32(max(1e-12, float((pool.vector_ND - middle_D).std(dtype=np.float64))))
         pool, test = (part._replace(vector_ND=(part.vector_ND - middle_D) / scale) for part in (pool, test))
-    answer_N = _answers(pool, world.classes, experiment)
+    answer_N = _answers(pool, world, experiment.oracle.noise)
     missing = _missing(world.classes, experiment, rng)
     return Setup(pool, answer_N, test, _first_labels(pool, missing, experiment, rng), missing)
 
@@ -89,20 +89,28 @@ def _with_copies(items: Items, experiment: Experiment, rng: np.random.Generator)
     return joined.take(np.lexsort((joined.key_N.astype(str), joined.shard_N.astype(str))))
 
 
-def _answers(pool: Items, classes: list[str], experiment: Experiment) -> NDArray[np.int64]:
+def taken_for(world: World) -> list[list[int]]:
+    """By class the numbers of those that it may be taken for: of its group, or else all others.
+
+    Raises ConfigError for a group with an unknown class.
+    """
+    number = {name: place for place, name in enumerate(world.classes)}
+    others = [[n for n in number.values() if n != own] for own in number.values()]
+    for group in world.confusions:
+        if unknown := set(group) - set(number):
+            known = ", ".join(world.classes)
+            raise ConfigError(f"oracle.confusions: {min(unknown)!r} is no class; the classes: {known}")
+        for name in group:
+            others[number[name]] = [number[other] for other in group if other != name] or others[number[name]]
+    return others
+
+
+def _answers(pool: Items, world: World, noise: float) -> NDArray[np.int64]:
     """What the oracle says of each item. It depends on the item alone: the same lie in every seed and strategy."""
-    answer_N, noise = pool.label_N.copy(), experiment.oracle.noise
-    if not noise:
-        return answer_N
-    number = {name: place for place, name in enumerate(classes)}
-    others = {name: [n for n in range(len(classes)) if n != number[name]] for name in classes}
-    for group in experiment.oracle.confusions:
-        if unknown := set(group) - set(classes):
-            raise ConfigError(f"oracle.confusions: {min(unknown)!r} is no class; the classes: {', '.join(classes)}")
-        others |= {name: [number[other] for other in group if other != name] or others[name] for name in group}
+    answer_N, others = pool.label_N.copy(), taken_for(world)
     for place, (shard, key) in enumerate(zip(pool.shard_N, pool.key_N, strict=True)):
         if draw_of(shard, key, _LIES) < noise * 2**64:
-            choices = others[classes[answer_N[place]]]
+            choices = others[answer_N[place]]
             answer_N[place] = choices[draw_of(shard, key, _ANSWERS) % len(choices)]
     return answer_N
 

@@ -21,6 +21,7 @@ from engine.cluster.ray_session import ray_session
 from engine.errors import ConfigError, VaalError
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import Findings, findings_of
+from engine.simulation.judging import ACCURACY, MIOU
 from engine.simulation.learning_page import render
 from engine.simulation.setups import setup_of
 from engine.simulation.trial_campaign import KINDS, ground_of
@@ -39,8 +40,9 @@ CURVES_SCHEMA = pa.schema(
     ]
 )
 """A row a measurement. `round` counts the batches that were bought, and `num_labels` the labels then. Of a `task`:
-accuracy, accuracy_missing (the mean over the classes without a first label), accuracy/CLASS, seconds. Without one, of
-the batch before: share_missing (of picks, true classes), distance (total variation between the classes of labels and
+accuracy, accuracy_missing (the mean over the classes without a first label), accuracy/CLASS, seconds; of masks miou and
+miou/CLASS, the IoU of a class. Without one: answers (of annotators, bought so far, where there are some). Of the batch
+before: share_missing (of picks, true classes), distance (total variation between the classes of labels and
 pool, true classes), auc, speaks (the gate: 1 or 0), lacking (the share of the pool that
 lacks labels, where the gate asks that), seconds_train_and_score, seconds_select."""
 
@@ -193,12 +195,13 @@ def _curves(trials: list[Trial], points: dict[str, list[Point]], first: int) -> 
 def _measurements(point: Point) -> Iterator[tuple[str | None, str, float]]:
     """Task, metric and value."""
     for task, found in point["tasks"].items():
-        yield task, "accuracy", found["accuracy"]
+        metric = MIOU if MIOU in found else ACCURACY
+        yield task, metric, found[metric]
         yield task, "seconds", found["seconds"]
         if found["missing"]:
             yield task, "accuracy_missing", sum(found["missing"]) / len(found["missing"])
         for name, value in found["classes"].items():
-            yield task, f"accuracy/{name}", value
+            yield task, f"{metric}/{name}", value
     for name, value in point.items():
         if name not in ("tasks", "num_labels"):
             yield None, name, float(value)

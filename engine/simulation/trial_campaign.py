@@ -14,27 +14,31 @@ from engine.campaign.labels import read_labels
 from engine.campaign.opening import current_round
 from engine.config.first_round import without_labels
 from engine.config.options import CampaignConfig
+from engine.simulation.crowd import Crowd
 from engine.simulation.experiment import Experiment
 from engine.simulation.pixel_pools import write_pool
-from engine.simulation.setups import Setup, setup_of
+from engine.simulation.setups import Setup, setup_of, taken_for
 from engine.simulation.worlds import World
 from engine.storage.location import Location
 
 
 class Ground(NamedTuple):
-    """What the campaigns of a seed stand on: its setup, the names of the classes, and the folder of its shards."""
+    """What the campaigns of a seed stand on: its setup, the world that this was drawn from, the folder of its shards,
+    and the annotators, None where the oracle answers itself."""
 
     setup: Setup
-    classes: list[str]
+    world: World
     pool: Location
+    crowd: Crowd | None = None
 
 
 def ground_of(world: World, experiment: Experiment, seed: int, folder: str) -> Ground:
     """The ground of a seed. The shards of its pool, where there are images, are written below its folder."""
     setup, pool = setup_of(world, experiment, seed), Location.of(folder) / "pool"
     if experiment.pool.shards:
-        write_pool(experiment.pool.shards, setup.pool.names(), pool, experiment.image)
-    return Ground(setup, world.classes, pool)
+        companion = world.masks.member if world.masks else ""
+        write_pool(experiment.pool.shards, setup.pool.names(), pool, experiment.image, companion)
+    return Ground(setup, world, pool, Crowd.of(experiment.oracle, taken_for(world)))
 
 
 class TrialCampaign(ABC):
@@ -42,7 +46,7 @@ class TrialCampaign(ABC):
 
     def __init__(self, home: Location, ground: Ground, config: CampaignConfig) -> None:
         self.home, self.ground, self.config = home, ground, config
-        self.setup, self.classes = ground.setup, ground.classes
+        self.setup, self.classes = ground.setup, ground.world.classes
         self.names = self.setup.pool.names()
         self.place = {name: number for number, name in enumerate(self.names)}
 
@@ -74,7 +78,11 @@ class TrialCampaign(ABC):
         names = zip(table["shard"].to_pylist(), table["key"].to_pylist(), strict=True)
         place_L = np.array([self.place[name] for name in names], np.intp)
         order = np.argsort(place_L)
-        label_L = np.array([self.classes.index(label) for label in table["label"].to_pylist()], np.int64)
+        is_one = len(self.classes) == 1
+        # Masks that came back are labels of their own, and their images of the one class that there is.
+        label_L = np.array(
+            [0 if is_one else self.classes.index(label) for label in table["label"].to_pylist()], np.int64
+        )
         return place_L[order], label_L[order]
 
     def answer_to(self, place: int) -> str:

@@ -15,9 +15,11 @@ from engine.campaign.manifests import SelectionManifest, TrainManifest, read_com
 from engine.campaign.scored_shards import LEDGER
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
+from engine.pool.mask_source import mask_inputs
 from engine.selection.select import select
 from engine.simulation.experiment import Experiment
-from engine.simulation.learners import predict
+from engine.simulation.judging import judge
+from engine.simulation.pixel_learners import Training
 from engine.simulation.trial_campaign import KINDS, Ground, TrialCampaign, at_round
 from engine.simulation.worlds import World
 from engine.storage.documents import read_document
@@ -52,13 +54,17 @@ def trials_of(experiment: Experiment, world: World, home: Location) -> list[Tria
     made = experiment.model_dump(exclude={"rounds", "seeds", "tasks", "strategies", "campaign"})
     # The number of rounds decides nothing but whether there are enough items: a simulation may be made longer.
     image = result_values(experiment.image)
-    first = fingerprint(experiment=made, files=world.files, image=image, code=source_fingerprint(CODE, []))[:16]
+    first = fingerprint(
+        experiment=made, files=world.files, image=image, code=source_fingerprint(CODE, []), **mask_inputs(world.masks)
+    )[:16]
     found = []
     for strategy in experiment.strategies:
         kind, config = experiment.kind_of(strategy), experiment.config_of(strategy, 0)
         options, rows = _options(config), [KINDS[kind], config.method, *_scores(config)]
         opening = fingerprint(
-            first=first, options={**options, "select": {}, "labels": {}}, code=source_fingerprint(CODE, rows)
+            first=first,
+            options={**options, "select": {}, "labels": {}, "handoff": {}},
+            code=source_fingerprint(CODE, rows),
         )
         own = fingerprint(first=first, options=options, code=source_fingerprint(CODE, [*rows, *_rules(config)]))
         for seed in range(experiment.seeds):
@@ -69,7 +75,9 @@ def trials_of(experiment: Experiment, world: World, home: Location) -> list[Tria
 
 
 def _options(config: CampaignConfig) -> dict[str, Any]:
-    sections = {name: getattr(config, name) for name in ("image", "labels", "train", "score", "select")}
+    sections = {
+        name: getattr(config, name) for name in ("image", "labels", "task", "train", "score", "select", "handoff")
+    }
     values = {name: result_values(section) for name, section in sections.items()}
     values["train"].pop("seed"), values["select"].pop("seed")
     return values
@@ -101,7 +109,7 @@ def play(trial: Trial, experiment: Experiment, ground: Ground, on_round: Callabl
             if number and made.campaign.round < number:
                 _buy(made, trial)
             point = {"tasks": {}, **(point or _figures(made, number))}
-            point["tasks"] |= _accuracies(made, number, missing, trial.seed)
+            point["tasks"] |= _judged(made, number, missing, experiment, trial.seed)
             file.write_json(point)
             on_round()
         points.append(point)
@@ -156,9 +164,13 @@ def _figures(made: TrialCampaign, number: int) -> Point:
     """The number of labels, and what is known of the batch before this point."""
     setup, num_classes = made.setup, len(made.classes)
     place_L, _ = made.labelled(before=number)
+    point: Point = {"num_labels": len(place_L)}
+    if made.ground.crowd:
+        point["answers"] = len(setup.first) + number * made.config.select.budget * made.config.handoff.annotators
     shares = [np.bincount(setup.pool.label_N[place], minlength=num_classes) for place in (place_L, slice(None))]
     labels_C, pool_C = (count_C / count_C.sum() for count_C in shares)
-    point: Point = {"num_labels": len(place_L), "distance": float(np.abs(labels_C - pool_C).sum() / 2)}
+    if num_classes > 1:
+        point["distance"] = float(np.abs(labels_C - pool_C).sum() / 2)
     if not number:
         return point
     campaign = at_round(made.campaign, number - 1)
@@ -182,22 +194,18 @@ def _seconds(campaign: Campaign) -> dict[str, float]:
     return read_document(file, dict[str, float]) if file.exists() else {}
 
 
-def _accuracies(made: TrialCampaign, number: int, tasks: Sequence[str], seed: int) -> dict[str, Any]:
-    """By task: the accuracy, that of each class, and the seconds."""
-    setup, num_classes = made.setup, len(made.classes)
+def _judged(
+    made: TrialCampaign, number: int, tasks: Sequence[str], experiment: Experiment, seed: int
+) -> dict[str, Any]:
+    """By task: what it is measured by, that of each class, of those without a first label, and the seconds."""
+    setup, world = made.setup, made.ground.world
     place_L, label_L = made.labelled(before=number)
-    true_M, found = setup.test.label_N, {}
+    steps, found = 0 if experiment.task_steps == "auto" else experiment.task_steps, {}
     for task in tasks:
         begin = time.perf_counter()
-        predicted_M = predict(task, setup.pool.take(place_L), label_L, setup.test, num_classes, seed)
-        is_right_M = predicted_M == true_M
-        by_class = {
-            name: float(is_right_M[true_M == c].mean()) for c, name in enumerate(made.classes) if (true_M == c).any()
-        }
-        found[task] = {
-            "accuracy": float(is_right_M.mean()),
-            "classes": by_class,
-            "missing": [by_class[made.classes[c]] for c in sorted(setup.missing) if made.classes[c] in by_class],
-            "seconds": time.perf_counter() - begin,
-        }
+        training = Training(task, len(world.learned), seed, steps, experiment.device)
+        judged = judge(training, setup.pool.take(place_L), label_L, setup.test, world.masks)
+        entry = judged.to_json(world.learned)
+        missing = [judged.by_class[c] for c in sorted(setup.missing) if judged.by_class[c] is not None]
+        found[task] = {**entry, "missing": missing, "seconds": time.perf_counter() - begin}
     return found

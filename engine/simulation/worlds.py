@@ -5,43 +5,44 @@ Shape suffixes: N items, D components of a vector, S image side in pixels, C cha
 
 import hashlib
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import InputError, one_line
 from engine.pool.manifest import expand as matching
-from engine.simulation.experiment import Experiment, PoolPart, TestPart, expand
+from engine.pool.mask_source import MaskSource
+from engine.simulation.experiment import Experiment
+from engine.simulation.experiment_parts import PoolPart, TestPart, expand
 from engine.simulation.pixel_pools import read_images
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
 from engine.tables.values import class_of, plain
 
 DIGITS_SHARD_ITEMS = 225
+MASK = "mask"
+"""The one class of items that have masks."""
 
 
 class Items(NamedTuple):
-    """N items: shard and key (N,) of text, vectors (N, D) float32, pixels (N, S, S, C) uint8 of S x S images, and the
-    number of the true class (N,) int64. D or S is 0 where there are no vectors or no pixels."""
+    """N items: shard and key (N,) of text, vectors (N, D) float32, pixels (N, S, S, C) uint8 of S x S images, the
+    number of the true class (N,) int64, and the files of the true masks (N,) of bytes. D or S is 0 where there are no
+    vectors or no pixels; a mask is empty, and with masks all items have one class, where there are none or some."""
 
     shard_N: NDArray[np.object_]
     key_N: NDArray[np.object_]
     vector_ND: NDArray[np.float32]
     pixel_NSSC: NDArray[np.uint8]
     label_N: NDArray[np.int64]
+    mask_N: NDArray[np.object_]
 
     def take(self, place: NDArray[np.intp]) -> "Items":
-        return Items(
-            self.shard_N[place],
-            self.key_N[place],
-            self.vector_ND[place],
-            self.pixel_NSSC[place],
-            self.label_N[place],
-        )
+        return Items(*(column[place] for column in cast("Any", self)))
 
     def names(self) -> list[tuple[str, str]]:
         """(shard, key) of every item."""
@@ -50,12 +51,20 @@ class Items(NamedTuple):
 
 class World(NamedTuple):
     """All items that the pool is drawn from, those of a test set of its own, None without one; the classes' names in
-    the order of their numbers; and the SHA-256 of every file that was read."""
+    the order of their numbers; groups of classes that the oracle takes for one another; how masks are read, where
+    there are some; and the SHA-256 of every file that was read."""
 
     items: Items
     test: Items | None
     classes: list[str]
+    confusions: list[list[str]]
+    masks: MaskSource | None
     files: dict[str, str]
+
+    @property
+    def learned(self) -> list[str]:
+        """The classes that a task model learns, in the order of their numbers."""
+        return list(self.masks.classes) if self.masks else self.classes
 
 
 def load(experiment: Experiment) -> World:
@@ -65,10 +74,17 @@ def load(experiment: Experiment) -> World:
         InputError: a file is missing or is not what it should be, an item has no label, embeddings differ in length, or
             an item of the test set is in the pool too.
     """
+    source, files, masks = experiment.oracle.labels, dict[str, str](), experiment.masks
+    confusions = read_confusions(experiment.oracle.confusions, files)
     if experiment.pool.digits:
-        return _digits()
-    source, files = experiment.oracle.labels, dict[str, str]()
+        items, classes, content = _digits()
+        return World(items, None, classes, confusions, None, {**files, "digits": content})
     (pool, marks), test = _seen(experiment, experiment.pool, files), None
+    if masks:
+        test, test_marks = _seen(experiment, experiment.test, files) if experiment.test.is_own else (None, [])
+        if test is not None:
+            _require_apart(experiment, test, set(marks), test_marks)
+        return World(pool, test, [MASK], [], masks, files)
     labels = test_labels = _labels(source, files)
     if experiment.test.is_own:
         test, test_marks = _seen(experiment, experiment.test, files)
@@ -81,10 +97,11 @@ def load(experiment: Experiment) -> World:
     number = {name: place for place, name in enumerate(names)}
     items = _with_labels(pool, labels, number, source)
     test = test and _with_labels(test, test_labels, number, experiment.test.labels or source)
-    return World(items, test, names, files)
+    return World(items, test, names, confusions, None, files)
 
 
-def _digits() -> World:
+def _digits() -> tuple[Items, list[str], str]:
+    """The items, their classes, and a hash of what they are."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -94,8 +111,26 @@ def _digits() -> World:
     key_N = np.array([f"{n % DIGITS_SHARD_ITEMS:06d}" for n in place_N], object)
     vector_ND = bunch.data[order].astype(np.float32)
     label_N: NDArray[np.int64] = bunch.target[order].astype(np.int64)
-    items = Items(shard_N, key_N, vector_ND, np.zeros((len(order), 0, 0, 0), np.uint8), label_N)
-    return World(items, None, [str(n) for n in range(10)], {"digits": hashlib.sha256(vector_ND.tobytes()).hexdigest()})
+    none, no_masks = np.zeros((len(order), 0, 0, 0), np.uint8), np.full(len(order), b"", object)
+    items = Items(shard_N, key_N, vector_ND, none, label_N, no_masks)
+    return items, [str(n) for n in range(10)], hashlib.sha256(vector_ND.tobytes()).hexdigest()
+
+
+def read_confusions(given: list[list[str]] | str, files: dict[str, str]) -> list[list[str]]:
+    """Groups of names of classes, or those of a JSON file. `files` gets its hash.
+
+    Raises InputError if the file is missing or holds something else.
+    """
+    if not isinstance(given, str):
+        return given
+    location = Location.of(expand(given))
+    content = location.read_bytes()
+    files[location.url] = hashlib.sha256(content).hexdigest()
+    try:
+        return TypeAdapter(list[list[str]]).validate_json(content)
+    except ValidationError as error:
+        why = 'not a JSON list of lists of names of classes: [["cat", "dog"]]'
+        raise InputError(f"{location}: {why}; correct it, or give the lists in oracle.confusions") from error
 
 
 def _seen(experiment: Experiment, part: PoolPart | TestPart, files: dict[str, str]) -> tuple[Items, list[Any]]:
@@ -104,7 +139,7 @@ def _seen(experiment: Experiment, part: PoolPart | TestPart, files: dict[str, st
 
     Raises InputError for an image without an embedding, where there are some.
     """
-    images = read_images(part.shards, experiment.image, files) if part.shards else None
+    images = read_images(part.shards, experiment.image, files, experiment.masks) if part.shards else None
     names, vector_ND = images.names if images else [], np.zeros((len(images.names) if images else 0, 0), np.float32)
     if part.embeddings:
         shard_N, key_N, vector_ND = _embeddings(part.embeddings, experiment.pool.components, files)
@@ -116,7 +151,8 @@ def _seen(experiment: Experiment, part: PoolPart | TestPart, files: dict[str, st
         vector_ND = vector_ND[[place[name] for name in names]]
     shard_N, key_N = (np.array(column, object) for column in zip(*names, strict=True))
     pixel_NSSC = images.pixel_NSSC if images else np.zeros((len(names), 0, 0, 0), np.uint8)
-    items = Items(shard_N, key_N, vector_ND, pixel_NSSC, np.zeros(len(names), np.int64))
+    mask_N = np.array(images.masks if images else [b""] * len(names), object)
+    items = Items(shard_N, key_N, vector_ND, pixel_NSSC, np.zeros(len(names), np.int64), mask_N)
     return items, images.hashes if images else names
 
 

@@ -85,7 +85,7 @@ def test_with_the_authors_reductions_the_posterior_collapses() -> None:
     data = Path(os.environ.get("VAAL_DATA", Path(__file__).parents[4] / "shared/data")) / "cifar10"
     if not data.exists():
         pytest.skip("no cifar10 below VAAL_DATA or ../shared/data")
-    names, pixels, _ = read_images(str(data / "train-00000.tar"), ImageConfig(size=16), {})
+    names, pixels, *_ = read_images(str(data / "train-00000.tar"), ImageConfig(size=16), {})
     rows = pq.read_table(data / "train-oracle.parquet").to_pylist()
     classes = {(row["shard"], row["key"]): row["label"] for row in rows}
     known = sorted(set(classes.values()))[:5]

@@ -13,7 +13,8 @@ from engine.errors import ConfigError, InputError, VaalError
 from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
-from engine.simulation.learners import predict
+from engine.simulation.judging import judge
+from engine.simulation.pixel_learners import Training
 from engine.simulation.pixel_pools import write_pool
 from engine.simulation.setups import setup_of
 from engine.simulation.trial_campaign import ground_of
@@ -175,15 +176,14 @@ def test_a_pool_holds_names_of_any_length(tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 def test_small_learns_from_pixels_and_begins_with_the_weights_of_its_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     experiment = read(tmp_path, write_files(tmp_path))
     setup = setup_of(load(experiment), experiment, 0)
-    monkeypatch.setattr("engine.simulation.small_learner.STEPS", 15)
-    labelled = setup.pool.take(setup.first)
-    found = [predict("small", labelled, labelled.label_N, setup.test, 2, seed) for seed in (0, 0)]
-    assert (found[0] == found[1]).all()
-    assert (found[0] == setup.test.label_N).mean() >= 0.9
+    labelled, training = setup.pool.take(setup.first), Training("small", 2, seed=0, steps=15)
+    found = [judge(training, labelled, labelled.label_N, setup.test, None) for _ in range(2)]
+    assert found[0] == found[1]
+    assert found[0].value >= 0.9
 
 
 def test_both_kinds_of_input_meet_by_their_names(tmp_path: Path) -> None:

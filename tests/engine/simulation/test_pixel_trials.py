@@ -16,18 +16,15 @@ from tests.engine.simulation.test_pixel_experiment import PIXELS, write_files
 from tests.engine.simulation.test_trials import Played, timeless
 from tests.sendings import take_in
 
-SMALL = PIXELS.replace("image.size = 16", "image.size = 16\ntrain.max_steps = 3\ntrain.batch_size = 8")
+SMALL = PIXELS.replace("seeds = 6", "seeds = 6\ntask_steps = 3").replace(
+    "image.size = 16", "image.size = 16\ntrain.max_steps = 3\ntrain.batch_size = 8"
+)
 PAPER = """
 [[strategies]]
 name = "authors"
 train.method = "vaal_2019"
 train.batch_size = 8
 """
-
-
-@pytest.fixture(autouse=True)
-def _quick_task_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.simulation.small_learner.STEPS", 3)
 
 
 def played(folder: Path, text: str = SMALL) -> Played:

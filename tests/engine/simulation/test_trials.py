@@ -15,9 +15,10 @@ from engine.campaign.opening import open_campaign
 from engine.errors import ConfigError
 from engine.selection.select import select
 from engine.simulation import scratch, trials
-from engine.simulation.experiment import Experiment, Strategy
+from engine.simulation.experiment import Experiment
 from engine.simulation.setups import Setup
 from engine.simulation.simulate import _turns
+from engine.simulation.strategies import Strategy
 from engine.simulation.trial_campaign import ground_of
 from engine.simulation.trials import Point, Trial, play, trials_of
 from engine.simulation.worlds import World, load

@@ -1,0 +1,91 @@
+"""Strategies of an experiment: by name from one table, or by options of a campaign.
+
+To add one, add a row. Of what other papers compare, each row's comment says how it is read here.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from engine.config.section import Section
+from engine.config.train_options import SIMULATED_ONLY
+
+RANDOM = "random"
+"""The strategy that all others are compared with: all picks are a uniform random sample."""
+_LOWEST: dict[str, Any] = {"select.diversity": "none", "select.duplicates": "off", "select.control_fraction": 0.0}
+"""As papers pick: exactly the b lowest scores, of whatever images."""
+_VAAL: dict[str, Any] = {**_LOWEST, "labels.are_biased": "yes", "train.task": "none"}
+"""VAAL's lowest scores, whatever a test of the labels says; it asks no task learner."""
+
+
+def _ranked(name: str) -> dict[str, Any]:
+    return {**_LOWEST, "score.acquisition": [name], "select.acquisition": name}
+
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    RANDOM: {"score.acquisition": ["random"], "select.acquisition": "random", "train.task": "none"},
+    # This project's, with the margin of the task learner for where the labels lack nothing.
+    "default": {"score.acquisition": ["vaal", "margin"], "select.control_fraction": 0.0},
+    # VAAL as its authors' code trains and scores, and as this project does; the paper's rule.
+    "vaal_2019": {"train.method": SIMULATED_ONLY, "train.task": "none"},
+    "vaal": _VAAL,
+    # Sener and Savarese 2018: k-center over the task learner's features of the pool; up to 1,000 budgets of candidates.
+    "core_set": {
+        **_LOWEST, "score.acquisition": ["random"], "select.acquisition": "random", "select.diversity": "k_center",
+        "select.oversample": 1000,
+    },
+    # Gal and Ghahramani 2016: how the probabilities vary over passes with dropout.
+    "mc_dropout": _ranked("mean_std"),
+    # Gal et al. 2017: the entropy of the mean over these passes; and what the answer says of the weights.
+    "dbal": _ranked("predictive_entropy"),
+    "bald": _ranked("bald"),
+    # Beluch et al. 2018: the votes of a committee, which shares its features here.
+    "ensemble_varr": _ranked("ensemble_varr"),
+    "entropy": _ranked("entropy"),
+    "margin": _ranked("margin"),
+    # The paper's ablations: a discriminator of pixels, without a VAE; a VAE trained first and then frozen, and a
+    # discriminator on its latents; and the 2-Wasserstein distance from the labelled images' centroid.
+    "discriminator_only": {**_VAAL, "train.method": "pixels"},
+    "frozen_vae": {**_VAAL, "train.method": "frozen_vae"},
+    "vae_only": {**_VAAL, "train.method": "vae_only"},
+}  # fmt: skip
+"""Options of a campaign by the name that an experiment lists, strategies = ["random", "core_set"]; they go before those
+of [campaign]."""
+
+
+def named(name: str) -> dict[str, Any]:
+    """A strategy of the table as the experiment's file would have it. Raises ValueError for a name that is in none."""
+    if name not in STRATEGIES:
+        raise ValueError(f"strategies: {name!r} is none of {', '.join(STRATEGIES)}; give one, or a table with a name")
+    return {"name": name, "options": STRATEGIES[name]}
+
+
+class Strategy(Section):
+    """A way to pick: a name and options of a campaign by dotted key, `select.diversity = "none"`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,60}$")
+    options: dict[str, Any] = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_else_are_options(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        rest = {name: value for name, value in values.items() if name not in ("name", "options")}
+        options = values.get("options", {})
+        named = {"name": values["name"]} if "name" in values else {}
+        return {**named, "options": {**flat(rest), **flat(options)}}
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as values by dotted key."""
+    return dict(_leaves(tree, prefix)) if isinstance(tree, dict) else {"": tree}
+
+
+def _leaves(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
