@@ -28,7 +28,7 @@ class Crowd(NamedTuple):
         """The annotators of an oracle; None where it answers itself."""
         if not oracle.annotators:
             return None
-        low, high = oracle.accuracy if isinstance(oracle.accuracy, tuple) else (oracle.accuracy, oracle.accuracy)
+        low, high = oracle.accuracy if isinstance(oracle.accuracy, list) else (oracle.accuracy, oracle.accuracy)
         # Evenly spread: no seed has a better crowd by chance.
         return cls(np.linspace(low, high, oracle.annotators), others)
 

@@ -19,7 +19,7 @@ from engine.errors import ConfigError, one_line
 from engine.pool.mask_source import MaskSource, mask_source
 from engine.simulation.experiment_parts import FirstLabelsPart, OraclePart, PoolPart, TestPart
 from engine.simulation.learners import NEEDS, fault_of, learner_of
-from engine.simulation.strategies import RANDOM, Strategy, flat, named
+from engine.simulation.strategies import RANDOM, Strategy, flat, listed
 from engine.storage.location import Location
 
 METHOD = "features"
@@ -64,12 +64,9 @@ class Experiment(Section):
     def _random_is_there(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        listed = values.get("strategies", [])
-        if isinstance(listed, list):
-            listed = [named(one) if isinstance(one, str) else one for one in listed]
-            if not any(isinstance(one, dict) and one.get("name") == RANDOM for one in listed):
-                listed = [{"name": RANDOM}, *listed]
-        return {**values, "strategies": listed, "campaign": flat(values.get("campaign", {}))}
+        given = values.get("strategies", [])
+        strategies = listed(given) if isinstance(given, list) else given
+        return {**values, "strategies": strategies, "campaign": flat(values.get("campaign", {}))}
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "Experiment":

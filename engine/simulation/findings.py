@@ -50,7 +50,7 @@ class Findings(NamedTuple):
 def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings:
     """The findings from a table of CURVES_SCHEMA."""
     strategies = [strategy.name for strategy in experiment.strategies]
-    num_labels_K = _num_labels(curves)
+    num_labels_K = bought_of(curves)
     tasks: dict[str, Task] = {task: _task(curves, task, strategies, num_labels_K) for task in experiment.tasks}
     caution = _caution(experiment.seeds, len(strategies) - 1)
     batches = {strategy: _batches(curves, strategy, experiment.rounds) for strategy in strategies}
@@ -67,7 +67,7 @@ def metric_of(task: str) -> str:
     return MIOU if learner_of(task).sees == "masks" else ACCURACY
 
 
-def _num_labels(curves: pa.Table) -> NDArray[np.float64]:
+def bought_of(curves: pa.Table) -> NDArray[np.float64]:
     """What was paid for at each point: labels, or where there are annotators their answers."""
     answers = curves.filter(pc.equal(curves["metric"], "answers"))
     if len(answers):
@@ -78,7 +78,7 @@ def _num_labels(curves: pa.Table) -> NDArray[np.float64]:
     return values
 
 
-def _values(curves: pa.Table, strategy: str, task: str, metric: str) -> NDArray[np.float64]:
+def values_of(curves: pa.Table, strategy: str, task: str, metric: str) -> NDArray[np.float64]:
     """(S, K): a row a seed."""
     is_wanted = pc.and_(pc.equal(curves["strategy"], strategy), pc.equal(curves["metric"], metric))
     rows = curves.filter(pc.and_(is_wanted, pc.equal(curves["task"], task)))
@@ -90,7 +90,7 @@ def _values(curves: pa.Table, strategy: str, task: str, metric: str) -> NDArray[
 
 def _task(curves: pa.Table, task: str, strategies: list[str], num_labels_K: NDArray[np.float64]) -> Task:
     metric = metric_of(task)
-    value = {name: _values(curves, name, task, metric) for name in strategies}
+    value = {name: values_of(curves, name, task, metric) for name in strategies}
     area = {name: comparisons.area(num_labels_K, value[name]) for name in strategies}
     others = [name for name in strategies if name != RANDOM]
     # Those with random are in the other table: a larger family would show less of each.

@@ -54,15 +54,25 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 of [campaign]."""
 
 
-def named(name: str) -> dict[str, Any]:
-    """A strategy of the table as the experiment's file would have it. Raises ValueError for a name that is in none."""
+def _row(name: Any) -> dict[str, Any]:
     if name not in STRATEGIES:
         raise ValueError(f"strategies: {name!r} is none of {', '.join(STRATEGIES)}; give one, or a table with a name")
     return {"name": name, "options": STRATEGIES[name]}
 
 
+def listed(strategies: list[Any]) -> list[Any]:
+    """The strategies of a file, each as a table, with random first where it is not among them.
+
+    Raises ValueError for a name that is in no row.
+    """
+    found = [_row(one) if isinstance(one, str) else one for one in strategies]
+    names = [one.get("name", one.get("like")) for one in found if isinstance(one, dict)]
+    return found if RANDOM in names else [{"name": RANDOM}, *found]
+
+
 class Strategy(Section):
-    """A way to pick: a name and options of a campaign by dotted key, `select.diversity = "none"`."""
+    """A way to pick: a name and options of a campaign by dotted key, `select.diversity = "none"`. With `like`, the name
+    of a row of STRATEGIES, they are added to those of that row, and its name is the default."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,60}$")
     options: dict[str, Any] = Field(default={})
@@ -72,10 +82,11 @@ class Strategy(Section):
     def _all_else_are_options(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        rest = {name: value for name, value in values.items() if name not in ("name", "options")}
-        options = values.get("options", {})
-        named = {"name": values["name"]} if "name" in values else {}
-        return {**named, "options": {**flat(rest), **flat(options)}}
+        rest = {name: value for name, value in values.items() if name not in ("name", "options", "like")}
+        row = _row(values["like"]) if "like" in values else {"options": {}}
+        given = {"name": values["name"]} if "name" in values else {}
+        options = {**row["options"], **flat(rest), **flat(values.get("options", {}))}
+        return {**row, **given, "options": options}
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

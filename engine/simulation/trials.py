@@ -80,6 +80,8 @@ def _options(config: CampaignConfig) -> dict[str, Any]:
     }
     values = {name: result_values(section) for name, section in sections.items()}
     values["train"].pop("seed"), values["select"].pop("seed")
+    # What is asked of masks is in the fingerprint of the first point.
+    values["handoff"].pop("question")
     return values
 
 

@@ -1,0 +1,31 @@
+"""`python -m jobs.experiments PAGE CURVES...`: what others published and what was run here, as a page for docs/."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page. Returns the exit status."""
+    from engine.errors import VaalError
+    from engine.simulation.experiments_page import page_of
+    from engine.simulation.simulate import CURVES_SCHEMA
+    from engine.storage.location import Location
+
+    parser = argparse.ArgumentParser(prog="python -m jobs.experiments", description=__doc__)
+    parser.add_argument("page", help="the Markdown file to write: docs/experiments.md")
+    parser.add_argument("curves", nargs="*", help="NAME.parquet: curves.parquet of the experiment of this name")
+    parser.add_argument("--experiments", default="experiments", help="folder of the experiments and published.toml")
+    given = parser.parse_args(arguments)
+    files = [Location.of(file) for file in given.curves]
+    try:
+        curves = {file.name.removesuffix(".parquet"): file.read_typed_table(CURVES_SCHEMA) for file in files}
+        Location.of(given.page).write_bytes(page_of(Location.of(given.experiments), curves).encode())
+    except VaalError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

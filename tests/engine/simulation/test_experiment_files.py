@@ -1,0 +1,112 @@
+"""Every experiment that is shipped begins on a small tree of its data, and each of its campaigns plays a round.
+
+The trees are of real images: CIFAR-10's and CamVid's, in the layout of `vaal dataset`.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cluster.ray_session import ray_session
+from engine.simulation.experiment import Experiment, read_experiment
+from engine.simulation.learners import learner_of
+from engine.simulation.setups import setup_of
+from engine.simulation.trial_campaign import ground_of
+from engine.simulation.trials import play, trials_of
+from engine.simulation.worlds import load
+from engine.storage.location import Location
+from tests.data_trees import OF_MASKS, write_tree
+from tests.engine.simulation.test_experiment import SHIPPED
+
+DATA = Path(os.environ.get("VAAL_DATA", Path(__file__).parents[4] / "shared/data"))
+NEW = [file for file in SHIPPED if not file.stem.startswith(("cifar10-embeddings", "cifar10-pixels", "digits"))]
+SMALL: dict[str, Any] = {
+    "device": "cpu", "train.max_steps": 1, "train.epochs": 1, "train.batch_size": 4, "train.task_steps": 1,
+    "score.dropout_passes": 2, "select.rescore_candidates": 8,
+}  # fmt: skip
+SIZE, FIRST, BUDGET, TEST = 60, 20, 6, 20
+pytestmark = pytest.mark.skipif(not (DATA / "camvid").exists(), reason="no camvid below VAAL_DATA or ../shared/data")
+
+
+def scaled(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """The experiment of a file with its sizes, steps and networks as small as they can be, and its data in a tree."""
+    monkeypatch.setenv("VAAL_DATA", str(DATA))
+    monkeypatch.setenv("VAAL_SETS", str(folder))
+    for name in sorted(set(re.findall(r"VAAL_SETS\}/(\w+)/", file.read_text()))):
+        write_tree(folder, DATA, name, 30 if name in OF_MASKS else SIZE + TEST)
+    found = read_experiment(str(file))
+    is_masks = bool(found.masks)
+    size, first, test = (30, 10, 5) if is_masks else (SIZE, FIRST, TEST)
+    pool = {
+        "size": size,
+        "shards": re.sub(r"(train|val|test)-.*\.tar", r"\1-00000.tar", found.pool.shards),
+    }
+    campaign = {**found.campaign, **SMALL, "image.size": 32}
+    for key in ("train.task_network", "score.dropout"):
+        campaign.pop(key, None)
+    return found.model_copy(
+        update={
+            "pool": found.pool.model_copy(update=pool),
+            "test": found.test.model_copy(update={"size": test}),
+            "first_labels": found.first_labels.model_copy(update={"count": first}),
+            "rounds": 1, "budget": BUDGET, "task_steps": 1, "campaign": campaign,
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("file", NEW, ids=lambda file: file.stem)
+def test_every_experiment_begins(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = scaled(file, tmp_path, monkeypatch)
+    world = load(experiment)
+    setup = setup_of(world, experiment, 0)
+    first, test = experiment.first_labels.count, experiment.test.size
+    assert (len(setup.first), len(setup.test.key_N)) == (first, test)
+    assert bool(world.masks) == (learner_of(experiment.tasks[0]).sees == "masks")
+    noise = experiment.oracle.noise
+    wrong = (setup.answer_N != setup.pool.label_N).mean()
+    assert (0 < wrong < 2 * noise) if noise else not wrong
+    if experiment.first_labels.kind == "biased":
+        assert len(setup.missing) == experiment.first_labels.missing
+    folders = {trial.folder for trial in trials_of(experiment, world, Location.of(f"{tmp_path}/out"))}
+    assert len(folders) == len(experiment.strategies) * experiment.seeds
+
+
+def plays(experiment: Experiment, folder: Path, names: list[str]) -> None:
+    """A round of these strategies with one seed is a whole campaign that measures its task models."""
+    world = load(experiment)
+    trials = [one for one in trials_of(experiment, world, Location.of(str(folder))) if one.seed == 0]
+    ground = ground_of(world, experiment, 0, trials[0].first_folder)
+    with ray_session("local"):
+        for trial in trials:
+            if trial.strategy in names:
+                points = play(trial, experiment, ground, lambda: None)
+                assert [set(point["tasks"]) for point in points] == [set(experiment.tasks)] * 2, trial.strategy
+                bought = points[1]["num_labels"] - points[0]["num_labels"]
+                asked = trial.config.handoff.annotators
+                assert 0 <= bought <= BUDGET // asked if asked > 1 else bought == BUDGET, trial.strategy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", NEW, ids=lambda file: file.stem)
+def test_every_strategy_of_an_experiment_plays_a_round(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = scaled(file, tmp_path, monkeypatch)
+    plays(experiment, tmp_path / "out", [one.name for one in experiment.strategies])
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("local_ray")
+def test_masks_are_bought_and_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = scaled(Path("experiments/camvid.toml"), tmp_path, monkeypatch)
+    plays(experiment, tmp_path / "out", ["random"])
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("local_ray")
+def test_annotators_disagree_and_their_consensus_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = scaled(Path("experiments/cifar10-annotators.toml"), tmp_path, monkeypatch)
+    plays(experiment, tmp_path / "out", ["3 votes one_coin"])

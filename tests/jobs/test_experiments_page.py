@@ -1,0 +1,62 @@
+"""The page about published experiments is what the command makes of the files, and shows them all."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from engine.simulation.experiments_page import page_of
+from engine.simulation.simulate import CURVES_SCHEMA
+from engine.storage.location import Location
+from jobs.experiments import main
+from tests.engine.simulation.test_simulate import made_up
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
+PUBLISHED = Location.of(str(EXPERIMENTS))
+
+
+def test_the_page_in_docs_is_that_of_the_files() -> None:
+    curves = {file.stem: pq.read_table(file) for file in sorted((EXPERIMENTS / "results").glob("*.parquet"))}
+    assert page_of(PUBLISHED, curves) == (ROOT / "docs/experiments.md").read_text()
+
+
+def test_every_experiment_of_a_published_figure_is_on_the_page() -> None:
+    page = page_of(PUBLISHED, {})
+    names = {file.stem for file in EXPERIMENTS.glob("*.toml")} - {"published"}
+    shown = {name for name in names if not name.startswith(("cifar10-embeddings", "cifar10-pixels"))}
+    assert all(f"experiments/{name}.toml" in page for name in shown)
+    # What a run would cost stands in each large one.
+    assert page.count("GPU hours") >= sum(name.endswith("-full") for name in shown)
+    assert "unsafe: its source doubts it" in page
+
+
+def test_curves_are_shown_with_their_bands(tmp_path: Path) -> None:
+    _, curves = made_up(tmp_path, 6)
+    page = page_of(PUBLISHED, {"digits": curves})
+    (row,) = (line for line in page.splitlines() if line.startswith("| better |"))
+    cells = [cell.strip() for cell in row.split("|")[2:-1]]
+    assert len(cells) == 4
+    assert all(cell.count("±") == 1 for cell in cells)
+    assert float(cells[3].split(" ± ")[0]) == pytest.approx(75, abs=2)
+    assert "experiments/digits.toml`, 6 seeds." in page
+
+
+def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(CURVES_SCHEMA.empty_table(), tmp_path / "unknown.parquet")
+    arguments = [f"{tmp_path}/page.md", f"{tmp_path}/unknown.parquet", "--experiments", str(EXPERIMENTS)]
+    assert main(arguments) == 2
+    assert "no figure has the experiment unknown; add it to one" in capsys.readouterr().err
+    assert main([f"{tmp_path}/page.md", f"{tmp_path}/none.parquet"]) == 4
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "page.md").exists()
+
+
+@pytest.mark.heavy
+def test_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.experiments", str(tmp_path / "page.md")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (tmp_path / "page.md").read_text() == page_of(PUBLISHED, {})
