@@ -6,7 +6,7 @@ BENCH ?= large
 STEPS ?= 10000
 BENCHES ?= score_throughput score_memory driver_cost driver_steps store_requests decoding reduction rule_cost embedding_scores \
 	simulated_rounds task_training duplicates diversifiers badge step_overhead input_stall zero_memory signal_auc consensus \
-	handoff acquisition_cost camvid packing cluster_round
+	handoff acquisition_cost packing cluster_round
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -1,12 +1,11 @@
 """`vaal simulate`: whole campaigns against an oracle."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from engine.config.texts import plural
-from jobs.terminal import Outcome, Terminal
+from jobs.terminal import AddressOption, Outcome, Terminal
 
 
 def simulate(
@@ -15,8 +14,11 @@ def simulate(
         str,
         typer.Argument(metavar="EXPERIMENT", help="The experiment: experiments/digits.toml."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for campaigns, curves.parquet and report.html.")],
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one a core.")] = 0,
+    out: Annotated[str, typer.Option(help="Folder or URL for campaigns, curves.parquet and report.html.")],
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes, or campaigns side by side on a cluster; 0 is one a core, or a GPU.")
+    ] = 0,
+    address: AddressOption = "local",
 ) -> Outcome:
     """Compare strategies in whole campaigns against an oracle: which one needs fewer labels for the same accuracy?"""
     from engine.campaign.stages import Run
@@ -24,7 +26,7 @@ def simulate(
     from engine.simulation.simulate import simulate as simulate_all
 
     with screen.progress("simulate") as update:
-        made = simulate_all(experiment, str(out), Run("local", update, screen.log), workers)
+        made = simulate_all(experiment, out, Run(address, update, screen.log), workers)
     found = made.findings
     lines = {f"finding {number}": text for number, text in enumerate(found.sentences, 1)}
     facts = {

@@ -80,7 +80,9 @@ STAGES = (
 )
 DEFAULT_VENDOR = "generic"
 """The vendor of a handoff where none is named."""
-COMMANDS_WITH_RAY = frozenset({"pack", "plan", "round", *(stage.command for stage in STAGES if stage.ray != "never")})
+COMMANDS_WITH_RAY = frozenset(
+    {"pack", "plan", "round", "simulate", *(stage.command for stage in STAGES if stage.ray != "never")}
+)
 """The commands that take --address."""
 
 

@@ -1,7 +1,8 @@
 """Whole campaigns against an oracle, strategies and seeds side by side: `vaal simulate`.
 
 A trial leaves its points on disk. On embeddings every trial runs in a process of its own with one thread; on pixels
-they run one after another, in one session of Ray. Curves, comparisons and the page are made from them at the end.
+they run one after another, in one session of Ray; on a cluster all are tasks of Ray. Curves, comparisons and the page
+are made from them at the end.
 """
 
 import multiprocessing
@@ -17,13 +18,14 @@ import pyarrow as pa
 
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import QUIET, Run
-from engine.cluster.ray_session import ray_session
+from engine.cluster.ray_session import LOCAL, ray_session
 from engine.errors import ConfigError, VaalError
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import Findings, findings_of
 from engine.simulation.judging import ACCURACY, MIOU
 from engine.simulation.learning_page import render
 from engine.simulation.setups import setup_of
+from engine.simulation.spreading import spread, turns_of
 from engine.simulation.trial_campaign import KINDS, ground_of
 from engine.simulation.trials import Point, Trial, play, trials_of
 from engine.simulation.worlds import World, load
@@ -56,7 +58,8 @@ class Simulated(NamedTuple):
 
 
 def simulate(file: str, folder: str, run: Run = QUIET, workers: int = 0) -> Simulated:
-    """Run an experiment, as far as it was not yet, and report it. `workers`: processes; 0: one a core.
+    """Run an experiment, as far as it was not yet, and report it. `workers`: processes, or on a cluster trials side by
+    side; 0: one a core, and on a cluster one a GPU, or a core without.
 
     Raises:
         ConfigError: the experiment is wrong, or a campaign's option.
@@ -72,7 +75,7 @@ def simulate(file: str, folder: str, run: Run = QUIET, workers: int = 0) -> Simu
         raise ConfigError(f"{file}: {error}") from error
     trials = trials_of(experiment, world, home)
     with alone(home, "simulate"):
-        points = _play_all(trials, experiment, world, run, workers or os.cpu_count() or 1)
+        points = _play_all(trials, experiment, world, run, workers)
     curves = _curves(trials, points, experiment.first_point)
     (home / "curves.parquet").write_table(curves)
     findings = findings_of(experiment, Location.of(file).name, curves)
@@ -85,9 +88,11 @@ def _play_all(
 ) -> dict[str, list[Point]]:
     """The points of every trial by its folder."""
     different = list({trial.folder: trial for trial in trials}.values())
+    if run.address != LOCAL:
+        return spread(different, experiment, world, run, workers)
     if any(KINDS[trial.kind].needs_ray for trial in different):
         return _one_by_one(different, experiment, world, run)
-    return _side_by_side(different, experiment, world, run, workers)
+    return _side_by_side(different, experiment, world, run, workers or os.cpu_count() or 1)
 
 
 def _one_by_one(trials: list[Trial], experiment: Experiment, world: World, run: Run) -> dict[str, list[Point]]:
@@ -108,16 +113,6 @@ def _one_by_one(trials: list[Trial], experiment: Experiment, world: World, run: 
     return found
 
 
-def _turns(trials: list[Trial]) -> Iterator[list[Trial]]:
-    """Trials that may work side by side: what later ones of a seed share is made by one of a turn before theirs."""
-    left = trials
-    for shared in ("first_folder", "opening_folder"):
-        leaders = list({getattr(trial, shared): trial for trial in reversed(left)}.values())[::-1]
-        yield leaders
-        left = [trial for trial in left if trial not in leaders]
-    yield left
-
-
 def _side_by_side(
     trials: list[Trial], experiment: Experiment, world: World, run: Run, workers: int
 ) -> dict[str, list[Point]]:
@@ -125,7 +120,7 @@ def _side_by_side(
     total, done = len(trials), 0
     found: dict[str, list[Point]] = {}
     with _pool(min(workers, total), experiment, world) as pool:
-        for batch in _turns(trials):
+        for batch in turns_of(trials):
             left = {pool.submit(_play, trial): trial for trial in batch}
             try:
                 while left:

@@ -12,12 +12,13 @@ import pytest
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import identities, read_labels
 from engine.campaign.opening import open_campaign
+from engine.campaign.stages import QUIET
 from engine.errors import ConfigError
 from engine.selection.select import select
 from engine.simulation import scratch, trials
 from engine.simulation.experiment import Experiment
 from engine.simulation.setups import Setup
-from engine.simulation.simulate import _turns
+from engine.simulation.spreading import spread, turns_of
 from engine.simulation.strategies import Strategy
 from engine.simulation.trial_campaign import ground_of
 from engine.simulation.trials import Point, Trial, play, trials_of
@@ -135,7 +136,7 @@ def test_trials_that_train_alike_share_the_first_round(tmp_path: Path, monkeypat
     assert timeless({"points": played.play("too")}) == timeless({"points": alone})
     assert len(rounds) == 2
     # What makes something for others comes in a turn before them.
-    first, second, rest = _turns([trial for trial in played.trials if trial.seed == 0])
+    first, second, rest = turns_of([trial for trial in played.trials if trial.seed == 0])
     assert [[trial.strategy for trial in turn] for turn in (first, second, rest)] == [
         ["random"], ["lowest", "task"], ["too"]
     ]  # fmt: skip
@@ -260,3 +261,16 @@ def test_without_first_labels_a_campaign_picks_the_first_batch_and_the_next_by_i
     assert [(one["acquisition"], one["diversity"]) for one in options] == [("random", "herding"), ("vaal", "none")]
     with pytest.raises(ConfigError, match=r"first_labels.count=5: of kind empty there is none; leave it out"):
         read(tmp_path, SMALL.replace('kind = "random"\ncount = 50', 'kind = "empty"\ncount = 5'))
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("local_ray")
+def test_on_a_cluster_trials_are_tasks_and_their_points_the_same(tmp_path: Path) -> None:
+    text = SMALL.replace("rounds = 2", "rounds = 1")
+    (tmp_path / "alone").mkdir()
+    alone, there = Played(tmp_path / "alone", text), Played(tmp_path, text)
+    trials = [trial for trial in there.trials if trial.seed == 0]
+    found = spread(trials, there.experiment, there.world, QUIET, 2)
+    assert set(found) == {trial.folder for trial in trials}
+    for trial in trials:
+        assert timeless({"points": found[trial.folder]}) == timeless({"points": alone.play(trial.strategy)})
