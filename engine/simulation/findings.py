@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from engine.simulation import comparisons
 from engine.simulation.comparisons import LEAST_SEEDS, LEVEL, Difference, Saving
 from engine.simulation.experiment import Experiment
-from engine.simulation.judging import ACCURACY, MIOU
 from engine.simulation.learners import learner_of
+from engine.simulation.measuring import ACCURACY, MIOU
 from engine.simulation.strategies import RANDOM
 
 BATCH_METRICS = (

@@ -17,7 +17,7 @@ from engine.handoff.answer_files import answer_files
 from engine.handoff.export import export
 from engine.handoff.ingest import ingest
 from engine.scoring.score import score
-from engine.simulation.crowd import Crowd
+from engine.simulation.annotators import Crowd
 from engine.simulation.trial_campaign import TrialCampaign
 from engine.storage.location import Location
 from engine.training.train import train

@@ -22,8 +22,8 @@ from engine.cluster.ray_session import LOCAL, ray_session
 from engine.errors import ConfigError, VaalError
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import Findings, findings_of
-from engine.simulation.judging import ACCURACY, MIOU
 from engine.simulation.learning_page import render
+from engine.simulation.measuring import ACCURACY, MIOU
 from engine.simulation.setups import setup_of
 from engine.simulation.spreading import spread, turns_of
 from engine.simulation.trial_campaign import KINDS, ground_of

@@ -14,7 +14,7 @@ from engine.campaign.labels import read_labels
 from engine.campaign.opening import current_round
 from engine.config.first_round import without_labels
 from engine.config.options import CampaignConfig
-from engine.simulation.crowd import Crowd
+from engine.simulation.annotators import Crowd
 from engine.simulation.experiment import Experiment
 from engine.simulation.pixel_pools import write_pool
 from engine.simulation.setups import Setup, setup_of, taken_for

@@ -18,7 +18,7 @@ from engine.config.section import result_values
 from engine.pool.mask_source import mask_inputs
 from engine.selection.select import select
 from engine.simulation.experiment import Experiment
-from engine.simulation.judging import judge
+from engine.simulation.measuring import judge
 from engine.simulation.pixel_learners import Training
 from engine.simulation.trial_campaign import KINDS, Ground, TrialCampaign, at_round
 from engine.simulation.worlds import World

@@ -13,7 +13,7 @@ from engine.errors import ConfigError, InputError, VaalError
 from engine.pool.images import decode
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
-from engine.simulation.judging import judge
+from engine.simulation.measuring import judge
 from engine.simulation.pixel_learners import Training
 from engine.simulation.pixel_pools import write_pool
 from engine.simulation.setups import setup_of
