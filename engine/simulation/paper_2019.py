@@ -5,11 +5,13 @@ batch and units, which then outweighs it. BatchNorm is left in training mode whi
 batches and with random flips. So a score depends on the images that share its batch and on chance: no law of this
 project holds for it, and no campaign may train it.
 
-The network is `vaal.paper`'s at a quarter of its width, so that CPUs carry it, with a discriminator as wide as theirs.
+The network is `vaal.paper`'s; its width is a quarter unless another is given, so that CPUs carry it. The discriminator
+is as wide as theirs.
 
 Shape suffixes: B batch, N items, L labelled, U unlabelled, S image side in pixels, C channels, Z latent units.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +25,7 @@ from vaal.networks import Discriminators
 from vaal.paper import PAPER_SHAPE, PaperVAE
 
 WIDTHS = (32, 64, 128, 256)
-"""Channels; the authors' are 128, 256, 512, 1024."""
+"""Channels, a quarter of the authors'."""
 
 
 class Weights(NamedTuple):
@@ -58,12 +60,16 @@ def cross_entropy(logit_B1: Tensor, target: float) -> Tensor:
 class Paper2019:
     """The networks and their training."""
 
-    def __init__(self, image_size: int, channels: int, seed: int) -> None:
+    def __init__(
+        self, image_size: int, channels: int, seed: int, widths: Sequence[int] = WIDTHS, device: str = "cpu"
+    ) -> None:
         """Raises ValueError if `image_size` is not a multiple of 16."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.vae = PaperVAE(image_size, channels, widths=WIDTHS)
-            self.discriminator = Discriminators(1, PAPER_SHAPE, nn.ReLU)
+            self.vae = PaperVAE(image_size, channels, widths=widths).to(device)
+            self.discriminator = Discriminators(1, PAPER_SHAPE, nn.ReLU).to(device)
+        self._device = device
+        # All that is drawn comes from the CPU: the same on every device.
         self._generator = torch.Generator().manual_seed(seed)
 
     def train(
@@ -89,7 +95,7 @@ class Paper2019:
         the mean, not a sample."""
         loss = labelled_BCSS.new_zeros(())
         for x_BCSS in (labelled_BCSS, unlabelled_BCSS):
-            noise_BZ = torch.randn(len(x_BCSS), self.vae.num_latents, generator=self._generator)
+            noise_BZ = torch.randn(len(x_BCSS), self.vae.num_latents, generator=self._generator).to(self._device)
             image_BCSS, mean_BZ, logvar_BZ = self.vae(x_BCSS, noise_BZ)
             loss = loss + transductive(image_BCSS, x_BCSS, mean_BZ, logvar_BZ, weights.beta)
             loss = loss + weights.adversarial * cross_entropy(self.discriminator(mean_BZ), 1.0)
@@ -108,9 +114,10 @@ class Paper2019:
         parts = []
         for place_B in _whole(torch.split(order_N, batch_size)):
             x_BCSS = self._flipped(pixel_NSSC[place_B.numpy()])
-            image_BCSS, mean_BZ, logvar_BZ = self.vae(x_BCSS, torch.zeros(len(x_BCSS), self.vae.num_latents))
+            image_BCSS, mean_BZ, logvar_BZ = self.vae(x_BCSS, x_BCSS.new_zeros(len(x_BCSS), self.vae.num_latents))
             error_B = (image_BCSS - x_BCSS).square().mean(dim=(1, 2, 3))
-            parts.append((self.discriminator(mean_BZ)[:, 0], mean_BZ, logvar_BZ, error_B))
+            found = self.discriminator(mean_BZ)[:, 0], mean_BZ, logvar_BZ, error_B
+            parts.append([part.cpu() for part in found])
         back_N = torch.argsort(order_N)
         return Scored(*(torch.cat(column)[back_N] for column in zip(*parts, strict=True)))
 
@@ -121,7 +128,7 @@ class Paper2019:
         """Images (B, C, S, S) in [-1, 1], every second one mirrored left to right."""
         x_BCSS = torch.from_numpy(pixel_BSSC).permute(0, 3, 1, 2).float() / 127.5 - 1
         is_flipped_B = torch.rand(len(x_BCSS), generator=self._generator) < 0.5
-        return torch.where(is_flipped_B[:, None, None, None], x_BCSS.flip(3), x_BCSS)
+        return torch.where(is_flipped_B[:, None, None, None], x_BCSS.flip(3), x_BCSS).to(self._device)
 
 
 def _whole(batches: tuple[Tensor, ...]) -> list[Tensor]:

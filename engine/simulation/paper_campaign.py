@@ -6,16 +6,23 @@ from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
 from engine.scoring.scorer import Scores
-from engine.simulation.paper_2019 import Paper2019, Scored
+from engine.simulation.paper_2019 import WIDTHS, Paper2019, Scored
 from engine.simulation.pixel_campaign import PixelCampaign
 from engine.simulation.stage_files import members_of, write_stages
 from engine.simulation.vector_round import Trained
 from vaal.assembly import Networks
+from vaal.paper import WIDTHS as PAPER_WIDTHS
 from vaal.signal import Posterior, diagnose
 
 
 class PaperCampaign(PixelCampaign):
     """Only its training and scoring are not those of the commands. Its AUC is on images that it trained on."""
+
+    @property
+    def _device(self) -> str:
+        """Where its networks run; auto is cuda where this machine has one."""
+        device = self.config.device
+        return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
     def train_and_score(self, campaign: Campaign) -> None:
         """Train on what is labelled and what is not, in memory, and score both."""
@@ -23,7 +30,8 @@ class PaperCampaign(PixelCampaign):
         place_L = self.labelled()[0]
         place_U = np.setdiff1d(np.arange(len(pixel_NSSC)), place_L)
         side, channels = pixel_NSSC.shape[2:]
-        networks = Paper2019(side, channels, train.seed + (campaign.round << 32))
+        widths = PAPER_WIDTHS if train.preset == "paper" else WIDTHS
+        networks = Paper2019(side, channels, train.seed + (campaign.round << 32), widths, self._device)
         labelled, unlabelled = pixel_NSSC[place_L], pixel_NSSC[place_U]
         steps = min(train.max_steps, max(1, train.epochs * len(place_U) // train.batch_size))
         networks.train(labelled, unlabelled, steps, train)
