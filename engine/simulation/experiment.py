@@ -75,7 +75,8 @@ class Experiment(Section):
                 "oracle.annotators: they answer about the class of images; give pool.shards, without masks"
             )
         if self.masks and (self.oracle.noise or self.first_labels.kind == "biased"):
-            raise ValueError("oracle.noise, first_labels.kind = biased: of classes an image alone; leave them out")
+            why = "oracle.noise and first_labels.kind = biased are for classes of images, and these have masks"
+            raise ValueError(f"{why}; leave them out")
         vectors = self.pool.embeddings or self.pool.digits
         there = {"vectors": vectors, "pixels": self.pool.shards and not self.masks, "masks": self.masks}
         for task in self.tasks:

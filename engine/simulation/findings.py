@@ -34,7 +34,7 @@ class Task(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """All that is reported. `num_labels_K` are the points; `batches` are means over seeds by strategy and metric, a
+    """All that is reported. `num_labels_K` are the points, what was bought: labels, or `answers`; `batches` are means over seeds by strategy and metric, a
     value a round."""
 
     name: str
@@ -45,6 +45,7 @@ class Findings(NamedTuple):
     batches: dict[str, dict[str, list[float | None]]]
     caution: str
     sentences: list[str]
+    bought: str = "labels"
 
 
 def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings:
@@ -54,7 +55,9 @@ def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings
     tasks: dict[str, Task] = {task: _task(curves, task, strategies, num_labels_K) for task in experiment.tasks}
     caution = _caution(experiment.seeds, len(strategies) - 1)
     batches = {strategy: _batches(curves, strategy, experiment.rounds) for strategy in strategies}
-    return Findings(name, strategies, experiment.seeds, num_labels_K, tasks, batches, caution, _sentences(tasks))
+    bought = "answers" if experiment.oracle.annotators else "labels"
+    sentences = _sentences(tasks)
+    return Findings(name, strategies, experiment.seeds, num_labels_K, tasks, batches, caution, sentences, bought)
 
 
 def task_name(task: str) -> str:

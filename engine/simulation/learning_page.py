@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from engine.report.charts import THEMES, Theme
 from engine.report.thumbnails import data_uri
 from engine.simulation import findings as words
-from engine.simulation.findings import Findings, Task
+from engine.simulation.findings import Findings
 from engine.simulation.strategies import RANDOM
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def render(found: Findings) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = Path(__file__).with_name("learning_page.html.j2").read_text(encoding="utf-8")
     pictures = {
-        f"{task}-{kind}{suffix}": data_uri(_chart(found, found.tasks[task], kind, theme))
+        f"{task}-{kind}{suffix}": data_uri(_chart(found, task, kind, theme))
         for task in found.tasks
         for kind in ("accuracy", "gap")
         for suffix, theme in THEMES.items()
@@ -56,10 +56,11 @@ def _number(value: float | None) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _chart(found: Findings, task: Task, kind: str, theme: Theme) -> bytes:
-    """Accuracy against labels, or its difference from random, with simultaneous bands."""
+def _chart(found: Findings, name: str, kind: str, theme: Theme) -> bytes:
+    """What a task model is measured by against labels, or its difference from random, with simultaneous bands."""
+    task, heights = found.tasks[name], {"accuracy": f"{words.metric_of(name)}, %"}
     bands = task.curves if kind == "accuracy" else task.gaps
-    axes = _axes(theme, "accuracy, %" if kind == "accuracy" else "difference from random, points")
+    axes = _axes(theme, found.bought, heights.get(kind, "difference from random, points"))
     scale, colours = (100 if kind == "accuracy" else 1), colours_of(found.strategies)
     if kind == "gap":
         axes.axhline(0, color=colours[RANDOM], linewidth=1.2)
@@ -75,13 +76,13 @@ def _chart(found: Findings, task: Task, kind: str, theme: Theme) -> bytes:
     return _png(axes)
 
 
-def _axes(theme: Theme, label: str) -> "Axes":
+def _axes(theme: Theme, bought: str, label: str) -> "Axes":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.6), dpi=144, facecolor=theme.card, layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor(theme.card)
-    axes.set_xlabel("labels", color=theme.muted)
+    axes.set_xlabel(bought, color=theme.muted)
     axes.set_ylabel(label, color=theme.muted)
     axes.tick_params(colors=theme.muted, labelsize=9)
     axes.grid(color=theme.line, linewidth=0.6)

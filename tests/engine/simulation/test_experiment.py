@@ -149,6 +149,22 @@ def test_an_oracle_lies_the_same_way_in_every_seed(tmp_path: Path) -> None:
     assert all(len(answers) == 1 for answers in lies.values())
 
 
+def test_confusions_may_be_a_file(tmp_path: Path) -> None:
+    text = DIGITS + f'\n[oracle]\nnoise = 0.5\nconfusions = "{tmp_path}/groups.json"\n'
+    (tmp_path / "groups.json").write_text('[["1", "7"], ["3", "8"]]')
+    setup = made(tmp_path, text)
+    assert set(setup.answer_N[setup.pool.label_N == 1]) == {1, 7}
+    # Another file is another world, and another trial.
+    files = [load(read(tmp_path, text)).files]
+    (tmp_path / "groups.json").write_text('[["1", "9"]]')
+    assert load(read(tmp_path, text)).files not in files
+    for content, words in (('["1", "7"]', "not a JSON list of lists of names"), ('[["one"]]', "'one' is no class")):
+        (tmp_path / "groups.json").write_text(content)
+        with pytest.raises(VaalError, match=words) as refused:
+            made(tmp_path, text)
+        assert "\n" not in str(refused.value)
+
+
 def write_vectors(file: Path, keys: list[str], length: int = 4, bad: str = "") -> None:
     vector_ND = np.random.default_rng(0).normal(size=(len(keys), length)).astype(np.float32)
     vector_ND[[key == bad for key in keys], 0] = np.nan
