@@ -34,8 +34,8 @@ class Task(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """All that is reported. `num_labels_K` are the points, what was bought: labels, or `answers`; `batches` are means over seeds by strategy and metric, a
-    value a round."""
+    """All that is reported. `num_labels_K` are the points: labels that were bought, or `bought` is "answers"; `batches`
+    are means over seeds by strategy and metric, a value a round."""
 
     name: str
     strategies: list[str]
