@@ -206,13 +206,12 @@ def read_experiment(file: str) -> Experiment:
         raise ConfigError(f"{source}: not valid TOML: {one_line(error)}; correct it") from error
     try:
         experiment = Experiment.model_validate(tree)
+        for strategy in experiment.strategies:
+            experiment.config_of(strategy, 0)
     except ValidationError as error:
         raise ConfigError(f"{source}: {explain(error, list(_keys()))}") from error
-    for strategy in experiment.strategies:
-        try:
-            experiment.config_of(strategy, 0)
-        except ConfigError as error:
-            raise ConfigError(f"{source}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
     return experiment
 
 

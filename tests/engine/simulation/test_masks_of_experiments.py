@@ -92,6 +92,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, old: str, new: str, words: st
     with pytest.raises(ConfigError) as refused:
         experiment_of(tmp_path, MASKS.replace(old, new))
     assert words in str(refused.value)
+    assert "experiment.toml" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
