@@ -34,8 +34,11 @@ def write_tree(folder: Path, data: Path, name: str, count: int) -> None:
         shard = data / ("camvid" if name in OF_MASKS else "cifar10") / f"{source}-00000.tar"
         samples: dict[str, dict[str, bytes]] = {}
         for file, content in members(shard):
-            samples.setdefault(file.partition(".")[0], {})[file.partition(".")[2]] = content
-        keys = sorted(samples)[:count]
+            key, _, suffix = file.partition(".")
+            if len(samples) == count and key not in samples:
+                break
+            samples.setdefault(key, {})[suffix] = content
+        keys = sorted(samples)
         files = {f"{key}.{suffix}": _mask(suffix, data_) for key in keys for suffix, data_ in samples[key].items()}
         write_shard(folder / name / f"{part}-00000.tar", files)
         columns = {

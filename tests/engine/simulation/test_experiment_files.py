@@ -31,12 +31,19 @@ SIZE, FIRST, BUDGET, TEST = 60, 20, 6, 20
 pytestmark = pytest.mark.skipif(not (DATA / "camvid").exists(), reason="no camvid below VAAL_DATA or ../shared/data")
 
 
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small tree of every data set that an experiment reads."""
+    folder = tmp_path_factory.mktemp("sets")
+    for name in sorted({name for file in NEW for name in re.findall(r"VAAL_SETS\}/(\w+)/", file.read_text())}):
+        write_tree(folder, DATA, name, 30 if name in OF_MASKS else SIZE + TEST)
+    return folder
+
+
 def scaled(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """The experiment of a file with its sizes, steps and networks as small as they can be, and its data in a tree."""
+    """The experiment of a file with its sizes, steps and networks as small as they can be, on trees in a folder."""
     monkeypatch.setenv("VAAL_DATA", str(DATA))
     monkeypatch.setenv("VAAL_SETS", str(folder))
-    for name in sorted(set(re.findall(r"VAAL_SETS\}/(\w+)/", file.read_text()))):
-        write_tree(folder, DATA, name, 30 if name in OF_MASKS else SIZE + TEST)
     found = read_experiment(str(file))
     is_masks = bool(found.masks)
     size, first, test = (30, 10, 5) if is_masks else (SIZE, FIRST, TEST)
@@ -52,14 +59,14 @@ def scaled(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Experim
             "pool": found.pool.model_copy(update=pool),
             "test": found.test.model_copy(update={"size": test}),
             "first_labels": found.first_labels.model_copy(update={"count": first}),
-            "rounds": 1, "budget": BUDGET, "task_steps": 1, "campaign": campaign,
+            "rounds": 1, "seeds": 2, "budget": BUDGET, "task_steps": 1, "campaign": campaign,
         }
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("file", NEW, ids=lambda file: file.stem)
-def test_every_experiment_begins(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = scaled(file, tmp_path, monkeypatch)
+def test_every_experiment_begins(file: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = scaled(file, trees, monkeypatch)
     world = load(experiment)
     setup = setup_of(world, experiment, 0)
     first, test = experiment.first_labels.count, experiment.test.size
@@ -92,21 +99,23 @@ def plays(experiment: Experiment, folder: Path, names: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("file", NEW, ids=lambda file: file.stem)
 def test_every_strategy_of_an_experiment_plays_a_round(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiment = scaled(file, tmp_path, monkeypatch)
+    experiment = scaled(file, trees, monkeypatch)
     plays(experiment, tmp_path / "out", [one.name for one in experiment.strategies])
 
 
 @pytest.mark.heavy
 @pytest.mark.usefixtures("local_ray")
-def test_masks_are_bought_and_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = scaled(Path("experiments/camvid.toml"), tmp_path, monkeypatch)
+def test_masks_are_bought_and_learned(trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = scaled(Path("experiments/camvid.toml"), trees, monkeypatch)
     plays(experiment, tmp_path / "out", ["random"])
 
 
 @pytest.mark.heavy
 @pytest.mark.usefixtures("local_ray")
-def test_annotators_disagree_and_their_consensus_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = scaled(Path("experiments/cifar10-annotators.toml"), tmp_path, monkeypatch)
+def test_annotators_disagree_and_their_consensus_is_learned(
+    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = scaled(Path("experiments/cifar10-annotators.toml"), trees, monkeypatch)
     plays(experiment, tmp_path / "out", ["3 votes one_coin"])
