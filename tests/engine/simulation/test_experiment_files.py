@@ -97,6 +97,7 @@ def plays(experiment: Experiment, folder: Path, names: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("file", NEW, ids=lambda file: file.stem)
 def test_every_strategy_of_an_experiment_plays_a_round(
     file: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
