@@ -46,7 +46,7 @@ class Experiment(Section):
     rounds: int = Field(default=5, ge=1, le=100)
     """Batches that are bought one after another."""
     budget: int = Field(ge=1)
-    """Labels a batch."""
+    """Labels a batch; where there are annotators, their answers."""
     seeds: int = Field(default=10, ge=1, le=10_000)
     """Repetitions with other pools, test sets, first labels and random numbers; the same for every strategy."""
     tasks: list[str] = Field(default=["linear", "mlp", "knn"], min_length=1)
@@ -117,7 +117,7 @@ class Experiment(Section):
 
     @property
     def image(self) -> ImageConfig:
-        """How images are read for the task model `small`, whatever a strategy's campaign sees."""
+        """How images are read for task models on pixels, whatever a strategy's campaign sees."""
         return self._reading.image
 
     @property

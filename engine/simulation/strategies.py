@@ -50,8 +50,8 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "frozen_vae": {**_VAAL, "train.method": "frozen_vae"},
     "vae_only": {**_VAAL, "train.method": "vae_only"},
 }  # fmt: skip
-"""Options of a campaign by the name that an experiment lists, strategies = ["random", "core_set"]; they go before those
-of [campaign]."""
+"""Options of a campaign by the name that an experiment lists, strategies = ["random", "core_set"]; they count more than
+those of [campaign]."""
 
 
 def _row(name: Any) -> dict[str, Any]:

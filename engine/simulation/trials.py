@@ -126,9 +126,11 @@ def _buy(made: TrialCampaign, trial: Trial) -> None:
             _take_over(campaign, _opening(made, trial))
         else:
             _train_and_score(made)
-    begin = time.perf_counter()
-    select(campaign)
-    (campaign.round_home / "seconds.json").write_json({**_seconds(campaign), "select": time.perf_counter() - begin})
+    # What is out at annotators could not be picked again.
+    if not is_complete(campaign.stage("selection")):
+        begin = time.perf_counter()
+        select(campaign)
+        (campaign.round_home / "seconds.json").write_json({**_seconds(campaign), "select": time.perf_counter() - begin})
     picks = read_committed(campaign.stage("selection"), "selection.parquet")
     made.answer(campaign, picks)
     # Scores take most of a campaign's space, and its next rounds do not read them.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.cluster.ray_session import ray_session
+from engine.simulation import pixel_campaign
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.learners import learner_of
 from engine.simulation.setups import setup_of
@@ -119,4 +120,12 @@ def test_annotators_disagree_and_their_consensus_is_learned(
     trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = scaled(Path("experiments/cifar10-annotators.toml"), trees, monkeypatch)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # Killed while the images are out: the same ones are answered.
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(pixel_campaign, "_take_in", die)
+        plays(experiment, tmp_path / "out", ["3 votes one_coin"])
     plays(experiment, tmp_path / "out", ["3 votes one_coin"])
