@@ -125,7 +125,8 @@ def test_annotators_disagree_and_their_consensus_is_learned(
         raise KeyboardInterrupt
 
     # Killed while the images are out: the same ones are answered.
-    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as dying:
         dying.setattr(pixel_campaign, "_take_in", die)
-        plays(experiment, tmp_path / "out", ["3 votes one_coin"])
+        with pytest.raises(KeyboardInterrupt):
+            plays(experiment, tmp_path / "out", ["3 votes one_coin"])
     plays(experiment, tmp_path / "out", ["3 votes one_coin"])
