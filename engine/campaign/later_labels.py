@@ -27,7 +27,8 @@ class Added(NamedTuple):
 
 
 def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = USER) -> Added:
-    """Give their labels to the images of a table that never had one, but for what was undone: all of them, or none where a row is refused.
+    """Give their labels to the images of a table that never had one, or whose label was undone: all of them, or none
+    where a row is refused.
 
     Args:
         source: CSV, JSON lines or Parquet with shard, key and label, as for init.
@@ -48,7 +49,7 @@ def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = 
         require_class(campaign, snapshot, item, label)
     if new:
         here = Shards.of(map(current, shards.find(shard for shard, _ in new).values()))
-        positions_of(home, rows_of_items(list(new)), here, config.image, log, is_new=True, asked=str(source))
+        positions_of(home, rows_of_items(list(new)), here, config.image, log, new_in=str(source))
         history = snapshot.history["label"].drop_null().to_pylist()
         for name in new_names(sorted(set(new.values())), history, config.handoff.question.task):
             log(f"new class, never seen in this campaign before: {name}")

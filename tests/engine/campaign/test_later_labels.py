@@ -46,7 +46,7 @@ def test_what_had_a_word_keeps_it(make_campaign: MakeCampaign, pool: DemoPool, t
 
 
 def test_a_file_that_is_not_there_is_named_with_its_command(make_campaign: MakeCampaign) -> None:
-    with pytest.raises(InputError, match="vaal labels add /none.csv: no such file"):
+    with pytest.raises(InputError, match=r"vaal labels add /none\.csv: no such file"):
         add_labels(make_campaign(), Location("/none.csv"), lambda _: None)
 
 
