@@ -44,7 +44,8 @@ def main() -> None:
 
 def _flushed(status: int) -> int:
     """The exit status once all that was printed is out: another than 0 where it cannot be written."""
-    for stream in (sys.stdout, sys.stderr):
+    # A stream that was closed before the start is None.
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
         except (OSError, ValueError):

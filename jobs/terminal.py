@@ -255,8 +255,8 @@ def as_command(page: Callable[..., Outcome]) -> Callable[..., None]:
         screen = Terminal(json=json, log_format=log_format, campaign=str(options.get("campaign") or ""))
         try:
             outcome = page(screen, **options)
-            # Who reads it may have seen enough, as `head` has: all that was asked for is done.
-            with suppress(BrokenPipeError):
+            # Who reads it may have seen enough, as `head` has: all that was asked for is done. rich ends the process.
+            with suppress(BrokenPipeError, SystemExit):
                 screen.result(outcome)
         except VaalError as error:
             # Ray raises a worker's error as a subclass, whose text is the worker's whole traceback.

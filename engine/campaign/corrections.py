@@ -74,7 +74,7 @@ def set_label(campaign: Campaign, item: Identity, label: str, log: Log, author: 
     # The label is for the bytes that are there now, also where the shard changed since it was listed.
     shards = read_shards(home)
     shards = shards.merged(map(current, shards.find(item[:1]).values()))
-    positions_of(home, rows_of_items([item]), shards, campaign.config.image, log, is_new=True)
+    positions_of(home, rows_of_items([item]), shards, campaign.config.image, log, new_in=f"{home}/labels")
     before = snapshot.values.get(item, "")
     history = snapshot.history["label"].drop_null().to_pylist()
     for name in new_names([label], history, campaign.config.handoff.question.task):

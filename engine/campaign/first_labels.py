@@ -140,11 +140,11 @@ def _member_of(source: Location) -> _Member | None:
     return _Member(suffix, field)
 
 
-def rows_of(source: Location, config: CampaignConfig) -> list[Row]:
-    """The rows of a file of labels. Raises InputError for a file that is none."""
+def rows_of(source: Location, config: CampaignConfig, asked: str = "--labels") -> list[Row]:
+    """The rows of a file of labels; `asked` names where it was given. Raises InputError for a file that is none."""
     has_masks = _have_masks(config)
     if not source.exists():
-        raise InputError(f"--labels {source}: no such file; correct the path")
+        raise InputError(f"{asked} {source}: no such file; correct the path")
     try:
         return read_rows(source, ("shard", "key"), () if has_masks else ("label",))
     except InputError as error:

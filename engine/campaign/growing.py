@@ -178,11 +178,14 @@ def write_changed(campaign: Campaign, change: str, changed: Sequence[Shard], fac
 
 
 def _named(shards: Shards, text: str, url: str) -> Iterator[Shard]:
-    """Those that have a name or URL, or match it as a glob."""
+    """The one that has a name or URL; where none has, those that match it as a glob."""
+    # A name may have a bracket in it, and would match other shards as a glob.
+    exact = shards.where(shards.are_named([text]) | pc.equal(shards.table["url"], url).to_numpy())
+    if len(exact):
+        yield from exact
+        return
     globs = [re.compile(fnmatch.translate(one)).match for one in (text, url)]
-    for shard in shards:
-        if text == shard.shard or url == shard.url or globs[0](shard.shard) or globs[1](shard.url):
-            yield shard
+    yield from (shard for shard in shards if globs[0](shard.shard) or globs[1](shard.url))
 
 
 def _require_same(campaign: Campaign, pairs: Iterable[tuple[Shard, Shard]]) -> None:

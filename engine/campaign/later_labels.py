@@ -27,7 +27,8 @@ class Added(NamedTuple):
 
 
 def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = USER) -> Added:
-    """Give their labels to the images of a table that never had one: all of them, or none where a row is refused.
+    """Give their labels to the images of a table that never had one, or whose label was undone: all of them, or none
+    where a row is refused.
 
     Args:
         source: CSV, JSON lines or Parquet with shard, key and label, as for init.
@@ -37,9 +38,10 @@ def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = 
     """
     home, config, snapshot = campaign.home, campaign.config, read_snapshot(campaign.home)
     shards = read_shards(home)
-    wanted = wanted_of(source, rows_of(source, config), shards, config)
+    wanted = wanted_of(source, rows_of(source, config, "vaal labels add"), shards, config)
     label_of = {(shard, key): str(row["label"]) for shard, rows in wanted.items() for key, row in rows.items()}
-    known = {*identities(snapshot.history), *forgotten(home)}
+    # Without what was undone: who takes back a wrong file adds the right one.
+    known = {*identities(snapshot.last_words()), *forgotten(home)}
     new = {item: label for item, label in sorted(label_of.items()) if item not in known}
     values = snapshot.values
     same = sum(values.get(item) == label for item, label in label_of.items() if item in known)
@@ -47,7 +49,7 @@ def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = 
         require_class(campaign, snapshot, item, label)
     if new:
         here = Shards.of(map(current, shards.find(shard for shard, _ in new).values()))
-        positions_of(home, rows_of_items(list(new)), here, config.image, log, is_new=True)
+        positions_of(home, rows_of_items(list(new)), here, config.image, log, new_in=str(source))
         history = snapshot.history["label"].drop_null().to_pylist()
         for name in new_names(sorted(set(new.values())), history, config.handoff.question.task):
             log(f"new class, never seen in this campaign before: {name}")

@@ -141,42 +141,42 @@ def labelled_positions(home: Location) -> pa.Table:
 
 
 def positions_of(
-    home: Location, labelled: pa.Table, shards: Shards, image: ImageConfig, log: Log, *, is_new: bool = False
+    home: Location, labelled: pa.Table, shards: Shards, image: ImageConfig, log: Log, *, new_in: str = ""
 ) -> Positions:
     """Where items are now, without those that are in their shards no more, or in one that left the pool and cannot be
     read. `labelled` has the columns shard and key.
 
-    Items without a position, with `is_new` all, are found by scanning their shards, and remembered. Where an older
+    Items without a position, with `new_in` all, are found by scanning their shards, and remembered. Where an older
     campaign kept no hash of an image, the bytes that are there now count, and their hash is remembered: the next change
-    is seen.
+    is seen. `new_in` says in errors where new items are named.
 
     Raises InputError for an item that is not in the pool, or without exactly one image.
     """
-    known = PLACES_SCHEMA.empty_table() if is_new else positions_with(home, labelled)
+    known = PLACES_SCHEMA.empty_table() if new_in else positions_with(home, labelled)
     if len(known) < len(labelled):
         lacking = labelled.select(["shard", "key"]).filter(pa.array(~are_in(labelled, known)))
-        found = _scanned(home, set(identities(lacking)), shards, image, log, is_new=is_new)
+        found = _scanned(home, set(identities(lacking)), shards, image, log, new_in)
         known = pa.concat_tables([known, found.cast(PLACES_SCHEMA)])
     here, _ = placed(home, known)
     return Positions(_with_hashes(home, _without_lost(here, shards, log), shards))
 
 
 def _scanned(
-    home: Location, missing: set[Identity], shards: Shards, image: ImageConfig, log: Log, *, is_new: bool
+    home: Location, missing: set[Identity], shards: Shards, image: ImageConfig, log: Log, new_in: str
 ) -> pa.Table:
     """Where these items are by a scan of their shards, which is remembered: POSITIONS_SCHEMA."""
     names = sorted({shard for shard, _ in missing})
-    by_name = shards.find(names)
+    by_name, named = shards.find(names), new_in or f"{home}/labels"
     if unknown := [name for name in names if name not in by_name]:
         other = {skeleton(name): name for name in shards.names.to_pylist()}.get(skeleton(unknown[0]), "")
-        raise InputError(f"{home}/labels: shard {unknown[0]!r} is not in the pool; {_advice(home, other, is_new)}")
+        raise InputError(f"{named}: shard {unknown[0]!r} is not in the pool; {_advice(home, other, bool(new_in))}")
     log(f"looking up {plural(len(missing), 'labelled item')} in {plural(len(names), 'shard')}")
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         found = [p for some in threads.map(lambda name: _scan(by_name[name], missing, image), names) for p in some]
     if lost := missing - {position[:2] for position in found}:
         shard, key = min(lost)
-        advice = _advice(home, _near(by_name[shard], key, image), is_new)
-        raise InputError(f"{home}/labels: no item {key!r} with one image in shard {shard!r}; {advice}")
+        advice = _advice(home, _near(by_name[shard], key, image), bool(new_in))
+        raise InputError(f"{named}: no item {key!r} with one image in shard {shard!r}; {advice}")
     write_positions(home, found)
     return to_table(found, POSITIONS_SCHEMA)
 

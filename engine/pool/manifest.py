@@ -17,7 +17,7 @@ from pyarrow import fs
 from engine.errors import ConfigError, InputError, advised, one_line
 from engine.pool.shard import Shard, mark_of
 from engine.pool.shards import SHARDS_SCHEMA, Shards
-from engine.storage.globs import matches_of
+from engine.storage.globs import matches_of, names_in_utf8
 from engine.storage.location import Location, masked
 from engine.storage.retries import retried
 from engine.tables.by_shard import places_of_texts
@@ -135,7 +135,8 @@ def _infos_of(locations: list[Location]) -> list[fs.FileInfo]:
             listings = threads.map(
                 lambda folder: filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True)), large
             )
-            found |= {info.path: info for infos in listings for info in infos}
+            with names_in_utf8(locations[0]):
+                found |= {info.path: info for infos in listings for info in infos}
         left = [location.path for location in locations if location.path not in found]
         found |= dict(zip(left, filesystem.get_file_info(left), strict=True)) if left else {}
     except OSError as error:
@@ -241,7 +242,8 @@ def _list_folder(url: str) -> tuple[pa.Array, NDArray[np.int64], NDArray[np.int6
         infos = retried(lambda: folder.filesystem.get_file_info(selector))
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{folder}: cannot be listed: {one_line(error)}") from error
-    found = [(info.base_name, info.size, info.mtime_ns) for info in infos if info.type == fs.FileType.File]
+    with names_in_utf8(folder):
+        found = [(info.base_name, info.size, info.mtime_ns) for info in infos if info.type == fs.FileType.File]
     names, sizes, times = zip(*found, strict=True) if found else ([], [], [])
     return pa.array(names, pa.string()), np.array(sizes, np.int64), np.array(times, np.int64)
 

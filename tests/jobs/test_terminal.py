@@ -184,15 +184,24 @@ def test_an_error_that_nobody_foresaw_is_one_line(
         assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+@pytest.mark.heavy
+@pytest.mark.parametrize(("is_json", "begin"), [(True, '{"text": '), (False, "made of x")])
+def test_a_reader_that_has_seen_enough_is_no_error(is_json: bool, begin: str) -> None:
     code = (
         "from jobs.terminal import Outcome, as_command\n"
-        "as_command(lambda screen: Outcome('made', {}, {'text': 'x' * 1_000_000}))(json=True, debug=False)"
+        "outcome = Outcome('made of x', {str(n): 'x' * 1000 for n in range(1000)}, {'text': 'x' * 1_000_000})\n"
+        f"as_command(lambda screen: outcome)(json={is_json}, debug=False)"
     )
     words = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -c 9"
     found = ended("bash", "-c", words, cwd=Path(__file__).parents[2])
-    assert found.stdout == '{"text": '
+    assert found.stdout == begin
     assert "error" not in found.stderr
+
+
+@pytest.mark.heavy
+def test_nobody_who_reads_is_no_traceback(tmp_path: Path) -> None:
+    found = ended("bash", "-c", f"{shlex.quote(sys.executable)} -m jobs status {tmp_path} >&-")
+    assert (found.returncode, found.stderr.count("\n")) == (4, 1), found.stderr
 
 
 def test_names_with_colons_and_spaces_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

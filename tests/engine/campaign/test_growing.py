@@ -1,5 +1,6 @@
 """What a round reads of a pool that shards joined and left."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from engine.campaign.opening import check_budget, open_campaign
 from engine.campaign.stages import Run
 from engine.errors import ConfigError, InputError
 from engine.handoff.export import export
-from engine.pool.manifest import read_shards, write_shards
+from engine.pool.manifest import MOST_SINGLE, read_shards, shards_at, write_shards
 from engine.selection.select import select
 from engine.storage.location import Location
 from engine.storage.placing import duplicate, require_exclusive
@@ -157,3 +158,22 @@ def test_a_store_that_does_not_know_the_condition_is_refused(tmp_path: Path, mon
         # So does this emulator.
         with pytest.raises(InputError, match="this store replaces files that are there, although asked not to"):
             require_exclusive(file)
+
+
+def test_a_name_with_a_bracket_names_no_other_shard(tmp_path: Path) -> None:
+    new_shard(tmp_path / "pool", 3).rename(tmp_path / "pool/s-[12].tar")
+    for number in range(3):
+        new_shard(tmp_path / "pool", number)
+    campaign = glob_campaign(tmp_path, pool=f"{tmp_path}/pool/*.tar")
+    assert [shard.shard for shard in forget(campaign, ["s-[12].tar"]).left] == ["s-[12].tar"]
+    assert [shard.shard for shard in forget(campaign, [f"{tmp_path}/pool/s-[0-1].tar"]).left] == [S[0], S[1]]
+
+
+@pytest.mark.parametrize("name", [b"\xff.txt", b"\xff.tar"])
+def test_a_file_whose_name_is_not_utf8_is_named(campaign: Campaign, tmp_path: Path, name: bytes) -> None:
+    (tmp_path / "pool" / os.fsdecode(name)).write_bytes(b"x")
+    assert f"{name!r} is not UTF-8; rename that file" in vaal(4, "pool", campaign.home.url, "refresh")["error"]
+    assert "is not UTF-8; rename that file" in vaal(0, "status", campaign.home.url)["pool"]["fault"]
+    large = [Location(f"{tmp_path}/pool/{S[0]}")] * (MOST_SINGLE + 1)
+    with pytest.raises(InputError, match="is not UTF-8"):
+        shards_at(large, f"{tmp_path}/pool")

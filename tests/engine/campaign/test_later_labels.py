@@ -39,12 +39,21 @@ def test_what_had_a_word_keeps_it(make_campaign: MakeCampaign, pool: DemoPool, t
     undone = vaal("labels", str(campaign.home), "undo", f"labels/{name}")
     assert undone.exit_code == 0, undone.output
     assert labelled_values(campaign.home) == {item: label for item, label in before.items() if item != gone}
+    # As after a wrong file: the right one counts.
+    assert add_labels(campaign, Location(str(file)), log.append) == Added(added=3, same=1, kept=2)
+    assert labelled_values(campaign.home) == expected
+    assert labelled_positions(campaign.home).equals(places)
+
+
+def test_a_file_that_is_not_there_is_named_with_its_command(make_campaign: MakeCampaign) -> None:
+    with pytest.raises(InputError, match=r"vaal labels add /none\.csv: no such file"):
+        add_labels(make_campaign(), Location("/none.csv"), lambda _: None)
 
 
 @pytest.mark.parametrize(
     ("row", "line"),
     [
-        ("digits-00000.tar,never,3", "no item 'never' with one image in shard 'digits-00000.tar'"),
+        ("digits-00000.tar,never,3", "labels.csv: no item 'never' with one image in shard 'digits-00000.tar'"),
         ("other.tar,000001,3", "labels.csv: line 3: shard 'other.tar' is not in the pool"),
         ("digits-00000.tar,000002,", "labels.csv: line 3: item digits-00000.tar/000002 has an empty label"),
         ("digits-00000.tar,000002,owl", "'owl'"),
