@@ -136,7 +136,10 @@ def _added(campaign: "Campaign", screen: Terminal, file: str, author: "Author") 
         settle(campaign)
         if found.added and (note := note_on_training(campaign)):
             screen.log(note)
-    facts = {"labels added": found.added, "had the same label": found.same, "keep what they have": found.kept}
+    facts: dict[str, Any] = {"labels added": found.added, "had the same label": found.same}
+    facts["keep what they have"] = found.kept
+    if found.out:
+        facts["at a vendor"] = f"{found.out:,}: their answers are paid for, and count; vaal labels set overrides one"
     return Outcome(f"Labels of {file}", facts | {"next": f"vaal status {campaign.home.quoted}"}, found._asdict())
 
 

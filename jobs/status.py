@@ -54,7 +54,7 @@ def status(
         **_changes_of(pool),
         **_trained_in_words(state["rounds"]),
         **({"this round": in_words(opened)} if is_first else {}),
-        "labels": f"{state['labels']['total']:,}, {state['labels']['at_init']:,} of them from init",
+        "labels": f"{state['labels']['total']:,}, {sum(state['labels']['by_round'].values()):,} of them from rounds",
         **({"control arm": lines} if (lines := control_lines(control)) else {}),
         **_out(state["rounds"]),
         **_answers(state["answers"]),

@@ -7,9 +7,12 @@ from engine.campaign.corrections import correction_row, require_class, rounds_of
 from engine.campaign.decisions import USER, Author, forgotten
 from engine.campaign.first_labels import rows_of, wanted_of
 from engine.campaign.folder import Campaign
+from engine.campaign.handed_out import still_out
 from engine.campaign.labels import append_labels, identities, read_snapshot
 from engine.campaign.positions import positions_of
 from engine.campaign.stages import Log
+from engine.errors import InputError
+from engine.pool.identity import item_id_of
 from engine.pool.manifest import read_shards
 from engine.pool.shard import current
 from engine.pool.shards import Shards
@@ -19,11 +22,13 @@ from engine.tables.item_keys import rows_of_items
 
 class Added(NamedTuple):
     """How many images got a label, how many have the same one already, and how many keep another one, or none: what
-    people, votes and earlier files said of an image stays."""
+    people, votes and earlier files said of an image stays. `out` are at a vendor: their answers are paid for, and
+    count."""
 
     added: int
     same: int
     kept: int
+    out: int
 
 
 def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = USER) -> Added:
@@ -33,16 +38,21 @@ def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = 
     Args:
         source: CSV, JSON lines or Parquet with shard, key and label, as for init.
 
-    Raises InputError for an unknown shard or key, an empty label, an image with two rows, or a class that an ingest
+    Raises InputError for no rows, an unknown shard or key, an empty label, an image with two rows, or a class that an ingest
     would refuse.
     """
     home, config, snapshot = campaign.home, campaign.config, read_snapshot(campaign.home)
     shards = read_shards(home)
-    wanted = wanted_of(source, rows_of(source, config, "vaal labels add"), shards, config)
-    label_of = {(shard, key): str(row["label"]) for shard, rows in wanted.items() for key, row in rows.items()}
+    rows = rows_of(source, config, "vaal labels add")
+    if not rows:
+        raise InputError(f"{source}: no labels; give rows of shard, key and label")
+    wanted = wanted_of(source, rows, shards, config)
+    label_of = {(shard, key): str(row["label"]) for shard, items in wanted.items() for key, row in items.items()}
     # Without what was undone: who takes back a wrong file adds the right one.
     known = {*identities(snapshot.last_words()), *forgotten(home)}
-    new = {item: label for item, label in sorted(label_of.items()) if item not in known}
+    sent = set(still_out(home, campaign.round + 1).to_pylist())
+    out = {item for item in label_of.keys() - known if item_id_of(*item, config.salt) in sent}
+    new = {item: label for item, label in sorted(label_of.items()) if item not in known | out}
     values = snapshot.values
     same = sum(values.get(item) == label for item, label in label_of.items() if item in known)
     for item, label in new.items():
@@ -55,4 +65,4 @@ def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = 
             log(f"new class, never seen in this campaign before: {name}")
         rounds = rounds_of(campaign, snapshot)
         append_labels(home, "add", [correction_row(item, new[item], rounds.get(item), author) for item in new])
-    return Added(len(new), same, len(label_of) - len(new) - same)
+    return Added(len(new), same, len(label_of) - len(new) - same - len(out), len(out))
