@@ -38,8 +38,8 @@ def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = 
     Args:
         source: CSV, JSON lines or Parquet with shard, key and label, as for init.
 
-    Raises InputError for no rows, an unknown shard or key, an empty label, an image with two rows, or a class that an ingest
-    would refuse.
+    Raises InputError for no rows, an unknown shard or key, an empty label, an image with two rows, or a class that an
+    ingest would refuse.
     """
     home, config, snapshot = campaign.home, campaign.config, read_snapshot(campaign.home)
     shards = read_shards(home)
