@@ -89,7 +89,8 @@ class Grouped(NamedTuple):
     def of(file_N: NDArray[np.int64], values: pa.Array, num_files: int) -> "Grouped":
         """Values (N,) and the file of each, those of a file in the order given; without those of file -1."""
         order = np.argsort(file_N, kind="stable")[np.count_nonzero(file_N < 0) :]
-        taken = values if (np.diff(order, prepend=-1) == 1).all() else values.take(pa.array(order))
+        is_as_given = len(order) == len(values) and (np.diff(order) == 1).all()
+        taken = values if is_as_given else values.take(pa.array(order))
         return Grouped(taken, np.bincount(file_N[order], minlength=num_files).cumsum())
 
     @property

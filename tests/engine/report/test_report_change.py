@@ -26,6 +26,7 @@ from engine.selection.reduction import count
 from engine.selection.select import describe, select
 from engine.selection.sources import sources_of
 from engine.tables.selections import CLUSTERS_FILE
+from engine.tables.shard_records import table_of
 from tests.committed import records_of
 from tests.conftest import MakeCampaign, pretend_trained
 from tests.engine.report.test_report_rule import answered, page
@@ -70,7 +71,7 @@ def of_digits(campaign: Campaign) -> Campaign:
 def found_now(campaign: Campaign, seed: int) -> Deficit | None:
     """What the gate finds on the round's scores with the labels there are."""
     trained = read_manifest(campaign, "train", TrainManifest)
-    records = records_of(campaign)
+    records = table_of(records_of(campaign))
     sources = sources_of(campaign.home, records, picked_items(campaign.home, before=1))
     wish, centres = plan_pass(campaign, trained, sources, seed)
     found = count(campaign.stage("scores"), sources, wish, lambda _: None).found
