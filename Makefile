@@ -4,6 +4,7 @@ PYTHON ?= python3
 POOL ?= digits
 BENCH ?= large
 STEPS ?= 10000
+PROCESSES ?= 2
 BENCHES ?= score_throughput score_memory driver_cost driver_steps store_requests decoding reduction rule_cost embedding_scores \
 	simulated_rounds task_training duplicates diversifiers badge step_overhead input_stall zero_memory signal_auc consensus \
 	handoff acquisition_cost packing cluster_round
@@ -34,11 +35,11 @@ demo: $(READY) ## Run a whole round on real images (POOL=digits, or POOL=cifar10
 	$(BIN)/vaal demo --pool $(POOL)
 	@echo "Which rule saves labels? Minutes: $(BIN)/vaal simulate experiments/digits.toml --out demo/simulated"
 
-test: $(READY) ## Run the tests, all but the slow ones: some 20 minutes on two cores.
-	$(BIN)/python -m pytest -m "not slow"
+test: $(READY) ## Run the tests, all but the slow ones: a quarter of an hour on two cores (PROCESSES=2: two files at once).
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(PROCESSES) --dist loadfile
 
 test-fast: $(READY) ## Run the tests that start no Ray, no other process, no training and no report: a minute.
-	$(BIN)/python -m pytest -m "not slow and not heavy" --hypothesis-profile=few
+	$(BIN)/python -m pytest -m "not slow and not heavy" --hypothesis-profile=few --numprocesses $(PROCESSES) --dist loadfile
 
 test-slow: $(READY) ## Run the tests that take minutes, or those of them that match ONLY.
 	$(BIN)/python -m pytest -m slow -k "$(ONLY)"

@@ -4,6 +4,7 @@ The name of a scores file is a hash of all that decides it, so that a file of an
 expected now holds the scores that would be made. On a disk it is linked, on an object store copied by the store.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,12 @@ from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint
 from engine.campaign.manifests import ScoresManifest, TrainManifest, read_manifest
-from engine.campaign.scored_shards import shard_records
+from engine.campaign.scored_shards import LEDGER, shard_records
 from engine.campaign.stages import Log
 from engine.config.texts import plural
 from engine.storage.placing import duplicate
 from engine.tables.scores import BY_PERSON, FORGOTTEN, ShardRecord
-from engine.tables.shard_records import records_in
+from engine.tables.shard_records import read_ledger, records_in
 
 THREADS, AT_ONCE = 16, 4096
 
@@ -32,7 +33,9 @@ def carry_over(campaign: Campaign, inputs: dict[str, str], files: pa.Table, log:
     """Take over the scores of shards that an earlier round committed, by the same networks, settings and code. Yields
     their records, each when its files are there.
 
-    A shard with an image that is to be forgotten since is scored again without it.
+    A shard with an image that is to be forgotten since is scored again without it. So is one whose file was here before
+    and is gone, where the earlier round's is not what was committed: the two are one file on a disk, and who found it
+    damaged deleted it here.
 
     Args:
         inputs: those of the scores that are being made.
@@ -74,6 +77,12 @@ def _whole(campaign: Campaign, before: Campaign, records: pa.Table) -> pa.Table:
     size = there[1].take(pc.index_in(records["file"], value_set=there[0]))
     is_whole = pc.and_(pc.equal(size, records["size_bytes"]), pc.equal(records["failure"], ""))
     records = records.filter(pc.fill_null(is_whole, fill_value=False))
+    was_here = pc.is_in(records["file"], value_set=read_ledger(campaign.stage(LEDGER))["file"])
+    with ThreadPoolExecutor(THREADS) as threads:
+        doubtful = list(records_in(records.filter(was_here)))
+        are_same = list(threads.map(partial(_is_as_committed, before), doubtful))
+    bad = [record.file for record, is_same in zip(doubtful, are_same, strict=True) if not is_same]
+    records = records.filter(pc.invert(pc.is_in(records["file"], value_set=pa.array(bad, pa.string()))))
     gone, name = Counter(shard for shard, _ in forgotten(campaign.home)), f"{BY_PERSON}/{FORGOTTEN}"
     is_asked = pc.is_in(records["shard"], value_set=pa.array([*gone], pa.string())).to_numpy()
     is_asked |= pc.match_substring(records["errors"], name).to_numpy()
@@ -81,6 +90,11 @@ def _whole(campaign: Campaign, before: Campaign, records: pa.Table) -> pa.Table:
     for row, one in zip(np.flatnonzero(is_asked), records_in(records.filter(pa.array(is_asked))), strict=True):
         is_left[row] = one.errors.get(name, 0) == gone[one.shard]
     return records.filter(pa.array(is_left))
+
+
+def _is_as_committed(before: Campaign, record: ShardRecord) -> bool:
+    content = (before.stage("scores") / record.file).read_bytes()
+    return hashlib.sha256(content).hexdigest() == record.sha256
 
 
 def _take_over(campaign: Campaign, before: Campaign, record: ShardRecord) -> ShardRecord:

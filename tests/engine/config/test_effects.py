@@ -24,6 +24,7 @@ from engine.models.weights import make_classifier, make_networks
 from engine.pool.images import DecodeError, decode
 from engine.pool.manifest import read_shards
 from engine.pool.metadata import read_strata
+from engine.pool.shards import NO_SHARDS
 from engine.scoring import stream
 from engine.scoring.quarantine import require_acceptable
 from engine.scoring.scorer import load_scorer
@@ -127,7 +128,7 @@ def reading(bench: Bench, config: CampaignConfig) -> Any:
     bench.patch.setattr(stream, "Reading", stop)
     actors = stream.Actors("cpu", 1, Need("score", 1, 0.0, 0.0))
     with pytest.raises(Stopped) as stopped:
-        next(stream.scored_chunks(Campaign(Location("/nowhere"), config, 0), [], {}, actors, {}))
+        next(stream.scored_chunks(Campaign(Location("/nowhere"), config, 0), NO_SHARDS, {}, actors, {}))
     return stopped.value.args
 
 

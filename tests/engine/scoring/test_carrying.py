@@ -98,6 +98,19 @@ def test_scores_are_carried_over_once(scored: Campaign, tmp_path: Path) -> None:
     assert (left, lines) == ([], ["3 of 3 shards are committed already"])
 
 
+def test_a_file_that_was_found_damaged_and_deleted_is_not_taken_over_again(scored: Campaign) -> None:
+    assert todo(scored)[0] == []
+    files = sorted(Path(scored.stage("scores").path).glob("*.parquet"))
+    content = files[0].read_bytes()
+    # The file of the earlier round is the same one.
+    with files[0].open("r+b") as file:
+        file.seek(len(content) // 2)
+        file.write(bytes([content[len(content) // 2] ^ 1]))
+    for file in files[:2]:
+        file.unlink()
+    assert todo(scored)[0] == ["s-0.tar"]
+
+
 @pytest.mark.parametrize("why", ["damaged", "forgotten", "other settings", "other folds"])
 def test_what_would_be_scored_otherwise_is_scored_again(scored: Campaign, why: str) -> None:
     folder = replace(scored, round=0).stage("scores")
