@@ -70,6 +70,7 @@ def test_a_single_stage_says_whether_it_did_anything(make_campaign: MakeCampaign
     assert [vaal("export", home)["changed"] for _ in range(2)] == [True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.timeout(300)
 def test_networks_are_used_again_where_no_label_is_new(make_campaign: MakeCampaign, local_ray: None) -> None:

@@ -155,6 +155,7 @@ def fill(s3: fs.FileSystem, pool: DemoPool, labels: Path) -> str:
     return "s3://bucket/pool/digits-{00000..00002}.tar"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_round_on_s3_as_a_ray_job(s3: fs.FileSystem, head: Head, pool: DemoPool, tmp_path: Path) -> None:
     campaign, labels = "s3://bucket/campaigns/one", str(tmp_path / "labels.csv")

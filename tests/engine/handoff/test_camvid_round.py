@@ -82,6 +82,7 @@ def answered(folder: Path, picks: list[dict[str, Any]], masks: dict[str, Any]) -
     return folder / "answers.jsonl"
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")

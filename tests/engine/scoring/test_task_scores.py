@@ -133,6 +133,7 @@ def test_what_decides_its_scores_is_in_their_inputs(
     assert differing == {"task-model-0.safetensors", "task-model-probe.safetensors"}
 
 
+@pytest.mark.slow
 def test_training_keeps_it_and_writes_what_it_is(make_campaign: MakeCampaign, local_ray: None) -> None:
     campaign = make_campaign(
         *SETTINGS, "task.model=tests.tasks:trained", "task.arguments={num_classes=7,drop=0.5}", "task.size=16",

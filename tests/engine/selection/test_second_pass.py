@@ -120,6 +120,7 @@ def files(campaign: Campaign) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.parquet")}
 
 
+@pytest.mark.slow
 def test_the_score_that_is_dear_ranks_the_first_candidates_and_is_computed_once(campaign: Campaign) -> None:
     select(campaign)
     first = pool_rows(campaign, "margin", "dfal", "logit")[:60]

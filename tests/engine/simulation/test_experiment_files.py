@@ -107,6 +107,7 @@ def test_every_strategy_of_an_experiment_plays_a_round(
     plays(experiment, tmp_path / "out", [one.name for one in experiment.strategies])
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.usefixtures("local_ray")
 def test_masks_are_bought_and_learned(trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +115,7 @@ def test_masks_are_bought_and_learned(trees: Path, tmp_path: Path, monkeypatch: 
     plays(experiment, tmp_path / "out", ["random"])
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 @pytest.mark.usefixtures("local_ray")
 def test_annotators_disagree_and_their_consensus_is_learned(

@@ -92,9 +92,10 @@ def plain(campaign: Campaign, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return {f"weight/{name}": value.detach() for name, value in network.named_parameters()}, looks
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("stage", range(4))
-@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("world", [1, 2])
 def test_workers_and_zero_stages_train_on_masks_alike(
     runs: Processes, plain: tuple[dict[str, Tensor], list[float]], world: int, stage: int
 ) -> None:

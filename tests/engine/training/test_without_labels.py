@@ -72,7 +72,8 @@ def test_the_rule_is_replaced_where_it_needs_labels_and_alone_there(pool: DemoPo
 
 @pytest.mark.heavy
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("kind", ["embeddings", pytest.param("pixels", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["embeddings", "pixels"])
 def test_two_rounds(pool: DemoPool, tmp_path: Path, kind: str) -> None:
     settings = []
     if kind == "embeddings":
