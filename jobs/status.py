@@ -117,9 +117,9 @@ def _settings(values: dict[str, Any]) -> dict[str, str]:
 
 def _kept_out(selection: dict[str, Any]) -> dict[str, list[str]]:
     """How many images the options of the selection kept out."""
-    from engine.selection.kept_out import in_lines
+    from engine.pool.exclusions import lines_on_kept_out
 
-    return {"kept out": lines} if (lines := in_lines(selection)) else {}
+    return {"kept out": lines} if (lines := lines_on_kept_out(selection)) else {}
 
 
 def _table(rounds: list[dict[str, Any]]) -> Table:

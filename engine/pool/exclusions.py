@@ -10,6 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from engine.config.texts import plural
 from engine.errors import InputError, one_line
 from engine.storage.location import Location
 
@@ -124,3 +125,16 @@ def _texts(table: pa.Table, name: str) -> pa.Array:
         return pa.repeat("", len(table))
     column = table[name].combine_chunks()
     return pc.fill_null(column.cast(pa.string()), "")
+
+
+def lines_on_kept_out(counts: dict[str, int]) -> list[str]:
+    """What was kept out, for a person, by the counts of a selection's manifest."""
+    lines = []
+    if "out_by_where" in counts:
+        lines.append(f"select.where keeps out {plural(counts['out_by_where'], 'image')}")
+    if "excluded" in counts:
+        missed = counts["exclude_unmatched"]
+        entries = "entries matches" if missed == 1 else "entries match"
+        rest = f"; {missed:,} of its {entries} no scored image" if missed else ""
+        lines.append(f"select.exclude keeps out {plural(counts['excluded'], 'image')}{rest}")
+    return lines

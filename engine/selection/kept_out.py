@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import POSITIONS_SCHEMA, Identity
-from engine.config.texts import plural
 from engine.pool.exclusions import NO_EXCLUSIONS, Exclusions, Hashes, hashes_of, is_among, read_exclusions
 from engine.pool.metadata import some_meet, which_meet
 from engine.selection.parts import Share, each, map_reduce
@@ -65,19 +64,6 @@ def keep_out(campaign: Campaign, sources: Sources, on_progress: Share) -> KeptOu
         counts["out_by_where"] = unread.num_scored - num_named
         sources = sources.with_out(is_out_F).where(~is_unread_F)
     return KeptOut(sources, excluded, counts)
-
-
-def in_lines(counts: dict[str, int]) -> list[str]:
-    """What was kept out, for a person, by the counts of a selection's manifest."""
-    lines = []
-    if "out_by_where" in counts:
-        lines.append(f"select.where keeps out {plural(counts['out_by_where'], 'image')}")
-    if "excluded" in counts:
-        missed = counts["exclude_unmatched"]
-        entries = "entries matches" if missed == 1 else "entries match"
-        rest = f"; {missed:,} of its {entries} no scored image" if missed else ""
-        lines.append(f"select.exclude keeps out {plural(counts['excluded'], 'image')}{rest}")
-    return lines
 
 
 def why_out(campaign: Campaign, where: str, item: Identity, excluded: pa.Table) -> str:

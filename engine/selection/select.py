@@ -23,6 +23,7 @@ from engine.config.select_options import RULE
 from engine.config.texts import some
 from engine.errors import ConfigError, InputError
 from engine.models.task_source import weights_of_task
+from engine.pool.exclusions import lines_on_kept_out
 from engine.pool.manifest import read_shards
 from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
@@ -37,7 +38,7 @@ from engine.selection.gate import (
     require_signal,
     said,
 )
-from engine.selection.kept_out import KeptOut, in_lines, keep_out
+from engine.selection.kept_out import KeptOut, keep_out
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
 from engine.selection.sources import known_images, sources_of
@@ -166,7 +167,7 @@ def _choose(
     wish, centres = plan_pass(campaign, trained, sources, seed)
     counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
     run.log(f"{sources.num_scored:,} scores checked, {counts.num_eligible:,} can be picked")
-    for line in in_lines(kept_out.all_counts(counts.num_out)):
+    for line in lines_on_kept_out(kept_out.all_counts(counts.num_out)):
         run.log(line)
     verdict = judge(campaign, trained, deficit_in(counts.found, centres, seed))
     require_signal(campaign, verdict, trained)
@@ -196,7 +197,7 @@ def describe(campaign: Campaign, manifest: SelectionManifest) -> dict[str, Any]:
         "picked": counts["picked"],
         "for control": counts["control"],
         "candidates": f"{counts['candidates']:,} of {counts['eligible']:,}",
-        **({"kept out": lines} if (lines := in_lines(counts)) else {}),
+        **({"kept out": lines} if (lines := lines_on_kept_out(counts)) else {}),
         "duplicates": ", ".join(f"{number:,} of the same {kind}" for kind, number in found.items() if number) or "none",
         **({"labels": words} if (words := in_words(manifest.get("gate"))) else {}),
         "how": reason_of(manifest),

@@ -3,14 +3,12 @@
 import os
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.config.input_options import ImageConfig
 from engine.errors import InputError
-from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
 from engine.pool.sight import Sight
@@ -20,6 +18,7 @@ from engine.training.batches import Batches
 from engine.training.deal import Deal
 from engine.training.labelled import Cache, Part, as_seen, cache_labelled, in_words
 from engine.training.streams import Pool, count_trainable
+from tests.engine.training.test_batches import positions
 from tests.rounds import write_shard
 
 IMAGE = ImageConfig(size=8, channels=1)
@@ -35,15 +34,6 @@ def small(pool: DemoPool, tmp_path: Path) -> Pool:
     shards, _ = list_shards([f"{tmp_path}/?.tar"], "")
     items = [(shard.shard, item.key) for shard in shards for item in read_shard(shard, IMAGE)]
     return Pool(shards, Sight(IMAGE), 2, ByShard.of_items(items[::4]), 0.0)
-
-
-def positions(pool: Pool) -> list[Any]:
-    return [
-        (shard.shard, item.key, item.offset, item.size_bytes, content_hash(item.data))
-        for shard in pool.shards
-        for item in read_shard(shard, IMAGE)
-        if (shard.shard, item.key) in pool.labelled
-    ]
 
 
 def batches_of(pool: Pool, cache: Cache) -> tuple[list[bytes], str, int]:
