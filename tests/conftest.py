@@ -17,6 +17,7 @@ import pytest
 import ray
 import torch
 from hypothesis import settings
+from ray._private import auto_init_hook
 from threadpoolctl import threadpool_limits
 
 from engine.campaign.folder import Campaign
@@ -59,6 +60,8 @@ def pytest_configure() -> None:
     os.fsync = lambda _: None
     # How often Ray Train's controller looks at its workers; a checkpoint waits for it. Its own default is 2 seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # Unconnected, `ray.put` and the like join any Ray of this machine: that of another test process, even a dead one.
+    auto_init_hook.enable_auto_connect = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -223,14 +223,23 @@ def _in_words(losses: dict[str, float]) -> str:
 
 def _fit(plan: TrainingPlan, storage: Location, run_name: str) -> dict[str, Any]:
     """What the workers give the board at their end. Raises what they cannot go on from."""
+    # Of ten million labels it takes a gigabyte: the workers of a node share one copy, and map it into their memory.
+    _apart(_trainer(plan, ray.put(plan), storage, run_name).fit)
+    result, failure = ray.get(plan.board.outcome.remote())
+    if failure is not None:
+        raise failure
+    return cast("dict[str, Any]", result)
+
+
+def _trainer(plan: TrainingPlan, shared: object, storage: Location, run_name: str) -> TorchTrainer:
+    """What Ray Train is asked for; the workers get the plan by its reference `shared`."""
     train = plan.config.train
     on_gpu = plan.device == "cuda"
     num_cpus = 1 if on_gpu else cpus_per_worker(train.workers)
     num_workers = (train.min_workers, train.workers) if 0 < train.min_workers < train.workers else train.workers
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _work,
-        # Of ten million labels it takes a gigabyte: the workers of a node share one copy, and map it into their memory.
-        train_loop_config={"plan": ray.put(plan), "board": plan.board},
+        train_loop_config={"plan": shared, "board": plan.board},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=cast("int", num_workers),
@@ -247,11 +256,6 @@ def _fit(plan: TrainingPlan, storage: Location, run_name: str) -> dict[str, Any]
             callbacks=cast("Any", [Losses(plan.board)]),
         ),
     )
-    _apart(trainer.fit)
-    result, failure = ray.get(plan.board.outcome.remote())
-    if failure is not None:
-        raise failure
-    return cast("dict[str, Any]", result)
 
 
 def _apart(body: Callable[[], object]) -> None:

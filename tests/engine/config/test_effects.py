@@ -101,7 +101,7 @@ def cluster(bench: Bench, config: CampaignConfig) -> Any:
     bench.patch.setattr(train, "TorchTrainer", stop)
     plan = plan_training(dataclasses.replace(bench.made, config=config))
     with pytest.raises(Stopped) as stopped:
-        train._fit(plan._replace(device="cpu"), Location("/nowhere"), "name")
+        train._trainer(plan._replace(device="cpu"), None, Location("/nowhere"), "name")
     asked = stopped.value.args[-1]
     return str(asked["scaling_config"].num_workers), asked["run_config"].checkpoint_config.num_to_keep
 
