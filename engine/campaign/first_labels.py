@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from engine.campaign.classes import Classes, joined, label_of, names_in
 from engine.campaign.labels import INITIAL, append_labels, label_row
-from engine.campaign.positions import SCAN_THREADS, Position, write_positions
+from engine.campaign.packed_positions import Position
+from engine.campaign.positions import SCAN_THREADS, write_positions
 from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
 from engine.config.options import CampaignConfig

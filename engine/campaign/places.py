@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -46,18 +47,26 @@ def known_of(row: Row) -> Known:
     return row["shard"], row["key"], row["content_hash"]
 
 
+def are_touched(home: Location, shards: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which shards (N,) some image moved in, or left."""
+    # In most campaigns few shards ever change.
+    names = pa.array(sorted({row["shard"] for row in read_moved(home)}), pa.string())
+    if not len(names):
+        return np.zeros(len(shards), bool)
+    found: NDArray[np.bool_] = pc.is_in(shards.cast(pa.string()), value_set=names).to_numpy()
+    return found
+
+
 def placed(home: Location, table: pa.Table) -> tuple[pa.Table, list[Row]]:
     """Labelled or picked images where they are now, and those that are in their shards no more, with their `fault`.
 
     Args:
         table: any columns, with those of POSITIONS_SCHEMA.
     """
-    moved = {known_of(row): row for row in read_moved(home)}
-    # In most campaigns few shards ever change.
-    names = pa.array(sorted({shard for shard, *_ in moved}), pa.string())
-    is_touched = pc.is_in(table["shard"].cast(pa.string()), value_set=names).to_numpy() if moved else np.empty(0, bool)
+    is_touched = are_touched(home, table["shard"])
     if not is_touched.any():
         return table, []
+    moved = {known_of(row): row for row in read_moved(home)}
     rows = [
         {**row, **moved.get(known_of(row), {"fault": None})} for row in table.filter(pa.array(is_touched)).to_pylist()
     ]

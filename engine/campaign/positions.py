@@ -2,86 +2,43 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from engine.campaign.labels import POSITIONS_SCHEMA, Identity, identities, read_snapshot
-from engine.campaign.places import placed
+from engine.campaign.packed_positions import (
+    PACKED_SCHEMA,
+    PLACES_SCHEMA,
+    Position,
+    Positions,
+    as_packed,
+    as_texts,
+    rows_of,
+    sorted_places,
+)
+from engine.campaign.places import are_touched, placed
 from engine.campaign.stages import Log
 from engine.config.input_options import ImageConfig
 from engine.config.texts import plural
-from engine.errors import InputError
+from engine.errors import ConfigError, InputError
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
 from engine.pool.manifest import look_up_few
 from engine.pool.shard import Place, Shard, read_images
 from engine.pool.shards import Shards
 from engine.storage.location import Location
-from engine.tables.by_shard import BLOCK, places_of_texts
+from engine.tables.by_shard import places_of_texts
+from engine.tables.digests import DIGEST, NO_HASH, NUM_BYTES, packed
 from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, last_of_each
-from engine.tables.scores import SHARD_FIELD, to_table
+from engine.tables.scores import to_table
 from engine.tables.values import skeleton
 
 SCAN_THREADS = 8
-Position = tuple[str, str, int, int, str | None]
-"""shard, key, offset, size_bytes, content_hash."""
-PLACES_SCHEMA = POSITIONS_SCHEMA.set(0, SHARD_FIELD.with_type(pa.dictionary(pa.int32(), pa.string())))
-"""POSITIONS_SCHEMA in memory: the names of shards are a dictionary."""
-
-
-class Positions(Sequence[Position]):
-    """Positions by their numbers, sorted by (shard, offset). They are columns; a tuple is made where one is read."""
-
-    def __init__(self, table: pa.Table) -> None:
-        """Of a table of PLACES_SCHEMA or POSITIONS_SCHEMA."""
-        _, place_N = places_of_texts(table["shard"])
-        order = np.lexsort((table["offset"].to_numpy(), place_N))
-        self._hold(table if (np.diff(order) == 1).all() else table.take(pa.array(order)))
-
-    def _hold(self, table: pa.Table) -> None:
-        self.table, self._batches = table, table.to_batches(BLOCK)
-        self._ends = np.cumsum([batch.num_rows for batch in self._batches])
-
-    def __reduce__(self) -> tuple[Callable[[pa.Table], "Positions"], tuple[pa.Table]]:
-        # Without its pieces: each would be sent with all of the table.
-        return _as_sorted, (self.table,)
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @overload
-    def __getitem__(self, number: int) -> Position: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Position]: ...
-    def __getitem__(self, number: int | slice) -> Position | list[Position]:
-        if isinstance(number, slice):
-            return [self[place] for place in range(*number.indices(len(self)))]
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        batch = int(np.searchsorted(self._ends, number, side="right"))
-        row = number - (int(self._ends[batch - 1]) if batch else 0)
-        shard, key, offset, size, content = (column[row].as_py() for column in self._batches[batch].columns)
-        return shard, key, offset, size, content
-
-    def items(self) -> Iterator[Identity]:
-        """(shard, key) of each."""
-        for batch in self._batches:
-            yield from zip(*(batch.column(place).to_pylist() for place in range(2)), strict=True)
-
-    def __iter__(self) -> Iterator[Position]:
-        for batch in self._batches:
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
-def _as_sorted(table: pa.Table) -> Positions:
-    positions = Positions.__new__(Positions)
-    positions._hold(table)
-    return positions
 
 
 def write_positions(home: Location, positions: list[Any] | pa.Table) -> None:
@@ -114,20 +71,52 @@ def _read(file: Location) -> pa.Table:
 
 
 def positions_with(home: Location, items: pa.Table) -> pa.Table:
-    """As `all_positions`, of the items of a table with shard and key."""
-    table = _every_position(home)
-    row_N = ItemIndex(ItemKeys.of(table)).rows_of(ItemKeys.of(items))
-    rows = np.unique(row_N[row_N >= 0])
-    return table if len(rows) == len(table) else table.take(pa.array(rows))
+    """As `all_positions`, of the items of a table with shard and key, in its order."""
+    return as_texts(packed_positions(home, items))
+
+
+def packed_positions(home: Location, items: pa.Table) -> pa.Table:
+    """As `positions_with`: PACKED_SCHEMA. Where all items have positions, the texts are those of `items`.
+
+    Raises ConfigError for a file that is not a table of positions.
+    """
+    index, size, folder = ItemIndex(ItemKeys.of(items)), len(items), home / "pool/items"
+    offset_N, size_N = np.full(size, -1), np.full(size, -1)
+    hash_N, has_hash_N = np.zeros((size, NUM_BYTES), np.uint8), np.zeros(size, bool)
+    for name in folder.children():
+        table = (folder / name).read_typed_table(POSITIONS_SCHEMA)
+        row_F = index.rows_of(ItemKeys.of(table))
+        # Of several of an item the last one counts, also in a file.
+        is_asked = pa.array(row_F >= 0)
+        rows, table = row_F[row_F >= 0], table.drop_columns(["shard", "key"]).filter(is_asked)
+        offset_N[rows], size_N[rows] = table["offset"].to_numpy(), table["size_bytes"].to_numpy()
+        has_hash_N[rows] = table["content_hash"].is_valid().to_numpy()
+        hash_N[rows] = _bytes_of(folder / name, table["content_hash"])
+    hashes = pa.Array.from_buffers(DIGEST, size, [None, pa.py_buffer(hash_N)])
+    if not has_hash_N.all():
+        hashes = pc.if_else(pa.array(has_hash_N), hashes, pa.scalar(None, DIGEST))
+    shard = items["shard"] if pa.types.is_dictionary(items["shard"].type) else items["shard"].dictionary_encode()
+    columns = [shard, items["key"], pa.array(offset_N), pa.array(size_N), hashes]
+    found = pa.table(columns, schema=PACKED_SCHEMA)
+    return found if (offset_N >= 0).all() else found.filter(pa.array(offset_N >= 0))
+
+
+def _bytes_of(file: Location, hashes: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """Hashes as bytes (N, 16), zeros for a null."""
+    try:
+        content = packed(pc.fill_null(hashes, NO_HASH))
+    except ValueError as error:
+        raise ConfigError(f"{file}: not a table of this kind: content_hash: {error}; restore it from a copy") from error
+    return np.frombuffer(content.buffers()[1], np.uint8).reshape(-1, NUM_BYTES)
 
 
 def earlier_positions(home: Location, numbers: dict[Identity, int]) -> list[Position]:
     """Where items were when there were only so many files of positions, of those that have other positions now."""
     folder, found = home / "pool/items", dict[Identity, Position]()
     for number, name in enumerate(folder.children()):
-        rows = _rows(_read(folder / name))
+        rows = rows_of(_read(folder / name))
         found |= {row[:2]: row for row in rows if number < numbers.get(row[:2], 0)}
-    now = set(_rows(all_positions(home)))
+    now = set(rows_of(all_positions(home)))
     return [row for row in found.values() if row not in now]
 
 
@@ -136,8 +125,16 @@ def labelled_positions(home: Location) -> pa.Table:
 
     Those that are in their shards no more are left out, and so are those whose position is not known yet.
     """
-    here, _ = placed(home, positions_with(home, read_snapshot(home).labels))
-    return Positions(here).table
+    return as_texts(sorted_places(_here(home, packed_positions(home, read_snapshot(home).labels))))
+
+
+def _here(home: Location, known: pa.Table) -> pa.Table:
+    """Positions, PACKED_SCHEMA, as they are now, without those of images that are in their shards no more."""
+    is_touched = are_touched(home, known["shard"])
+    if not is_touched.any():
+        return known
+    now, _ = placed(home, as_texts(known.filter(pa.array(is_touched))))
+    return pa.concat_tables([known.filter(pa.array(~is_touched)), as_packed(now)])
 
 
 def positions_of(
@@ -152,13 +149,12 @@ def positions_of(
 
     Raises InputError for an item that is not in the pool, or without exactly one image.
     """
-    known = PLACES_SCHEMA.empty_table() if new_in else positions_with(home, labelled)
+    known = PACKED_SCHEMA.empty_table() if new_in else packed_positions(home, labelled)
     if len(known) < len(labelled):
         lacking = labelled.select(["shard", "key"]).filter(pa.array(~are_in(labelled, known)))
         found = _scanned(home, set(identities(lacking)), shards, image, log, new_in)
-        known = pa.concat_tables([known, found.cast(PLACES_SCHEMA)])
-    here, _ = placed(home, known)
-    return Positions(_with_hashes(home, _without_lost(here, shards, log), shards))
+        known = pa.concat_tables([known, as_packed(found)])
+    return Positions(_with_hashes(home, _without_lost(_here(home, known), shards, log), shards))
 
 
 def _scanned(
@@ -184,7 +180,9 @@ def _scanned(
 def _without_lost(positions: pa.Table, shards: Shards, log: Log) -> pa.Table:
     """The positions without those in shards that left the pool and are not there any more, as they were."""
     left = shards.where(shards.have_left)
-    left = left.where(left.are_named(pc.unique(positions["shard"].cast(pa.string()))))
+    if not left:
+        return positions
+    left = left.where(left.are_named(places_of_texts(positions["shard"])[0]))
     lost = left.where(~look_up_few(left).are_same(left)).names
     if not lost:
         return positions
@@ -199,7 +197,7 @@ def _with_hashes(home: Location, table: pa.Table, shards: Shards) -> pa.Table:
         return table
     is_lacking = table["content_hash"].is_null()
     by_shard: dict[str, list[Position]] = defaultdict(list)
-    for position in _rows(table.filter(is_lacking)):
+    for position in rows_of(as_texts(table.filter(is_lacking))):
         by_shard[position[0]].append(position)
     by_name = shards.find(by_shard)
 
@@ -210,12 +208,7 @@ def _with_hashes(home: Location, table: pa.Table, shards: Shards) -> pa.Table:
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         found = [position for some in threads.map(read, by_shard) for position in some]
     write_positions(home, found)
-    whole = to_table(found, POSITIONS_SCHEMA).cast(PLACES_SCHEMA)
-    return pa.concat_tables([table.filter(pc.invert(is_lacking)), whole])
-
-
-def _rows(table: pa.Table) -> list[Position]:
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    return pa.concat_tables([table.filter(pc.invert(is_lacking)), as_packed(to_table(found, POSITIONS_SCHEMA))])
 
 
 def _scan(shard: Shard, wanted: set[Identity], image: ImageConfig) -> list[Position]:

@@ -14,7 +14,7 @@ from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.ledger import read_ledger
-from engine.campaign.positions import Position
+from engine.campaign.packed_positions import Position
 from engine.config.handoff_options import QuestionConfig
 from engine.errors import InputError
 from engine.handoff.splits import part_of

@@ -61,9 +61,10 @@ class Pools(NamedTuple):
     a vendor and like some of these items, by (shard, key): see `engine.selection.taken_like`; of what is labelled or
     out all or a random sample, empty where the method does not keep away from it; the draws for the control arm in
     order, and the stratum of each; a random sample that stands for the pool, empty where the method asks for none; the
-    places of everything labelled or out as they were then: see `known_images`; and the groups of the candidates where
-    each gives one pick: see `first_of_groups`. Where the candidates were scored again, their table has more columns;
-    what is taken and was looked at again, and the answers of features: see `SecondPass`."""
+    places, as they were then, of everything labelled or out that has the bytes of a candidate or draw: see
+    `KnownImages`; and the groups of the candidates where each gives one pick: see `first_of_groups`. Where the
+    candidates were scored again, their table has more columns; what is taken and was looked at again, and the answers
+    of features: see `SecondPass`."""
 
     candidates: pa.Table
     taken: pa.Table

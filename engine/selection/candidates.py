@@ -21,6 +21,7 @@ from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.duplicates import Mode, likeness_of
 from engine.selection.gate import judge
+from engine.selection.known_images import KnownImages
 from engine.selection.order import Ranking, ranking_by
 from engine.selection.parts import Share
 from engine.selection.reduction import FirstPass, RowQuery, count, gather
@@ -51,8 +52,8 @@ EXAMPLES = 60
 
 class Eligible(NamedTuple):
     """The items to choose from: the folder of the scores and its files, what can be picked in each, what was asked for
-    to find that, the seed of the round, what is done, by its name, the score that ranks, and the images that are known:
-    see `known_images`."""
+    to find that, the seed of the round, what is done, by its name, the score that ranks, and the images that are
+    known."""
 
     folder: Location
     sources: Sources
@@ -61,7 +62,7 @@ class Eligible(NamedTuple):
     seed: int
     name: str
     acquisition: str
-    known: pa.Table
+    known: KnownImages
 
     @property
     def branch(self) -> Branch:
@@ -236,7 +237,8 @@ def _gather(
         drawn.slice(end - len(part.at_N), len(part.at_N)) for end, part in zip(ends.tolist(), draws, strict=True)
     )
     in_question = found.lowest if is_lowest else others
-    rest = found.taken, control_rows, control.strata, standing, eligible.known, group_M
+    hashes = pa.chunked_array([*in_question["content_hash"].chunks, *control_rows["content_hash"].chunks], pa.string())
+    rest = found.taken, control_rows, control.strata, standing, eligible.known.like(hashes), group_M
     return Pools(in_question, schema.empty_table(), *rest), judging
 
 
@@ -282,8 +284,8 @@ def sample_of_the_rest(eligible: Eligible, picks: pa.Table) -> pa.Table:
     rest_F = eligible.counts.eligible_F - sources.grouped(picks).counts
     drawn = draw(rest_F, min(SAMPLE_SIZE, int(rest_F.sum())), np.random.default_rng([eligible.seed, 3]))
     found = _some(eligible, sources, drawn)
-    is_known = pc.is_in(found["content_hash"], value_set=eligible.known["content_hash"].combine_chunks())
-    return found.filter(pc.invert(is_known))
+    known = eligible.known.like(found["content_hash"])
+    return found.filter(pc.invert(pc.is_in(found["content_hash"], value_set=known["content_hash"].combine_chunks())))
 
 
 def _some(eligible: Eligible, sources: Sources, drawn: Draws) -> pa.Table:

@@ -39,9 +39,10 @@ from engine.selection.gate import (
     said,
 )
 from engine.selection.kept_out import KeptOut, keep_out
+from engine.selection.known_images import known_images
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
-from engine.selection.sources import known_images, sources_of
+from engine.selection.sources import sources_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, EXCLUDED_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
@@ -162,8 +163,7 @@ def _choose(
     """Look at all scores, ask the gate, and choose by what it says."""
     folder, sources = campaign.stage("scores"), kept_out.sources
     # A copy of what is excluded, under another name, is no more wanted than the image itself.
-    known = known_images(campaign.home, unpickable)
-    known = pa.concat_tables([known, kept_out.excluded.cast(known.schema)])
+    known = known_images(campaign.home, unpickable, kept_out.excluded)
     wish, centres = plan_pass(campaign, trained, sources, seed)
     counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
     run.log(f"{sources.num_scored:,} scores checked, {counts.num_eligible:,} can be picked")

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from engine.campaign.decisions import never_picked
 from engine.campaign.labels import read_labels
 from engine.campaign.origins import origins_of
-from engine.campaign.positions import PLACES_SCHEMA, positions_with
 from engine.storage.location import Location
 from engine.tables.item_keys import rows_of_items
 from engine.tables.scores import ShardRecord, pack, unpack
@@ -258,17 +257,6 @@ def sources_of(home: Location, records: pa.Table, picked_before: pa.Table) -> So
         labelled=sources.grouped(labels),
         uncertain=sources.grouped(labels.select(["shard", "key"]).filter(is_uncertain)),
     )
-
-
-def known_images(home: Location, picked_before: pa.Table) -> pa.Table:
-    """Everything labelled or picked before whose bytes are known: PLACES_SCHEMA, as it was then.
-
-    An image is its bytes: under another key or in another shard it is the same one, whether or not it still is where it
-    was. Memory depends on what is labelled and picked, and not on the pool.
-    """
-    labelled = positions_with(home, read_labels(home, ["shard", "key", "label", "round"]))
-    known = pa.concat_tables([labelled, picked_before.select(PLACES_SCHEMA.names).cast(PLACES_SCHEMA)])
-    return known.filter(known["content_hash"].is_valid())
 
 
 def without(sources: Sources, picks: pa.Table) -> Sources:

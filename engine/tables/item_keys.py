@@ -32,10 +32,16 @@ class ItemKeys:
     @staticmethod
     def of(table: pa.Table) -> "ItemKeys":
         """Those of a table with the columns shard and key, which may be dictionaries."""
-        shard, key = (_hashed(table[name]) for name in ("shard", "key"))
-        pairs = zip(shard, key, _FIRST, _SECOND, strict=True)
-        # A shard and a key that change places are another item.
-        high_N, low_N = (_mixed(a * first ^ b, second) for a, b, first, second in pairs)
+        high_N, low_N, begin = *(np.empty(len(table), np.uint64) for _ in range(2)), 0
+        hashed = _Hashes()
+        # In blocks: of all rows, the hashes of shards and keys take as much again as what is kept.
+        for batch in table.select(ITEM_SCHEMA.names).to_batches(_BLOCK_ROWS):
+            shard, key = map(hashed.of, batch.columns)
+            rows = slice(begin, begin + len(batch))
+            for lane_N, a, b, first, second in zip((high_N, low_N), shard, key, _FIRST, _SECOND, strict=True):
+                # A shard and a key that change places are another item.
+                lane_N[rows] = _mixed(a * first ^ b, second)
+            begin += len(batch)
         return ItemKeys(high_N, low_N)
 
     @staticmethod
@@ -46,7 +52,12 @@ class ItemKeys:
     @staticmethod
     def of_texts(column: pa.ChunkedArray) -> "ItemKeys":
         """Those of a column of names of items, such as item_ids."""
-        return ItemKeys(*_hashed(column))
+        found, begin, hashed = ItemKeys(*(np.empty(len(column), np.uint64) for _ in range(2))), 0, _Hashes()
+        for batch in pa.table({"": column}).to_batches(_BLOCK_ROWS):
+            rows = slice(begin, begin + len(batch))
+            found.high_N[rows], found.low_N[rows] = hashed.of(batch.column(0))
+            begin += len(batch)
+        return found
 
     def __len__(self) -> int:
         return len(self.high_N)
@@ -156,18 +167,26 @@ def num_items(table: pa.Table) -> int:
     return len(ItemIndex(ItemKeys.of(table)))
 
 
-def _hashed(column: pa.ChunkedArray) -> tuple[Words, Words]:
-    """Two lanes of hashes of a column of texts."""
-    found: list[tuple[Words, Words]] = [(np.empty(0, np.uint64), np.empty(0, np.uint64))]
-    for chunk in column.chunks:
-        if isinstance(chunk, pa.DictionaryArray):
-            lanes, code_N = _of_texts(chunk.dictionary), chunk.indices.to_numpy()
-            found.append((lanes[0][code_N], lanes[1][code_N]))
-        else:
-            begins = range(0, len(chunk), _BLOCK_ROWS)
-            found += [_of_texts(chunk.slice(begin, _BLOCK_ROWS)) for begin in begins]
-    high, low = (np.concatenate(lane) for lane in zip(*found, strict=True))
-    return high, low
+class _Hashes:
+    """Two lanes of hashes of columns of texts; those of a dictionary once for all the blocks that have it."""
+
+    def __init__(self) -> None:
+        self._texts, self._lanes = pa.array([], pa.string()), _of_texts(pa.array([], pa.string()))
+
+    def of(self, column: pa.Array) -> tuple[Words, Words]:
+        if not isinstance(column, pa.DictionaryArray):
+            return _of_texts(column)
+        if not _is_same(column.dictionary, self._texts):
+            self._texts, self._lanes = column.dictionary, _of_texts(column.dictionary)
+        high, low = self._lanes
+        code_N = column.indices.to_numpy()
+        return high[code_N], low[code_N]
+
+
+def _is_same(texts: pa.Array, others: pa.Array) -> bool:
+    """Whether they are the same memory."""
+    places = ([buffer and buffer.address for buffer in some.buffers()] for some in (texts, others))
+    return (texts.offset, len(texts), next(places)) == (others.offset, len(others), next(places))
 
 
 def _of_texts(texts: pa.Array) -> tuple[Words, Words]:

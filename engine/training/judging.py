@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.campaign.positions import Position
+from engine.campaign.packed_positions import Position
 from engine.errors import VaalError
 from engine.models.diagnosis import manifest_entries, not_trained
 from engine.models.front import Front

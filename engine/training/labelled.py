@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.campaign.positions import Position
+from engine.campaign.packed_positions import Position
 from engine.errors import InputError
 from engine.pool.shard import Place
 from engine.training.streams import READ_THREADS, Pool

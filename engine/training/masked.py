@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.campaign.labels import Identity
-from engine.campaign.positions import Position
+from engine.campaign.packed_positions import Position
 from engine.errors import InputError
 from engine.pool.mask_files import MaskError
 from engine.pool.mask_source import MaskSource, resized

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from engine.campaign.labels import Identity
-from engine.campaign.positions import Position
+from engine.campaign.packed_positions import Position
 from engine.errors import InputError
 from engine.models.task_answers import answers_of
 from engine.pool.identity import ALONE, group_number_of

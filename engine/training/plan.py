@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from engine.campaign.decisions import forgotten, without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
-from engine.campaign.positions import Positions, positions_of
+from engine.campaign.packed_positions import Positions
+from engine.campaign.positions import positions_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.first_round import needs_labels
 from engine.config.options import CampaignConfig
@@ -27,7 +28,7 @@ from engine.pool.shard import DamagedShardError, Shard
 from engine.pool.shards import Shards
 from engine.pool.sight import Sight, notes_on, sight_of
 from engine.storage.location import Location
-from engine.tables.by_shard import ByShard
+from engine.tables.by_shard import ByShard, places_of_texts
 from engine.tables.item_keys import ItemIndex, ItemKeys
 from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, count_trainable
@@ -110,18 +111,18 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     labelled = snapshot.labels
     if gone:
         labelled = without_forgotten(campaign.home, labelled)
-    train, labels = config.train, ByShard(labelled, "label")
-    num_here = pc.sum(pc.is_in(labelled["shard"].cast(pa.string()), value_set=shards.names)).as_py() or 0
-    num_unlabelled = shards.estimated_items(known) - num_here
+    train = config.train
+    num_unlabelled = shards.estimated_items(known) - _num_in(labelled["shard"], shards)
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
     # With folds every item is held out from one discriminator, and none needs to be held out from all.
     held_out = 0.0 if _is_cross_fitted(config) or not config.needs_method else HELD_OUT_SHARE
     groups, sight = read_groups(campaign.home, config.pool.group), _sight(config, shards, log)
     others = known.where(~known.are_in(campaign.round))
-    pool = Pool(shards, sight, train.folds, labels, held_out, campaign.round, groups, others, frozenset(gone))
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
     positions = positions_of(campaign.home, labelled, known, config.image, log)
+    labels = _labels(labelled, positions)
+    pool = Pool(shards, sight, train.folds, labels, held_out, campaign.round, groups, others, frozenset(gone))
     if len(labels) or needs_labels(config):
         _require_labelled(campaign, pool, positions)
     images_per_step = train.batch_size * config.method.batches_per_step(train.vae_steps, train.discriminator_steps)
@@ -156,6 +157,22 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         device="",
         board=None,
     )
+
+
+def _num_in(names: pa.ChunkedArray, shards: Shards) -> int:
+    """How many rows have the name of one of the shards; the names may be a dictionary."""
+    different, place_N = places_of_texts(names)
+    is_in_S = pc.is_in(different, value_set=shards.names).to_numpy(zero_copy_only=False)
+    return int(np.count_nonzero(is_in_S[place_N]))
+
+
+def _labels(labelled: pa.Table, positions: Positions) -> ByShard:
+    """The label of every labelled item. Where all have positions, shards and keys are the same memory as theirs."""
+    if len(positions) < len(labelled):
+        return ByShard(labelled, "label")
+    row_N = ItemIndex(ItemKeys.of(labelled)).rows_of(ItemKeys.of(positions.table))
+    there = positions.table.select(["shard", "key"])
+    return ByShard(there.append_column("label", labelled["label"].take(pa.array(row_N))), "label")
 
 
 def labels_at(labelled: pa.Table, positions: Positions) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities
 from engine.campaign.origins import origins_of
-from engine.campaign.positions import Positions
+from engine.campaign.packed_positions import Positions
 from engine.config.options import CampaignConfig
 from engine.config.train_options import TrainConfig
 from engine.errors import ConfigError, InputError

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from engine.campaign.positions import PLACES_SCHEMA, Positions
+from engine.campaign.packed_positions import PLACES_SCHEMA, Positions
 from engine.config.input_options import ImageConfig
 from engine.pool.manifest import new_version
 from engine.pool.shard import Shard

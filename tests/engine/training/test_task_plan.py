@@ -6,7 +6,7 @@ import pytest
 
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import POSITIONS_SCHEMA, read_snapshot
-from engine.campaign.positions import Positions
+from engine.campaign.packed_positions import Positions
 from engine.errors import ConfigError
 from engine.models.task_words import LEAST_TO_JUDGE
 from engine.pool.identity import ALONE, Groups

@@ -1,0 +1,27 @@
+"""Hashes in memory are those of files."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.tables.digests import DIGEST, packed, unpacked
+
+TEXTS = st.lists(st.none() | st.binary(min_size=16, max_size=16).map(bytes.hex), max_size=20)
+
+
+@given(TEXTS, st.integers(0, 5))
+def test_they_come_back_whatever_is_null_or_sliced(texts: list[str | None], begin: int) -> None:
+    column = pa.array(texts, pa.string())
+    for some in (column.slice(begin), pa.chunked_array([column, column.slice(begin)])):
+        hashes = packed(some)
+        assert hashes.type == DIGEST
+        assert [value and value.hex() for value in hashes.to_pylist()] == some.to_pylist()
+        assert unpacked(hashes).to_pylist() == some.to_pylist()
+        assert unpacked(pa.chunked_array([hashes]).slice(begin)).to_pylist() == some.to_pylist()[begin:]
+
+
+@pytest.mark.parametrize("text", ["", "0" * 31, "0" * 33, "g" * 32, "é" * 16, " " * 32, "0 " * 16])
+def test_what_is_no_hash_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        packed(pa.array([text]))
