@@ -4,8 +4,10 @@ import atexit
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 
 def main() -> None:
@@ -23,7 +25,10 @@ def main() -> None:
     with suppress(OSError):
         sys.path.append(str(Path.cwd()))
     # Ray stops a job by it: the job ends as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    # A shell ignores Ctrl-C for what it runs behind.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         from jobs.cli import main as run
 
@@ -40,6 +45,12 @@ def main() -> None:
     finally:
         # All is done and said. What libraries do at their end is not interrupted: the exit status stays what it is.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """End the command. Threads of libraries lose what they work on by it, and would print their tracebacks."""
+    threading.excepthook = lambda _: None
+    raise KeyboardInterrupt
 
 
 def _flushed(status: int) -> int:

@@ -1,15 +1,17 @@
 """Waiting for machines, with words: what is wanted, what the cluster has, and an end that the user sets."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 
 from engine.cluster.gauges import Measure
+from engine.cluster.head_watch import ANSWER_SECONDS
 from engine.cluster.interrupting import repeated
 from engine.cluster.ray_session import LOCAL
 from engine.config.texts import plural
@@ -66,10 +68,8 @@ class Watch:
         why = f"the cluster has {there}" + ("" if is_lacking else ", and others use them")
         waited, seconds = now - self._since, self._need.seconds
         self._measure("vaal_waiting_seconds", waited)
-        if is_lacking and not self._has_asked:
-            self._require_possible(there)
-            request_resources(bundles=[self._need.resources] * self._need.num)
-            self._has_asked = True
+        if is_lacking:
+            self._ask(there)
         if now - self._said_at >= WORD_SECONDS:
             self._said_at = now
             self._log(f"waiting for {self._need.words}: {why}; Ctrl-C ends this")
@@ -88,15 +88,17 @@ class Watch:
             request_resources(bundles=[])
             self._has_asked = False
 
-    def _require_possible(self, there: int) -> None:
-        more = _most_added(self._need)
-        if there + more >= self._need.num:
-            return
-        fix = "--set device=cpu, or " if self._need.gpus else ""
-        raise ConfigError(
-            f"--address {self._address}: {self._need.words} can never be there: the cluster has {there}, and its "
-            f"autoscaler adds {more:.0f} at most; {fix}lower {self._need.section}.workers, or add a group of nodes"
-        )
+    def _ask(self, there: int) -> None:
+        """Ask the autoscaler, once. Raises ConfigError if it has answered that it can never add them."""
+        if not self._has_asked:
+            request_resources(bundles=[self._need.resources] * self._need.num)
+            self._has_asked = True
+        elif _is_refused(self._need):
+            fix = "--set device=cpu, or " if self._need.gpus else ""
+            raise ConfigError(
+                f"--address {self._address}: {self._need.words} can never be there: the cluster has {there}, and its "
+                f"autoscaler cannot add the rest; {fix}lower {self._need.section}.workers, or let it add more nodes"
+            )
 
 
 def wait_for(need: Need, address: str, log: Log, measure: Measure) -> None:
@@ -151,15 +153,18 @@ def in_nodes(nodes: Iterable[Any], need: Need) -> int:
     return sum(_in_node(resources, need) for resources in nodes)
 
 
-def _most_added(need: Need) -> float:
-    """How many of them the autoscaler's nodes have room for, at most; infinite where there is no end, or nothing is
-    known of an autoscaler: nodes may be added by hand."""
-    config: Any = ray._private.state.state.get_cluster_config()
-    groups = list(config.node_group_configs) if config is not None else []
-    if not groups:
-        return float("inf")
-    counts = (sys.maxsize if group.max_count < 0 else group.max_count for group in groups)
-    return float(sum(_in_node(group.resources, need) * count for group, count in zip(groups, counts, strict=True)))
+def _is_refused(need: Need) -> bool:
+    """Whether the autoscaler answered that it can never add what it was asked for. False where it has not yet answered,
+    or there is none: nodes may be added by hand. An older one than version 2 does not say."""
+    client: Any = GcsClient(address=ray.get_runtime_context().gcs_address)
+    try:
+        reply = GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=ANSWER_SECONDS))
+    except ray.exceptions.RayError:
+        # Of a head that is lost, others say so.
+        return False
+    refused = reply.autoscaling_state.infeasible_cluster_resource_constraints
+    asked = (request for constraint in refused for request in constraint.resource_requests)
+    return any(dict(some.request.resources_bundle) == need.resources and some.count == need.num for some in asked)
 
 
 def _in_node(resources: Any, need: Need) -> int:

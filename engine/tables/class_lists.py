@@ -18,13 +18,24 @@ def classes_in(cell: Any, known: Container[str], where: str = "label") -> list[s
     Raises InputError, with `where` in front, for a class without a name, or what cannot be one.
     """
     if isinstance(cell, str):
-        text = class_name(cell)
-        # A class may have | or [ in it.
-        cell = [text] if text in known else list_of(text, where) if text.startswith("[") else text.split("|")
+        cell = _parts(class_name(cell), known, where)
     labels = {class_of(name, where) for name in (cell if isinstance(cell, list) else [cell])}
     if "" in labels:
         raise InputError(f"{where} has an empty class; take it out")
     return sorted(labels)
+
+
+def _parts(text: str, known: Container[str], where: str) -> list[Any]:
+    """What a text lists. The JSON of a list is that list, also where a class has this name: `[]` is no class."""
+    try:
+        return list_of(text, where)
+    except InputError:
+        # A class may have | or [ in it.
+        if text in known:
+            return [text]
+        if text.startswith("["):
+            raise
+        return text.split("|")
 
 
 def list_of(text: str, where: str = "label") -> list[Any]:

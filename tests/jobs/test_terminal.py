@@ -77,6 +77,32 @@ def test_an_interrupt_while_modules_load_is_one_line(tmp_path: Path) -> None:
     assert found.stderr.startswith("error: interrupted")
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_threads_that_an_interrupt_ends_print_nothing(number: str) -> None:
+    code = (
+        "import os, signal, threading, time\n"
+        "import jobs.cli, jobs.__main__\n"
+        "def run():\n"
+        "    gone = threading.Event()\n"
+        "    def work():\n"
+        "        gone.wait()\n"
+        "        raise RuntimeError('its queue is closed')\n"
+        "    thread = threading.Thread(target=work)\n"
+        "    thread.start()\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), signal.{number})\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        gone.set()\n"
+        "        thread.join()\n"
+        "jobs.cli.main = run\n"
+        "jobs.__main__.main()\n"
+    )
+    found = ended(sys.executable, "-c", code)
+    assert (found.returncode, found.stderr.count("\n")) == (1, 1), found.stderr
+    assert found.stderr.startswith("error: interrupted")
+
+
 def test_nothing_of_a_library_aborts_a_command_that_is_done() -> None:
     # As the destructor of a thread of Arrow or of Ray does that still lives.
     code = (

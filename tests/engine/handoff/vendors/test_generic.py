@@ -76,6 +76,12 @@ def test_the_published_schemas_are_those_of_the_code(name: str) -> None:
     assert (DOCS / name).read_bytes() == schemas()[name], f"write schemas()[{name!r}] to docs/schemas/{name}"
 
 
+def test_the_json_of_a_list_is_one_also_where_a_class_has_this_name() -> None:
+    question = Question("classes", ["[]", "[a", "x|y"], "")
+    rows = [{"item_id": "0" * 32, "label": label} for label in ("[]", '["[]"]', "[a", "x|y")]
+    assert [answer.value for answer in read(as_file(rows, "csv"), "a.csv", question)] == [[], ["[]"], ["[a"], ["x|y"]]
+
+
 @given(ITEM_IDS, QUESTIONS, st.sampled_from(["csv", "tsv", "jsonl", "parquet"]), st.data())
 def test_what_a_vendor_fills_in_comes_back(ids: list[str], question: Question, form: str, data: st.DataObject) -> None:
     tasks = csv.DictReader(io.StringIO(dict(write_tasks(outgoing(question, ids)))["tasks.csv"].decode()))
