@@ -172,27 +172,35 @@ def _hashed(column: pa.ChunkedArray) -> tuple[Words, Words]:
 
 def _of_texts(texts: pa.Array) -> tuple[Words, Words]:
     """Two lanes of hashes of texts without nulls."""
+    if not len(texts):
+        # Arrow may give it no offsets at all.
+        return np.empty(0, np.uint64), np.empty(0, np.uint64)
     _, offsets, content = texts.buffers()
     offset_N = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     length_N = np.diff(offset_N)
-    num_words = -(-int(length_N.max(initial=0)) // 8)
+    num_words = -(-int(length_N.max()) // 8)
     if num_words * 8 * len(texts) > _BLOCK_BYTES and len(texts) > 1:
         half = len(texts) // 2
         parts = _of_texts(texts.slice(0, half)), _of_texts(texts.slice(half))
         return np.concatenate([parts[0][0], parts[1][0]]), np.concatenate([parts[0][1], parts[1][1]])
-    byte_W = np.arange(num_words * 8)
-    data = np.frombuffer(content, np.uint8) if content and content.size else np.zeros(1, np.uint8)
-    byte_NW = data[np.minimum(offset_N[:-1, None] + byte_W, len(data) - 1)]
-    byte_NW[byte_W >= length_N[:, None]] = 0
-    word_NW = np.ascontiguousarray(byte_NW).view(np.uint64)
+    # Each text's words of 8 bytes are read where they are; after the last one there are zeros to read.
+    own = np.zeros(int(offset_N[-1] - offset_N[0]) + 8, np.uint8)
+    if len(own) > 8:
+        own[:-8] = np.frombuffer(content, np.uint8)[offset_N[0] : offset_N[-1]]
+    words, begin_N = np.ndarray((len(own) - 7,), np.uint64, own, strides=(1,)), offset_N[:-1] - offset_N[0]
     # The length tells a text that ends in zeros from one that is padded with them.
     lanes = [_mixed(length_N.astype(np.uint64) + first, second) for first, second in zip(_FIRST, _SECOND, strict=True)]
     for place in range(num_words):
-        # A text has the hash that it has alone, whatever longer ones stand beside it.
-        has_word_N = length_N > 8 * place
+        rest_N = length_N - 8 * place
+        word_N = words[np.minimum(begin_N + 8 * place, len(words) - 1)]
+        if not (is_whole := bool(rest_N.min() >= 8)):
+            # The bytes behind its end are those of the next text.
+            over_N = (8 * np.clip(8 - rest_N, 0, 7)).astype(np.uint64)
+            word_N = word_N << over_N >> over_N
         for lane, (first, second) in enumerate(zip(_FIRST, _SECOND, strict=True)):
-            mixed_N = _mixed((lanes[lane] ^ word_NW[:, place]) * first, second)
-            lanes[lane] = np.where(has_word_N, mixed_N, lanes[lane])
+            mixed_N = _mixed((lanes[lane] ^ word_N) * first, second)
+            # A text has the hash that it has alone, whatever longer ones stand beside it.
+            lanes[lane] = mixed_N if is_whole else np.where(rest_N > 0, mixed_N, lanes[lane])
     return lanes[0], lanes[1]
 
 
