@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from engine.campaign.advice import next_command, send_command
 from engine.campaign.decided import decided_by, ranks
@@ -29,7 +28,6 @@ from engine.config.hook_options import shown
 from engine.pool.manifest import read_shards
 from engine.pool.shard import FORGOTTEN, GONE
 from engine.storage.location import Location
-from engine.tables.item_keys import are_in
 from engine.tables.scores import without_forgotten
 
 
@@ -40,7 +38,7 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
     known, ledger = read_shards(home), ledger or read_ledger(campaign, snapshot)
     shards, news = known.in_round(campaign.round), news_of(campaign)
     labels = snapshot.labels
-    is_labelled_U, rounds_of = are_in(ledger.items, labels), labels["round"].value_counts()
+    rounds_of = labels["round"].value_counts()
     by_round = dict(zip(*(rounds_of.field(name).to_pylist() for name in ("values", "counts")), strict=True))
     rounds: list[dict[str, Any]] = [
         {
@@ -48,7 +46,7 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
             "stages": _stages(replace(campaign, round=number), int(np.count_nonzero(known.are_in(number)))),
             **_ranks(replace(campaign, round=number)),
             "settings": _shown(read_overrides(home, number)),
-            "batches": [_batch_state(ledger, place, is_labelled_U) for place in ledger.of_round(number)],
+            "batches": [_batch_state(ledger, place) for place in ledger.of_round(number)],
         }
         for number in range(campaign.round + 1)
     ]
@@ -110,15 +108,16 @@ def _ranks(campaign: Campaign) -> dict[str, str | None]:
     return {"ranks": ranks(selection), "decided_by": decided_by(selection)}
 
 
-def _batch_state(ledger: Ledger, place: int, is_labelled_U: NDArray[np.bool_]) -> dict[str, Any]:
+def _batch_state(ledger: Ledger, place: int) -> dict[str, Any]:
     """How many images a batch has, how many of them have no label yet, and how many are in each state."""
     batch = ledger.batches[place]
-    item_N = ledger.item_R[ledger.images_of(place)]
+    own = ledger.sent.slice_of(place)
+    item_N = ledger.item_R[own][~ledger.gold_R[own]]
     return {
         "batch": batch.folder.name,
         "vendor": batch.vendor,
         "images": len(item_N),
-        "without_label": int((~is_labelled_U[np.unique(item_N)]).sum()),
+        "without_label": len(np.unique(item_N[~ledger.labelled_U[item_N]])),
         "states": ledger.counts(place),
     }
 
