@@ -28,13 +28,15 @@ class Images:
     its names for vendors. `round_U` is the round of each, `num_picked` how many picks there are, and `gold_keys` are
     the items that are gold."""
 
-    def __init__(self, files: list[PickedFile], begin_F: NDArray[np.int64], row_U: Numbers, num_picked: int,
+    def __init__(self, files: list[PickedFile], begin_F: NDArray[np.int64], row_U: Numbers | None, num_picked: int,
                  names: ItemIndex, items: ItemKeys) -> None:  # fmt: skip
-        """`begin_F` is the first row of each file, among all; `row_U` the row of each image; `names` are those for
-        vendors (U,), and `items` the keys of shard and key (U,)."""
+        """`begin_F` is the first row of each file, among all, and one more; `row_U` the row of each image, None where
+        each row is one; `names` are those for vendors (U,), and `items` the keys of shard and key (U,)."""
         self._files, self._begin_F, self._row_U, self.num_picked = files, begin_F, row_U, num_picked
-        of_files = np.array([file.round for file in files], np.int32)
-        self.round_U: Numbers = of_files[self._files_of(row_U)]
+        of_files = np.array([file.round for file in files], np.int16)
+        self.round_U: NDArray[np.int16] = (
+            np.repeat(of_files, np.diff(begin_F)) if row_U is None else of_files[self._files_of(row_U)]
+        )
         picks, self.gold_keys = items.part(slice(num_picked)), items.part(slice(num_picked, None)).copy()
         self._names, self._picks = names, ItemIndex(picks)
         # The same image may have two names only where people wrote them.
@@ -76,19 +78,21 @@ class Images:
 
     def rows(self, places_N: NDArray[np.integer], columns: list[str] = KNOWN_SCHEMA.names) -> pa.Table:
         """These images in this order, with these columns of KNOWN_SCHEMA: one file after another is read again."""
-        row_N, asked = self._row_U[places_N], [name for name in columns if name in _OF_FILES]
+        row_N = places_N if self._row_U is None else self._row_U[places_N]
+        asked = [name for name in columns if name in _OF_FILES]
         file_N = self._files_of(row_N)
         tables = [pa.schema([KNOWN_SCHEMA.field(name) for name in asked]).empty_table()]
         order = np.argsort(file_N, kind="stable")
         for number in np.unique(file_N).tolist() if asked else []:
             own = row_N[file_N == number] - self._begin_F[number]
             tables.append(self._files[number].rows(asked).take(pa.array(own)).cast(tables[0].schema))
-        found, facts = pa.concat_tables(tables), {"round": self.round_U, "gold": self.are_gold}
+        found = pa.concat_tables(tables)
+        facts = {"round": self.round_U[places_N].astype(np.int32), "gold": places_N >= self.num_picked}
         if asked and (np.diff(order) != 1).any():
             back = np.empty(len(order), np.int64)
             back[order] = np.arange(len(order))
             found = found.take(pa.array(back))
-        own_columns = [found[name] if name in _OF_FILES else pa.array(facts[name][places_N]) for name in columns]
+        own_columns = [found[name] if name in _OF_FILES else pa.array(facts[name]) for name in columns]
         return pa.table(own_columns, schema=pa.schema([KNOWN_SCHEMA.field(name) for name in columns]))
 
     def table(self, columns: list[str] = KNOWN_SCHEMA.names) -> pa.Table:
@@ -108,9 +112,13 @@ class Sent(NamedTuple):
     batches: list[SentBatch]
     begin_B: NDArray[np.int64]
     gold_R: NDArray[np.bool_]
-    answered_R: Numbers
+    answered_R: Numbers | None
     item_R: Numbers
     images: Images
+
+    def answered(self, rows: slice | NDArray[np.integer]) -> Numbers | int:
+        """How many answers had come before these rows were sent."""
+        return 0 if self.answered_R is None else self.answered_R[rows]
 
     def slice_of(self, number: int) -> slice:
         """The rows of a batch."""
@@ -148,19 +156,19 @@ def read_sent(campaign: Campaign) -> Sent:
     """
     files = list(picked_files(campaign.home, campaign.round + 1))
     names, items, count_F = KeyParts(), KeyParts(), list[int]()
-    gold, answered = [np.empty(0, bool)], [np.empty(0, np.int32)]
-    for file in files:
+    gold, answered = [np.empty(0, bool)], dict[int, Numbers]()
+    for number, file in enumerate(files):
         columns = ["item_id", "shard", "key"]
         table = file.rows([*columns, "gold", "answered"] if file.batch else columns)
         names.add(ItemKeys.of_texts(table["item_id"]))
         items.add(ItemKeys.of(table))
         gold.append(table["gold"].to_numpy() if file.batch else np.zeros(len(table), bool))
-        has = file.batch is not None and table["answered"].null_count < len(table)
-        filled = pc.fill_null(table["answered"], 0).to_numpy() if has else np.zeros(len(table), np.int64)
-        answered.append(filled.astype(np.int32))
+        # Of most batches nothing had been answered before.
+        if file.batch and table["answered"].null_count < len(table):
+            answered[number] = pc.fill_null(table["answered"], 0).to_numpy().astype(np.int32)
         count_F.append(len(table))
         del table
-    gold_G, answered_G = np.concatenate(gold), np.concatenate(answered)
+    gold_G, begin_F = np.concatenate(gold), np.cumsum([0, *count_F])
     # A batch of a later round is picked already, but is not sent in these rounds.
     own_F = np.array([file.batch is not None and file.round <= campaign.round for file in files], bool)
     own_G = np.repeat(own_F, count_F)
@@ -171,12 +179,16 @@ def read_sent(campaign: Campaign) -> Sent:
     del known
     keys = items.joined()
     images = Images(
-        files, np.cumsum([0, *count_F])[:-1], row_U, num_picked, index, keys if is_same else keys.part(row_U)
+        files, begin_F, None if is_same else row_U, num_picked, index, keys if is_same else keys.part(row_U)
     )
+    sent = [number for number, is_own in enumerate(own_F) if is_own]
+    begin_B, own_R = np.cumsum([0, *(count_F[number] for number in sent)]), slice(None) if own_F.all() else own_G
+    answered_R: Numbers | None = None
+    if answered.keys() & sent:
+        parts = [answered.get(number, np.zeros(count_F[number], np.int32)) for number in sent]
+        answered_R = np.concatenate(parts)
     batches = [file.batch for file in files if file.batch and file.round <= campaign.round]
-    begin_B = np.cumsum([0, *(count for count, is_own in zip(count_F, own_F, strict=True) if is_own)])
-    own_R = slice(None) if own_F.all() else own_G
-    return Sent(batches, begin_B, gold_G[own_R], answered_G[own_R], item_G[own_R], images)
+    return Sent(batches, begin_B, gold_G[own_R], answered_R, item_G[own_R], images)
 
 
 def _numbered(names: ItemKeys, gold_G: NDArray[np.bool_], own_G: NDArray[np.bool_]) -> tuple[Numbers, Numbers, int]:

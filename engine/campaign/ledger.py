@@ -122,7 +122,7 @@ class Ledger(NamedTuple):
     def _came_since(self, number: int) -> Numbers:
         """How many answers came since a batch was sent, for each of its rows."""
         own = self.sent.slice_of(number)
-        came: Numbers = self.came_U[self.item_R[own]] - self.sent.answered_R[own]
+        came: Numbers = self.came_U[self.item_R[own]] - self.sent.answered(own)
         return came
 
     def of_round(self, number: int) -> list[int]:
@@ -165,14 +165,28 @@ class Ledger(NamedTuple):
         return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
+class SentAndSaid(NamedTuple):
+    """What was sent, and what label files say of it."""
+
+    sent: Sent
+    words: Words
+
+    @staticmethod
+    def of(campaign: Campaign, snapshot: Snapshot, sent: Sent | None = None) -> "SentAndSaid":
+        """As it is now; `sent`, if it is read already."""
+        sent = sent or read_sent(campaign)
+        return SentAndSaid(sent, words_of(snapshot, sent.images))
+
+
 def read_ledger(
-    campaign: Campaign, snapshot: Snapshot | None = None, *, sent: Sent | None = None, outcomes: Outcomes | None = None
-) -> Ledger:
-    """The ledger as it is now. What is read already may be given: `snapshot` are the labels, `sent` what was sent, and
-    `outcomes` those of the votes that are there, for the images of `sent`."""
+    campaign: Campaign, snapshot: Snapshot | None = None, *, known: SentAndSaid | None = None,
+    outcomes: Outcomes | None = None,
+) -> Ledger:  # fmt: skip
+    """The ledger as it is now. What is read already may be given: `snapshot` are the labels, `known` what was sent and
+    what these labels say, and `outcomes` those of the votes that are there, for the same images."""
     home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home, WORD_COLUMNS)
-    sent = sent or read_sent(campaign)
-    images, words = sent.images, words_of(snapshot, sent.images)
+    sent, words = known or SentAndSaid.of(campaign, snapshot)
+    images = sent.images
     truths = _truths(images, words)
     if outcomes is None or not outcomes.truths.equals(truths):
         votes, undone, config = read_votes(home), snapshot.undone_votes, campaign.config
@@ -229,7 +243,7 @@ def _answered(sent: Sent, outcomes: Outcomes, back_R: NDArray[np.int8]) -> tuple
     item_P, batch_P = outcomes.numbers_of(sent.item_R[row_P]), sent.batches_of(row_P)
     asked_P = np.array([sent.asked(number) for number in range(len(sent.batches))], np.int64)[batch_P]
     live_K = np.zeros(size, np.int64)
-    np.maximum.at(live_K, item_P, (sent.answered_R[row_P] + asked_P) * (back_R[row_P] == 0))
+    np.maximum.at(live_K, item_P, (sent.answered(row_P) + asked_P) * (back_R[row_P] == 0))
     # What was picked and never sent may be answered all the same: one answer settles it.
     live_K[np.bincount(item_P, minlength=size) == 0] = 1
     came_K, paid_P = payments(outcomes.answers, size, sent.batches, batch_P, item_P, asked_P)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, is_complete, round_home
 from engine.campaign.handed_out import newest_batches, waiting_picks
-from engine.campaign.known_images import Sent
 from engine.campaign.labels import (
     INGEST,
     LABELS_SCHEMA,
@@ -39,6 +38,7 @@ from engine.campaign.ledger import (
     TAKEN_BACK,
     WORD_COLUMNS,
     Ledger,
+    SentAndSaid,
     read_ledger,
 )
 from engine.campaign.origins import origins_among
@@ -78,6 +78,13 @@ class Changes(NamedTuple):
         return dict(zip(identities(self.items), pairs, strict=True))
 
 
+class Before(NamedTuple):
+    """The labels, with WORD_COLUMNS, and what was sent, as they were read at one moment."""
+
+    snapshot: Snapshot
+    known: SentAndSaid
+
+
 class Settled(NamedTuple):
     """What settling changed; whether the round ended with it; and the ledger."""
 
@@ -86,7 +93,7 @@ class Settled(NamedTuple):
     ledger: Ledger
 
 
-def settle(campaign: Campaign, forced: frozenset[str] = frozenset(), sent: Sent | None = None) -> Settled:
+def settle(campaign: Campaign, forced: frozenset[str] = frozenset(), before: Before | None = None) -> Settled:
     """Derive labels from the votes, and end the round where labels.close_when says so.
 
     It follows from what is committed alone: whatever was interrupted is completed by the next call. What is out and
@@ -94,20 +101,33 @@ def settle(campaign: Campaign, forced: frozenset[str] = frozenset(), sent: Sent 
 
     Args:
         forced: item_ids whose votes stand over what a person said before they came.
-        sent: what was sent, if it is read already.
+        before: what was read before the votes came, if it was.
     """
-    snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
-    ledger = read_ledger(campaign, snapshot, sent=sent)
+    snapshot, known = _read(campaign, before)
+    del before
+    ledger = read_ledger(campaign, snapshot, known=known)
     _write_consensus(campaign, ledger, snapshot)
     changes = _write_labels(campaign, ledger, snapshot, forced)
-    del snapshot
     if len(changes.places):
         sent, outcomes = ledger.sent, ledger.outcomes
         # What is read again is not kept twice.
-        del ledger
-        ledger = read_ledger(campaign, sent=sent, outcomes=outcomes)
+        del ledger, snapshot, known
+        snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
+        ledger = read_ledger(campaign, snapshot, known=SentAndSaid.of(campaign, snapshot, sent), outcomes=outcomes)
+    del snapshot
     share(campaign, ledger)
     return Settled(changes, _close_if_due(campaign, ledger), ledger)
+
+
+def _read(campaign: Campaign, before: Before | None) -> tuple[Snapshot, SentAndSaid]:
+    """The labels, and what was sent. What was read before is not read again, unless somebody wrote labels meanwhile."""
+    folder = campaign.home / "labels"
+    if before and before.snapshot.files == {
+        f"labels/{name}": hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in folder.children()
+    }:
+        return before
+    snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
+    return snapshot, SentAndSaid.of(campaign, snapshot, before and before.known.sent)
 
 
 def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> None:

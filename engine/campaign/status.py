@@ -12,7 +12,7 @@ from engine.campaign.folder import Campaign, is_complete, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import PROGRESS_FILE, Beat, TrainBeat, read_heartbeat
 from engine.campaign.labels import Snapshot, read_snapshot
-from engine.campaign.ledger import Ledger, read_ledger
+from engine.campaign.ledger import WORD_COLUMNS, Ledger, read_ledger
 from engine.campaign.manifests import (
     Manifest,
     ScoresManifest,
@@ -34,12 +34,12 @@ from engine.tables.scores import without_forgotten
 def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger | None = None) -> dict[str, Any]:
     """The state of every round up to the current one, as plain values. `snapshot` and `ledger` are the labels and the
     ledger, if they are read already."""
-    home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
+    home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home, WORD_COLUMNS)
+    # Before there is a ledger: which labels count takes as much memory for a moment.
+    rounds_of = snapshot.labels["round"].value_counts()
+    by_round = dict(zip(*(rounds_of.field(name).to_pylist() for name in ("values", "counts")), strict=True))
     known, ledger = read_shards(home), ledger or read_ledger(campaign, snapshot)
     shards, news = known.in_round(campaign.round), news_of(campaign)
-    labels = snapshot.labels
-    rounds_of = labels["round"].value_counts()
-    by_round = dict(zip(*(rounds_of.field(name).to_pylist() for name in ("values", "counts")), strict=True))
     rounds: list[dict[str, Any]] = [
         {
             "round": number,
@@ -67,7 +67,7 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
             "note": news_in_words(campaign, news) or None,
         },
         "labels": {
-            "total": len(labels),
+            "total": sum(by_round.values()),
             "at_init": by_round.get(None, 0),
             "by_round": {str(number): by_round.get(number, 0) for number in range(campaign.round)},
         },

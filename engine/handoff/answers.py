@@ -115,7 +115,9 @@ class Sieve:
 
     def _take(self, answer: Answer, where: str, look: Callable[[Answer, str], Answer] | None) -> None:
         item_id = self._item_of(answer.item, where)
-        answer = answer._replace(value=with_names(answer.value, self._sent, item_id, where))
+        if type(answer.value) is not str:
+            # A class may be given by its place.
+            answer = answer._replace(value=with_names(answer.value, self._sent, item_id, where))
         if look and (answer := look(answer, item_id)).fault:
             raise InputError(answer.fault)
         value = None if answer.skipped else value_of(answer, self._question, where)

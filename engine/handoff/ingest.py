@@ -14,11 +14,11 @@ from engine.campaign.changes import MOST_LINES, refresh
 from engine.campaign.classes import Classes, classes_of, joined, new_names
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
-from engine.campaign.known_images import Images, read_sent
+from engine.campaign.known_images import Images
 from engine.campaign.labels import POSITIONS_SCHEMA, Snapshot, identities, read_snapshot
-from engine.campaign.ledger import DISPUTED, IN_PART, OUT, WORD_COLUMNS, Ledger, read_ledger
+from engine.campaign.ledger import DISPUTED, IN_PART, OUT, WORD_COLUMNS, Ledger, SentAndSaid, read_ledger
 from engine.campaign.places import placed
-from engine.campaign.settling import Changes, Settled, settle
+from engine.campaign.settling import Before, Changes, Settled, settle
 from engine.campaign.stages import QUIET, Log
 from engine.campaign.votes import append_votes, read_votes
 from engine.config.texts import plural, some
@@ -102,9 +102,9 @@ def ingest(
     class that is not allowed, an answer that contradicts another. Nothing is written then. With `rules.accept_rest`
     such rows are left out.
     """
-    snapshot, sent = read_snapshot(campaign.home, WORD_COLUMNS), read_sent(campaign)
-    ledger = read_ledger(campaign, snapshot, sent=sent)
-    question = question_of(campaign)
+    snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
+    question, before = question_of(campaign, snapshot), [Before(snapshot, SentAndSaid.of(campaign, snapshot))]
+    ledger = read_ledger(campaign, snapshot, known=before[0].known)
     sieve = _sieve(campaign, ledger, snapshot, asked := _asked(campaign, vendor, question), replace=rules.replace)
     stood_U, had_votes_U, gone = ledger.stands_U, ledger.outcomes.num_votes > 0, _forgotten_ids(campaign, ledger)
     masks, labels_before = Found(), pc.unique(snapshot.history["label"]).drop_null().to_pylist()
@@ -127,7 +127,8 @@ def ingest(
     del votes
     forced = frozenset(sieve.item_ids) if rules.replace else frozenset()
     try:
-        settled = settle(campaign, forced, sent)
+        # Given away: what is read again is not kept twice.
+        settled = settle(campaign, forced, before.pop())
     except ConfigError as error:
         raise ConfigError(f"{error}; the answers are in, and labels follow with the next command") from error
     changes = settled.changes

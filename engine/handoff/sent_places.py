@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -10,8 +11,13 @@ from engine.campaign.labels import Snapshot
 from engine.campaign.ledger import Ledger
 from engine.tables.item_keys import column_at
 
+_ITEM_ID = re.compile("[0-9a-f]{32}")
 _COPY = re.compile(r"(?:copy of )?([0-9a-f]{32})(?:[ _-]*\(\d+\)|[ _-]+(?:copy|\d+))*")
 """The name of a copy, as browsers and file managers write it: ID (1), ID_1, ID - Copy (2), Copy of ID."""
+
+
+MOST_KEPT = 1 << 15
+"""Names whose forms are kept: they are asked for when they are looked up, and when the answer is taken."""
 
 
 class Place(NamedTuple):
@@ -50,10 +56,13 @@ class Places:
         return self._here.get(item_id)
 
 
-def forms_of(name: str) -> list[str]:
+@lru_cache(MOST_KEPT)
+def forms_of(name: str) -> tuple[str, ...]:
     """The item_ids that an answer's name of its image may be, likeliest first: itself, or the stem of a file, also of a
     copy or in capitals."""
     name = name.strip()
+    if _ITEM_ID.fullmatch(name):
+        return (name,)
     stem = re.split("[?#]", name)[0].replace("\\", "/").rpartition("/")[2].partition(".")[0].strip()
     original = _COPY.fullmatch(stem.lower())
-    return list(dict.fromkeys([name, stem, stem.lower(), original[1] if original else ""]))
+    return tuple(dict.fromkeys([name, stem, stem.lower(), original[1] if original else ""]))

@@ -171,8 +171,8 @@ def items_of(*tables: pa.Table) -> pa.Table:
 
 def last_of_each(table: pa.Table) -> pa.Table:
     """The last row of every (shard, key), in the order of the rows; the table itself where each has one."""
-    index = ItemIndex(ItemKeys.of(table))
-    return table if len(index) == len(table) else table.take(pa.array(index.last_rows()))
+    order, is_last = _in_order(ItemKeys.of(table))
+    return table if is_last.all() else table.take(pa.array(np.sort(order[is_last])))
 
 
 def by_item(table: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
