@@ -69,7 +69,7 @@ def handoff(
             settled = settle(opened)
         number = current_round(opened.home)
         shown = _shown(replace(opened, round=number), settled.ledger)
-        labels = sum(now is not None for _, now in settled.changes.values())
+        labels = len(settled.changes.now) - settled.changes.now.null_count
         done = {"recall": "taken back", "expire": "given up"}[action]
         facts: dict[str, Any] = {done: plural(back.images, "image")}
         if labels:
@@ -174,13 +174,15 @@ def _disputed(ledger: "Ledger") -> list[dict[str, Any]]:
     for place, value in zip(outcomes.item_V.tolist(), outcomes.votes["value"].to_pylist(), strict=True):
         if place in votes:
             votes[place][value if value is not None else "(skipped)"] += 1
+    rows = ledger.items.rows(places, ["item_id", "shard", "key", "round"]).to_pylist()
+    posteriors = outcomes.posteriors_at(places).tolist()
     return [
         {
-            **{name: ledger.items[name][place].as_py() for name in ("item_id", "shard", "key", "round")},
-            "posterior": None if np.isnan(posterior := float(outcomes.posterior_U[place])) else posterior,
+            **row,
+            "posterior": None if np.isnan(posterior) else posterior,
             "votes": dict(votes[place].most_common()),
         }
-        for place in places.tolist()
+        for place, row, posterior in zip(places.tolist(), rows, posteriors, strict=True)
     ]
 
 

@@ -35,14 +35,14 @@ def status(
     if wait:
         _wait_for(screen, campaign, stage_of(wait))
     from engine.campaign.labels import read_snapshot
-    from engine.campaign.ledger import read_ledger
+    from engine.campaign.ledger import WORD_COLUMNS, read_ledger
     from engine.campaign.opening import open_campaign
     from engine.campaign.status import status as read_status
     from engine.campaign.unlabelled import begins_without_labels, in_words
     from engine.report.control_words import control_lines, control_values, read_control
 
     opened = open_campaign(campaign)
-    snapshot = read_snapshot(opened.home)
+    snapshot = read_snapshot(opened.home, WORD_COLUMNS)
     ledger = read_ledger(opened, snapshot)
     control = read_control(opened, snapshot, ledger)
     is_first, state = begins_without_labels(opened), read_status(opened, snapshot, ledger)

@@ -39,7 +39,7 @@ def ask_command(campaign: Campaign, ledger: Ledger) -> str:
     """The command that asks more people about the disputed images: at the vendor that the most of them were sent to, of
     several the one that got them last."""
     is_disputed_R = (ledger.state_R == DISPUTED) & ~ledger.gold_R
-    counts = np.bincount(ledger.batch_R[is_disputed_R], minlength=len(ledger.batches))
+    counts = np.bincount(ledger.sent.batch_of_each()[is_disputed_R], minlength=len(ledger.batches))
     most = [int(number) for number in np.flatnonzero(counts == counts.max(initial=0))]
     return f"vaal export {campaign.home.quoted} --disputed --to {_vendor(ledger, most)}"
 
@@ -47,12 +47,17 @@ def ask_command(campaign: Campaign, ledger: Ledger) -> str:
 def may_be_asked(campaign: Campaign, ledger: Ledger) -> Counts:
     """The places in the ledger's items of the disputed images that more people may be asked about, the least certain
     first: not those of which more people were asked, and that was taken back."""
-    free, back = released(campaign.home), np.flatnonzero(ledger.back_R)
-    records = [batch.record if batch.manifest["sending"]["disputed"] else "" for batch in ledger.batches]
-    rows = zip(ledger.batch_R[back].tolist(), ledger.rows["item_id"].take(pa.array(back)).to_pylist(), strict=True)
-    gone = {item_id for number, item_id in rows if records[number] and (records[number], item_id) not in free}
-    names = ledger.items["item_id"].take(pa.array(ledger.disputed)).to_pylist()
-    found: Counts = ledger.disputed[np.array([name not in gone for name in names], bool)]
+    free, disputed = released(campaign.home), ledger.disputed
+    gone = set[str]()
+    for number, batch in enumerate(ledger.batches):
+        is_back = ledger.back_R[ledger.sent.slice_of(number)] > 0
+        if batch.manifest["sending"]["disputed"] and is_back.any():
+            names = batch.rows(["item_id"])["item_id"].filter(pa.array(is_back)).to_pylist()
+            gone.update(name for name in names if (batch.record, name) not in free)
+    if not gone:
+        return disputed
+    names = ledger.items.rows(disputed, ["item_id"])["item_id"].to_pylist()
+    found: Counts = disputed[np.array([name not in gone for name in names], bool)]
     return found
 
 
@@ -60,7 +65,7 @@ def disputed_advice(campaign: Campaign, ledger: Ledger) -> str:
     """The command that asks more people about the disputed images; where all were taken back, that lets them go."""
     if len(may_be_asked(campaign, ledger)):
         return ask_command(campaign, ledger)
-    numbers = np.unique(ledger.batch_R[(ledger.back_R > 0) & (ledger.state_R == DISPUTED)])
+    numbers = np.unique(ledger.sent.batches_of(np.flatnonzero((ledger.back_R > 0) & (ledger.state_R == DISPUTED))))
     records = [
         ledger.batches[number].record for number in numbers if ledger.batches[number].manifest["sending"]["disputed"]
     ]
@@ -85,7 +90,7 @@ def force_command(campaign: Campaign, settings: Sequence[str] = ()) -> str:
 
 def is_waited_for(ledger: Ledger, number: int) -> bool:
     """Whether answers that a batch asked for are still to come."""
-    return bool((ledger.images_of(number) & ledger.waited_for).any())
+    return bool((ledger.waited_for_of(number) & ~ledger.gold_R[ledger.sent.slice_of(number)]).any())
 
 
 def _vendor(ledger: Ledger, numbers: list[int]) -> str:

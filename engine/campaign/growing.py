@@ -164,7 +164,7 @@ def held_by(campaign: Campaign, names: set[str]) -> Held:
     """How many labels shards hold, and of how many of their images answers are awaited."""
     ledger = read_ledger(campaign)
     is_out = ledger.waited_for & ~ledger.gold_R
-    out = {item for item in identities(ledger.rows.filter(pa.array(is_out))) if item[0] in names}
+    out = {item for item in identities(ledger.rows(["shard", "key"], is_out)) if item[0] in names}
     labelled = read_labels(campaign.home)["shard"].cast(pa.string())
     return Held(pc.sum(pc.is_in(labelled, value_set=pa.array([*names], pa.string()))).as_py() or 0, len(out))
 

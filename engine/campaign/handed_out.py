@@ -6,12 +6,14 @@ from, the record stays, so that no image is handed out twice.
 
 import hashlib
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from engine.campaign.decisions import never_picked, released
 from engine.campaign.folder import Campaign, is_complete, round_home
@@ -21,13 +23,14 @@ from engine.errors import InputError
 from engine.storage.documents import read_document
 from engine.storage.location import Location
 from engine.tables.columns import required
-from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, rows_of_items
+from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, first_rows, rows_of_items
 from engine.tables.selections import SELECTION_SCHEMA, with_hash
 
 RECORDS = "handed_out"
 REFRESHED_FILE = "refreshed.json"
 """In the record of a batch whose links were signed again: the SHA-256 of its task files, and until when links work."""
 IMAGES_FILE = "images.parquet"
+SELECTION_FILE = "selection.parquet"
 _PLACE = ("item_id", "shard", "key", "offset", "size_bytes", "content_hash")
 _OF_PICKS = [*_PLACE, "gold"]
 IMAGES_SCHEMA = pa.schema(
@@ -147,12 +150,16 @@ def current_batches(home: Location, number: int) -> list[SentBatch]:
     return [batch for batch in batches(home, number) if batch.manifest["inputs"]["picks"] == picks]
 
 
-def still_out(home: Location, before: int) -> pa.Array:
-    """The item_ids of everything that was sent in the rounds before, and not taken back to be picked again."""
-    free = released(home)
-    tables = [_without(batch, free) for batch in all_batches(home, before)]
-    chunks = [chunk for table in tables for chunk in table["item_id"].chunks]
-    return pa.concat_arrays([pa.array([], pa.string()), *chunks])
+def are_out(home: Location, before: int, item_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which of these item_ids (N,) were sent in the rounds before, and not taken back to be picked again."""
+    free, index = released(home), ItemIndex(keys := ItemKeys.of_texts(item_ids))
+    is_out = np.zeros(len(item_ids), bool)
+    # What was sent is much more, and is read batch by batch.
+    for batch in all_batches(home, before):
+        rows = index.rows_of(ItemKeys.of_texts(_without(batch, free, ["item_id", "gold"])["item_id"]))
+        is_out[rows[rows >= 0]] = True
+    found: NDArray[np.bool_] = is_out[index.rows_of(keys)]
+    return found
 
 
 def waiting_picks(home: Location, number: int) -> pa.Table:
@@ -160,10 +167,12 @@ def waiting_picks(home: Location, number: int) -> pa.Table:
 
     What is out, labelled, or never to be picked is not among them. What was taken back and may be picked again is.
     """
-    picks = with_hash(read_committed(round_home(home, number) / "selection", "selection.parquet"))
-    is_gone = are_in(picks, read_labels(home)) | are_in(picks, rows_of_items(sorted(never_picked(home))))
-    is_free = pc.invert(pc.is_in(picks["item_id"], value_set=still_out(home, number + 1)))
-    return picks.filter(pc.and_(is_free, pa.array(~is_gone))).sort_by("rank")
+    picks = with_hash(read_committed(round_home(home, number) / "selection", SELECTION_FILE))
+    is_gone = are_in(picks, read_labels(home, ["shard", "key", "label", "round"])) | are_in(
+        picks, rows_of_items(sorted(never_picked(home)))
+    )
+    is_free = ~are_out(home, number + 1, picks["item_id"])
+    return picks.filter(pa.array(is_free & ~is_gone)).sort_by("rank")
 
 
 def picks_hash(picks: pa.Table) -> str:
@@ -177,7 +186,7 @@ def _picks_of(home: Location, number: int) -> str | None:
     if not is_complete(folder):
         return None
     manifest = read_complete(folder, "selection", SelectionManifest)
-    return manifest.get("picks") or picks_hash(read_committed(folder, "selection.parquet"))
+    return manifest.get("picks") or picks_hash(read_committed(folder, SELECTION_FILE))
 
 
 def completed(campaign: Campaign, name: str) -> list[Location]:
@@ -193,51 +202,76 @@ def left_out(home: Location, number: int) -> pa.Table:
     out, folder = current_batches(home, number), round_home(home, number) / "selection"
     if not out:
         return SELECTION_SCHEMA.empty_table()
-    picks = with_hash(read_committed(folder, "selection.parquet"))
+    picks = with_hash(read_committed(folder, SELECTION_FILE))
     sent = pa.concat_arrays([chunk for batch in out for chunk in batch.images()["item_id"].chunks])
     return picks.filter(pc.invert(pc.is_in(picks["item_id"], value_set=sent)))
 
 
-def picked_items(home: Location, before: int, *, with_released: bool = False) -> pa.Table:
-    """Everything picked in the rounds before, PICKED_SCHEMA; each item once.
+class PickedFile(NamedTuple):
+    """A file of what a round picked: what a batch holds, or a selection that was not handed out, which has no batch."""
+
+    round: int
+    folder: Location
+    batch: SentBatch | None
+
+    def rows(self, columns: list[str]) -> pa.Table:
+        """These columns of SELECTION_SCHEMA, of a batch those of IMAGES_SCHEMA, as they are in the file."""
+        if self.batch:
+            return self.batch.rows(columns)
+        try:
+            return read_committed(self.folder, SELECTION_FILE, columns)
+        except pa.ArrowInvalid:
+            # An older campaign did not keep the hashes.
+            kept = [name for name in columns if name != "content_hash"]
+            return with_hash(read_committed(self.folder, SELECTION_FILE, kept)).select(columns)
+
+
+def picked_files(home: Location, before: int) -> Iterator[PickedFile]:
+    """The files of everything picked in the rounds before, oldest round first.
 
     Of a selection that was handed out, this is what its batches hold: a pick that was left out of them, because its
     shard had changed, may be picked again. This includes what was handed out in round `before` itself and does not
     belong to its selection, which was made again since. Where the selection is gone, its batches are taken to be the
     newest.
-
-    Args:
-        with_released: also what was taken back from its vendor and may be picked again.
     """
-    free = set() if with_released else released(home)
-    tables = [PICKED_SCHEMA.empty_table()]
     for number in range(before + 1):
         out, folder = batches(home, number), round_home(home, number) / "selection"
-        is_selected = number < before and is_complete(folder) and not current_batches(home, number)
-        found = [with_hash(read_committed(folder, "selection.parquet"))] if is_selected else []
         if number == before and out:
             # Of a disputed batch, which is of no selection, more people are asked about images that were out before.
             out = [batch for batch in out if batch.manifest["inputs"]["picks"]]
             own = _picks_of(home, number) or (out[-1].manifest["inputs"]["picks"] if out else "")
             out = [batch for batch in out if batch.manifest["inputs"]["picks"] != own]
         # First what a vendor saw: an older selection does not have the hashes.
-        found = [*(_without(batch, free) for batch in out), *found]
-        tables += [
-            table.select(list(_PLACE)).append_column("round", pa.array([number] * len(table), pa.int32()))
-            for table in found
-        ]
-    # The last row of each item from the end on is its first.
-    table = pa.concat_tables(tables)
-    keys = ItemKeys.of_texts(table["item_id"])
-    index = ItemIndex(ItemKeys(keys.high_N[::-1], keys.low_N[::-1]))
-    if len(index) == len(table):
-        return table
-    return table.take(pa.array(np.sort(len(table) - 1 - index.last_rows())))
+        yield from (PickedFile(number, batch.folder, batch) for batch in out)
+        if number < before and is_complete(folder) and not current_batches(home, number):
+            yield PickedFile(number, folder, None)
 
 
-def _without(batch: SentBatch, free: set[tuple[str, str]]) -> pa.Table:
-    """The images of a batch that were not released."""
-    images, record = batch.images(_OF_PICKS), batch.record
+def picked_tables(home: Location, before: int, *, with_released: bool = False) -> Iterator[pa.Table]:
+    """As `picked_items`, file by file; an item that was sent again is there again."""
+    free = set() if with_released else released(home)
+    for file in picked_files(home, before):
+        table = _without(file.batch, free) if file.batch else file.rows([*_PLACE])
+        numbers = pa.array(np.full(len(table), file.round, np.int32))
+        yield table.select([*_PLACE]).append_column(PICKED_SCHEMA.field("round"), numbers)
+
+
+def picked_items(home: Location, before: int, *, with_released: bool = False) -> pa.Table:
+    """Everything picked in the rounds before, PICKED_SCHEMA; each item once. See `picked_files`.
+
+    Args:
+        with_released: also what was taken back from its vendor and may be picked again.
+    """
+    tables = picked_tables(home, before, with_released=with_released)
+    table = pa.concat_tables([PICKED_SCHEMA.empty_table(), *tables])
+    first_N = first_rows(ItemKeys.of_texts(table["item_id"]))
+    is_first = first_N == np.arange(len(first_N))
+    return table if is_first.all() else table.filter(pa.array(is_first))
+
+
+def _without(batch: SentBatch, free: set[tuple[str, str]], columns: list[str] = _OF_PICKS) -> pa.Table:
+    """The images of a batch that were not released; the columns have item_id and gold."""
+    images, record = batch.images(columns), batch.record
     gone = [item_id for name, item_id in free if name == record]
     if not gone:
         return images

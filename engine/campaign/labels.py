@@ -23,6 +23,7 @@ from engine.storage.location import Location
 from engine.tables.columns import required
 from engine.tables.dictionaries import as_read_by, encoded
 from engine.tables.item_keys import by_item, last_of_each, with_shared_texts
+from engine.tables.row_digests import digest_of_rows
 from engine.tables.rows import Row
 from engine.tables.scores import ITEM_FIELDS, SHARD_FIELD, to_table
 from engine.tables.values import class_name, moment_of, plain, text_of
@@ -271,10 +272,10 @@ def label_row(
 
 
 def append_labels(
-    home: Location, kind: str, labels: Iterable[tuple[Any, ...]], *, undoes: str = "", undoes_votes: str = ""
+    home: Location, kind: str, labels: Iterable[tuple[Any, ...]] | pa.Table, *, undoes: str = "", undoes_votes: str = ""
 ) -> str:
-    """Write a file of labels, rows of LABELS_SCHEMA, which may end before the origin; it is newer than all that are
-    there. Returns its name.
+    """Write a file of labels, LABELS_SCHEMA as a table or as rows, which may end before the origin; it is newer than
+    all that are there. Returns its name.
 
     Args:
         kind: "initial" for the first file, else what happened, for its name.
@@ -282,17 +283,16 @@ def append_labels(
         undoes_votes: the ingest whose votes do not count any more.
     """
     width = len(LABELS_SCHEMA)
-    rows = [(*row, *[None] * width)[:width] for row in labels]
+    if not isinstance(labels, pa.Table):
+        labels = to_table([(*row, *[None] * width)[:width] for row in labels], LABELS_SCHEMA)
     there = (home / "labels").children()
     names = [f"labels/{name}" for name in there]
     others = json.dumps([name for name in names if not _is_own(name)])
     name = kind
     if kind != INITIAL:
-        digest = hashlib.sha256("\n".join(sorted("\t".join(map(str, row[:4])) for row in rows)).encode()).hexdigest()
-        name = f"{next_number(there)}-{kind}-{digest[:16]}"
+        name = f"{next_number(there)}-{kind}-{digest_of_rows(labels.select(range(4)))[:16]}"
     num_places, num_votes = (str(len((home / folder).children())) for folder in ("pool/items", "votes"))
     metadata = {AFTER: others, PLACES: num_places, VOTES: num_votes}
     metadata |= {mark: value for mark, value in ((UNDOES, undoes), (UNDOES_VOTES, undoes_votes)) if value}
-    table = to_table(rows, LABELS_SCHEMA).replace_schema_metadata(metadata)
-    (home / f"labels/{name}.parquet").write_table(table)
+    (home / f"labels/{name}.parquet").write_table(labels.replace_schema_metadata(metadata))
     return f"{name}.parquet"

@@ -2,12 +2,15 @@
 
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+
 from engine.campaign.classes import new_names
 from engine.campaign.corrections import correction_row, require_class, rounds_of
 from engine.campaign.decisions import USER, Author, forgotten
 from engine.campaign.first_labels import rows_of, wanted_of
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import still_out
+from engine.campaign.handed_out import are_out
 from engine.campaign.labels import append_labels, identities, read_snapshot
 from engine.campaign.positions import positions_of
 from engine.campaign.stages import Log
@@ -50,8 +53,9 @@ def add_labels(campaign: Campaign, source: Location, log: Log, author: Author = 
     label_of = {(shard, key): str(row["label"]) for shard, items in wanted.items() for key, row in items.items()}
     # Without what was undone: who takes back a wrong file adds the right one.
     known = {*identities(snapshot.last_words()), *forgotten(home)}
-    sent = set(still_out(home, campaign.round + 1).to_pylist())
-    out = {item for item in label_of.keys() - known if item_id_of(*item, config.salt) in sent}
+    asked = [item for item in label_of if item not in known]
+    names = pa.chunked_array([pa.array([item_id_of(*item, config.salt) for item in asked], pa.string())])
+    out = {asked[number] for number in np.flatnonzero(are_out(home, campaign.round + 1, names))}
     new = {item: label for item, label in sorted(label_of.items()) if item not in known | out}
     values = snapshot.values
     same = sum(values.get(item) == label for item, label in label_of.items() if item in known)

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from engine.campaign.known_images import Images
 from engine.campaign.votes import codes_of, ingest_numbers, newest_and_first, rows_of_people, times_of
+from engine.tables.item_keys import column_at
 from vaal.consensus import CONSENSUS, Consensus, Votes
 
 TIE = 0.5
@@ -18,78 +20,124 @@ TIE = 0.5
 Counts = NDArray[np.int64]
 
 
-class Outcomes(NamedTuple):
-    """The outcome of each of U images, in the order of `item_ids` (U,), and of each annotator. `truths` (U,) are the
-    known labels of gold images, null for the others.
+class Truths(NamedTuple):
+    """The known labels (T,) of gold images, and their places (T,), ascending."""
 
-    `values_U` and `skips_U` count the annotators who gave a value, or none, in their newest answer. `labels` (U,) are
-    the most probable values, null without a vote, and `posterior_U` their probabilities, nan where there are none.
+    place_T: Counts
+    label_T: pa.Array
+
+    def equals(self, other: "Truths") -> bool:
+        """Whether they are the same."""
+        return np.array_equal(self.place_T, other.place_T) and self.label_T.equals(other.label_T)
+
+
+class Outcomes(NamedTuple):
+    """The outcome of each of U images that was answered, or of which the label is known: these are K images, at the
+    places `place_K`, ascending; and of each annotator. `truths` are the known labels.
+
+    `values_K` and `skips_K` count the annotators who gave a value, or none, in their newest answer. `labels` (K,) are
+    the most probable values, null without a vote, and `posterior_K` their probabilities, nan where there are none.
     `votes` are the newest answers of all people to questions of this kind, without `raw`, and `item_V` (V,) the places
     of their images. `annotators` has a row for each: annotator, vendor, votes, accuracy (as the consensus estimates it,
     nan where it does not), gold_right, gold_seen. `answers` are the newest versions of all answers, also of several by
     one person, and to questions of other kinds: vendor, annotator, first and newest (the numbers of the ingests that
-    brought these versions), and the place of the image.
+    brought these versions), and `item`, the place of the image among the K.
     """
 
-    item_ids: pa.Array
-    truths: pa.Array
-    values_U: Counts
-    skips_U: Counts
+    size: int
+    truths: Truths
+    place_K: Counts
+    values_K: Counts
+    skips_K: Counts
     labels: pa.Array
-    posterior_U: NDArray[np.float64]
+    posterior_K: NDArray[np.float64]
     votes: pa.Table
     item_V: Counts
     annotators: pa.Table
     answers: pa.Table
 
     @property
-    def num_votes(self) -> Counts:
-        """(U,)."""
-        return self.values_U + self.skips_U
+    def num_votes(self) -> NDArray[np.int32]:
+        """How many annotators answered, of all images (U,)."""
+        found = np.zeros(self.size, np.int32)
+        found[self.place_K] = self.values_K + self.skips_K
+        return found
+
+    def posteriors_at(self, place_N: NDArray[np.integer]) -> NDArray[np.float64]:
+        """The probabilities of the images at these places (N,), nan where there are none."""
+        number_N = self.numbers_of(place_N)
+        padded: NDArray[np.float64] = np.append(self.posterior_K, np.nan)[number_N]
+        return padded
+
+    def labels_at(self, place_N: NDArray[np.integer]) -> pa.Array:
+        """The most probable values of the images at these places (N,), null where there are none."""
+        number_N = self.numbers_of(place_N)
+        return self.labels.take(pa.array(number_N, mask=number_N < 0))
+
+    def numbers_of(self, place_N: NDArray[np.integer]) -> Counts:
+        """Which of the K images the ones at these places are (N,), -1 for others."""
+        here_N = np.searchsorted(self.place_K, place_N)
+        is_one_N = np.append(self.place_K, -1)[here_N] == place_N
+        found: Counts = np.where(is_one_N, here_N, -1)
+        return found
 
 
 def outcomes_of(
-    item_ids: pa.Array, truths: pa.Array, votes: pa.Table, undone: Iterable[str], task: str, method: str
+    images: Images, truths: Truths, votes: pa.Table, undone: Iterable[str], task: str, method: str
 ) -> Outcomes:
     """The outcomes of these images.
 
     Args:
-        item_ids: (U,) strings, unique.
-        truths: (U,) strings, the known label of each gold image, null for the others.
+        images: U of them.
+        truths: the known labels of gold ones.
         votes: all versions of all answers, VOTES_SCHEMA.
         undone: the ingests whose votes do not count.
         task: of the question; see `engine.handoff.exchange.Question`.
         method: labels.consensus.
     """
-    newest, item_V, answers = _opinions(votes, undone, item_ids, task)
-    is_value_V, size = ~newest["skipped"].to_numpy(), len(item_ids)
-    values_U = np.bincount(item_V[is_value_V], minlength=size)
-    skips_U = np.bincount(item_V[~is_value_V], minlength=size)
+    newest, item_V, answers, place_K = _opinions(votes, undone, images, truths, task)
+    is_value_V, size = ~newest["skipped"].to_numpy(), len(place_K)
+    values_K = np.bincount(item_V[is_value_V], minlength=size)
+    skips_K = np.bincount(item_V[~is_value_V], minlength=size)
     named, annotator_V = _annotators(newest)
     deciders = {"class": _one_class, "classes": _several_classes}
     columns = ["value"] if task in deciders else ["value", "answered_at", "ingest"]
     given = newest.select(columns).filter(pa.array(is_value_V))
     decide = deciders.get(task, _newest_value)
-    labels, posterior_U, accuracy_A = decide(
-        given, item_V[is_value_V], annotator_V[is_value_V], truths, len(named), method
+    known = column_at(pa.chunked_array([truths.label_T]), _numbers_among(truths.place_T, place_K))
+    labels, posterior_K, accuracy_A = decide(
+        given, item_V[is_value_V], annotator_V[is_value_V], known, len(named), method
     )
-    right_A, seen_A = _gold(newest, item_V, annotator_V, truths, len(named))
+    right_A, seen_A = _gold(newest, item_V, annotator_V, known, len(named))
     table = named.append_column("votes", pa.array(np.bincount(annotator_V, minlength=len(named))))
     for name, column in (("accuracy", accuracy_A), ("gold_right", right_A), ("gold_seen", seen_A)):
         table = table.append_column(name, pa.array(column))
-    return Outcomes(item_ids, truths, values_U, skips_U, labels, posterior_U, newest, item_V, table, answers)
+    places = place_K[item_V]
+    return Outcomes(
+        len(images), truths, place_K, values_K, skips_K, labels, posterior_K, newest, places, table, answers
+    )
+
+
+def _numbers_among(place_T: Counts, place_K: Counts) -> Counts:
+    """Which of the places T each of the places K is (K,), -1 for none; both ascend."""
+    here_K = np.searchsorted(place_T, place_K)
+    found: Counts = np.where(np.append(place_T, -1)[here_K] == place_K, here_K, -1)
+    return found
 
 
 def _opinions(
-    votes: pa.Table, undone: Iterable[str], item_ids: pa.Array, task: str
-) -> tuple[pa.Table, Counts, pa.Table]:
-    """The votes that decide, the places of their images, and all answers: see `Outcomes`."""
+    votes: pa.Table, undone: Iterable[str], images: Images, truths: Truths, task: str
+) -> tuple[pa.Table, Counts, pa.Table, Counts]:
+    """The votes that decide, the numbers of their images, all answers, and the places of the K images: see
+    `Outcomes`."""
     newest, first_V = newest_and_first(votes, undone)
-    place = pc.index_in(newest["item_id"], value_set=item_ids)
-    item_V = place.drop_null().to_numpy().astype(np.int64)
+    place_V = images.places_of(newest["item_id"])
+    is_known_V = place_V >= 0
     # A vendor's own JSON of shapes takes much memory, and decides nothing.
-    newest = _rows_of(newest.drop_columns("raw"), place.is_valid().to_numpy())
-    first_V = first_V[place.is_valid().to_numpy()]
+    newest = _rows_of(newest.drop_columns("raw"), is_known_V)
+    first_V = first_V[is_known_V]
+    place_K = np.unique(np.concatenate([place_V[is_known_V], truths.place_T]))
+    item_V: Counts = np.searchsorted(place_K, place_V[is_known_V])
     facts = {"first": first_V, "newest": ingest_numbers(newest), "item": item_V}
     answers = newest.select(["vendor", "annotator"])
     for name, column in facts.items():
@@ -98,7 +146,7 @@ def _opinions(
     newest, item_V = _rows_of(newest, is_own_V), item_V[is_own_V]
     is_last_V = np.zeros(len(newest), bool)
     is_last_V[rows_of_people(newest)] = True
-    return _rows_of(newest, is_last_V), item_V[is_last_V], answers
+    return _rows_of(newest, is_last_V), item_V[is_last_V], answers, place_K
 
 
 def _rows_of(votes: pa.Table, mask_V: NDArray[np.bool_]) -> pa.Table:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.campaign.decisions import EXPIRED, PICK_AGAIN, RECALLED, Author, decide, released
@@ -59,27 +58,28 @@ def expire(campaign: Campaign, author: Author, *, pick_again: bool) -> TakenBack
 def _take_back(
     campaign: Campaign, ledger: Ledger, numbers: list[int], kind: str, author: Author, *, pick_again: bool
 ) -> TakenBack:
-    is_own = np.isin(ledger.batch_R, numbers)
+    batch_R = ledger.sent.batch_of_each()
+    is_own = np.isin(batch_R, numbers)
     is_unanswered = np.isin(ledger.state_U, (OUT, IN_PART, DISPUTED))[ledger.item_R]
     is_back = is_own & (ledger.back_R > 0) & is_unanswered
     is_open = is_own & ledger.waited_for
     is_gold = ledger.gold_R
     decide(campaign.home, kind, _rows(ledger, is_open), author)
     # An image with answers is sent again only to ask more people.
-    is_more = np.array([sent.manifest["sending"]["disputed"] for sent in ledger.batches], bool)[ledger.batch_R]
+    is_more = np.array([sent.manifest["sending"]["disputed"] for sent in ledger.batches], bool)[batch_R]
     is_free = (is_open | is_back) & (is_more | (ledger.outcomes.num_votes[ledger.item_R] == 0)) & ~is_gold
     before = released(campaign.home)
     free = [row for row in _rows(ledger, is_free) if (row[3], row[0]) not in before]
     if pick_again:
         # After the other decision: what may be picked again is out nowhere.
         decide(campaign.home, PICK_AGAIN, free, author)
-    opened = set(ledger.batch_R[is_open].tolist())
+    opened = set(batch_R[is_open].tolist())
     kept = sorted({row[3] for row in free if row[3]} & {ledger.batches[number].record for number in opened})
     images = len(np.unique(ledger.item_R[is_open & ~is_gold]))
     return TakenBack(images, len({row[0] for row in free}) if pick_again else 0, [] if pick_again else kept)
 
 
 def _rows(ledger: Ledger, mask: NDArray[np.bool_]) -> list[tuple[str, str, str, str | None]]:
-    rows = ledger.rows.filter(pa.array(mask)).select(["item_id", "shard", "key"]).to_pylist()
-    records = [ledger.batches[number].record for number in ledger.batch_R[mask].tolist()]
+    rows = ledger.rows(["item_id", "shard", "key"], mask).to_pylist()
+    records = [ledger.batches[number].record for number in ledger.sent.batches_of(np.flatnonzero(mask)).tolist()]
     return [(row["item_id"], row["shard"], row["key"], record) for row, record in zip(rows, records, strict=True)]

@@ -5,11 +5,10 @@ outcome gives another one. A person's label, or that of another program, stands 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from engine.campaign.folder import CLOSED_FILE, Campaign, is_closed, is_complete
 from engine.campaign.handed_out import newest_batches, waiting_picks
 from engine.campaign.labels import (
     INGEST,
+    LABELS_SCHEMA,
     POSITIONS_SCHEMA,
     REPLACED,
     Identity,
@@ -36,18 +36,20 @@ from engine.campaign.ledger import (
     SETTLED,
     STATES,
     TAKEN_BACK,
+    WORD_COLUMNS,
     Ledger,
+    SentAndSaid,
     read_ledger,
 )
-from engine.campaign.origins import picked_origins
-from engine.campaign.outcomes import Outcomes
+from engine.campaign.origins import origins_among
+from engine.campaign.outcomes import Counts, Outcomes
 from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
 from engine.campaign.sharing import share
-from engine.campaign.votes import NO_TIME, ingest_numbers, times_of
+from engine.campaign.votes import NO_TIME, ingest_numbers, micros_of, times_of
 from engine.errors import InputError
 from engine.tables.columns import required
-from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, column_at, rows_of_items
+from engine.tables.item_keys import ItemKeys, column_at
 
 CONSENSUS_SCHEMA = pa.schema(
     [
@@ -60,16 +62,38 @@ CONSENSUS_SCHEMA = pa.schema(
 """The outcome of every image that has votes. The metadata say from which votes and options it follows."""
 
 
-class Settled(NamedTuple):
-    """What settling changed: the label before and now of every item with another one, null for none; whether the round
-    ended with it; and the ledger."""
+class Changes(NamedTuple):
+    """N images with another label: their places in the ledger's items, shard and key, and the label before and now,
+    null for none."""
 
-    changes: dict[Identity, tuple[str | None, str | None]]
+    places: Counts
+    items: pa.Table
+    before: pa.Array
+    now: pa.Array
+
+    @property
+    def by_item(self) -> dict[Identity, tuple[str | None, str | None]]:
+        """The label before and now of each: a Python object each, for few."""
+        pairs = zip(self.before.to_pylist(), self.now.to_pylist(), strict=True)
+        return dict(zip(identities(self.items), pairs, strict=True))
+
+
+class Before(NamedTuple):
+    """The labels, with WORD_COLUMNS, and what was sent, as they were read at one moment."""
+
+    snapshot: Snapshot
+    known: SentAndSaid
+
+
+class Settled(NamedTuple):
+    """What settling changed; whether the round ended with it; and the ledger."""
+
+    changes: Changes
     is_closed: bool
     ledger: Ledger
 
 
-def settle(campaign: Campaign, forced: frozenset[str] = frozenset()) -> Settled:
+def settle(campaign: Campaign, forced: frozenset[str] = frozenset(), before: Before | None = None) -> Settled:
     """Derive labels from the votes, and end the round where labels.close_when says so.
 
     It follows from what is committed alone: whatever was interrupted is completed by the next call. What is out and
@@ -77,33 +101,52 @@ def settle(campaign: Campaign, forced: frozenset[str] = frozenset()) -> Settled:
 
     Args:
         forced: item_ids whose votes stand over what a person said before they came.
+        before: what was read before the votes came, if it was.
     """
-    snapshot = read_snapshot(campaign.home)
-    ledger = read_ledger(campaign, snapshot)
+    snapshot, known = _read(campaign, before)
+    del before
+    ledger = read_ledger(campaign, snapshot, known=known)
     _write_consensus(campaign, ledger, snapshot)
     changes = _write_labels(campaign, ledger, snapshot, forced)
-    if changes:
-        ledger = read_ledger(campaign, outcomes=ledger.outcomes)
+    if len(changes.places):
+        sent, outcomes = ledger.sent, ledger.outcomes
+        # What is read again is not kept twice.
+        del ledger, snapshot, known
+        snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
+        ledger = read_ledger(campaign, snapshot, known=SentAndSaid.of(campaign, snapshot, sent), outcomes=outcomes)
+    del snapshot
     share(campaign, ledger)
     return Settled(changes, _close_if_due(campaign, ledger), ledger)
+
+
+def _read(campaign: Campaign, before: Before | None) -> tuple[Snapshot, SentAndSaid]:
+    """The labels, and what was sent. What was read before is not read again, unless somebody wrote labels meanwhile."""
+    folder = campaign.home / "labels"
+    if before and before.snapshot.files == {
+        f"labels/{name}": hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in folder.children()
+    }:
+        return before
+    snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
+    return snapshot, SentAndSaid.of(campaign, snapshot, before and before.known.sent)
 
 
 def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> None:
     """Keep this version of the outcomes, if the newest one is another."""
     outcomes, folder, labels = ledger.outcomes, campaign.home / "consensus", campaign.config.labels
-    has_votes = pa.array(outcomes.num_votes > 0)
-    items = ledger.items.select(["item_id", "shard", "key"]).filter(has_votes)
-    if not len(items):
+    has_votes = outcomes.values_K + outcomes.skips_K > 0
+    places, mask = outcomes.place_K[has_votes], pa.array(has_votes)
+    if not len(places):
         return
+    items = ledger.items.rows(places, ["item_id", "shard", "key"])
     columns = {
-        "state": pa.array(np.array(STATES)[ledger.state_U]),
-        "label": outcomes.labels,
-        "posterior": pa.array(outcomes.posterior_U, from_pandas=True),
-        "num_votes": pa.array(outcomes.values_U),
-        "num_skipped": pa.array(outcomes.skips_U),
+        "state": pa.array(STATES, pa.string()).take(pa.array(ledger.state_U[places])),
+        "label": outcomes.labels.filter(mask),
+        "posterior": pa.array(outcomes.posterior_K[has_votes], from_pandas=True),
+        "num_votes": pa.array(outcomes.values_K[has_votes]),
+        "num_skipped": pa.array(outcomes.skips_K[has_votes]),
     }
     for name, column in columns.items():
-        items = items.append_column(name, column.filter(has_votes))
+        items = items.append_column(name, column)
     ingests = "\n".join(pc.unique(outcomes.votes["ingest"]).to_pylist())
     facts = {"method": labels.consensus, "min_posterior": str(labels.min_posterior), "ingests": ingests}
     facts["labels"] = hashlib.sha256("\n".join(sorted(snapshot.files.values())).encode()).hexdigest()
@@ -116,94 +159,60 @@ def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> 
     (folder / f"{len(names) + 1:06d}.parquet").write_table(table)
 
 
-def _write_labels(
-    campaign: Campaign, ledger: Ledger, snapshot: Snapshot, forced: frozenset[str]
-) -> dict[Identity, tuple[str | None, str | None]]:
-    """Append the labels that the votes give and the campaign does not have. Returns the labels before and now."""
+def _write_labels(campaign: Campaign, ledger: Ledger, snapshot: Snapshot, forced: frozenset[str]) -> Changes:
+    """Append the labels that the votes give and the campaign does not have. Returns what changed."""
     items, outcomes = ledger.items, ledger.outcomes
-    before = _looked_up(items, snapshot.labels, "label")
-    label = pc.if_else(pa.array(ledger.by_votes_U == SETTLED), outcomes.labels, pa.scalar(None, pa.string()))
-    is_other = pc.not_equal(pc.fill_null(label, ""), pc.fill_null(before, "")).to_numpy(zero_copy_only=False)
-    is_forced = _are_in(items["item_id"], forced) & (_newest_ingests(outcomes) > ledger.word_votes_U)
-    is_gone = are_in(items, rows_of_items(sorted(forgotten(campaign.home))))
-    is_free = ~items["gold"].to_numpy() & ~is_gone & (~ledger.stands_U | is_forced)
-    is_wanted = (outcomes.num_votes > 0) & is_other & is_free
-    wanted, latest = items.filter(pa.array(is_wanted)), _latest(outcomes, is_wanted)
-    if not len(wanted):
-        return {}
-    rounds, at = wanted["round"].to_pylist(), datetime.now(UTC)
-    origins: dict[Identity, str] = {}
-    # Where a selection is damaged the origin is null, and is looked up when it is needed.
-    with suppress(InputError):
-        origins = picked_origins(campaign.home, set(rounds))
-    replaced = set(identities(items.filter(pa.array(is_wanted & is_forced))))
-    columns = (
-        _shared(wanted["shard"]),
-        wanted["key"].to_pylist(),
-        *(_shared(c.filter(pa.array(is_wanted))) for c in (label, before)),
-    )
-    changes: dict[Identity, tuple[str | None, str | None]] = {}
-    rows: list[tuple[Any, ...]] = []
-    for shard, key, now, then, number, vote in zip(*columns, rounds, latest, strict=True):
-        annotator, moment = vote.annotator if vote.is_only else None, vote.answered_at or at
-        why = REPLACED if (shard, key) in replaced else None
-        rows.append((shard, key, now, number, vote.vendor, annotator, moment, origins.get((shard, key)), why))
-        changes[shard, key] = then, now
-    # The positions of picks are known: training need not scan their shards.
-    write_positions(campaign.home, wanted.select(POSITIONS_SCHEMA.names))
-    append_labels(campaign.home, INGEST, rows)
+    has_votes = (outcomes.values_K + outcomes.skips_K > 0) & (outcomes.place_K < items.num_picked)
+    places, labels = outcomes.place_K[has_votes], outcomes.labels.filter(pa.array(has_votes))
+    before = column_at(snapshot.history["label"], ledger.row_U[places])
+    now = pc.if_else(pa.array(ledger.by_votes_U[places] == SETTLED), labels, pa.scalar(None, pa.string()))
+    is_other = pc.not_equal(pc.fill_null(now, ""), pc.fill_null(before, "")).to_numpy(zero_copy_only=False)
+    is_forced_U = np.zeros(len(items), bool)
+    named = items.places_of(pa.array(sorted(forced), pa.string()))
+    is_forced_U[named[named >= 0]] = True
+    is_forced = is_forced_U[places] & (_newest_ingests(outcomes)[has_votes] > ledger.word_votes_U[places])
+    is_gone_U = items.are_in(ItemKeys.of_items(sorted(forgotten(campaign.home))))
+    is_wanted = is_other & ~is_gone_U[places] & (~ledger.stands_U[places] | is_forced)
+    mask, places = pa.array(is_wanted), places[is_wanted]
+    wanted = items.rows(places, [*POSITIONS_SCHEMA.names, "round"])
+    changes = Changes(places, wanted.select(["shard", "key"]), before.filter(mask), now.filter(mask))
+    if len(places):
+        latest = _latest(outcomes, places)
+        origins = pa.nulls(len(places), pa.string())
+        # Where a selection is damaged the origin is null, and is looked up when it is needed.
+        with suppress(InputError):
+            origins = origins_among(campaign.home, pc.unique(wanted["round"]).to_pylist(), ItemKeys.of(wanted))
+        why = pc.if_else(pa.array(is_forced[is_wanted]), pa.scalar(REPLACED), pa.scalar(None, pa.string()))
+        columns = [wanted["shard"], wanted["key"], changes.now, wanted["round"], *latest, origins, why]
+        # The positions of picks are known: training need not scan their shards.
+        write_positions(campaign.home, wanted.select(POSITIONS_SCHEMA.names))
+        append_labels(campaign.home, INGEST, pa.table(columns, schema=LABELS_SCHEMA))
     return changes
 
 
-def _are_in(names: pa.Array | pa.ChunkedArray, these: Iterable[str]) -> NDArray[np.bool_]:
-    found = pc.is_in(names, value_set=pa.array(sorted(these), pa.string()))
-    return np.asarray(found)
-
-
-def _shared(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
-    """A column's texts, of which most are repeated, each once in memory."""
-    values = [*column.unique().to_pylist(), None]
-    return [values[code] for code in pc.fill_null(pc.index_in(column, value_set=column.unique()), -1).to_pylist()]
-
-
-class _Latest(NamedTuple):
-    """Of an image's votes: the vendor, and the annotator of the newest one; the time of the last one; and whether there
-    is only one."""
-
-    vendor: str
-    annotator: str | None
-    answered_at: datetime | None
-    is_only: bool
-
-
 def _newest_ingests(outcomes: Outcomes) -> NDArray[np.int64]:
-    """The number of the newest ingest with a vote on each image (U,), 0 without a vote."""
-    newest_U = np.zeros(len(outcomes.item_ids), np.int64)
-    np.maximum.at(newest_U, outcomes.item_V, ingest_numbers(outcomes.votes))
-    return newest_U
+    """The number of the newest ingest with a vote on each of the K images, 0 without a vote."""
+    newest_K = np.zeros(len(outcomes.place_K), np.int64)
+    np.maximum.at(newest_K, outcomes.numbers_of(outcomes.item_V), ingest_numbers(outcomes.votes))
+    return newest_K
 
 
-def _latest(outcomes: Outcomes, is_wanted_U: NDArray[np.bool_]) -> Iterator[_Latest]:
-    """Of the wanted images, in their order; each has a vote."""
-    is_own_V = is_wanted_U[outcomes.item_V]
+def _latest(outcomes: Outcomes, places: Counts) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Of the votes on each image at these places, which ascend (N,): the vendor of the newest one, its annotator
+    where it is the only one, and the time of the last one; now, where none has any."""
+    number_V = np.searchsorted(places, outcomes.item_V)
+    is_own_V = np.append(places, -1)[number_V] == outcomes.item_V
     votes = outcomes.votes.select(["ingest", "vendor", "annotator", "answered_at"]).filter(pa.array(is_own_V))
-    item_V = outcomes.item_V[is_own_V]
-    order = np.lexsort((np.arange(len(votes)), ingest_numbers(votes), item_V))
-    is_last = np.append(np.diff(item_V[order]) > 0, True)[: len(order)]
-    last_I = order[is_last]
-    at_U = np.full(len(is_wanted_U), NO_TIME)
-    np.maximum.at(at_U, item_V, times_of(votes))
-    at_I = at_U[item_V[last_I]]
-    moments = pa.array(at_I, pa.timestamp("us", tz="UTC"), mask=at_I == NO_TIME).to_pylist()
-    newest = votes.take(pa.array(last_I))
-    is_only_I = (np.diff(np.flatnonzero(is_last), prepend=-1) == 1).tolist()
-    people = _shared(newest["vendor"]), _shared(newest["annotator"])
-    yield from map(_Latest._make, zip(*people, moments, is_only_I, strict=True))
-
-
-def _looked_up(items: pa.Table, table: pa.Table, column: str) -> pa.Array:
-    """A column of a table that has a row for an item, or none, in the order of the items."""
-    return column_at(table[column], ItemIndex(ItemKeys.of(table)).rows_of(ItemKeys.of(items)))
+    number_V = number_V[is_own_V]
+    order = np.lexsort((np.arange(len(votes)), ingest_numbers(votes), number_V))
+    last_N = order[np.append(np.diff(number_V[order]) > 0, True)[: len(order)]]
+    at_N = np.full(len(places), NO_TIME)
+    np.maximum.at(at_N, number_V, times_of(votes))
+    at_N[at_N == NO_TIME] = micros_of(datetime.now(UTC))
+    newest = votes.select(["vendor", "annotator"]).take(pa.array(last_N))
+    is_only = pa.array(np.bincount(number_V, minlength=len(places)) == 1)
+    annotator = pc.if_else(is_only, newest["annotator"], pa.scalar(None, pa.string()))
+    return newest["vendor"], annotator, pa.array(at_N, LABELS_SCHEMA.field("labelled_at").type)
 
 
 class Progress(NamedTuple):
@@ -221,19 +230,24 @@ def progress_of(campaign: Campaign, ledger: Ledger) -> Progress:
     """How far the answers of the campaign's round are."""
     own = {batch.record for batch in newest_batches(campaign.home, campaign.round)}
     numbers = [number for number, batch in enumerate(ledger.batches) if batch.record in own]
-    is_own = np.isin(ledger.batch_R, numbers) & ~ledger.gold_R
+    is_own_R = np.zeros(len(ledger.item_R), bool)
+    for number in numbers:
+        is_own_R |= ledger.images_of(number)
     # An image that was taken back and sent again is there twice, and counts once.
-    items, last = np.unique(ledger.item_R[is_own][::-1], return_index=True)
-    states = ledger.state_R[is_own][::-1][last]
-    is_done, is_answered = np.isin(states, DONE), ~np.isin(states, (OUT, GIVEN_UP, TAKEN_BACK))
+    state_U = np.full(len(ledger.items), -1, np.int8)
+    # Of several rows the last one stays.
+    state_U[ledger.item_R[is_own_R]] = ledger.state_R[is_own_R]
+    is_again_U, items = np.zeros(len(state_U), bool), np.flatnonzero(state_U >= 0)
+    is_done = np.isin(state_U[items], DONE)
+    is_answered = ~np.isin(state_U[items], (OUT, GIVEN_UP, TAKEN_BACK))
     if numbers and is_complete(campaign.stage("selection")):
         # What is in its shard no more cannot be sent.
         waiting = placed(campaign.home, waiting_picks(campaign.home, campaign.round))[0]["item_id"].combine_chunks()
-        num_waiting = len(waiting)
+        num_waiting, places = len(waiting), ledger.items.places_of(waiting)
+        is_again_U[places[places >= 0]] = True
     else:
-        waiting = pa.array([], pa.string())
         num_waiting = ledger.batches[numbers[-1]].manifest["sending"]["waiting"] if numbers else 0
-    is_again = pc.is_in(ledger.items["item_id"].take(pa.array(items)), value_set=waiting).to_numpy()
+    is_again = is_again_U[items]
     done, total = int((is_done & ~is_again).sum()), num_waiting + int((~is_again).sum())
     rule = campaign.config.labels.close_when
     # Exactly: 0.55 * 100 is more than 55.

@@ -164,7 +164,7 @@ def _has(campaign: Campaign, ledger: Ledger) -> dict[tuple[str, str], tuple[str,
     """As `_own`, by what is committed."""
     urls = _urls_of(campaign)
     is_out = np.isin(ledger.state_R, (OUT, IN_PART, DISPUTED)) & ~ledger.gold_R
-    out, labelled = ledger.rows.filter(pa.array(is_out)), identities(read_labels(campaign.home))
+    out, labelled = ledger.rows(["shard", "key", "content_hash"], is_out), identities(read_labels(campaign.home))
     known = all_positions(campaign.home)
     hashes = dict(zip(identities(known), known["content_hash"].to_pylist(), strict=True))
     found: dict[Identity, tuple[str, str | None]] = {

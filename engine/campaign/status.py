@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from engine.campaign.advice import next_command, send_command
 from engine.campaign.decided import decided_by, ranks
@@ -13,7 +12,7 @@ from engine.campaign.folder import Campaign, is_complete, read_overrides
 from engine.campaign.handed_out import completed, vendor_of
 from engine.campaign.heartbeat import PROGRESS_FILE, Beat, TrainBeat, read_heartbeat
 from engine.campaign.labels import Snapshot, read_snapshot
-from engine.campaign.ledger import Ledger, read_ledger
+from engine.campaign.ledger import WORD_COLUMNS, Ledger, read_ledger
 from engine.campaign.manifests import (
     Manifest,
     ScoresManifest,
@@ -29,26 +28,25 @@ from engine.config.hook_options import shown
 from engine.pool.manifest import read_shards
 from engine.pool.shard import FORGOTTEN, GONE
 from engine.storage.location import Location
-from engine.tables.item_keys import are_in
 from engine.tables.scores import without_forgotten
 
 
 def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger | None = None) -> dict[str, Any]:
     """The state of every round up to the current one, as plain values. `snapshot` and `ledger` are the labels and the
     ledger, if they are read already."""
-    home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home)
+    home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home, WORD_COLUMNS)
+    # Before there is a ledger: which labels count takes as much memory for a moment.
+    rounds_of = snapshot.labels["round"].value_counts()
+    by_round = dict(zip(*(rounds_of.field(name).to_pylist() for name in ("values", "counts")), strict=True))
     known, ledger = read_shards(home), ledger or read_ledger(campaign, snapshot)
     shards, news = known.in_round(campaign.round), news_of(campaign)
-    labels = snapshot.labels
-    is_labelled_U, rounds_of = are_in(ledger.items, labels), labels["round"].value_counts()
-    by_round = dict(zip(*(rounds_of.field(name).to_pylist() for name in ("values", "counts")), strict=True))
     rounds: list[dict[str, Any]] = [
         {
             "round": number,
             "stages": _stages(replace(campaign, round=number), int(np.count_nonzero(known.are_in(number)))),
             **_ranks(replace(campaign, round=number)),
             "settings": _shown(read_overrides(home, number)),
-            "batches": [_batch_state(ledger, place, is_labelled_U) for place in ledger.of_round(number)],
+            "batches": [_batch_state(ledger, place) for place in ledger.of_round(number)],
         }
         for number in range(campaign.round + 1)
     ]
@@ -69,7 +67,7 @@ def status(campaign: Campaign, snapshot: Snapshot | None = None, ledger: Ledger 
             "note": news_in_words(campaign, news) or None,
         },
         "labels": {
-            "total": len(labels),
+            "total": sum(by_round.values()),
             "at_init": by_round.get(None, 0),
             "by_round": {str(number): by_round.get(number, 0) for number in range(campaign.round)},
         },
@@ -110,15 +108,16 @@ def _ranks(campaign: Campaign) -> dict[str, str | None]:
     return {"ranks": ranks(selection), "decided_by": decided_by(selection)}
 
 
-def _batch_state(ledger: Ledger, place: int, is_labelled_U: NDArray[np.bool_]) -> dict[str, Any]:
+def _batch_state(ledger: Ledger, place: int) -> dict[str, Any]:
     """How many images a batch has, how many of them have no label yet, and how many are in each state."""
     batch = ledger.batches[place]
-    item_N = ledger.item_R[ledger.images_of(place)]
+    own = ledger.sent.slice_of(place)
+    item_N = ledger.item_R[own][~ledger.gold_R[own]]
     return {
         "batch": batch.folder.name,
         "vendor": batch.vendor,
         "images": len(item_N),
-        "without_label": int((~is_labelled_U[np.unique(item_N)]).sum()),
+        "without_label": len(np.unique(item_N[~ledger.labelled_U[item_N]])),
         "states": ledger.counts(place),
     }
 

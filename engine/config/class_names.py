@@ -2,13 +2,17 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
+MOST_KEPT = 1 << 12
+"""Names that are kept in their one form: few are written again and again."""
 _INTEGRAL = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 
 _SPACES = dict.fromkeys([0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " ")
 """Unicode's category Zs without the plain space."""
 
 
+@lru_cache(MOST_KEPT)
 def class_name(text: str) -> str:
     """The one form of a class's name: 3.0 is 3, True is true; Unicode in its form NFC, every kind of space a plain one,
     and none around the name."""

@@ -1,7 +1,7 @@
 """Answers become votes: what is new, what was known, what contradicts what came before."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -15,13 +15,12 @@ from engine.errors import InputError
 from engine.handoff.class_numbers import SentClasses, with_names
 from engine.handoff.exchange import Answer, Question
 from engine.handoff.known_answers import MOST_CACHED, Known, Version, content_of, is_newer
+from engine.handoff.sent_places import Places, forms_of
 from engine.tables.values import class_name, class_of
 
 CHUNK_ROWS = 10_000
 WITHOUT_INGEST = VOTES_SCHEMA.remove(VOTES_SCHEMA.get_field_index("ingest"))
 _ADDRESS = re.compile(r"[\w.%+-]+@[\w-]+(\.[\w-]+)+")
-_COPY = re.compile(r"(?:copy of )?([0-9a-f]{32})(?:[ _-]*\(\d+\)|[ _-]+(?:copy|\d+))*")
-"""The name of a copy, as browsers and file managers write it: ID (1), ID_1, ID - Copy (2), Copy of ID."""
 _NUMBER = re.compile(r"\d+([.,]\d+)?e[+-]?\d+", re.IGNORECASE)
 _SHOWN = 60
 """Characters of a value in an error."""
@@ -33,16 +32,6 @@ class Rules(NamedTuple):
 
     replace: bool = False
     accept_rest: bool = False
-
-
-class Place(NamedTuple):
-    """What is known of an image that was handed out: its label now, whether a person's or another program's word on it
-    stands over votes, how many files of votes there were when it was said, and whether the image is gold."""
-
-    label: str | None
-    stands: bool
-    word_votes: int
-    is_gold: bool
 
 
 class Asked(NamedTuple):
@@ -85,9 +74,7 @@ class Sieve:
     versions of known ones.
     """
 
-    def __init__(
-        self, asked: Asked, places: dict[str, Place], known: Known, sent: SentClasses, *, replace: bool
-    ) -> None:
+    def __init__(self, asked: Asked, places: Places, known: Known, sent: SentClasses, *, replace: bool) -> None:
         self._vendor, _, self._question, self._is_snapshot, self._classes = asked
         self._places, self._known, self._sent, self._replace = places, known, sent, replace
         self._here: dict[bytes, Version] = {}
@@ -100,6 +87,10 @@ class Sieve:
         self.unknown: dict[str, str] = {}
         self.item_ids: set[str] = set()
         self.answers = self.repeated = self.corrected = self.outdated = self.blank = self.versions = 0
+
+    def expect(self, answers: Iterable[Answer]) -> None:
+        """Look up the images of the answers that are taken next."""
+        self._places.look_up(answer.item for answer in answers)
 
     def take(self, answer: Answer, where: str, look: Callable[[Answer, str], Answer] | None = None) -> None:
         """Look at an answer; `where` is its place, with its file. `look` changes it, or finds a fault; it gets the
@@ -118,13 +109,15 @@ class Sieve:
         """The new votes: VOTES_SCHEMA without `ingest`. No answer can be taken any more: what was known is let go."""
         self._flush()
         found = pa.concat_tables([WITHOUT_INGEST.empty_table(), *self._chunks])
-        self._chunks, self._here, self._places = [], {}, {}
-        del self._known
+        self._chunks, self._here = [], {}
+        del self._known, self._places
         return found
 
     def _take(self, answer: Answer, where: str, look: Callable[[Answer, str], Answer] | None) -> None:
         item_id = self._item_of(answer.item, where)
-        answer = answer._replace(value=with_names(answer.value, self._sent, item_id, where))
+        if type(answer.value) is not str:
+            # A class may be given by its place.
+            answer = answer._replace(value=with_names(answer.value, self._sent, item_id, where))
         if look and (answer := look(answer, item_id)).fault:
             raise InputError(answer.fault)
         value = None if answer.skipped else value_of(answer, self._question, where)
@@ -158,13 +151,11 @@ class Sieve:
         return _ADDRESS.sub(lambda found: self._hashed(found[0]), text) if "@" in text else text or None
 
     def _item_of(self, name: str, where: str) -> str:
-        """The item_id that a name says: itself, or the stem of a file, also of a copy or in capitals."""
-        name = name.strip()
-        stem = re.split("[?#]", name)[0].replace("\\", "/").rpartition("/")[2].partition(".")[0].strip()
-        original = _COPY.fullmatch(stem.lower())
-        for item_id in (name, stem, stem.lower(), original[1] if original else ""):
-            if item_id in self._places:
+        """The item_id that a name says."""
+        for item_id in forms_of(name):
+            if self._places.get(item_id):
                 return item_id
+        name = name.strip()
         if _NUMBER.fullmatch(name):
             why = "a number that a spreadsheet made of it; import this column as text from the file that was sent"
             raise InputError(f"{where}: item_id {name!r} is {why}")
@@ -200,7 +191,8 @@ class Sieve:
     ) -> bool:
         """Whether an answer adds something to its newest version. Raises InputError where it contradicts what is
         known."""
-        place = self._places[item_id]
+        place = self._places.get(item_id)
+        assert place is not None
         is_other = place.stands and place.label != version.value
         is_current = newest is not None and newest.content == version.content
         # Of versions with times the newest counts, whatever is to be replaced.

@@ -5,8 +5,8 @@ import shlex
 from decimal import Decimal
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from engine.campaign.advice import force_command, may_be_asked
 from engine.campaign.folder import Campaign
@@ -86,7 +86,7 @@ def require_sendable(campaign: Campaign, vendor: str, wish: Wish, images: pa.Tab
 def _disputed(campaign: Campaign) -> pa.Table:
     """The images that more people may be asked about, the least certain first."""
     ledger = read_ledger(campaign)
-    items = ledger.items.take(pa.array(may_be_asked(campaign, ledger)))
+    items = ledger.items.rows(may_be_asked(campaign, ledger))
     ranks, none = pa.array(range(len(items)), pa.int64()), pa.nulls(len(items), pa.string())
     return items.append_column("rank", ranks).append_column("origin", none).select(_COLUMNS)
 
@@ -94,8 +94,10 @@ def _disputed(campaign: Campaign) -> pa.Table:
 def answers_of(campaign: Campaign, images: pa.Table) -> pa.Array:
     """How many answers came of each image so far."""
     ledger = read_ledger(campaign)
-    came = pa.array(ledger.came_U).take(pc.index_in(images["item_id"], ledger.items["item_id"].combine_chunks()))
-    return pc.fill_null(came, 0).combine_chunks() if isinstance(came, pa.ChunkedArray) else pc.fill_null(came, 0)
+    place_N = ledger.items.places_of(images["item_id"])
+    came_N = np.zeros(len(images), np.int64)
+    came_N[place_N >= 0] = ledger.came_U[place_N[place_N >= 0]]
+    return pa.array(came_N)
 
 
 def _of_stratum(campaign: Campaign, picks: pa.Table, stratum: str) -> pa.Table:

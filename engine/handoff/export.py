@@ -7,6 +7,7 @@ nothing. A batch of which no run came to say that it is out is shown by the next
 import csv
 import hashlib
 import io
+from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -49,6 +50,7 @@ from engine.handoff.vendor_files import files_of, is_intact
 from engine.pool.shards import Shards
 from engine.storage.location import Location
 from engine.tables.harmless import harmless
+from engine.tables.item_keys import ItemIndex, ItemKeys
 
 LINKS_FILE = "links.csv"
 
@@ -153,9 +155,15 @@ def _nothing_left(campaign: Campaign, vendor: str, wish: Wish, num_waiting: int)
 
 def _are_released(campaign: Campaign, ledger: Ledger) -> NDArray[np.bool_]:
     """Which rows (R,) were taken back and may be picked again."""
-    free = released(campaign.home)
-    names = zip(ledger.batch_R.tolist(), ledger.rows["item_id"].to_pylist(), strict=True)
-    return np.array([(ledger.batches[place].record, item_id) in free for place, item_id in names], bool)
+    free, found = defaultdict[str, list[str]](list), np.zeros(len(ledger.item_R), bool)
+    for record, item_id in released(campaign.home):
+        free[record].append(item_id)
+    for number, batch in enumerate(ledger.batches):
+        if batch.record in free:
+            names = ItemKeys.of_texts(pa.chunked_array([pa.array(free[batch.record], pa.string())]))
+            own = ItemKeys.of_texts(batch.rows(["item_id"])["item_id"])
+            found[ledger.sent.slice_of(number)] = ItemIndex(names).holds(own)
+    return found
 
 
 def _nothing_disputed(campaign: Campaign) -> str:

@@ -8,32 +8,38 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from engine.campaign.changes import MOST_LINES, refresh
 from engine.campaign.classes import Classes, classes_of, joined, new_names
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import Identity, Snapshot, identities, read_snapshot
-from engine.campaign.ledger import DISPUTED, IN_PART, OUT, Ledger, read_ledger
+from engine.campaign.known_images import Images
+from engine.campaign.labels import POSITIONS_SCHEMA, Snapshot, identities, read_snapshot
+from engine.campaign.ledger import DISPUTED, IN_PART, OUT, WORD_COLUMNS, Ledger, SentAndSaid, read_ledger
 from engine.campaign.places import placed
-from engine.campaign.settling import Settled, settle
+from engine.campaign.settling import Before, Changes, Settled, settle
 from engine.campaign.stages import QUIET, Log
 from engine.campaign.votes import append_votes, read_votes
 from engine.config.texts import plural, some
 from engine.errors import ConfigError, InputError
 from engine.handoff import VENDORS
-from engine.handoff.answers import Asked, Place, Refused, Rules, Sieve
+from engine.handoff.answers import Asked, Refused, Rules, Sieve
 from engine.handoff.class_numbers import SentClasses
 from engine.handoff.exchange import Answer, AnswerFile, Question
 from engine.handoff.known_answers import Known
 from engine.handoff.masks import Found, keep_masks, with_masks
 from engine.handoff.question import question_of
+from engine.handoff.sent_places import Places
 from engine.handoff.task_classes import note_on_outputs
 from engine.pool.mask_source import mask_source
+from engine.tables.item_keys import ItemKeys
 
 Look = Callable[[Answer, str], Answer]
 """Looks at an answer, by the item_id of its image: changes it, or finds a fault."""
 ANY = Rules()
+AT_ONCE = 16_384
+"""Answers whose images are looked up together."""
 MOST_LOGGED = 1000
 """Reasons why rows do not fit that are logged."""
 
@@ -96,15 +102,15 @@ def ingest(
     class that is not allowed, an answer that contradicts another. Nothing is written then. With `rules.accept_rest`
     such rows are left out.
     """
-    snapshot = read_snapshot(campaign.home)
-    ledger = read_ledger(campaign, snapshot)
-    question = question_of(campaign)
+    snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
+    question, before = question_of(campaign, snapshot), [Before(snapshot, SentAndSaid.of(campaign, snapshot))]
+    ledger = read_ledger(campaign, snapshot, known=before[0].known)
     sieve = _sieve(campaign, ledger, snapshot, asked := _asked(campaign, vendor, question), replace=rules.replace)
-    standing, gone = _standing(ledger), _forgotten_ids(campaign, ledger)
-    masks = Found()
+    stood_U, had_votes_U, gone = ledger.stands_U, ledger.outcomes.num_votes > 0, _forgotten_ids(campaign, ledger)
+    masks, labels_before = Found(), pc.unique(snapshot.history["label"]).drop_null().to_pylist()
     look = _looks_at_masks(campaign, ledger, masks) if question.task == "mask" else None
     # What is read again after the votes are there is not kept twice.
-    del ledger
+    del ledger, snapshot
     _take_all(sieve, files, vendor, question, look)
     _require_fitting(sieve, asked.classes.advice(sieve.unknown) if sieve.unknown else "", rules, log)
     votes = sieve.finished()
@@ -121,34 +127,34 @@ def ingest(
     del votes
     forced = frozenset(sieve.item_ids) if rules.replace else frozenset()
     try:
-        settled = settle(campaign, forced)
+        # Given away: what is read again is not kept twice.
+        settled = settle(campaign, forced, before.pop())
     except ConfigError as error:
         raise ConfigError(f"{error}; the answers are in, and labels follow with the next command") from error
-    _log_overridden(settled.changes, standing, log)
-    pairs = list(settled.changes.values())
-    gained = {label for _, label in pairs if label is not None}
-    new_classes = new_names(gained, snapshot.history["label"].drop_null().to_pylist(), question.task)
+    changes = settled.changes
+    _log_overridden(changes, stood_U, had_votes_U, log)
+    new_classes = new_names(pc.unique(changes.now).drop_null().to_pylist(), labels_before, question.task)
     if new_classes:
         log(f"new classes, never seen in this campaign before: {', '.join(new_classes)}")
     if note := note_on_outputs(campaign, new_classes):
         log(note)
-    changed = _num_changed(campaign, set(settled.changes), settled.ledger.items, log)
+    changed = _num_changed(campaign, changes, settled.ledger.items, log)
     return _counted(sieve, settled, brought)._replace(new_classes=new_classes, changed=changed)
 
 
 def _counted(sieve: Sieve, settled: Settled, brought: Brought) -> Ingested:
     """The counts but those of new classes and of images that changed."""
-    items, pairs = settled.ledger.items, list(settled.changes.values())
-    rounds = items.filter(pc.is_in(items["item_id"], value_set=brought.item_ids))["round"]
-    ledger = settled.ledger
-    is_out_R = np.isin(ledger.state_R, (OUT, IN_PART, DISPUTED)) & ~ledger.gold_R
+    ledger, changes = settled.ledger, settled.changes
+    answered, had_label = ledger.items.places_of(brought.item_ids), changes.before.is_valid()
+    has_label, out_U = changes.now.is_valid(), np.zeros(len(ledger.items), bool)
+    out_U[ledger.item_R[np.isin(ledger.state_R, (OUT, IN_PART, DISPUTED)) & ~ledger.gold_R]] = True
     return Ingested(
-        new=sum(before is None and label is not None for before, label in pairs),
+        new=_count(pc.and_not(has_label, had_label)),
         repeated=sieve.repeated,
         blank=sieve.blank,
-        replaced=sum(before is not None for before, _ in pairs),
+        replaced=_count(had_label),
         new_classes=[],
-        out=len(np.unique(ledger.item_R[is_out_R])),
+        out=int(out_U.sum()),
         corrected=sieve.corrected,
         votes=brought.votes,
         versions=sieve.versions,
@@ -157,9 +163,13 @@ def _counted(sieve: Sieve, settled: Settled, brought: Brought) -> Ingested:
         refused=[str(row) for row in sieve.refused],
         is_closed=settled.is_closed,
         answers=sieve.answers,
-        taken_away=sum(before is not None and label is None for before, label in pairs),
-        rounds=sorted(pc.unique(rounds).drop_null().to_pylist()),
+        taken_away=_count(pc.and_not(had_label, has_label)),
+        rounds=np.unique(ledger.items.round_U[answered[answered >= 0]]).tolist(),
     )
+
+
+def _count(mask: pa.Array) -> int:
+    return pc.sum(mask).as_py() or 0
 
 
 def _asked(campaign: Campaign, vendor: str, question: Question) -> Asked:
@@ -169,7 +179,7 @@ def _asked(campaign: Campaign, vendor: str, question: Question) -> Asked:
 
 def _looks_at_masks(campaign: Campaign, ledger: Ledger, masks: Found) -> Callable[[AnswerFile], Look]:
     """Looks at the masks of each answer as `with_masks`, which adds those that are files to `masks`."""
-    source, rows = mask_source(campaign.config, campaign.home), ledger.rows
+    source, rows = mask_source(campaign.config, campaign.home), ledger.rows(["item_id", "height", "width"])
     sides = zip(rows["height"].to_pylist(), rows["width"].to_pylist(), strict=True)
     shown = dict(zip(rows["item_id"].to_pylist(), sides, strict=True))
     return lambda file: lambda answer, item_id: with_masks(answer, file, masks, shown.get(item_id), source)
@@ -187,9 +197,12 @@ def _take_all(
     for file in files:
         names.append(file.place)
         look_here = look(file) if look else None
-        for answer in _answers(file, vendor, question):
+        answers = _answers(file, vendor, question)
+        while some := list(islice(answers, AT_ONCE)):
             is_any = True
-            sieve.take(answer, f"{file.place}: {answer.where}", look_here)
+            sieve.expect(some)
+            for answer in some:
+                sieve.take(answer, f"{file.place}: {answer.where}", look_here)
     if not is_any:
         raise InputError(f"{', '.join(names[:3])}: no rows; give the file that the vendor filled in")
 
@@ -243,49 +256,37 @@ def _require_fitting(sieve: Sieve, advice: str, rules: Rules, log: Log) -> None:
 
 
 def _sieve(campaign: Campaign, ledger: Ledger, snapshot: Snapshot, asked: Asked, *, replace: bool) -> Sieve:
-    labels, items = snapshot.values, ledger.items
-    words = zip(ledger.stands_U.tolist(), ledger.word_votes_U.tolist(), items["gold"].to_pylist(), strict=True)
-    names = zip(items["item_id"].to_pylist(), identities(items), strict=True)
-    places = {item_id: Place(labels.get(item), *word) for (item_id, item), word in zip(names, words, strict=True)}
     known = Known(read_votes(campaign.home), snapshot.undone_votes)
-    return Sieve(asked, places, known, SentClasses(campaign, asked.vendor), replace=replace)
+    return Sieve(asked, Places(ledger, snapshot), known, SentClasses(campaign, asked.vendor), replace=replace)
 
 
-def _standing(ledger: Ledger) -> dict[Identity, bool]:
-    """The images on which a person's word stands, and whether they have votes."""
-    items, num_votes = ledger.items.filter(pa.array(ledger.stands_U)), ledger.outcomes.num_votes[ledger.stands_U]
-    return dict(zip(identities(items), (num_votes > 0).tolist(), strict=True))
-
-
-def _forgotten_ids(campaign: Campaign, ledger: Ledger) -> pa.Array:
+def _forgotten_ids(campaign: Campaign, ledger: Ledger) -> pa.ChunkedArray:
     """The item_ids of images that are to be forgotten."""
-    gone = forgotten(campaign.home)
-    names = zip(ledger.items["item_id"].to_pylist(), identities(ledger.items), strict=True)
-    return pa.array([item_id for item_id, item in names if item in gone], pa.string())
+    is_gone_U = ledger.items.are_in(ItemKeys.of_items(sorted(forgotten(campaign.home))))
+    return ledger.items.rows(np.flatnonzero(is_gone_U), ["item_id"])["item_id"]
 
 
-def _log_overridden(
-    changes: dict[Identity, tuple[str | None, str | None]], standing: dict[Identity, bool], log: Log
-) -> None:
-    """Say in one line which words of people are overridden by votes."""
-    overridden = [
-        f"{item[0]}/{item[1]} was {changes[item][0] or 'retracted'} and is {changes[item][1]}"
-        for item, had_votes in standing.items()
-        if item in changes and (had_votes or changes[item][0] is not None)
-    ]
-    if overridden:
-        more = ", ..." if len(overridden) > MOST_LINES else ""
-        log(f"overrides {plural(len(overridden), 'correction')}: {', '.join(overridden[:MOST_LINES])}{more}")
+def _log_overridden(changes: Changes, stood_U: NDArray[np.bool_], had_votes_U: NDArray[np.bool_], log: Log) -> None:
+    """Say in one line which words of people are overridden by votes; `stood_U` says on which images a person's word
+    stood, and `had_votes_U` which had votes before."""
+    had_label = changes.before.is_valid().to_numpy(zero_copy_only=False)
+    places = np.flatnonzero(stood_U[changes.places] & (had_votes_U[changes.places] | had_label))
+    if len(places):
+        rows = pa.array(places[:MOST_LINES])
+        names = identities(changes.items.take(rows))
+        pairs = zip(names, changes.before.take(rows).to_pylist(), changes.now.take(rows).to_pylist(), strict=True)
+        overridden = [f"{shard}/{key} was {before or 'retracted'} and is {now}" for (shard, key), before, now in pairs]
+        more = ", ..." if len(places) > MOST_LINES else ""
+        log(f"overrides {plural(len(places), 'correction')}: {', '.join(overridden)}{more}")
 
 
-def _num_changed(campaign: Campaign, changed: set[Identity], items: pa.Table, log: Log) -> int:
-    """How many of these items are in their shards no more with the bytes that were handed out; they are logged."""
-    rows = items.filter(pa.array([item in changed for item in identities(items)], pa.bool_()))
-    if not len(rows):
+def _num_changed(campaign: Campaign, changes: Changes, items: Images, log: Log) -> int:
+    """How many of these images are in their shards no more with the bytes that were handed out; they are logged."""
+    if not len(changes.places):
         return 0
     try:
-        refresh(campaign, log, only=set(rows["shard"].to_pylist()))
-        return len(placed(campaign.home, rows)[1])
+        refresh(campaign, log, only=set(pc.unique(changes.items["shard"]).to_pylist()))
+        return len(placed(campaign.home, items.rows(changes.places, POSITIONS_SCHEMA.names))[1])
     except InputError as error:
         # The labels are in, and belong to their bytes. Every stage that reads an image compares these.
         log(f"{error}; the labels are taken, and the next training looks at their images")

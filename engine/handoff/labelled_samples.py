@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, identities
@@ -83,14 +85,17 @@ def _votes(campaign: Campaign, snapshot: Snapshot) -> dict[tuple[Identity, str],
     """The number of votes on an image, and the probability of the label that follows from them; by both."""
     ledger = read_ledger(campaign, snapshot)
     outcomes = ledger.outcomes
+    votes_K = outcomes.values_K + outcomes.skips_K
+    is_own_K = (votes_K > 0) & (outcomes.place_K < ledger.items.num_picked)
+    rows = ledger.items.rows(outcomes.place_K[is_own_K], ["shard", "key"])
     facts = zip(
-        identities(ledger.items), outcomes.labels.to_pylist(), outcomes.num_votes.tolist(),
-        outcomes.posterior_U.tolist(), ledger.items["gold"].to_pylist(), strict=True,
+        identities(rows), outcomes.labels.filter(pa.array(is_own_K)).to_pylist(), votes_K[is_own_K].tolist(),
+        outcomes.posterior_K[is_own_K].tolist(), strict=True,
     )  # fmt: skip
     return {
         (item, label): (num_votes, None if math.isnan(posterior) else posterior)
-        for item, label, num_votes, posterior, is_gold in facts
-        if num_votes and label is not None and not is_gold
+        for item, label, num_votes, posterior in facts
+        if label is not None
     }
 
 

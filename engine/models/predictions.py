@@ -4,14 +4,17 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import Identity, identities
+from engine.campaign.labels import Identity
 from engine.campaign.manifests import ScoresManifest, read_committed, read_manifest
 from engine.campaign.scored_shards import shard_records
 from engine.storage.location import Location
+from engine.tables.item_keys import ItemKeys
 from engine.tables.score_reader import columns_of, read_scores
 from engine.tables.scores import ShardRecord
 from engine.tables.shard_records import READ_THREADS, records_in
@@ -49,14 +52,15 @@ def _read(folder: Location, record: ShardRecord) -> tuple[ShardRecord, pa.Table 
     return record, read_scores(folder, record, ["key", "predicted"]), ""
 
 
-def predictions_of_picks(campaign: Campaign) -> dict[Identity, int]:
-    """The number of the class that was predicted for each pick of the round, as its selection keeps it: none where an
-    earlier version picked, there was no task learner, or the selection is gone."""
-    folder = campaign.stage("selection")
+def predictions_of_picks(campaign: Campaign) -> tuple[ItemKeys, NDArray[np.int64]]:
+    """The picks of the round of which its selection keeps what was predicted, N of them, and the number of the class
+    (N,): none where an earlier version picked, there was no task learner, or the selection is gone."""
+    folder, none = campaign.stage("selection"), (ItemKeys.of_items([]), np.empty(0, np.int64))
     if not is_complete(folder):
-        return {}
-    picks = read_committed(folder, "selection.parquet")
-    if "predicted" not in picks.column_names:
-        return {}
-    pairs = zip(identities(picks), picks["predicted"].to_pylist(), strict=True)
-    return {item: number for item, number in pairs if number is not None}
+        return none
+    try:
+        picks = read_committed(folder, "selection.parquet", ["shard", "key", "predicted"])
+    except pa.ArrowInvalid:
+        return none
+    picks = picks.filter(picks["predicted"].is_valid())
+    return ItemKeys.of(picks), picks["predicted"].to_numpy().astype(np.int64)

@@ -137,7 +137,7 @@ def _make(answers: RoundAnswers, log: Log) -> tuple[str, dict[str, int]]:
         disputes=disputed,
         disputed_advice=disputed_advice,
         most_said=disputes.MOST_SAID,
-        gain=gain if gain.label and answers.task != "mask" else None,
+        gain=gain if gain.has_labels and answers.task != "mask" else None,
         no_gain=MASKS if answers.task == "mask" else "",
         class_counts=arms.class_counts,
         labels=round_answers.label_counts(answers),

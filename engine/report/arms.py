@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from engine.campaign.classes import names_in
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import Identity, Snapshot, identities
+from engine.campaign.labels import Snapshot, identities
 from engine.campaign.manifests import TrainManifest, read_manifest
-from engine.campaign.origins import picked_origins
+from engine.campaign.origins import picks_of_round
 from engine.models.predictions import GONE, predictions, predictions_of_picks
-from engine.tables.item_keys import ItemIndex, ItemKeys, rows_of_items
-from engine.tables.selections import ORIGIN_CONTROL
+from engine.tables.dictionaries import coded
+from engine.tables.item_keys import ItemIndex, ItemKeys
 from vaal.proportions import Share, difference, wilson
 
 QUERY, CONTROL = "query", "control"
@@ -61,22 +61,21 @@ class Variation(NamedTuple):
 
 @dataclass(frozen=True)
 class Gain:
-    """A round: the arm of every image that it picked, the label of each that has one, and what the task learner knew
-    of these, or in `no_known` why that is not there, for a person."""
+    """A round: how often each label of its picks is in each arm; how many picks its control arm has, and which of them
+    have no label; and what the task learner knew of those with one, or in `no_known` why that is not there, for a
+    person."""
 
     round: int
-    arms: Mapping[Identity, str]
-    label: Mapping[Identity, str]
+    labels: Mapping[str, Counter[str]]
+    num_control: int
+    lacking: ItemKeys
     known: Known | None
     no_known: str
 
-    @cached_property
-    def labels(self) -> Mapping[str, Counter[str]]:
-        """How often each label is in an arm."""
-        found: dict[str, Counter[str]] = {arm: Counter() for arm in (QUERY, CONTROL)}
-        for item, label in self.label.items():
-            found[self.arms[item]][label] += 1
-        return found
+    @property
+    def has_labels(self) -> bool:
+        """Whether any pick has a label."""
+        return any(self.labels.values())
 
     @property
     def variation(self) -> Variation | None:
@@ -106,42 +105,78 @@ def gains_of(campaign: Campaign, snapshot: Snapshot, numbers: Iterable[int], *, 
     Raises InputError if a scores file or a selection is not the committed one. Scores that are gone are reported in
     words.
     """
-    labels, first, found = snapshot.labels, FirstFiles(snapshot), list[Gain]()
+    labels, found = snapshot.labels, list[Gain]()
+    file_N = first_files(snapshot, labels)
     for number in sorted(numbers):
-        own = labels.filter(pc.fill_null(pc.equal(labels["round"], number), fill_value=False))
-        label = dict(zip(identities(own), own["label"].to_pylist(), strict=True))
-        found.append(_gain_of(replace(campaign, round=number), first, label, kept_only=kept_only))
+        is_own = pc.fill_null(pc.equal(labels["round"], number), fill_value=False)
+        own = labels.select(["shard", "key", "label"]).filter(is_own)
+        files = _Files(list(snapshot.tables), file_N[is_own.to_numpy()])
+        found.append(_gain_of(replace(campaign, round=number), own, files, kept_only=kept_only))
     return found
 
 
-class FirstFiles:
-    """In which file each item had its first label: `names` of the files, and the numbers of these by the keys of
-    items."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.names = list(snapshot.tables)
-        # The index finds the last row of an item, so the oldest comes last.
-        files = [(number, snapshot.tables[name]) for number, name in enumerate(self.names)][::-1]
-        given = [(number, table.filter(table["label"].is_valid())) for number, table in files]
-        keys = [ItemKeys.of(table) for _, table in given] or [ItemKeys.of_items([])]
-        lanes = (np.concatenate([getattr(key, lane) for key in keys]) for lane in ("high_N", "low_N"))
-        self._index = ItemIndex(ItemKeys(*lanes))
-        self._file_N = np.repeat([number for number, _ in given], [len(table) for _, table in given])
-
-    def of(self, items: pa.Table) -> NDArray[np.int64]:
-        """The number of each labelled item's file (N,)."""
-        found: NDArray[np.int64] = self._file_N[self._index.rows_of(ItemKeys.of(items))]
-        return found
+def first_files(snapshot: Snapshot, labels: pa.Table) -> NDArray[np.int32]:
+    """The number of the file in which each labelled item had its first label (N,); `labels` are `snapshot.labels`."""
+    tables = list(enumerate(snapshot.tables.values()))
+    if len(labels) == sum(len(table) for _, table in tables):
+        # Every item has one row.
+        return np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for _, table in tables])
+    index, found_N = ItemIndex(ItemKeys.of(labels)), np.full(len(labels), -1, np.int32)
+    # The oldest comes last, and stays.
+    for number, table in tables[::-1]:
+        rows = index.rows_of(ItemKeys.of(table.filter(table["label"].is_valid())))
+        found_N[rows[rows >= 0]] = number
+    return found_N
 
 
-def _gain_of(campaign: Campaign, first: FirstFiles, label: dict[Identity, str], *, kept_only: bool) -> Gain:
-    """`label`: that of each item that was labelled in the campaign's round."""
-    origins = picked_origins(campaign.home, [campaign.round])
-    arms = {item: CONTROL if origin == ORIGIN_CONTROL else QUERY for item, origin in origins.items()}
+class _Files(NamedTuple):
+    """The names of the label files, and the number of that in which each of L items had its first label (L,)."""
+
+    names: list[str]
+    number_L: NDArray[np.int32]
+
+    def are_among(self, inputs: Mapping[str, str]) -> NDArray[np.bool_]:
+        """Which items had theirs in one of these files (L,)."""
+        are_known: NDArray[np.bool_] = np.array([name in inputs for name in self.names], bool)[self.number_L]
+        return are_known
+
+
+class _Own(NamedTuple):
+    """The L labelled picks of a round: shard and key, V different labels, the number of each one's (L,), which are in
+    the control arm (L,), and the files of the first labels."""
+
+    items: pa.Table
+    values: list[str]
+    value_L: NDArray[np.int32]
+    control_L: NDArray[np.bool_]
+    files: _Files
+
+    def of_arm(self, arm: str) -> NDArray[np.bool_]:
+        """Which are in an arm (L,)."""
+        return self.control_L if arm == CONTROL else ~self.control_L
+
+
+def _gain_of(campaign: Campaign, labels: pa.Table, files: _Files, *, kept_only: bool) -> Gain:
+    """`labels` are those of items that were labelled in the campaign's round, and `files` those of their first ones."""
+    picks, is_control = picks_of_round(campaign.home, campaign.round)
+    index, keys = ItemIndex(picks), ItemKeys.of(labels)
+    row_N = index.rows_of(keys)
+    control = picks.part(rows := index.last_rows()).part(is_control[rows])
     # Another program may give labels of a round to images that were not picked: these belong to no arm.
-    label = {item: value for item, value in label.items() if item in arms}
-    known, no_known = _known_of(campaign, first, label, arms, kept_only=kept_only) if label else (None, "")
-    return Gain(campaign.round, arms, label, known, no_known)
+    is_pick = row_N >= 0
+    values, value_N = coded(labels["label"].filter(pa.array(is_pick)))
+    items = labels.select(["shard", "key"]).filter(pa.array(is_pick))
+    own = _Own(items, values, value_N, is_control[row_N[is_pick]], files._replace(number_L=files.number_L[is_pick]))
+    del index, picks
+    has = np.zeros(len(control), bool)
+    of_control = ItemIndex(control).rows_of(keys)
+    has[of_control[of_control >= 0]] = True
+    counts = {
+        arm: np.bincount(own.value_L[own.of_arm(arm)], minlength=len(values)).tolist() for arm in (QUERY, CONTROL)
+    }
+    found = {arm: Counter({name: n for name, n in zip(values, counts[arm], strict=True) if n}) for arm in counts}
+    known, no_known = _known_of(campaign, own, kept_only=kept_only) if len(own.value_L) else (None, "")
+    return Gain(campaign.round, found, len(control), control.part(~has), known, no_known)
 
 
 def _variation_of(labels: Mapping[str, Counter[str]], seed: int) -> tuple[Variation | None, str]:
@@ -174,10 +209,7 @@ def variation_of(counts_2K: NDArray[np.int64], seed: int) -> Variation:
     return Variation(float(value / scale), float(random_R.mean() / scale), float(p))
 
 
-def _known_of(
-    campaign: Campaign, first: FirstFiles, label: dict[Identity, str], arms: dict[Identity, str], *,
-    kept_only: bool,
-) -> tuple[Known | None, str]:  # fmt: skip
+def _known_of(campaign: Campaign, own: _Own, *, kept_only: bool) -> tuple[Known | None, str]:
     """What the task learner of the round knew; or None, and why. Of several labels an image, it is right if the one
     that it finds most likely is among them: scores keep no more. An image with none of them is not judged."""
     if not is_complete(campaign.stage("train")):
@@ -186,46 +218,56 @@ def _known_of(
     classes = trained.get("task", {}).get("classes")
     if not classes:
         return None, _NO_TASK
-    names = {item: names_in(value, campaign.config.handoff.question.task) for item, value in label.items()}
+    names = [names_in(value, campaign.config.handoff.question.task) for value in own.values]
     # What was trained on is not judged.
-    file_N = first.of(rows_of_items(names)).tolist()
-    known = {number for number, name in enumerate(first.names) if name in trained["inputs"]}
-    judged = [item for item, number in zip(names, file_N, strict=True) if names[item] and number not in known]
-    predicted, why = _predicted(campaign, judged, arms, kept_only=kept_only)
+    judged_L = np.array([bool(some) for some in names], bool)[own.value_L] & ~own.files.are_among(trained["inputs"])
+    class_L, why = _predicted(campaign, own, judged_L, kept_only=kept_only)
     if why:
         return None, why
-    right: dict[str, list[bool]] = {QUERY: [], CONTROL: []}
-    for item, number in predicted.items():
-        # A class that it never saw is a class that it did not know.
-        right[arms[item]].append(classes[number] in names[item])
-    return known_of(right[QUERY], right[CONTROL]), ""
+    is_judged_L = class_L >= 0
+    pairs, pair_J = np.unique(
+        own.value_L[is_judged_L].astype(np.int64) * len(classes) + class_L[is_judged_L], return_inverse=True
+    )
+    # A class that it never saw is a class that it did not know.
+    is_right = [classes[pair % len(classes)] in names[pair // len(classes)] for pair in pairs.tolist()]
+    right_J = np.array(is_right, bool)[pair_J]
+    query, control = (right_J[own.of_arm(arm)[is_judged_L]].tolist() for arm in (QUERY, CONTROL))
+    return known_of(query, control), ""
 
 
 def _predicted(
-    campaign: Campaign, items: list[Identity], arms: dict[Identity, str], *, kept_only: bool
-) -> tuple[dict[Identity, int], str]:
-    """The class that was predicted of each of these picks, where that is known; or nothing, and why."""
-    kept = predictions_of_picks(campaign)
-    found = {item: kept[item] for item in items if item in kept}
-    left = [item for item in items if item not in kept]
-    if not left:
-        return found, ""
+    campaign: Campaign, own: _Own, judged_L: NDArray[np.bool_], *, kept_only: bool
+) -> tuple[NDArray[np.int64], str]:
+    """The class that was predicted of each of these picks (L,), -1 where that is not known or not asked; or nothing,
+    and why."""
+    kept, number_N = predictions_of_picks(campaign)
+    row_L = ItemIndex(kept).rows_of(ItemKeys.of(own.items))
+    class_L = np.full(len(row_L), -1, np.int64)
+    class_L[row_L >= 0] = number_N[row_L[row_L >= 0]]
+    class_L[~judged_L] = -1
+    left_L, has_some = judged_L & (class_L < 0), bool((class_L >= 0).any())
+    if not left_L.any():
+        return class_L, ""
     # Shares of a part of the picks, such as those of the last of two batches, would be taken for all.
     if kept_only:
-        return {}, NOT_KEPT
+        return class_L, NOT_KEPT
     if not is_complete(campaign.stage("scores")):
-        return found, "" if found else GONE
-    chosen = [item for arm in (QUERY, CONTROL) for item in _some([i for i in left if arms[i] == arm], campaign.round)]
-    more, why = predictions(campaign, chosen)
-    return found | more, "" if found else why
+        return class_L, "" if has_some else GONE
+    arms = (left_L & own.of_arm(arm) for arm in (QUERY, CONTROL))
+    chosen = np.concatenate([_some(own.items, np.flatnonzero(is_arm), campaign.round) for is_arm in arms])
+    items = identities(own.items.take(pa.array(chosen)))
+    more, why = predictions(campaign, items)
+    class_L[chosen] = [more.get(item, -1) for item in items]
+    return class_L, "" if has_some else why
 
 
-def _some(items: list[Identity], seed: int) -> list[Identity]:
-    """MOST_JUDGED of these items at random, or all."""
-    if len(items) <= MOST_JUDGED:
-        return items
-    ordered = sorted(items)
-    return [ordered[place] for place in np.random.default_rng([seed, 2]).permutation(len(items))[:MOST_JUDGED]]
+def _some(items: pa.Table, rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """MOST_JUDGED of these rows at random, or all."""
+    if len(rows) <= MOST_JUDGED:
+        return rows
+    order = pc.sort_indices(items.take(pa.array(rows)), [("shard", "ascending"), ("key", "ascending")]).to_numpy()
+    found: NDArray[np.int64] = rows[order[np.random.default_rng([seed, 2]).permutation(len(rows))[:MOST_JUDGED]]]
+    return found
 
 
 def known_of(query: list[bool], control: list[bool]) -> Known:

@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 
 from engine.campaign.classes import names_in
 from engine.campaign.folder import Campaign, is_complete
-from engine.campaign.labels import Identity, Snapshot, identities
+from engine.campaign.labels import Snapshot
 from engine.campaign.ledger import SETTLED, STATES, Ledger
 from engine.campaign.manifests import SelectionManifest, TrainManifest, read_manifest
-from engine.report.arms import CONTROL, MOST_CLASSES, FirstFiles, Gain
+from engine.report.arms import CONTROL, MOST_CLASSES, Gain, first_files
 from engine.report.estimates import Samples
 from engine.report.forecast import Forecast, Round, forecast, forecast_text
-from engine.tables.by_shard import places_of_texts
+from engine.tables.dictionaries import coded
+from engine.tables.item_keys import ItemKeys
 from vaal.proportions import Share, few_text
 
 WORTH_MORE = "Worth buying more?"
+NOT_SENT = "not sent"
 MASKS = (
     "control picks tell nothing of the pool here: labels are masks, "
     "of which neither accuracy nor shares of classes are estimated"
@@ -98,8 +100,8 @@ class _Given(NamedTuple):
     the item had its first."""
 
     values: list[str]
-    value_N: NDArray[np.int64]
-    file_N: NDArray[np.int64]
+    value_N: NDArray[np.int32]
+    file_N: NDArray[np.int32]
     files: list[str]
 
     def before(self, manifest_inputs: Mapping[str, str]) -> Counter[str]:
@@ -109,16 +111,12 @@ class _Given(NamedTuple):
         return Counter(dict(zip(self.values, counts.tolist(), strict=True)))
 
 
-def control_arm(
-    campaign: Campaign, snapshot: Snapshot, gains: list[Gain], states: Mapping[Identity, str] | None = None
-) -> ControlArm:
-    """What the control arms of the rounds of `gains` show. `snapshot`: the labels; `states`: those of images that were
-    sent and have no label, where they are to be counted. Raises InputError if a selection is not the committed one."""
+def control_arm(campaign: Campaign, snapshot: Snapshot, gains: list[Gain], ledger: Ledger | None = None) -> ControlArm:
+    """What the control arms of the rounds of `gains` show. `snapshot`: the labels; `ledger`: where it is to be counted
+    what became of picks without a label. Raises InputError if a selection is not the committed one."""
     if campaign.config.handoff.question.task == "mask":
         return ControlArm([], [], None, MASKS)
-    rounds = [
-        one for gain in gains if (one := _round_of(replace(campaign, round=gain.round), gain, states or {})).picked
-    ]
+    rounds = [one for gain in gains if (one := _round_of(replace(campaign, round=gain.round), gain, ledger)).picked]
     given, more = _given(snapshot), campaign.config.select.budget
     used = [Round(one.learned, *_right(one.gain)) for one in rounds if one.learned]
     expected = forecast(used, len(given.value_N), more) if more and rounds else None
@@ -135,22 +133,27 @@ def _why_none(campaign: Campaign, rounds: list[ControlRound]) -> str:
     return f"{what}; with one, its labels show {shows}: --set select.control_fraction=0.05" if what else ""
 
 
-def states_of(ledger: Ledger) -> dict[Identity, str]:
-    """The state of every image that was sent, or answered without that, and has no label."""
-    is_sent_U = np.bincount(ledger.item_R, minlength=len(ledger.state_U)) + ledger.outcomes.num_votes > 0
-    is_left_U = is_sent_U & (ledger.state_U != SETTLED)
-    left = ledger.items.filter(is_left_U)
-    return dict(zip(identities(left), [STATES[state] for state in ledger.state_U[is_left_U]], strict=True))
+def _states_of(items: ItemKeys, ledger: Ledger | None) -> Counter[str]:
+    """How many of these picks without a label are in each state."""
+    if ledger is None:
+        return Counter({NOT_SENT: len(items)} if len(items) else {})
+    place_N, sent_U = ledger.items.picks_of(items), ledger.outcomes.num_votes > 0
+    sent_U[ledger.item_R] = True
+    sent_U &= ledger.state_U != SETTLED
+    is_left_N = place_N >= 0
+    is_left_N[is_left_N] = sent_U[place_N[is_left_N]]
+    counts = np.bincount(ledger.state_U[place_N[is_left_N]], minlength=len(STATES)).tolist()
+    found = {**dict(zip(STATES, counts, strict=True)), NOT_SENT: int((~is_left_N).sum())}
+    return Counter({state: count for state, count in found.items() if count})
 
 
-def _round_of(campaign: Campaign, gain: Gain, states: Mapping[Identity, str]) -> ControlRound:
-    control = [item for item, arm in gain.arms.items() if arm == CONTROL]
-    missing = Counter(states.get(item, "not sent") for item in control if item not in gain.label)
+def _round_of(campaign: Campaign, gain: Gain, ledger: Ledger | None) -> ControlRound:
+    missing = _states_of(gain.lacking, ledger)
     learned = None
     if is_complete(campaign.stage("train")):
         trained = read_manifest(campaign, "train", TrainManifest)
         learned = trained["counts"].get("labelled") if trained.get("task") else None
-    return ControlRound(campaign.round, learned, len(control), missing, gain)
+    return ControlRound(campaign.round, learned, gain.num_control, missing, gain)
 
 
 def _right(gain: Gain) -> tuple[int, int]:
@@ -160,9 +163,8 @@ def _right(gain: Gain) -> tuple[int, int]:
 
 
 def _given(snapshot: Snapshot) -> _Given:
-    first, labels = FirstFiles(snapshot), snapshot.labels
-    values, value_N = places_of_texts(labels["label"])
-    return _Given(values.to_pylist(), value_N, first.of(labels), first.names)
+    labels = snapshot.labels
+    return _Given(*coded(labels["label"]), first_files(snapshot, labels), list(snapshot.tables))
 
 
 def _classes(campaign: Campaign, rounds: list[ControlRound], given: _Given) -> list[ClassShare]:

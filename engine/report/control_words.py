@@ -7,7 +7,7 @@ from engine.campaign.labels import Snapshot
 from engine.campaign.ledger import Ledger
 from engine.errors import InputError
 from engine.report.arms import HARDER, gains_of
-from engine.report.control_arm import WORTH_MORE, ControlArm, ControlRound, control_arm, states_of
+from engine.report.control_arm import WORTH_MORE, ControlArm, ControlRound, control_arm
 from vaal.proportions import Share, few_text
 
 MOST_ROUNDS = 5
@@ -19,7 +19,7 @@ def read_control(campaign: Campaign, snapshot: Snapshot, ledger: Ledger) -> Cont
     damaged, that is why nothing is shown."""
     try:
         gains = gains_of(campaign, snapshot, range(campaign.round + 1), kept_only=True)
-        return control_arm(campaign, snapshot, gains, states_of(ledger))
+        return control_arm(campaign, snapshot, gains, ledger)
     except InputError as error:
         return ControlArm([], [], None, str(error))
 

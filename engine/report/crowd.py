@@ -163,8 +163,8 @@ def _compared(outcomes: Outcomes) -> list[bool]:
     """Whether each annotator answered an image that others did, too, or whose label was known: else the accuracy that
     the consensus estimates is what it assumes of everyone."""
     annotator_V = pc.index_in(_keys(outcomes.votes), value_set=_keys(outcomes.annotators)).to_numpy()
-    is_told_U = (outcomes.values_U > 1) | outcomes.truths.is_valid().to_numpy(zero_copy_only=False)
-    is_told_V = is_told_U[outcomes.item_V] & ~outcomes.votes["skipped"].to_numpy()
+    is_told_K = (outcomes.values_K > 1) | np.isin(outcomes.place_K, outcomes.truths.place_T)
+    is_told_V = is_told_K[outcomes.numbers_of(outcomes.item_V)] & ~outcomes.votes["skipped"].to_numpy()
     found: list[bool] = (np.bincount(annotator_V[is_told_V], minlength=len(outcomes.annotators)) > 0).tolist()
     return found
 

@@ -37,12 +37,12 @@ class Dispute(NamedTuple):
 
 def disputes_of(answers: RoundAnswers) -> list[Dispute]:
     """The first MOST_DISPUTED of the disputed images, those that the consensus is least certain of first."""
-    outcomes, items = answers.ledger.outcomes, answers.ledger.items
+    outcomes = answers.ledger.outcomes
     places = np.flatnonzero(answers.state_U == DISPUTED)
-    places = places[np.argsort(np.nan_to_num(outcomes.posterior_U[places]), kind="stable")][:MOST_DISPUTED]
+    places = places[np.argsort(np.nan_to_num(outcomes.posteriors_at(places)), kind="stable")][:MOST_DISPUTED]
     said = _said(answers, places.tolist())
-    labels = outcomes.labels.take(pa.array(places)).to_pylist()
-    rows = items.take(pa.array(places)).to_pylist()
+    labels = outcomes.labels_at(places).to_pylist()
+    rows = answers.ledger.items.rows(places).to_pylist()
     return [
         Dispute(
             row,
@@ -52,7 +52,7 @@ def disputes_of(answers: RoundAnswers) -> list[Dispute]:
             len(said[place][MOST_SAID:]),
         )
         for place, row, label, posterior in zip(
-            places.tolist(), rows, labels, outcomes.posterior_U[places].tolist(), strict=True
+            places.tolist(), rows, labels, outcomes.posteriors_at(places).tolist(), strict=True
         )
     ]
 

@@ -121,7 +121,7 @@ def _make(
     images = [*picked, *shown["sample"], *(row for pair in pairs for row in (pair.dropped, pair.kept))]
     clusters = lacking.clusters_of(campaign, train, selection)
     known, control = _known_now(campaign)
-    gains = [gain for gain in known if gain.label and control.why != MASKS]
+    gains = [gain for gain in known if gain.has_labels and control.why != MASKS]
     images += [cluster.example for cluster in clusters.shown]
     thumbnails = _thumbnails(campaign, images, run, on_fault)
     latent_map, (bins, counts) = map_of(candidates), _binned(selection, histogram, picks)
@@ -138,7 +138,7 @@ def _make(
         charts=charts,
         **_decision(selection),
         classes=train.get("task", {}).get("classes") or [],
-        num_back=len(known[-1].label),
+        num_back=sum(counts.total() for counts in known[-1].labels.values()),
         findings=findings_of(train, ranks(selection)),
         learned=task_facts(train),
         lacking=lacking,

@@ -93,13 +93,13 @@ def read_round(campaign: Campaign, number: int) -> RoundAnswers:
     """The answers of a round. `campaign` is as of its current round, whose options decide what is settled."""
     snapshot = read_snapshot(campaign.home)
     ledger = read_ledger(campaign, snapshot)
-    outcomes, is_gold_U = ledger.outcomes, ledger.items["gold"].to_numpy()
+    outcomes, is_gold_U = ledger.outcomes, ledger.items.are_gold
     numbers = ledger.of_round(number)
-    is_own_R = np.isin(ledger.batch_R, numbers)
-    is_own_U = (ledger.items["round"].to_numpy() == number) & (outcomes.num_votes > 0)
+    is_own_U = (ledger.items.round_U == number) & (outcomes.num_votes > 0)
     state_U = np.where(is_own_U, ledger.state_U, NOT_OF_ROUND).astype(np.int8)
     # Of an image that was taken back and sent again the last row counts.
-    state_U[ledger.item_R[is_own_R]] = ledger.state_R[is_own_R]
+    for own in map(ledger.sent.slice_of, numbers):
+        state_U[ledger.item_R[own]] = ledger.state_R[own]
     is_own_U = state_U != NOT_OF_ROUND
     state_U[is_gold_U] = NOT_OF_ROUND
     is_own_V = is_own_U[outcomes.item_V]
@@ -131,7 +131,7 @@ def batches(answers: RoundAnswers) -> list[Row]:
     """What was sent, to whom, and what it costs: a row a batch."""
     ledger, found = answers.ledger, []
     for number in answers.numbers:
-        batch, is_own = ledger.batches[number], ledger.batch_R == number
+        batch, own = ledger.batches[number], ledger.sent.slice_of(number)
         sending, counts, gold = (
             batch.manifest["sending"],
             ledger.counts(number),
@@ -153,8 +153,8 @@ def batches(answers: RoundAnswers) -> list[Row]:
                 "out": counts.get(STATES[OUT], 0) + counts.get(STATES[IN_PART], 0),
                 "rest": ", ".join(f"{count:,} {state}" for state, count in rest.items()),
                 "price": ledger.prices[number],
-                "asked": int(ledger.asked_R[is_own].sum()),
-                "came": int(ledger.paid_R[is_own].sum()),
+                "asked": ledger.sent.asked(number) * (own.stop - own.start),
+                "came": int(ledger.paid_R[own].sum()),
                 "spent": ledger.spent(number),
                 "reserved": ledger.reserved(number),
             }
@@ -173,9 +173,11 @@ def skip_reasons(answers: RoundAnswers) -> dict[str, int]:
 def arms(answers: RoundAnswers) -> dict[str, dict[str, int]]:
     """The states of the images that the round picked, by arm."""
     ledger = answers.ledger
-    is_control_R = pc.fill_null(pc.equal(ledger.rows["origin"], ORIGIN_CONTROL), fill_value=False).to_numpy()
-    is_control_U = np.bincount(ledger.item_R[is_control_R], minlength=len(answers.state_U)) > 0
-    is_own_U = (answers.state_U != NOT_OF_ROUND) & (ledger.items["round"].to_numpy() == answers.number)
+    is_control_U = np.zeros(len(answers.state_U), bool)
+    for number, batch in enumerate(ledger.batches):
+        is_control = pc.fill_null(pc.equal(batch.rows(["origin"])["origin"], ORIGIN_CONTROL), fill_value=False)
+        is_control_U[ledger.item_R[ledger.sent.slice_of(number)][is_control.to_numpy()]] = True
+    is_own_U = (answers.state_U != NOT_OF_ROUND) & (ledger.items.round_U == answers.number)
     found = {}
     for arm, is_arm_U in (("by the rule (query)", ~is_control_U), ("at random (control)", is_control_U)):
         counts = np.bincount(answers.state_U[is_own_U & is_arm_U], minlength=len(STATES)).tolist()

@@ -47,7 +47,7 @@ class Watched:
 
     @property
     def ids(self) -> list[str]:
-        ids: list[str] = read_ledger(self.campaign).rows["item_id"].to_pylist()
+        ids: list[str] = read_ledger(self.campaign).rows(["item_id"])["item_id"].to_pylist()
         return ids
 
     def answer(self, ids: Sequence[str], *labels: str) -> None:
@@ -138,7 +138,7 @@ def test_what_may_be_sent_again_waits(base: Campaign, tmp_path: Path) -> None:
 def test_a_round_whose_labels_another_program_wrote_is_ended_by_the_next(base: Campaign, tmp_path: Path) -> None:
     """Nobody looked at the labels yet: the round is over, and not ended."""
     watched = Watched(base, tmp_path / "campaign", "generic", Wish())
-    rows = read_ledger(watched.campaign).rows.to_pylist()
+    rows = read_ledger(watched.campaign).rows(["item_id", "shard", "key"]).to_pylist()
     labels = [(row["shard"], row["key"], "cat", 0, "other", *[None] * 4) for row in rows]
     table = pa.table([list(column) for column in zip(*labels, strict=True)], schema=LABELS_SCHEMA)
     pq.write_table(table, Path(watched.campaign.home.path, "labels/theirs.parquet"))

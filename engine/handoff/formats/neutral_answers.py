@@ -40,7 +40,7 @@ def _item(row: Row) -> str:
     if not item and not path:
         raise InputError("no 'item_id' and no 'file'; every row needs one of them")
     # Columns that were sorted without each other.
-    named = {stem_of(name).strip().lower() for name in (item, path)}
+    named = {stem_of(name).strip().lower() for name in (item, path)} if item and path else set[str]()
     if len(named) == 2 and all(map(_ITEM_ID.fullmatch, named)):
         raise InputError(f"item_id {item!r} and file {path!r} are two images; correct one of them")
     return item or path

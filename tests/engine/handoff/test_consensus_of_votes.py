@@ -122,14 +122,15 @@ def test_options_that_are_set_count_from_the_next_settling_on(base: Campaign, tm
     hand_out(campaign, {name: IDS[name]}, annotators=3)
     answer(campaign, [(name, "ann", "cat"), (name, "bob", "cat"), (name, "eve", "dog")])
     assert labels_of(campaign) == {}
-    probability = float(np.nanmax(read_ledger(campaign).outcomes.posterior_U))
+    probability = float(np.nanmax(read_ledger(campaign).outcomes.posterior_K))
     assert 2 / 3 < probability < 1
-    assert settle(with_settings(campaign, labels__min_posterior=probability)).changes == {IDS[name]: (None, "cat")}
+    changes = settle(with_settings(campaign, labels__min_posterior=probability)).changes
+    assert changes.by_item == {IDS[name]: (None, "cat")}
     assert labels_of(campaign) == {name: "cat"}
     # A label that is not certain enough any more is taken away, and the table says which options it follows from.
-    assert settle(campaign).changes == {IDS[name]: ("cat", None)}
+    assert settle(campaign).changes.by_item == {IDS[name]: ("cat", None)}
     assert labels_of(campaign) == {}
-    assert settle(with_settings(campaign, labels__min_posterior=0.66, labels__consensus="majority")).changes
+    assert settle(with_settings(campaign, labels__min_posterior=0.66, labels__consensus="majority")).changes.by_item
     names = list(tables(campaign))
     metadata = [pq.read_schema(Path(campaign.home.path, "consensus", name)).metadata for name in names]
     options = [(facts[b"method"].decode(), facts[b"min_posterior"].decode()) for facts in metadata]
@@ -142,7 +143,7 @@ def test_options_of_consensus_may_be_set_while_answers_come(base: Campaign, tmp_
     """By the command, after the batch was handed out, and they stay."""
     campaign = copied(base, tmp_path / "campaign")
     export(campaign)
-    sent = read_ledger(campaign).rows["item_id"].to_pylist()
+    sent = read_ledger(campaign).rows(["item_id"])["item_id"].to_pylist()
     file = tmp_path / "answers.csv"
     file.write_text(f"item_id,label,annotator\n{sent[0]},cat,ann\n{sent[1]},dog,ann\n")
     home = str(campaign.home)

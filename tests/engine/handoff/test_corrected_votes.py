@@ -48,7 +48,7 @@ class Sent:
 
     def state(self, item_id: str) -> str:
         ledger = read_ledger(self.campaign)
-        return STATES[ledger.state_U[ledger.items["item_id"].to_pylist().index(item_id)]]
+        return STATES[ledger.state_U[ledger.items.table(["item_id"])["item_id"].to_pylist().index(item_id)]]
 
     def num_votes(self, item_id: str) -> int:
         (found,) = (row for row in corrections.list_labels(self.campaign) if row["item_id"] == item_id)

@@ -123,7 +123,7 @@ def test_no_answer_and_no_person_gives_it_a_label_again(sent: Sent, tmp_path: Pa
     labels = labelled_values(sent.campaign.home)
     assert sent.item not in labels
     ledger = read_ledger(sent.campaign)
-    assert ledger.state_U[identities(ledger.items).index(sent.item)] == RETRACTED
+    assert ledger.state_U[identities(ledger.items.table()).index(sent.item)] == RETRACTED
     with pytest.raises(InputError, match="was forgotten, and gets no label"):
         corrections.set_label(sent.campaign, sent.item, "3", lambda _: None)
     (name,) = (name.removeprefix("labels/") for name in labels_fingerprints(sent.campaign.home) if "-forget-" in name)

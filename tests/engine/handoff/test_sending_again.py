@@ -157,7 +157,7 @@ def test_nobody_is_asked_of_an_image_that_is_never_to_be_picked(base: Campaign, 
     assert batches(campaign.home, 0)[-1].images()["item_id"].to_pylist() == names[1:]
     # Nobody waits for it: the round can end.
     ledger = read_ledger(campaign)
-    assert STATES[ledger.state_U[ledger.items["item_id"].to_pylist().index(names[0])]] == "retracted"
+    assert STATES[ledger.state_U[ledger.items.table(["item_id"])["item_id"].to_pylist().index(names[0])]] == "retracted"
 
 
 def test_an_export_that_was_interrupted_leaves_no_task_files_in_the_record(base: Campaign, tmp_path: Path) -> None:

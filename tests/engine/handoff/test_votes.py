@@ -61,8 +61,8 @@ def come_to(campaign: Campaign) -> dict[str, Any]:
     return {
         "labels": {name: values.get(item) for name, item in ITEMS.items()},
         "states": [STATES[state] for state in ledger.state_U],
-        "counts": [outcomes.values_U.tolist(), outcomes.skips_U.tolist()],
-        "posterior": repr(outcomes.posterior_U.tolist()),
+        "counts": [outcomes.values_K.tolist(), outcomes.skips_K.tolist()],
+        "posterior": repr(outcomes.posterior_K.tolist()),
         "consensus": table.to_pylist(),
         "annotators": repr(outcomes.annotators.to_pylist()),
     }

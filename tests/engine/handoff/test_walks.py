@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -148,7 +148,7 @@ class Walk:
 
     def _number_in(self, state: int) -> int:
         ledger = read_ledger(self.campaign)
-        return int(((ledger.state_U == state) & ~ledger.items["gold"].to_numpy()).sum())
+        return int(((ledger.state_U == state) & ~ledger.items.are_gold).sum())
 
     def take_back(self) -> None:
         records = sorted({record for record, _ in self.judge.out})
@@ -168,7 +168,7 @@ class Walk:
 
     def answer(self) -> None:
         ledger = read_ledger(self.campaign)
-        items = ledger.items.filter(pa.array((ledger.state_U == OUT) | (ledger.state_U == IN_PART)))
+        items = ledger.items.rows(np.flatnonzero((ledger.state_U == OUT) | (ledger.state_U == IN_PART)))
         ids = items["item_id"].to_pylist()
         chosen = self.rng.sample(ids, min(len(ids), self.rng.choice([1, 2, 8])))
         lines = ["item_id,label,annotator,answer_id,skipped"]

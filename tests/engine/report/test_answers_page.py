@@ -55,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     campaign = open_campaign(campaign.home.url)
     export(campaign)
     report(campaign)
-    items = read_ledger(campaign).items.to_pylist()
+    items = read_ledger(campaign).items.table().to_pylist()
     assert len(items) == NUM_IMAGES
     return folder, [
         item["item_id"] for item in sorted(items, key=lambda item: (item["gold"], item["key"] != SCRIPT[1]))
@@ -103,7 +103,7 @@ def thumbnails(text: str) -> dict[str, str]:
 
 
 def item_of(campaign: Campaign, item_id: str) -> Identity:
-    (row,) = [row for row in read_ledger(campaign).items.to_pylist() if row["item_id"] == item_id]
+    (row,) = [row for row in read_ledger(campaign).items.table().to_pylist() if row["item_id"] == item_id]
     return row["shard"], row["key"]
 
 

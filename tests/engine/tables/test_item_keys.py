@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from engine.tables import item_keys
 from engine.tables.by_shard import ByShard
-from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, column_at, last_of_each, num_items
+from engine.tables.item_keys import (
+    ItemIndex,
+    ItemKeys,
+    KeyParts,
+    are_in,
+    column_at,
+    first_rows,
+    last_of_each,
+    num_items,
+)
 
 Item = tuple[str, str]
 TEXTS = st.text(st.sampled_from("ab\0é/"), max_size=20)
@@ -71,3 +80,24 @@ def test_a_long_text_beside_many_short_ones_takes_bounded_memory(monkeypatch: py
     monkeypatch.setattr(item_keys, "_BLOCK_BYTES", 1000)
     items = [("s", f"{n}" * (100 if n == 5 else 1)) for n in range(50)]
     assert ItemIndex(ItemKeys.of_items(items)).rows_of(ItemKeys.of_items(items[::-1])).tolist() == list(range(50))[::-1]
+
+
+@given(ITEMS)
+def test_of_large_tables_which_are_sorted_in_parts_the_same_is_found(items: list[Item]) -> None:
+    table, first = table_of(items), dict[Item, int]()
+    for number, item in enumerate(items):
+        first.setdefault(item, number)
+    parts = KeyParts()
+    for begin in range(0, len(table), 7):
+        parts.add(ItemKeys.of(table.slice(begin, 7)))
+    keys = parts.joined()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(item_keys, "_BLOCK_ROWS", 3)
+        patch.setattr(item_keys, "_LOOKED_UP", 5)
+        assert first_rows(keys).tolist() == [first[item] for item in items]
+        last = {item: number for number, item in enumerate(items)}
+        assert ItemIndex(keys).rows_of(ItemKeys.of(table)).tolist() == [last[item] for item in items]
+        assert ItemIndex(keys).last_rows().tolist() == sorted(last.values())
+        assert last_of_each(table)["number"].to_pylist() == sorted(last.values())
+        few = table.slice(0, 2)
+        assert are_in(few, table).tolist() == [True] * len(few)
