@@ -21,7 +21,7 @@ from engine.selection.collecting import Wish
 from engine.selection.draws import ControlDraws, draw, draw_control
 from engine.selection.duplicates import Mode, likeness_of
 from engine.selection.gate import judge
-from engine.selection.known_images import KnownImages
+from engine.selection.known_bytes import KnownImages
 from engine.selection.order import Ranking, ranking_by
 from engine.selection.parts import Share
 from engine.selection.reduction import FirstPass, RowQuery, count, gather

@@ -39,7 +39,7 @@ from engine.selection.gate import (
     said,
 )
 from engine.selection.kept_out import KeptOut, keep_out
-from engine.selection.known_images import known_images
+from engine.selection.known_bytes import known_images
 from engine.selection.parts import room_for
 from engine.selection.reduction import count, parts_of
 from engine.selection.sources import sources_of

@@ -68,7 +68,7 @@ def select_plan(campaign: Campaign, _: Made) -> dict[str, Any]:
     from engine.campaign.freshness import selection_inputs
     from engine.campaign.handed_out import picked_items
     from engine.campaign.manifests import ScoresManifest, read_manifest
-    from engine.selection.known_images import known_images
+    from engine.selection.known_bytes import known_images
     from engine.selection.reduction import parts_of
     from engine.selection.select import _current_records
     from engine.selection.sources import sources_of
