@@ -95,26 +95,28 @@ def content_of(manifest: Manifest) -> str:
     return fingerprint(files=stage["files"], signal=stage.get("signal"), shards=shards)
 
 
-def selection_inputs(campaign: Campaign, picked_before: pa.Table) -> dict[str, str]:
-    """The inputs of a selection apart from its options: SHA-256 by name."""
+def selection_inputs(campaign: Campaign, picked_before: str) -> dict[str, str]:
+    """The inputs of a selection apart from its options: SHA-256 by name. `picked_before`: that of the item_ids picked
+    before, see `digest_of_names`."""
     kinds: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
     never = sorted(never_picked(campaign.home))
     left = sorted(left_pool(campaign.home))
     return {
         **{name: content_of(read_manifest(campaign, name, kind)) for name, kind in kinds.items()},
         **labels_fingerprints(campaign.home),
-        "picked_before": _digest_of(picked_before["item_id"]),
+        "picked_before": picked_before,
         **({"never picked": fingerprint(items=never)} if never else {}),
         **_what_keeps_out(campaign),
         **({"shards that left the pool": fingerprint(shards=left)} if left else {}),
     }
 
 
-def _digest_of(names: pa.ChunkedArray) -> str:
-    """SHA-256 of names, sorted, a line each. Few of them are texts of Python at a time."""
-    digest, ordered = hashlib.sha256(), names.take(pc.sort_indices(names))
-    for begin in range(0, len(ordered), AT_ONCE):
-        part = "\n".join(ordered.slice(begin, AT_ONCE).to_pylist())
+def digest_of_names(names: pa.ChunkedArray) -> str:
+    """SHA-256 of names, sorted, a line each. Few of them are texts of Python, or there twice, at a time."""
+    digest, whole = hashlib.sha256(), names.combine_chunks()
+    order = pc.sort_indices(whole)
+    for begin in range(0, len(order), AT_ONCE):
+        part = "\n".join(whole.take(order.slice(begin, AT_ONCE)).to_pylist())
         digest.update(("\n" if begin else "").encode() + part.encode())
     return digest.hexdigest()
 
@@ -142,7 +144,8 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     labels: dict[str, Any] = cast("dict[str, Any]", manifest["config"]).get("labels", {})
     if labels.get("are_biased", "auto") != campaign.config.labels.are_biased:
         options.append("labels.are_biased")
-    inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
+    picked_before = picked_items(campaign.home, before=campaign.round, columns=["item_id"])
+    inputs = selection_inputs(campaign, digest_of_names(picked_before["item_id"]))
     # What other campaigns did since matters only where it is about these images.
     if campaign.config.pool.shared_ledger and conflicts(
         elsewhere(campaign), waiting_picks(campaign.home, campaign.round)

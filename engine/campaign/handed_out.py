@@ -6,7 +6,7 @@ from, the record stays, so that no image is handed out twice.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -247,26 +247,36 @@ def picked_files(home: Location, before: int) -> Iterator[PickedFile]:
             yield PickedFile(number, folder, None)
 
 
-def picked_tables(home: Location, before: int, *, with_released: bool = False) -> Iterator[pa.Table]:
+def picked_tables(
+    home: Location, before: int, *, with_released: bool = False, columns: Sequence[str] = PICKED_SCHEMA.names
+) -> Iterator[pa.Table]:
     """As `picked_items`, file by file; an item that was sent again is there again."""
-    free = set() if with_released else released(home)
+    free, schema = set() if with_released else released(home), _picked_schema(columns)
+    read = [name for name in columns if name != "round"]
     for file in picked_files(home, before):
-        table = _without(file.batch, free) if file.batch else file.rows([*_PLACE])
+        table = _without(file.batch, free, [*read, "gold"]) if file.batch else file.rows(read)
         numbers = pa.array(np.full(len(table), file.round, np.int32))
-        yield table.select([*_PLACE]).append_column(PICKED_SCHEMA.field("round"), numbers)
+        yield table.select(read).append_column(PICKED_SCHEMA.field("round"), numbers).select(schema.names)
 
 
-def picked_items(home: Location, before: int, *, with_released: bool = False) -> pa.Table:
+def picked_items(
+    home: Location, before: int, *, with_released: bool = False, columns: Sequence[str] = PICKED_SCHEMA.names
+) -> pa.Table:
     """Everything picked in the rounds before, PICKED_SCHEMA; each item once. See `picked_files`.
 
     Args:
         with_released: also what was taken back from its vendor and may be picked again.
+        columns: those of PICKED_SCHEMA that are wanted, item_id among them.
     """
-    tables = picked_tables(home, before, with_released=with_released)
-    table = pa.concat_tables([PICKED_SCHEMA.empty_table(), *tables])
+    tables = picked_tables(home, before, with_released=with_released, columns=columns)
+    table = pa.concat_tables([_picked_schema(columns).empty_table(), *tables])
     first_N = first_rows(ItemKeys.of_texts(table["item_id"]))
     is_first = first_N == np.arange(len(first_N))
     return table if is_first.all() else table.filter(pa.array(is_first))
+
+
+def _picked_schema(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([PICKED_SCHEMA.field(name) for name in columns])
 
 
 def _without(batch: SentBatch, free: set[tuple[str, str]], columns: list[str] = _OF_PICKS) -> pa.Table:

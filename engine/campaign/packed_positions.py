@@ -92,7 +92,9 @@ def as_texts(table: pa.Table) -> pa.Table:
 
 
 def as_packed(table: pa.Table) -> pa.Table:
-    """PLACES_SCHEMA or POSITIONS_SCHEMA as PACKED_SCHEMA."""
+    """PLACES_SCHEMA, POSITIONS_SCHEMA or PACKED_SCHEMA as PACKED_SCHEMA."""
+    if table.schema.field("content_hash").type == DIGEST:
+        return table
     return table.cast(PLACES_SCHEMA).set_column(4, PACKED_SCHEMA.field(4), packed(table["content_hash"]))
 
 

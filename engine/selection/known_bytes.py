@@ -31,11 +31,11 @@ class KnownImages:
 
 
 def known_images(home: Location, *others: pa.Table) -> KnownImages:
-    """Everything that is labelled, and others, such as what was picked before, with the columns of PLACES_SCHEMA."""
+    """Everything that is labelled, and others, such as what was picked before, PACKED_SCHEMA or POSITIONS_SCHEMA."""
     labelled = packed_positions(home, read_labels(home, ["shard", "key", "label", "round"]))
     found, index = [labelled], ItemIndex(ItemKeys.of(labelled))
     for table in others:
-        picked = as_packed(table.select(PACKED_SCHEMA.names))
+        picked = as_packed(table)
         # What was picked is labelled by now, for the most part.
         row_N = index.rows_of(ItemKeys.of(picked))
         same = pc.equal(picked["content_hash"], labelled["content_hash"].take(pa.array(row_N, mask=row_N < 0)))

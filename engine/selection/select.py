@@ -15,8 +15,9 @@ from engine.campaign.advice import force_command
 from engine.campaign.decided import highest_scores, ranks, reason_of
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import left_pool, selection_changes, selection_inputs
-from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picked_items, picks_hash
+from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picks_hash
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest, write_manifest
+from engine.campaign.packed_positions import PACKED_SCHEMA, as_packed
 from engine.campaign.scored_shards import outdated, shard_records
 from engine.campaign.stages import QUIET, Log, Run
 from engine.config.select_options import RULE
@@ -41,6 +42,7 @@ from engine.selection.gate import (
 from engine.selection.kept_out import KeptOut, keep_out
 from engine.selection.known_bytes import known_images
 from engine.selection.parts import room_for
+from engine.selection.picked_before import picked_before
 from engine.selection.reduction import count, parts_of
 from engine.selection.sources import sources_of
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, EXCLUDED_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
@@ -78,12 +80,12 @@ def _make(campaign: Campaign, run: Run, records: pa.Table, trained: TrainManifes
     out = [batch for batch in batches(campaign.home, campaign.round) if batch.manifest["inputs"]["picks"]]
     # What was handed out stays out when its selection is replaced; one that nobody was sent leaves nothing out.
     is_unsent = is_complete(campaign.stage("selection")) and not current_batches(campaign.home, campaign.round)
-    picked_before = picked_items(campaign.home, before=campaign.round + (force and bool(out) and not is_unsent))
-    inputs = selection_inputs(campaign, picked_before)
+    before = picked_before(campaign.home, campaign.round + (force and bool(out) and not is_unsent))
+    inputs = selection_inputs(campaign, before.digest)
     # 31 bits that differ between rounds.
     seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
     others = taken_elsewhere(campaign, records, run.log)
-    unpickable = pa.concat_tables([picked_before, others.rows])
+    unpickable = pa.concat_tables([before.rows, as_packed(others.rows.select(PACKED_SCHEMA.names))])
     sources = sources_of(campaign.home, records, unpickable)
     parts = parts_of(sources)
     with room_for(parts, run.address):
@@ -98,7 +100,7 @@ def _make(campaign: Campaign, run: Run, records: pa.Table, trained: TrainManifes
         run.log(few)
     if out and not force and not is_complete(campaign.stage("selection")):
         _require_same_images(campaign, out[-1], batch.selection)
-    if selection_inputs(campaign, picked_before) != inputs:
+    if selection_inputs(campaign, before.digest) != inputs:
         fix = f"run: vaal select {campaign.home}"
         raise InputError(f"{campaign.home}: scores or labels changed while images were picked; {fix}")
     # No stage may be complete that depends on another selection.
@@ -113,7 +115,7 @@ def _make(campaign: Campaign, run: Run, records: pa.Table, trained: TrainManifes
             "scored": sources.num_scored,
             **others.counts,
             "eligible": counts.num_eligible,
-            "picked_before": len(picked_before),
+            "picked_before": len(before.rows),
             **kept_out.all_counts(counts.num_out),
             **batch.counts,
         },

@@ -66,19 +66,19 @@ def last_commit(campaign: Campaign, made: Made) -> dict[str, Any]:
 
 def select_plan(campaign: Campaign, _: Made) -> dict[str, Any]:
     from engine.campaign.freshness import selection_inputs
-    from engine.campaign.handed_out import picked_items
     from engine.campaign.manifests import ScoresManifest, read_manifest
     from engine.selection.known_bytes import known_images
+    from engine.selection.picked_before import picked_before
     from engine.selection.reduction import parts_of
     from engine.selection.select import _current_records
     from engine.selection.sources import sources_of
 
     scores = read_manifest(campaign, "scores", ScoresManifest)
     records = _current_records(campaign, scores, lambda _: None)
-    before = picked_items(campaign.home, before=campaign.round)
-    selection_inputs(campaign, before)
-    sources = sources_of(campaign.home, records, before)
-    known = known_images(campaign.home, before)
+    before = picked_before(campaign.home, campaign.round)
+    selection_inputs(campaign, before.digest)
+    sources = sources_of(campaign.home, records, before.rows)
+    known = known_images(campaign.home, before.rows)
     parts = parts_of(sources)
     largest = max(len(pickle.dumps(part)) for part in parts)
     return {"parts": len(parts), "largest_part_bytes": largest, "known": len(known)}
