@@ -33,10 +33,12 @@ class Facts(NamedTuple):
 
 class Words:
     """Of each image the row in `Snapshot.history` of its newest label or retraction, `row_U`, and of the word that
-    decides, `word_U`; -1 for none. Of gold images no word decides."""
+    decides, `word_U`; -1 for none. Of gold images no word decides. `files` are the SHA-256 of the label files by name,
+    and `undone_votes` the ingests that they take back: the rest of a snapshot is not needed any more."""
 
     def __init__(self, snapshot: Snapshot, row_U: Numbers, word_U: Numbers) -> None:
         self.row_U, self.word_U, names = row_U, word_U, [*snapshot.tables]
+        self.files, self.undone_votes = snapshot.files, snapshot.undone_votes
         self._history = snapshot.history.select(["label", "labelled_at"])
         self._begin_F = np.cumsum([0, *map(len, snapshot.tables.values())])[:-1]
         self._derived_F = np.array([_is_derived(name) for name in names], bool)
@@ -60,6 +62,12 @@ class Words:
         has_N, found_U = self._history["label"].is_valid().to_numpy(), self.row_U >= 0
         found_U[found_U] = has_N[self.row_U[found_U]]
         return found_U
+
+    @property
+    def all_labels(self) -> list[str]:
+        """The different labels that there ever were."""
+        found: list[str] = pc.unique(self._history["label"]).drop_null().to_pylist()
+        return found
 
     def labels_at(self, place_N: NDArray[np.integer]) -> pa.Array:
         """The labels of the images at these places now (N,), null for none."""

@@ -100,7 +100,8 @@ def test_outcomes_are_of_the_images_that_votes_name(sent: Campaign, tmp_path: An
     take_in(sent, file)
     ledger = read_ledger(sent)
     outcomes, names = ledger.outcomes, ledger.items.table()["item_id"]
-    assert outcomes.votes["item_id"].to_pylist() == names.take(pa.array(outcomes.item_V)).to_pylist()
+    said = zip(names.take(pa.array(outcomes.item_V)).to_pylist(), outcomes.votes["value"].to_pylist(), strict=True)
+    assert set(said) == {(NAMES[1], "cat"), (NAMES[3], "dog"), (GOLD[0], "cat"), (NAMES[0], "cat")}
     assert outcomes.num_votes.tolist() == [1, 1, 1, 0, 1, 0]
     every = np.arange(len(names))
     assert outcomes.labels_at(every).to_pylist() == ["dog", "cat", "cat", None, "cat", None]
