@@ -21,6 +21,7 @@ from engine.campaign.last_words import Words, words_of
 from engine.campaign.outcomes import Counts, Outcomes, Truths, outcomes_of
 from engine.campaign.payments import payments
 from engine.campaign.votes import read_votes
+from engine.cluster.allocation import give_back_freed_memory
 from engine.errors import ConfigError
 from engine.storage.location import Location
 from engine.tables.item_keys import ItemKeys
@@ -173,7 +174,9 @@ class SentAndSaid(NamedTuple):
     def of(campaign: Campaign, snapshot: Snapshot | None = None, sent: Sent | None = None) -> "SentAndSaid":
         """As it is now; the labels, and `sent`, if they are read already."""
         sent = sent or read_sent(campaign)
-        return SentAndSaid(sent, words_of(snapshot or read_snapshot(campaign.home, WORD_COLUMNS), sent.images))
+        found = SentAndSaid(sent, words_of(snapshot or read_snapshot(campaign.home, WORD_COLUMNS), sent.images))
+        give_back_freed_memory()
+        return found
 
 
 def read_ledger(

@@ -44,8 +44,9 @@ from engine.campaign.outcomes import Counts, Outcomes
 from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
 from engine.campaign.sharing import share
-from engine.campaign.votes import NO_TIME, ingest_numbers, micros_of, times_of
+from engine.campaign.votes import NO_TIME, files_of_votes, ingest_numbers, micros_of, times_of
 from engine.errors import InputError
+from engine.storage.location import Location
 from engine.tables.columns import required
 from engine.tables.item_keys import ItemKeys
 
@@ -100,10 +101,10 @@ def settle(campaign: Campaign, forced: frozenset[str] = frozenset(), before: Sen
     _write_consensus(campaign, ledger, known.words)
     changes = _write_labels(campaign, ledger, known.words, forced)
     if len(changes.places):
-        sent, outcomes = ledger.sent, ledger.outcomes
+        outcomes = ledger.outcomes
         # What is read again is not kept twice.
-        del ledger, known
-        known = SentAndSaid.of(campaign, sent=sent)
+        del ledger
+        known = _read(campaign, known)
         ledger = read_ledger(campaign, known=known, outcomes=outcomes)
     del known
     share(campaign, ledger)
@@ -113,11 +114,15 @@ def settle(campaign: Campaign, forced: frozenset[str] = frozenset(), before: Sen
 def _read(campaign: Campaign, before: SentAndSaid | None) -> SentAndSaid:
     """What was sent and said. What was read before is not read again, unless somebody wrote labels meanwhile."""
     folder = campaign.home / "labels"
-    if before and before.words.files == {
-        f"labels/{name}": hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in folder.children()
-    }:
+    if before and before.words.files == {f"labels/{name}": _sha256(folder / name) for name in folder.children()}:
         return before
-    return SentAndSaid.of(campaign, sent=before and before.sent)
+    sent = before and before.sent
+    del before
+    return SentAndSaid.of(campaign, sent=sent)
+
+
+def _sha256(file: Location) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _write_consensus(campaign: Campaign, ledger: Ledger, words: Words) -> None:
@@ -176,7 +181,11 @@ def _write_labels(campaign: Campaign, ledger: Ledger, words: Words, forced: froz
         columns = [wanted["shard"], wanted["key"], changes.now, wanted["round"], *latest, origins, why]
         # The positions of picks are known: training need not scan their shards.
         write_positions(campaign.home, wanted.select(POSITIONS_SCHEMA.names))
-        append_labels(campaign.home, INGEST, pa.table(columns, schema=LABELS_SCHEMA))
+        table = pa.table(columns, schema=LABELS_SCHEMA)
+        name = f"labels/{append_labels(campaign.home, INGEST, table)}"
+        # Else all label files are read again.
+        if items.are_single(ItemKeys.of(wanted)):
+            words.add(name, _sha256(campaign.home / name), len(files_of_votes(campaign.home)), table, places)
     return changes
 
 
