@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import completed, picked_items, waiting_picks
+from engine.campaign.handed_out import completed, picked_names, waiting_picks
 from engine.campaign.labels import labels_fingerprints
 from engine.campaign.manifests import Manifest, ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.campaign.sharing import conflicts, elsewhere
@@ -142,7 +142,7 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     labels: dict[str, Any] = cast("dict[str, Any]", manifest["config"]).get("labels", {})
     if labels.get("are_biased", "auto") != campaign.config.labels.are_biased:
         options.append("labels.are_biased")
-    inputs = selection_inputs(campaign, picked_items(campaign.home, before=campaign.round))
+    inputs = selection_inputs(campaign, pa.table({"item_id": picked_names(campaign.home, campaign.round)}))
     # What other campaigns did since matters only where it is about these images.
     if campaign.config.pool.shared_ledger and conflicts(
         elsewhere(campaign), waiting_picks(campaign.home, campaign.round)

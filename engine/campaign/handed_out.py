@@ -247,7 +247,24 @@ def picked_files(home: Location, before: int) -> Iterator[PickedFile]:
             yield PickedFile(number, folder, None)
 
 
-def picked_tables(home: Location, before: int, *, with_released: bool = False) -> Iterator[pa.Table]:
+def picked_names(home: Location, before: int) -> pa.ChunkedArray:
+    """The item_ids of `picked_items`, in its order."""
+    free, names = released(home), list[pa.ChunkedArray]()
+    for file in picked_files(home, before):
+        table = _without(file.batch, free, ["item_id", "gold"]) if file.batch else file.rows(["item_id"])
+        names.append(table["item_id"])
+    column = pa.chunked_array([chunk for part in names for chunk in part.chunks], pa.string())
+    return column.filter(pa.array(_are_first(column)))
+
+
+def _are_first(item_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which rows are the first ones of their items (N,)."""
+    first_N = first_rows(ItemKeys.of_texts(item_ids))
+    is_first_N: NDArray[np.bool_] = first_N == np.arange(len(first_N))
+    return is_first_N
+
+
+def _picked_tables(home: Location, before: int, *, with_released: bool) -> Iterator[pa.Table]:
     """As `picked_items`, file by file; an item that was sent again is there again."""
     free = set() if with_released else released(home)
     for file in picked_files(home, before):
@@ -262,10 +279,9 @@ def picked_items(home: Location, before: int, *, with_released: bool = False) ->
     Args:
         with_released: also what was taken back from its vendor and may be picked again.
     """
-    tables = picked_tables(home, before, with_released=with_released)
+    tables = _picked_tables(home, before, with_released=with_released)
     table = pa.concat_tables([PICKED_SCHEMA.empty_table(), *tables])
-    first_N = first_rows(ItemKeys.of_texts(table["item_id"]))
-    is_first = first_N == np.arange(len(first_N))
+    is_first = _are_first(table["item_id"])
     return table if is_first.all() else table.filter(pa.array(is_first))
 
 
