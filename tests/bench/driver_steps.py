@@ -109,11 +109,11 @@ def report_reads(campaign: Campaign, _: Made) -> dict[str, Any]:
     from engine.campaign.labels import read_snapshot
     from engine.campaign.manifests import ScoresManifest, read_manifest
     from engine.campaign.scored_shards import damaged_in, shard_records
-    from engine.report.arms import gains_of
+    from engine.report.arms import LABEL_COLUMNS, gains_of
     from engine.tables.error_classes import survey
     from engine.tables.shard_records import records_in
 
-    snapshot = read_snapshot(campaign.home)
+    snapshot = read_snapshot(campaign.home, LABEL_COLUMNS)
     damaged = damaged_in(shard_records(campaign, read_manifest(campaign, "scores", ScoresManifest)))
     gains = gains_of(campaign, snapshot, range(campaign.round))
     return {"gains": len(gains), "faults": len(survey(campaign.stage("quarantine"), list(records_in(damaged)), 0))}
