@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import PICKED_SCHEMA, PickedFile, SentBatch, picked_files
+from engine.cluster.allocation import give_back_freed_memory
 from engine.tables.item_keys import ItemIndex, ItemKeys, KeyParts, first_rows
 
 Numbers = NDArray[np.int32]
@@ -60,6 +61,10 @@ class Images:
         """The places of these items among the picks (N,), -1 for none. An item that has several has its last one: see
         `to_all`."""
         return self._picks.rows_of(items)
+
+    def are_single(self, items: ItemKeys) -> bool:
+        """Whether each of these picks has one place alone: no second name, and none as gold."""
+        return self._same is None and not ItemIndex(self.gold_keys).holds(items).any()
 
     def to_all(self, values_U: NDArray[np.generic]) -> None:
         """Give picks of the same item the same values, in place: those at the place that `picks_of` gives."""
@@ -188,6 +193,8 @@ def read_sent(campaign: Campaign) -> Sent:
         parts = [answered.get(number, np.zeros(count_F[number], np.int32)) for number in sent]
         answered_R = np.concatenate(parts)
     batches = [file.batch for file in files if file.batch and file.round <= campaign.round]
+    # The keys of each file lay between others.
+    give_back_freed_memory()
     return Sent(batches, begin_B, gold_G[own_R], answered_R, item_G[own_R], images)
 
 

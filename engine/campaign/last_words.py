@@ -32,22 +32,24 @@ class Facts(NamedTuple):
 
 
 class Words:
-    """Of each image the row in `Snapshot.history` of its newest label or retraction, `row_U`, and of the word that
-    decides, `word_U`; -1 for none. Of gold images no word decides."""
+    """Of each image the row in `Snapshot.history` of its newest label or retraction, `row_U`, -1 for none, and the word
+    that decides. Of gold images no word decides. `files` are the SHA-256 of the label files by name,
+    and `undone_votes` the ingests that they take back: the rest of a snapshot is not needed any more."""
 
-    def __init__(self, snapshot: Snapshot, row_U: Numbers, word_U: Numbers) -> None:
-        self.row_U, self.word_U, names = row_U, word_U, [*snapshot.tables]
+    def __init__(self, snapshot: Snapshot, row_U: Numbers, said: "_Said") -> None:
+        self.row_U, self._said, names = row_U, said, [*snapshot.tables]
+        self.files, self.undone_votes = snapshot.files, snapshot.undone_votes
         self._history = snapshot.history.select(["label", "labelled_at"])
-        self._begin_F = np.cumsum([0, *map(len, snapshot.tables.values())])[:-1]
+        self._begin_F = np.cumsum([0, *map(len, snapshot.tables.values())])
         self._derived_F = np.array([_is_derived(name) for name in names], bool)
         self._votes_F = np.array([_num_votes(snapshot, name) for name in names], np.int32)
 
     def parts(self) -> Iterator[tuple[NDArray[np.int64], Facts]]:
         """The places of the images of which there is a word, and the word, part by part."""
-        for begin in range(0, len(self.word_U), _BLOCK):
-            place_N = begin + np.flatnonzero(self.word_U[begin : begin + _BLOCK] >= 0)
-            rows = self.word_U[place_N]
-            file_N = np.searchsorted(self._begin_F, rows, side="right") - 1
+        for begin in range(0, len(self._said.word_U), _BLOCK):
+            place_N = begin + np.flatnonzero(self._said.word_U[begin : begin + _BLOCK] >= 0)
+            rows = self._said.word_U[place_N]
+            file_N = np.searchsorted(self._begin_F[:-1], rows, side="right") - 1
             word = self._history.take(pa.array(rows))
             at_N = pc.fill_null(word["labelled_at"].cast(pa.int64()), int(NO_LABEL_AT)).to_numpy()
             yield (
@@ -60,6 +62,24 @@ class Words:
         has_N, found_U = self._history["label"].is_valid().to_numpy(), self.row_U >= 0
         found_U[found_U] = has_N[self.row_U[found_U]]
         return found_U
+
+    def add(self, name: str, sha256: str, num_votes: int, table: pa.Table, place_N: NDArray[np.int64]) -> None:
+        """A newest file of derived labels, in which each of these picks has a row: see
+        `Images.are_single`."""
+        rows = table.select(["label", "labelled_at"]).cast(self._history.schema)
+        row_N = (self._begin_F[-1] + np.arange(len(table))).astype(np.int32)
+        self.row_U[place_N] = row_N
+        self._said.take(place_N, row_N, np.zeros(len(row_N), bool), ~_are_forced(table))
+        self._history = pa.concat_tables([self._history, rows]).unify_dictionaries()
+        self._begin_F = np.append(self._begin_F, self._begin_F[-1] + len(table))
+        self._derived_F, self._votes_F = np.append(self._derived_F, True), np.append(self._votes_F, np.int32(num_votes))
+        self.files = {**self.files, name: sha256}
+
+    @property
+    def all_labels(self) -> list[str]:
+        """The different labels that there ever were."""
+        found: list[str] = pc.unique(self._history["label"]).drop_null().to_pylist()
+        return found
 
     def labels_at(self, place_N: NDArray[np.integer]) -> pa.Array:
         """The labels of the images at these places now (N,), null for none."""
@@ -91,7 +111,7 @@ def words_of(snapshot: Snapshot, images: Images) -> Words:
     of_gold_U[:] = of_gold_U[gold.rows_of(images.gold_keys)]
     for values_U in (row_U, said.word_U):
         images.to_all(values_U)
-    return Words(snapshot, row_U, said.word_U)
+    return Words(snapshot, row_U, said)
 
 
 class _Said:

@@ -21,6 +21,7 @@ from engine.campaign.last_words import Words, words_of
 from engine.campaign.outcomes import Counts, Outcomes, Truths, outcomes_of
 from engine.campaign.payments import payments
 from engine.campaign.votes import read_votes
+from engine.cluster.allocation import give_back_freed_memory
 from engine.errors import ConfigError
 from engine.storage.location import Location
 from engine.tables.item_keys import ItemKeys
@@ -45,8 +46,7 @@ class Ledger(NamedTuple):
     or GIVEN_UP for a row that was, else 0; `paid_R` is how many of the answers that were asked for came.
     `state_U` are the states of the images; `by_votes_U` what the votes alone say; `stands_U` says where a person's or
     another program's word stands over votes, and `word_votes_U` how many files of votes there were when it was said;
-    `came_U` is how many answers came; `row_U` is the row of each one's newest label or retraction in the history of all
-    labels, -1 for none, and `labelled_U` whether it is a label.
+    `came_U` is how many answers came, and `labelled_U` says which have a label now.
     """
 
     sent: Sent
@@ -60,7 +60,6 @@ class Ledger(NamedTuple):
     stands_U: NDArray[np.bool_]
     word_votes_U: Numbers
     came_U: Numbers
-    row_U: Numbers
     labelled_U: NDArray[np.bool_]
     outcomes: Outcomes
 
@@ -172,24 +171,26 @@ class SentAndSaid(NamedTuple):
     words: Words
 
     @staticmethod
-    def of(campaign: Campaign, snapshot: Snapshot, sent: Sent | None = None) -> "SentAndSaid":
-        """As it is now; `sent`, if it is read already."""
+    def of(campaign: Campaign, snapshot: Snapshot | None = None, sent: Sent | None = None) -> "SentAndSaid":
+        """As it is now; the labels, and `sent`, if they are read already."""
         sent = sent or read_sent(campaign)
-        return SentAndSaid(sent, words_of(snapshot, sent.images))
+        found = SentAndSaid(sent, words_of(snapshot or read_snapshot(campaign.home, WORD_COLUMNS), sent.images))
+        give_back_freed_memory()
+        return found
 
 
 def read_ledger(
     campaign: Campaign, snapshot: Snapshot | None = None, *, known: SentAndSaid | None = None,
     outcomes: Outcomes | None = None,
 ) -> Ledger:  # fmt: skip
-    """The ledger as it is now. What is read already may be given: `snapshot` are the labels, `known` what was sent and
-    what these labels say, and `outcomes` those of the votes that are there, for the same images."""
-    home, snapshot = campaign.home, snapshot or read_snapshot(campaign.home, WORD_COLUMNS)
+    """The ledger as it is now. What is read already may be given: `snapshot` are the labels, or `known` what was sent
+    and what these labels say, and `outcomes` those of the votes that are there, for the same images."""
+    home = campaign.home
     sent, words = known or SentAndSaid.of(campaign, snapshot)
     images = sent.images
     truths = _truths(images, words)
     if outcomes is None or not outcomes.truths.equals(truths):
-        votes, undone, config = read_votes(home), snapshot.undone_votes, campaign.config
+        votes, undone, config = read_votes(home), words.undone_votes, campaign.config
         try:
             outcomes = outcomes_of(images, truths, votes, undone, config.handoff.question.task, config.labels.consensus)
         except ValueError as error:
@@ -209,7 +210,7 @@ def read_ledger(
     state_R[is_back_R] = back_R[is_back_R]
     return Ledger(
         sent, sent.gold_R, sent.item_R, state_R, back_R, paid_R, state_U, by_votes_U, stands_U, word_votes_U, came_U,
-        words.row_U, words.are_labels(), outcomes,
+        words.are_labels(), outcomes,
     )  # fmt: skip
 
 

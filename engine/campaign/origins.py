@@ -16,6 +16,8 @@ from engine.storage.location import Location
 from engine.tables.item_keys import ItemIndex, ItemKeys, KeyParts, items_of, last_of_each, rows_of_items
 from engine.tables.selections import ORIGIN_CONTROL, ORIGIN_QUERY
 
+_BLOCK = 1 << 20
+
 
 class Origins:
     """The origins of N asked items, as far as they were picked; in most campaigns they have few different ones."""
@@ -61,9 +63,32 @@ def picked_origins(home: Location, rounds: Iterable[int]) -> dict[Identity, str]
     return dict(zip(identities(items), origins_among(home, rounds, ItemKeys.of(items)).to_pylist(), strict=True))
 
 
-def picks_of_round(home: Location, number: int) -> tuple[ItemKeys, NDArray[np.bool_]]:
-    """Everything that was picked or handed out in a round (N,), and which of it is in the control arm (N,). Of several
-    rows of an item the last one counts."""
+class RoundPicks:
+    """What was picked or handed out in a round. `control` (C,) are the items of its control arm, each once."""
+
+    def __init__(self, keys: ItemKeys, control_R: NDArray[np.bool_]) -> None:
+        """Rows of items, of which the last one of each counts, and which are in the control arm."""
+        self._index, self._control_R = ItemIndex(keys), control_R
+        rows = self._index.last_rows()
+        self.control = keys.part(rows[control_R[rows]])
+
+    def among(self, items: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which rows of a table with shard and key are picks (N,), which of them in the control arm (N,), and which of
+        `control` have a row (C,)."""
+        is_pick_N, control_N = np.zeros(len(items), bool), np.zeros(len(items), bool)
+        has_C, of_control = np.zeros(len(self.control), bool), ItemIndex(self.control)
+        for begin in range(0, len(items), _BLOCK):
+            keys, block = ItemKeys.of(items.slice(begin, _BLOCK)), slice(begin, begin + _BLOCK)
+            rows = self._index.rows_of(keys)
+            is_pick_N[block] = rows >= 0
+            control_N[block][rows >= 0] = self._control_R[rows[rows >= 0]]
+            found = of_control.rows_of(keys)
+            has_C[found[found >= 0]] = True
+        return is_pick_N, control_N, has_C
+
+
+def picks_of_round(home: Location, number: int) -> RoundPicks:
+    """What was picked or handed out in a round; what is known of an item's origin counts."""
     parts, codes = KeyParts(), [np.empty(0, np.int8)]
     for table, origins in _picks(home, [number]):
         parts.add(ItemKeys.of(table))
@@ -76,7 +101,7 @@ def picks_of_round(home: Location, number: int) -> tuple[ItemKeys, NDArray[np.bo
         # What is not known comes first: it does not count where another row says it.
         order = np.argsort(code_N >= 0, kind="stable")
         keys, code_N = keys.part(order), code_N[order]
-    return keys, code_N > 0
+    return RoundPicks(keys, code_N > 0)
 
 
 def _picks(home: Location, rounds: Iterable[int]) -> Iterator[tuple[pa.Table, pa.Array]]:

@@ -37,11 +37,11 @@ class Outcomes(NamedTuple):
 
     `values_K` and `skips_K` count the annotators who gave a value, or none, in their newest answer. `labels` (K,) are
     the most probable values, null without a vote, and `posterior_K` their probabilities, nan where there are none.
-    `votes` are the newest answers of all people to questions of this kind, without `raw`, and `item_V` (V,) the places
-    of their images. `annotators` has a row for each: annotator, vendor, votes, accuracy (as the consensus estimates it,
-    nan where it does not), gold_right, gold_seen. `answers` are the newest versions of all answers, also of several by
-    one person, and to questions of other kinds: vendor, annotator, first and newest (the numbers of the ingests that
-    brought these versions), and `item`, the place of the image among the K.
+    `votes` are the newest answers of all people to questions of this kind, without `raw` and item_id, and `item_V` (V,)
+    the places of their images. `annotators` has a row for each: annotator, vendor, votes, accuracy (as the consensus
+    estimates it, nan where it does not), gold_right, gold_seen. `answers` are the newest versions of all answers, also
+    of several by one person, and to questions of other kinds: vendor, annotator, first and newest (the numbers of the
+    ingests that brought these versions), and `item`, the place of the image among the K.
     """
 
     size: int
@@ -146,7 +146,8 @@ def _opinions(
     newest, item_V = _rows_of(newest, is_own_V), item_V[is_own_V]
     is_last_V = np.zeros(len(newest), bool)
     is_last_V[rows_of_people(newest)] = True
-    return _rows_of(newest, is_last_V), item_V[is_last_V], answers, place_K
+    # The places say which images they are of.
+    return _rows_of(newest.drop_columns("item_id"), is_last_V), item_V[is_last_V], answers, place_K
 
 
 def _rows_of(votes: pa.Table, mask_V: NDArray[np.bool_]) -> pa.Table:

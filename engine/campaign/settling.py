@@ -24,11 +24,10 @@ from engine.campaign.labels import (
     POSITIONS_SCHEMA,
     REPLACED,
     Identity,
-    Snapshot,
     append_labels,
     identities,
-    read_snapshot,
 )
+from engine.campaign.last_words import Words
 from engine.campaign.ledger import (
     DONE,
     GIVEN_UP,
@@ -36,7 +35,6 @@ from engine.campaign.ledger import (
     SETTLED,
     STATES,
     TAKEN_BACK,
-    WORD_COLUMNS,
     Ledger,
     SentAndSaid,
     read_ledger,
@@ -46,10 +44,11 @@ from engine.campaign.outcomes import Counts, Outcomes
 from engine.campaign.places import placed
 from engine.campaign.positions import write_positions
 from engine.campaign.sharing import share
-from engine.campaign.votes import NO_TIME, ingest_numbers, micros_of, times_of
+from engine.campaign.votes import NO_TIME, files_of_votes, ingest_numbers, micros_of, times_of
 from engine.errors import InputError
+from engine.storage.location import Location
 from engine.tables.columns import required
-from engine.tables.item_keys import ItemKeys, column_at
+from engine.tables.item_keys import ItemKeys
 
 CONSENSUS_SCHEMA = pa.schema(
     [
@@ -78,13 +77,6 @@ class Changes(NamedTuple):
         return dict(zip(identities(self.items), pairs, strict=True))
 
 
-class Before(NamedTuple):
-    """The labels, with WORD_COLUMNS, and what was sent, as they were read at one moment."""
-
-    snapshot: Snapshot
-    known: SentAndSaid
-
-
 class Settled(NamedTuple):
     """What settling changed; whether the round ended with it; and the ledger."""
 
@@ -93,7 +85,7 @@ class Settled(NamedTuple):
     ledger: Ledger
 
 
-def settle(campaign: Campaign, forced: frozenset[str] = frozenset(), before: Before | None = None) -> Settled:
+def settle(campaign: Campaign, forced: frozenset[str] = frozenset(), before: SentAndSaid | None = None) -> Settled:
     """Derive labels from the votes, and end the round where labels.close_when says so.
 
     It follows from what is committed alone: whatever was interrupted is completed by the next call. What is out and
@@ -103,34 +95,37 @@ def settle(campaign: Campaign, forced: frozenset[str] = frozenset(), before: Bef
         forced: item_ids whose votes stand over what a person said before they came.
         before: what was read before the votes came, if it was.
     """
-    snapshot, known = _read(campaign, before)
+    known = _read(campaign, before)
     del before
-    ledger = read_ledger(campaign, snapshot, known=known)
-    _write_consensus(campaign, ledger, snapshot)
-    changes = _write_labels(campaign, ledger, snapshot, forced)
+    ledger = read_ledger(campaign, known=known)
+    _write_consensus(campaign, ledger, known.words)
+    changes = _write_labels(campaign, ledger, known.words, forced)
     if len(changes.places):
-        sent, outcomes = ledger.sent, ledger.outcomes
+        outcomes = ledger.outcomes
         # What is read again is not kept twice.
-        del ledger, snapshot, known
-        snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
-        ledger = read_ledger(campaign, snapshot, known=SentAndSaid.of(campaign, snapshot, sent), outcomes=outcomes)
-    del snapshot
+        del ledger
+        known = _read(campaign, known)
+        ledger = read_ledger(campaign, known=known, outcomes=outcomes)
+    del known
     share(campaign, ledger)
     return Settled(changes, _close_if_due(campaign, ledger), ledger)
 
 
-def _read(campaign: Campaign, before: Before | None) -> tuple[Snapshot, SentAndSaid]:
-    """The labels, and what was sent. What was read before is not read again, unless somebody wrote labels meanwhile."""
+def _read(campaign: Campaign, before: SentAndSaid | None) -> SentAndSaid:
+    """What was sent and said. What was read before is not read again, unless somebody wrote labels meanwhile."""
     folder = campaign.home / "labels"
-    if before and before.snapshot.files == {
-        f"labels/{name}": hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in folder.children()
-    }:
+    if before and before.words.files == {f"labels/{name}": _sha256(folder / name) for name in folder.children()}:
         return before
-    snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
-    return snapshot, SentAndSaid.of(campaign, snapshot, before and before.known.sent)
+    sent = before and before.sent
+    del before
+    return SentAndSaid.of(campaign, sent=sent)
 
 
-def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> None:
+def _sha256(file: Location) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _write_consensus(campaign: Campaign, ledger: Ledger, words: Words) -> None:
     """Keep this version of the outcomes, if the newest one is another."""
     outcomes, folder, labels = ledger.outcomes, campaign.home / "consensus", campaign.config.labels
     has_votes = outcomes.values_K + outcomes.skips_K > 0
@@ -149,7 +144,7 @@ def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> 
         items = items.append_column(name, column)
     ingests = "\n".join(pc.unique(outcomes.votes["ingest"]).to_pylist())
     facts = {"method": labels.consensus, "min_posterior": str(labels.min_posterior), "ingests": ingests}
-    facts["labels"] = hashlib.sha256("\n".join(sorted(snapshot.files.values())).encode()).hexdigest()
+    facts["labels"] = hashlib.sha256("\n".join(sorted(words.files.values())).encode()).hexdigest()
     table = items.cast(CONSENSUS_SCHEMA).replace_schema_metadata(facts)
     names = list(folder.children())
     # A damaged version must not keep answers out: all of it is derived, and is written again.
@@ -159,12 +154,12 @@ def _write_consensus(campaign: Campaign, ledger: Ledger, snapshot: Snapshot) -> 
     (folder / f"{len(names) + 1:06d}.parquet").write_table(table)
 
 
-def _write_labels(campaign: Campaign, ledger: Ledger, snapshot: Snapshot, forced: frozenset[str]) -> Changes:
+def _write_labels(campaign: Campaign, ledger: Ledger, words: Words, forced: frozenset[str]) -> Changes:
     """Append the labels that the votes give and the campaign does not have. Returns what changed."""
     items, outcomes = ledger.items, ledger.outcomes
     has_votes = (outcomes.values_K + outcomes.skips_K > 0) & (outcomes.place_K < items.num_picked)
     places, labels = outcomes.place_K[has_votes], outcomes.labels.filter(pa.array(has_votes))
-    before = column_at(snapshot.history["label"], ledger.row_U[places])
+    before = words.labels_at(places)
     now = pc.if_else(pa.array(ledger.by_votes_U[places] == SETTLED), labels, pa.scalar(None, pa.string()))
     is_other = pc.not_equal(pc.fill_null(now, ""), pc.fill_null(before, "")).to_numpy(zero_copy_only=False)
     is_forced_U = np.zeros(len(items), bool)
@@ -186,7 +181,11 @@ def _write_labels(campaign: Campaign, ledger: Ledger, snapshot: Snapshot, forced
         columns = [wanted["shard"], wanted["key"], changes.now, wanted["round"], *latest, origins, why]
         # The positions of picks are known: training need not scan their shards.
         write_positions(campaign.home, wanted.select(POSITIONS_SCHEMA.names))
-        append_labels(campaign.home, INGEST, pa.table(columns, schema=LABELS_SCHEMA))
+        table = pa.table(columns, schema=LABELS_SCHEMA)
+        name = f"labels/{append_labels(campaign.home, INGEST, table)}"
+        # Else all label files are read again.
+        if items.are_single(ItemKeys.of(wanted)):
+            words.add(name, _sha256(campaign.home / name), len(files_of_votes(campaign.home)), table, places)
     return changes
 
 

@@ -1,6 +1,9 @@
-"""Memory that a worker frees stays its own: the next batch takes it again, without the system's zeroed pages."""
+"""Memory that is freed: a worker keeps it, so that the next batch takes it again without the system's zeroed pages; and
+a driver hands it back."""
 
 import ctypes
+
+import pyarrow as pa
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Of glibc's malloc.h."""
@@ -21,3 +24,16 @@ def keep_freed_memory() -> None:
     # Some versions take no more than 32 MiB.
     if not mallopt(_MMAP_THRESHOLD, 1 << 30):
         mallopt(_MMAP_THRESHOLD, 1 << 25)
+
+
+def give_back_freed_memory() -> None:
+    """Hand back to the system what this process freed, where there is a glibc.
+
+    By default glibc keeps arrays of up to 32 MiB that lie below others: of many files that are read one after another,
+    as much as what is in use.
+    """
+    pa.default_memory_pool().release_unused()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign.advice import back_command, is_waited_for
@@ -32,7 +33,7 @@ from engine.campaign.handed_out import (
     picks_hash,
     record_of,
 )
-from engine.campaign.labels import labelled_values
+from engine.campaign.labels import read_labels
 from engine.campaign.ledger import GIVEN_UP, IN_PART, OUT, TAKEN_BACK, Ledger, read_ledger
 from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_committed
 from engine.campaign.stages import DEFAULT_VENDOR, QUIET, Run
@@ -50,7 +51,6 @@ from engine.handoff.vendor_files import files_of, is_intact
 from engine.pool.shards import Shards
 from engine.storage.location import Location
 from engine.tables.harmless import harmless
-from engine.tables.item_keys import ItemIndex, ItemKeys
 
 LINKS_FILE = "links.csv"
 
@@ -160,9 +160,8 @@ def _are_released(campaign: Campaign, ledger: Ledger) -> NDArray[np.bool_]:
         free[record].append(item_id)
     for number, batch in enumerate(ledger.batches):
         if batch.record in free:
-            names = ItemKeys.of_texts(pa.chunked_array([pa.array(free[batch.record], pa.string())]))
-            own = ItemKeys.of_texts(batch.rows(["item_id"])["item_id"])
-            found[ledger.sent.slice_of(number)] = ItemIndex(names).holds(own)
+            names, own = pa.array(free[batch.record], pa.string()), batch.rows(["item_id"])["item_id"]
+            found[ledger.sent.slice_of(number)] = pc.is_in(own, value_set=names).to_numpy()
     return found
 
 
@@ -181,7 +180,8 @@ def _not_asked(campaign: Campaign, question: Question) -> list[str]:
     """The classes of labels that annotators cannot give."""
     if not question.classes or question.task not in ("class", "classes"):
         return []
-    known = names_in_all(labelled_values(campaign.home).values(), question.task)
+    labels = read_labels(campaign.home, ["shard", "key", "label", "round"])["label"]
+    known = names_in_all(pc.unique(labels).to_pylist(), question.task)
     return sorted(set(known) - set(question.classes))
 
 

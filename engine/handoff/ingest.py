@@ -15,10 +15,11 @@ from engine.campaign.classes import Classes, classes_of, joined, new_names
 from engine.campaign.decisions import forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.known_images import Images
-from engine.campaign.labels import POSITIONS_SCHEMA, Snapshot, identities, read_snapshot
+from engine.campaign.labels import POSITIONS_SCHEMA, identities, read_snapshot
+from engine.campaign.last_words import Words
 from engine.campaign.ledger import DISPUTED, IN_PART, OUT, WORD_COLUMNS, Ledger, SentAndSaid, read_ledger
 from engine.campaign.places import placed
-from engine.campaign.settling import Before, Changes, Settled, settle
+from engine.campaign.settling import Changes, Settled, settle
 from engine.campaign.stages import QUIET, Log
 from engine.campaign.votes import append_votes, read_votes
 from engine.config.texts import plural, some
@@ -103,14 +104,17 @@ def ingest(
     such rows are left out.
     """
     snapshot = read_snapshot(campaign.home, WORD_COLUMNS)
-    question, before = question_of(campaign, snapshot), [Before(snapshot, SentAndSaid.of(campaign, snapshot))]
-    ledger = read_ledger(campaign, snapshot, known=before[0].known)
-    sieve = _sieve(campaign, ledger, snapshot, asked := _asked(campaign, vendor, question), replace=rules.replace)
+    question, before = question_of(campaign, snapshot), [SentAndSaid.of(campaign, snapshot)]
+    del snapshot
+    ledger, labels_before = read_ledger(campaign, known=before[0]), before[0].words.all_labels
+    sieve = _sieve(
+        campaign, ledger, before[0].words, asked := _asked(campaign, vendor, question), replace=rules.replace
+    )
     stood_U, had_votes_U, gone = ledger.stands_U, ledger.outcomes.num_votes > 0, _forgotten_ids(campaign, ledger)
-    masks, labels_before = Found(), pc.unique(snapshot.history["label"]).drop_null().to_pylist()
+    masks = Found()
     look = _looks_at_masks(campaign, ledger, masks) if question.task == "mask" else None
     # What is read again after the votes are there is not kept twice.
-    del ledger, snapshot
+    del ledger
     _take_all(sieve, files, vendor, question, look)
     _require_fitting(sieve, asked.classes.advice(sieve.unknown) if sieve.unknown else "", rules, log)
     votes = sieve.finished()
@@ -255,9 +259,9 @@ def _require_fitting(sieve: Sieve, advice: str, rules: Rules, log: Log) -> None:
         log(advice)
 
 
-def _sieve(campaign: Campaign, ledger: Ledger, snapshot: Snapshot, asked: Asked, *, replace: bool) -> Sieve:
-    known = Known(read_votes(campaign.home), snapshot.undone_votes)
-    return Sieve(asked, Places(ledger, snapshot), known, SentClasses(campaign, asked.vendor), replace=replace)
+def _sieve(campaign: Campaign, ledger: Ledger, words: Words, asked: Asked, *, replace: bool) -> Sieve:
+    known = Known(read_votes(campaign.home), words.undone_votes)
+    return Sieve(asked, Places(ledger, words), known, SentClasses(campaign, asked.vendor), replace=replace)
 
 
 def _forgotten_ids(campaign: Campaign, ledger: Ledger) -> pa.ChunkedArray:

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from engine.campaign.labels import Snapshot
+from engine.campaign.last_words import Words
 from engine.campaign.ledger import Ledger
-from engine.tables.item_keys import column_at
 
 _ITEM_ID = re.compile("[0-9a-f]{32}")
 _COPY = re.compile(r"(?:copy of )?([0-9a-f]{32})(?:[ _-]*\(\d+\)|[ _-]+(?:copy|\d+))*")
@@ -34,8 +33,8 @@ class Places:
     """The images that were picked or handed out, by their names for vendors. Only those that were looked up are held,
     as Python objects."""
 
-    def __init__(self, ledger: Ledger, snapshot: Snapshot) -> None:
-        self._items, self._labels, self._row_U = ledger.items, snapshot.history["label"], ledger.row_U
+    def __init__(self, ledger: Ledger, words: Words) -> None:
+        self._items, self._words = ledger.items, words
         self._stands_U, self._word_votes_U = ledger.stands_U, ledger.word_votes_U
         self._here: dict[str, Place] = {}
 
@@ -46,7 +45,7 @@ class Places:
         is_known_N = place_N >= 0
         found, place_N = given.filter(pa.array(is_known_N)), place_N[is_known_N]
         facts = zip(
-            column_at(self._labels, self._row_U[place_N]).to_pylist(), self._stands_U[place_N].tolist(),
+            self._words.labels_at(place_N).to_pylist(), self._stands_U[place_N].tolist(),
             self._word_votes_U[place_N].tolist(), (place_N >= self._items.num_picked).tolist(), strict=True,
         )  # fmt: skip
         self._here = dict(zip(found.to_pylist(), map(Place._make, facts), strict=True))

@@ -23,6 +23,7 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.labels import Snapshot, identities
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.origins import picks_of_round
+from engine.cluster.allocation import give_back_freed_memory
 from engine.models.predictions import GONE, predictions, predictions_of_picks
 from engine.tables.dictionaries import coded
 from engine.tables.item_keys import ItemIndex, ItemKeys
@@ -39,6 +40,8 @@ HARDER = "rule’s picks harder for the task learner by"
 """What a gain is, wherever it is written: how much less often the task learner was right about the rule's picks than
 about random ones, so that above 0 the rule's picks had more to teach."""
 NOT_KEPT = "its selection does not have the predictions of all its picks; the report of the next round reads them"
+LABEL_COLUMNS = ["shard", "key", "label", "round"]
+"""The columns of labels that gains follow from."""
 _NO_TASK = "no classes were learned; learn them in the next round: --set train.task=classification"
 
 
@@ -109,10 +112,15 @@ def gains_of(campaign: Campaign, snapshot: Snapshot, numbers: Iterable[int], *, 
     file_N = first_files(snapshot, labels)
     for number in sorted(numbers):
         is_own = pc.fill_null(pc.equal(labels["round"], number), fill_value=False)
-        own = labels.select(["shard", "key", "label"]).filter(is_own)
+        own = _filtered(labels.select(["shard", "key", "label"]), is_own.to_numpy())
         files = _Files(list(snapshot.tables), file_N[is_own.to_numpy()])
         found.append(_gain_of(replace(campaign, round=number), own, files, kept_only=kept_only))
     return found
+
+
+def _filtered(table: pa.Table, is_own_N: NDArray[np.bool_]) -> pa.Table:
+    """The rows of a mask. Where that is all, nothing is copied."""
+    return table if is_own_N.all() else table.filter(pa.array(is_own_N))
 
 
 def first_files(snapshot: Snapshot, labels: pa.Table) -> NDArray[np.int32]:
@@ -158,25 +166,20 @@ class _Own(NamedTuple):
 
 def _gain_of(campaign: Campaign, labels: pa.Table, files: _Files, *, kept_only: bool) -> Gain:
     """`labels` are those of items that were labelled in the campaign's round, and `files` those of their first ones."""
-    picks, is_control = picks_of_round(campaign.home, campaign.round)
-    index, keys = ItemIndex(picks), ItemKeys.of(labels)
-    row_N = index.rows_of(keys)
-    control = picks.part(rows := index.last_rows()).part(is_control[rows])
+    picks = picks_of_round(campaign.home, campaign.round)
+    is_pick, is_control, has_label = picks.among(labels)
+    control = picks.control
+    del picks
+    give_back_freed_memory()
     # Another program may give labels of a round to images that were not picked: these belong to no arm.
-    is_pick = row_N >= 0
-    values, value_N = coded(labels["label"].filter(pa.array(is_pick)))
-    items = labels.select(["shard", "key"]).filter(pa.array(is_pick))
-    own = _Own(items, values, value_N, is_control[row_N[is_pick]], files._replace(number_L=files.number_L[is_pick]))
-    del index, picks
-    has = np.zeros(len(control), bool)
-    of_control = ItemIndex(control).rows_of(keys)
-    has[of_control[of_control >= 0]] = True
-    counts = {
-        arm: np.bincount(own.value_L[own.of_arm(arm)], minlength=len(values)).tolist() for arm in (QUERY, CONTROL)
-    }
-    found = {arm: Counter({name: n for name, n in zip(values, counts[arm], strict=True) if n}) for arm in counts}
+    labels = _filtered(labels, is_pick)
+    files = files._replace(number_L=files.number_L[is_pick])
+    own = _Own(labels.select(["shard", "key"]), *coded(labels["label"]), is_control[is_pick], files)
+    size = len(own.values)
+    counts = {arm: np.bincount(own.value_L[own.of_arm(arm)], minlength=size).tolist() for arm in (QUERY, CONTROL)}
+    found = {arm: Counter({name: n for name, n in zip(own.values, counts[arm], strict=True) if n}) for arm in counts}
     known, no_known = _known_of(campaign, own, kept_only=kept_only) if len(own.value_L) else (None, "")
-    return Gain(campaign.round, found, len(control), control.part(~has), known, no_known)
+    return Gain(campaign.round, found, len(control), control.part(~has_label), known, no_known)
 
 
 def _variation_of(labels: Mapping[str, Counter[str]], seed: int) -> tuple[Variation | None, str]:

@@ -168,7 +168,7 @@ def _make(
 
 def _known_now(campaign: Campaign) -> tuple[list[arms.Gain], ControlArm]:
     """What the labels that there are show of the rounds up to the campaign's."""
-    snapshot = read_snapshot(campaign.home)
+    snapshot = read_snapshot(campaign.home, arms.LABEL_COLUMNS)
     gains = arms.gains_of(campaign, snapshot, range(campaign.round + 1))
     return gains, control_arm(campaign, snapshot, gains)
 

@@ -34,6 +34,11 @@ def text_of(value: Any, where: str) -> str:
 
     Blank is "". Raises InputError, with `where` in front, for what is not one value, or not Unicode text.
     """
+    if value is None:
+        return ""
+    if type(value) is str and value.isascii():
+        # Most cells, of which there are nine in a row of answers.
+        return value.strip()
     if is_blank(value):
         return ""
     if isinstance(value, str):

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from engine.campaign.folder import Campaign
 from engine.campaign.freshness import fingerprint
-from engine.campaign.handed_out import IMAGES_SCHEMA, announce
+from engine.campaign.handed_out import IMAGES_SCHEMA, SELECTION_FILE, announce, picks_hash
 from engine.campaign.labels import LABELS_SCHEMA, POSITIONS_SCHEMA
-from engine.campaign.manifests import HandoffManifest, write_manifest
+from engine.campaign.manifests import COUNTS, HandoffManifest, SelectionManifest, write_manifest
 from engine.campaign.opening import create, open_campaign
 from engine.campaign.scored_shards import LEDGER, file_name
 from engine.config.options import CampaignConfig
@@ -27,6 +28,7 @@ from engine.scoring.resume import Ledger
 from engine.scoring.score import inputs_of
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
+from engine.tables.selections import SELECTION_SCHEMA
 
 SHARDS_PER_FOLDER, SHARD_BYTES = 10_000, 4_096_000
 FILE_LABELS = 1_000_000
@@ -153,6 +155,34 @@ def make_scores(folder: Path, made: Made) -> None:
 def record_of(shard: Shard, key: str) -> ShardRecord:
     name = file_name(shard, key)
     return ShardRecord(shard.shard, name, 1000, 999, 1, (name[-60:-8] * 3)[:64], 0, "", {"decode/CutOff": 1})
+
+
+def select_new(campaign: Campaign, made: Made, picks: int = 100_000) -> None:
+    """A selection of the newest round: items that nobody has."""
+    begin = made["sent"] + made["answers"]
+    numbers = np.arange(begin, begin + picks)
+    (shard, key), texts = names_of(numbers, made), [f"{n:032x}" for n in numbers.tolist()]
+    fill: dict[str, pa.Array] = {
+        "rank": pa.array(numbers - begin), "shard": shard, "key": key, "item_id": pa.array(texts),
+        "offset": pa.array(numbers % 1000 * 4096), "content_hash": pa.array(texts),
+        "arm": same("query", pa.string(), picks), "reason": same("", pa.string(), picks),
+        "origin": same("query", pa.string(), picks),
+    }  # fmt: skip
+    columns = [
+        fill.get(field.name)
+        if field.name in fill
+        else pa.nulls(picks, field.type)
+        if field.nullable
+        else same(8, field.type, picks)
+        for field in SELECTION_SCHEMA
+    ]
+    table = pa.table(columns, schema=SELECTION_SCHEMA)
+    counts = dict.fromkeys(COUNTS["selection"], 0) | {"picked": picks}
+    write_manifest(
+        campaign, "selection", SelectionManifest, inputs={}, counts=counts, picks=picks_hash(table), signal="none",
+        files={SELECTION_FILE: (campaign.stage("selection") / SELECTION_FILE).write_table(table)},
+        when_no_signal=None, round_seed=0, objective=None,
+    )  # fmt: skip
 
 
 MAKERS = {"pool": make_pool, "labels": make_labels, "sent": make_sent, "scores": make_scores}

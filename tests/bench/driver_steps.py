@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,11 @@ def report_reads(campaign: Campaign, _: Made) -> dict[str, Any]:
     from engine.campaign.labels import read_snapshot
     from engine.campaign.manifests import ScoresManifest, read_manifest
     from engine.campaign.scored_shards import damaged_in, shard_records
-    from engine.report.arms import gains_of
+    from engine.report.arms import LABEL_COLUMNS, gains_of
     from engine.tables.error_classes import survey
     from engine.tables.shard_records import records_in
 
-    snapshot = read_snapshot(campaign.home)
+    snapshot = read_snapshot(campaign.home, LABEL_COLUMNS)
     damaged = damaged_in(shard_records(campaign, read_manifest(campaign, "scores", ScoresManifest)))
     gains = gains_of(campaign, snapshot, range(campaign.round))
     return {"gains": len(gains), "faults": len(survey(campaign.stage("quarantine"), list(records_in(damaged)), 0))}
@@ -123,6 +124,28 @@ def ingest_answers(campaign: Campaign, _: Made) -> dict[str, Any]:
     from tests.sendings import take_in
 
     return {"votes": take_in(campaign, f"{Path(campaign.home.path).parent}/answers.csv").votes}
+
+
+def export_plan(campaign: Campaign, made: Made) -> dict[str, Any]:
+    """What an export of 10^5 picks asks of the campaign before it reads an image: which of them wait and are nowhere
+    else, the question, the money, and what was answered. The picks are made up here, and there are no images to write:
+    whether the selection is the one of these scores and whether shards changed is not asked."""
+    from driver_campaign import select_new
+
+    from engine.config.toml import override
+    from engine.handoff.choice import ALL, answers_of, candidates_of, chosen_of, require_sendable
+    from engine.handoff.export import _not_asked
+    from engine.handoff.question import question_of
+
+    select_new(campaign, made)
+    paid = {"handoff.price": 0.01, "handoff.money_limit": 1e9, "handoff.question.classes": ["0", "1"]}
+    campaign = replace(campaign, config=override(campaign.config, paid, "bench"))
+    chosen = chosen_of(campaign, ALL, candidates_of(campaign, ALL))
+    others = _not_asked(campaign, question_of(campaign))
+    require_sendable(campaign, "generic", ALL, chosen.images, 0)
+    came = answers_of(campaign, chosen.images).to_numpy().sum()
+    (campaign.stage("selection") / "manifest.json").delete()
+    return {"picks": len(chosen.images), "answers": int(came), "classes_not_asked": len(others)}
 
 
 def status_of(campaign: Campaign, _: Made) -> dict[str, Any]:
@@ -148,6 +171,7 @@ STEPS: dict[str, Callable[[Campaign, Made], Any]] = {
     "status, scored": status_of,
     "select plan": select_plan,
     "report reads": report_reads,
+    "export plan": export_plan,
     "ingest": ingest_answers,
 }
 MAKING = ("pool", "labels", "sent", "scores")

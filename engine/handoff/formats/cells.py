@@ -93,6 +93,8 @@ def seconds_of(cell: Any, where: str) -> float | None:
 
 def flag_of(cell: Any, where: str) -> bool:
     """A cell as true or false; blank is false. Raises InputError for anything else."""
+    if cell is None:
+        return False
     text = plain(text_of(cell, where)).lower()
     if text not in ("", "true", "false", "1", "0", "yes", "no"):
         raise InputError(f"{where} is {shown(cell)}; write true or false")

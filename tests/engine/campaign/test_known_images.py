@@ -1,21 +1,24 @@
 """Images by number are those that the batches and selections name, and their texts are read again from there."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from engine.campaign import settling
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, all_batches, are_out, picked_items
 from engine.campaign.known_images import KNOWN_SCHEMA, read_sent
 from engine.campaign.labels import identities
-from engine.campaign.ledger import read_ledger
+from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.origins import origins_among, picked_origins
 from engine.tables.item_keys import ItemKeys
 from tests.conftest import MakeCampaign
 from tests.sendings import hand_out, take_in
+from tests.small import with_settings
 
 A, B, C, D, E = ((f"s{number % 2}.tar", f"{number:06d}") for number in range(5))
 NAMES = [f"{letter * 32}" for letter in "abcdef"]
@@ -94,13 +97,14 @@ def test_of_an_earlier_round_the_rows_of_later_ones_are_left_out(sent: Campaign)
     assert [row["item_id"] for row in found.images.table().to_pylist()] == [NAMES[3], NAMES[0], NAMES[1], GOLD[0]]
 
 
-def test_outcomes_are_of_the_images_that_votes_name(sent: Campaign, tmp_path: Any) -> None:
+def test_outcomes_are_of_the_images_that_votes_name(sent: Campaign, tmp_path: Path) -> None:
     file = tmp_path / "answers.csv"
     file.write_text(f"item_id,label\n{NAMES[1]},cat\n{NAMES[3]},dog\n{GOLD[0]},cat\n{NAMES[0]},cat\n")
     take_in(sent, file)
     ledger = read_ledger(sent)
     outcomes, names = ledger.outcomes, ledger.items.table()["item_id"]
-    assert outcomes.votes["item_id"].to_pylist() == names.take(pa.array(outcomes.item_V)).to_pylist()
+    said = zip(names.take(pa.array(outcomes.item_V)).to_pylist(), outcomes.votes["value"].to_pylist(), strict=True)
+    assert set(said) == {(NAMES[1], "cat"), (NAMES[3], "dog"), (GOLD[0], "cat"), (NAMES[0], "cat")}
     assert outcomes.num_votes.tolist() == [1, 1, 1, 0, 1, 0]
     every = np.arange(len(names))
     assert outcomes.labels_at(every).to_pylist() == ["dog", "cat", "cat", None, "cat", None]
@@ -126,3 +130,18 @@ def test_origins_of_few_are_those_of_all(sent: Campaign) -> None:
     assert set(everything) == {A, B, D, E}
     asked = [C, A, A, E]
     assert origins_among(sent.home, [0, 1], ItemKeys.of_items(asked)).to_pylist() == list(map(everything.get, asked))
+
+
+def test_what_an_ingest_knows_at_its_end_is_what_is_read_again(sent: Campaign, tmp_path: Path) -> None:
+    sent, ended = with_settings(sent, labels__min_posterior=0.6), list[Ledger]()
+    for number, lines in enumerate(
+        ([f"{NAMES[1]},cat,x", f"{NAMES[4]},dog,x"], [f"{NAMES[1]},dog,y", f"{NAMES[3]},cat,y", f"{GOLD[0]},cat,y"])
+    ):
+        file = tmp_path / f"{number}.csv"
+        file.write_text("\n".join(["item_id,label,annotator", *lines]) + "\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(settling, "share", lambda _, ledger: ended.append(ledger))
+            take_in(sent, file)
+        again = read_ledger(sent)
+        for name in ("state_R", "paid_R", "state_U", "by_votes_U", "stands_U", "word_votes_U", "came_U", "labelled_U"):
+            assert getattr(ended[-1], name).tolist() == getattr(again, name).tolist(), name
