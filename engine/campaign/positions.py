@@ -23,6 +23,7 @@ from engine.campaign.packed_positions import (
 )
 from engine.campaign.places import are_touched, placed
 from engine.campaign.stages import Log
+from engine.cluster.allocation import give_back_freed_memory
 from engine.config.input_options import ImageConfig
 from engine.config.texts import plural
 from engine.errors import ConfigError, InputError
@@ -92,6 +93,8 @@ def packed_positions(home: Location, items: pa.Table) -> pa.Table:
         offset_N[rows], size_N[rows] = table["offset"].to_numpy(), table["size_bytes"].to_numpy()
         has_hash_N[rows] = table["content_hash"].is_valid().to_numpy()
         hash_N[rows] = _bytes_of(folder / name, table["content_hash"])
+    # The files lay between what is kept.
+    give_back_freed_memory()
     hashes = pa.Array.from_buffers(DIGEST, size, [None, pa.py_buffer(hash_N)])
     if not has_hash_N.all():
         hashes = pc.if_else(pa.array(has_hash_N), hashes, pa.scalar(None, DIGEST))

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from engine.campaign.freshness import digest_of_names
 from engine.campaign.handed_out import picked_tables
 from engine.campaign.packed_positions import PACKED_SCHEMA, PLACES_SCHEMA, as_packed
+from engine.cluster.allocation import give_back_freed_memory
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
 from engine.tables.item_keys import ItemKeys, first_rows
@@ -32,6 +33,8 @@ def picked_before(home: Location, before: int) -> PickedBefore:
         shard = table["shard"].dictionary_encode() if codes.null_count else known
         found.append(as_packed(table.select(PLACES_SCHEMA.names).set_column(0, PLACES_SCHEMA.field("shard"), shard)))
     rows, item_ids = pa.concat_tables(found), pa.chunked_array(ids)
+    # The texts lay between what is kept.
+    give_back_freed_memory()
     first_N = first_rows(ItemKeys.of(rows))
     is_first = first_N == np.arange(len(first_N))
     if not is_first.all():
