@@ -23,8 +23,8 @@ class Positions(Sequence[Position]):
     """Positions by their numbers, sorted by (shard, offset). They are columns; a tuple is made where one is read."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Of a table of PACKED_SCHEMA."""
-        self._hold(sorted_places(table))
+        """Of a table of PLACES_SCHEMA, POSITIONS_SCHEMA or PACKED_SCHEMA."""
+        self._hold(sorted_places(as_packed(table)))
 
     def _hold(self, table: pa.Table) -> None:
         self.table, self._batches = table, table.to_batches(BLOCK)
