@@ -87,7 +87,8 @@ def scored_chunks(
     if places:
         of_each = [[place._asdict() for place in places[name]] for name in todo.names.to_pylist()]
         rows = rows.append_column("places", pa.array(of_each))
-    attempts = _RemoteAttempts(_AttemptsActor.remote())
+    actor = _AttemptsActor.remote()
+    attempts = _RemoteAttempts(actor)
     by_bytes = todo.num_bytes // TASK_BYTES
     num_tasks = min(len(todo), max(by_bytes, TASKS_PER_ACTOR * num_actors), MOST_TASKS)
     # Not as a row of Python a shard, of which a million take a gigabyte.
@@ -107,6 +108,8 @@ def scored_chunks(
         num_cpus=1,
     )
     yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
+    # Ray Data keeps what it was given, so that it would live on with its 150 MB as long as the driver.
+    ray.kill(actor)
 
 
 def read_rows(campaign: Campaign, todo: Shards, trained: TrainManifest) -> tuple[pa.Table, Reading]:

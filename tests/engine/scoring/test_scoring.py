@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +25,8 @@ from engine.scoring.score import score
 from engine.simulation.demo_pools import DemoPool
 from tests.committed import records_of
 from tests.conftest import MakeCampaign, pretend_trained
+from tests.faults.driver import command
+from tests.processes import wait_until
 from tests.rounds import write_shard
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -80,6 +83,15 @@ def test_every_item_is_scored_once_with_its_position(scored: Campaign, pool: Dem
     manifest = read_manifest(scored, "scores", ScoresManifest)
     assert manifest["counts"] == {"shards": 8, "listed": 1797, "scored": 1797, "quarantined": 0}
     assert [shard.num_items for shard in read_shards(scored.home)] == [225] * 7 + [222]
+
+
+def test_no_process_of_a_scoring_outlives_it_in_a_driver_that_goes_on(scored: Campaign) -> None:
+    def left() -> list[str]:
+        names = map(command, psutil.Process().children(recursive=True))
+        return [name for name in names if re.match("ray::(Attempts|MapWorker)", name)]
+
+    assert is_complete(scored.stage("scores"))
+    wait_until(lambda: not left(), seconds=30)
 
 
 def test_a_score_is_that_of_the_image_alone(scored: Campaign) -> None:
