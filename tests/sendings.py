@@ -1,17 +1,19 @@
 """Batches that were handed out, written as an export records them, and answers to them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA, announce
-from engine.campaign.manifests import HandoffManifest, write_manifest
+from engine.campaign.handed_out import IMAGES_FILE, IMAGES_SCHEMA, SELECTION_FILE, announce, picks_hash
+from engine.campaign.manifests import COUNTS, HandoffManifest, SelectionManifest, write_manifest
 from engine.campaign.stages import QUIET, Log
 from engine.campaign.votes import files_of_votes
 from engine.handoff.answer_files import answer_files
 from engine.handoff.answers import Rules
 from engine.handoff.ingest import Ingested, ingest
+from engine.tables.selections import SELECTION_SCHEMA
 
 Identity = tuple[str, str]
 
@@ -55,6 +57,32 @@ def hand_out(
         files={IMAGES_FILE: (record / IMAGES_FILE).write_table(table)},
         sending={**facts, **sending},
     )
+
+
+def pretend_selected(campaign: Campaign, items: Sequence[Identity]) -> None:
+    """A complete selection of these images, which nobody was sent yet, in the place of the one that there was."""
+    empty = {field.name: None if field.nullable else _EMPTY[field.type] for field in SELECTION_SCHEMA}
+    rows = [
+        {**empty, "rank": rank, "item_id": f"{rank:032x}", "shard": shard, "key": key, "content_hash": "f" * 32}
+        for rank, (shard, key) in enumerate(items)
+    ]
+    table = pa.Table.from_pylist(rows, SELECTION_SCHEMA)
+    write_manifest(
+        campaign,
+        "selection",
+        SelectionManifest,
+        inputs={},
+        counts=dict.fromkeys(COUNTS["selection"], len(rows)),
+        files={SELECTION_FILE: (campaign.stage("selection") / SELECTION_FILE).write_table(table)},
+        signal="present",
+        when_no_signal=None,
+        round_seed=1,
+        objective=None,
+        picks=picks_hash(table),
+    )
+
+
+_EMPTY = {pa.string(): "", pa.int64(): 0, pa.int32(): 0, pa.float32(): 0.0, pa.bool_(): False}
 
 
 def take_in(campaign: Campaign, file: object, vendor: str = "generic", log: Log = QUIET.log, **rules: bool) -> Ingested:

@@ -208,22 +208,27 @@ def left_out(home: Location, number: int) -> pa.Table:
 
 
 class PickedFile(NamedTuple):
-    """A file of what a round picked: what a batch holds, or a selection that was not handed out, which has no batch."""
+    """A file of what a round picked: what a batch holds, or a selection that was not handed out. That has no batch, and
+    may be made again by another run: `sha256` is that of the file as it was found."""
 
     round: int
     folder: Location
     batch: SentBatch | None
+    sha256: str = ""
 
     def rows(self, columns: list[str]) -> pa.Table:
-        """These columns of SELECTION_SCHEMA, of a batch those of IMAGES_SCHEMA, as they are in the file."""
+        """These columns of SELECTION_SCHEMA, of a batch those of IMAGES_SCHEMA, as they are in the file.
+
+        Raises InputError if it is damaged, or not the file that was found.
+        """
         if self.batch:
             return self.batch.rows(columns)
         try:
-            return read_committed(self.folder, SELECTION_FILE, columns)
+            return read_committed(self.folder, SELECTION_FILE, columns, self.sha256)
         except pa.ArrowInvalid:
             # An older campaign did not keep the hashes.
             kept = [name for name in columns if name != "content_hash"]
-            return with_hash(read_committed(self.folder, SELECTION_FILE, kept)).select(columns)
+            return with_hash(read_committed(self.folder, SELECTION_FILE, kept, self.sha256)).select(columns)
 
 
 def picked_files(home: Location, before: int) -> Iterator[PickedFile]:
@@ -244,7 +249,8 @@ def picked_files(home: Location, before: int) -> Iterator[PickedFile]:
         # First what a vendor saw: an older selection does not have the hashes.
         yield from (PickedFile(number, batch.folder, batch) for batch in out)
         if number < before and is_complete(folder) and not current_batches(home, number):
-            yield PickedFile(number, folder, None)
+            files = read_complete(folder, "selection", SelectionManifest)["files"]
+            yield PickedFile(number, folder, None, files.get(SELECTION_FILE, ""))
 
 
 def picked_tables(

@@ -34,8 +34,8 @@ class Images:
         """`begin_F` is the first row of each file, among all, and one more; `row_U` the row of each image, None where
         each row is one; `names` are those for vendors (U,), and `items` the keys of shard and key (U,)."""
         self._files, self._begin_F, self._row_U, self.num_picked = files, begin_F, row_U, num_picked
-        of_files = np.array([file.round for file in files], np.int16)
-        self.round_U: NDArray[np.int16] = (
+        of_files = np.array([file.round for file in files], np.int32)
+        self.round_U: Numbers = (
             np.repeat(of_files, np.diff(begin_F)) if row_U is None else of_files[self._files_of(row_U)]
         )
         picks, self.gold_keys = items.part(slice(num_picked)), items.part(slice(num_picked, None)).copy()
@@ -71,6 +71,12 @@ class Images:
         if self._same is not None:
             values_U[: self.num_picked] = values_U[self._same]
 
+    def spread(self, is_U: NDArray[np.bool_]) -> None:
+        """Of picks of the same item, make it true of all where it is of one, in place."""
+        if self._same is not None:
+            is_U[self._same[np.flatnonzero(is_U[: self.num_picked])]] = True
+            self.to_all(is_U)
+
     def are_in(self, items: ItemKeys) -> NDArray[np.bool_]:
         """Which images (U,) are of these items, gold ones too."""
         found_U = np.zeros(len(self), bool)
@@ -88,9 +94,11 @@ class Images:
         file_N = self._files_of(row_N)
         tables = [pa.schema([KNOWN_SCHEMA.field(name) for name in asked]).empty_table()]
         order = np.argsort(file_N, kind="stable")
-        for number in np.unique(file_N).tolist() if asked else []:
-            own = row_N[file_N == number] - self._begin_F[number]
-            tables.append(self._files[number].rows(asked).take(pa.array(own)).cast(tables[0].schema))
+        numbers, begin_F = np.unique(file_N[order], return_index=True)
+        parts = zip(numbers.tolist(), np.split(row_N[order], begin_F[1:]), strict=True) if asked and len(row_N) else ()
+        for number, rows in parts:
+            own = pa.array(rows - self._begin_F[number])
+            tables.append(self._files[number].rows(asked).take(own).cast(tables[0].schema))
         found = pa.concat_tables(tables)
         facts = {"round": self.round_U[places_N].astype(np.int32), "gold": places_N >= self.num_picked}
         if asked and (np.diff(order) != 1).any():

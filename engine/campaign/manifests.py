@@ -239,12 +239,17 @@ def read_complete(folder: Location, name: str, kind: type[M]) -> M:
     return manifest
 
 
-def read_committed(folder: Location, name: str, columns: list[str] | None = None) -> pa.Table:
+def read_committed(folder: Location, name: str, columns: list[str] | None = None, known: str = "") -> pa.Table:
     """A Parquet file of a complete stage, or these columns of it.
 
-    Raises InputError if it is not the one that the manifest names.
+    Args:
+        known: its SHA-256 where it was read before, by what is held of it.
+
+    Raises InputError if it is not the one that the manifest names, or not the known one any more.
     """
     files, advice = read_document(folder / "manifest.json", Manifest)["files"], "restore it from a copy"
+    if known and files.get(name) != known:
+        raise InputError(f"{folder}/{name}: made again while it was read; run the command again")
     if folder.name == "selection" and is_newest(folder):
         # What is handed out is recorded elsewhere: the same images are picked again, or it is refused.
         advice += f", or delete {folder}/manifest.json, then run: vaal select {folder.url.rpartition('/rounds/')[0]}"

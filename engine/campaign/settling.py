@@ -165,6 +165,7 @@ def _write_labels(campaign: Campaign, ledger: Ledger, words: Words, forced: froz
     is_forced_U = np.zeros(len(items), bool)
     named = items.places_of(pa.array(sorted(forced), pa.string()))
     is_forced_U[named[named >= 0]] = True
+    items.spread(is_forced_U)
     is_forced = is_forced_U[places] & (_newest_ingests(outcomes)[has_votes] > ledger.word_votes_U[places])
     is_gone_U = items.are_in(ItemKeys.of_items(sorted(forgotten(campaign.home))))
     is_wanted = is_other & ~is_gone_U[places] & (~ledger.stands_U[places] | is_forced)

@@ -156,8 +156,8 @@ def in_nodes(nodes: Iterable[Any], need: Need) -> int:
 def _is_refused(need: Need) -> bool:
     """Whether the autoscaler answered that it can never add what it was asked for. False where it has not yet answered,
     or there is none: nodes may be added by hand. An older one than version 2 does not say."""
-    client: Any = GcsClient(address=ray.get_runtime_context().gcs_address)
     try:
+        client: Any = GcsClient(address=ray.get_runtime_context().gcs_address)
         reply = GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=ANSWER_SECONDS))
     except ray.exceptions.RayError:
         # Of a head that is lost, others say so.

@@ -34,13 +34,13 @@ from engine.handoff.question import question_of
 from engine.handoff.sent_places import Places
 from engine.handoff.task_classes import note_on_outputs
 from engine.pool.mask_source import mask_source
-from engine.tables.item_keys import ItemKeys
+from engine.tables.item_keys import ItemKeys, num_items
 
 Look = Callable[[Answer, str], Answer]
 """Looks at an answer, by the item_id of its image: changes it, or finds a fault."""
 ANY = Rules()
-AT_ONCE = 16_384
-"""Answers whose images are looked up together."""
+AT_ONCE, SHAPES_AT_ONCE = 16_384, 256
+"""Answers whose images are looked up together; of shapes, where one may be as large as a thousand classes."""
 MOST_LOGGED = 1000
 """Reasons why rows do not fit that are logged."""
 
@@ -149,14 +149,19 @@ def ingest(
 def _counted(sieve: Sieve, settled: Settled, brought: Brought) -> Ingested:
     """The counts but those of new classes and of images that changed."""
     ledger, changes = settled.ledger, settled.changes
+
+    def count(mask: pa.Array) -> int:
+        # An image may have two names.
+        return num_items(changes.items.filter(mask))
+
     answered, had_label = ledger.items.places_of(brought.item_ids), changes.before.is_valid()
     has_label, out_U = changes.now.is_valid(), np.zeros(len(ledger.items), bool)
     out_U[ledger.item_R[np.isin(ledger.state_R, (OUT, IN_PART, DISPUTED)) & ~ledger.gold_R]] = True
     return Ingested(
-        new=_count(pc.and_not(has_label, had_label)),
+        new=count(pc.and_not(has_label, had_label)),
         repeated=sieve.repeated,
         blank=sieve.blank,
-        replaced=_count(had_label),
+        replaced=count(had_label),
         new_classes=[],
         out=int(out_U.sum()),
         corrected=sieve.corrected,
@@ -167,13 +172,9 @@ def _counted(sieve: Sieve, settled: Settled, brought: Brought) -> Ingested:
         refused=[str(row) for row in sieve.refused],
         is_closed=settled.is_closed,
         answers=sieve.answers,
-        taken_away=_count(pc.and_not(had_label, has_label)),
+        taken_away=count(pc.and_not(had_label, has_label)),
         rounds=np.unique(ledger.items.round_U[answered[answered >= 0]]).tolist(),
     )
-
-
-def _count(mask: pa.Array) -> int:
-    return pc.sum(mask).as_py() or 0
 
 
 def _asked(campaign: Campaign, vendor: str, question: Question) -> Asked:
@@ -198,11 +199,12 @@ def _take_all(
 ) -> None:
     """Look at all answers of the files, also with `look`. Raises InputError if there are none."""
     names, is_any = [], False
+    at_once = AT_ONCE if question.task in ("class", "classes") else SHAPES_AT_ONCE
     for file in files:
         names.append(file.place)
         look_here = look(file) if look else None
         answers = _answers(file, vendor, question)
-        while some := list(islice(answers, AT_ONCE)):
+        while some := list(islice(answers, at_once)):
             is_any = True
             sieve.expect(some)
             for answer in some:

@@ -26,7 +26,7 @@ from engine.campaign.origins import picks_of_round
 from engine.cluster.allocation import give_back_freed_memory
 from engine.models.predictions import GONE, predictions, predictions_of_picks
 from engine.tables.dictionaries import coded
-from engine.tables.item_keys import ItemIndex, ItemKeys
+from engine.tables.item_keys import ItemIndex, ItemKeys, items_of
 from vaal.proportions import Share, difference, wilson
 
 QUERY, CONTROL = "query", "control"
@@ -268,7 +268,8 @@ def _some(items: pa.Table, rows: NDArray[np.int64], seed: int) -> NDArray[np.int
     """MOST_JUDGED of these rows at random, or all."""
     if len(rows) <= MOST_JUDGED:
         return rows
-    order = pc.sort_indices(items.take(pa.array(rows)), [("shard", "ascending"), ("key", "ascending")]).to_numpy()
+    texts = items_of(items.take(pa.array(rows)))
+    order = pc.sort_indices(texts, [("shard", "ascending"), ("key", "ascending")]).to_numpy()
     found: NDArray[np.int64] = rows[order[np.random.default_rng([seed, 2]).permutation(len(rows))[:MOST_JUDGED]]]
     return found
 

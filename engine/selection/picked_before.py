@@ -5,13 +5,16 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from engine.campaign.freshness import digest_of_names
 from engine.campaign.handed_out import picked_tables
-from engine.campaign.packed_positions import PACKED_SCHEMA, PLACES_SCHEMA, as_packed
+from engine.campaign.packed_positions import PACKED_SCHEMA
 from engine.cluster.allocation import give_back_freed_memory
+from engine.errors import InputError
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
+from engine.tables.digests import packed
 from engine.tables.item_keys import ItemKeys, first_rows
 
 
@@ -23,23 +26,45 @@ class PickedBefore(NamedTuple):
 
 
 def picked_before(home: Location, before: int) -> PickedBefore:
-    """Everything picked in the rounds before: see `engine.campaign.handed_out.picked_items`."""
-    names, ids, found = read_shards(home).names.combine_chunks(), [pa.array([], pa.string())], [_EMPTY]
+    """Everything picked in the rounds before: see `engine.campaign.handed_out.picked_items`.
+
+    Raises InputError if a record of it is damaged.
+    """
+    names, ids, codes, rest = read_shards(home).names.combine_chunks(), [_TEXTS], [_CODES], [_REST.empty_table()]
     for table in picked_tables(home, before):
         ids += table["item_id"].chunks
-        # One dictionary for all files: a name of a shard is as long as all else that is kept of an image.
-        codes = pc.index_in(table["shard"], value_set=names).combine_chunks()
-        known = pa.DictionaryArray.from_arrays(codes, names)
-        shard = table["shard"].dictionary_encode() if codes.null_count else known
-        found.append(as_packed(table.select(PLACES_SCHEMA.names).set_column(0, PLACES_SCHEMA.field("shard"), shard)))
-    rows, item_ids = pa.concat_tables(found), pa.chunked_array(ids)
+        # One dictionary for all: a name of a shard is as long as all else that is kept of an image.
+        code_N = pc.index_in(table["shard"], value_set=names).combine_chunks()
+        if code_N.null_count:
+            names = pa.concat_arrays([names, pc.unique(table["shard"].filter(pc.is_null(code_N)))])
+            code_N = pc.index_in(table["shard"], value_set=names).combine_chunks()
+        codes.append(code_N)
+        columns = [*(table[name] for name in _REST.names[:-1]), _packed(home, table["content_hash"])]
+        rest.append(pa.table(columns, schema=_REST))
+    item_ids, shard = pa.chunked_array(ids), pa.DictionaryArray.from_arrays(pa.concat_arrays(codes), names)
+    rows = pa.concat_tables(rest).add_column(0, PACKED_SCHEMA.field("shard"), pa.chunked_array([shard]))
     # The texts lay between what is kept.
     give_back_freed_memory()
-    first_N = first_rows(ItemKeys.of(rows))
-    is_first = first_N == np.arange(len(first_N))
+    # An item may have two names where a person wrote one.
+    is_first, is_new = _are_first(ItemKeys.of(rows)), _are_first(ItemKeys.of_texts(item_ids))
     if not is_first.all():
-        rows, item_ids = rows.filter(pa.array(is_first)), item_ids.filter(pa.array(is_first))
-    return PickedBefore(rows, digest_of_names(item_ids))
+        rows = rows.filter(pa.array(is_first))
+    return PickedBefore(rows, digest_of_names(item_ids if is_new.all() else item_ids.filter(pa.array(is_new))))
 
 
-_EMPTY = PACKED_SCHEMA.empty_table()
+def _packed(home: Location, hashes: pa.ChunkedArray) -> pa.Array:
+    try:
+        return packed(hashes)
+    except ValueError as error:
+        why = f"a record of what was picked has a content_hash that is none: {error}; restore it from a copy"
+        raise InputError(f"{home}/rounds: {why}") from error
+
+
+def _are_first(keys: ItemKeys) -> NDArray[np.bool_]:
+    first_N = first_rows(keys)
+    is_first_N: NDArray[np.bool_] = first_N == np.arange(len(first_N))
+    return is_first_N
+
+
+_TEXTS, _CODES = pa.array([], pa.string()), pa.array([], pa.int32())
+_REST = pa.schema([field for field in PACKED_SCHEMA if field.name != "shard"])

@@ -230,11 +230,11 @@ def _files_of(shards: pa.ChunkedArray, names: pa.ChunkedArray) -> NDArray[np.int
     if not pa.types.is_dictionary(shards.type):
         found: NDArray[np.int64] = pc.fill_null(pc.index_in(shards, value_set=names), -1).to_numpy().astype(np.int64)
         return found
-    parts = [np.empty(0, np.int64)]
-    for chunk in shards.unify_dictionaries().chunks:
-        place = pc.fill_null(pc.index_in(chunk.dictionary, value_set=names), -1).to_numpy().astype(np.int64)
-        parts.append(place[chunk.indices.to_numpy()])
-    return np.concatenate(parts)
+    chunks = shards.unify_dictionaries().chunks
+    if not chunks:
+        return np.empty(0, np.int64)
+    place = pc.fill_null(pc.index_in(chunks[0].dictionary, value_set=names), -1).to_numpy().astype(np.int64)
+    return np.concatenate([place[chunk.indices.to_numpy()] for chunk in chunks])
 
 
 class Draws(NamedTuple):

@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 
 NUM_BYTES = 16
 DIGEST = pa.binary(NUM_BYTES)
+_BLOCK = 1 << 20
 NO_HASH = "0" * 2 * NUM_BYTES
 
 
@@ -23,9 +24,15 @@ def packed(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return pc.if_else(texts.is_valid(), found, pa.scalar(None, DIGEST)) if texts.null_count else found
 
 
-def unpacked(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+def unpacked(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
     """DIGEST (N,) as hex texts; a null stays one."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    # The texts of 2^26 hashes are more than one array holds.
+    blocks = (chunk.slice(begin, _BLOCK) for chunk in chunks for begin in range(0, len(chunk), _BLOCK))
+    return pa.chunked_array([_unpacked(block) for block in blocks], pa.string())
+
+
+def _unpacked(whole: pa.Array) -> pa.Array:
     begin = whole.offset * NUM_BYTES
     content = memoryview(whole.buffers()[1] or b"")[begin : begin + len(whole) * NUM_BYTES]
     offset_N = np.arange(len(whole) + 1, dtype=np.int32) * (2 * NUM_BYTES)

@@ -1,6 +1,7 @@
 """Images by number are those that the batches and selections name, and their texts are read again from there."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from engine.campaign import settling
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import IMAGES_SCHEMA, all_batches, are_out, picked_items
 from engine.campaign.known_images import KNOWN_SCHEMA, read_sent
-from engine.campaign.labels import identities
+from engine.campaign.labels import append_labels, identities, labelled_values
 from engine.campaign.ledger import Ledger, read_ledger
 from engine.campaign.origins import origins_among, picked_origins
+from engine.errors import InputError
 from engine.tables.item_keys import ItemKeys
 from tests.conftest import MakeCampaign
-from tests.sendings import hand_out, take_in
+from tests.sendings import hand_out, pretend_selected, take_in
 from tests.small import with_settings
 
 A, B, C, D, E = ((f"s{number % 2}.tar", f"{number:06d}") for number in range(5))
@@ -145,3 +147,27 @@ def test_what_an_ingest_knows_at_its_end_is_what_is_read_again(sent: Campaign, t
         again = read_ledger(sent)
         for name in ("state_R", "paid_R", "state_U", "by_votes_U", "stands_U", "word_votes_U", "came_U", "labelled_U"):
             assert getattr(ended[-1], name).tolist() == getattr(again, name).tolist(), name
+
+
+def test_a_selection_that_is_made_again_meanwhile_is_an_error_that_names_it(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    pretend_selected(campaign, [A, B])
+    images = read_sent(campaign).images
+    assert identities(images.table()) == [A, B]
+    pretend_selected(campaign, [B, D])
+    with pytest.raises(InputError, match=r"selection\.parquet: made again while it was read; run the command again"):
+        images.table()
+    assert identities(read_sent(campaign).images.table()) == [B, D]
+
+
+def test_what_replaces_a_label_does_so_under_all_names_of_its_image(
+    make_campaign: MakeCampaign, tmp_path: Path
+) -> None:
+    campaign = make_campaign()
+    hand_out(campaign, {NAMES[0]: A, NAMES[1]: A, NAMES[2]: B})
+    append_labels(campaign.home, "set", [(*item, "dog", 0, "person", None, datetime.now(UTC)) for item in (A, B)])
+    file = tmp_path / "answers.csv"
+    file.write_text("item_id,label\n" + "".join(f"{name},cat\n" for name in NAMES[:3]))
+    found = take_in(campaign, file, replace=True)
+    assert (found.votes, found.replaced) == (3, 2)
+    assert labelled_values(campaign.home) | {A: "cat", B: "cat"} == labelled_values(campaign.home)

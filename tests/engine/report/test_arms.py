@@ -1,9 +1,10 @@
 """What the rule gained over the control arm: laws of the statistics."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from engine.report.arms import known_of, variation_of
+from engine.report.arms import MOST_JUDGED, _some, known_of, variation_of
 
 
 def test_the_gain_has_newcombes_interval() -> None:
@@ -42,3 +43,14 @@ def test_by_chance_small_p_are_rare() -> None:
         control = rng.multivariate_hypergeometric([40, 30, 20, 10], 20)
         found.append(variation_of(np.stack([[40, 30, 20, 10] - control, control]), seed).p)
     assert np.mean(np.array(found) <= 0.05) <= 0.09
+
+
+def test_many_judged_picks_are_a_sample_that_does_not_depend_on_how_names_are_held() -> None:
+    items = pa.table({"shard": [f"s{number % 3}" for number in range(900)], "key": [f"{n:04d}" for n in range(900)]})
+    rows = np.arange(100, 900)
+    found = _some(items, rows, 5)
+    assert len(np.unique(found)) == MOST_JUDGED
+    assert set(found.tolist()) <= set(rows.tolist())
+    coded = items.set_column(0, "shard", items["shard"].dictionary_encode())
+    assert _some(coded, rows, 5).tolist() == found.tolist()
+    assert _some(coded, rows[:7], 5).tolist() == rows[:7].tolist()

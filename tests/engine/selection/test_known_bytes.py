@@ -4,6 +4,7 @@ import hashlib
 
 import pyarrow as pa
 
+from engine.campaign.freshness import digest_of_names
 from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import POSITIONS_SCHEMA
 from engine.campaign.packed_positions import as_packed, as_texts
@@ -48,4 +49,14 @@ def test_what_was_picked_before_is_each_image_once_and_its_digest_that_of_the_na
     found, expected = picked_before(campaign.home, 1), picked_items(campaign.home, 1)
     assert as_texts(found.rows).to_pylist() == expected.select(POSITIONS_SCHEMA.names).to_pylist()
     assert len(expected) == 4
+    assert found.digest == digest_of_names(picked_items(campaign.home, 1, columns=["item_id"])["item_id"])
     assert found.digest == hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def test_an_item_with_two_names_is_one_row_and_both_names(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    hand_out(campaign, {"a" * 32: ("digits-00001.tar", "k"), "b" * 32: ("digits-00001.tar", "k")})
+    hand_out(campaign, {"c" * 32: ("a shard that left.tar", "k")}, number=1)
+    found = picked_before(campaign.home, 1)
+    assert as_texts(found.rows)["shard"].to_pylist() == ["digits-00001.tar", "a shard that left.tar"]
+    assert found.digest == digest_of_names(picked_items(campaign.home, 1, columns=["item_id"])["item_id"])
