@@ -22,8 +22,8 @@ from engine.campaign.manifests import HandoffManifest, SelectionManifest, read_c
 from engine.errors import InputError
 from engine.storage.documents import read_document
 from engine.storage.location import Location
-from engine.tables.columns import required
-from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, first_rows, rows_of_items
+from engine.tables.columns import required, rows_where
+from engine.tables.item_keys import ItemIndex, ItemKeys, are_first, are_in, rows_of_items
 from engine.tables.selections import SELECTION_SCHEMA, with_hash
 
 RECORDS = "handed_out"
@@ -276,9 +276,7 @@ def picked_items(
     """
     tables = picked_tables(home, before, with_released=with_released, columns=columns)
     table = pa.concat_tables([_picked_schema(columns).empty_table(), *tables])
-    first_N = first_rows(ItemKeys.of_texts(table["item_id"]))
-    is_first = first_N == np.arange(len(first_N))
-    return table if is_first.all() else table.filter(pa.array(is_first))
+    return rows_where(table, are_first(ItemKeys.of_texts(table["item_id"])))
 
 
 def _picked_schema(columns: Sequence[str]) -> pa.Schema:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.campaign.known_images import Images
 from engine.campaign.votes import codes_of, ingest_numbers, newest_and_first, rows_of_people, times_of
+from engine.tables.columns import rows_where
 from engine.tables.item_keys import column_at
 from vaal.consensus import CONSENSUS, Consensus, Votes
 
@@ -134,7 +135,7 @@ def _opinions(
     place_V = images.places_of(newest["item_id"])
     is_known_V = place_V >= 0
     # A vendor's own JSON of shapes takes much memory, and decides nothing.
-    newest = _rows_of(newest.drop_columns("raw"), is_known_V)
+    newest = rows_where(newest.drop_columns("raw"), is_known_V)
     first_V = first_V[is_known_V]
     place_K = np.unique(np.concatenate([place_V[is_known_V], truths.place_T]))
     item_V: Counts = np.searchsorted(place_K, place_V[is_known_V])
@@ -143,16 +144,11 @@ def _opinions(
     for name, column in facts.items():
         answers = answers.append_column(name, pa.array(column))
     newest, is_own_V = _of_question(newest, task)
-    newest, item_V = _rows_of(newest, is_own_V), item_V[is_own_V]
+    newest, item_V = rows_where(newest, is_own_V), item_V[is_own_V]
     is_last_V = np.zeros(len(newest), bool)
     is_last_V[rows_of_people(newest)] = True
     # The places say which images they are of.
-    return _rows_of(newest.drop_columns("item_id"), is_last_V), item_V[is_last_V], answers, place_K
-
-
-def _rows_of(votes: pa.Table, mask_V: NDArray[np.bool_]) -> pa.Table:
-    """The votes of a mask. Where that is all, nothing is copied."""
-    return votes if mask_V.all() else votes.filter(pa.array(mask_V))
+    return rows_where(newest.drop_columns("item_id"), is_last_V), item_V[is_last_V], answers, place_K
 
 
 def _of_question(votes: pa.Table, task: str) -> tuple[pa.Table, NDArray[np.bool_]]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from engine.campaign.labels import POSITIONS_SCHEMA, Identity
 from engine.tables.by_shard import BLOCK, places_of_texts
+from engine.tables.columns import RowBatches
 from engine.tables.digests import DIGEST, packed, unpacked
 from engine.tables.scores import SHARD_FIELD
 
@@ -27,8 +28,7 @@ class Positions(Sequence[Position]):
         self._hold(sorted_places(as_packed(table)))
 
     def _hold(self, table: pa.Table) -> None:
-        self.table, self._batches = table, table.to_batches(BLOCK)
-        self._ends = np.cumsum([batch.num_rows for batch in self._batches])
+        self.table, self._rows = table, RowBatches(table, BLOCK)
 
     def __reduce__(self) -> tuple[Callable[[pa.Table], "Positions"], tuple[pa.Table]]:
         # Without its pieces: each would be sent with all of the table.
@@ -46,18 +46,16 @@ class Positions(Sequence[Position]):
             return [self[place] for place in range(*number.indices(len(self)))]
         if not 0 <= number < len(self):
             raise IndexError(number)
-        batch = int(np.searchsorted(self._ends, number, side="right"))
-        row = number - (int(self._ends[batch - 1]) if batch else 0)
-        shard, key, offset, size, content = (column[row].as_py() for column in self._batches[batch].columns)
+        shard, key, offset, size, content = self._rows.row(number)
         return shard, key, offset, size, content and content.hex()
 
     def items(self) -> Iterator[Identity]:
         """(shard, key) of each."""
-        for batch in self._batches:
+        for batch in self._rows.batches:
             yield from zip(*map(_texts, batch.columns[:2]), strict=True)
 
     def __iter__(self) -> Iterator[Position]:
-        for batch in self._batches:
+        for batch in self._rows.batches:
             yield from rows_of(as_texts(pa.Table.from_batches([batch])))
 
 

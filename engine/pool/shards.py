@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.pool.shard import Shard
 from engine.storage.location import Location
-from engine.tables.columns import required
+from engine.tables.columns import RowBatches, required
 
 SHARDS_SCHEMA = pa.schema(
     [
@@ -38,8 +38,7 @@ class Shards(Sequence[Shard]):
     def __init__(self, table: pa.Table) -> None:
         """Of a table of SHARDS_SCHEMA."""
         self.table = table.combine_chunks()
-        self._batches = self.table.to_batches()
-        self._ends = np.cumsum([batch.num_rows for batch in self._batches])
+        self._rows = RowBatches(self.table)
 
     @staticmethod
     def of(shards: Iterable[Shard]) -> "Shards":
@@ -63,10 +62,7 @@ class Shards(Sequence[Shard]):
     def __getitem__(self, number: int | slice) -> "Shard | Shards":
         if isinstance(number, slice):
             return self.take(np.arange(len(self))[number])
-        place = range(len(self))[number]
-        batch = int(np.searchsorted(self._ends, place, side="right"))
-        row = place - (int(self._ends[batch - 1]) if batch else 0)
-        return Shard(*(column[row].as_py() for column in self._batches[batch].columns))
+        return Shard(*self._rows.row(range(len(self))[number]))
 
     def __iter__(self) -> Iterator[Shard]:
         for batch in self.table.to_batches(_BATCH):

@@ -25,6 +25,7 @@ from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.origins import picks_of_round
 from engine.cluster.allocation import give_back_freed_memory
 from engine.models.predictions import GONE, predictions, predictions_of_picks
+from engine.tables.columns import rows_where
 from engine.tables.dictionaries import coded
 from engine.tables.item_keys import ItemIndex, ItemKeys, items_of
 from vaal.proportions import Share, difference, wilson
@@ -112,15 +113,10 @@ def gains_of(campaign: Campaign, snapshot: Snapshot, numbers: Iterable[int], *, 
     file_N = first_files(snapshot, labels)
     for number in sorted(numbers):
         is_own = pc.fill_null(pc.equal(labels["round"], number), fill_value=False)
-        own = _filtered(labels.select(["shard", "key", "label"]), is_own.to_numpy())
+        own = rows_where(labels.select(["shard", "key", "label"]), is_own.to_numpy())
         files = _Files(list(snapshot.tables), file_N[is_own.to_numpy()])
         found.append(_gain_of(replace(campaign, round=number), own, files, kept_only=kept_only))
     return found
-
-
-def _filtered(table: pa.Table, is_own_N: NDArray[np.bool_]) -> pa.Table:
-    """The rows of a mask. Where that is all, nothing is copied."""
-    return table if is_own_N.all() else table.filter(pa.array(is_own_N))
 
 
 def first_files(snapshot: Snapshot, labels: pa.Table) -> NDArray[np.int32]:
@@ -172,7 +168,7 @@ def _gain_of(campaign: Campaign, labels: pa.Table, files: _Files, *, kept_only: 
     del picks
     give_back_freed_memory()
     # Another program may give labels of a round to images that were not picked: these belong to no arm.
-    labels = _filtered(labels, is_pick)
+    labels = rows_where(labels, is_pick)
     files = files._replace(number_L=files.number_L[is_pick])
     own = _Own(labels.select(["shard", "key"]), *coded(labels["label"]), is_control[is_pick], files)
     size = len(own.values)

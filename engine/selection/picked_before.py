@@ -2,10 +2,8 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from engine.campaign.freshness import digest_of_names
 from engine.campaign.handed_out import picked_tables
@@ -14,8 +12,9 @@ from engine.cluster.allocation import give_back_freed_memory
 from engine.errors import InputError
 from engine.pool.manifest import read_shards
 from engine.storage.location import Location
+from engine.tables.columns import rows_where
 from engine.tables.digests import packed
-from engine.tables.item_keys import ItemKeys, first_rows
+from engine.tables.item_keys import ItemKeys, are_first
 
 
 class PickedBefore(NamedTuple):
@@ -46,10 +45,8 @@ def picked_before(home: Location, before: int) -> PickedBefore:
     # The texts lay between what is kept.
     give_back_freed_memory()
     # An item may have two names where a person wrote one.
-    is_first, is_new = _are_first(ItemKeys.of(rows)), _are_first(ItemKeys.of_texts(item_ids))
-    if not is_first.all():
-        rows = rows.filter(pa.array(is_first))
-    return PickedBefore(rows, digest_of_names(item_ids if is_new.all() else item_ids.filter(pa.array(is_new))))
+    kept = rows_where(pa.table({"": item_ids}), are_first(ItemKeys.of_texts(item_ids)))
+    return PickedBefore(rows_where(rows, are_first(ItemKeys.of(rows))), digest_of_names(kept[""]))
 
 
 def _packed(home: Location, hashes: pa.ChunkedArray) -> pa.Array:
@@ -58,12 +55,6 @@ def _packed(home: Location, hashes: pa.ChunkedArray) -> pa.Array:
     except ValueError as error:
         why = f"a record of what was picked has a content_hash that is none: {error}; restore it from a copy"
         raise InputError(f"{home}/rounds: {why}") from error
-
-
-def _are_first(keys: ItemKeys) -> NDArray[np.bool_]:
-    first_N = first_rows(keys)
-    is_first_N: NDArray[np.bool_] = first_N == np.arange(len(first_N))
-    return is_first_N
 
 
 _TEXTS, _CODES = pa.array([], pa.string()), pa.array([], pa.int32())

@@ -145,6 +145,13 @@ def first_rows(keys: ItemKeys) -> NDArray[np.integer[Any]]:
     return found
 
 
+def are_first(keys: ItemKeys) -> NDArray[np.bool_]:
+    """Which rows are the first ones of their items (N,)."""
+    row_N = first_rows(keys)
+    is_first_N: NDArray[np.bool_] = row_N == np.arange(len(row_N), dtype=row_N.dtype)
+    return is_first_N
+
+
 def _in_order(keys: ItemKeys) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_]]:
     """The rows in the order of their keys, those of an item as they are (N,), and whether each one is the last of its
     item (N,)."""
