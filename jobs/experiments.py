@@ -8,7 +8,7 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str]) -> int:
     """Write the page. Returns the exit status."""
     from engine.errors import VaalError
-    from engine.simulation.experiments_page import page_of
+    from engine.simulation.experiments_page import charts_of, page_of
     from engine.simulation.simulate import CURVES_SCHEMA
     from engine.storage.location import Location
 
@@ -20,7 +20,10 @@ def main(arguments: Sequence[str]) -> int:
     files = [Location.of(file) for file in given.curves]
     try:
         curves = {file.name.removesuffix(".parquet"): file.read_typed_table(CURVES_SCHEMA) for file in files}
-        Location.of(given.page).write_bytes(page_of(Location.of(given.experiments), curves).encode())
+        page, text = Location.of(given.page), page_of(Location.of(given.experiments), curves)
+        for name, chart in charts_of(curves).items():
+            (Location.of(given.page.removesuffix(".md")) / name).write_bytes(chart)
+        page.write_bytes(text.encode())
     except VaalError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_status

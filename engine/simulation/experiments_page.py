@@ -7,15 +7,20 @@ import tomllib
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from engine.config.section import Section
 from engine.config.texts import explain, plural
 from engine.errors import ConfigError, one_line
-from engine.simulation.comparisons import LEAST_SEEDS, band
-from engine.simulation.findings import bought_of, metric_of, task_name, values_of
+from engine.simulation import comparisons
+from engine.simulation.comparisons import Difference, band
+from engine.simulation.curve_charts import Curves, both_charts
+from engine.simulation.findings import bought_of, caution_on, metric_of, signed, task_name, values_of, verdict
+from engine.simulation.strategies import RANDOM
 from engine.storage.location import Location
 
 SURE = {
@@ -31,10 +36,12 @@ Made by a command from the curves of `vaal simulate`; do not edit it:
     python -m jobs.experiments docs/experiments.md experiments/results/*.parquet
 
 Each figure has what others report, with the source and how sure that is, and what was run here: means over seeds, and
-half the width of a band that holds the whole true curve in 95 of 100 simulations. Ours are small versions on two cores,
-with fewer and smaller images and a smaller task model: they compare strategies with one another, and their heights with
-nobody's. What was not run has its plan. [simulation.md](simulation.md) says how an experiment runs;
-[datasets.md](datasets.md) how to get the data.
+half the width of a band that holds the whole true curve in 95 of 100 simulations. The last column is the mean
+difference from random over the whole curve, with its 95 % interval over paired seeds, and what a test over all
+strategies together says of it: `not shown` is no proof that there is none. Ours are small versions, with fewer and
+smaller images and a smaller task model: they compare strategies with one another, and their heights with nobody's.
+What was not run has its plan. [simulation.md](simulation.md) says how an experiment runs, [datasets.md](datasets.md)
+how to get the data.
 
 Out of scope: parts of an image as what is bought (regions, superpixels). A campaign picks, sends and pays whole images,
 as vendors price them, and an experiment is a whole campaign.
@@ -119,20 +126,66 @@ def _comment(file: Location) -> str:
 
 
 def _ours(name: str, curves: pa.Table) -> Iterator[str]:
-    seeds = len(pc.unique(curves["seed"]))
-    few = "" if seeds >= LEAST_SEEDS else f"; with fewer than {LEAST_SEEDS} no difference can be shown"
-    yield f"Run here: `experiments/{name}.toml`, {plural(seeds, 'seed')}{few}.\n"
-    bought_K = bought_of(curves)
-    strategies = pc.unique(curves["strategy"]).to_pylist()
-    for task in pc.unique(curves["task"].drop_null()).to_pylist():
-        yield f"| {task_name(task)}, {metric_of(task)} in % | {' | '.join(f'{value:,.0f}' for value in bought_K)} |"
-        yield f"|---|{'---|' * len(bought_K)}"
-        for strategy in strategies:
-            mean_K, half_K = band(100 * values_of(curves, strategy, task, metric_of(task)))
-            cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in zip(mean_K, half_K, strict=True)]
-            yield f"| {strategy} | {' | '.join(cells)} |"
-        yield ""
+    strategies, seeds = pc.unique(curves["strategy"]).to_pylist(), len(pc.unique(curves["seed"]))
+    caution = caution_on(seeds, len(strategies) - 1)
+    yield f"Run here: `experiments/{name}.toml`, {plural(seeds, 'seed')}.{' ' if caution else ''}{caution}\n"
+    for task in _tasks_of(curves):
+        drawn, areas = _curves_of(curves, task), _areas_of(curves, task)
+        points = " | ".join(f"{value:,.0f}" for value in drawn.num_labels_K)
+        yield f"| {task_name(task)}, {drawn.metric} in % | {points} | whole curve against random, points |"
+        yield f"|---|{'---|' * len(drawn.num_labels_K)}---|"
+        for strategy, (mean_K, half_K) in drawn.heights.items():
+            cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in zip(mean_K, half_K, strict=True)]
+            yield f"| {strategy} | {' | '.join(cells)} | {_against_random(areas.get(strategy))} |"
+        yield f"\n![{task_name(task)}: {drawn.metric} by strategy](experiments/{chart_name(name, task)})\n"
     yield from _seconds(curves, strategies)
+
+
+def _against_random(gap: Difference | None) -> str:
+    if gap is None:
+        return "–"
+    mean, low, high = map(signed, gap.mean)
+    return f"{mean} ({low} to {high}), {verdict(gap)}"
+
+
+def chart_name(experiment: str, task: str) -> str:
+    """The file of a task model's chart, in the folder beside the page that has its name."""
+    return f"{experiment}-{task}.svg"
+
+
+def charts_of(curves: dict[str, pa.Table]) -> dict[str, bytes]:
+    """The page's charts by file, SVG: see `page_of` for the curves."""
+    return {
+        chart_name(name, task): both_charts(_curves_of(table, task))
+        for name, table in curves.items()
+        for task in _tasks_of(table)
+    }
+
+
+def _tasks_of(curves: pa.Table) -> list[str]:
+    tasks: list[str] = pc.unique(curves["task"].drop_null()).to_pylist()
+    return tasks
+
+
+def _values(curves: pa.Table, task: str) -> dict[str, NDArray[np.float64]]:
+    """(S, K) by strategy."""
+    names = pc.unique(curves["strategy"]).to_pylist()
+    return {name: values_of(curves, name, task, metric_of(task)) for name in names}
+
+
+def _curves_of(curves: pa.Table, task: str) -> Curves:
+    value = _values(curves, task)
+    gaps = {name: band(100 * (value[name] - value[RANDOM])) for name in value if name != RANDOM}
+    heights = {name: band(value_SK) for name, value_SK in value.items()}
+    bought = "answers" if pc.any(pc.equal(curves["metric"], "answers")).as_py() else "labels"
+    return Curves(heights, gaps, bought_of(curves), bought, metric_of(task))
+
+
+def _areas_of(curves: pa.Table, task: str) -> dict[str, Difference]:
+    """The mean difference from random over the whole curve, in points, by strategy."""
+    num_labels_K = bought_of(curves)
+    area = {name: comparisons.area(num_labels_K, value_SK) for name, value_SK in _values(curves, task).items()}
+    return comparisons.differences({name: 100 * (area[name] - area[RANDOM]) for name in area if name != RANDOM})
 
 
 def _seconds(curves: pa.Table, strategies: list[str]) -> Iterator[str]:

@@ -53,7 +53,7 @@ def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings
     strategies = [strategy.name for strategy in experiment.strategies]
     num_labels_K = bought_of(curves)
     tasks: dict[str, Task] = {task: _task(curves, task, strategies, num_labels_K) for task in experiment.tasks}
-    caution = _caution(experiment.seeds, len(strategies) - 1)
+    caution = caution_on(experiment.seeds, len(strategies) - 1)
     batches = {strategy: _batches(curves, strategy, experiment.rounds) for strategy in strategies}
     bought = "answers" if experiment.oracle.annotators else "labels"
     sentences = _sentences(tasks)
@@ -121,7 +121,7 @@ def _batches(curves: pa.Table, strategy: str, rounds: int) -> dict[str, list[flo
     return {metric: [found.get((metric, number)) for number in range(rounds + 1)] for metric in used}
 
 
-def _caution(seeds: int, num_tests: int) -> str:
+def caution_on(seeds: int, num_tests: int) -> str:
     """What so few seeds cannot show; empty where they can."""
     if seeds < LEAST_SEEDS:
         return (

@@ -1,13 +1,15 @@
 """The page about published experiments is what the command makes of the files, and shows them all."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from engine.simulation.experiments_page import page_of
+from engine.simulation.experiments_page import charts_of, page_of
 from engine.simulation.simulate import CURVES_SCHEMA
 from engine.storage.location import Location
 from jobs.experiments import main
@@ -20,7 +22,10 @@ PUBLISHED = Location.of(str(EXPERIMENTS))
 
 def test_the_page_in_docs_is_that_of_the_files() -> None:
     curves = {file.stem: pq.read_table(file) for file in sorted((EXPERIMENTS / "results").glob("*.parquet"))}
-    assert page_of(PUBLISHED, curves) == (ROOT / "docs/experiments.md").read_text()
+    page = (ROOT / "docs/experiments.md").read_text()
+    assert page_of(PUBLISHED, curves) == page
+    linked = set(re.findall(r"\]\(experiments/([^)]*\.svg)\)", page))
+    assert linked == {file.name for file in (ROOT / "docs/experiments").iterdir()} == set(charts_of(curves))
 
 
 def test_every_experiment_of_a_published_figure_is_on_the_page() -> None:
@@ -34,14 +39,17 @@ def test_every_experiment_of_a_published_figure_is_on_the_page() -> None:
 
 
 def test_curves_are_shown_with_their_bands(tmp_path: Path) -> None:
-    _, curves = made_up(tmp_path, 6)
+    _, curves = made_up(tmp_path, 8)
     page = page_of(PUBLISHED, {"digits": curves})
     (row,) = (line for line in page.splitlines() if line.startswith("| better |"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
-    assert len(cells) == 4
-    assert all(cell.count("±") == 1 for cell in cells)
+    assert len(cells) == 5
+    assert all(cell.count("±") == 1 for cell in cells[:4])
+    assert re.fullmatch(r"\+\d+\.\d \(\+\d+\.\d to \+\d+\.\d\), better", cells[4])
+    for chart in charts_of({"digits": curves}).values():
+        assert all(chart.decode().count(f">{name}<") == 1 for name in pc.unique(curves["strategy"]).to_pylist())
     assert float(cells[3].split(" ± ")[0]) == pytest.approx(75, abs=2)
-    assert "experiments/digits.toml`, 6 seeds." in page
+    assert "experiments/digits.toml`, 8 seeds." in page
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

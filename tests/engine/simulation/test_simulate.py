@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.simulation.experiment import Experiment
-from engine.simulation.findings import _caution, caution_on_pairs, findings_of, to_json
+from engine.simulation.findings import caution_on, caution_on_pairs, findings_of, to_json
 from engine.simulation.learning_page import render
 from engine.simulation.simulate import CURVES_SCHEMA
 from tests.engine.simulation.test_experiment import DIGITS, read
@@ -73,7 +73,7 @@ def test_few_seeds_show_nothing_and_say_so(tmp_path: Path) -> None:
     ],
 )
 def test_what_so_few_seeds_cannot_show_is_said_first(seeds: int, num_tests: int, words: str) -> None:
-    caution = _caution(seeds, num_tests)
+    caution = caution_on(seeds, num_tests)
     assert re.search(words, caution) if words else not caution
 
 
