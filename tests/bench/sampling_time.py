@@ -1,6 +1,6 @@
 """Seconds to choose a batch from CIFAR-10's pool by each strategy of the paper, as a ratio to VAAL's, in one run.
 
-    python tests/bench/sampling_time.py [small] [gpu]
+    python tests/bench/sampling_time.py [small] [gpu] [--rounds N]
 
 The networks on 40,000 images of 32 px (small: 128) and the choice of 2,500 (32): all that happens between training and
 the batch, but for decoding, which is the same for all. The task learner is the paper's, VGG16 with BatchNorm; VAAL's
@@ -14,7 +14,8 @@ neither changes the time.
     ensemble_varr        a pass, and a committee of heads; "five networks": as the paper, 5 passes
 
 The paper's ratios (Sinha et al. 2019, table 2): MC-dropout 7.7, core-set 7.1, ensembles 1.9, DBAL 1.0. Strategies take
-turns for three rounds; a ratio is the median of those of the rounds. Seconds are of the clock, on one thread or a GPU.
+turns for three rounds after a batch each; a ratio is the median of those of the rounds. Seconds are of the clock, on
+one thread or a GPU.
 """
 
 import pkgutil
@@ -41,7 +42,7 @@ from vaal.assembly import Networks
 from vaal.diversity.k_center import k_center_greedy
 from vaal.task.model import Task
 
-SIDE, NUM_CLASSES, PASSES, MEMBERS, NUM_ROUNDS = 32, 10, 10, 5, 3
+SIDE, NUM_CLASSES, PASSES, MEMBERS = 32, 10, 10, 5
 ITEMS, LABELLED, BUDGET = (128, 64, 32) if is_small() else (40_000, 5_000, 2_500)
 DEVICE = torch.device("cuda" if "gpu" in sys.argv[1:] else "cpu")
 BATCH = 2048 if DEVICE.type == "cuda" else 128
@@ -65,7 +66,7 @@ def networks_of(config: CampaignConfig) -> Networks:
 def scores(function: Score, networks: Networks, config: CampaignConfig, pixels_NCHW: Tensor) -> Tensor:
     """Of all items, on the CPU."""
     score, found = score_function(config), []
-    for begin in range(0, ITEMS, BATCH):
+    for begin in range(0, len(pixels_NCHW), BATCH):
         x_BCHW = pixels_NCHW[begin : begin + BATCH].to(DEVICE).float() / 127.5 - 1
         item_B = torch.arange(len(x_BCHW), device=DEVICE)
         found.append(function(View(networks, Inputs(x_BCHW, item_B % config.train.folds, None, item_B), score=score)))
@@ -98,15 +99,20 @@ def five_networks(view: View) -> Tensor:
     return (votes_MB == votes_MB.mode(0).values).float().mean(0)
 
 
-def strategies() -> dict[str, Callable[[], None]]:
+def strategies() -> dict[str, Callable[[], float]]:
+    """Each returns its seconds, without those of a first batch."""
     pixels_NCHW = torch.randint(256, (ITEMS, 3, SIDE, SIDE), dtype=torch.uint8)
     base, paper = config_of(), config_of(**{"train.preset": "paper"})
     of_base = networks_of(base)
     of_paper = make_networks(paper).ready(DEVICE)
 
-    def step(function: Score, choose: Callable[[Tensor], None] = lowest, networks: Networks = of_base) -> None:
+    def step(function: Score, choose: Callable[[Tensor], None] = lowest, networks: Networks = of_base) -> float:
+        config = base if networks is of_base else paper
         with torch.no_grad():
-            choose(scores(function, networks, base if networks is of_base else paper, pixels_NCHW))
+            scores(function, networks, config, pixels_NCHW[:BATCH])
+            begin = time.perf_counter()
+            choose(scores(function, networks, config, pixels_NCHW))
+            return time.perf_counter() - begin
 
     def column(name: str) -> Score:
         found: Score = pkgutil.resolve_name(ACQUISITIONS[name].function)
@@ -129,16 +135,14 @@ def main() -> None:
     torch.set_num_threads(1)
     if DEVICE.type == "cuda" and not torch.cuda.is_available():
         sys.exit("sampling_time: there is no GPU")
+    num_rounds = int(sys.argv[sys.argv.index("--rounds") + 1]) if "--rounds" in sys.argv else 3
     steps = strategies()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(NUM_ROUNDS + 1):
+    for _ in range(num_rounds):
         for name, step in steps.items():
-            begin = time.perf_counter()
-            step()
-            # The first round warms up.
-            seconds[name] += [time.perf_counter() - begin] if number else []
+            seconds[name].append(step())
     where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else machine()
-    print(f"{ITEMS:,} images at {SIDE} px, {BUDGET:,} chosen; {where}; {DEFAULTS.passes} draws; {NUM_ROUNDS} rounds")
+    print(f"{ITEMS:,} images at {SIDE} px, {BUDGET:,} chosen; {where}; {DEFAULTS.passes} draws; {num_rounds} rounds")
     for name, found in seconds.items():
         published = f"  (paper {PAPER[name]})" if name in PAPER else ""
         to = f"{ratio(seconds, name, 'vaal'):6.2f} of vaal"
