@@ -126,6 +126,8 @@ def test_labels_that_come_between_planning_and_training_are_not_seen(
     plan = plan_training(campaign, snapshot)
     assert len(plan.labels) == len(plan.positions) == 200
     assert list(snapshot.files) == ["labels/initial.parquet"]
+    # Of millions of labels the rows are not in memory for all of the training.
+    assert not snapshot.tables
 
 
 def test_positions_without_labels_are_not_labelled(make_campaign: MakeCampaign, pool: DemoPool) -> None:
