@@ -120,8 +120,11 @@ def test_base_names_are_unique() -> None:
     assert twice <= {path.name for path in (ROOT / "jobs").glob("*.py")}
 
 
+NEED_NO_TORCH = ("jobs.cli", "jobs.status", "engine.scoring.score", "engine.selection.select", "engine.handoff.ingest")
+
+
 @pytest.mark.heavy
-@pytest.mark.parametrize("module", ["jobs.cli", "jobs.status", "engine.scoring.score", "engine.handoff.ingest"])
+@pytest.mark.parametrize("module", NEED_NO_TORCH)
 def test_what_needs_no_network_loads_no_torch(module: str) -> None:
     """Torch takes two seconds and 300 MB."""
     loaded = f"import sys, {module}; sys.exit('torch' in sys.modules)"

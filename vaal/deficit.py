@@ -13,10 +13,7 @@ Shape suffixes: C clusters, G coarse clusters, S random samples, Z latent units.
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-
-from vaal.centres import k_means, nearest
 
 NUM_DRAWS = 400
 """Random samples with which the labels are compared."""
@@ -117,6 +114,10 @@ def _energies(labels_SC: Counts, all_C: Counts, centre_CZ: NDArray[np.float32], 
     """The energy distance of each sample from the rest (Szekely and Rizzo 2013, Journal of Statistical Planning and
     Inference 143), where an item is at its cluster's centre: (S,), from 0."""
     if len(centre_CZ) > MOST_COMPARED:
+        import torch
+
+        from vaal.centres import nearest
+
         few = np.sort(np.random.default_rng([seed, 1]).permutation(len(centre_CZ))[:MOST_COMPARED])
         joined_C = nearest(torch.from_numpy(centre_CZ), torch.from_numpy(centre_CZ[few]))[0].numpy()
         labels_SC, all_C, centre_CZ = _summed(labels_SC, joined_C), _summed(all_C[None], joined_C)[0], centre_CZ[few]
@@ -132,6 +133,10 @@ def _energies(labels_SC: Counts, all_C: Counts, centre_CZ: NDArray[np.float32], 
 
 def _coarse(centre_CZ: NDArray[np.float32], count_C: Counts, num_clusters: int, seed: int) -> NDArray[np.int32]:
     """The coarse cluster of each cluster, (C,)."""
+    import torch
+
+    from vaal.centres import k_means, nearest
+
     centres = torch.from_numpy(centre_CZ)
     coarse_C: NDArray[np.int32] = nearest(centres, k_means(centres, num_clusters, seed, count_C, 10))[0].numpy()
     return coarse_C

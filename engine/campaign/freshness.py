@@ -10,28 +10,27 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from engine.campaign.decisions import never_picked
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import completed, picked_items, waiting_picks
+from engine.campaign.handed_out import completed, picked_tables, waiting_picks
 from engine.campaign.labels import labels_fingerprints
 from engine.campaign.manifests import Manifest, ScoresManifest, SelectionManifest, TrainManifest, read_manifest
 from engine.campaign.sharing import conflicts, elsewhere
 from engine.config.select_options import SelectConfig
 from engine.config.texts import some
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
 from engine.pool.exclusions import content_mark
 from engine.pool.manifest import read_shards
 from engine.pool.metadata import METADATA_FILE
 from engine.storage.location import Location
+from engine.tables.digests import digest_of, packed
 
 ROOT = Path(__file__).parents[2]
 NOT_FOLLOWED = ("engine.errors", "engine.config", "engine.storage", "engine.cluster", "engine.campaign")
 """Modules and packages that do not decide a result: they find bytes and read options."""
 TABLES = ("vaal.methods", "vaal.acquisition", "vaal.diversity")
 """Modules of tables: their source does not count, but the rows in use do."""
-AT_ONCE = 65_536
 OTHERS = "other campaigns"
 """The input of a selection that says what other campaigns had then, by pool.shared_ledger."""
 
@@ -97,7 +96,7 @@ def content_of(manifest: Manifest) -> str:
 
 def selection_inputs(campaign: Campaign, picked_before: str) -> dict[str, str]:
     """The inputs of a selection apart from its options: SHA-256 by name. `picked_before`: that of the item_ids picked
-    before, see `digest_of_names`."""
+    before, see `digest_of_picks`."""
     kinds: dict[str, type[Manifest]] = {"train": TrainManifest, "scores": ScoresManifest}
     never = sorted(never_picked(campaign.home))
     left = sorted(left_pool(campaign.home))
@@ -111,14 +110,18 @@ def selection_inputs(campaign: Campaign, picked_before: str) -> dict[str, str]:
     }
 
 
-def digest_of_names(names: pa.ChunkedArray) -> str:
-    """SHA-256 of names, sorted, a line each. Few of them are texts of Python, or there twice, at a time."""
-    digest, whole = hashlib.sha256(), names.combine_chunks()
-    order = pc.sort_indices(whole)
-    for begin in range(0, len(order), AT_ONCE):
-        part = "\n".join(whole.take(order.slice(begin, AT_ONCE)).to_pylist())
-        digest.update(("\n" if begin else "").encode() + part.encode())
-    return digest.hexdigest()
+def digest_of_picks(home: Location, before: int) -> str:
+    """SHA-256 of the item_ids picked in the rounds before: see `engine.tables.digests.digest_of`."""
+    return digest_of(packed_picks(home, table["item_id"]) for table in picked_tables(home, before, columns=["item_id"]))
+
+
+def packed_picks(home: Location, hashes: pa.ChunkedArray) -> pa.Array:
+    """Hashes in what was picked as bytes, DIGEST. Raises InputError for a text that is none."""
+    try:
+        return packed(hashes)
+    except ValueError as error:
+        why = f"a record of what was picked has a hash that is none: {error}; restore it from a copy"
+        raise InputError(f"{home}/rounds: {why}") from error
 
 
 def _what_keeps_out(campaign: Campaign) -> dict[str, str]:
@@ -144,8 +147,7 @@ def selection_changes(campaign: Campaign, manifest: SelectionManifest) -> tuple[
     labels: dict[str, Any] = cast("dict[str, Any]", manifest["config"]).get("labels", {})
     if labels.get("are_biased", "auto") != campaign.config.labels.are_biased:
         options.append("labels.are_biased")
-    picked_before = picked_items(campaign.home, before=campaign.round, columns=["item_id"])
-    inputs = selection_inputs(campaign, digest_of_names(picked_before["item_id"]))
+    inputs = selection_inputs(campaign, digest_of_picks(campaign.home, campaign.round))
     # What other campaigns did since matters only where it is about these images.
     if campaign.config.pool.shared_ledger and conflicts(
         elsewhere(campaign), waiting_picks(campaign.home, campaign.round)

@@ -260,9 +260,14 @@ def picked_tables(
     free, schema = set() if with_released else released(home), _picked_schema(columns)
     read = [name for name in columns if name != "round"]
     for file in picked_files(home, before):
-        table = _without(file.batch, free, [*read, "gold"]) if file.batch else file.rows(read)
-        numbers = pa.array(np.full(len(table), file.round, np.int32))
-        yield table.select(read).append_column(PICKED_SCHEMA.field("round"), numbers).select(schema.names)
+        # Not held while the next one is read.
+        yield _of_round(
+            _without(file.batch, free, [*read, "gold"]) if file.batch else file.rows(read), file.round
+        ).select(schema.names)
+
+
+def _of_round(table: pa.Table, number: int) -> pa.Table:
+    return table.append_column(PICKED_SCHEMA.field("round"), pa.array(np.full(len(table), number, np.int32)))
 
 
 def picked_items(

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.campaign.folder import is_closed, next_number
+from engine.cluster.allocation import give_back_freed_memory
 from engine.errors import InputError, one_line
 from engine.storage.location import Location
 from engine.tables.columns import required
@@ -156,6 +157,7 @@ def read_snapshot(home: Location, columns: Sequence[str] = LABELS_SCHEMA.names) 
     # One after another: the bytes of all take as much again as what is in them.
     contents = ((f"labels/{name}", (folder / name).read_bytes()) for name in folder.children())
     snapshot = snapshot_of(contents, columns)
+    give_back_freed_memory()
     _check_rounds(home, snapshot)
     return snapshot
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.campaign.labels import POSITIONS_SCHEMA, Identity
+from engine.cluster.allocation import give_back_freed_memory
 from engine.tables.by_shard import BLOCK, places_of_texts
 from engine.tables.columns import RowBatches
 from engine.tables.digests import DIGEST, packed, unpacked
@@ -24,15 +25,17 @@ class Positions(Sequence[Position]):
     """Positions by their numbers, sorted by (shard, offset). They are columns; a tuple is made where one is read."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Of a table of PLACES_SCHEMA, POSITIONS_SCHEMA or PACKED_SCHEMA."""
-        self._hold(sorted_places(as_packed(table)))
-
-    def _hold(self, table: pa.Table) -> None:
+        """Of a table of PACKED_SCHEMA, as `sorted_places` has it."""
         self.table, self._rows = table, RowBatches(table, BLOCK)
+
+    @staticmethod
+    def of(table: pa.Table) -> "Positions":
+        """Of a table of PLACES_SCHEMA, POSITIONS_SCHEMA or PACKED_SCHEMA in any order."""
+        return Positions(sorted_places(as_packed(table)))
 
     def __reduce__(self) -> tuple[Callable[[pa.Table], "Positions"], tuple[pa.Table]]:
         # Without its pieces: each would be sent with all of the table.
-        return _held, (self.table,)
+        return Positions, (self.table,)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -60,15 +63,24 @@ class Positions(Sequence[Position]):
 
 
 def sorted_places(table: pa.Table) -> pa.Table:
-    """A table with shard and offset, sorted by them: column by column, for all at once would be there twice."""
+    """A table with shard and offset, sorted by them: column by column, for all at once would be there twice where the
+    caller lets the table go."""
     _, place_N = places_of_texts(table["shard"])
     order = np.lexsort((table["offset"].to_numpy(), place_N))
     del place_N
     if (np.diff(order) == 1).all():
         return table
-    schema, columns, rows = table.schema, table.columns, pa.array(order)
-    del table
-    return pa.table([columns.pop(0).take(rows) for _ in schema], schema=schema)
+    schema, columns, rows = table.schema, table.columns, pa.array(order.astype(np.int32))
+    del table, order
+    return pa.table([_first_taken(columns, rows) for _ in schema], schema=schema)
+
+
+def _first_taken(columns: list[pa.ChunkedArray], rows: pa.Array) -> pa.Array:
+    """These rows of the first column, which is let go."""
+    # To take from several pieces makes one of them, while they are still there.
+    whole = columns.pop(0).combine_chunks()
+    give_back_freed_memory()
+    return whole.take(rows)
 
 
 def _texts(column: pa.Array) -> list[str]:
@@ -78,22 +90,18 @@ def _texts(column: pa.Array) -> list[str]:
     return found
 
 
-def _held(table: pa.Table) -> Positions:
-    positions = Positions.__new__(Positions)
-    positions._hold(table)
-    return positions
-
-
 def as_texts(table: pa.Table) -> pa.Table:
     """PACKED_SCHEMA as PLACES_SCHEMA."""
     return table.set_column(4, PLACES_SCHEMA.field(4), unpacked(table["content_hash"]))
 
 
 def as_packed(table: pa.Table) -> pa.Table:
-    """PLACES_SCHEMA, POSITIONS_SCHEMA or PACKED_SCHEMA as PACKED_SCHEMA."""
+    """PLACES_SCHEMA, POSITIONS_SCHEMA or PACKED_SCHEMA as PACKED_SCHEMA; columns behind these stay."""
     if table.schema.field("content_hash").type == DIGEST:
         return table
-    return table.cast(PLACES_SCHEMA).set_column(4, PACKED_SCHEMA.field(4), packed(table["content_hash"]))
+    places, end = table.select(PLACES_SCHEMA.names).cast(PLACES_SCHEMA), len(PLACES_SCHEMA)
+    columns = [*places.columns[:-1], packed(table["content_hash"]), *table.columns[end:]]
+    return pa.table(columns, schema=pa.schema([*PACKED_SCHEMA, *list(table.schema)[end:]]))
 
 
 def rows_of(table: pa.Table) -> list[Position]:

@@ -34,8 +34,9 @@ from engine.pool.shard import Place, Shard, read_images
 from engine.pool.shards import Shards
 from engine.storage.location import Location
 from engine.tables.by_shard import places_of_texts
+from engine.tables.columns import rows_where
 from engine.tables.digests import DIGEST, NO_HASH, NUM_BYTES, packed
-from engine.tables.item_keys import ItemIndex, ItemKeys, are_in, last_of_each
+from engine.tables.item_keys import ITEM_SCHEMA, ItemIndex, ItemKeys, are_in, last_of_each
 from engine.tables.scores import to_table
 from engine.tables.values import skeleton
 
@@ -73,11 +74,12 @@ def _read(file: Location) -> pa.Table:
 
 def positions_with(home: Location, items: pa.Table) -> pa.Table:
     """As `all_positions`, of the items of a table with shard and key, in its order."""
-    return as_texts(packed_positions(home, items))
+    return as_texts(packed_positions(home, items.select(ITEM_SCHEMA.names)))
 
 
 def packed_positions(home: Location, items: pa.Table) -> pa.Table:
-    """As `positions_with`: PACKED_SCHEMA. Where all items have positions, the texts are those of `items`.
+    """As `positions_with`: PACKED_SCHEMA, and behind it what else `items` has. Where all items have positions, the
+    texts are those of `items`.
 
     Raises ConfigError for a file that is not a table of positions.
     """
@@ -85,23 +87,28 @@ def packed_positions(home: Location, items: pa.Table) -> pa.Table:
     offset_N, size_N = np.full(size, -1), np.full(size, -1)
     hash_N, has_hash_N = np.zeros((size, NUM_BYTES), np.uint8), np.zeros(size, bool)
     for name in folder.children():
-        table = (folder / name).read_typed_table(POSITIONS_SCHEMA)
-        row_F = index.rows_of(ItemKeys.of(table))
-        # Of several of an item the last one counts, also in a file.
-        is_asked = pa.array(row_F >= 0)
-        rows, table = row_F[row_F >= 0], table.drop_columns(["shard", "key"]).filter(is_asked)
+        rows, table = _asked(index, (folder / name).read_typed_table(POSITIONS_SCHEMA))
         offset_N[rows], size_N[rows] = table["offset"].to_numpy(), table["size_bytes"].to_numpy()
         has_hash_N[rows] = table["content_hash"].is_valid().to_numpy()
         hash_N[rows] = _bytes_of(folder / name, table["content_hash"])
-    # The files lay between what is kept.
-    give_back_freed_memory()
+        del rows, table
+        # The files lie between what is kept.
+        give_back_freed_memory()
     hashes = pa.Array.from_buffers(DIGEST, size, [None, pa.py_buffer(hash_N)])
     if not has_hash_N.all():
         hashes = pc.if_else(pa.array(has_hash_N), hashes, pa.scalar(None, DIGEST))
     shard = items["shard"] if pa.types.is_dictionary(items["shard"].type) else items["shard"].dictionary_encode()
-    columns = [shard, items["key"], pa.array(offset_N), pa.array(size_N), hashes]
-    found = pa.table(columns, schema=PACKED_SCHEMA)
+    rest = items.drop_columns(["shard", "key"])
+    columns = [shard, items["key"], pa.array(offset_N), pa.array(size_N), hashes, *rest.columns]
+    found = pa.table(columns, schema=pa.schema([*PACKED_SCHEMA, *rest.schema]))
     return found if (offset_N >= 0).all() else found.filter(pa.array(offset_N >= 0))
+
+
+def _asked(index: ItemIndex, table: pa.Table) -> tuple[NDArray[np.int64], pa.Table]:
+    """Of the rows of a file those about items of an index, and which rows of it they are: of several of an item the
+    last one counts, also in a file."""
+    row_F = index.rows_of(ItemKeys.of(table))
+    return row_F[row_F >= 0], rows_where(table.drop_columns(["shard", "key"]), row_F >= 0)
 
 
 def _bytes_of(file: Location, hashes: pa.ChunkedArray) -> NDArray[np.uint8]:
@@ -128,7 +135,8 @@ def labelled_positions(home: Location) -> pa.Table:
 
     Those that are in their shards no more are left out, and so are those whose position is not known yet.
     """
-    return as_texts(sorted_places(_here(home, packed_positions(home, read_snapshot(home).labels))))
+    labelled = read_snapshot(home, ["shard", "key", "label", "round"]).labels.select(ITEM_SCHEMA.names)
+    return as_texts(sorted_places(_here(home, packed_positions(home, labelled))))
 
 
 def _here(home: Location, known: pa.Table) -> pa.Table:
@@ -143,8 +151,17 @@ def _here(home: Location, known: pa.Table) -> pa.Table:
 def positions_of(
     home: Location, labelled: pa.Table, shards: Shards, image: ImageConfig, log: Log, *, new_in: str = ""
 ) -> Positions:
+    """As `places_of`, of a table with shard and key."""
+    items = labelled.select(ITEM_SCHEMA.names)
+    return Positions(sorted_places(places_of(home, items, shards, image, log, new_in=new_in)))
+
+
+def places_of(
+    home: Location, labelled: pa.Table, shards: Shards, image: ImageConfig, log: Log, *, new_in: str = ""
+) -> pa.Table:
     """Where items are now, without those that are in their shards no more, or in one that left the pool and cannot be
-    read. `labelled` has the columns shard and key.
+    read. `labelled` has the columns shard and key, and what it has besides comes along: PACKED_SCHEMA, and behind it
+    that.
 
     Items without a position, with `new_in` all, are found by scanning their shards, and remembered. Where an older
     campaign kept no hash of an image, the bytes that are there now count, and their hash is remembered: the next change
@@ -152,18 +169,28 @@ def positions_of(
 
     Raises InputError for an item that is not in the pool, or without exactly one image.
     """
-    known = PACKED_SCHEMA.empty_table() if new_in else packed_positions(home, labelled)
+    known = packed_positions(home, labelled.slice(0, 0) if new_in else labelled)
     if len(known) < len(labelled):
-        lacking = labelled.select(["shard", "key"]).filter(pa.array(~are_in(labelled, known)))
+        lacking = labelled.filter(pa.array(~are_in(labelled, known)))
         found = _scanned(home, set(identities(lacking)), shards, image, log, new_in)
-        known = pa.concat_tables([known, as_packed(found)])
-    return Positions(_with_hashes(home, _without_lost(_here(home, known), shards, log), shards))
+        known = pa.concat_tables([known, _with_rest(found, lacking)])
+    return _with_hashes(home, _without_lost(_here(home, known), shards, log), shards)
+
+
+def _with_rest(found: list[Position], items: pa.Table) -> pa.Table:
+    """Positions as PACKED_SCHEMA, and behind it what else a table says of these items."""
+    table = as_packed(to_table(found, POSITIONS_SCHEMA))
+    rows = pa.array(ItemIndex(ItemKeys.of(items)).rows_of(ItemKeys.of(table)))
+    for field in items.schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, items[field.name].take(rows))
+    return table
 
 
 def _scanned(
     home: Location, missing: set[Identity], shards: Shards, image: ImageConfig, log: Log, new_in: str
-) -> pa.Table:
-    """Where these items are by a scan of their shards, which is remembered: POSITIONS_SCHEMA."""
+) -> list[Position]:
+    """Where these items are by a scan of their shards, which is remembered."""
     names = sorted({shard for shard, _ in missing})
     by_name, named = shards.find(names), new_in or f"{home}/labels"
     if unknown := [name for name in names if name not in by_name]:
@@ -177,7 +204,7 @@ def _scanned(
         advice = _advice(home, _near(by_name[shard], key, image), bool(new_in))
         raise InputError(f"{named}: no item {key!r} with one image in shard {shard!r}; {advice}")
     write_positions(home, found)
-    return to_table(found, POSITIONS_SCHEMA)
+    return found
 
 
 def _without_lost(positions: pa.Table, shards: Shards, log: Log) -> pa.Table:
@@ -199,8 +226,8 @@ def _with_hashes(home: Location, table: pa.Table, shards: Shards) -> pa.Table:
     if not table["content_hash"].null_count:
         return table
     is_lacking = table["content_hash"].is_null()
-    by_shard: dict[str, list[Position]] = defaultdict(list)
-    for position in rows_of(as_texts(table.filter(is_lacking))):
+    lacking, by_shard = table.filter(is_lacking), defaultdict[str, list[Position]](list)
+    for position in rows_of(as_texts(lacking.select(PACKED_SCHEMA.names))):
         by_shard[position[0]].append(position)
     by_name = shards.find(by_shard)
 
@@ -211,7 +238,7 @@ def _with_hashes(home: Location, table: pa.Table, shards: Shards) -> pa.Table:
     with ThreadPoolExecutor(SCAN_THREADS) as threads:
         found = [position for some in threads.map(read, by_shard) for position in some]
     write_positions(home, found)
-    return pa.concat_tables([table.filter(pc.invert(is_lacking)), as_packed(to_table(found, POSITIONS_SCHEMA))])
+    return pa.concat_tables([table.filter(pc.invert(is_lacking)), _with_rest(found, lacking)])
 
 
 def _scan(shard: Shard, wanted: set[Identity], image: ImageConfig) -> list[Position]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,28 +42,30 @@ def answers_of(kind: Kind, labels: Sequence[str], named: Sequence[str] = (), *, 
         LabelError: a label of several classes where one is wanted, or one that is not among those named.
         VaalError: there are too few classes: two, or of kind labels one.
     """
-    found = [names_in(label, "classes") for label in labels] if kind == "labels" else [[label] for label in labels]
-    several = next((number for number, label in enumerate(labels) if kind != "labels" and _is_list(label)), None)
+    # Millions of labels are few different ones.
+    found = {label: names_in(label, "classes") if kind == "labels" else [label] for label in dict.fromkeys(labels)}
+    several = next((label for label in found if kind != "labels" and _is_list(label)), None)
     if several is not None:
         fix = (
             "learn these with --set train.task=labels --set handoff.question.task=classes, or give each image one class"
         )
-        why = f"train.task=classification: the label {labels[several][:60]!r} is a list of classes"
-        raise LabelError(f"{why}; {fix}", several)
+        why = f"train.task=classification: the label {several[:60]!r} is a list of classes"
+        raise LabelError(f"{why}; {fix}", labels.index(several))
     classes = Classes(list(named), "task.classes")
-    for name in sorted({name for names in found for name in names}):
+    for name in sorted({name for names in found.values() for name in names}):
         if fault := classes.fault(name):
             fix = f"or {MORE_OUTPUTS}, and name it there" if is_by_user else "or name it there"
             why = joined(fault, f"task.classes has {', '.join(named)}; correct the label, {fix}")
-            raise LabelError(why, next(number for number, names in enumerate(found) if name in names))
-    names = list(named) or sorted({name for part in found for name in part})
+            first = next(label for label, names in found.items() if name in names)
+            raise LabelError(why, labels.index(first))
+    names = list(named) or sorted({name for part in found.values() for name in part})
     require_classes(len(names), kind)
     place = {name: number for number, name in enumerate(names)}
     if kind != "labels":
-        return Answers(names, torch.tensor([place[name] for (name,) in found], dtype=torch.int64))
-    answer_NC = torch.zeros(len(found), len(names))
-    for row, part in enumerate(found):
-        answer_NC[row, [place[name] for name in part]] = 1
+        return Answers(names, torch.from_numpy(np.fromiter((place[label] for label in labels), np.int64, len(labels))))
+    answer_NC = torch.zeros(len(labels), len(names))
+    for row, label in enumerate(labels):
+        answer_NC[row, [place[name] for name in found[label]]] = 1
     return Answers(names, answer_NC)
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import fs
 
+from engine.cluster.allocation import give_back_freed_memory
 from engine.errors import ConfigError, InputError, advised, one_line
 from engine.pool.shard import Shard, mark_of
 from engine.pool.shards import SHARDS_SCHEMA, Shards
@@ -287,6 +288,8 @@ def read_shards(home: Location) -> Shards:
         for field in SHARDS_SCHEMA
     ]
     shards = Shards(pa.table(columns, schema=SHARDS_SCHEMA))
+    del table, columns
+    give_back_freed_memory()
     if "version" in there:
         return shards
     # An older campaign: its marks are times.

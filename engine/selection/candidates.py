@@ -1,7 +1,7 @@
 """The candidates of a batch. Where too many of them are duplicates, more are collected."""
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,6 @@ from engine.campaign.manifests import TrainManifest
 from engine.campaign.stages import Run
 from engine.config.select_options import RULE, SelectConfig
 from engine.errors import ConfigError
-from engine.models.centring import load_centres
 from engine.pool.metadata import read_groups, read_strata
 from engine.selection.batch import Batch, Pools, Rules, ShortageError, make_batch
 from engine.selection.bounds import Bound
@@ -32,10 +31,12 @@ from engine.storage.location import Location
 from engine.tables.score_reader import columns_of, num_latents_of
 from engine.tables.selections import SAMPLE_COLUMNS, SAMPLE_SIZE, row_schema
 from vaal.acquisition import ACQUISITIONS
-from vaal.centres import Centres
 from vaal.completion import NEAREST, by_clusters, cluster_order, joined
 from vaal.diversity import BRANCHES, DIVERSIFIERS, Branch, Diversifier, branch_of
 from vaal.duplicates.likeness import SAMPLE_SIZE as LIKENESS_SAMPLE
+
+if TYPE_CHECKING:
+    from vaal.centres import Centres
 
 MOST_CENTERS = 10_000
 """Taken items that a method keeps away from, at most; a random sample where there are more."""
@@ -86,15 +87,17 @@ class Eligible(NamedTuple):
         return self.wish.num_clusters > 0 and (self.acquisition == "vaal" or not is_chosen_by)
 
 
-def plan_pass(campaign: Campaign, trained: TrainManifest, sources: Sources, seed: int) -> tuple[Wish, Centres | None]:
+def plan_pass(campaign: Campaign, trained: TrainManifest, sources: Sources, seed: int) -> tuple[Wish, "Centres | None"]:
     """What the first pass is to find, whatever the gate will say; and the centres of the clusters, if there are any."""
+    # torch takes as much memory as the labels of ten million images: it is loaded when their indexes are gone.
+    from engine.models.centring import load_centres
+
     options, folder, diversity = campaign.config.select, campaign.stage("scores"), campaign.config.diversity
     there = columns_of(folder, sources[0].record) if sources else set()
     ranking = ranking_by(campaign.config.first_ranks)
     if there and not {*ranking.columns} <= there:
         why = f"select.acquisition={campaign.config.first_ranks}: the pool was scored without it"
-        fix = f"delete {folder}/manifest.json, then run: vaal score {campaign.home}"
-        raise ConfigError(f"{folder}: {why}; {fix}")
+        raise ConfigError(f"{folder}: {why}; delete {folder}/manifest.json, then run: vaal score {campaign.home}")
     # Whatever score ranks: what the labels lack is reported, also where it decides nothing.
     centres = load_centres(campaign.stage("train"), trained["files"]) if "cluster" in there else None
     # Four times as many as in the first try, because duplicates call for more candidates.

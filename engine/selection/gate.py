@@ -1,6 +1,6 @@
 """The gate of a selection: do the labels lack parts of the pool, and what is done in either case."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,11 @@ from engine.errors import NotAcceptableError
 from engine.models.diagnosis import interval_of
 from engine.selection.collecting import Collected
 from engine.tables.selections import CLUSTERS_SCHEMA
-from vaal.centres import Centres
 from vaal.completion import LEAST_CLUSTERS, cluster_order, mean_weights
 from vaal.deficit import Deficit, deficit_of
+
+if TYPE_CHECKING:
+    from vaal.centres import Centres
 
 
 class Verdict(NamedTuple):
@@ -40,7 +42,7 @@ class Verdict(NamedTuple):
         )
 
 
-def deficit_in(collected: Collected, centres: Centres | None, seed: int) -> Deficit | None:
+def deficit_in(collected: Collected, centres: "Centres | None", seed: int) -> Deficit | None:
     """The deficit of the labels; None where the scores have no clusters, or there are no labels."""
     if centres is None or not collected.labelled_C.any():
         return None

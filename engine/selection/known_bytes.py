@@ -3,10 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.campaign.labels import read_labels
 from engine.campaign.packed_positions import PACKED_SCHEMA, as_packed, as_texts
-from engine.campaign.positions import packed_positions
-from engine.storage.location import Location
 from engine.tables.digests import packed
 from engine.tables.item_keys import ItemIndex, ItemKeys
 
@@ -30,14 +27,14 @@ class KnownImages:
         return as_texts(self.table.filter(is_like))
 
 
-def known_images(home: Location, *others: pa.Table) -> KnownImages:
-    """Everything that is labelled, and others, such as what was picked before, PACKED_SCHEMA or POSITIONS_SCHEMA."""
-    labelled = packed_positions(home, read_labels(home, ["shard", "key", "label", "round"]))
-    found, index = [labelled], ItemIndex(ItemKeys.of(labelled))
-    for table in others:
-        picked = as_packed(table)
-        # What was picked is labelled by now, for the most part.
-        row_N = index.rows_of(ItemKeys.of(picked))
-        same = pc.equal(picked["content_hash"], labelled["content_hash"].take(pa.array(row_N, mask=row_N < 0)))
-        found.append(picked.filter(pc.invert(pc.fill_null(same, fill_value=False))))
+def known_images(labelled: pa.Table, picked: pa.Table, *others: pa.Table) -> KnownImages:
+    """What is labelled, and what was picked before and is not labelled with the same bytes, PACKED_SCHEMA; and others,
+    PACKED_SCHEMA or POSITIONS_SCHEMA, without those that are labelled with the same bytes."""
+    found = [labelled, picked]
+    if some := [as_packed(table) for table in others if len(table)]:
+        index = ItemIndex(ItemKeys.of(labelled))
+        for table in some:
+            row_N = index.rows_of(ItemKeys.of(table))
+            same = pc.equal(table["content_hash"], labelled["content_hash"].take(pa.array(row_N, mask=row_N < 0)))
+            found.append(table.filter(pc.invert(pc.fill_null(same, fill_value=False))))
     return KnownImages(*found)

@@ -7,15 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
 from engine.campaign.stages import Run
 from engine.config.options import CampaignConfig
-from engine.scoring.again import score_again
-from engine.scoring.score import inputs_of
-from engine.scoring.scorer import networks_of
 from engine.selection.order import ranking_by
 from engine.selection.reduction import first
 from vaal.acquisition import column_of
@@ -48,6 +44,8 @@ def second_pass(campaign: Campaign, lowest: pa.Table, taken: pa.Table, size: int
 
     Raises InputError if a shard changed or cannot be read.
     """
+    from engine.scoring.again import score_again
+
     config, acquisition = campaign.config, campaign.config.select.acquisition
     has_taken = "labelled_feature_LD" in DIVERSIFIERS[config.diversity].needs
     parts = [lowest, taken if has_taken else taken.slice(0, 0)]
@@ -63,6 +61,11 @@ def second_pass(campaign: Campaign, lowest: pa.Table, taken: pa.Table, size: int
 
 
 def _answers_of(campaign: Campaign) -> Callable[[Floats], Floats]:
+    import torch
+
+    from engine.scoring.score import inputs_of
+    from engine.scoring.scorer import networks_of
+
     task = networks_of(campaign.stage("train"), campaign.config, inputs_of(campaign, is_again=True)).task
     assert task is not None
 

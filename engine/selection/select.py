@@ -17,7 +17,6 @@ from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import left_pool, selection_changes, selection_inputs
 from engine.campaign.handed_out import SentBatch, batches, completed, current_batches, picks_hash
 from engine.campaign.manifests import ScoresManifest, SelectionManifest, TrainManifest, read_manifest, write_manifest
-from engine.campaign.packed_positions import PACKED_SCHEMA, as_packed
 from engine.campaign.scored_shards import outdated, shard_records
 from engine.campaign.stages import QUIET, Log, Run
 from engine.config.select_options import RULE
@@ -28,7 +27,6 @@ from engine.pool.exclusions import lines_on_kept_out
 from engine.pool.manifest import read_shards
 from engine.selection.batch import Batch
 from engine.selection.candidates import Eligible, choose_batch, nearest_items, plan_pass, sample_of_the_rest
-from engine.selection.elsewhere import taken_elsewhere
 from engine.selection.gate import (
     Verdict,
     branch_name,
@@ -40,11 +38,10 @@ from engine.selection.gate import (
     said,
 )
 from engine.selection.kept_out import KeptOut, keep_out
-from engine.selection.known_bytes import known_images
 from engine.selection.parts import room_for
-from engine.selection.picked_before import picked_before
 from engine.selection.reduction import count, parts_of
-from engine.selection.sources import sources_of
+from engine.selection.unpickable import Unpickable, find_unpickable
+from engine.tables.columns import rows_where
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, EXCLUDED_FILE, HISTOGRAM_FILE, KINDS, SAMPLE_FILE
 from vaal.acquisition import column_of
 from vaal.duplicates.likeness import LEAST_ALIKE, Likeness
@@ -80,13 +77,11 @@ def _make(campaign: Campaign, run: Run, records: pa.Table, trained: TrainManifes
     out = [batch for batch in batches(campaign.home, campaign.round) if batch.manifest["inputs"]["picks"]]
     # What was handed out stays out when its selection is replaced; one that nobody was sent leaves nothing out.
     is_unsent = is_complete(campaign.stage("selection")) and not current_batches(campaign.home, campaign.round)
-    before = picked_before(campaign.home, campaign.round + (force and bool(out) and not is_unsent))
-    inputs = selection_inputs(campaign, before.digest)
+    before = campaign.round + (force and bool(out) and not is_unsent)
+    unpickable = find_unpickable(campaign, records, before, run.log)
     # 31 bits that differ between rounds.
     seed = int(np.random.SeedSequence([campaign.config.select.seed, campaign.round]).generate_state(1)[0] >> 1)
-    others = taken_elsewhere(campaign, records, run.log)
-    unpickable = pa.concat_tables([before.rows, as_packed(others.rows.select(PACKED_SCHEMA.names))])
-    sources = sources_of(campaign.home, records, unpickable)
+    sources = unpickable.sources
     parts = parts_of(sources)
     with room_for(parts, run.address):
         _require_workers(campaign, run, len(parts))
@@ -100,7 +95,7 @@ def _make(campaign: Campaign, run: Run, records: pa.Table, trained: TrainManifes
         run.log(few)
     if out and not force and not is_complete(campaign.stage("selection")):
         _require_same_images(campaign, out[-1], batch.selection)
-    if selection_inputs(campaign, before.digest) != inputs:
+    if selection_inputs(campaign, unpickable.inputs["picked_before"]) != unpickable.inputs:
         fix = f"run: vaal select {campaign.home}"
         raise InputError(f"{campaign.home}: scores or labels changed while images were picked; {fix}")
     # No stage may be complete that depends on another selection.
@@ -110,12 +105,11 @@ def _make(campaign: Campaign, run: Run, records: pa.Table, trained: TrainManifes
         campaign,
         "selection",
         SelectionManifest,
-        inputs=inputs | others.inputs,
+        inputs=unpickable.inputs | unpickable.others,
         counts={
             "scored": sources.num_scored,
-            **others.counts,
             "eligible": counts.num_eligible,
-            "picked_before": len(before.rows),
+            **unpickable.counts,
             **kept_out.all_counts(counts.num_out),
             **batch.counts,
         },
@@ -160,12 +154,11 @@ def _require_workers(campaign: Campaign, run: Run, num_parts: int) -> None:
 
 
 def _choose(
-    campaign: Campaign, run: Run, kept_out: KeptOut, trained: TrainManifest, unpickable: pa.Table, seed: int
+    campaign: Campaign, run: Run, kept_out: KeptOut, trained: TrainManifest, unpickable: Unpickable, seed: int
 ) -> tuple[Verdict, Eligible, Batch]:
     """Look at all scores, ask the gate, and choose by what it says."""
     folder, sources = campaign.stage("scores"), kept_out.sources
-    # A copy of what is excluded, under another name, is no more wanted than the image itself.
-    known = known_images(campaign.home, unpickable, kept_out.excluded)
+    known = unpickable.known(kept_out.excluded)
     wish, centres = plan_pass(campaign, trained, sources, seed)
     counts = count(folder, sources, wish, lambda share: run.on_progress(share / 2, "counting"))
     run.log(f"{sources.num_scored:,} scores checked, {counts.num_eligible:,} can be picked")
@@ -275,7 +268,8 @@ def _current_records(campaign: Campaign, scores: ScoresManifest, log: Log) -> pa
     if changed:
         log(f"{why}: nothing is picked from them in this round")
     records = shard_records(campaign, scores)
-    return records.filter(pc.invert(pc.is_in(records["shard"], value_set=pa.array([*changed, *left], pa.string()))))
+    is_out = pc.is_in(records["shard"], value_set=pa.array([*changed, *left], pa.string()))
+    return rows_where(records, ~is_out.to_numpy())
 
 
 def _require_same_weights(campaign: Campaign, trained: TrainManifest, scores: ScoresManifest) -> None:

@@ -9,12 +9,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.campaign.decisions import never_picked
-from engine.campaign.labels import read_labels
-from engine.campaign.origins import origins_of
 from engine.storage.location import Location
 from engine.tables.item_keys import rows_of_items
 from engine.tables.scores import ShardRecord, pack, unpack
-from engine.tables.selections import ORIGIN_UNCERTAINTY
 from engine.tables.shard_records import records_in, table_of
 
 _NONE = np.empty(0, np.int64)
@@ -85,12 +82,12 @@ class Grouped(NamedTuple):
     end_F: NDArray[np.int64]
 
     @staticmethod
-    def of(file_N: NDArray[np.int64], values: pa.Array, num_files: int) -> "Grouped":
+    def of(file_N: NDArray[np.integer[Any]], values: pa.Array, num_files: int) -> "Grouped":
         """Values (N,) and the file of each, those of a file in the order given; without those of file -1."""
         order = np.argsort(file_N, kind="stable")[np.count_nonzero(file_N < 0) :]
+        ends = np.bincount(file_N[file_N >= 0], minlength=num_files).cumsum()
         is_as_given = len(order) == len(values) and (np.diff(order) == 1).all()
-        taken = values if is_as_given else values.take(pa.array(order))
-        return Grouped(taken, np.bincount(file_N[order], minlength=num_files).cumsum())
+        return Grouped(values if is_as_given else values.take(pa.array(order)), ends)
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -225,15 +222,15 @@ def _array(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(chunks.chunks) if isinstance(chunks, pa.ChunkedArray) else chunks
 
 
-def _files_of(shards: pa.ChunkedArray, names: pa.ChunkedArray) -> NDArray[np.int64]:
+def _files_of(shards: pa.ChunkedArray, names: pa.ChunkedArray) -> NDArray[np.int32]:
     """The place of each shard among the names (N,), -1 for none."""
     if not pa.types.is_dictionary(shards.type):
-        found: NDArray[np.int64] = pc.fill_null(pc.index_in(shards, value_set=names), -1).to_numpy().astype(np.int64)
+        found: NDArray[np.int32] = pc.fill_null(pc.index_in(shards, value_set=names), -1).to_numpy()
         return found
     chunks = shards.unify_dictionaries().chunks
     if not chunks:
-        return np.empty(0, np.int64)
-    place = pc.fill_null(pc.index_in(chunks[0].dictionary, value_set=names), -1).to_numpy().astype(np.int64)
+        return np.empty(0, np.int32)
+    place = pc.fill_null(pc.index_in(chunks[0].dictionary, value_set=names), -1).to_numpy()
     return np.concatenate([place[chunk.indices.to_numpy()] for chunk in chunks])
 
 
@@ -245,17 +242,17 @@ class Draws(NamedTuple):
     at_N: NDArray[np.int64]
 
 
-def sources_of(home: Location, records: pa.Table, picked_before: pa.Table) -> Sources:
-    """A source for each record, RECORDS_SCHEMA, sorted by shard. Items that are labelled, were picked before or are
-    never to be picked are taken."""
-    labels = read_labels(home, ["shard", "key", "label", "round", "origin"])
-    sources = Sources(records.sort_by("shard"), {})
-    is_uncertain = pc.equal(origins_of(home, labels), ORIGIN_UNCERTAINTY)
+def sources_of(
+    home: Location, records: pa.Table, labelled: pa.Table, uncertain: pa.Table, picked_before: pa.Table
+) -> Sources:
+    """A source for each record, RECORDS_SCHEMA sorted by shard. Items that are labelled, were picked before or are
+    never to be picked are taken; `uncertain` are the labelled ones that were picked for uncertainty."""
+    sources = Sources(records, {})
     never = sources.grouped(rows_of_items(never_picked(home)))
     return sources.with_columns(
         taken=sources.grouped(picked_before).joined(never),
-        labelled=sources.grouped(labels),
-        uncertain=sources.grouped(labels.select(["shard", "key"]).filter(is_uncertain)),
+        labelled=sources.grouped(labelled),
+        uncertain=sources.grouped(uncertain),
     )
 
 

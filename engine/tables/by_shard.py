@@ -11,20 +11,22 @@ from numpy.typing import NDArray
 BLOCK = 65_536
 
 
-def places_of_texts(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int64]]:
+def places_of_texts(column: pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
     """The different texts of a column, sorted (S,), and the place of each row's among them (N,)."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     chunks = encoded.unify_dictionaries().chunks
     if not chunks:
-        return pa.array([], pa.string()), np.empty(0, np.int64)
+        return pa.array([], pa.string()), np.empty(0, np.int32)
     names = chunks[-1].dictionary
-    order = pc.sort_indices(names).to_numpy().astype(np.int64)
-    rank = np.empty(len(names), np.int64)
-    rank[order] = np.arange(len(names))
     code_N = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
     # A dictionary may have names that no row has.
-    used, place_N = np.unique(rank[code_N], return_inverse=True)
-    return names.take(pa.array(order[used])), place_N.astype(np.int64)
+    is_used = np.zeros(len(names), bool)
+    is_used[code_N] = True
+    order = pc.sort_indices(names).to_numpy().astype(np.int64)
+    order = order[is_used[order]]
+    place = np.empty(len(names), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return names.take(pa.array(order)), place[code_N]
 
 
 class ByShard(Mapping[tuple[str, str], str]):
@@ -32,12 +34,11 @@ class ByShard(Mapping[tuple[str, str], str]):
 
     def __init__(self, table: pa.Table, value: str) -> None:
         self.shards, place_N = places_of_texts(table["shard"])
-        order = np.argsort(place_N, kind="stable")
         rows = table.select(["key", value])
-        if len(order) and (np.diff(order) != 1).any():
-            rows = rows.take(pa.array(order))
+        if (np.diff(place_N) < 0).any():
+            rows = rows.take(pa.array(np.argsort(place_N, kind="stable")))
         self.rows = rows.rename_columns(["key", "value"])
-        self._ends = np.searchsorted(place_N[order], np.arange(len(self.shards)), side="right")
+        self._ends = np.bincount(place_N, minlength=len(self.shards)).cumsum()
 
     @staticmethod
     def of_items(items: Iterable[tuple[str, str]]) -> "ByShard":

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from engine.campaign.decisions import forgotten, without_forgotten
 from engine.campaign.folder import Campaign
 from engine.campaign.labels import Identity, Snapshot, read_snapshot
-from engine.campaign.packed_positions import Positions
-from engine.campaign.positions import positions_of
+from engine.campaign.packed_positions import PACKED_SCHEMA, Positions, sorted_places
+from engine.campaign.positions import places_of
 from engine.campaign.stages import QUIET, Log
 from engine.config.first_round import needs_labels
 from engine.config.options import CampaignConfig
@@ -29,10 +29,9 @@ from engine.pool.shards import Shards
 from engine.pool.sight import Sight, notes_on, sight_of
 from engine.storage.location import Location
 from engine.tables.by_shard import ByShard, places_of_texts
-from engine.tables.item_keys import ItemIndex, ItemKeys
 from engine.training.deal import Deal, run_bytes
 from engine.training.streams import Pool, count_trainable
-from engine.training.task_plan import TaskPlan, plan_task
+from engine.training.task_plan import TaskPlan, controls_among, plan_task
 from vaal.losses import LossWeights
 from vaal.step import Updates
 from vaal.task.classifier import augmented
@@ -99,7 +98,8 @@ def phase_of(plan: TrainingPlan, step: int, *, is_holding: bool) -> tuple[Update
 
 
 def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log = QUIET.log) -> TrainingPlan:
-    """The plan of a round on these labels, or those there are now, without the device and the board.
+    """The plan of a round on these labels, or those there are now, without the device and the board. The rows of a
+    snapshot are let go: of millions both would not fit.
 
     Raises:
         InputError: a shard cannot be read, or nothing is left to train on.
@@ -107,11 +107,8 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     """
     config, known = campaign.config, read_shards(campaign.home)
     shards = known.in_round(campaign.round)
-    gone, snapshot = forgotten(campaign.home), snapshot or read_snapshot(campaign.home, LABEL_COLUMNS)
-    labelled = snapshot.labels
-    if gone:
-        labelled = without_forgotten(campaign.home, labelled)
-    train = config.train
+    train, gone = config.train, forgotten(campaign.home)
+    labelled, controls = _labelled(campaign, snapshot or read_snapshot(campaign.home, LABEL_COLUMNS))
     num_unlabelled = shards.estimated_items(known) - _num_in(labelled["shard"], shards)
     if num_unlabelled < 1:
         raise InputError(f"{campaign.home}: all {len(labelled)} items are labelled; use a larger pool")
@@ -120,14 +117,17 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
     groups, sight = read_groups(campaign.home, config.pool.group), _sight(config, shards, log)
     others = known.where(~known.are_in(campaign.round))
     # An image that is in its shard no more is neither labelled nor unlabelled: nothing trains on it.
-    positions = positions_of(campaign.home, labelled, known, config.image, log)
-    labels = _labels(labelled, positions)
+    placed = [places_of(campaign.home, labelled, known, config.image, log)]
+    every_label = ByShard(labelled, "label") if len(placed[0]) < len(labelled) else None
+    del labelled
+    # Nothing else holds it: as it is sorted, it lets go what is done.
+    table = sorted_places(placed.pop())
+    positions, labels = Positions(table.select(PACKED_SCHEMA.names)), every_label or ByShard(table, "label")
     pool = Pool(shards, sight, train.folds, labels, held_out, campaign.round, groups, others, frozenset(gone))
     if len(labels) or needs_labels(config):
         _require_labelled(campaign, pool, positions)
     images_per_step = train.batch_size * config.method.batches_per_step(train.vae_steps, train.discriminator_steps)
-    counts, length, left_out = None, 0, dict[str, str]()
-    sizes = shards.sizes
+    counts, length, left_out, sizes = None, 0, dict[str, str](), shards.sizes
     if train.max_steps * images_per_step >= (1 - held_out) * num_unlabelled:
         # There is at least one whole pass. Every item is read once per pass, for which the pool must be counted.
         counts = count_trainable(pool, left_out)
@@ -152,7 +152,7 @@ def plan_training(campaign: Campaign, snapshot: Snapshot | None = None, log: Log
         images_per_epoch=num_unlabelled,
         images_per_step=images_per_step,
         num_steps=num_steps_of(config, num_unlabelled / images_per_step),
-        task=plan_task(campaign, snapshot, partial(labels_at, labelled, positions), positions, groups),
+        task=plan_task(config, controls, partial(_texts, table["label"]), positions, groups),
         masks=mask_source(config, campaign.home),
         device="",
         board=None,
@@ -166,21 +166,20 @@ def _num_in(names: pa.ChunkedArray, shards: Shards) -> int:
     return int(np.count_nonzero(is_in_S[place_N]))
 
 
-def _labels(labelled: pa.Table, positions: Positions) -> ByShard:
-    """The label of every labelled item. Where all have positions, shards and keys are the same memory as theirs."""
-    if len(positions) < len(labelled):
-        return ByShard(labelled, "label")
-    row_N = ItemIndex(ItemKeys.of(labelled)).rows_of(ItemKeys.of(positions.table))
-    there = positions.table.select(["shard", "key"])
-    return ByShard(there.append_column("label", labelled["label"].take(pa.array(row_N))), "label")
+def _labelled(campaign: Campaign, snapshot: Snapshot) -> tuple[pa.Table, frozenset[Identity]]:
+    """Shard, key and label of the labelled images, and the controls among them where a task learner asks for them. The
+    snapshot has no rows any more."""
+    labels = snapshot.labels
+    snapshot.tables.clear()
+    controls = controls_among(campaign, labels) if campaign.config.task_kind else frozenset[Identity]()
+    return without_forgotten(campaign.home, labels.select(["shard", "key", "label"])), controls
 
 
-def labels_at(labelled: pa.Table, positions: Positions) -> list[str]:
-    """The label of each position, from a table with shard, key and label that has them all. Equal texts are one."""
-    index = ItemIndex(ItemKeys.of(labelled))
-    found = labelled["label"].take(pa.array(index.rows_of(ItemKeys.of(positions.table)))).combine_chunks()
-    names = found.dictionary.to_pylist()
-    return [names[code] for code in found.indices.to_pylist()]
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    """The texts of a dictionary as a list. Equal ones are one object."""
+    whole = column.combine_chunks()
+    found: list[str] = np.array(whole.dictionary.to_pylist(), object)[whole.indices.to_numpy()].tolist()
+    return found
 
 
 def _require_labelled(campaign: Campaign, pool: Pool, usable: Positions) -> None:

@@ -6,13 +6,14 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import Identity, Snapshot, identities
+from engine.campaign.labels import Identity, identities
 from engine.campaign.origins import origins_of
 from engine.campaign.packed_positions import Positions
 from engine.config.options import CampaignConfig
@@ -51,14 +52,18 @@ class TaskPlan(NamedTuple):
 
 
 def plan_task(
-    campaign: Campaign, snapshot: Snapshot, labels: Callable[[], list[str]], positions: Positions, groups: Groups
+    config: CampaignConfig,
+    controls: frozenset[Identity],
+    labels: Callable[[], list[str]],
+    positions: Positions,
+    groups: Groups,
 ) -> TaskPlan | None:
     """The plan for the labels of the images at these positions, which are asked for where they are answers; None where
-    no task learner trains in steps.
+    no task learner trains in steps. `controls` as in the plan.
 
     Raises ConfigError or VaalError as `engine.models.task_answers.answers_of`.
     """
-    config, classes, answer_N = campaign.config, campaign.config.mask_classes, torch.empty(0)
+    classes, answer_N = config.mask_classes, torch.empty(0)
     if config.task_kind is None:
         return None
     if _has_answers(config):
@@ -71,7 +76,7 @@ def plan_task(
         raise ConfigError(f"train.task_network={name} needs image.size={smallest} or more, it is {size}; {fix}")
     training, judging = split_for_task(groups, positions)
     steps = num_task_steps(config.train, len(training))
-    return TaskPlan(config.task_kind, classes, answer_N, training, judging, _controls(campaign, snapshot), steps)
+    return TaskPlan(config.task_kind, classes, answer_N, training, judging, controls, steps)
 
 
 def _has_answers(config: CampaignConfig) -> bool:
@@ -104,10 +109,10 @@ def split_for_task(groups: Groups, positions: Positions) -> tuple[NDArray[np.int
     return training, np.sort(np.random.default_rng(len(judging)).permutation(judging)[:MOST_JUDGING]).tolist()
 
 
-def _controls(campaign: Campaign, snapshot: Snapshot) -> frozenset[Identity]:
+def controls_among(campaign: Campaign, labels: pa.Table) -> frozenset[Identity]:
+    """The labelled images that are a random sample of the pool, of rows of SNAPSHOT_SCHEMA."""
     # They only calibrate: a damaged selection need not end training.
     with suppress(InputError):
-        labels = snapshot.labels
         return frozenset(identities(labels.filter(pc.equal(origins_of(campaign.home, labels), ORIGIN_CONTROL))))
     return frozenset()
 

@@ -66,21 +66,17 @@ def last_commit(campaign: Campaign, made: Made) -> dict[str, Any]:
 
 
 def select_plan(campaign: Campaign, _: Made) -> dict[str, Any]:
-    from engine.campaign.freshness import selection_inputs
+    from engine.campaign.labels import POSITIONS_SCHEMA
     from engine.campaign.manifests import ScoresManifest, read_manifest
-    from engine.selection.known_bytes import known_images
-    from engine.selection.picked_before import picked_before
     from engine.selection.reduction import parts_of
     from engine.selection.select import _current_records
-    from engine.selection.sources import sources_of
+    from engine.selection.unpickable import find_unpickable
 
     scores = read_manifest(campaign, "scores", ScoresManifest)
     records = _current_records(campaign, scores, lambda _: None)
-    before = picked_before(campaign.home, campaign.round)
-    selection_inputs(campaign, before.digest)
-    sources = sources_of(campaign.home, records, before.rows)
-    known = known_images(campaign.home, before.rows)
-    parts = parts_of(sources)
+    unpickable = find_unpickable(campaign, records, campaign.round, lambda _: None)
+    parts = parts_of(unpickable.sources)
+    known = unpickable.known(POSITIONS_SCHEMA.empty_table())
     largest = max(len(pickle.dumps(part)) for part in parts)
     return {"parts": len(parts), "largest_part_bytes": largest, "known": len(known)}
 

@@ -145,12 +145,13 @@ def child_main(folder: str, rule: str) -> None:
     import psutil
 
     from engine.campaign.manifests import ScoresManifest, read_manifest
-    from engine.selection import candidates, parts
+    from engine.models import centring
+    from engine.selection import parts
     from engine.selection.select import select
 
     if rule == "reduction":
         # As if training had made no centres.
-        candidates.load_centres = lambda *_: None
+        centring.load_centres = lambda *_: None
     campaign = campaign_at(folder, rule)
     campaign.stage("selection").clear()
     scored = read_manifest(campaign, "scores", ScoresManifest)["counts"]["scored"]

@@ -97,11 +97,13 @@ def test_a_label_file_of_another_program_counts_like_the_own(make_campaign: Make
     items = unlabelled(campaign, pool, 2)
     first = min(labelled_items(campaign.home))
     foreign(campaign, "a.parquet", [*items, first], "9")
-    assert [labelled_values(campaign.home)[item] for item in (*items, first)] == ["9"] * 3
+    foreign(campaign, "b.parquet", [items[1]], "7")
+    assert [labelled_values(campaign.home)[item] for item in (*items, first)] == ["9", "7", "9"]
     # The positions are found, once.
     lines: list[str] = []
     plan = plan_training(campaign, log=lines.append)
     assert {position[:2] for position in plan.positions} == set(plan.labels)
+    assert dict(plan.labels) == labelled_values(campaign.home)
     assert list(plan_training(campaign, log=lines.append).positions) == list(plan.positions)
     assert len(lines) == 1
     for _, _, offset, size_bytes, _ in [p for p in plan.positions if p[:2] == items[0]]:
@@ -124,6 +126,8 @@ def test_labels_that_come_between_planning_and_training_are_not_seen(
     plan = plan_training(campaign, snapshot)
     assert len(plan.labels) == len(plan.positions) == 200
     assert list(snapshot.files) == ["labels/initial.parquet"]
+    # Of millions of labels the rows are not in memory for all of the training.
+    assert not snapshot.tables
 
 
 def test_positions_without_labels_are_not_labelled(make_campaign: MakeCampaign, pool: DemoPool) -> None:

@@ -46,6 +46,7 @@ def test_labels_of_a_shard_that_left_are_trained_on_while_it_can_be_read(campaig
     Path(left.url).unlink()
     plan = plan_training(campaign, log=lines.append)
     assert {position[0] for position in plan.positions} == {S[1]}
+    assert set(plan.labels) == labelled_items(campaign.home)
     assert lines[-1] == (
         "6 labelled images of 1 shard that left the pool cannot be read any more, first s-0.tar: not used; the labels "
         "stay"

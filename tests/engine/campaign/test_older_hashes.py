@@ -6,11 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import read_labels
-from engine.campaign.positions import all_positions, positions_of
+from engine.campaign.labels import labelled_values
+from engine.campaign.positions import all_positions
 from engine.errors import InputError
 from engine.pool.identity import content_hash
-from engine.pool.manifest import read_shards
+from engine.training.plan import plan_training
 from tests.engine.campaign.test_changes import (  # noqa: F401
     labelled_images,
     made,
@@ -25,8 +25,10 @@ from tests.rounds import Made
 
 def plan(campaign: Campaign) -> list[tuple[str, str, int, int, str | None]]:
     """The labelled images as training plans to read them."""
-    labelled, shards = read_labels(campaign.home), read_shards(campaign.home)
-    return list(positions_of(campaign.home, labelled, shards, campaign.config.image, lambda _: None))
+    found = plan_training(campaign)
+    # An image that is lost is labelled all the same: nothing trains on it as unlabelled.
+    assert dict(found.labels) == labelled_values(campaign.home)
+    return list(found.positions)
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ import pyarrow as pa
 import pytest
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import append_labels, identities, read_labels
 from engine.campaign.origins import origins_of, picked_origins
 from engine.selection.select import select
-from engine.selection.sources import sources_of
+from engine.selection.unpickable import find_unpickable
 from engine.storage.location import Location
 from engine.tables.shard_records import table_of
 from tests.committed import records_of
@@ -48,7 +47,7 @@ def test_labels_have_the_origin_of_their_picks(make_campaign: MakeCampaign) -> N
     assert {pick["origin"] for pick in picks} == {"control", "uncertainty"}
     written = {(row["shard"], row["key"]): row["origin"] for row in read_labels(campaign.home).to_pylist()}
     assert written == found
-    sources = sources_of(campaign.home, table_of(records_of(campaign)), picked_items(campaign.home, before=1))
+    sources = find_unpickable(campaign, table_of(records_of(campaign)), 1, lambda _: None).sources
     uncertain = {(s.record.shard, key) for s in sources for key in s.uncertain.to_pylist()}
     assert uncertain == {item for item, origin in found.items() if origin == "uncertainty"}
 

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_items
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.config.texts import parse_settings
@@ -24,7 +23,7 @@ from engine.selection.candidates import plan_pass
 from engine.selection.gate import deficit_in
 from engine.selection.reduction import count
 from engine.selection.select import describe, select
-from engine.selection.sources import sources_of
+from engine.selection.unpickable import find_unpickable
 from engine.tables.selections import CLUSTERS_FILE
 from engine.tables.shard_records import table_of
 from tests.committed import records_of
@@ -72,7 +71,7 @@ def found_now(campaign: Campaign, seed: int) -> Deficit | None:
     """What the gate finds on the round's scores with the labels there are."""
     trained = read_manifest(campaign, "train", TrainManifest)
     records = table_of(records_of(campaign))
-    sources = sources_of(campaign.home, records, picked_items(campaign.home, before=1))
+    sources = find_unpickable(campaign, records, 1, lambda _: None).sources
     wish, centres = plan_pass(campaign, trained, sources, seed)
     found = count(campaign.stage("scores"), sources, wish, lambda _: None).found
     return deficit_in(found, centres, seed)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from engine.campaign.decided import decided_by
 from engine.campaign.folder import Campaign
-from engine.campaign.handed_out import picked_items
 from engine.campaign.labels import labelled_items
 from engine.campaign.manifests import TrainManifest, read_manifest
 from engine.campaign.stages import Run
@@ -25,7 +24,7 @@ from engine.selection import parts
 from engine.selection.candidates import plan_pass
 from engine.selection.explanation import explain
 from engine.selection.select import describe, select
-from engine.selection.sources import sources_of
+from engine.selection.unpickable import find_unpickable
 from engine.tables.selections import CANDIDATES_FILE, CLUSTERS_FILE, SAMPLE_FILE
 from engine.tables.shard_records import table_of
 from tests.committed import records_of, with_entries_inside
@@ -290,7 +289,6 @@ def test_nothing_and_everything_can_be_picked(make_campaign: MakeCampaign) -> No
 def test_other_rules_read_no_more_than_they_need(make_campaign: MakeCampaign, word: str, columns: list[str]) -> None:
     settings = ("select.diversity=none", f"labels.are_biased={word}")
     campaign = scored(make_campaign(*settings), num_centres=0, margins=True)
-    records = records_of(campaign)
-    sources = sources_of(campaign.home, table_of(records), picked_items(campaign.home, before=0))
+    sources = find_unpickable(campaign, table_of(records_of(campaign)), 0, lambda _: None).sources
     wish, centres = plan_pass(campaign, read_manifest(campaign, "train", TrainManifest), sources, 0)
     assert (wish.columns, wish.num_lowest > 0, centres) == (columns, word == "yes", None)

@@ -1,5 +1,6 @@
 """An image that gets a label while images are picked or before they are sent is not sent."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from engine.campaign import corrections
 from engine.campaign.folder import Campaign
 from engine.campaign.handed_out import batches
-from engine.campaign.labels import Identity, append_labels
+from engine.campaign.labels import Identity, append_labels, read_labels
 from engine.campaign.manifests import write_manifest
 from engine.campaign.opening import current_round
+from engine.campaign.positions import packed_positions
 from engine.campaign.settling import settle
 from engine.campaign.stages import Run
 from engine.errors import ConfigError, InputError
@@ -31,7 +33,8 @@ def wanted(scored: Campaign) -> Identity:  # noqa: F811
 
 
 def labelled_at(monkeypatch: pytest.MonkeyPatch, place: str, original: Any, campaign: Campaign, item: Identity) -> None:
-    """As if another command labelled the item just before this function is called, the first time."""
+    """As if another command labelled the item just before this function of a module of the selection is called, the
+    first time."""
     left = [item]
 
     def hooked(*arguments: Any, **options: Any) -> Any:
@@ -39,15 +42,17 @@ def labelled_at(monkeypatch: pytest.MonkeyPatch, place: str, original: Any, camp
             append_labels(campaign.home, "set", [(*left.pop(), "1", None, "correction", None, None)])
         return original(*arguments, **options)
 
-    monkeypatch.setattr(f"engine.selection.select.{place}", hooked)
+    monkeypatch.setattr(f"engine.selection.{place}", hooked)
 
 
+@pytest.mark.parametrize("function", [read_labels, packed_positions, sources_of])
 def test_while_images_are_picked(
     scored: Campaign,  # noqa: F811
     wanted: Identity,
     monkeypatch: pytest.MonkeyPatch,
+    function: Callable[..., Any],
 ) -> None:
-    labelled_at(monkeypatch, "sources_of", sources_of, scored, wanted)
+    labelled_at(monkeypatch, f"unpickable.{function.__name__}", function, scored, wanted)
     with pytest.raises(InputError, match="changed while images were picked; run: vaal select"):
         select(scored)
     select(scored)
@@ -59,7 +64,7 @@ def test_after_the_last_look_of_a_selection(
     wanted: Identity,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    labelled_at(monkeypatch, "write_manifest", write_manifest, scored, wanted)
+    labelled_at(monkeypatch, "select.write_manifest", write_manifest, scored, wanted)
     select(scored)
     assert wanted in picks(scored)
     with pytest.raises(ConfigError, match=r"made before labels changed; run: vaal select"):

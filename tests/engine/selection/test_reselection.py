@@ -263,7 +263,7 @@ def test_a_pool_that_is_labelled_whole_has_nothing_to_pick(scored: Campaign, mon
     table = rows_of_items(everything)
     for name, kind in (("round", pa.int32()), ("origin", pa.string())):
         table = table.append_column(name, pa.nulls(len(table), kind))
-    monkeypatch.setattr("engine.selection.sources.read_labels", lambda *_: table)
+    monkeypatch.setattr("engine.selection.unpickable.read_labels", lambda *_: table)
     with pytest.raises(ConfigError, match=r"select.budget=40: only 0 items are neither labelled, .*select.budget=0"):
         select(scored)
     assert select(with_options(scored, budget=0))["counts"]["eligible"] == 0

@@ -43,7 +43,7 @@ def test_positions_are_sent_once_in_their_order() -> None:
     rows = [(f"s-{n % 7}", f"{n:05d}", NUM - n, 10, f"{n:032x}" if n % 3 else None) for n in range(NUM)]
     columns = [list(column) for column in zip(*rows, strict=True)]
     table = pa.table(columns, names=PLACES_SCHEMA.names).cast(PLACES_SCHEMA)
-    positions = Positions(table)
+    positions = Positions.of(table)
     expected = sorted(rows, key=lambda row: (row[0], row[2]))
     assert list(positions) == expected
     assert [positions[n] for n in (0, NUM - 1)] == [expected[0], expected[-1]]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from engine.campaign.folder import Campaign
-from engine.campaign.labels import POSITIONS_SCHEMA, read_snapshot
+from engine.campaign.labels import POSITIONS_SCHEMA
 from engine.campaign.packed_positions import Positions
 from engine.errors import ConfigError
 from engine.models.task_words import LEAST_TO_JUDGE
@@ -22,7 +22,7 @@ LABELS: dict[str, Any] = {"train__task": "labels", "handoff__question__task": "c
 
 
 def positions_at(keys: list[str], shard: str = "s-0.tar") -> Positions:
-    return Positions(to_table([(shard, key, number, 0, None) for number, key in enumerate(keys)], POSITIONS_SCHEMA))
+    return Positions.of(to_table([(shard, key, number, 0, None) for number, key in enumerate(keys)], POSITIONS_SCHEMA))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
 def plan(campaign: Campaign, labels: list[str], **settings: Any) -> None:
     given = with_settings(campaign, **settings)
     positions = positions_at([f"{number:03d}" for number in range(len(labels))])
-    plan_task(given, read_snapshot(given.home), lambda: labels, positions, ALONE)
+    plan_task(given.config, frozenset(), lambda: labels, positions, ALONE)
 
 
 @pytest.mark.parametrize("settings", [CLASSES, BY_USER, CLASSES | EMBEDDINGS, LABELS], ids=str)
