@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-PART_ROWS = 4_000_000
+PART_ROWS = 12_000_000
 PART_FILES = 4096
 """About as many are in a part; Ray starts only for more than one part."""
 MOST_PARTS = 4096
