@@ -25,8 +25,8 @@ def test_parts_are_consecutive_whole_and_not_empty(
 
 def test_parts_are_of_about_equal_work() -> None:
     dealt = parts.deal(list(range(1000)), [100_000] * 1000)
-    assert len(dealt) == 25
-    assert {len(part) for part in dealt} == {40}
+    assert len(dealt) == 8
+    assert {len(part) for part in dealt} == {125}
 
 
 def test_what_tasks_give_is_merged_in_their_order(local_ray: None) -> None:
