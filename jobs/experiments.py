@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str]) -> int:
     """Write the page. Returns the exit status."""
-    from engine.errors import VaalError
+    from engine.errors import ConfigError, VaalError
     from engine.simulation.experiments_page import charts_of, page_of
     from engine.simulation.simulate import CURVES_SCHEMA
     from engine.storage.location import Location
@@ -20,9 +20,12 @@ def main(arguments: Sequence[str]) -> int:
     files = [Location.of(file) for file in given.curves]
     try:
         curves = {file.name.removesuffix(".parquet"): file.read_typed_table(CURVES_SCHEMA) for file in files}
-        page, text = Location.of(given.page), page_of(Location.of(given.experiments), curves)
+        if not given.page.endswith(".md"):
+            raise ConfigError(f"{given.page}: the charts go beside the page, into a folder of its name; end it in .md")
+        page, folder = Location.of(given.page), Location.of(given.page.removesuffix(".md"))
+        text = page_of(Location.of(given.experiments), curves, folder.name)
         for name, chart in charts_of(curves).items():
-            (Location.of(given.page.removesuffix(".md")) / name).write_bytes(chart)
+            (folder / name).write_bytes(chart)
         page.write_bytes(text.encode())
     except VaalError as error:
         sys.stderr.write(f"error: {error}\n")

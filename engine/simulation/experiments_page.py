@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from engine.config.section import Section
 from engine.config.texts import explain, plural
-from engine.errors import ConfigError, one_line
+from engine.errors import ConfigError, InputError, one_line
 from engine.simulation import comparisons
 from engine.simulation.comparisons import Difference, band
 from engine.simulation.curve_charts import Curves, both_charts
@@ -73,22 +73,25 @@ class Published(Section):
     figures: list[Figure]
 
 
-def page_of(experiments: Location, curves: dict[str, pa.Table]) -> str:
+def page_of(experiments: Location, curves: dict[str, pa.Table], charts: str = "experiments") -> str:
     """The page as Markdown.
 
     Args:
         experiments: the folder of the experiments and of published.toml.
         curves: tables of `simulate.CURVES_SCHEMA` by the name of the experiment.
+        charts: the folder of the charts, beside the page.
 
     Raises:
-        InputError: a file is missing.
+        InputError: a file is missing, or curves are not of `random` and the others in the same seeds.
         ConfigError: published.toml is wrong, or curves are of an experiment that no figure names.
     """
     figures = _read(experiments / "published.toml").figures
     named = {name for figure in figures for name in figure.experiments}
     if unknown := sorted(set(curves) - named):
         raise ConfigError(f"{experiments}/published.toml: no figure has the experiment {unknown[0]}; add it to one")
-    parts = [HEAD, *("\n".join(_section(figure, experiments, curves)) for figure in figures)]
+    for name, table in curves.items():
+        _require_paired(name, table)
+    parts = [HEAD, *("\n".join(_section(figure, experiments, curves, charts)) for figure in figures)]
     return "\n".join(parts)
 
 
@@ -101,7 +104,7 @@ def _read(file: Location) -> Published:
         raise ConfigError(f"{file}: not valid TOML: {one_line(error)}; correct it") from error
 
 
-def _section(figure: Figure, experiments: Location, curves: dict[str, pa.Table]) -> Iterator[str]:
+def _section(figure: Figure, experiments: Location, curves: dict[str, pa.Table], charts: str) -> Iterator[str]:
     yield f"## {figure.title}\n"
     if figure.note:
         yield f"{figure.note}\n"
@@ -113,9 +116,20 @@ def _section(figure: Figure, experiments: Location, curves: dict[str, pa.Table])
         yield ""
     for name in figure.experiments:
         if name in curves:
-            yield from _ours(name, curves[name])
+            yield from _ours(name, curves[name], charts)
         else:
             yield f"Not run: `experiments/{name}.toml`. {_comment(experiments / f'{name}.toml')}\n"
+
+
+def _require_paired(name: str, curves: pa.Table) -> None:
+    """Raises InputError where a strategy has not the seeds of random, with which it is compared."""
+    seeds = {
+        one: set(pc.unique(curves["seed"].filter(pc.equal(curves["strategy"], one))).to_pylist())
+        for one in pc.unique(curves["strategy"]).to_pylist()
+    }
+    if odd := [one for one, found in seeds.items() if found != seeds.get(RANDOM)]:
+        why = f"{odd[0]} has not the seeds of {RANDOM}; give curves.parquet as vaal simulate writes it"
+        raise InputError(f"{name}.parquet: {why}")
 
 
 def _comment(file: Location) -> str:
@@ -125,7 +139,7 @@ def _comment(file: Location) -> str:
     return " ".join(line.lstrip("# ") for line in head)
 
 
-def _ours(name: str, curves: pa.Table) -> Iterator[str]:
+def _ours(name: str, curves: pa.Table, charts: str) -> Iterator[str]:
     strategies, seeds = pc.unique(curves["strategy"]).to_pylist(), len(pc.unique(curves["seed"]))
     caution = caution_on(seeds, len(strategies) - 1)
     yield f"Run here: `experiments/{name}.toml`, {plural(seeds, 'seed')}.{' ' if caution else ''}{caution}\n"
@@ -137,7 +151,7 @@ def _ours(name: str, curves: pa.Table) -> Iterator[str]:
         for strategy, (mean_K, half_K) in drawn.heights.items():
             cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in zip(mean_K, half_K, strict=True)]
             yield f"| {strategy} | {' | '.join(cells)} | {_against_random(areas.get(strategy))} |"
-        yield f"\n![{task_name(task)}: {drawn.metric} by strategy](experiments/{chart_name(name, task)})\n"
+        yield f"\n![{task_name(task)}: {drawn.metric} by strategy]({charts}/{chart_name(name, task)})\n"
     yield from _seconds(curves, strategies)
 
 
@@ -149,7 +163,7 @@ def _against_random(gap: Difference | None) -> str:
 
 
 def chart_name(experiment: str, task: str) -> str:
-    """The file of a task model's chart, in the folder beside the page that has its name."""
+    """The file of a task model's chart."""
     return f"{experiment}-{task}.svg"
 
 

@@ -60,6 +60,26 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([f"{tmp_path}/page.md", f"{tmp_path}/none.parquet"]) == 4
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "page.md").exists()
+    (tmp_path / "unknown.parquet").rename(tmp_path / "digits.parquet")
+    assert main([f"{tmp_path}/page", f"{tmp_path}/digits.parquet"]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path}/page: the charts go beside the page, into a folder of its name; end it in .md\n"
+    )
+    _, curves = made_up(tmp_path, 6)
+    is_kept = pc.or_(pc.not_equal(curves["strategy"], "random"), pc.not_equal(curves["seed"], 5))
+    pq.write_table(curves.filter(is_kept), tmp_path / "digits.parquet")
+    assert main([f"{tmp_path}/page.md", f"{tmp_path}/digits.parquet"]) == 4
+    assert capsys.readouterr().err.startswith("error: digits.parquet: better has not the seeds of random")
+
+
+def test_a_page_of_another_name_has_its_charts_beside_it(tmp_path: Path) -> None:
+    _, curves = made_up(tmp_path, 2)
+    pq.write_table(curves, tmp_path / "digits.parquet")
+    assert main([f"{tmp_path}/page.md", f"{tmp_path}/digits.parquet"]) == 0
+    linked = re.findall(r"\]\((page/[^)]*\.svg)\)", (tmp_path / "page.md").read_text())
+    assert linked
+    assert all((tmp_path / chart).is_file() for chart in linked)
 
 
 @pytest.mark.heavy
