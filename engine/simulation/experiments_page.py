@@ -16,10 +16,19 @@ from pydantic import Field, ValidationError
 from engine.config.section import Section
 from engine.config.texts import explain, plural
 from engine.errors import ConfigError, InputError, one_line
-from engine.simulation import comparisons
-from engine.simulation.comparisons import Difference, band
+from engine.simulation.comparisons import Difference, differences
 from engine.simulation.curve_charts import Curves, both_charts
-from engine.simulation.findings import bought_of, caution_on, metric_of, signed, task_name, values_of, verdict
+from engine.simulation.findings import (
+    above_random,
+    bands_of,
+    bought_of,
+    caution_on,
+    metric_of,
+    signed,
+    task_name,
+    values_by_strategy,
+    verdict,
+)
 from engine.simulation.strategies import RANDOM
 from engine.storage.location import Location
 
@@ -182,24 +191,17 @@ def _tasks_of(curves: pa.Table) -> list[str]:
 
 
 def _values(curves: pa.Table, task: str) -> dict[str, NDArray[np.float64]]:
-    """(S, K) by strategy."""
-    names = pc.unique(curves["strategy"]).to_pylist()
-    return {name: values_of(curves, name, task, metric_of(task)) for name in names}
+    return values_by_strategy(curves, task, pc.unique(curves["strategy"]).to_pylist())
 
 
 def _curves_of(curves: pa.Table, task: str) -> Curves:
-    value = _values(curves, task)
-    gaps = {name: band(100 * (value[name] - value[RANDOM])) for name in value if name != RANDOM}
-    heights = {name: band(value_SK) for name, value_SK in value.items()}
     bought = "answers" if pc.any(pc.equal(curves["metric"], "answers")).as_py() else "labels"
-    return Curves(heights, gaps, bought_of(curves), bought, metric_of(task))
+    return Curves(*bands_of(_values(curves, task)), bought_of(curves), bought, metric_of(task))
 
 
 def _areas_of(curves: pa.Table, task: str) -> dict[str, Difference]:
     """The mean difference from random over the whole curve, in points, by strategy."""
-    num_labels_K = bought_of(curves)
-    area = {name: comparisons.area(num_labels_K, value_SK) for name, value_SK in _values(curves, task).items()}
-    return comparisons.differences({name: 100 * (area[name] - area[RANDOM]) for name in area if name != RANDOM})
+    return differences(above_random(_values(curves, task), bought_of(curves)))
 
 
 def _seconds(curves: pa.Table, strategies: list[str]) -> Iterator[str]:

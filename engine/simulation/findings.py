@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from engine.simulation import comparisons
 from engine.simulation.comparisons import LEAST_SEEDS, LEVEL, Difference, Saving
+from engine.simulation.curve_charts import Bands
 from engine.simulation.experiment import Experiment
 from engine.simulation.learners import learner_of
 from engine.simulation.measuring import ACCURACY, MIOU
@@ -25,8 +26,8 @@ class Task(NamedTuple):
     of seeds in which it is ahead of random, labels saved; and by pair of other strategies the difference of areas and
     the number of seeds in which the first is ahead."""
 
-    curves: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-    gaps: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    curves: Bands
+    gaps: Bands
     areas: dict[str, Difference]
     ahead: dict[str, int]
     savings: dict[str, list[Saving | None]]
@@ -91,21 +92,39 @@ def values_of(curves: pa.Table, strategy: str, task: str, metric: str) -> NDArra
     return found
 
 
+def values_by_strategy(curves: pa.Table, task: str, strategies: list[str]) -> dict[str, NDArray[np.float64]]:
+    """(S, K) of what a task model is measured by, by strategy."""
+    return {name: values_of(curves, name, task, metric_of(task)) for name in strategies}
+
+
+def bands_of(value: dict[str, NDArray[np.float64]]) -> tuple[Bands, Bands]:
+    """The mean curves with their bands, and those of the differences from random, in points."""
+    gaps = {name: comparisons.band(100 * (value[name] - value[RANDOM])) for name in value if name != RANDOM}
+    return {name: comparisons.band(value_SK) for name, value_SK in value.items()}, gaps
+
+
+def above_random(
+    value: dict[str, NDArray[np.float64]], num_labels_K: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """How far the area of each strategy is above that of random, in points (S,)."""
+    area = {name: comparisons.area(num_labels_K, value_SK) for name, value_SK in value.items()}
+    return {name: 100 * (area[name] - area[RANDOM]) for name in value if name != RANDOM}
+
+
 def _task(curves: pa.Table, task: str, strategies: list[str], num_labels_K: NDArray[np.float64]) -> Task:
-    metric = metric_of(task)
-    value = {name: values_of(curves, name, task, metric) for name in strategies}
+    value = values_by_strategy(curves, task, strategies)
     area = {name: comparisons.area(num_labels_K, value[name]) for name in strategies}
     others = [name for name in strategies if name != RANDOM]
     # Those with random are in the other table: a larger family would show less of each.
     pairs = [(a, b) for place, a in enumerate(others) for b in others[place + 1 :]]
-    above = {name: 100 * (area[name] - area[RANDOM]) for name in others}
+    above, (heights, distances) = above_random(value, num_labels_K), bands_of(value)
     # Points of accuracy, hundredths.
     gaps = {f"{a}\0{b}": 100 * (area[a] - area[b]) for a, b in pairs}
     compared = comparisons.differences(gaps)
     firsts = {pair: int((gaps["\0".join(pair)] > 0).sum()) for pair in pairs}
     return Task(
-        curves={name: comparisons.band(value[name]) for name in strategies},
-        gaps={name: comparisons.band(100 * (value[name] - value[RANDOM])) for name in others},
+        curves=heights,
+        gaps=distances,
         areas=comparisons.differences(above),
         ahead={name: int((gap_S > 0).sum()) for name, gap_S in above.items()},
         savings={name: comparisons.savings(num_labels_K, value[name], value[RANDOM]) for name in others},
