@@ -118,6 +118,8 @@ def _private() -> Iterator[None]:
     read, and would make a later `ray start` of this user a cluster with that token.
     """
     ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # A process that looks every 5 s whether a cloud takes the machine away.
+    ours["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     before = {name: os.environ.get(name) for name in ours}
     could_have_nodes, starts = ray_constants.ENABLE_RAY_CLUSTER, {name: getattr(Node, name) for name in _NOT_NEEDED}
     os.environ.update(ours)
@@ -143,6 +145,12 @@ def _private() -> Iterator[None]:
 _NOT_NEEDED = ("start_api_server", "start_log_monitor", "start_monitor")
 """What starts processes that nobody talks to in a private Ray: a third of the CPU time of its start. The API server is
 started without a dashboard, too."""
+
+
+def is_private() -> bool:
+    """Whether this process has started a private Ray, and is its driver."""
+    started: object = Node.start_api_server
+    return started is _start_nothing
 
 
 def _start_nothing(node: Any, **_: Any) -> None:

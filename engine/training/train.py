@@ -4,16 +4,11 @@ A round's training is a function of its fingerprint (configuration, labels, pool
 resumes from a checkpoint.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
-from typing import Any, cast
+from typing import Any
 
 import ray
-import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from engine.campaign.changes import current_shards
 from engine.campaign.decisions import forgotten
@@ -27,11 +22,10 @@ from engine.campaign.opening import check_budget
 from engine.campaign.stages import QUIET, Run
 from engine.campaign.unlabelled import in_words
 from engine.campaign.workers import require_workers, session_with_workers
-from engine.cluster.ray_session import choose_device, cpus_per_worker, require_cpus
+from engine.cluster.ray_session import choose_device, require_cpus
 from engine.cluster.waiting import Need, wait_for, watched
 from engine.config.section import result_values
 from engine.config.train_options import TrainConfig
-from engine.errors import VaalError
 from engine.models.diagnosis import findings_of, summary
 from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.models.task_trial import note_on_weights, task_entry
@@ -40,11 +34,11 @@ from engine.pool.manifest import read_shards
 from engine.pool.mask_source import MASKS, mask_inputs, mask_source
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
 from engine.storage.location import Location
-from engine.training.board import Losses, News, Steps, following, make_board
+from engine.training.board import News, Steps, following, make_board
 from engine.training.plan import LABEL_COLUMNS, TrainingPlan, plan_training, require_few
+from engine.training.ray_trainer import fit
 from engine.training.reusing import fingerprint_of, reused
 from engine.training.trackers import About, require_installed, tracked
-from engine.training.worker import train_worker
 
 
 def train(campaign: Campaign, run: Run = QUIET) -> TrainManifest:
@@ -106,7 +100,7 @@ def _train(campaign: Campaign, snapshot: Snapshot, inputs: dict[str, str], run: 
         is_watched = watched(need, run.address, run.log, run.measure, has_begun)
         is_beating = beating(folder / PROGRESS_FILE, steps.state)
         with is_beating, _shown(campaign, run, plan, run_name, steps), is_watched:
-            result = _fit(plan, folder / "checkpoint", run_name)
+            result = fit(plan, folder / "checkpoint", run_name)
         effort = steps.effort(*ray.get(board.began.remote()))
         left_out = plan.left_out | ray.get(board.left_out.remote())
     for why in left_out.values():
@@ -219,69 +213,3 @@ def describe(campaign: Campaign, manifest: TrainManifest) -> dict[str, Any]:
 
 def _in_words(losses: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-
-
-def _fit(plan: TrainingPlan, storage: Location, run_name: str) -> dict[str, Any]:
-    """What the workers give the board at their end. Raises what they cannot go on from."""
-    # Of ten million labels it takes a gigabyte: the workers of a node share one copy, and map it into their memory.
-    _apart(_trainer(plan, ray.put(plan), storage, run_name).fit)
-    result, failure = ray.get(plan.board.outcome.remote())
-    if failure is not None:
-        raise failure
-    return cast("dict[str, Any]", result)
-
-
-def _trainer(plan: TrainingPlan, shared: object, storage: Location, run_name: str) -> TorchTrainer:
-    """What Ray Train is asked for; the workers get the plan by its reference `shared`."""
-    train = plan.config.train
-    on_gpu = plan.device == "cuda"
-    num_cpus = 1 if on_gpu else cpus_per_worker(train.workers)
-    num_workers = (train.min_workers, train.workers) if 0 < train.min_workers < train.workers else train.workers
-    return TorchTrainer(
-        _work,
-        train_loop_config={"plan": shared, "board": plan.board},
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=cast("int", num_workers),
-            use_gpu=on_gpu,
-            resources_per_worker={"CPU": num_cpus, "GPU": int(on_gpu)},
-        ),
-        run_config=RunConfig(
-            name=run_name,
-            storage_path=storage.path,
-            storage_filesystem=None if storage.is_local else storage.filesystem,
-            # The board ends it where there is no progress.
-            failure_config=FailureConfig(max_failures=-1),
-            checkpoint_config=CheckpointConfig(num_to_keep=train.checkpoints_kept),
-            callbacks=cast("Any", [Losses(plan.board)]),
-        ),
-    )
-
-
-def _apart(body: Callable[[], object]) -> None:
-    """Run the body in another thread, so that Ctrl-C ends the wait for it at once: in the main thread Ray Train takes
-    the signal for itself, and obeys only when it has the machines it waits for."""
-    done: Future[object] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(body())
-        except BaseException as error:  # noqa: BLE001, raised in the main thread
-            done.set_exception(error)
-
-    Thread(target=run, name="Ray Train", daemon=True).start()
-    done.result()
-
-
-def _work(loop_config: dict[str, Any]) -> None:
-    """One worker's training. An error that a user must fix goes to the board, because Ray retries all errors: the next
-    workers see it there, and end."""
-    board = loop_config["board"]
-    if ray.get(board.outcome.remote())[1] is not None:
-        return
-    ray.get(board.arrive.remote())
-    try:
-        train_worker(ray.get(loop_config["plan"]))
-    except VaalError as error:
-        ray.get(board.fail.remote(error))
-        raise

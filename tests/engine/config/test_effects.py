@@ -33,7 +33,7 @@ from engine.simulation.demo_pools import DemoPool
 from engine.storage.location import Location
 from engine.tables.scores import ShardRecord
 from engine.tables.shard_records import table_of
-from engine.training import train, zero
+from engine.training import ray_trainer, train, zero
 from engine.training.board import Steps
 from engine.training.plan import phase_of, plan_training
 from tests.conftest import pretend_trained
@@ -97,11 +97,11 @@ def deepspeed(bench: Bench, config: CampaignConfig) -> Any:
 
 def cluster(bench: Bench, config: CampaignConfig) -> Any:
     """What Ray Train is asked for."""
-    bench.patch.setattr(train, "cpus_per_worker", lambda _: 1)
-    bench.patch.setattr(train, "TorchTrainer", stop)
+    bench.patch.setattr(ray_trainer, "cpus_per_worker", lambda _: 1)
+    bench.patch.setattr(ray_trainer, "_Trainer", stop)
     plan = plan_training(dataclasses.replace(bench.made, config=config))
     with pytest.raises(Stopped) as stopped:
-        train._trainer(plan._replace(device="cpu"), None, Location("/nowhere"), "name")
+        ray_trainer.trainer_of(plan._replace(device="cpu"), None, Location("/nowhere"), "name")
     asked = stopped.value.args[-1]
     return str(asked["scaling_config"].num_workers), asked["run_config"].checkpoint_config.num_to_keep
 
