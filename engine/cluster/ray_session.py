@@ -278,6 +278,9 @@ def require_cpus(option: str, num_workers: int, address: str) -> None:
 
 def count_devices(device: str) -> int:
     """The number of GPUs ("cuda") or CPUs ("cpu") in the Ray cluster now, at least 1."""
+    if device == "cpu" and is_private():
+        # It counts two where there is one, so that readers of a pool have one beside an actor.
+        return usable_cpus()
     return max(1, int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1)))
 
 

@@ -1,8 +1,8 @@
 """Whole campaigns against an oracle, strategies and seeds side by side: `vaal simulate`.
 
 A trial leaves its points on disk. On embeddings every trial runs in a process of its own with one thread; on pixels
-they run one after another, in one session of Ray; on a cluster all are tasks of Ray. Curves, comparisons and the page
-are made from them at the end.
+they run one after another, in one session of Ray, or side by side, each with a Ray and cores of its own; on a cluster
+all are tasks of Ray. Curves, comparisons and the page are made from them at the end.
 """
 
 import multiprocessing
@@ -12,13 +12,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from multiprocessing.queues import SimpleQueue
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import QUIET, Run
-from engine.cluster.ray_session import LOCAL, ray_session
+from engine.cluster.ray_session import LOCAL, ray_session, usable_cpus
 from engine.errors import ConfigError, VaalError
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import Findings, findings_of
@@ -90,9 +92,12 @@ def _play_all(
     different = list({trial.folder: trial for trial in trials}.values())
     if run.address != LOCAL:
         return spread(different, experiment, world, run, workers)
-    if any(KINDS[trial.kind].needs_ray for trial in different):
+    needs_ray = any(KINDS[trial.kind].needs_ray for trial in different)
+    if needs_ray and workers < 2:
         return _one_by_one(different, experiment, world, run)
-    return _side_by_side(different, experiment, world, run, workers or os.cpu_count() or 1)
+    at_once = min(workers or usable_cpus(), len(different))
+    with _pool(at_once, experiment, world, shares_cores=needs_ray) as pool:
+        return _side_by_side(different, pool, run)
 
 
 def _one_by_one(trials: list[Trial], experiment: Experiment, world: World, run: Run) -> dict[str, list[Point]]:
@@ -113,51 +118,60 @@ def _one_by_one(trials: list[Trial], experiment: Experiment, world: World, run: 
     return found
 
 
-def _side_by_side(
-    trials: list[Trial], experiment: Experiment, world: World, run: Run, workers: int
-) -> dict[str, list[Point]]:
-    """As `_play_all`, in processes of one thread each."""
-    total, done = len(trials), 0
+def _side_by_side(trials: list[Trial], pool: ProcessPoolExecutor, run: Run) -> dict[str, list[Point]]:
+    """As `_play_all`, in the processes of a pool."""
     found: dict[str, list[Point]] = {}
-    with _pool(min(workers, total), experiment, world) as pool:
-        for batch in turns_of(trials):
-            left = {pool.submit(_play, trial): trial for trial in batch}
-            try:
-                while left:
-                    ready, _ = wait(left, return_when=FIRST_COMPLETED)
-                    for future in ready:
-                        trial = left.pop(future)
-                        found[trial.folder] = future.result()
-                        done += 1
-                        run.on_progress(done / total, f"{trial.strategy}, seed {trial.seed}")
-            except BrokenProcessPool as error:
-                raise VaalError("a process of the simulation was killed; run the same command again") from error
-            except BaseException:
-                # Nobody wants what is at work. It is made again.
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                raise
+    for batch in turns_of(trials):
+        left = {pool.submit(_play, trial): trial for trial in batch}
+        try:
+            while left:
+                ready, _ = wait(left, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    trial = left.pop(future)
+                    found[trial.folder] = future.result()
+                    run.on_progress(len(found) / len(trials), f"{trial.strategy}, seed {trial.seed}")
+        except BrokenProcessPool as error:
+            raise VaalError("a process of the simulation was killed; run the same command again") from error
+        except BaseException:
+            # Nobody wants what is at work. It is made again.
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
     return found
 
 
-def _pool(workers: int, experiment: Experiment, world: World) -> ProcessPoolExecutor:
+def _pool(workers: int, experiment: Experiment, world: World, *, shares_cores: bool) -> ProcessPoolExecutor:
+    """Processes of one thread each; those that share the cores are bound, with all that they start, to their own."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(experiment, world))
+    shares = context.SimpleQueue()
+    for share in _shares(workers) if shares_cores else [set[int]()] * workers:
+        shares.put(share)
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(experiment, world, shares))
+
+
+def _shares(workers: int) -> list[set[int]]:
+    """The cores of each of `workers` processes; none where the system binds no process to cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        return [set()] * workers
+    cores = sorted(os.sched_getaffinity(0))
+    return [set(cores[number::workers]) or {cores[number % len(cores)]} for number in range(workers)]
 
 
 _here: list[tuple[Experiment, World]] = []
 """What a process of the simulation works on."""
 
 
-def _begin(experiment: Experiment, world: World) -> None:
+def _begin(experiment: Experiment, world: World, shares: SimpleQueue[set[int]]) -> None:
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # Ctrl-C reaches every process; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    threadpool_limits(1)
+    if cores := shares.get():
+        os.sched_setaffinity(0, cores)
+    torch.set_num_threads(max(1, len(cores)))
+    threadpool_limits(max(1, len(cores)))
     # A point that a power cut loses can be made again; waiting for the disk would take a third of the time.
     os.fsync = lambda fd: None  # noqa: ARG005 - called by that name
     _here.append((experiment, world))
@@ -172,8 +186,8 @@ def _end_with_parent() -> None:
 
 def _play(trial: Trial) -> list[Point]:
     experiment, world = _here[0]
-    ground = ground_of(world, experiment, trial.seed, trial.first_folder)
-    return play(trial, experiment, ground, lambda: None)
+    with ray_session(LOCAL) if KINDS[trial.kind].needs_ray else nullcontext():
+        return play(trial, experiment, ground_of(world, experiment, trial.seed, trial.first_folder), lambda: None)
 
 
 def _curves(trials: list[Trial], points: dict[str, list[Point]], first: int) -> pa.Table:

@@ -67,7 +67,7 @@ def listed(strategies: list[Any]) -> list[Any]:
     """
     found = [_row(one) if isinstance(one, str) else one for one in strategies]
     names = [one.get("name", one.get("like")) for one in found if isinstance(one, dict)]
-    return found if RANDOM in names else [{"name": RANDOM}, *found]
+    return found if RANDOM in names else [_row(RANDOM), *found]
 
 
 class Strategy(Section):

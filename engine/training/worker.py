@@ -15,6 +15,7 @@ import torch
 
 from engine.campaign.labels import Identity
 from engine.cluster.allocation import keep_freed_memory
+from engine.cluster.ray_session import usable_cpus
 from engine.models.front import Front
 from engine.models.weights import make_networks
 from engine.training import zero
@@ -39,8 +40,9 @@ def train_worker(plan: TrainingPlan) -> None:
     context = ray.train.get_context()
     part = Part(context.get_world_rank(), context.get_world_size())
     if plan.device == "cpu":
-        # Ray sets the variable to the worker's CPUs, but torch may have counted the machine's before.
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        # Ray sets the variable to the worker's CPUs, but torch may have counted the machine's before. A private Ray
+        # counts two where there is one.
+        torch.set_num_threads(min(int(os.environ.get("OMP_NUM_THREADS", "1")), usable_cpus()))
         keep_freed_memory()
     zero.start(plan.device)
     front = training_front(plan)
