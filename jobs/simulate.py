@@ -16,7 +16,8 @@ def simulate(
     ],
     out: Annotated[str, typer.Option(help="Folder or URL for campaigns, curves.parquet and report.html.")],
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes, or campaigns side by side on a cluster; 0 is one a core, or a GPU.")
+        int,
+        typer.Option(min=0, help="Campaigns side by side; 0 is one a core, on pixels one, and on a cluster one a GPU."),
     ] = 0,
     address: AddressOption = "local",
 ) -> Outcome:

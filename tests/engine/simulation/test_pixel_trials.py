@@ -1,7 +1,12 @@
 """A trial on pixels is a real campaign: it picks what the commands pick, and goes on where it was killed."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -54,8 +59,8 @@ def test_picks_are_those_of_the_commands(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(pixel_campaign, "train", counted)
     points = one.play("lowest")
-    # Its options of training are those of random, which trained the first round.
-    assert trained == [1]
+    # Random trains nothing that another strategy could take over.
+    assert trained == [0, 1]
     assert [point["num_labels"] for point in points] == [8, 13, 18]
     simulated = f"{one.of('lowest').folder}/campaign"
     config = one.of("lowest").config
@@ -97,6 +102,37 @@ def test_a_killed_trial_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert timeless({"points": again}) == timeless({"points": whole})
     homes = [f"{each.of('lowest').folder}/campaign" for each in (one, played(tmp_path / "whole"))]
     assert picks(homes[0]) == picks(homes[1])
+
+
+def of_ray(folder: Path) -> list[psutil.Process]:
+    """The processes that the simulation in a folder has started, and those of Ray below them."""
+    first = [one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
+    return [*first, *(below for one in first for below in one.children(recursive=True))]
+
+
+@pytest.mark.slow
+def test_side_by_side_each_has_its_cores_and_ends_with_the_simulation(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    text = SMALL.format(tmp_path).replace("seeds = 6", "seeds = 2").partition("[[strategies]]")[0]
+    (tmp_path / "two.toml").write_text('strategies = ["random", "vaal_2019"]\n' + text)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "jobs", "simulate", f"{tmp_path}/two.toml", "--out", str(out), "--workers", "2"]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while killed.poll() is None and not list(out.glob("runs/*/*/campaign/rounds/000/train/manifest.json")):
+        time.sleep(0.1)
+    started = of_ray(tmp_path)
+    cores = [set(one.cpu_affinity()) for one in started if "raylet" in one.name()]
+    assert len(cores) == 2
+    assert not cores[0] & cores[1] or len(os.sched_getaffinity(0)) < 2
+    killed.kill()
+    _, left = psutil.wait_procs(started, timeout=30)
+    assert not left
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    curves = pq.read_table(out / "curves.parquet", filters=[("metric", "=", "accuracy"), ("round", "=", 1)])
+    assert sorted(zip(curves["strategy"].to_pylist(), curves["seed"].to_pylist(), strict=True)) == [
+        ("random", 0), ("random", 1), ("vaal_2019", 0), ("vaal_2019", 1),
+    ]  # fmt: skip
 
 
 def test_a_trial_is_new_where_its_images_are(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`vaal simulate` from the file of an experiment to its curves, its page and its figures."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from engine.simulation.experiment import Experiment
 from engine.simulation.findings import caution_on, caution_on_pairs, findings_of, to_json
 from engine.simulation.learning_page import render
-from engine.simulation.simulate import CURVES_SCHEMA
+from engine.simulation.simulate import CURVES_SCHEMA, _shares
 from tests.engine.simulation.test_experiment import DIGITS, read
 
 GAINS = {"random": [0.2, 0.5, 0.6, 0.65], "better": [0.2, 0.6, 0.7, 0.75], "worse": [0.2, 0.3, 0.35, 0.4]}
@@ -128,3 +129,11 @@ def test_the_command(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert len(ran.stderr.strip().splitlines()) == 1
     assert "one seed" in ran.stderr
+
+
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5})
+    assert _shares(2) == [{2, 5}, {3}]
+    assert _shares(4) == [{2}, {3}, {5}, {2}]
+    monkeypatch.delattr(os, "sched_setaffinity")
+    assert _shares(2) == [set(), set()]
