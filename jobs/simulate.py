@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine.config.texts import plural
+from engine.config.texts import parse_settings, plural
 from jobs.terminal import AddressOption, Outcome, Terminal
 
 
@@ -19,6 +19,10 @@ def simulate(
         int,
         typer.Option(min=0, help="Campaigns side by side; 0 is one a core, on pixels one, and on a cluster one a GPU."),
     ] = 0,
+    settings: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the experiment, for example oracle.noise=0.1."),
+    ] = [],
     address: AddressOption = "local",
 ) -> Outcome:
     """Compare strategies in whole campaigns against an oracle: which one needs fewer labels for the same accuracy?"""
@@ -27,7 +31,7 @@ def simulate(
     from engine.simulation.simulate import simulate as simulate_all
 
     with screen.progress("simulate") as update:
-        made = simulate_all(experiment, out, Run(address, update, screen.log), workers)
+        made = simulate_all(experiment, out, Run(address, update, screen.log), workers, parse_settings(settings))
     found = made.findings
     lines = {f"finding {number}": text for number, text in enumerate(found.sentences, 1)}
     facts = {

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from multiprocessing.queues import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -59,16 +59,22 @@ class Simulated(NamedTuple):
     findings: Findings
 
 
-def simulate(file: str, folder: str, run: Run = QUIET, workers: int = 0) -> Simulated:
-    """Run an experiment, as far as it was not yet, and report it. `workers`: processes, or on a cluster trials side by
-    side; 0: one a core, and on a cluster one a GPU, or a core without.
+def simulate(
+    file: str, folder: str, run: Run = QUIET, workers: int = 0, settings: dict[str, Any] | None = None
+) -> Simulated:
+    """Run an experiment, as far as it was not yet, and report it.
+
+    Args:
+        workers: trials side by side. 0: one a core on embeddings, one on pixels, and on a cluster one a GPU, or a core
+            without.
+        settings: as of `read_experiment`.
 
     Raises:
         ConfigError: the experiment is wrong, or a campaign's option.
         InputError: a file of it is missing or wrong.
         BusyError: another simulation is at work in the folder.
     """
-    experiment, home = read_experiment(file), Location.of(folder)
+    experiment, home = read_experiment(file, settings), Location.of(folder)
     world = load(experiment)
     # What it asks for and is not there is said before anything starts.
     try:
@@ -80,7 +86,8 @@ def simulate(file: str, folder: str, run: Run = QUIET, workers: int = 0) -> Simu
         points = _play_all(trials, experiment, world, run, workers)
     curves = _curves(trials, points, experiment.first_point)
     (home / "curves.parquet").write_table(curves)
-    findings = findings_of(experiment, Location.of(file).name, curves)
+    changed = (f"{key}={value}" for key, value in (settings or {}).items())
+    findings = findings_of(experiment, ", ".join([Location.of(file).name, *changed]), curves)
     (home / "report.html").write_bytes(render(findings).encode())
     return Simulated(home / "curves.parquet", home / "report.html", findings)
 

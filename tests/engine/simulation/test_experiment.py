@@ -41,6 +41,23 @@ def made(folder: Path, text: str, seed: int = 0) -> Setup:
     return setup_of(load(experiment), experiment, seed)
 
 
+def test_settings_are_in_place_of_the_files(tmp_path: Path) -> None:
+    before = read(tmp_path, DIGITS)
+    file = str(tmp_path / "experiment.toml")
+    settings = {"oracle.noise": 0.1, "seeds": 7, "campaign.train.folds": 3, "strategies": ["random", "vaal"]}
+    after = read_experiment(file, settings)
+    assert (after.oracle.noise, after.seeds, after.campaign) == (0.1, 7, {"train.folds": 3})
+    assert [one.name for one in after.strategies] == ["random", "vaal"]
+    assert (after.pool, after.test, after.budget) == (before.pool, before.test, before.budget)
+    for key, words in (
+        ("oracle.noice", "oracle.noice: unknown key; did you mean oracle.noise"),
+        ("seeds.much", "--set seeds.much: seeds of .* is no table"),
+        ("budget", "budget='many'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            read_experiment(file, {key: "many"})
+
+
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_experiments_can_be_read(file: Path) -> None:
     names = [strategy.name for strategy in read_experiment(str(file)).strategies]
