@@ -20,6 +20,8 @@ def main(arguments: Sequence[str]) -> int:
     files = [Location.of(file) for file in given.curves]
     try:
         curves = {file.name.removesuffix(".parquet"): file.read_typed_table(CURVES_SCHEMA) for file in files}
+        if len(curves) < len(files):
+            raise ConfigError("two of the files have the same name: it says which experiment they are of")
         if not given.page.endswith(".md"):
             raise ConfigError(f"{given.page}: the charts go beside the page, into a folder of its name; end it in .md")
         page, folder = Location.of(given.page), Location.of(given.page.removesuffix(".md"))

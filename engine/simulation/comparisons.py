@@ -84,20 +84,24 @@ def differences(gap_by_name: dict[str, NDArray[np.float64]]) -> dict[str, Differ
 
 
 def mean_interval(gap_S: NDArray[np.float64]) -> Interval:
-    """The mean of paired differences, with its BCa bootstrap interval over seeds (Efron 1987).
+    """The mean of paired differences, with its BCa bootstrap interval over seeds (Efron 1987), and of fewer than
+    LEAST_SEEDS, whose resamples are too much alike, Student's.
 
     Where all differences are equal the interval is a point.
     """
-    mean = float(gap_S.mean())
-    if len(gap_S) < 2 or np.ptp(gap_S) <= 1e-12:
+    mean, size = float(gap_S.mean()), len(gap_S)
+    if size < 2 or np.ptp(gap_S) <= 1e-12:
         return Interval(mean, mean, mean)
+    t = float(stats.t.ppf(1 - LEVEL / 2, size - 1))
+    if size < LEAST_SEEDS:
+        half = t * float(gap_S.std(ddof=1)) / math.sqrt(size)
+        return Interval(mean, mean - half, mean + half)
     rng = np.random.default_rng(0)
     found = stats.bootstrap(
         (gap_S,), np.mean, n_resamples=NUM_RESAMPLES, confidence_level=CONFIDENCE, method="BCa", rng=rng
     ).confidence_interval
     # A small sample's interval is too narrow by the factor that Student's t knows of.
-    widen = stats.t.ppf(1 - LEVEL / 2, len(gap_S) - 1) / stats.norm.ppf(1 - LEVEL / 2)
-    widen *= math.sqrt(len(gap_S) / (len(gap_S) - 1))
+    widen = t / stats.norm.ppf(1 - LEVEL / 2) * math.sqrt(size / (size - 1))
     return Interval(mean, mean - widen * (mean - float(found.low)), mean + widen * (float(found.high) - mean))
 
 
@@ -128,11 +132,16 @@ def least_p(num_seeds: int, num_tests: int) -> float:
     return min(1.0, max(1, num_tests) * 2.0 ** (1 - num_seeds))
 
 
+def least_seeds(num_tests: int) -> int:
+    """The fewest seeds with which anything can be shown in a family of so many tests."""
+    return next(n for n in itertools.count(LEAST_SEEDS) if least_p(n, num_tests) < LEVEL)
+
+
 def seeds_needed(gap_S: NDArray[np.float64], num_tests: int) -> int | None:
     """The number of seeds with which a mean difference of this size and spread is shown in POWER of all cases, by a
     paired t test at LEVEL / num_tests. None: more than MOST_SEEDS_NEEDED."""
     mean, spread = abs(float(gap_S.mean())), float(gap_S.std(ddof=1)) if len(gap_S) > 1 else 0.0
-    least = next(n for n in itertools.count(LEAST_SEEDS) if least_p(n, num_tests) < LEVEL)
+    least = least_seeds(num_tests)
     if not mean or not spread:
         return None if not mean else least
     z = stats.norm.ppf(1 - LEVEL / (2 * max(1, num_tests))) + stats.norm.ppf(POWER)
@@ -144,20 +153,12 @@ def seeds_needed(gap_S: NDArray[np.float64], num_tests: int) -> int | None:
 
 def band(curve_SK: Curves) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The mean curve (K,) and half the width (K,) of a band that covers the whole true mean curve in CONFIDENCE of all
-    cases: simultaneous over the points, by the bootstrap of the largest studentised deviation over seeds."""
-    mean_K, size = curve_SK.mean(axis=0), len(curve_SK)
+    cases: simultaneous over the points, by Student's t and Bonferroni's correction. Of one seed it is infinite."""
+    mean_K, (size, num_points) = curve_SK.mean(axis=0), curve_SK.shape
     if size < 2:
-        return mean_K, np.full(len(mean_K), np.inf)
+        return mean_K, np.full(num_points, np.inf)
     error_K = curve_SK.std(axis=0, ddof=1) / math.sqrt(size)
-    place_RS = np.random.default_rng(0).integers(size, size=(NUM_RESAMPLES, size))
-    drawn_RSK = curve_SK[place_RS]
-    gap_RK, error_RK = drawn_RSK.mean(axis=1) - mean_K, drawn_RSK.std(axis=1, ddof=1) / math.sqrt(size)
-    is_alive_K = error_K > 1e-12
-    # A resample of one or two seeds has hardly any spread, and would stand for an infinite deviation.
-    is_fair_R = (np.sort(place_RS, axis=1)[:, 1:] != np.sort(place_RS, axis=1)[:, :-1]).sum(axis=1) >= min(2, size - 1)
-    t_RK = np.abs(gap_RK) / np.maximum(error_RK, 1e-12)
-    largest_R = t_RK[is_fair_R][:, is_alive_K].max(axis=1) if is_alive_K.any() else np.zeros(1)
-    return mean_K, np.quantile(largest_R, CONFIDENCE) * error_K
+    return mean_K, stats.t.ppf(1 - LEVEL / (2 * num_points), size - 1) * error_K
 
 
 def savings(

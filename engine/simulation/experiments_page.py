@@ -5,7 +5,7 @@ It is made from files alone: published figures (experiments/published.toml), the
 
 import tomllib
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,9 @@ from pydantic import Field, ValidationError
 from engine.config.section import Section
 from engine.config.texts import explain, plural
 from engine.errors import ConfigError, InputError, one_line
-from engine.simulation.comparisons import Difference, differences
+from engine.simulation.comparisons import Difference, differences, least_seeds
 from engine.simulation.curve_charts import Curves, both_charts
+from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import (
     above_random,
     bands_of,
@@ -47,10 +48,12 @@ Made by a command from the curves of `vaal simulate`; do not edit it:
 Each figure has what others report, with the source and how sure that is, and what was run here: means over seeds, and
 half the width of a band that holds the whole true curve in 95 of 100 simulations. The last column is the mean
 difference from random over the whole curve, with its 95 % interval over paired seeds, and what a test over all
-strategies together says of it: `not shown` is no proof that there is none. Ours are small versions, with fewer and
-smaller images and a smaller task model: they compare strategies with one another, and their heights with nobody's.
-What was not run has its plan. [simulation.md](simulation.md) says how an experiment runs, [datasets.md](datasets.md)
-how to get the data.
+strategies together says of it. `not shown` is no proof that there is none, and an interval without 0 may have it: the
+more strategies are compared, the more one of them looks good by chance. Charts have the curves on the left, and on the
+right the differences from random with their bands. Ours are small versions, with fewer and smaller images and a
+smaller task model: they compare strategies with one another, and their heights with nobody's. What was not run has its
+plan, an estimate unless it says otherwise. [simulation.md](simulation.md) says how an experiment runs,
+[datasets.md](datasets.md) how to get the data.
 
 Out of scope: parts of an image as what is bought (regions, superpixels). A campaign picks, sends and pays whole images,
 as vendors price them, and an experiment is a whole campaign.
@@ -82,6 +85,14 @@ class Published(Section):
     figures: list[Figure]
 
 
+class Ran(NamedTuple):
+    """The curves of an experiment, and by task model and strategy the mean difference from random over the whole curve,
+    in points."""
+
+    curves: pa.Table
+    areas: dict[str, dict[str, Difference]]
+
+
 def page_of(experiments: Location, curves: dict[str, pa.Table], charts: str = "experiments") -> str:
     """The page as Markdown.
 
@@ -91,7 +102,7 @@ def page_of(experiments: Location, curves: dict[str, pa.Table], charts: str = "e
         charts: the folder of the charts, beside the page.
 
     Raises:
-        InputError: a file is missing, or curves are not of `random` and the others in the same seeds.
+        InputError: a file is missing, or curves are not of their experiment, all strategies in the same seeds.
         ConfigError: published.toml is wrong, or curves are of an experiment that no figure names.
     """
     figures = _read(experiments / "published.toml").figures
@@ -100,7 +111,10 @@ def page_of(experiments: Location, curves: dict[str, pa.Table], charts: str = "e
         raise ConfigError(f"{experiments}/published.toml: no figure has the experiment {unknown[0]}; add it to one")
     for name, table in curves.items():
         _require_paired(name, table)
-    parts = [HEAD, *("\n".join(_section(figure, experiments, curves, charts)) for figure in figures)]
+        _require_of(name, table, read_experiment(f"{experiments}/{name}.toml"))
+    areas = {name: {task: _areas_of(table, task) for task in _tasks_of(table)} for name, table in curves.items()}
+    ran = {name: Ran(table, areas[name]) for name, table in curves.items()}
+    parts = [HEAD, *_summary(ran), *("\n".join(_section(figure, experiments, ran, charts)) for figure in figures)]
     return "\n".join(parts)
 
 
@@ -113,7 +127,29 @@ def _read(file: Location) -> Published:
         raise ConfigError(f"{file}: not valid TOML: {one_line(error)}; correct it") from error
 
 
-def _section(figure: Figure, experiments: Location, curves: dict[str, pa.Table], charts: str) -> Iterator[str]:
+def _summary(ran: dict[str, Ran]) -> Iterator[str]:
+    """What was shown of which strategy, over all experiments."""
+    if not ran:
+        return
+    yield "## What was shown here\n"
+    yield "| experiment | seeds | shown ahead of random | shown behind it |\n|---|---|---|---|"
+    for name, one in ran.items():
+        ahead, behind = (_shown(one.areas, side) or "–" for side in (1, -1))
+        yield f"| `{name}` | {len(pc.unique(one.curves['seed']))} | {ahead} | {behind} |"
+    yield ""
+
+
+def _shown(areas: dict[str, dict[str, Difference]], side: int) -> str:
+    """The strategies that are shown ahead of random, or with side -1 behind it, with the points by task model."""
+    found: dict[str, list[str]] = {}
+    for task, gaps in areas.items():
+        for strategy, gap in gaps.items():
+            if gap.is_shown and side * gap.mean.value > 0:
+                found.setdefault(strategy, []).append(f"{signed(gap.mean.value)} ({task_name(task)})")
+    return "; ".join(f"{strategy} {', '.join(parts)}" for strategy, parts in found.items())
+
+
+def _section(figure: Figure, experiments: Location, ran: dict[str, Ran], charts: str) -> Iterator[str]:
     yield f"## {figure.title}\n"
     if figure.note:
         yield f"{figure.note}\n"
@@ -124,10 +160,10 @@ def _section(figure: Figure, experiments: Location, curves: dict[str, pa.Table],
             yield f"| {one.source} | {one.method} | {at} | {values} | {SURE[one.sure]} |"
         yield ""
     for name in figure.experiments:
-        if name in curves:
-            yield from _ours(name, curves[name], charts)
+        if name in ran:
+            yield from _ours(name, ran[name], charts)
         else:
-            yield f"Not run: `experiments/{name}.toml`. {_comment(experiments / f'{name}.toml')}\n"
+            yield f"Not run: `experiments/{name}.toml`. {_plan(experiments / f'{name}.toml')}\n"
 
 
 def _require_paired(name: str, curves: pa.Table) -> None:
@@ -141,26 +177,46 @@ def _require_paired(name: str, curves: pa.Table) -> None:
         raise InputError(f"{name}.parquet: {why}")
 
 
-def _comment(file: Location) -> str:
-    """The comment at the head of an experiment, which says what it is and what it costs."""
+def _require_of(name: str, curves: pa.Table, experiment: Experiment) -> None:
+    """Raises InputError where the curves are of other strategies or batches than the experiment has."""
+    found, planned = set(pc.unique(curves["strategy"]).to_pylist()), {one.name for one in experiment.strategies}
+    if odd := sorted(found ^ planned):
+        raise InputError(f"{name}.parquet: not of experiments/{name}.toml: strategy {odd[0]} is in one of them alone")
+    steps = np.diff(bought_of(curves))
+    if len(steps) > experiment.rounds or (steps != experiment.budget).any():
+        why = (
+            f"batches of {', '.join(f'{step:g}' for step in steps)}, and not {experiment.rounds} of {experiment.budget}"
+        )
+        raise InputError(f"{name}.parquet: not of experiments/{name}.toml: {why}")
+
+
+def _plan(file: Location) -> str:
+    """The comment at the head of an experiment, which says what it is and what it costs; and what it cannot show."""
     lines = file.read_bytes().decode().splitlines()
     head = lines[: next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))]
-    return " ".join(line.lstrip("# ") for line in head)
+    comment, planned = " ".join(line.lstrip("# ") for line in head), read_experiment(str(file))
+    least = least_seeds(len(planned.strategies) - 1)
+    if planned.seeds >= least:
+        return comment
+    few = f"Its {plural(planned.seeds, 'seed')} can show nothing of so many strategies: --set seeds={least} can."
+    return f"{comment} {few}"
 
 
-def _ours(name: str, curves: pa.Table, charts: str) -> Iterator[str]:
+def _ours(name: str, ran: Ran, charts: str) -> Iterator[str]:
+    curves = ran.curves
     strategies, seeds = pc.unique(curves["strategy"]).to_pylist(), len(pc.unique(curves["seed"]))
     caution = caution_on(seeds, len(strategies) - 1)
     yield f"Run here: `experiments/{name}.toml`, {plural(seeds, 'seed')}.{' ' if caution else ''}{caution}\n"
     for task in _tasks_of(curves):
-        drawn, areas = _curves_of(curves, task), _areas_of(curves, task)
+        drawn, areas = _curves_of(curves, task), ran.areas[task]
         points = " | ".join(f"{value:,.0f}" for value in drawn.num_labels_K)
         yield f"| {task_name(task)}, {drawn.metric} in % | {points} | whole curve against random, points |"
         yield f"|---|{'---|' * len(drawn.num_labels_K)}---|"
         for strategy, (mean_K, half_K) in drawn.heights.items():
             cells = [f"{100 * mean:.1f} ± {100 * half:.1f}" for mean, half in zip(mean_K, half_K, strict=True)]
             yield f"| {strategy} | {' | '.join(cells)} | {_against_random(areas.get(strategy))} |"
-        yield f"\n![{task_name(task)}: {drawn.metric} by strategy]({charts}/{chart_name(name, task)})\n"
+        chart = f"{task_name(task)}: {drawn.metric} by strategy, and its difference from random"
+        yield f"\n![{chart}]({charts}/{chart_name(name, task)})\n"
     yield from _seconds(curves, strategies)
 
 

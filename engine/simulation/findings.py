@@ -55,6 +55,8 @@ def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings
     num_labels_K = bought_of(curves)
     tasks: dict[str, Task] = {task: _task(curves, task, strategies, num_labels_K) for task in experiment.tasks}
     caution = caution_on(experiment.seeds, len(strategies) - 1)
+    if experiment.seeds < LEAST_SEEDS:
+        caution += " Its intervals of labels saved are too narrow."
     batches = {strategy: _batches(curves, strategy, experiment.rounds) for strategy in strategies}
     bought = "answers" if experiment.oracle.annotators else "labels"
     sentences = _sentences(tasks)
@@ -142,18 +144,14 @@ def _batches(curves: pa.Table, strategy: str, rounds: int) -> dict[str, list[flo
 
 def caution_on(seeds: int, num_tests: int) -> str:
     """What so few seeds cannot show; empty where they can."""
-    if seeds < LEAST_SEEDS:
-        return (
-            f"With {seeds} seeds nothing can be significant, however large it is: give at least {LEAST_SEEDS}. "
-            "What follows is a first impression."
-        )
-    least = comparisons.least_p(seeds, num_tests)
-    if least >= LEVEL:
-        return (
-            f"With {seeds} seeds and {num_tests} strategies beside random nothing can be significant: the smallest "
-            f"possible p is {least:.2f}. Give more seeds or fewer strategies."
-        )
-    return ""
+    least = comparisons.least_seeds(num_tests)
+    if seeds >= least:
+        return ""
+    beside = f" and {num_tests} strategies beside random" if num_tests > 1 else ""
+    return (
+        f"With {seeds} seeds{beside} nothing can be significant, however large it is: give at least {least} seeds. "
+        "What follows is a first impression."
+    )
 
 
 def caution_on_pairs(found: Findings, task: Task) -> str:

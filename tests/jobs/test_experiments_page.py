@@ -1,14 +1,17 @@
 """The page about published experiments is what the command makes of the files, and shows them all."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from engine.errors import InputError
 from engine.simulation.experiments_page import charts_of, page_of
 from engine.simulation.simulate import CURVES_SCHEMA
 from engine.storage.location import Location
@@ -18,6 +21,14 @@ from tests.engine.simulation.test_simulate import made_up
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
 PUBLISHED = Location.of(str(EXPERIMENTS))
+
+
+def folder_of(folder: Path, seeds: int) -> tuple[Location, pa.Table]:
+    """The shipped experiments with one made up in the place of the digits', and its curves."""
+    shutil.copytree(EXPERIMENTS, folder / "experiments", ignore=shutil.ignore_patterns("results"))
+    _, curves = made_up(folder, seeds)
+    (folder / "experiment.toml").rename(folder / "experiments/digits.toml")
+    return Location.of(f"{folder}/experiments"), curves
 
 
 def test_the_page_in_docs_is_that_of_the_files() -> None:
@@ -39,8 +50,9 @@ def test_every_experiment_of_a_published_figure_is_on_the_page() -> None:
 
 
 def test_curves_are_shown_with_their_bands(tmp_path: Path) -> None:
-    _, curves = made_up(tmp_path, 8)
-    page = page_of(PUBLISHED, {"digits": curves})
+    experiments, curves = folder_of(tmp_path, 8)
+    page = page_of(experiments, {"digits": curves})
+    assert re.search(r"^\| `digits` \| 8 \| better \+[^;|]* \| worse −[^;|]* \|$", page, re.MULTILINE)
     (row,) = (line for line in page.splitlines() if line.startswith("| better |"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     assert len(cells) == 5
@@ -66,17 +78,39 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         capsys.readouterr().err
         == f"error: {tmp_path}/page: the charts go beside the page, into a folder of its name; end it in .md\n"
     )
-    _, curves = made_up(tmp_path, 6)
+    experiments, curves = folder_of(tmp_path, 6)
     is_kept = pc.or_(pc.not_equal(curves["strategy"], "random"), pc.not_equal(curves["seed"], 5))
     pq.write_table(curves.filter(is_kept), tmp_path / "digits.parquet")
-    assert main([f"{tmp_path}/page.md", f"{tmp_path}/digits.parquet"]) == 4
+    at = [f"{tmp_path}/page.md", f"{tmp_path}/digits.parquet", "--experiments", str(experiments)]
+    assert main(at) == 4
     assert capsys.readouterr().err.startswith("error: digits.parquet: better has not the seeds of random")
+    (tmp_path / "twice").mkdir()
+    shutil.copy(tmp_path / "digits.parquet", tmp_path / "twice")
+    assert main([*at[:2], f"{tmp_path}/twice/digits.parquet", *at[2:]]) == 2
+    assert "two of the files have the same name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('name = "worse"', 'name = "other"', "strategy other is in one of them alone"),
+        ("budget = 20", "budget = 40", "batches of 20, 20, 20, and not 3 of 40"),
+        ("rounds = 3", "rounds = 2", "batches of 20, 20, 20, and not 2 of 20"),
+    ],
+)
+def test_curves_of_another_experiment_are_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    experiments, curves = folder_of(tmp_path, 2)
+    file = tmp_path / "experiments/digits.toml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(InputError, match=words):
+        page_of(experiments, {"digits": curves})
 
 
 def test_a_page_of_another_name_has_its_charts_beside_it(tmp_path: Path) -> None:
-    _, curves = made_up(tmp_path, 2)
+    experiments, curves = folder_of(tmp_path, 2)
     pq.write_table(curves, tmp_path / "digits.parquet")
-    assert main([f"{tmp_path}/page.md", f"{tmp_path}/digits.parquet"]) == 0
+    assert main([f"{tmp_path}/page.md", f"{tmp_path}/digits.parquet", "--experiments", str(experiments)]) == 0
     linked = re.findall(r"\]\((page/[^)]*\.svg)\)", (tmp_path / "page.md").read_text())
     assert linked
     assert all((tmp_path / chart).is_file() for chart in linked)

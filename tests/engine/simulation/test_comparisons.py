@@ -37,15 +37,21 @@ def test_holm_corrects_in_order_and_never_falls() -> None:
 
 
 @pytest.mark.heavy
-def test_intervals_and_bands_cover_the_truth() -> None:
+def test_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(3)
     intervals = [mean_interval(rng.exponential(size=8) - 1) for _ in range(60)]
     assert sum(found.low <= 0 <= found.high for found in intervals) >= 0.85 * 60
-    covered = 0
-    for _ in range(40):
-        mean, half = band(rng.normal(0, 1, (8, 1)) + rng.normal(0, 0.5, (8, 5)).cumsum(axis=1))
-        covered += bool((np.abs(mean) <= half).all())
-    assert covered >= 0.87 * 40
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 8])
+def test_intervals_and_bands_of_few_seeds_cover_the_truth(size: int) -> None:
+    rng = np.random.default_rng(3)
+    walks = rng.normal(0, 1, (1000, size, 1)) + rng.normal(0, 0.5, (1000, size, 5)).cumsum(axis=2)
+    covered = [bool((np.abs(mean) <= half).all()) for mean, half in map(band, walks)]
+    assert 0.94 <= np.mean(covered) <= 0.99
+    if size < comparisons.LEAST_SEEDS:
+        intervals = [mean_interval(walk[:, 0]) for walk in walks]
+        assert np.mean([found.low <= 0 <= found.high for found in intervals]) == pytest.approx(0.95, abs=0.02)
 
 
 def test_a_band_is_wider_than_pointwise_intervals_and_single_seeds_have_none() -> None:

@@ -69,7 +69,8 @@ def test_few_seeds_show_nothing_and_say_so(tmp_path: Path) -> None:
     [
         (5, 1, "With 5 seeds nothing"),
         (6, 1, ""),
-        (6, 2, "2 strategies beside random nothing can be significant: the smallest possible p is 0.06"),
+        (6, 2, "2 strategies beside random nothing can be significant, however large it is: give at least 7 seeds"),
+        (4, 7, "give at least 9 seeds"),
         (10, 7, ""),
     ],
 )
