@@ -101,6 +101,10 @@ class Experiment(Section):
             if self.test.is_own and bool(getattr(self.test, name)) != bool(there):
                 why = "missing, but [pool] has some; give them" if there else "[pool] has none; leave it out"
                 raise ValueError(f"test.{name}: {why}")
+        if self.pool.digits and self.oracle.labels:
+            raise ValueError(f"oracle.labels={self.oracle.labels}: the digits have their own; leave it out")
+        if not self.pool.shards and self.device == "cuda":
+            raise ValueError("campaign.device=cuda: without images campaigns run on CPUs; leave it out")
         if not self.pool.digits and not self.oracle.labels and not self.masks:
             raise ValueError("oracle.labels: missing; give the file with shard, key, label of every item")
         return self

@@ -12,6 +12,11 @@ from engine.errors import InputError
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _is_given(part: Section, option: str) -> bool:
+    """Whether the file says something of an option: one without effect would be taken for one that has it."""
+    return option in part.model_fields_set
+
+
 class PoolPart(Section):
     """What there is to pick from. Every seed draws its own pool, so that seeds vary as pools do."""
 
@@ -40,6 +45,10 @@ class PoolPart(Section):
             raise ValueError("pool: give either shards, embeddings or both, or digits = true")
         if self.shards and self.copies:
             raise ValueError(f"pool.copies={self.copies}: copies are made of embeddings only; set it to 0 for shards")
+        if _is_given(self, "copy_noise") and not self.copies:
+            raise ValueError(
+                f"pool.copy_noise={self.copy_noise:g}: there are no copies; set pool.copies, or leave it out"
+            )
         return self
 
 
@@ -58,6 +67,14 @@ class OraclePart(Section):
     asked about each image, and `budget` counts their answers. 0: the oracle answers. Needs pool.shards."""
     accuracy: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.8
     """How often an annotator is right: all of them, or from the worst to the best, evenly."""
+
+    @model_validator(mode="after")
+    def _no_answer_is_for_nothing(self) -> "OraclePart":
+        if _is_given(self, "accuracy") and not _is_given(self, "annotators"):
+            raise ValueError("oracle.accuracy: is of annotators; set oracle.annotators, or leave it out")
+        if self.confusions and not _is_given(self, "annotators") and not _is_given(self, "noise"):
+            raise ValueError("oracle.confusions: no answer is wrong; set oracle.noise or oracle.annotators")
+        return self
 
 
 class TestPart(Section):
@@ -94,6 +111,11 @@ class FirstLabelsPart(Section):
     def _empty_is_empty(self) -> "FirstLabelsPart":
         if self.kind == "empty" and self.count:
             raise ValueError(f"first_labels.count={self.count}: of kind empty there is none; leave it out")
+        if self.kind == "none" and self.count:
+            raise ValueError(f"first_labels.count={self.count}: of kind none it is the budget; leave it out")
+        if _is_given(self, "missing") and self.kind != "biased":
+            why = f"first_labels.missing={self.missing}: of kind {self.kind} no class is left out"
+            raise ValueError(f'{why}; set kind = "biased", or leave it out')
         return self
 
 

@@ -7,13 +7,16 @@ all are tasks of Ray. Curves, comparisons and the page are made from them at the
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -31,6 +34,7 @@ from engine.simulation.spreading import spread, turns_of
 from engine.simulation.trial_campaign import KINDS, ground_of
 from engine.simulation.trials import Point, Trial, play, trials_of
 from engine.simulation.worlds import World, load
+from engine.storage.documents import read_document
 from engine.storage.location import Location
 from engine.tables.columns import required
 
@@ -49,6 +53,9 @@ miou/CLASS, the IoU of a class. Without one: answers (of annotators, bought so f
 before: share_missing (of picks, true classes), distance (total variation between the classes of labels and
 pool, true classes), auc, speaks (the gate: 1 or 0), lacking (the share of the pool that
 lacks labels, where the gate asks that), seconds_train_and_score, seconds_select."""
+
+NAME_FILE = "experiment.json"
+"""Of which experiment, with what changes, the curves and the report in its folder are."""
 
 
 class Simulated(NamedTuple):
@@ -82,14 +89,25 @@ def simulate(
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     trials = trials_of(experiment, world, home)
+    changed = (f"{key}={value}" for key, value in (settings or {}).items())
+    name = ", ".join([Location.of(file).name, *changed])
     with alone(home, "simulate"):
+        _note_other(home, name, run)
         points = _play_all(trials, experiment, world, run, workers)
     curves = _curves(trials, points, experiment.first_point)
     (home / "curves.parquet").write_table(curves)
-    changed = (f"{key}={value}" for key, value in (settings or {}).items())
-    findings = findings_of(experiment, ", ".join([Location.of(file).name, *changed]), curves)
+    (home / NAME_FILE).write_json({"experiment": name})
+    findings = findings_of(experiment, name, curves)
     (home / "report.html").write_bytes(render(findings).encode())
     return Simulated(home / "curves.parquet", home / "report.html", findings)
+
+
+def _note_other(home: Location, name: str, run: Run) -> None:
+    """Log that the curves and the report of another experiment are replaced. Its campaigns stay."""
+    file = home / NAME_FILE
+    before = read_document(file, dict[str, str])["experiment"] if file.exists() else name
+    if before != name:
+        run.log(f"{home} has curves.parquet and report.html of {before}: they are replaced; another --out keeps both")
 
 
 def _play_all(
@@ -147,13 +165,19 @@ def _side_by_side(trials: list[Trial], pool: ProcessPoolExecutor, run: Run) -> d
     return found
 
 
-def _pool(workers: int, experiment: Experiment, world: World, *, shares_cores: bool) -> ProcessPoolExecutor:
+@contextmanager
+def _pool(workers: int, experiment: Experiment, world: World, *, shares_cores: bool) -> Iterator[ProcessPoolExecutor]:
     """Processes of one thread each; those that share the cores are bound, with all that they start, to their own."""
     context = multiprocessing.get_context("spawn")
     shares = context.SimpleQueue()
     for share in _shares(workers) if shares_cores else [set[int]()] * workers:
         shares.put(share)
-    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(experiment, world, shares))
+    with TemporaryDirectory() as folder:
+        # Python writes arguments into a pipe, and waits for ever if the process dies before it has read them.
+        file = Path(folder) / "world"
+        file.write_bytes(pickle.dumps((experiment, world)))
+        with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(file, shares)) as pool:
+            yield pool
 
 
 def _shares(workers: int) -> list[set[int]]:
@@ -168,7 +192,7 @@ _here: list[tuple[Experiment, World]] = []
 """What a process of the simulation works on."""
 
 
-def _begin(experiment: Experiment, world: World, shares: SimpleQueue[set[int]]) -> None:
+def _begin(file: Path, shares: SimpleQueue[set[int]]) -> None:
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -181,7 +205,7 @@ def _begin(experiment: Experiment, world: World, shares: SimpleQueue[set[int]]) 
     threadpool_limits(max(1, len(cores)))
     # A point that a power cut loses can be made again; waiting for the disk would take a third of the time.
     os.fsync = lambda fd: None  # noqa: ARG005 - called by that name
-    _here.append((experiment, world))
+    _here.append(pickle.loads(file.read_bytes()))
 
 
 def _end_with_parent() -> None:

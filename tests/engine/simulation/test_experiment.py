@@ -104,6 +104,23 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, old: str, new: str, words: li
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
+        ('"random"', '"random"\nmissing = 3', "first_labels.missing=3: of kind random no class is left out"),
+        ('"random"', '"none"', "first_labels.count=50: of kind none it is the budget"),
+        ("digits = true", "digits = true\ncopy_noise = 0.1", "pool.copy_noise=0.1: there are no copies"),
+        ("[test]", '[oracle]\nlabels = "x.csv"\n[test]', "oracle.labels=x.csv: the digits have their own"),
+        ("[test]", "[oracle]\naccuracy = 0.7\n[test]", "oracle.accuracy: is of annotators"),
+        ("[test]", '[oracle]\nconfusions = [["1", "7"]]\n[test]', "oracle.confusions: no answer is wrong"),
+        ("[test]", '[campaign]\ndevice = "cuda"\n[test]', "campaign.device=cuda: without images"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read(tmp_path, DIGITS.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
         ("size = 300", "size = 1797", "test.size=1797: only 1796"),
         ("count = 50", "count = 1600", "first_labels.count=1600: only 1497"),
         ("count = 50", "count = 1480", "rounds x budget=40: only 17"),

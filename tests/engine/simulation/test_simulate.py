@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.campaign.stages import Run
 from engine.simulation.experiment import Experiment
 from engine.simulation.findings import caution_on, caution_on_pairs, findings_of, to_json
 from engine.simulation.learning_page import render
-from engine.simulation.simulate import CURVES_SCHEMA, _shares
+from engine.simulation.simulate import CURVES_SCHEMA, NAME_FILE, _note_other, _shares
+from engine.storage.location import Location
 from tests.engine.simulation.test_experiment import DIGITS, read
 
 GAINS = {"random": [0.2, 0.5, 0.6, 0.65], "better": [0.2, 0.6, 0.7, 0.75], "worse": [0.2, 0.3, 0.35, 0.4]}
@@ -130,6 +133,34 @@ def test_the_command(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert len(ran.stderr.strip().splitlines()) == 1
     assert "one seed" in ran.stderr
+
+
+@pytest.mark.heavy
+def test_a_process_that_is_killed_at_its_start_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(DIGITS)
+    arguments = [sys.executable, "-m", "jobs", "simulate", str(tmp_path / "small.toml"), "--out", str(tmp_path / "out")]
+    ran = subprocess.Popen([*arguments, "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started: list[psutil.Process] = []
+    while ran.poll() is None and not started:
+        time.sleep(0.01)
+        started = [one for one in psutil.Process(ran.pid).children() if "spawn_main" in " ".join(one.cmdline())]
+    started[0].kill()
+    _, errors = ran.communicate(timeout=60)
+    assert ran.returncode == 1
+    assert "a process of the simulation was killed; run the same command again" in errors
+
+
+def test_curves_of_another_experiment_are_not_replaced_without_a_word(tmp_path: Path) -> None:
+    notes: list[str] = []
+    home, run = Location.of(str(tmp_path)), Run(log=notes.append)
+    _note_other(home, "one.toml", run)
+    (home / NAME_FILE).write_json({"experiment": "one.toml"})
+    _note_other(home, "one.toml", run)
+    assert not notes
+    _note_other(home, "one.toml, seeds=7", run)
+    assert notes == [
+        f"{home} has curves.parquet and report.html of one.toml: they are replaced; another --out keeps both"
+    ]
 
 
 def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
