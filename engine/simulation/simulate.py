@@ -32,7 +32,7 @@ from engine.simulation.measuring import ACCURACY, MIOU
 from engine.simulation.setups import setup_of
 from engine.simulation.spreading import spread, turns_of
 from engine.simulation.trial_campaign import KINDS, ground_of
-from engine.simulation.trials import Point, Trial, play, trials_of
+from engine.simulation.trials import Point, Trial, done, play, trials_of
 from engine.simulation.worlds import World, load
 from engine.storage.documents import read_document
 from engine.storage.location import Location
@@ -114,32 +114,35 @@ def _play_all(
     trials: list[Trial], experiment: Experiment, world: World, run: Run, workers: int
 ) -> dict[str, list[Point]]:
     """The points of every trial by its folder."""
-    different = list({trial.folder: trial for trial in trials}.values())
+    found = {trial.folder: points for trial in trials if (points := done(trial, experiment))}
+    left = list({trial.folder: trial for trial in trials if trial.folder not in found}.values())
+    if not left:
+        return found
     if run.address != LOCAL:
-        return spread(different, experiment, world, run, workers)
-    needs_ray = any(KINDS[trial.kind].needs_ray for trial in different)
+        return found | spread(left, experiment, world, run, workers)
+    needs_ray = any(KINDS[trial.kind].needs_ray for trial in left)
     if needs_ray and workers < 2:
-        return _one_by_one(different, experiment, world, run)
-    at_once = min(workers or usable_cpus(), len(different))
+        return found | _one_by_one(left, experiment, world, run)
+    at_once = min(workers or usable_cpus(), len(left))
     with _pool(at_once, experiment, world, shares_cores=needs_ray) as pool:
-        return _side_by_side(different, pool, run)
+        return found | _side_by_side(left, pool, run)
 
 
 def _one_by_one(trials: list[Trial], experiment: Experiment, world: World, run: Run) -> dict[str, list[Point]]:
     """As `_play_all`, in this process: training uses all cores itself."""
     found: dict[str, list[Point]] = {}
-    total, done = len(trials) * (experiment.rounds + 1 - experiment.first_point), 0
+    total, made = len(trials) * (experiment.rounds + 1 - experiment.first_point), 0
     with ray_session(run.address):
         for trial in trials:
             ground = ground_of(world, experiment, trial.seed, trial.first_folder)
 
             def on_round(trial: Trial = trial) -> None:
-                nonlocal done
-                done += 1
-                run.on_progress(done / total, f"{trial.strategy}, seed {trial.seed}")
+                nonlocal made
+                made += 1
+                run.on_progress(made / total, f"{trial.strategy}, seed {trial.seed}")
 
             found[trial.folder] = play(trial, experiment, ground, on_round)
-            done = len(found) * (experiment.rounds + 1 - experiment.first_point)
+            made = len(found) * (experiment.rounds + 1 - experiment.first_point)
     return found
 
 

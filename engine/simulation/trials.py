@@ -96,14 +96,26 @@ def _rules(config: CampaignConfig) -> list[Any]:
     return rows + [WITHOUT_SIGNAL[name] for name in (config.select.when_no_signal,) if name in WITHOUT_SIGNAL]
 
 
+def done(trial: Trial, experiment: Experiment) -> list[Point]:
+    """The points of a trial that was played to its end; none of another one."""
+    files = [_file_of(trial, number) for number in range(experiment.first_point, experiment.rounds + 1)]
+    points = [read_document(file, dict[str, Any]) for file in files if file.exists()]
+    is_done = len(points) == len(files) and all({*experiment.tasks} <= {*point["tasks"]} for point in points)
+    return points if is_done else []
+
+
+def _file_of(trial: Trial, number: int) -> Location:
+    """The file of a point; the one before the first batch is that of all strategies."""
+    return Location.of(trial.first_folder if number == 0 else trial.folder) / f"point-{number:03d}.json"
+
+
 def play(trial: Trial, experiment: Experiment, ground: Ground, on_round: Callable[[], None]) -> list[Point]:
     """The points of a trial: before its first batch, if there are labels then, and after each. `on_round` is called
     after each that was made."""
-    folder = Location.of(trial.folder)
-    made = KINDS[trial.kind].make(folder / "campaign", ground, trial.config)
+    made = KINDS[trial.kind].make(Location.of(trial.folder) / "campaign", ground, trial.config)
     points = []
     for number in range(experiment.first_point, experiment.rounds + 1):
-        file = (Location.of(trial.first_folder) if number == 0 else folder) / f"point-{number:03d}.json"
+        file = _file_of(trial, number)
         point = read_document(file, dict[str, Any]) if file.exists() else {}
         missing = [task for task in experiment.tasks if task not in point.get("tasks", {})]
         if missing:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.campaign.stages import Run
+from engine.simulation import simulate
 from engine.simulation.experiment import Experiment
 from engine.simulation.findings import caution_on, caution_on_pairs, findings_of, to_json
 from engine.simulation.learning_page import render
@@ -104,7 +105,7 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = DIGITS.replace("rounds = 2", 'rounds = 1\ntasks = ["linear"]').replace("seeds = 6", "seeds = 2")
     (tmp_path / "small.toml").write_text(text)
     arguments = [sys.executable, "-m", "jobs", "simulate", str(tmp_path / "small.toml"), "--out", str(tmp_path / "out")]
@@ -128,6 +129,12 @@ def test_the_command(tmp_path: Path) -> None:
         (name, seed, number) for name in ("random", "lowest") for seed in (0, 1) for number in (0, 1)
     }
     assert "<!DOCTYPE html>" in Path(found["report"]).read_text(encoding="utf-8")
+    # Again it starts nothing.
+    monkeypatch.setattr(simulate, "_pool", None)
+    assert (
+        to_json(simulate.simulate(str(tmp_path / "small.toml"), str(tmp_path / "out")).findings).items()
+        <= found.items()
+    )
     (tmp_path / "small.toml").write_text(text.replace("seeds = 2", "seeds = 1"))
     ran = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert ran.returncode == 2

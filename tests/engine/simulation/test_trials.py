@@ -89,14 +89,18 @@ def test_what_is_done_is_never_done_twice(tmp_path: Path, monkeypatch: pytest.Mo
     made: list[None] = []
     again = Played(tmp_path)
     assert again.play("lowest", lambda: made.append(None)) == points
+    assert trials.done(again.of("lowest"), again.experiment) == points
+    assert not trials.done(again.of("random"), again.experiment)
     assert not made
     # One more round is one more round, and one more strategy leaves the others alone.
     longer = Played(tmp_path, SMALL.replace("rounds = 2", "rounds = 3") + '[[strategies]]\nname = "new"\n')
+    assert not trials.done(longer.of("lowest"), longer.experiment)
     assert longer.play("lowest", lambda: made.append(None))[:3] == points
     assert len(made) == 1
     # One more task is fitted to the labels of then, and nothing is bought.
     wider = Played(tmp_path, SMALL.replace('"linear", "knn"', '"linear", "knn", "mlp"'))
     monkeypatch.setattr(trials, "select", None)
+    assert not trials.done(wider.of("lowest"), wider.experiment)
     found = wider.play("lowest")
     assert [set(point["tasks"]) for point in found] == [{"linear", "knn", "mlp"}] * 3
     assert [point["tasks"]["linear"] for point in found] == [point["tasks"]["linear"] for point in points]
