@@ -21,7 +21,7 @@ import pyarrow as pa
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import LOCAL, ray_session, usable_cpus
-from engine.errors import ConfigError, VaalError
+from engine.errors import VaalError, asked_by
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import Findings, findings_of
 from engine.simulation.learning_page import render
@@ -75,12 +75,10 @@ def simulate(
         BusyError: another simulation is at work in the folder.
     """
     experiment, home = read_experiment(file, settings), Location.of(folder)
-    world = load(experiment)
-    # What it asks for and is not there is said before anything starts.
-    try:
+    with asked_by(file):
+        world = load(experiment)
+        # What it asks for and is not there is said before anything starts.
         setup_of(world, experiment, 0)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error
     trials = trials_of(experiment, world, home)
     with alone(home, "simulate"):
         points = _play_all(trials, experiment, world, run, workers)
