@@ -32,6 +32,7 @@ from engine.simulation.trial_campaign import KINDS, ground_of
 from engine.simulation.trials import Point, Trial, play, trials_of
 from engine.simulation.worlds import World, load
 from engine.storage.location import Location
+from engine.storage.placing import require_folder
 from engine.tables.columns import required
 
 CURVES_SCHEMA = pa.schema(
@@ -70,11 +71,12 @@ def simulate(
         settings: as of `read_experiment`.
 
     Raises:
-        ConfigError: the experiment is wrong, or a campaign's option.
+        ConfigError: the experiment is wrong, or a campaign's option, or the folder is a file.
         InputError: a file of it is missing or wrong.
         BusyError: another simulation is at work in the folder.
     """
     experiment, home = read_experiment(file, settings), Location.of(folder)
+    require_folder(home, "--out")
     with asked_by(file):
         world = load(experiment)
         # What it asks for and is not there is said before anything starts.

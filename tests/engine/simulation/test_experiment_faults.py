@@ -158,3 +158,16 @@ def test_a_table_of_other_columns_is_refused_in_plain_words(tmp_path: Path) -> N
     pq.write_table(pa.table({**names, "embedding": ["a", "b"]}), tmp_path / "pool.parquet")
     with pytest.raises(InputError, match="the column embedding is of string; give lists of numbers"):
         load(read(tmp_path, text))
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_by_every_command_that_makes_one(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    file, digits = tmp_path / "labels.csv", f"{EXPERIMENTS}/digits.toml"
+    line = f"error: --out {file}: is a file; give a folder"
+    for out in (file, file / "below"):
+        assert refused_command(2, "simulate", digits, "--out", str(out)) == line
+    line = f"error: {file}: is a file; give a folder"
+    assert refused_command(2, "dataset", "cifar100", str(tmp_path), str(file)) == line
+    assert refused_command(2, "pack", str(tmp_path), str(file)) == line
+    assert refused_command(2, "init", str(file), "--pool", str(tmp_path / "x.tar")) == line
+    assert file.read_text().startswith("shard,key,label")
