@@ -80,9 +80,13 @@ def convert(name: str, source: Location, folder: Location, seed: int, run: Run) 
         raise ConfigError(f"{folder}: inside of {source}, which is converted; give a folder elsewhere")
     row = DATA_SETS[name]
     opened: Opened = pkgutil.resolve_name(row.reader)(source, seed)
+    for line in opened.left_out:
+        run.log(f"warning: {line}")
     for part, entries in opened.parts.items():
         if (count := len(entries)) != (expected := row.counts[part]):
-            run.log(f"warning: {part} has {plural(count, 'image')}, and the official files have {expected:,}")
+            run.log(
+                f"warning: {source} has {plural(count, 'image')} of {part}, and the official files have {expected:,}"
+            )
     shards = _planned(opened, row, seed)
     with alone(folder, "dataset"):
         batch = Batch(folder, 0)

@@ -88,7 +88,7 @@ def test_every_image_is_there_once_with_its_bytes_its_label_and_its_mask(name: s
     assert found.images == {part: len(images) for part, images in tree.items()}
     assert (found.left_out, found.changed) == (0, True)
     # A small tree is legal, and not the official one.
-    assert any(f"warning: train has {found.images['train']} images, and the official" in line for line in lines)
+    assert any(f"in has {found.images['train']} images of train, and the official" in line for line in lines)
     classes = (tmp_path / "out/classes.txt").read_text().splitlines()
     labels = {image.label for images in tree.values() for image in images.values()}
     assert labels == {"mask"} or labels <= set(classes)
