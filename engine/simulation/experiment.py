@@ -3,6 +3,7 @@
 Each field has a meaning, a unit and a range; an unknown key is an error.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -34,7 +35,8 @@ _OF_READING = ("image.", "handoff.question", "labels.masks", "labels.void", "tas
 """Beginnings of the keys of a campaign that say what its images and masks are."""
 MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed")
 """Keys and sections of a campaign that the simulation sets itself."""
-SHARED = "[campaign]"
+SECTION = "campaign"
+SHARED = f"[{SECTION}]"
 """The section with options of a campaign for all strategies."""
 
 
@@ -168,12 +170,12 @@ class Experiment(Section):
             return override(CampaignConfig(), {**options, **managed}, where)
         except ConfigError as error:
             shared = {key: value for key, value in options.items() if self._giver(strategy, key) == SHARED}
+            text = str(error)
             try:
                 override(CampaignConfig(), {**shared, **managed}, where)
             except ConfigError as same:
-                if str(same) == str(error):
-                    raise ConfigError(f"{SHARED}{str(error).removeprefix(where)}") from error
-            raise
+                text = f"{SHARED}{text.removeprefix(where)}" if str(same) == text else text
+            raise ConfigError(_advised_here(text, strategy)) from error
 
     def config_of(self, strategy: Strategy, seed: int) -> CampaignConfig:
         """The configuration of a strategy's campaign. Raises ConfigError for an option that is unknown or wrong."""
@@ -240,6 +242,17 @@ def read_experiment(file: str, settings: dict[str, Any] | None = None) -> Experi
         for strategy in experiment.strategies:
             experiment.config_of(strategy, 0)
     return experiment
+
+
+def _advised_here(text: str, strategy: Strategy) -> str:
+    """The error of a campaign with its advice for an experiment, where --set wants campaign.KEY, and a strategy's own
+    option is changed in its table."""
+
+    def here(match: re.Match[str]) -> str:
+        quote, key = match.groups()
+        return f"{quote}{key}=" if key in strategy.options else f"--set {quote}{SECTION}.{key}="
+
+    return re.sub(r"--set (['\"]?)([a-z_.]+)=", here, text)
 
 
 def _keys() -> Iterator[str]:

@@ -15,6 +15,7 @@ from engine.simulation.experiment import read_experiment
 from engine.simulation.simulate import simulate
 from engine.simulation.worlds import load
 from tests.engine.simulation.test_experiment import DIGITS, EXPERIMENTS, FILES, KEYS, made, read, write_files
+from tests.engine.simulation.test_pixel_experiment import PIXELS
 from tests.jobs.test_cli import refused as refused_command
 
 
@@ -64,6 +65,25 @@ def test_an_advised_setting_is_accepted(tmp_path: Path, key: str, value: str, ad
     settings = parse_settings(shlex.split(words))
     assert settings == {key: advised}
     read_experiment(str(file), settings)
+
+
+def test_advice_of_a_campaign_is_that_for_an_experiment(tmp_path: Path) -> None:
+    pixels = PIXELS.format(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"margin needs a task learner: --set campaign\.train\.task=classification"
+    ) as no:
+        read(tmp_path, f'strategies = ["margin"]\n{pixels.partition("[[strategies]]")[0]}')
+    assert "--set campaign.task.model=" in str(no.value)
+    lists = (f"{DIGITS}[campaign]\nscore.acquisition = 'vaal'\n", f"{DIGITS}score.acquisition = 'vaal'\n")
+    for text, advice in zip(
+        lists, ("--set 'campaign.score.acquisition=[\"vaal\"]'", "'score.acquisition=[\"vaal\"]'"), strict=True
+    ):
+        with pytest.raises(ConfigError) as refused:
+            read(tmp_path, text)
+        assert str(refused.value).endswith(f"score.acquisition='vaal': not a list; give {advice}")
+    file = str(tmp_path / "experiment.toml")
+    (tmp_path / "experiment.toml").write_text(lists[0])
+    read_experiment(file, {"campaign.score.acquisition": ["vaal"]})
 
 
 def test_an_experiment_without_strategies_is_refused(tmp_path: Path) -> None:
