@@ -157,6 +157,14 @@ def test_the_experiments_on_camvid_read_it_with_the_settings_that_the_page_names
     assert (len(world.items.key_N), len(world.test.key_N)) == (found.images["train"], found.images["val"])
 
 
+def test_the_noisy_experiment_knows_the_classes_with_the_setting_that_the_page_names(tmp_path: Path) -> None:
+    TREES["cifar10"](tmp_path / "in")
+    converted("cifar10", tmp_path / "in", tmp_path / "out")
+    page = (Path(__file__).parents[3] / "docs/simulation.md").read_text()
+    (groups,) = parse_settings(re.findall(r"--set '(oracle\.confusions=[^']+)'", page)).values()
+    assert sorted(name for group in groups for name in group) == (tmp_path / "out/classes.txt").read_text().split()
+
+
 def test_an_image_that_is_cut_off_is_copied_and_refused_by_an_experiment(tmp_path: Path) -> None:
     tree = TREES["imagenet"](tmp_path / "in")
     source, image = list(tree["train"].items())[-1]
