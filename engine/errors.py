@@ -53,6 +53,16 @@ def advised(advice: str) -> Iterator[None]:
         raise InputError(f"{error}; {advice}") from error
 
 
+@contextmanager
+def asked_by(file: str) -> Iterator[None]:
+    """Begins the text of a ConfigError or InputError with the file whose settings the body follows."""
+    try:
+        yield
+    except (ConfigError, InputError) as error:
+        kind = next(kind for kind in (ConfigError, UnreadableError, InputError) if isinstance(error, kind))
+        raise kind(f"{file}: {error}") from error
+
+
 def one_line(error: BaseException) -> str:
     """The text of another library's error without its line breaks."""
     return " ".join(str(error).split())

@@ -25,14 +25,18 @@ def dataset(
     from engine.campaign.stages import Run
     from engine.config.texts import plural
     from engine.datasets.converting import CLASSES_FILE, GROUPS_FILE, convert
+    from engine.datasets.opened import TRAIN
     from engine.storage.location import Location
 
     home = Location.of(folder)
     with screen.progress("dataset") as update:
         found = convert(name, Location.of(source), home, seed, Run("local", update, screen.log))
+    images = {part: plural(count, "image") for part, count in found.images.items()}
+    if found.left_out:
+        images[TRAIN] = f"{found.images[TRAIN]:,} of {plural(found.images[TRAIN] + found.left_out, 'image')}"
     facts = {
-        part: f"{plural(count, 'image')} in {plural(found.shards[part], 'shard')}, labels in {part}-oracle.parquet"
-        for part, count in found.images.items()
+        part: f"{count} in {plural(found.shards[part], 'shard')}, labels in {part}-oracle.parquet"
+        for part, count in images.items()
     }
     facts["classes"] = f"{found.num_classes:,}, in {CLASSES_FILE}"
     if (home / GROUPS_FILE).exists():

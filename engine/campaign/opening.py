@@ -32,6 +32,7 @@ from engine.pool.exclusions import read_exclusions
 from engine.pool.manifest import list_shards, look_up, read_shards, write_shards
 from engine.pool.metadata import import_metadata, read_strata, some_meet
 from engine.storage.location import Location
+from engine.storage.placing import require_folder
 from engine.tables.item_keys import items_of, num_items, rows_of_items
 
 TRY_TASK = "engine.models.task_trial:try_for_init"
@@ -68,6 +69,7 @@ def create(
 
 
 def _require_new(home: Location) -> None:
+    require_folder(home)
     if (home / "campaign.toml").exists():
         fix = f"use another folder, or continue: vaal round {home.quoted}"
         raise ConfigError(f"{home}: already holds a campaign; {fix}")

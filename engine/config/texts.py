@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, Literal, get_args, get_origin
@@ -61,6 +61,11 @@ _FAULTS = {
     "bool_parsing": "give true or false",
     "string_type": "not a text",
     "list_type": "not a list",
+    "too_short": "too few; give at least {min_length}",
+    "too_long": "too many; give at most {max_length}",
+    "string_pattern_mismatch": "must match {pattern}",
+    "dict_type": "not a table",
+    "model_type": "not a table",
     "literal_error": "give {expected}",
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -68,6 +73,13 @@ _FAULTS = {
     "less_than_equal": "must be at most {le}",
 }
 """Faults by their types in pydantic, for a person."""
+_IN_A_LIST = {
+    "string_type": "in a list, put each text in quotes",
+    "list_type": "in a list of lists, put each list in brackets",
+}
+_OF_NUMBERS = frozenset(name for name in _FAULTS if name.startswith(("int_", "float_", "finite_", "less_", "greater_")))
+_MEMBER = re.compile(r"constrained-\w+|literal\[.*\]|list\[.*\]")
+"""How pydantic names the members of a union, where a key of a table could be."""
 
 
 def explain(error: ValidationError, known: list[str], numbers: Container[str] = ()) -> str:
@@ -75,11 +87,7 @@ def explain(error: ValidationError, known: list[str], numbers: Container[str] = 
     `numbers` those of lists of numbers."""
     faults: dict[str, str] = {}
     forms: dict[str, str] = {}
-    for fault in error.errors():
-        # A union appends the names of its members to the key; a table has keys of its own.
-        key = ".".join(str(part) for part in fault["loc"][:2])
-        if any(other.startswith(f"{key}.") for other in known):
-            key = ".".join(str(part) for part in fault["loc"][:3])
+    for key, fault in _that_count([(_key_of(fault["loc"], known), fault) for fault in error.errors()], numbers):
         message = f"{_in_words(fault)}{_nearest_value(fault)}"
         if fault["type"] == "extra_forbidden":
             faults[key] = unknown_key(key, known)
@@ -93,14 +101,44 @@ def explain(error: ValidationError, known: list[str], numbers: Container[str] = 
             faults[key] += f", or {message}"
         if key.endswith(".arguments"):
             faults[key] = f"{key}={_given(fault)}: not a table of texts and numbers"
-        elif fault["type"] == "string_type" and isinstance(fault["loc"][-1], int):
-            faults[key] = faults[key].replace(message, "in a list, put each text in quotes")
         forms |= _form_of(key, fault, is_number=key in numbers)
     return "; ".join(f"{text}; give {forms[key]}" if key in forms else text for key, text in faults.items())
 
 
+def _key_of(place: tuple[int | str, ...], known: list[str]) -> str:
+    """The key of an option by the place of its fault. A union appends the names of its members to the key; a table has
+    keys of its own."""
+    if len(place) > 1 and _MEMBER.fullmatch(str(place[1])):
+        return str(place[0])
+    key = ".".join(str(part) for part in place[:2])
+    return ".".join(str(part) for part in place[:3]) if any(name.startswith(f"{key}.") for name in known) else key
+
+
+def _that_count(found: list[tuple[str, Any]], numbers: Container[str]) -> Iterator[tuple[str, Any]]:
+    """Each key with its faults. Where an option is a number, a text or a list, the faults of the member that the value
+    is not meant for are left out."""
+    for key, fault in found:
+        others = {other["type"] for name, other in found if name == key and other is not fault}
+        value = fault["input"]
+        if fault["type"] == "list_type" and others & _OF_NUMBERS and not _is_list(value, is_number=key in numbers):
+            continue
+        if fault["type"] in {*_OF_NUMBERS, "string_type"} and others and isinstance(value, list):
+            continue
+        yield key, fault
+
+
+def _is_list(value: Any, *, is_number: bool) -> bool:
+    """Whether a value that is no list was meant as one."""
+    return isinstance(value, str) and (not is_number or bool(_numbers_in(value)))
+
+
+def _is_inner(fault: Mapping[str, Any]) -> bool:
+    """Whether it is a value in a list that is wrong."""
+    return any(isinstance(part, int) for part in fault["loc"][-1:])
+
+
 def _in_words(fault: Mapping[str, Any]) -> str:
-    if words := _FAULTS.get(fault["type"]):
+    if words := (_IN_A_LIST if _is_inner(fault) else {}).get(fault["type"]) or _FAULTS.get(fault["type"]):
         return words.format(**fault.get("ctx", {}))
     return f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
 
@@ -109,8 +147,9 @@ def _form_of(key: str, fault: Mapping[str, Any], *, is_number: bool) -> dict[str
     """By the key how its option is given on the command line, where it is a list or a table."""
     if key.endswith(".arguments"):
         return {key: ARGUMENTS.format(key)}
-    if fault["type"] == "list_type" and isinstance(fault["input"], str | int | float):
-        return {key: list_setting(key, _values_in(str(fault["input"]), is_number=is_number))}
+    value = fault["input"]
+    if fault["type"] == "list_type" and isinstance(value, str | int | float) and not _is_inner(fault):
+        return {key: list_setting(key, _values_in(str(value), is_number=is_number))}
     return {}
 
 
@@ -128,12 +167,18 @@ def _nearest_value(fault: Mapping[str, Any]) -> str:
 
 def _values_in(text: str, *, is_number: bool) -> list[Any]:
     """The values of a list that was written as plain text, with commas."""
-    parts = [part.strip(" '\"") for part in text.strip("[]").split(",")]
-    if not is_number:
-        return [part for part in parts if part]
+    return (_numbers_in(text) or [0.5]) if is_number else _parts(text)
+
+
+def _parts(text: str) -> list[str]:
+    return [part for one in text.strip("[]").split(",") if (part := one.strip(" '\""))]
+
+
+def _numbers_in(text: str) -> list[int | float]:
+    """The numbers of such a list; none where a value is no number."""
     with suppress(ValueError):
-        return [float(part) for part in parts]
-    return [0.5]
+        return [int(part) if part.lstrip("+-").isdecimal() else float(part) for part in _parts(text)]
+    return []
 
 
 def plural(number: int, word: str) -> str:

@@ -13,7 +13,7 @@ from engine.errors import ConfigError, InputError, VaalError, one_line
 
 FORMAT = 1
 """Format of a campaign's folder. A newer one is refused."""
-_LISTS_OF_NUMBERS = ("encoder.mean", "encoder.std", "task.mean", "task.std")
+_LISTS_OF_NUMBERS = ("encoder.mean", "encoder.std", "task.mean", "task.std", "labels.void")
 LAST_LINE = "# The end of campaign.toml."
 
 

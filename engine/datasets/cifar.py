@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from engine.datasets.opened import TEST, TRAIN, Opened, folder_with
-from engine.errors import ConfigError, InputError, one_line
+from engine.errors import ConfigError, InputError
 from engine.packing.entries import Entry, Sample
 from engine.storage.location import Location
 
@@ -51,6 +51,18 @@ def cifar100(source: Location, _seed: int) -> Opened:
     return _opened(source, CIFAR100)._replace(groups=groups)
 
 
+def _fault_of(folder: Location, kind: Any) -> str:
+    """Which file is missing or is not the official one, in this project's words."""
+    from torchvision.datasets.utils import check_integrity
+
+    for name, md5 in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
+        if not (folder / name).exists():
+            return f"has no file {name}"
+        if not check_integrity((folder / name).path, md5):
+            return f"{name} is not the official file by its MD5, or is cut off"
+    return "its files cannot be read"
+
+
 def _opened(source: Location, kind: Any) -> Opened:
     if source.name == kind.base_folder:
         source = Location(source.url.rpartition("/")[0])
@@ -60,8 +72,8 @@ def _opened(source: Location, kind: Any) -> Opened:
     try:
         sets = {TRAIN: kind(base.path, train=True), TEST: kind(base.path, train=False)}
     except (RuntimeError, OSError) as error:
-        why = f"not the official files by their MD5, or cut off ({one_line(error)})"
-        raise InputError(f"{base / kind.base_folder}: {why}; unpack {kind.filename} again") from error
+        fix = f"unpack {kind.filename} again"
+        raise InputError(f"{base / kind.base_folder}: {_fault_of(base / kind.base_folder, kind)}; {fix}") from error
 
     def read(entry: Entry) -> Sample:
         part, _, number = entry.source.rpartition("/")

@@ -2,12 +2,11 @@
 
 import io
 import re
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from engine.config.texts import some
+from engine.config.texts import plural, some
 from engine.datasets.opened import TEST, TRAIN, Opened, content_of, folder_with, image_of
 from engine.errors import InputError, one_line
 from engine.packing.entries import Entry
@@ -20,7 +19,9 @@ CLUTTER = "clutter"
 """The folder of Caltech-256 that is no class of objects: left out."""
 CALTECH, IMAGENET = "256_ObjectCategories", "ILSVRC2012_devkit_t12/data"
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-_WNID, _VAL_NAME = re.compile(r"n\d{8}"), re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
+_NUMBERED, _WNID = re.compile(r"\d{3}\.(.+)"), re.compile(r"(n\d{8})")
+"""Names of the folders of classes."""
+_VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 
 
 def caltech256(source: Location, seed: int) -> Opened:
@@ -31,7 +32,7 @@ def caltech256(source: Location, seed: int) -> Opened:
     """
     layout = f"{CALTECH}/001.ak47/*.jpg and 256 more folders"
     base = source if source.name == CALTECH else folder_with(source, CALTECH, layout, ("", "caltech256")) / CALTECH
-    classes = _class_images(base, lambda name: name.partition(".")[2] if re.match(r"\d{3}\.", name) else "", layout)
+    classes, left_out = _class_images(base, _NUMBERED, layout), _left_out(base, _NUMBERED, "NNN.NAME, like 001.ak47")
     classes.pop(CLUTTER, None)
     parts: dict[str, list[Entry]] = {TRAIN: [], TEST: []}
     for number, entries in enumerate(classes.values()):
@@ -39,7 +40,7 @@ def caltech256(source: Location, seed: int) -> Opened:
         is_test = {*order[: min(TEST_IMAGES, len(entries) // 2)].tolist()}
         for place, entry in enumerate(entries):
             parts[TEST if place in is_test else TRAIN].append(entry)
-    return Opened(parts, list(classes), partial(image_of, base), is_remote=not base.is_local)
+    return Opened(parts, list(classes), partial(image_of, base), is_remote=not base.is_local, left_out=left_out)
 
 
 def imagenet(source: Location, _seed: int) -> Opened:
@@ -51,30 +52,36 @@ def imagenet(source: Location, _seed: int) -> Opened:
     layout = "train/nXXXXXXXX/*.JPEG, and val with such folders, or its images and ILSVRC2012_devkit_t12"
     base = folder_with(source, "train", layout)
     folder_with(source, "val", layout)
-    train = _class_images(base / "train", _wnid_of, layout)
+    train = _class_images(base / "train", _WNID, layout)
     loose = {name: size for name, size in (base / "val").children().items() if is_image_name(name)}
-    test = _by_devkit(base, loose) if loose else _flat(_class_images(base / "val", _wnid_of, layout), "val")
+    test = _by_devkit(base, loose) if loose else _flat(_class_images(base / "val", _WNID, layout), "val")
     if strangers := {str(entry.label) for entry in test} - train.keys():
         why = f"has classes without a folder in train: {some(sorted(strangers))}"
         raise InputError(f"{base / 'val'}: {why}; unpack the whole of train")
     parts = {TRAIN: _flat(train, "train"), TEST: test}
-    return Opened(parts, list(train), partial(image_of, base), is_remote=not base.is_local)
+    words = "a WordNet id, like n01440764"
+    left_out = _left_out(base / "train", _WNID, words) + _left_out(base / "val", _WNID, words)
+    return Opened(parts, list(train), partial(image_of, base), is_remote=not base.is_local, left_out=left_out)
 
 
-def _wnid_of(name: str) -> str:
-    return name if _WNID.fullmatch(name) else ""
+def _left_out(base: Location, form: re.Pattern[str], words: str) -> tuple[str, ...]:
+    """A line on the folders whose name is not of the form of a class; none without such folders."""
+    names = [name for name in base.folders() if not form.fullmatch(name)]
+    count = plural(len(names), "folder")
+    return (f"{base}: {count} left out whose name is not {words}: {some(names)}",) if names else ()
 
 
-def _class_images(base: Location, class_of: Callable[[str], str], layout: str) -> dict[str, list[Entry]]:
+def _class_images(base: Location, form: re.Pattern[str], layout: str) -> dict[str, list[Entry]]:
     """The images that lie in the folder of each class itself, by class; both sorted by file name.
 
     Args:
-        class_of: the class by the name of a folder, empty for one of no class.
+        form: of the name of a folder of a class, with the class as its group. Other folders are left out.
     """
     found: dict[str, list[Entry]] = {}
     for name in base.folders():
-        if not (label := class_of(name)):
+        if not (match := form.fullmatch(name)):
             continue
+        label = match[1]
         files = (base / name).children()
         found[label] = [Entry("", f"{name}/{n}", size, label) for n, size in files.items() if is_image_name(n)]
         if not found[label]:

@@ -35,6 +35,7 @@ from engine.pool.items import read_shard
 from engine.pool.manifest import shards_at
 from engine.storage.documents import read_document
 from engine.storage.location import Location
+from engine.storage.placing import require_folder
 
 IN_TEST = "AlsoHeldOut"
 """The error of an image of train whose file is one of test or val too: an experiment refuses a pool with such them."""
@@ -74,13 +75,18 @@ def convert(name: str, source: Location, folder: Location, seed: int, run: Run) 
     """
     if name not in DATA_SETS:
         raise ConfigError(f"{name}: no data set that is known; give one of {', '.join(DATA_SETS)}")
+    require_folder(folder)
     if folder.url == source.url or folder.url.startswith(f"{source.url}/"):
         raise ConfigError(f"{folder}: inside of {source}, which is converted; give a folder elsewhere")
     row = DATA_SETS[name]
     opened: Opened = pkgutil.resolve_name(row.reader)(source, seed)
+    for line in opened.left_out:
+        run.log(f"warning: {line}")
     for part, entries in opened.parts.items():
         if (count := len(entries)) != (expected := row.counts[part]):
-            run.log(f"warning: {part} has {plural(count, 'image')}, and the official files have {expected:,}")
+            run.log(
+                f"warning: {source} has {plural(count, 'image')} of {part}, and the official files have {expected:,}"
+            )
     shards = _planned(opened, row, seed)
     with alone(folder, "dataset"):
         batch = Batch(folder, 0)

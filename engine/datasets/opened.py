@@ -23,6 +23,7 @@ class Opened(NamedTuple):
         read: reads an image, and its mask as a companion. Raises InputError for one that is missing, or wrong.
         groups: classes that are taken for one another, if the data set says so.
         is_remote: whether the images are on an object store, where many are read at once.
+        left_out: what lies among the files of the data set and is not converted, a line each.
     """
 
     parts: dict[str, list[Entry]]
@@ -30,6 +31,7 @@ class Opened(NamedTuple):
     read: Callable[[Entry], Sample]
     groups: tuple[list[str], ...] = ()
     is_remote: bool = False
+    left_out: tuple[str, ...] = ()
 
 
 def folder_with(source: Location, wanted: str, layout: str, within: tuple[str, ...] = ("",)) -> Location:

@@ -53,6 +53,7 @@ from engine.packing.pack_batches import (
 from engine.packing.shard_writing import ShardTask, write_shard
 from engine.packing.walking import base_of, folders_of
 from engine.storage.location import Location
+from engine.storage.placing import require_folder
 from engine.tables.row_stream import FORMS
 
 Planner = Callable[[Location, Options, KnownSources, OtherFiles], Iterator[Entry]]
@@ -116,6 +117,7 @@ def pack(source: Location, pool: Location, options: Options, run: Run) -> Packed
         BusyError: another run is at work in the pool.
     """
     begun = time.monotonic()
+    require_folder(pool)
     if source.url == pool.url or pool.url.startswith(f"{source.url}/"):
         raise ConfigError(f"{pool}: inside of {source}, which is packed into it; give a folder elsewhere")
     kind = kind_of(source, options)

@@ -89,8 +89,9 @@ def _require_different_files(locations: list[Location], asked: str) -> None:
                 raise InputError(f"{asked}: {first} and {location} are the same file, by a link; list it once")
 
 
-def list_shards(patterns: list[str], root: str) -> tuple[Shards, str]:
+def list_shards(patterns: list[str], root: str, asked: str = "--pool") -> tuple[Shards, str]:
     """The pool's shards, sorted by name, and its root: `root`, or without one the deepest folder common to all shards.
+    `asked` names where the patterns were given.
 
     Raises:
         InputError: a shard is missing, empty, a folder, or listed twice.
@@ -98,9 +99,9 @@ def list_shards(patterns: list[str], root: str) -> tuple[Shards, str]:
     """
     if not patterns:
         raise ConfigError("pool.shards: no shards; give --pool with paths or URLs of tar files")
-    locations = expand(patterns)
-    folder = Location.of(root).url if root else _common_folder(locations)
-    return shards_at(locations, folder), folder
+    locations = expand(patterns, asked)
+    folder = Location.of(root).url if root else _common_folder(locations, asked)
+    return shards_at(locations, folder, asked), folder
 
 
 def shards_at(locations: list[Location], folder: str, asked: str = "--pool") -> Shards:
@@ -172,12 +173,12 @@ def _require_file(location: Location, info: fs.FileInfo, asked: str) -> None:
         raise InputError(f"{asked} {location}: the file is empty; even a shard without items has an end mark")
 
 
-def _common_folder(locations: list[Location]) -> str:
+def _common_folder(locations: list[Location], asked: str) -> str:
     schemes = {location.url.removesuffix(location.path) for location in locations}
     folders = [posixpath.dirname(location.path) for location in locations]
     folder = posixpath.commonpath(folders) if len(schemes) == 1 else ""
     if not folder:
-        raise ConfigError("--pool: the shards have no folder in common; keep a pool in one bucket or file system")
+        raise ConfigError(f"{asked}: the shards have no folder in common; keep a pool in one bucket or file system")
     return schemes.pop() + folder
 
 

@@ -3,6 +3,7 @@
 Each field has a meaning, a unit and a range; an unknown key is an error.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from engine.config.section import Section
 from engine.config.texts import explain
 from engine.config.toml import override
 from engine.config.train_options import SIMULATED_ONLY
-from engine.errors import ConfigError, one_line
+from engine.errors import ConfigError, asked_by, one_line
 from engine.pool.mask_source import MaskSource, mask_source
 from engine.simulation.experiment_parts import FirstLabelsPart, OraclePart, PoolPart, TestPart
 from engine.simulation.learners import NEEDS, fault_of, learner_of
@@ -34,6 +35,9 @@ _OF_READING = ("image.", "handoff.question", "labels.masks", "labels.void", "tas
 """Beginnings of the keys of a campaign that say what its images and masks are."""
 MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed")
 """Keys and sections of a campaign that the simulation sets itself."""
+SECTION = "campaign"
+SHARED = f"[{SECTION}]"
+"""The section with options of a campaign for all strategies."""
 
 
 class Experiment(Section):
@@ -64,9 +68,9 @@ class Experiment(Section):
     def _random_is_there(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        given = values.get("strategies", [])
-        strategies = listed(given) if isinstance(given, list) else given
-        return {**values, "strategies": strategies, "campaign": flat(values.get("campaign", {}))}
+        campaign = values.get("campaign", {})
+        options = flat(campaign) if isinstance(campaign, dict) else campaign
+        return {**values, "strategies": listed(values.get("strategies", [])), "campaign": options}
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "Experiment":
@@ -151,12 +155,31 @@ class Experiment(Section):
         asked = options.get("handoff.annotators", 1)
         if not isinstance(asked, int) or asked <= 1:
             return self.budget
-        why = f"strategy {strategy.name!r}: handoff.annotators={asked}"
+        why = f"{self._giver(strategy, 'handoff.annotators')}: handoff.annotators={asked}"
         if asked > self.oracle.annotators:
             raise ConfigError(f"{why}: oracle.annotators={self.oracle.annotators} are fewer; raise that")
         if self.budget % asked:
             raise ConfigError(f"{why}: budget={self.budget} answers are no whole number of images; change one of them")
         return self.budget // asked
+
+    def _giver(self, strategy: Strategy, key: str) -> str:
+        """Where the file gives an option of a strategy's campaigns, for an error."""
+        is_shared = key in self.campaign and key not in strategy.options
+        return SHARED if is_shared else f"strategy {strategy.name!r}"
+
+    def _configured(self, strategy: Strategy, options: dict[str, Any], managed: dict[str, Any]) -> CampaignConfig:
+        """These options as a configuration. The error for one that is wrong names where the file gives it."""
+        where = f"strategy {strategy.name!r}"
+        try:
+            return override(CampaignConfig(), {**options, **managed}, where)
+        except ConfigError as error:
+            shared = {key: value for key, value in options.items() if self._giver(strategy, key) == SHARED}
+            text = str(error)
+            try:
+                override(CampaignConfig(), {**shared, **managed}, where)
+            except ConfigError as same:
+                text = f"{SHARED}{text.removeprefix(where)}" if str(same) == text else text
+            raise ConfigError(_advised_here(text, strategy)) from error
 
     def config_of(self, strategy: Strategy, seed: int) -> CampaignConfig:
         """The configuration of a strategy's campaign. Raises ConfigError for an option that is unknown or wrong."""
@@ -164,7 +187,7 @@ class Experiment(Section):
         options = {**self.campaign, **own, **strategy.options}
         for key in options:
             if {key, key.partition(".")[0]} & {*MANAGED}:
-                why = f"strategy {strategy.name!r}: {key}: the experiment sets it"
+                why = f"{self._giver(strategy, key)}: {key}: the experiment sets it"
                 raise ConfigError(f"{why}; use budget, seeds and [pool] of the experiment")
         method = options.get("train.method", "auto")
         options = {"device": self.device, **options}
@@ -181,11 +204,11 @@ class Experiment(Section):
                 options["train.method"] = "vaal"
         else:
             if method not in (METHOD, "auto"):
-                why = f"strategy {strategy.name!r}: train.method={method!r} is not simulated on vectors"
+                why = f"{self._giver(strategy, 'train.method')}: train.method={method!r} is not simulated on vectors"
                 raise ConfigError(f"{why}; leave it at {METHOD}, or give pool.shards")
             # They are in memory: the name stands for wherever they are.
             managed |= {"train.method": METHOD, "pool.embeddings": "member:npy"}
-        config = override(CampaignConfig(), {**options, **managed}, f"strategy {strategy.name!r}")
+        config = self._configured(strategy, options, managed)
         if strategy.name == RANDOM and config.select.control_fraction != 1:
             why = f"strategy {RANDOM!r}: select.control_fraction={config.select.control_fraction:g}"
             raise ConfigError(f"{why}; all its picks are random, and all others are compared with it: use another name")
@@ -202,29 +225,38 @@ def read_experiment(file: str, settings: dict[str, Any] | None = None) -> Experi
         InputError: the file is missing.
         ConfigError: it is not TOML, or a key is unknown or wrong.
     """
-    source = Location.of(file)
-    content = source.read_bytes()
+    content = Location.of(file).read_bytes()
     try:
         tree = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: not valid TOML: {one_line(error)}; correct it") from error
+        raise ConfigError(f"{file}: not valid TOML: {one_line(error)}; correct it") from error
     for key, value in (settings or {}).items():
         *tables, name = key.split(".")
         table = tree
         for part in tables:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"--set {key}: {part} of {source} is no table; give one of its own keys")
+                raise ConfigError(f"--set {key}: {part} of {file} is no table; give one of its own keys")
         table[name] = value
-    try:
-        experiment = Experiment.model_validate(tree)
+    with asked_by(file):
+        try:
+            experiment = Experiment.model_validate(tree)
+        except ValidationError as error:
+            raise ConfigError(explain(error, list(_keys()), ("oracle.accuracy",))) from error
         for strategy in experiment.strategies:
             experiment.config_of(strategy, 0)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {explain(error, list(_keys()))}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from error
     return experiment
+
+
+def _advised_here(text: str, strategy: Strategy) -> str:
+    """The error of a campaign with its advice for an experiment, where --set wants campaign.KEY, and a strategy's own
+    option is changed in its table."""
+
+    def here(match: re.Match[str]) -> str:
+        quote, key = match.groups()
+        return f"{quote}{key}=" if key in strategy.options else f"--set {quote}{SECTION}.{key}="
+
+    return re.sub(r"--set (['\"]?)([a-z_.]+)=", here, text)
 
 
 def _keys() -> Iterator[str]:

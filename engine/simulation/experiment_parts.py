@@ -1,13 +1,10 @@
 """The parts of an experiment's file: what there is to pick from, who answers, and what is measured on."""
 
-import os
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from engine.config.section import Section
-from engine.errors import InputError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -117,14 +114,3 @@ class FirstLabelsPart(Section):
             why = f"first_labels.missing={self.missing}: of kind {self.kind} no class is left out"
             raise ValueError(f'{why}; set kind = "biased", or leave it out')
         return self
-
-
-def expand(path: str) -> str:
-    """A path with ${NAME} replaced by the environment's variables. Raises InputError for one that is not set."""
-
-    def value_of(match: re.Match[str]) -> str:
-        if (value := os.environ.get(match[1])) is None:
-            raise InputError(f"{path}: the environment variable {match[1]} is not set; export {match[1]}=FOLDER")
-        return value
-
-    return re.sub(r"\$\{(\w+)\}", value_of, path)

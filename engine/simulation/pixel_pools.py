@@ -24,7 +24,7 @@ from engine.pool.mask_files import MaskError, class_numbers, read_ids
 from engine.pool.mask_source import MaskSource
 from engine.pool.samples import Item
 from engine.pool.shard import Shard
-from engine.simulation.experiment_parts import expand
+from engine.simulation.source_files import expand, places_of
 from engine.storage.location import Location
 
 Names = list[tuple[str, str]]
@@ -40,14 +40,17 @@ class Images(NamedTuple):
     masks: list[bytes]
 
 
-def read_images(pattern: str, image: ImageConfig, files: dict[str, str], source: MaskSource | None = None) -> Images:
+def read_images(
+    pattern: str, image: ImageConfig, files: dict[str, str], source: MaskSource | None = None, key: str = "pool.shards"
+) -> Images:
     """All images of these shards, and their masks if `source` says how to read them. `files` gets the hashes of what
-    was read.
+    was read; `key` is that of the experiment which names the shards.
 
     Raises InputError if a shard is missing or damaged, or an image or its mask cannot be used.
     """
     names, images, hashes, masks = Names(), list[NDArray[np.uint8]](), list[str](), list[bytes]()
-    for shard in list_shards([expand(pattern)], "")[0]:
+    places_of(pattern, key)
+    for shard in list_shards([expand(pattern, key)], "", key)[0]:
         digest = hashlib.sha256()
         for item in read_shard(shard, image, companion=source.member if source else ""):
             images.append(_pixels(shard, item, image))
@@ -57,7 +60,7 @@ def read_images(pattern: str, image: ImageConfig, files: dict[str, str], source:
             digest.update(f"{item.key}\0{hashes[-1]}\0{content_hash(masks[-1])}\n".encode())
         files[shard.url] = digest.hexdigest()
     if not names:
-        raise InputError(f"{pattern}: no image in these shards; check image.suffixes")
+        raise InputError(f"{key}={pattern}: no image in these shards; check image.suffixes")
     return Images(names, np.stack(images), hashes, masks)
 
 
@@ -96,7 +99,7 @@ def write_pool(pattern: str, names: Names, folder: Location, image: ImageConfig,
     The images are those of the source, byte for byte, in its order; a shard's bytes depend on nothing else.
     """
     wanted = {shard: {key for _, key in group} for shard, group in itertools.groupby(names, key=lambda name: name[0])}
-    for shard in list_shards([expand(pattern)], "")[0]:
+    for shard in list_shards([expand(pattern, "pool.shards")], "", "pool.shards")[0]:
         if shard.shard not in wanted:
             continue
         place = folder / shard.shard

@@ -24,7 +24,7 @@ import pyarrow as pa
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import LOCAL, ray_session, usable_cpus
-from engine.errors import ConfigError, VaalError
+from engine.errors import VaalError, asked_by
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.findings import Findings, findings_of
 from engine.simulation.learning_page import render
@@ -36,6 +36,7 @@ from engine.simulation.trials import Point, Trial, done, play, trials_of
 from engine.simulation.worlds import World, load
 from engine.storage.documents import read_document
 from engine.storage.location import Location
+from engine.storage.placing import require_folder
 from engine.tables.columns import required
 
 CURVES_SCHEMA = pa.schema(
@@ -77,17 +78,16 @@ def simulate(
         settings: as of `read_experiment`.
 
     Raises:
-        ConfigError: the experiment is wrong, or a campaign's option.
+        ConfigError: the experiment is wrong, or a campaign's option, or the folder is a file.
         InputError: a file of it is missing or wrong.
         BusyError: another simulation is at work in the folder.
     """
     experiment, home = read_experiment(file, settings), Location.of(folder)
-    world = load(experiment)
-    # What it asks for and is not there is said before anything starts.
-    try:
+    require_folder(home, "--out")
+    with asked_by(file):
+        world = load(experiment)
+        # What it asks for and is not there is said before anything starts.
         setup_of(world, experiment, 0)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error
     trials = trials_of(experiment, world, home)
     changed = (f"{key}={value}" for key, value in (settings or {}).items())
     name = ", ".join([Location.of(file).name, *changed])

@@ -8,7 +8,7 @@ import ray
 from engine.campaign.stages import Run
 from engine.cluster.ray_session import count_devices, ray_session
 from engine.simulation.experiment import Experiment
-from engine.simulation.experiment_parts import expand
+from engine.simulation.source_files import expand
 from engine.simulation.trial_campaign import KINDS, ground_of
 from engine.simulation.trials import Point, Trial, play
 from engine.simulation.worlds import World
@@ -20,7 +20,7 @@ def spread(trials: list[Trial], experiment: Experiment, world: World, run: Run, 
     found: dict[str, list[Point]] = {}
     with ray_session(run.address):
         # Other machines have other environments.
-        pool = experiment.pool.model_copy(update={"shards": expand(experiment.pool.shards)})
+        pool = experiment.pool.model_copy(update={"shards": expand(experiment.pool.shards, "pool.shards")})
         there = ray.put((experiment.model_copy(update={"pool": pool}), world))
         at_once = most or count_devices("cuda" if experiment.device == "cuda" else "cpu")
         for batch in turns_of(trials):

@@ -3,12 +3,14 @@
 To add one, add a row. Of what other papers compare, each row's comment says how it is read here.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from engine.config.section import Section
+from engine.config.texts import list_setting
 from engine.config.train_options import SIMULATED_ONLY
 
 RANDOM = "random"
@@ -54,27 +56,63 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 those of [campaign]."""
 
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,60}$"
+_PLACES = ("first", "second", "third")
+
+
 def _row(name: Any) -> dict[str, Any]:
-    if name not in STRATEGIES:
+    if not isinstance(name, str) or name not in STRATEGIES:
         raise ValueError(f"strategies: {name!r} is none of {', '.join(STRATEGIES)}; give one, or a table with a name")
     return {"name": name, "options": STRATEGIES[name]}
 
 
-def listed(strategies: list[Any]) -> list[Any]:
+def listed(strategies: Any) -> list[Any]:
     """The strategies of a file, each as a table, with random first where it is not among them.
 
-    Raises ValueError for a name that is in no row.
+    Raises ValueError where there are none, for a name that is in no row, and for what is no strategy, by its place in
+    the file: random, which is put in front, would shift it.
     """
+    if fault := _fault_of(strategies):
+        raise ValueError(fault)
     found = [_row(one) if isinstance(one, str) else one for one in strategies]
-    names = [one.get("name", one.get("like")) for one in found if isinstance(one, dict)]
+    names = [one.get("name", one.get("like")) for one in found]
     return found if RANDOM in names else [_row(RANDOM), *found]
+
+
+def _fault_of(strategies: Any) -> str:
+    """Why these are no strategies; empty where they are."""
+    if not isinstance(strategies, list):
+        is_name = isinstance(strategies, str)
+        fix = (
+            list_setting("strategies", [strategies]) if is_name else "names, or [[strategies]] with a name and options"
+        )
+        return f"strategies={strategies!r}: not a list; give {fix}"
+    if not strategies:
+        return 'strategies: none is given; list names, ["random", "default"], or write [[strategies]]'
+    faults = ((place, _fault_of_one(one)) for place, one in enumerate(strategies) if not isinstance(one, str))
+    for place, fault in faults:
+        if fault:
+            return f"strategies: the {_PLACES[place] if place < len(_PLACES) else f'{place + 1}th'} {fault}"
+    return ""
+
+
+def _fault_of_one(one: Any) -> str:
+    if not isinstance(one, dict):
+        return f"is {one!r}, neither a name in quotes nor a table; give one of them"
+    name, options = one.get("name", one.get("like")), one.get("options", {})
+    if name is None:
+        return "table has neither name nor like; give it a name"
+    if not isinstance(name, str) or not re.match(_NAME, name):
+        why = "not 1 to 61 letters, digits, spaces and . _ + = -, first a letter or digit"
+        return f"table has name={name!r}: {why}; give it another"
+    return "" if isinstance(options, dict) else f"table has options={options!r}: not a table; leave it out"
 
 
 class Strategy(Section):
     """A way to pick: a name and options of a campaign by dotted key, `select.diversity = "none"`. With `like`, the name
     of a row of STRATEGIES, they are added to those of that row, and its name is the default."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+=-]{0,60}$")
+    name: str = Field(pattern=_NAME)
     options: dict[str, Any] = Field(default={})
 
     @model_validator(mode="before")

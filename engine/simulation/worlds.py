@@ -10,16 +10,15 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from engine.errors import InputError, one_line
-from engine.pool.manifest import expand as matching
+from engine.errors import InputError
 from engine.pool.mask_source import MaskSource
 from engine.simulation.experiment import Experiment
-from engine.simulation.experiment_parts import PoolPart, TestPart, expand
+from engine.simulation.experiment_parts import PoolPart, TestPart
 from engine.simulation.pixel_pools import read_images
+from engine.simulation.source_files import places_of, table_of
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
 from engine.tables.values import class_of, plain
@@ -85,10 +84,10 @@ def load(experiment: Experiment) -> World:
         if test is not None:
             _require_apart(experiment, test, set(marks), test_marks)
         return World(pool, test, [MASK], [], masks, files)
-    labels = test_labels = _labels(source, files)
+    labels = test_labels = _labels(source, "oracle.labels", files)
     if experiment.test.is_own:
         test, test_marks = _seen(experiment, experiment.test, files)
-        test_labels = _labels(experiment.test.labels, files) if experiment.test.labels else labels
+        test_labels = _labels(experiment.test.labels, "test.labels", files) if experiment.test.labels else labels
         if test.vector_ND.shape[1] != pool.vector_ND.shape[1]:
             lengths = f"{test.vector_ND.shape[1]} components, and those of the pool {pool.vector_ND.shape[1]}"
             raise InputError(f"{experiment.test.embeddings}: embeddings of {lengths}; use one encoder for both")
@@ -123,7 +122,7 @@ def read_confusions(given: list[list[str]] | str, files: dict[str, str]) -> list
     """
     if not isinstance(given, str):
         return given
-    location = Location.of(expand(given))
+    location, *_ = places_of(given, "oracle.confusions")
     content = location.read_bytes()
     files[location.url] = hashlib.sha256(content).hexdigest()
     try:
@@ -139,15 +138,19 @@ def _seen(experiment: Experiment, part: PoolPart | TestPart, files: dict[str, st
 
     Raises InputError for an image without an embedding, where there are some.
     """
-    images = read_images(part.shards, experiment.image, files, experiment.masks) if part.shards else None
+    section, images = "pool" if part is experiment.pool else "test", None
+    if part.shards:
+        images = read_images(part.shards, experiment.image, files, experiment.masks, f"{section}.shards")
     names, vector_ND = images.names if images else [], np.zeros((len(images.names) if images else 0, 0), np.float32)
     if part.embeddings:
-        shard_N, key_N, vector_ND = _embeddings(part.embeddings, experiment.pool.components, files)
+        shard_N, key_N, vector_ND = _embeddings(
+            part.embeddings, f"{section}.embeddings", experiment.pool.components, files
+        )
         place = {name: number for number, name in enumerate(zip(shard_N, key_N, strict=True))}
         names = names or list(place)
         if holes := [name for name in names if name not in place]:
             why = f"{len(holes):,} images have no embedding, for example {'/'.join(holes[0])}"
-            raise InputError(f"{part.embeddings}: {why}; make them, or leave out embeddings")
+            raise InputError(f"{section}.embeddings={part.embeddings}: {why}; make them, or leave out embeddings")
         vector_ND = vector_ND[[place[name] for name in names]]
     shard_N, key_N = (np.array(column, object) for column in zip(*names, strict=True))
     pixel_NSSC = images.pixel_NSSC if images else np.zeros((len(names), 0, 0, 0), np.uint8)
@@ -157,20 +160,15 @@ def _seen(experiment: Experiment, part: PoolPart | TestPart, files: dict[str, st
 
 
 def _embeddings(
-    pattern: str, components: int, files: dict[str, str]
+    pattern: str, key: str, components: int, files: dict[str, str]
 ) -> tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.float32]]:
     """Shard, key and vector of every row of these files, of which `files` gets the hashes."""
     tables: list[tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]] = []
-    for location in matching([expand(pattern)]):
+    for location in places_of(pattern, key):
         content = location.read_bytes()
         files[location.url] = hashlib.sha256(content).hexdigest()
-        try:
-            table = pq.read_table(pa.BufferReader(content), columns=["shard", "key", "embedding"])
-            names = [table[name].cast(pa.string()) for name in ("shard", "key")]
-            rows = _of_one_length(table["embedding"].combine_chunks(), location)
-        except (KeyError, ValueError, pa.ArrowException) as error:
-            why = f"not a Parquet table with shard, key, embedding: {one_line(error)}"
-            raise InputError(f"{location}: {why}; correct it") from error
+        table = table_of(content, ("shard", "key", "embedding"), location)
+        names, rows = [table["shard"], table["key"]], _of_one_length(table["embedding"].combine_chunks(), location)
         length = rows.type.list_size
         vector_ND = rows.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, length)
         if not np.isfinite(vector_ND).all():
@@ -183,12 +181,15 @@ def _embeddings(
         tables.append((*(np.array(name.to_pylist(), object) for name in names), vector_ND))
     shard_N, key_N, vector_ND = (np.concatenate(column) for column in zip(*tables, strict=True))
     if len(set(zip(shard_N, key_N, strict=True))) < len(shard_N):
-        raise InputError(f"{pattern}: an item has two rows; keep one")
+        raise InputError(f"{key}={pattern}: an item has two rows; keep one")
     return shard_N, key_N, vector_ND[:, :components]
 
 
 def _of_one_length(rows: pa.Array, location: Location) -> pa.FixedSizeListArray:
-    """Lists of numbers as lists of a fixed size."""
+    """Lists of numbers as lists of a fixed size. Raises InputError for anything else."""
+    kind = getattr(rows.type, "value_type", pa.null())
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise InputError(f"{location}: the column embedding is of {rows.type}; give lists of numbers")
     lengths = pc.unique(pc.list_value_length(rows)).to_pylist()
     if len(lengths) != 1 or not lengths[0]:
         found = ", ".join(sorted("null" if length is None else str(length) for length in lengths[:5])) or "none"
@@ -197,16 +198,12 @@ def _of_one_length(rows: pa.Array, location: Location) -> pa.FixedSizeListArray:
     return rows.cast(pa.list_(rows.type.value_type, lengths[0]))
 
 
-def _labels(pattern: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
-    location = Location.of(expand(pattern))
+def _labels(pattern: str, key: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
+    location, *_ = places_of(pattern, key)
     content = location.read_bytes()
     files[location.url] = hashlib.sha256(content).hexdigest()
     if location.name.endswith(".parquet"):
-        try:
-            table = pq.read_table(pa.BufferReader(content), columns=["shard", "key", "label"])
-        except (KeyError, ValueError, pa.ArrowException) as error:
-            why = f"not a Parquet table with shard, key, label: {one_line(error)}"
-            raise InputError(f"{location}: {why}; correct it") from error
+        table = table_of(content, ("shard", "key", "label"), location)
         columns = (table[name].to_pylist() for name in ("shard", "key", "label"))
         rows = [(s, k, plain(class_of(v, f"{location}: {s}/{k}"))) for s, k, v in zip(*columns, strict=True)]
     else:

@@ -1,4 +1,5 @@
-"""Files that appear at a place only if nothing is there, and the same file at a second place."""
+"""Files that appear at a place only if nothing is there, the same file at a second place, and files where a folder is
+to be."""
 
 import os
 import secrets
@@ -7,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError, StorageError, one_line
+from engine.errors import ConfigError, InputError, StorageError, one_line
 from engine.storage.endpoints import google_emulator, s3_endpoint
 from engine.storage.location import Location
 
@@ -44,6 +45,15 @@ def duplicate(source: Location, target: Location) -> None:
         if not source.is_local:
             raise _refused(target, error) from error
         target.write_bytes(source.read_bytes())
+
+
+def require_folder(place: Location, option: str = "") -> None:
+    """Raises ConfigError if a file is where a folder is to be, or one of the local folders that it would be in. The
+    error begins with the option that gave the place, where there is one."""
+    above = [Location(str(path)) for path in Path(place.path).parents] if place.is_local else []
+    for file in (place, *above):
+        if file.info().is_file:
+            raise ConfigError(f"{option} {file}: is a file; give a folder".lstrip())
 
 
 def _create_local(file: Location, content: bytes) -> bool:

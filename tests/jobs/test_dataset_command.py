@@ -28,7 +28,7 @@ def test_a_campaign_learns_from_the_masks_of_a_data_set(tmp_path: Path) -> None:
         "test 1 image in 1 shard, labels in test-oracle.parquet",
         "classes 19, in classes.txt",
     ]
-    assert "warning: train has 4 images, and the official files have 2,975" in shown.stderr
+    assert f"warning: {tmp_path}/in has 4 images of train, and the official files have 2,975" in shown.stderr
     again = json.loads(vaal("dataset", "cityscapes", str(tmp_path / "in"), str(out), "--json").stdout)
     assert (again["images"], again["changed"]) == ({"train": 4, "test": 1}, False)
     oracle = pq.read_table(out / "train-oracle.parquet")
@@ -124,11 +124,52 @@ def test_what_is_wrong_with_a_data_set_is_one_line(
     assert line in refused(4, "dataset", name.split()[0], str(tmp_path / "in"), str(tmp_path / "out"))
 
 
-def test_files_of_cifar_that_are_not_the_official_ones_are_not_unpickled(tmp_path: Path) -> None:
-    TREES["cifar10"](tmp_path / "in")
-    line = refused(4, "dataset", "cifar10", str(tmp_path / "in"), str(tmp_path / "out"))
-    assert "cifar-10-batches-py: not the official files by their MD5" in line
-    assert line.endswith("unpack cifar-10-python.tar.gz again")
+@pytest.mark.parametrize(("name", "folder"), [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])
+def test_files_of_cifar_that_are_not_the_official_ones_are_not_unpickled(
+    name: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TREES[name](tmp_path / "in")
+    first = {"cifar10": "data_batch_1", "cifar100": "train"}[name]
+    command, file = ("dataset", name, str(tmp_path / "in"), str(tmp_path / "out")), name.replace("r1", "r-1")
+    line = refused(4, *command)
+    why = f"{first} is not the official file by its MD5, or is cut off; unpack {file}-python.tar.gz again"
+    assert line.endswith(f"{folder}: {why}")
+    (tmp_path / "in" / folder / first).unlink()
+    official(monkeypatch)
+    assert refused(4, *command).endswith(f"{folder}: has no file {first}; unpack {file}-python.tar.gz again")
+
+
+def test_folders_that_are_no_class_are_named_as_left_out(tmp_path: Path) -> None:
+    for name, folder, line in (
+        ("imagenet", "train/fish", "train: 1 folder left out whose name is not a WordNet id, like n01440764: fish"),
+        ("imagenet", "val/fish", "val: 1 folder left out whose name is not a WordNet id, like n01440764: fish"),
+        (
+            "caltech256",
+            "256_ObjectCategories/greg",
+            "s: 1 folder left out whose name is not NNN.NAME, like 001.ak47: greg",
+        ),
+    ):
+        source = tmp_path / folder.replace("/", "-")
+        TREES[name](source)
+        assert "left out" not in vaal("dataset", name, str(source), str(tmp_path / f"{source.name}-before")).output
+        write(source / folder / "x.jpg", png(np.zeros((4, 4), np.uint8)))
+        shown = vaal("dataset", name, str(source), str(tmp_path / f"{source.name}-out"))
+        assert shown.exit_code == 0, shown.output
+        assert f"warning: {source}/{folder.rpartition('/')[0][:-1]}" in shown.stderr
+        assert line in shown.stderr
+
+
+def test_the_images_of_train_are_counted_with_those_left_out(tmp_path: Path) -> None:
+    tree = TREES["imagenet"](tmp_path / "in")
+    twin, original = next(iter(tree["train"])), next(iter(tree["test"].values()))
+    assert original.data
+    (tmp_path / "in" / twin).write_bytes(original.data)
+    shown = vaal("dataset", "imagenet", str(tmp_path / "in"), str(tmp_path / "out"))
+    lines = [" ".join(line.split()) for line in shown.stdout.splitlines()]
+    count = len(tree["train"])
+    assert f"warning: {tmp_path}/in has {count} images of train, and the official" in shown.stderr
+    assert f"train {count - 1} of {count} images in 1 shard, labels in train-oracle.parquet" in lines
+    assert "left out 1 image of train whose file is one of test or val too" in lines
 
 
 def test_a_folder_is_that_of_one_data_set(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Each data set of the field, from a small tree of its layout to shards, oracle tables and a test set."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.campaign.stages import Run
+from engine.config.texts import parse_settings
 from engine.datasets import DATA_SETS
 from engine.datasets.cifar import SUPER_CLASSES
 from engine.datasets.class_folders import TEST_IMAGES
 from engine.datasets.converting import Converted, convert
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
 from engine.packing.shard_writing import write_samples
-from engine.simulation.experiment import Experiment
+from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.worlds import load
 from engine.storage.location import Location
 from tests.packed import members
@@ -88,7 +90,7 @@ def test_every_image_is_there_once_with_its_bytes_its_label_and_its_mask(name: s
     assert found.images == {part: len(images) for part, images in tree.items()}
     assert (found.left_out, found.changed) == (0, True)
     # A small tree is legal, and not the official one.
-    assert any(f"warning: train has {found.images['train']} images, and the official" in line for line in lines)
+    assert any(f"in has {found.images['train']} images of train, and the official" in line for line in lines)
     classes = (tmp_path / "out/classes.txt").read_text().splitlines()
     labels = {image.label for images in tree.values() for image in images.values()}
     assert labels == {"mask"} or labels <= set(classes)
@@ -139,6 +141,40 @@ def test_an_experiment_reads_the_pool_the_oracle_and_the_test_set(name: str, tmp
     for items, part in ((world.items, "train"), (world.test, "test")):
         labels = {(row["shard"], row["key"]): row["label"] for row in rows(tmp_path / "out", part)}
         assert {name: world.classes[n] for name, n in zip(items.names(), items.label_N, strict=True)} == labels
+
+
+@pytest.mark.parametrize("name", ["camvid", "camvid-ablation"])
+def test_the_experiments_on_camvid_read_it_with_the_settings_that_the_page_names(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TREES["camvid"](tmp_path / "in")
+    found = converted("camvid", tmp_path / "in", tmp_path / "camvid")
+    monkeypatch.setenv("VAAL_DATA", str(tmp_path))
+    project = Path(__file__).parents[3]
+    settings = re.findall(r"--set '(campaign\.[^']+)'", (project / "docs/simulation.md").read_text())
+    world = load(read_experiment(f"{project}/experiments/{name}.toml", parse_settings(settings)))
+    assert world.test is not None
+    assert (len(world.items.key_N), len(world.test.key_N)) == (found.images["train"], found.images["val"])
+
+
+def test_the_noisy_experiment_knows_the_classes_with_the_setting_that_the_page_names(tmp_path: Path) -> None:
+    TREES["cifar10"](tmp_path / "in")
+    converted("cifar10", tmp_path / "in", tmp_path / "out")
+    page = (Path(__file__).parents[3] / "docs/simulation.md").read_text()
+    (groups,) = parse_settings(re.findall(r"--set '(oracle\.confusions=[^']+)'", page)).values()
+    assert sorted(name for group in groups for name in group) == (tmp_path / "out/classes.txt").read_text().split()
+
+
+def test_an_image_that_is_cut_off_is_copied_and_refused_by_an_experiment(tmp_path: Path) -> None:
+    tree = TREES["imagenet"](tmp_path / "in")
+    source, image = list(tree["train"].items())[-1]
+    assert image.data
+    (tmp_path / "in" / source).write_bytes(image.data[:500])
+    converted("imagenet", tmp_path / "in", tmp_path / "out")
+    assert source in {row["source"] for row in rows(tmp_path / "out", "train")}
+    with pytest.raises(InputError, match=r"cannot be decoded: .*; take it out of the shard") as refused:
+        load(experiment(tmp_path / "out"))
+    assert "\n" not in str(refused.value)
 
 
 def test_another_seed_is_another_order_and_another_split(tmp_path: Path) -> None:

@@ -89,7 +89,12 @@ def test_random_is_always_there_and_options_are_dotted_keys(tmp_path: Path) -> N
         ("count = 50", "", ["first_labels.count: missing"]),
         ("digits = true", "", ["pool: give either"]),
         ("budget = 20", "budget = ", ["not valid TOML"]),
-        ('name = "lowest"', 'name = "a/b"', ["strategies.1='a/b'"]),
+        ('name = "lowest"', 'name = "a/b"', ["strategies: the first table has name='a/b': not 1 to 61"]),
+        ('name = "lowest"', "", ["experiment.toml: strategies: the first table has neither name nor like; give"]),
+        ('name = "lowest"', 'name = "a"\n[[strategies]]', ["strategies: the second table has neither name nor like"]),
+        ('name = "lowest"', 'like = ["margin"]', ["strategies: the first table has name=['margin']: not 1 to 61"]),
+        ('name = "lowest"', 'name = "a"\noptions = 3', ["strategies: the first table has options=3: not a table"]),
+        ("[[strategies]]", "[strategies]", ["strategies={'name': 'lowest'", "not a list; give names, or [["]),
         ('name = "lowest"', 'name = "random"\nselect.control_fraction = 0.5', ["control_fraction=0.5", "another name"]),
         ('[[strategies]]', '[[strategies]]\nname = "lowest"\n[[strategies]]', ["'lowest' is given twice"]),
     ],
@@ -275,4 +280,4 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "pool.parquet").write_bytes(b"no table")
     refused("pool.parquet: not a Parquet table")
     text = text.replace(str(tmp_path), "${NOT_SET_ANYWHERE}")
-    refused("the environment variable NOT_SET_ANYWHERE is not set")
+    refused("the environment variable NOT_SET_ANYWHERE is not set; export NOT_SET_ANYWHERE=FOLDER; correct the path")
