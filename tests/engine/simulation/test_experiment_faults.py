@@ -58,7 +58,10 @@ def test_a_value_that_is_wrong_is_named_with_what_it_may_be(tmp_path: Path, key:
 )
 def test_an_advised_setting_is_accepted(tmp_path: Path, key: str, value: str, advised: list[Any]) -> None:
     file = tmp_path / "experiment.toml"
-    file.write_text(DIGITS)
+    # Without these the option would have no effect.
+    biased = DIGITS.replace('"random"', '"biased"')
+    asked = PIXELS.format(tmp_path).replace("[test]", "annotators = 3\n[test]")
+    file.write_text({"oracle.accuracy": asked, "first_labels.missing": biased}.get(key, DIGITS))
     with pytest.raises(ConfigError, match="not a list; give --set ") as refused:
         read_experiment(str(file), {key: value})
     _, _, words = str(refused.value).partition("; give --set ")
