@@ -24,7 +24,7 @@ from engine.simulation.findings import (
     bands_of,
     bought_of,
     caution_on,
-    metric_of,
+    metric_name,
     signed,
     task_name,
     values_by_strategy,
@@ -252,7 +252,7 @@ def _values(curves: pa.Table, task: str) -> dict[str, NDArray[np.float64]]:
 
 def _curves_of(curves: pa.Table, task: str) -> Curves:
     bought = "answers" if pc.any(pc.equal(curves["metric"], "answers")).as_py() else "labels"
-    return Curves(*bands_of(_values(curves, task)), bought_of(curves), bought, metric_of(task))
+    return Curves(*bands_of(_values(curves, task)), bought_of(curves), bought, metric_name(task))
 
 
 def _areas_of(curves: pa.Table, task: str) -> dict[str, Difference]:

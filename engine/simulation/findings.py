@@ -73,6 +73,11 @@ def metric_of(task: str) -> str:
     return MIOU if learner_of(task).sees == "masks" else ACCURACY
 
 
+def metric_name(task: str) -> str:
+    """The metric of a task model for a person."""
+    return {MIOU: "mIoU"}.get(metric_of(task), metric_of(task))
+
+
 def bought_of(curves: pa.Table) -> NDArray[np.float64]:
     """What was paid for at each point: labels, or where there are annotators their answers."""
     answers = curves.filter(pc.equal(curves["metric"], "answers"))

@@ -46,4 +46,4 @@ def _number(value: float | None) -> str:
 
 def _curves(found: Findings, name: str) -> Curves:
     task = found.tasks[name]
-    return Curves(task.curves, task.gaps, found.num_labels_K, found.bought, words.metric_of(name))
+    return Curves(task.curves, task.gaps, found.num_labels_K, found.bought, words.metric_name(name))
