@@ -19,7 +19,12 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     files = [Location.of(file) for file in given.curves]
     try:
-        curves = {file.name.removesuffix(".parquet"): file.read_typed_table(CURVES_SCHEMA) for file in files}
+        curves = {
+            file.name.removesuffix(".parquet"): file.read_typed_table(CURVES_SCHEMA).replace_schema_metadata(
+                file.read_table().schema.metadata
+            )
+            for file in files
+        }
         if len(curves) < len(files):
             raise ConfigError("two of the files have the same name: it says which experiment they are of")
         if not given.page.endswith(".md"):

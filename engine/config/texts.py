@@ -82,12 +82,13 @@ _MEMBER = re.compile(r"constrained-\w+|literal\[.*\]|list\[.*\]")
 """How pydantic names the members of a union, where a key of a table could be."""
 
 
-def explain(error: ValidationError, known: list[str], numbers: Container[str] = ()) -> str:
+def explain(error: ValidationError, known: list[str], numbers: Mapping[str, list[Any]] | None = None) -> str:
     """All errors of a validation in one line, each with its key; `known` are keys to suggest for an unknown one, and
-    `numbers` those of lists of numbers."""
+    `numbers` those of lists of numbers, each with an example."""
+    examples = numbers or {}
     faults: dict[str, str] = {}
     forms: dict[str, str] = {}
-    for key, fault in _that_count([(_key_of(fault["loc"], known), fault) for fault in error.errors()], numbers):
+    for key, fault in _that_count([(_key_of(fault["loc"], known), fault) for fault in error.errors()], examples):
         message = f"{_in_words(fault)}{_nearest_value(fault)}"
         if fault["type"] == "extra_forbidden":
             faults[key] = unknown_key(key, known)
@@ -101,7 +102,7 @@ def explain(error: ValidationError, known: list[str], numbers: Container[str] = 
             faults[key] += f", or {message}"
         if key.endswith(".arguments"):
             faults[key] = f"{key}={_given(fault)}: not a table of texts and numbers"
-        forms |= _form_of(key, fault, is_number=key in numbers)
+        forms |= _form_of(key, fault, examples.get(key, []))
     return "; ".join(f"{text}; give {forms[key]}" if key in forms else text for key, text in faults.items())
 
 
@@ -143,13 +144,13 @@ def _in_words(fault: Mapping[str, Any]) -> str:
     return f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
-def _form_of(key: str, fault: Mapping[str, Any], *, is_number: bool) -> dict[str, str]:
+def _form_of(key: str, fault: Mapping[str, Any], example: list[Any]) -> dict[str, str]:
     """By the key how its option is given on the command line, where it is a list or a table."""
     if key.endswith(".arguments"):
         return {key: ARGUMENTS.format(key)}
     value = fault["input"]
     if fault["type"] == "list_type" and isinstance(value, str | int | float) and not _is_inner(fault):
-        return {key: list_setting(key, _values_in(str(value), is_number=is_number))}
+        return {key: list_setting(key, _values_in(str(value), example))}
     return {}
 
 
@@ -165,9 +166,9 @@ def _nearest_value(fault: Mapping[str, Any]) -> str:
     return did_you_mean(str(fault["input"]), known) if fault["type"] == "literal_error" else ""
 
 
-def _values_in(text: str, *, is_number: bool) -> list[Any]:
+def _values_in(text: str, example: list[Any]) -> list[Any]:
     """The values of a list that was written as plain text, with commas."""
-    return (_numbers_in(text) or [0.5]) if is_number else _parts(text)
+    return (_numbers_in(text) or example) if example else _parts(text)
 
 
 def _parts(text: str) -> list[str]:

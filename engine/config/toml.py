@@ -13,7 +13,11 @@ from engine.errors import ConfigError, InputError, VaalError, one_line
 
 FORMAT = 1
 """Format of a campaign's folder. A newer one is refused."""
-_LISTS_OF_NUMBERS = ("encoder.mean", "encoder.std", "task.mean", "task.std", "labels.void")
+_LISTS_OF_NUMBERS: dict[str, list[Any]] = {
+    **{key: [0.5] for key in ("encoder.mean", "encoder.std", "task.mean", "task.std")},
+    "labels.void": [255],
+}
+"""Each with an example."""
 LAST_LINE = "# The end of campaign.toml."
 
 

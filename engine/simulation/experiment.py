@@ -5,7 +5,7 @@ Each field has a meaning, a unit and a range; an unknown key is an error.
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -179,7 +179,7 @@ class Experiment(Section):
                 override(CampaignConfig(), {**shared, **managed}, where)
             except ConfigError as same:
                 text = f"{SHARED}{text.removeprefix(where)}" if str(same) == text else text
-            raise ConfigError(_advised_here(text, strategy)) from error
+            raise ConfigError(advised_here(text, strategy.options)) from error
 
     def config_of(self, strategy: Strategy, seed: int) -> CampaignConfig:
         """The configuration of a strategy's campaign. Raises ConfigError for an option that is unknown or wrong."""
@@ -230,31 +230,50 @@ def read_experiment(file: str, settings: dict[str, Any] | None = None) -> Experi
         tree = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not valid TOML: {one_line(error)}; correct it") from error
-    for key, value in (settings or {}).items():
-        *tables, name = key.split(".")
+    _set(tree, settings or {}, file)
+    with asked_by(file):
+        try:
+            experiment = Experiment.model_validate(tree)
+        except ValidationError as error:
+            raise ConfigError(explain(error, list(_keys()), {"oracle.accuracy": [0.5, 0.9]})) from error
+        for strategy in experiment.strategies:
+            experiment.config_of(strategy, 0)
+    return experiment
+
+
+_NEEDS_KIND = {"missing": ("biased",), "count": ("random", "biased", "one_source")}
+"""Options of [first_labels] by the kinds that they count with: another kind by --set leaves the file's out."""
+
+
+def _set(tree: dict[str, Any], settings: dict[str, Any], file: str) -> None:
+    """Put settings by dotted key in place of the file's. Raises ConfigError where a part of a key is no table."""
+    if isinstance(tree.get(SECTION), dict):
+        # The same option may be written as a table and as a dotted key.
+        tree[SECTION] = flat(tree[SECTION])
+    for key, value in settings.items():
+        section, _, option = key.partition(".")
+        *tables, name = [section, option] if section == SECTION and option else key.split(".")
         table = tree
         for part in tables:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"--set {key}: {part} of {file} is no table; give one of its own keys")
         table[name] = value
-    with asked_by(file):
-        try:
-            experiment = Experiment.model_validate(tree)
-        except ValidationError as error:
-            raise ConfigError(explain(error, list(_keys()), ("oracle.accuracy",))) from error
-        for strategy in experiment.strategies:
-            experiment.config_of(strategy, 0)
-    return experiment
+    if kind := settings.get("first_labels.kind"):
+        for name in (name for name, kinds in _NEEDS_KIND.items() if kind not in kinds):
+            if f"first_labels.{name}" not in settings:
+                tree["first_labels"].pop(name, None)
+    if settings.get("pool.copies") == 0:
+        tree["pool"].pop("copy_noise", None)
 
 
-def _advised_here(text: str, strategy: Strategy) -> str:
-    """The error of a campaign with its advice for an experiment, where --set wants campaign.KEY, and a strategy's own
+def advised_here(text: str, own: Container[str] = ()) -> str:
+    """The error of a campaign with its advice for an experiment, where --set wants campaign.KEY, and a strategy's `own`
     option is changed in its table."""
 
     def here(match: re.Match[str]) -> str:
         quote, key = match.groups()
-        return f"{quote}{key}=" if key in strategy.options else f"--set {quote}{SECTION}.{key}="
+        return f"{quote}{key}=" if key in own else f"--set {quote}{SECTION}.{key}="
 
     return re.sub(r"--set (['\"]?)([a-z_.]+)=", here, text)
 

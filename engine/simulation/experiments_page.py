@@ -30,7 +30,7 @@ from engine.simulation.findings import (
     values_by_strategy,
     verdict,
 )
-from engine.simulation.strategies import RANDOM
+from engine.simulation.measuring import made_by
 from engine.storage.location import Location
 
 SURE = {
@@ -168,12 +168,12 @@ def _section(figure: Figure, experiments: Location, ran: dict[str, Ran], charts:
 
 def _require_paired(name: str, curves: pa.Table) -> None:
     """Raises InputError where a strategy has not the seeds of random, with which it is compared."""
-    seeds = {
-        one: set(pc.unique(curves["seed"].filter(pc.equal(curves["strategy"], one))).to_pylist())
-        for one in pc.unique(curves["strategy"]).to_pylist()
-    }
-    if odd := [one for one, found in seeds.items() if found != seeds.get(RANDOM)]:
-        why = f"{odd[0]} has not the seeds of {RANDOM}; give curves.parquet as vaal simulate writes it"
+    found: dict[tuple[str, str], set[tuple[int, int]]] = {}
+    for row in curves.filter(pc.is_valid(curves["task"])).select(["strategy", "task", "seed", "round"]).to_pylist():
+        found.setdefault((row["strategy"], row["task"]), set()).add((row["seed"], row["round"]))
+    points = found[next(iter(found))] if found else set()
+    if odd := [strategy for (strategy, _), own in found.items() if own != points]:
+        why = f"{odd[0]} has not the seeds and rounds of the others; give curves.parquet as vaal simulate writes it"
         raise InputError(f"{name}.parquet: {why}")
 
 
@@ -182,6 +182,11 @@ def _require_of(name: str, curves: pa.Table, experiment: Experiment) -> None:
     found, planned = set(pc.unique(curves["strategy"]).to_pylist()), {one.name for one in experiment.strategies}
     if odd := sorted(found ^ planned):
         raise InputError(f"{name}.parquet: not of experiments/{name}.toml: strategy {odd[0]} is in one of them alone")
+    if odd := sorted({*_tasks_of(curves)} ^ {*experiment.tasks}):
+        raise InputError(f"{name}.parquet: not of experiments/{name}.toml: task model {odd[0]} is in one of them alone")
+    # Those of earlier versions do not say it.
+    if (made := made_by(curves)) not in ("", f"{name}.toml"):
+        raise InputError(f"{name}.parquet: not of experiments/{name}.toml: made by {made}")
     steps = np.diff(bought_of(curves))
     if len(steps) > experiment.rounds or (steps != experiment.budget).any():
         why = (

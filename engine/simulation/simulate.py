@@ -24,17 +24,16 @@ import pyarrow as pa
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import LOCAL, ray_session, usable_cpus
-from engine.errors import VaalError, asked_by
-from engine.simulation.experiment import Experiment, read_experiment
+from engine.errors import ConfigError, VaalError, asked_by
+from engine.simulation.experiment import Experiment, advised_here, read_experiment
 from engine.simulation.findings import Findings, findings_of
 from engine.simulation.learning_page import render
-from engine.simulation.measuring import ACCURACY, MIOU
+from engine.simulation.measuring import ACCURACY, MADE_BY, MIOU, made_by
 from engine.simulation.setups import setup_of
 from engine.simulation.spreading import spread, turns_of
 from engine.simulation.trial_campaign import KINDS, ground_of
 from engine.simulation.trials import Point, Trial, done, play, trials_of
 from engine.simulation.worlds import World, load
-from engine.storage.documents import read_document
 from engine.storage.location import Location
 from engine.storage.placing import require_folder
 from engine.tables.columns import required
@@ -55,8 +54,8 @@ before: share_missing (of picks, true classes), distance (total variation betwee
 pool, true classes), auc, speaks (the gate: 1 or 0), lacking (the share of the pool that
 lacks labels, where the gate asks that), seconds_train_and_score, seconds_select."""
 
-NAME_FILE = "experiment.json"
-"""Of which experiment, with what changes, the curves and the report in its folder are."""
+
+CURVES_FILE = "curves.parquet"
 
 
 class Simulated(NamedTuple):
@@ -93,20 +92,22 @@ def simulate(
     name = ", ".join([Location.of(file).name, *changed])
     with alone(home, "simulate"):
         _note_other(home, name, run)
-        points = _play_all(trials, experiment, world, run, workers)
-    curves = _curves(trials, points, experiment.first_point)
-    (home / "curves.parquet").write_table(curves)
-    (home / NAME_FILE).write_json({"experiment": name})
+        try:
+            points = _play_all(trials, experiment, world, run, workers)
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {advised_here(str(error))}") from error
+    curves = _curves(trials, points, experiment.first_point, experiment.tasks)
+    (home / CURVES_FILE).write_table(curves.replace_schema_metadata({MADE_BY: name}))
     findings = findings_of(experiment, name, curves)
     (home / "report.html").write_bytes(render(findings).encode())
-    return Simulated(home / "curves.parquet", home / "report.html", findings)
+    return Simulated(home / CURVES_FILE, home / "report.html", findings)
 
 
 def _note_other(home: Location, name: str, run: Run) -> None:
     """Log that the curves and the report of another experiment are replaced. Its campaigns stay."""
-    file = home / NAME_FILE
-    before = read_document(file, dict[str, str])["experiment"] if file.exists() else name
-    if before != name:
+    file = home / CURVES_FILE
+    before = made_by(file.read_table()) if file.exists() else ""
+    if before not in ("", name):
         run.log(f"{home} has curves.parquet and report.html of {before}: they are replaced; another --out keeps both")
 
 
@@ -150,8 +151,8 @@ def _side_by_side(trials: list[Trial], pool: ProcessPoolExecutor, run: Run) -> d
     """As `_play_all`, in the processes of a pool."""
     found: dict[str, list[Point]] = {}
     for batch in turns_of(trials):
-        left = {pool.submit(_play, trial): trial for trial in batch}
         try:
+            left = {pool.submit(_play, trial): trial for trial in batch}
             while left:
                 ready, _ = wait(left, return_when=FIRST_COMPLETED)
                 for future in ready:
@@ -178,7 +179,8 @@ def _pool(workers: int, experiment: Experiment, world: World, *, shares_cores: b
     with TemporaryDirectory() as folder:
         # Python writes arguments into a pipe, and waits for ever if the process dies before it has read them.
         file = Path(folder) / "world"
-        file.write_bytes(pickle.dumps((experiment, world)))
+        with file.open("wb") as stream:
+            pickle.dump((experiment, world), stream)
         with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(file, shares)) as pool:
             yield pool
 
@@ -187,7 +189,8 @@ def _shares(workers: int) -> list[set[int]]:
     """The cores of each of `workers` processes; none where the system binds no process to cores."""
     if not hasattr(os, "sched_setaffinity"):
         return [set()] * workers
-    cores = sorted(os.sched_getaffinity(0))
+    # A container may have a quota of fewer CPUs than it sees.
+    cores = sorted(os.sched_getaffinity(0))[: usable_cpus()]
     return [set(cores[number::workers]) or {cores[number % len(cores)]} for number in range(workers)]
 
 
@@ -208,7 +211,8 @@ def _begin(file: Path, shares: SimpleQueue[set[int]]) -> None:
     threadpool_limits(max(1, len(cores)))
     # A point that a power cut loses can be made again; waiting for the disk would take a third of the time.
     os.fsync = lambda fd: None  # noqa: ARG005 - called by that name
-    _here.append(pickle.loads(file.read_bytes()))
+    with file.open("rb") as stream:
+        _here.append(pickle.load(stream))
 
 
 def _end_with_parent() -> None:
@@ -224,20 +228,21 @@ def _play(trial: Trial) -> list[Point]:
         return play(trial, experiment, ground_of(world, experiment, trial.seed, trial.first_folder), lambda: None)
 
 
-def _curves(trials: list[Trial], points: dict[str, list[Point]], first: int) -> pa.Table:
+def _curves(trials: list[Trial], points: dict[str, list[Point]], first: int, tasks: list[str]) -> pa.Table:
     rows = [
         (trial.strategy, trial.seed, number, point["num_labels"], *row)
         for trial in trials
         for number, point in enumerate(points[trial.folder], first)
-        for row in _measurements(point)
+        for row in _measurements(point, tasks)
     ]
     columns = [list(column) for column in zip(*rows, strict=True)]
     return pa.table(columns, schema=CURVES_SCHEMA)
 
 
-def _measurements(point: Point) -> Iterator[tuple[str | None, str, float]]:
-    """Task, metric and value."""
-    for task, found in point["tasks"].items():
+def _measurements(point: Point, tasks: list[str]) -> Iterator[tuple[str | None, str, float]]:
+    """Task, metric and value; of tasks that an earlier run measured too, nothing."""
+    for task in tasks:
+        found = point["tasks"][task]
         metric = MIOU if MIOU in found else ACCURACY
         yield task, metric, found[metric]
         yield task, "seconds", found["seconds"]

@@ -47,6 +47,14 @@ def places_of(path: str, key: str) -> list[Location]:
     return found
 
 
+def place_of(path: str, key: str) -> Location:
+    """The one file of a key. Raises InputError where there is none, or more."""
+    location, *others = places_of(path, key)
+    if others:
+        raise InputError(f"{key}={path}: {len(others) + 1} files match; give one file")
+    return location
+
+
 def _source_of(path: str) -> str:
     """How to get the files of a path, as the experiment gives it."""
     match = _OF_DATA_SET.match(path)

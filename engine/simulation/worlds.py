@@ -18,7 +18,7 @@ from engine.pool.mask_source import MaskSource
 from engine.simulation.experiment import Experiment
 from engine.simulation.experiment_parts import PoolPart, TestPart
 from engine.simulation.pixel_pools import read_images
-from engine.simulation.source_files import places_of, table_of
+from engine.simulation.source_files import place_of, places_of, table_of
 from engine.storage.location import Location
 from engine.tables.rows import read_rows
 from engine.tables.values import class_of, plain
@@ -122,7 +122,7 @@ def read_confusions(given: list[list[str]] | str, files: dict[str, str]) -> list
     """
     if not isinstance(given, str):
         return given
-    location, *_ = places_of(given, "oracle.confusions")
+    location = place_of(given, "oracle.confusions")
     content = location.read_bytes()
     files[location.url] = hashlib.sha256(content).hexdigest()
     try:
@@ -187,7 +187,9 @@ def _embeddings(
 
 def _of_one_length(rows: pa.Array, location: Location) -> pa.FixedSizeListArray:
     """Lists of numbers as lists of a fixed size. Raises InputError for anything else."""
-    kind = getattr(rows.type, "value_type", pa.null())
+    rows = rows.storage if isinstance(rows, pa.ExtensionArray) else rows
+    is_list = isinstance(rows.type, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
+    kind = rows.type.value_type if is_list else pa.null()
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise InputError(f"{location}: the column embedding is of {rows.type}; give lists of numbers")
     lengths = pc.unique(pc.list_value_length(rows)).to_pylist()
@@ -199,7 +201,7 @@ def _of_one_length(rows: pa.Array, location: Location) -> pa.FixedSizeListArray:
 
 
 def _labels(pattern: str, key: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
-    location, *_ = places_of(pattern, key)
+    location = place_of(pattern, key)
     content = location.read_bytes()
     files[location.url] = hashlib.sha256(content).hexdigest()
     if location.name.endswith(".parquet"):

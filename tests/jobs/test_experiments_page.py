@@ -13,6 +13,7 @@ import pytest
 
 from engine.errors import InputError
 from engine.simulation.experiments_page import charts_of, page_of
+from engine.simulation.measuring import MADE_BY
 from engine.simulation.simulate import CURVES_SCHEMA
 from engine.storage.location import Location
 from jobs.experiments import main
@@ -83,7 +84,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     pq.write_table(curves.filter(is_kept), tmp_path / "digits.parquet")
     at = [f"{tmp_path}/page.md", f"{tmp_path}/digits.parquet", "--experiments", str(experiments)]
     assert main(at) == 4
-    assert capsys.readouterr().err.startswith("error: digits.parquet: better has not the seeds of random")
+    assert capsys.readouterr().err.startswith("error: digits.parquet: better has not the seeds and rounds of the")
     (tmp_path / "twice").mkdir()
     shutil.copy(tmp_path / "digits.parquet", tmp_path / "twice")
     assert main([*at[:2], f"{tmp_path}/twice/digits.parquet", *at[2:]]) == 2
@@ -105,6 +106,18 @@ def test_curves_of_another_experiment_are_refused(tmp_path: Path, old: str, new:
     file.write_text(file.read_text().replace(old, new))
     with pytest.raises(InputError, match=words):
         page_of(experiments, {"digits": curves})
+
+
+def test_curves_say_what_made_them(tmp_path: Path) -> None:
+    experiments, curves = folder_of(tmp_path, 2)
+    page_of(experiments, {"digits": curves.replace_schema_metadata({MADE_BY: "digits.toml"})})
+    for made in ("other.toml", "digits.toml, oracle.noise=0.3"):
+        with pytest.raises(InputError, match=f"not of experiments/digits.toml: made by {made}"):
+            page_of(experiments, {"digits": curves.replace_schema_metadata({MADE_BY: made})})
+    more = pc.and_(pc.equal(curves["task"], "linear"), pc.equal(curves["seed"], 0))
+    other = curves.filter(more).set_column(4, "task", pa.array(["mlp"] * pc.sum(more).as_py()))
+    with pytest.raises(InputError, match="has not the seeds and rounds of the others"):
+        page_of(experiments, {"digits": pa.concat_tables([curves, other])})
 
 
 def test_a_page_of_another_name_has_its_charts_beside_it(tmp_path: Path) -> None:

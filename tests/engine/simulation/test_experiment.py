@@ -58,6 +58,17 @@ def test_settings_are_in_place_of_the_files(tmp_path: Path) -> None:
             read_experiment(file, {key: "many"})
 
 
+def test_a_setting_leaves_out_what_it_makes_void(tmp_path: Path) -> None:
+    text = DIGITS.replace('"random"', '"biased"\nmissing = 3') + '[campaign]\ntrain.epochs = 9\n"train.folds" = 5\n'
+    read(tmp_path, text)
+    file = str(tmp_path / "experiment.toml")
+    found = [read_experiment(file, {"first_labels.kind": kind}).first_labels for kind in ("random", "none", "empty")]
+    assert [(one.count, "missing" in one.model_fields_set) for one in found] == [(50, False), (0, False), (0, False)]
+    # However the file writes an option of a campaign.
+    changed = read_experiment(file, {"campaign.train.folds": 3, "campaign.train.epochs": 4}).campaign
+    assert changed == {"train.epochs": 4, "train.folds": 3}
+
+
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_experiments_can_be_read(file: Path) -> None:
     names = [strategy.name for strategy in read_experiment(str(file)).strategies]

@@ -13,7 +13,9 @@ from engine.config.texts import parse_settings
 from engine.errors import ConfigError, InputError
 from engine.simulation.experiment import read_experiment
 from engine.simulation.simulate import simulate
-from engine.simulation.worlds import load
+from engine.simulation.source_files import place_of
+from engine.simulation.worlds import _of_one_length, load
+from engine.storage.location import Location
 from tests.engine.simulation.test_experiment import DIGITS, EXPERIMENTS, FILES, KEYS, made, read, write_files
 from tests.engine.simulation.test_pixel_experiment import PIXELS
 from tests.jobs.test_cli import refused as refused_command
@@ -194,3 +196,17 @@ def test_a_file_in_the_place_of_a_folder_is_refused_by_every_command_that_makes_
     assert refused_command(2, "pack", str(tmp_path), str(file)) == line
     assert refused_command(2, "init", str(file), "--pool", str(tmp_path / "x.tar")) == line
     assert file.read_text().startswith("shard,key,label")
+
+
+def test_vectors_may_be_tensors_of_a_fixed_shape(tmp_path: Path) -> None:
+    vector_ND = np.arange(12, dtype=np.float32).reshape(3, 4)
+    rows = _of_one_length(pa.FixedShapeTensorArray.from_numpy_ndarray(vector_ND), Location.of(str(tmp_path)))
+    assert rows.to_pylist() == vector_ND.tolist()
+
+
+def test_one_file_has_the_answers(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"l-{number}.csv").write_text("shard,key,label")
+    with pytest.raises(InputError, match=r"oracle.labels=.*l-\*.csv: 2 files match; give one file"):
+        place_of(f"{tmp_path}/l-*.csv", "oracle.labels")
+    assert place_of(f"{tmp_path}/l-0.csv", "oracle.labels").name == "l-0.csv"

@@ -19,7 +19,8 @@ from engine.simulation import simulate
 from engine.simulation.experiment import Experiment
 from engine.simulation.findings import caution_on, caution_on_pairs, findings_of, to_json
 from engine.simulation.learning_page import render
-from engine.simulation.simulate import CURVES_SCHEMA, NAME_FILE, _note_other, _shares
+from engine.simulation.measuring import MADE_BY
+from engine.simulation.simulate import CURVES_SCHEMA, _note_other, _shares
 from engine.storage.location import Location
 from tests.engine.simulation.test_experiment import DIGITS, read
 
@@ -161,7 +162,7 @@ def test_curves_of_another_experiment_are_not_replaced_without_a_word(tmp_path: 
     notes: list[str] = []
     home, run = Location.of(str(tmp_path)), Run(log=notes.append)
     _note_other(home, "one.toml", run)
-    (home / NAME_FILE).write_json({"experiment": "one.toml"})
+    (home / "curves.parquet").write_table(CURVES_SCHEMA.empty_table().replace_schema_metadata({MADE_BY: "one.toml"}))
     _note_other(home, "one.toml", run)
     assert not notes
     _note_other(home, "one.toml, seeds=7", run)
@@ -171,7 +172,9 @@ def test_curves_of_another_experiment_are_not_replaced_without_a_word(tmp_path: 
 
 
 def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7})
+    # The quota of a container.
+    monkeypatch.setattr(simulate, "usable_cpus", lambda: 3)
     assert _shares(2) == [{2, 5}, {3}]
     assert _shares(4) == [{2}, {3}, {5}, {2}]
     monkeypatch.delattr(os, "sched_setaffinity")
