@@ -63,7 +63,7 @@ def test_findings_say_what_the_curves_hold(tmp_path: Path) -> None:
 @pytest.mark.heavy
 def test_few_seeds_show_nothing_and_say_so(tmp_path: Path) -> None:
     found = findings_of(*((experiment := made_up(tmp_path, 4))[0], "few", experiment[1]))
-    assert "With 4 seeds nothing can be significant" in found.caution
+    assert "With 4 seeds and 2 strategies beside random nothing can be significant" in found.caution
     assert all(not gap.is_shown for gap in found.tasks["linear"].areas.values())
     assert "not shown to differ" in found.sentences[0]
     assert found.caution in render(found)
