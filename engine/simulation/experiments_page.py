@@ -111,9 +111,11 @@ def page_of(experiments: Location, curves: dict[str, pa.Table], charts: str = "e
         raise ConfigError(f"{experiments}/published.toml: no figure has the experiment {unknown[0]}; add it to one")
     for name, table in curves.items():
         _require_paired(name, table)
-        _require_of(name, table, read_experiment(f"{experiments}/{name}.toml"))
-    areas = {name: {task: _areas_of(table, task) for task in _tasks_of(table)} for name, table in curves.items()}
-    ran = {name: Ran(table, areas[name]) for name, table in curves.items()}
+        if fault := _fault_of(name, table, read_experiment(f"{experiments}/{name}.toml")):
+            raise InputError(f"{name}.parquet: not of experiments/{name}.toml: {fault}")
+    ran = {
+        name: Ran(table, {task: _areas_of(table, task) for task in _tasks_of(table)}) for name, table in curves.items()
+    }
     parts = [HEAD, *_summary(ran), *("\n".join(_section(figure, experiments, ran, charts)) for figure in figures)]
     return "\n".join(parts)
 
@@ -167,7 +169,7 @@ def _section(figure: Figure, experiments: Location, ran: dict[str, Ran], charts:
 
 
 def _require_paired(name: str, curves: pa.Table) -> None:
-    """Raises InputError where a strategy has not the seeds of random, with which it is compared."""
+    """Raises InputError where the strategies and task models, which are compared, have not the same points."""
     found: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for row in curves.filter(pc.is_valid(curves["task"])).select(["strategy", "task", "seed", "round"]).to_pylist():
         found.setdefault((row["strategy"], row["task"]), set()).add((row["seed"], row["round"]))
@@ -177,22 +179,21 @@ def _require_paired(name: str, curves: pa.Table) -> None:
         raise InputError(f"{name}.parquet: {why}")
 
 
-def _require_of(name: str, curves: pa.Table, experiment: Experiment) -> None:
-    """Raises InputError where the curves are of other strategies or batches than the experiment has."""
-    found, planned = set(pc.unique(curves["strategy"]).to_pylist()), {one.name for one in experiment.strategies}
-    if odd := sorted(found ^ planned):
-        raise InputError(f"{name}.parquet: not of experiments/{name}.toml: strategy {odd[0]} is in one of them alone")
+def _fault_of(name: str, curves: pa.Table, experiment: Experiment) -> str:
+    """Why the curves are not of the experiment, by its strategies, task models, name and batches; empty if they are."""
+    planned = [one.name for one in experiment.strategies]
+    if odd := sorted({*pc.unique(curves["strategy"]).to_pylist()} ^ {*planned}):
+        return f"strategy {odd[0]} is in one of them alone"
     if odd := sorted({*_tasks_of(curves)} ^ {*experiment.tasks}):
-        raise InputError(f"{name}.parquet: not of experiments/{name}.toml: task model {odd[0]} is in one of them alone")
+        return f"task model {odd[0]} is in one of them alone"
     # Those of earlier versions do not say it.
     if (made := made_by(curves)) not in ("", f"{name}.toml"):
-        raise InputError(f"{name}.parquet: not of experiments/{name}.toml: made by {made}")
+        return f"made by {made}"
     steps = np.diff(bought_of(curves))
     if len(steps) > experiment.rounds or (steps != experiment.budget).any():
-        why = (
-            f"batches of {', '.join(f'{step:g}' for step in steps)}, and not {experiment.rounds} of {experiment.budget}"
-        )
-        raise InputError(f"{name}.parquet: not of experiments/{name}.toml: {why}")
+        batches = ", ".join(f"{step:g}" for step in steps)
+        return f"batches of {batches}, and not {experiment.rounds} of {experiment.budget}"
+    return ""
 
 
 def _plan(file: Location) -> str:
