@@ -18,7 +18,7 @@ from engine.config.toml import override
 from engine.config.train_options import SIMULATED_ONLY
 from engine.errors import ConfigError, asked_by, one_line
 from engine.pool.mask_source import MaskSource, mask_source
-from engine.simulation.experiment_parts import FirstLabelsPart, OraclePart, PoolPart, TestPart
+from engine.simulation.experiment_parts import COUNT_WITH, FirstLabelsPart, OraclePart, PoolPart, TestPart
 from engine.simulation.learners import NEEDS, fault_of, learner_of
 from engine.simulation.strategies import RANDOM, Strategy, flat, listed
 from engine.storage.location import Location
@@ -241,10 +241,6 @@ def read_experiment(file: str, settings: dict[str, Any] | None = None) -> Experi
     return experiment
 
 
-_NEEDS_KIND = {"missing": ("biased",), "count": ("random", "biased", "one_source")}
-"""Options of [first_labels] by the kinds that they count with: another kind by --set leaves the file's out."""
-
-
 def _set(tree: dict[str, Any], settings: dict[str, Any], file: str) -> None:
     """Put settings by dotted key in place of the file's. Raises ConfigError where a part of a key is no table."""
     if isinstance(tree.get(SECTION), dict):
@@ -260,7 +256,7 @@ def _set(tree: dict[str, Any], settings: dict[str, Any], file: str) -> None:
                 raise ConfigError(f"--set {key}: {part} of {file} is no table; give one of its own keys")
         table[name] = value
     if kind := settings.get("first_labels.kind"):
-        for name in (name for name, kinds in _NEEDS_KIND.items() if kind not in kinds):
+        for name in (name for name, kinds in COUNT_WITH.items() if kind not in kinds):
             if f"first_labels.{name}" not in settings:
                 tree["first_labels"].pop(name, None)
     if settings.get("pool.copies") == 0:

@@ -93,6 +93,10 @@ class TestPart(Section):
         return bool(self.shards or self.embeddings)
 
 
+COUNT_WITH = {"count": ("random", "biased", "one_source"), "missing": ("biased",)}
+"""Options of [first_labels] by the kinds that they count with."""
+
+
 class FirstLabelsPart(Section):
     """What is labelled before the first round."""
 
@@ -106,11 +110,10 @@ class FirstLabelsPart(Section):
 
     @model_validator(mode="after")
     def _empty_is_empty(self) -> "FirstLabelsPart":
-        if self.kind == "empty" and self.count:
-            raise ValueError(f"first_labels.count={self.count}: of kind empty there is none; leave it out")
-        if self.kind == "none" and self.count:
-            raise ValueError(f"first_labels.count={self.count}: of kind none it is the budget; leave it out")
-        if _is_given(self, "missing") and self.kind != "biased":
+        if self.count and self.kind not in COUNT_WITH["count"]:
+            why = "there is none" if self.kind == "empty" else "it is the budget"
+            raise ValueError(f"first_labels.count={self.count}: of kind {self.kind} {why}; leave it out")
+        if _is_given(self, "missing") and self.kind not in COUNT_WITH["missing"]:
             why = f"first_labels.missing={self.missing}: of kind {self.kind} no class is left out"
             raise ValueError(f'{why}; set kind = "biased", or leave it out')
         return self

@@ -54,7 +54,6 @@ before: share_missing (of picks, true classes), distance (total variation betwee
 pool, true classes), auc, speaks (the gate: 1 or 0), lacking (the share of the pool that
 lacks labels, where the gate asks that), seconds_train_and_score, seconds_select."""
 
-
 CURVES_FILE = "curves.parquet"
 
 
