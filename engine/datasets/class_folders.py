@@ -47,13 +47,17 @@ def imagenet(source: Location, _seed: int) -> Opened:
     """ImageNet-1k: classes are WordNet ids, sorted. Its test set is val, whose images lie in a folder a class, or all
     in one beside the development kit.
 
-    Raises InputError for another layout, an empty class, and images of val whose class is not known.
+    Raises InputError for another layout, an empty class, and images of val whose class is not known or that lie
+    beside folders of classes.
     """
     layout = "train/nXXXXXXXX/*.JPEG, and val with such folders, or its images and ILSVRC2012_devkit_t12"
     base = folder_with(source, "train", layout)
     folder_with(source, "val", layout)
     train = _class_images(base / "train", _WNID, layout)
     loose = {name: size for name, size in (base / "val").children().items() if is_image_name(name)}
+    if loose and (beside := [name for name in (base / "val").folders() if _WNID.fullmatch(name)]):
+        why = f"{plural(len(loose), 'image')} beside folders of classes: {some(beside)}"
+        raise InputError(f"{base / 'val'}: {why}; finish moving the images into folders, or unpack val again")
     test = _by_devkit(base, loose) if loose else _flat(_class_images(base / "val", _WNID, layout), "val")
     if strangers := {str(entry.label) for entry in test} - train.keys():
         why = f"has classes without a folder in train: {some(sorted(strangers))}"

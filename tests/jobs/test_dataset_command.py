@@ -100,6 +100,7 @@ FAULTS = [
     ("caltech256", _added(IMAGE), "001_0000.jpg: an empty file"),
     ("caltech256", _added(IMAGE, b"<html>"), "001_0000.jpg: no image by its first bytes"),
     ("imagenet", _added("val/n09999999/x.JPEG"), "val: has classes without a folder in train: n09999999"),
+    ("imagenet flat", _added("val/n01440764/x.JPEG"), "val: 3 images beside folders of classes: n01440764; finish"),
     ("imagenet flat", _removed(META), "meta.mat: no such file"),
     ("imagenet flat", _added(META, b"x"), "meta.mat: not the list of classes"),
     ("imagenet flat", _added("val/ILSVRC2012_val_00000004.JPEG"), f"4.JPEG: {TRUTH} has no class of it (3 lines)"),

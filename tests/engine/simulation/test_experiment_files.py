@@ -41,6 +41,12 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all files keep their campaigns: a quick and a full file have many in common once they are as small."""
+    return tmp_path_factory.mktemp("played")
+
+
 def scaled(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """The experiment of a file with its sizes, steps and networks as small as they can be, on trees in a folder."""
     monkeypatch.setenv("VAAL_DATA", str(DATA))
@@ -101,10 +107,10 @@ def plays(experiment: Experiment, folder: Path, names: list[str]) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("file", NEW, ids=lambda file: file.stem)
 def test_every_strategy_of_an_experiment_plays_a_round(
-    file: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, trees: Path, played: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = scaled(file, trees, monkeypatch)
-    plays(experiment, tmp_path / "out", [one.name for one in experiment.strategies])
+    plays(experiment, played, [one.name for one in experiment.strategies])
 
 
 @pytest.mark.slow
