@@ -170,10 +170,11 @@ def _side_by_side(trials: list[Trial], pool: ProcessPoolExecutor, run: Run) -> d
 
 @contextmanager
 def _pool(workers: int, experiment: Experiment, world: World, *, shares_cores: bool) -> Iterator[ProcessPoolExecutor]:
-    """Processes of one thread each; those that share the cores are bound, with all that they start, to their own."""
+    """Processes of one thread each; those that share the machine are bound, with all that they start, to their own
+    cores and GPU."""
     context = multiprocessing.get_context("spawn")
     shares = context.SimpleQueue()
-    for share in _shares(workers) if shares_cores else [set[int]()] * workers:
+    for share in _shares(workers) if shares_cores else [_Share(set(), "")] * workers:
         shares.put(share)
     with TemporaryDirectory() as folder:
         # Python writes arguments into a pipe, and waits for ever if the process dies before it has read them.
@@ -184,28 +185,47 @@ def _pool(workers: int, experiment: Experiment, world: World, *, shares_cores: b
             yield pool
 
 
-def _shares(workers: int) -> list[set[int]]:
-    """The cores of each of `workers` processes; none where the system binds no process to cores."""
-    if not hasattr(os, "sched_setaffinity"):
-        return [set()] * workers
+class _Share(NamedTuple):
+    """The cores of a process and its GPU, as CUDA_VISIBLE_DEVICES names it; empty: as this process has them."""
+
+    cores: set[int]
+    gpu: str
+
+
+def _shares(workers: int) -> list[_Share]:
+    """What each of `workers` processes has of this machine. Some systems bind no process to cores."""
+    import torch
+
     # A container may have a quota of fewer CPUs than it sees.
-    cores = sorted(os.sched_getaffinity(0))[: usable_cpus()]
-    return [set(cores[number::workers]) or {cores[number % len(cores)]} for number in range(workers)]
+    cores = sorted(os.sched_getaffinity(0))[: usable_cpus()] if hasattr(os, "sched_setaffinity") else []
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    gpus = (named if named[0] else [str(number) for number in range(count)])[:count]
+    return [
+        _Share(
+            set(cores[number::workers] or [cores[number % len(cores)]]) if cores else set(),
+            gpus[number % len(gpus)] if gpus else "",
+        )
+        for number in range(workers)
+    ]
 
 
 _here: list[tuple[Experiment, World]] = []
 """What a process of the simulation works on."""
 
 
-def _begin(file: Path, shares: SimpleQueue[set[int]]) -> None:
+def _begin(file: Path, shares: SimpleQueue[_Share]) -> None:
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # Ctrl-C reaches every process; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if cores := shares.get():
+    cores, gpu = shares.get()
+    if cores:
         os.sched_setaffinity(0, cores)
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     torch.set_num_threads(max(1, len(cores)))
     threadpool_limits(max(1, len(cores)))
     # A point that a power cut loses can be made again; waiting for the disk would take a third of the time.

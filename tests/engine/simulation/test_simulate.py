@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from engine.campaign.stages import Run
 from engine.simulation import simulate
@@ -21,6 +23,7 @@ from engine.simulation.findings import caution_on, caution_on_pairs, findings_of
 from engine.simulation.learning_page import render
 from engine.simulation.measuring import MADE_BY
 from engine.simulation.simulate import CURVES_SCHEMA, _note_other, _shares
+from engine.simulation.worlds import World
 from engine.storage.location import Location
 from tests.engine.simulation.test_experiment import DIGITS, read
 
@@ -175,7 +178,27 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7})
     # The quota of a container.
     monkeypatch.setattr(simulate, "usable_cpus", lambda: 3)
-    assert _shares(2) == [{2, 5}, {3}]
-    assert _shares(4) == [{2}, {3}, {5}, {2}]
+    assert _shares(2) == [({2, 5}, ""), ({3}, "")]
+    assert [share.cores for share in _shares(4)] == [{2}, {3}, {5}, {2}]
     monkeypatch.delattr(os, "sched_setaffinity")
-    assert _shares(2) == [set(), set()]
+    assert _shares(2) == [(set(), "")] * 2
+
+
+@pytest.mark.parametrize(("named", "gpus"), [(None, ["0", "1", "0"]), ("4,GPU-3f", ["4", "GPU-3f", "4"])])
+def test_processes_share_the_gpus(named: str | None, gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [share.gpu for share in _shares(3)] == gpus
+
+
+@pytest.mark.heavy
+def test_a_process_sees_its_own_share_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, world = cast("Experiment", None), cast("World", None)
+    core = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(simulate, "_shares", lambda _: [simulate._Share({core}, "7")])
+    with simulate._pool(1, experiment, world, shares_cores=True) as pool:
+        assert pool.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() == "7"
+        assert pool.submit(os.sched_getaffinity, 0).result() == {core}
