@@ -11,7 +11,7 @@ from vaal.acquisition.summary import Summary
 from vaal.ensembles import EnsembleDiscriminators
 from vaal.methods import SUMMARY
 from vaal.networks import VAE, Autoencoder, Discriminators, NetworkShape, shape_for
-from vaal.paper import PAPER_SHAPE, PaperVAE
+from vaal.paper import PaperVAE, paper_shape
 from vaal.refit import FittedDiscriminators
 from vaal.standardise import Standardiser
 from vaal.task.model import Task
@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
 
     @property
     def shape(self) -> NetworkShape:
-        return PAPER_SHAPE if self.preset == "paper" else shape_for(self.preset, self.image_size)
+        return paper_shape(self.image_size) if self.preset == "paper" else shape_for(self.preset, self.image_size)
 
 
 class Networks(NamedTuple):

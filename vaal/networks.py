@@ -39,21 +39,28 @@ PRESETS: dict[str, NetworkShape] = {
 """Shapes for images up to 32 px. `shape_for` gives those for any size."""
 
 
+def latents_for(num_latents: int, image_size: int) -> int:
+    """Units of a latent for images with a side of `image_size` pixels, where there are `num_latents` up to 32 px.
+
+    They double above 32 px and again above 128 px, as in the paper (arXiv 1904.00370, appendix: 32 for CIFAR, 64 for
+    Caltech-256 and ImageNet, 128 for BDD100K and Cityscapes).
+    """
+    return num_latents * (1 if image_size <= 32 else 2 if image_size <= 128 else 4)
+
+
 def shape_for(preset: str, image_size: int) -> NetworkShape:
     """The shape of a preset (`small`, `base` or `large`) for images with a side of `image_size` pixels.
 
-    Latents double above 32 px and again above 128 px, as in the paper (arXiv 1904.00370, appendix: 32 for CIFAR, 64
-    for Caltech-256 and ImageNet, 128 for BDD100K and Cityscapes). Above 64 px the first stage has half the channels:
-    the maps nearest the image cost most and add least to a latent.
+    Latents grow by `latents_for`. Above 64 px the first stage has half the channels: the maps nearest the image cost
+    most and add least to a latent.
 
     Raises ValueError if there is no such preset.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r} is none of {', '.join(PRESETS)}")
     shape = PRESETS[preset]
-    growth = 1 if image_size <= 32 else 2 if image_size <= 128 else 4
     width = shape.width if image_size <= 64 else shape.width // 2
-    return replace(shape, width=width, num_latents=growth * shape.num_latents)
+    return replace(shape, width=width, num_latents=latents_for(shape.num_latents, image_size))
 
 
 def feature_map_sizes(image_size: int) -> list[int]:

@@ -10,14 +10,21 @@ from one.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from vaal.networks import Autoencoder, NetworkShape, initialise
+from vaal.networks import Autoencoder, NetworkShape, initialise, latents_for
 
 WIDTHS = (128, 256, 512, 1024)
 """Channels of the encoder's maps; the decoder's in reverse. Narrower ones are for CPUs."""
 PAPER_SHAPE = NetworkShape(width=WIDTHS[0], max_width=WIDTHS[-1], num_latents=32, discriminator_width=512)
+"""The shape for images up to 32 px. `paper_shape` gives that for any size."""
+
+
+def paper_shape(image_size: int) -> NetworkShape:
+    """The shape for images with a side of `image_size` pixels: latents grow by `latents_for`."""
+    return replace(PAPER_SHAPE, num_latents=latents_for(PAPER_SHAPE.num_latents, image_size))
 
 
 def _layers(kind: type[nn.Conv2d | nn.ConvTranspose2d], width: int, widths: Sequence[int]) -> list[nn.Module]:
@@ -48,7 +55,8 @@ class PaperDecoder(nn.Module):
 
 
 class PaperVAE(Autoencoder):
-    """The authors' VAE: 22,835,139 parameters at 32 px, RGB, 32 latent units and the authors' `widths`.
+    """The authors' VAE: 22,835,139 parameters at 32 px, RGB and the authors' `widths`. 0 latent units: as many as
+    `paper_shape` has.
 
     Raises ValueError if `image_size` is not a multiple of 16, or is below 32 with the authors' widths.
     """
@@ -57,13 +65,14 @@ class PaperVAE(Autoencoder):
         self,
         image_size: int,
         num_channels: int,
-        num_latents: int = PAPER_SHAPE.num_latents,
+        num_latents: int = 0,
         widths: Sequence[int] = WIDTHS,
     ) -> None:
         if image_size % 16 or image_size < (32 if widths == WIDTHS else 16):
             raise ValueError(f"the paper's VAE needs images of 32 px or a larger multiple of 16, got {image_size}")
         encoder = nn.Sequential(*_layers(nn.Conv2d, num_channels, widths))
         initialise(encoder)
+        num_latents = num_latents or paper_shape(image_size).num_latents
         num_features = widths[-1] * (image_size // 16) ** 2
         decoder = PaperDecoder(image_size, num_channels, num_latents, widths)
         super().__init__(encoder, num_features, num_latents, decoder)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from engine.config.handoff_options import HandoffConfig
 from engine.config.input_options import ImageConfig
 from engine.config.options import CampaignConfig
 from engine.config.section import Section
@@ -17,6 +18,7 @@ from engine.config.texts import explain
 from engine.config.toml import override
 from engine.config.train_options import SIMULATED_ONLY
 from engine.errors import ConfigError, asked_by, one_line
+from engine.handoff.gold import num_gold_of
 from engine.pool.mask_source import MaskSource, mask_source
 from engine.simulation.experiment_parts import COUNT_WITH, FirstLabelsPart, OraclePart, PoolPart, TestPart
 from engine.simulation.learners import NEEDS, fault_of, learner_of
@@ -25,12 +27,13 @@ from engine.storage.location import Location
 
 METHOD = "features"
 """Discriminators straight on vectors: what a simulated round trains on embeddings."""
+PAPER_BATCH = 128
+"""Images of each pool in an update of vaal_2019, unless the experiment says otherwise."""
 PAPER_OPTIONS: dict[str, Any] = {
-    "train.batch_size": 128, "train.vae_steps": 2, "train.discriminator_steps": 1, "train.folds": 1,
-    "train.refit": False, "labels.are_biased": "yes", "select.diversity": "none", "select.duplicates": "off",
-    "select.control_fraction": 0.0,
+    "train.vae_steps": 2, "train.discriminator_steps": 1, "train.folds": 1, "train.refit": False,
+    "labels.are_biased": "yes", "select.diversity": "none", "select.duplicates": "off", "select.control_fraction": 0.0,
 }  # fmt: skip
-"""What goes with train.method = vaal_2019 unless the experiment says otherwise: their schedule, the b lowest scores."""
+"""What goes with train.method = vaal_2019 unless a strategy says otherwise: their schedule, the b lowest scores."""
 _OF_READING = ("image.", "handoff.question", "labels.masks", "labels.void", "task.classes", "train.task")
 """Beginnings of the keys of a campaign that say what its images and masks are."""
 MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed")
@@ -151,16 +154,20 @@ class Experiment(Section):
         return "pixels" if self.pool.shards else "vectors"
 
     def _images_of(self, strategy: Strategy, options: dict[str, Any]) -> int:
-        """The images of a batch: each takes as many answers of the budget as there are annotators."""
-        asked = options.get("handoff.annotators", 1)
-        if not isinstance(asked, int) or asked <= 1:
+        """The images of a batch: each of them, and of the gold ones beside them, takes as many answers of the budget as
+        there are annotators."""
+        asked, gold = options.get("handoff.annotators", 1), options.get("handoff.gold_fraction", 0.0)
+        is_right = isinstance(asked, int) and isinstance(gold, int | float) and 0 <= gold <= 1
+        if not is_right or (asked <= 1 and not self.oracle.annotators):
             return self.budget
         why = f"{self._giver(strategy, 'handoff.annotators')}: handoff.annotators={asked}"
         if asked > self.oracle.annotators:
             raise ConfigError(f"{why}: oracle.annotators={self.oracle.annotators} are fewer; raise that")
         if self.budget % asked:
             raise ConfigError(f"{why}: budget={self.budget} answers are no whole number of images; change one of them")
-        return self.budget // asked
+        tasks = self.budget // asked
+        handoff = HandoffConfig(gold_fraction=gold)
+        return next((n for n in range(tasks, 1, -1) if n + num_gold_of(handoff, n) <= tasks), 1)
 
     def _giver(self, strategy: Strategy, key: str) -> str:
         """Where the file gives an option of a strategy's campaigns, for an error."""
@@ -200,7 +207,8 @@ class Experiment(Section):
             # Known to nobody but the oracle: an item_id hides nothing here, and is the same in every run.
             managed |= {"salt": f"{seed + 1:032x}", "train.input": "pixels"}
             if method == SIMULATED_ONLY:
-                options = {"device": self.device, **self.campaign, **PAPER_OPTIONS, **own, **strategy.options}
+                shared = {"device": self.device, "train.batch_size": PAPER_BATCH, **self.campaign}
+                options = {**shared, **PAPER_OPTIONS, **own, **strategy.options}
                 options["train.method"] = "vaal"
         else:
             if method not in (METHOD, "auto"):

@@ -61,7 +61,8 @@ class OraclePart(Section):
     of lists of names, or the path of a JSON file with one."""
     annotators: int = Field(default=0, ge=0, le=1000)
     """So many people answer instead of the oracle, in its words where they are right; handoff.annotators of them are
-    asked about each image, and `budget` counts their answers. 0: the oracle answers. Needs pool.shards."""
+    asked about each image, gold ones too, and `budget` counts their answers. 0: the oracle answers. Needs
+    pool.shards."""
     accuracy: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.8
     """How often an annotator is right: all of them, or from the worst to the best, evenly."""
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from engine.config.train_options import TrainConfig
 from vaal.networks import Discriminators
-from vaal.paper import PAPER_SHAPE, PaperVAE
+from vaal.paper import PaperVAE, paper_shape
 
 WIDTHS = (32, 64, 128, 256)
 """Channels, a quarter of the authors'."""
@@ -67,7 +67,7 @@ class Paper2019:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.vae = PaperVAE(image_size, channels, widths=widths).to(device)
-            self.discriminator = Discriminators(1, PAPER_SHAPE, nn.ReLU).to(device)
+            self.discriminator = Discriminators(1, paper_shape(image_size), nn.ReLU).to(device)
         self._device = device
         # All that is drawn comes from the CPU: the same on every device.
         self._generator = torch.Generator().manual_seed(seed)

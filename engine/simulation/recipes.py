@@ -90,8 +90,14 @@ class Moves(NamedTuple):
         column_BS = torch.where(flip_B[:, None], column_BS.flip(1), column_BS)
         if not recipe.cutout:
             return cls(most, row_BS, column_BS, None)
-        middle_B2, at_S, half = torch.randint(side, (count, 2), generator=generator), torch.arange(side), side // CUTOUT
-        is_near_B2S = (at_S - middle_B2[:, :, None]).abs() * 2 <= half
+        middle_B2, at_S, hidden = (
+            torch.randint(side, (count, 2), generator=generator),
+            torch.arange(side),
+            side // CUTOUT,
+        )
+        # Of an even number of pixels one more lies before the middle than behind it.
+        from_first_B2S = at_S - middle_B2[:, :, None] + hidden // 2
+        is_near_B2S = (from_first_B2S >= 0) & (from_first_B2S < hidden)
         return cls(most, row_BS, column_BS, is_near_B2S[:, 0, :, None] & is_near_B2S[:, 1, None, :])
 
     def images(self, pixel_BSSC: NDArray[np.uint8]) -> Tensor:

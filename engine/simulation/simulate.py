@@ -25,6 +25,7 @@ from engine.campaign.heartbeat import alone
 from engine.campaign.stages import QUIET, Run
 from engine.cluster.ray_session import LOCAL, ray_session, usable_cpus
 from engine.errors import ConfigError, VaalError, asked_by
+from engine.simulation.devices import require_device
 from engine.simulation.experiment import Experiment, advised_here, read_experiment
 from engine.simulation.findings import Findings, findings_of
 from engine.simulation.learning_page import render
@@ -76,13 +77,16 @@ def simulate(
         settings: as of `read_experiment`.
 
     Raises:
-        ConfigError: the experiment is wrong, or a campaign's option, or the folder is a file.
+        ConfigError: the experiment is wrong, or a campaign's option, or the folder is a file, or this machine has no
+            GPU and it wants one.
         InputError: a file of it is missing or wrong.
         BusyError: another simulation is at work in the folder.
     """
     experiment, home = read_experiment(file, settings), Location.of(folder)
     require_folder(home, "--out")
     with asked_by(file):
+        if run.address == LOCAL:
+            require_device(experiment.device)
         world = load(experiment)
         # What it asks for and is not there is said before anything starts.
         setup_of(world, experiment, 0)

@@ -11,12 +11,14 @@ import numpy as np
 
 from engine.campaign.folder import Campaign, is_complete
 from engine.campaign.freshness import fingerprint, source_fingerprint
+from engine.campaign.handed_out import current_batches
 from engine.campaign.manifests import SelectionManifest, TrainManifest, read_committed, read_manifest
 from engine.campaign.scored_shards import LEDGER
 from engine.config.options import CampaignConfig
 from engine.config.section import result_values
 from engine.pool.mask_source import mask_inputs
 from engine.selection.select import select
+from engine.simulation.devices import on_device
 from engine.simulation.experiment import Experiment
 from engine.simulation.measuring import judge
 from engine.simulation.pixel_learners import Training
@@ -182,7 +184,8 @@ def _figures(made: TrialCampaign, number: int) -> Point:
     place_L, _ = made.labelled(before=number)
     point: Point = {"num_labels": len(place_L)}
     if made.ground.crowd:
-        point["answers"] = len(setup.first) + number * made.config.select.budget * made.config.handoff.annotators
+        sent = sum(len(batch.rows()) for earlier in range(number) for batch in current_batches(made.home, earlier))
+        point["answers"] = len(setup.first) + sent * made.config.handoff.annotators
     shares = [np.bincount(setup.pool.label_N[place], minlength=num_classes) for place in (place_L, slice(None))]
     labels_C, pool_C = (count_C / count_C.sum() for count_C in shares)
     if num_classes > 1:
@@ -220,7 +223,8 @@ def _judged(
     for task in tasks:
         begin = time.perf_counter()
         training = Training(task, len(world.learned), seed, steps, experiment.device)
-        judged = judge(training, setup.pool.take(place_L), label_L, setup.test, world.masks)
+        known = setup.pool.take(place_L)
+        judged = on_device(experiment.device, judge, training, known, label_L, setup.test, world.masks)
         entry = judged.to_json(world.learned)
         missing = [judged.by_class[c] for c in sorted(setup.missing) if judged.by_class[c] is not None]
         found[task] = {**entry, "missing": missing, "seconds": time.perf_counter() - begin}

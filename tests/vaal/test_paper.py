@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaal.acquisition.discriminator import labelled_logit
-from vaal.assembly import Networks
+from vaal.assembly import Networks, Sizes, vaal_networks
 from vaal.networks import Discriminators
 from vaal.paper import PAPER_SHAPE, PaperVAE
 
@@ -102,6 +102,14 @@ def test_any_multiple_of_16_comes_back_in_its_own_size(size: int, channels: int)
     assert image.shape == (2, channels, size, size)
     assert mean.shape == (2, network.num_latents) == (2, 7)
     assert maps.shape == (2, 1024, size // 16, size // 16)
+
+
+def test_latents_grow_with_the_image_as_in_the_paper() -> None:
+    # Its appendix: CIFAR; Caltech-256 and ImageNet; Cityscapes and BDD100K.
+    with torch.device("meta"):
+        made = [vaal_networks(Sizes("paper", size, 3, 1)) for size in (32, 64, 256)]
+    assert [networks.num_latents for networks in made] == [32, 64, 128]
+    assert [networks.discriminators.folds[0][0].in_features for networks in made] == [32, 64, 128]
 
 
 @pytest.mark.parametrize("size", [16, 31, 33, 40, 100])

@@ -40,6 +40,14 @@ def test_a_batch_is_its_answers(tmp_path: Path) -> None:
     assert budgets == {"random": 6, "lowest": 6, "three": 2}
 
 
+@pytest.mark.parametrize(("budget", "share", "images"), [(300, 0.1, 91), (30, 0.1, 9), (30, 1.0, 5), (3, 1.0, 1)])
+def test_answers_to_gold_images_are_paid_for_too(tmp_path: Path, budget: int, share: float, images: int) -> None:
+    text = PIXELS.format(tmp_path).replace("budget = 5", f"budget = {budget}").replace("[test]", PEOPLE)
+    experiment = read(tmp_path, f"{text}{VOTES}handoff.gold_fraction = {share}\n")
+    budgets = {one.name: experiment.config_of(one, 0).select.budget for one in experiment.strategies}
+    assert budgets == {"random": budget, "lowest": budget, "three": images}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -65,11 +65,12 @@ def test_a_mask_moves_with_its_image_and_what_was_outside_is_void() -> None:
 
 
 def test_a_cutout_hides_a_square_and_recipes_have_their_schedules() -> None:
-    pixels = np.full((8, 16, 16, 3), 255, np.uint8)
-    moves = Moves.drawn(RECIPES["strong"]._replace(crops=False), 8, 16, torch.Generator().manual_seed(0))
+    pixels = np.full((64, 16, 16, 3), 255, np.uint8)
+    moves = Moves.drawn(RECIPES["strong"]._replace(crops=False), 64, 16, torch.Generator().manual_seed(0))
     hidden = (moves.images(pixels) == 0).sum(dim=(1, 2, 3))
     assert int(hidden.min()) > 0
-    assert int(hidden.max()) <= 3 * 5 * 5
+    # A quarter of the side, where it is within the image.
+    assert int(hidden.max()) == 3 * 4 * 4
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer, schedule = optimizer_of(RECIPES["paper"], [weight], 8)
     rates = []
