@@ -84,6 +84,21 @@ def test_the_names_of_strategies_are_explained_where_the_page_says() -> None:
     assert {*re.findall(r"`(\w+)`", rows)} == {*STRATEGIES}
 
 
+def test_the_experiments_of_two_sizes_are_those_that_the_docs_name() -> None:
+    docs = " ".join((ROOT / "docs/simulation.md").read_text().split())
+    part = docs.partition("whose hours its first lines plan:")[2].partition("in one size")[0]
+    twice, once = ({*re.findall(r"`([\w-]+)`", words)} for words in re.split(r"\.\s", part, maxsplit=1))
+    full = {file.stem.removesuffix("-full") for file in EXPERIMENTS.glob("*-full.toml")}
+    assert twice == full
+    small = {file.stem for file in EXPERIMENTS.glob("*.toml")} - {
+        "published",
+        *full,
+        *(f"{name}-full" for name in full),
+    }
+    assert all(name.startswith(tuple(once)) for name in small)
+    assert all(any(name.startswith(start) for name in small) for start in once)
+
+
 def test_a_band_wider_than_the_scale_is_no_number(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 3)
     is_moved = pc.and_(pc.and_(pc.equal(curves["seed"], 1), pc.equal(curves["round"], 3)), pc.is_valid(curves["task"]))
