@@ -14,7 +14,8 @@ def main(arguments: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m jobs.experiments", description=__doc__)
     parser.add_argument("page", help="the Markdown file to write: docs/experiments.md")
-    parser.add_argument("curves", nargs="*", help="NAME.parquet: curves.parquet of the experiment of this name")
+    named = "NAME.parquet: curves.parquet of experiments/NAME.toml; NAME@KEY=VALUE.parquet: that with --set KEY=VALUE"
+    parser.add_argument("curves", nargs="*", help=named)
     parser.add_argument("--experiments", default="experiments", help="folder of the experiments and published.toml")
     given = parser.parse_args(arguments)
     files = [Location.of(file) for file in given.curves]

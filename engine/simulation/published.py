@@ -1,0 +1,63 @@
+"""The file of published figures: what others report, how sure that is, and where our own runs were made."""
+
+import tomllib
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from engine.config.section import Section
+from engine.config.texts import explain
+from engine.errors import ConfigError, one_line
+from engine.storage.location import Location
+
+SURE = {
+    "read": "read in the source",
+    "figure": "read off a figure",
+    "memory": "from memory, not verified",
+    "unsure": "from memory, not verified, low confidence",
+}
+UNSAFE = "unsafe: its source doubts it"
+
+
+class Curve(Section):
+    """What a source reports of a method: values in %, at shares of the pool in %, or one value of the whole."""
+
+    source: str
+    method: str
+    at: list[float]
+    values: Annotated[list[float], Field(min_length=1)]
+    sure: Literal["read", "figure", "memory", "unsure"]
+    is_unsafe: bool = False
+    """The source itself doubts the value, however well it was read."""
+
+    @property
+    def certainty(self) -> str:
+        """How sure it is, for a reader."""
+        return f"{SURE[self.sure]}; {UNSAFE}" if self.is_unsafe else SURE[self.sure]
+
+
+class Figure(Section):
+    """A published comparison, and the experiments that are its like here, the small one first."""
+
+    title: str
+    experiments: list[str]
+    note: str = ""
+    curves: list[Curve] = Field(default=[])
+
+
+class Published(Section):
+    """The file of published figures."""
+
+    figures: list[Figure]
+    ran: dict[str, str] = Field(default={})
+    """Where the curves of our own were made, by the name of their file."""
+
+
+def read_published(file: Location) -> Published:
+    """The file. Raises InputError where it is missing, ConfigError where it is wrong."""
+    try:
+        return Published.model_validate(tomllib.loads(file.read_bytes().decode()))
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {explain(error, [])}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid TOML: {one_line(error)}; correct it") from error
