@@ -65,11 +65,20 @@ class OraclePart(Section):
     pool.shards."""
     accuracy: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.8
     """How often an annotator is right: all of them, or from the worst to the best, evenly."""
+    matrices: str = ""
+    """JSON file with a confusion matrix of each annotator, or one of all, instead of accuracy and confusions: by true
+    class the shares of what is said, [{"cat": {"cat": 0.9, "dog": 0.1}, "dog": {"dog": 1}}]."""
 
     @model_validator(mode="after")
     def _no_answer_is_for_nothing(self) -> "OraclePart":
         if _is_given(self, "accuracy") and not _is_given(self, "annotators"):
             raise ValueError("oracle.accuracy: is of annotators; set oracle.annotators, or leave it out")
+        if self.matrices and not _is_given(self, "annotators"):
+            raise ValueError("oracle.matrices: are of annotators; set oracle.annotators, or leave it out")
+        if self.matrices and _is_given(self, "accuracy"):
+            raise ValueError("oracle.accuracy: oracle.matrices say how often annotators are right; leave one out")
+        if self.matrices and self.confusions and not _is_given(self, "noise"):
+            raise ValueError("oracle.confusions: oracle.matrices say what is taken for what; leave one out")
         if self.confusions and not _is_given(self, "annotators") and not _is_given(self, "noise"):
             raise ValueError("oracle.confusions: no answer is wrong; set oracle.noise or oracle.annotators")
         return self

@@ -38,7 +38,7 @@ def ground_of(world: World, experiment: Experiment, seed: int, folder: str) -> G
     if experiment.pool.shards:
         companion = world.masks.member if world.masks else ""
         write_pool(experiment.pool.shards, setup.pool.names(), pool, experiment.image, companion)
-    return Ground(setup, world, pool, Crowd.of(experiment.oracle, taken_for(world)))
+    return Ground(setup, world, pool, Crowd.of(experiment.oracle, taken_for(world), world.said_AKK))
 
 
 class TrialCampaign(ABC):

@@ -15,8 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import InputError
 from engine.pool.mask_source import MaskSource
+from engine.simulation.annotators import matrices_of
 from engine.simulation.experiment import Experiment
-from engine.simulation.experiment_parts import PoolPart, TestPart
+from engine.simulation.experiment_parts import OraclePart, PoolPart, TestPart
 from engine.simulation.pixel_pools import read_images
 from engine.simulation.source_files import place_of, places_of, table_of
 from engine.storage.location import Location
@@ -50,13 +51,14 @@ class Items(NamedTuple):
 
 class World(NamedTuple):
     """All items that the pool is drawn from, those of a test set of its own, None without one; the classes' names in
-    the order of their numbers; groups of classes that the oracle takes for one another; how masks are read, where
-    there are some; and the SHA-256 of every file that was read."""
+    the order of their numbers; groups of classes that the oracle takes for one another; annotators' confusion matrices
+    (A, K, K), None without; how masks are read, where there are some; and the SHA-256 of every file that was read."""
 
     items: Items
     test: Items | None
     classes: list[str]
     confusions: list[list[str]]
+    said_AKK: NDArray[np.float64] | None
     masks: MaskSource | None
     files: dict[str, str]
 
@@ -77,13 +79,13 @@ def load(experiment: Experiment) -> World:
     confusions = read_confusions(experiment.oracle.confusions, files)
     if experiment.pool.digits:
         items, classes, content = _digits()
-        return World(items, None, classes, confusions, None, {**files, "digits": content})
+        return World(items, None, classes, confusions, None, None, {**files, "digits": content})
     (pool, marks), test = _seen(experiment, experiment.pool, files), None
     if masks:
         test, test_marks = _seen(experiment, experiment.test, files) if experiment.test.is_own else (None, [])
         if test is not None:
             _require_apart(experiment, test, set(marks), test_marks)
-        return World(pool, test, [MASK], [], masks, files)
+        return World(pool, test, [MASK], [], None, masks, files)
     labels = test_labels = _labels(source, "oracle.labels", files)
     if experiment.test.is_own:
         test, test_marks = _seen(experiment, experiment.test, files)
@@ -96,7 +98,8 @@ def load(experiment: Experiment) -> World:
     number = {name: place for place, name in enumerate(names)}
     items = _with_labels(pool, labels, number, source)
     test = test and _with_labels(test, test_labels, number, experiment.test.labels or source)
-    return World(items, test, names, confusions, None, files)
+    said_AKK = _matrices(experiment.oracle, names, files)
+    return World(items, test, names, confusions, said_AKK, None, files)
 
 
 def _digits() -> tuple[Items, list[str], str]:
@@ -130,6 +133,19 @@ def read_confusions(given: list[list[str]] | str, files: dict[str, str]) -> list
     except ValidationError as error:
         why = 'not a JSON list of lists of names of classes: [["cat", "dog"]]'
         raise InputError(f"{location}: {why}; correct it, or give the lists in oracle.confusions") from error
+
+
+def _matrices(oracle: OraclePart, classes: list[str], files: dict[str, str]) -> NDArray[np.float64] | None:
+    """The confusion matrices of annotators, None without. `files` gets their file's hash."""
+    if not oracle.matrices:
+        return None
+    location = place_of(oracle.matrices, "oracle.matrices")
+    content = location.read_bytes()
+    files[location.url] = hashlib.sha256(content).hexdigest()
+    try:
+        return matrices_of(content, classes, oracle.annotators)
+    except ValueError as error:
+        raise InputError(f"{location}: {error}") from error
 
 
 def _seen(experiment: Experiment, part: PoolPart | TestPart, files: dict[str, str]) -> tuple[Items, list[Any]]:
