@@ -24,6 +24,7 @@ class Opened(NamedTuple):
         groups: classes that are taken for one another, if the data set says so.
         is_remote: whether the images are on an object store, where many are read at once.
         left_out: what lies among the files of the data set and is not converted, a line each.
+        counts: images of each part in the official files of this layout, where it is not that of the data set's row.
     """
 
     parts: dict[str, list[Entry]]
@@ -32,6 +33,7 @@ class Opened(NamedTuple):
     groups: tuple[list[str], ...] = ()
     is_remote: bool = False
     left_out: tuple[str, ...] = ()
+    counts: dict[str, int] | None = None
 
 
 def folder_with(source: Location, wanted: str, layout: str, within: tuple[str, ...] = ("",)) -> Location:

@@ -91,7 +91,17 @@ def _renamed(path: str) -> Callable[[Path], object]:
     return lambda folder: (folder / path).rename(folder / "x")
 
 
+def _every_name_held_out(folder: Path) -> None:
+    write(folder / "valid.txt", "\n".join(file.name for file in (folder / "images").iterdir()).encode())
+
+
+def _one_image_a_class(folder: Path) -> None:
+    for file in (folder / "256_ObjectCategories").glob("*/*_000[1-9].jpg"):
+        file.unlink()
+
+
 IMAGE, TRUTH = "256_ObjectCategories/001.ak47/001_0000.jpg", "ILSVRC2012_validation_ground_truth.txt"
+STEMS = b"0001TP_000003\n0001TP_000004\n"
 META, FRAME = "ILSVRC2012_devkit_t12/data/meta.mat", "ulm/ulm_000000_000004"
 FAULTS = [
     ("cifar10", _renamed("cifar-10-batches-py"), "no cifar-10-batches-py in it; looked for the folder"),
@@ -111,6 +121,11 @@ FAULTS = [
     ("bdd100k", _jpeg_masks, "masks/train/00000000-0.jpg: a mask as JPEG, whose compression changes the ids"),
     ("bdd100k", _small_mask, "00000000-0.png: has 240 x 90 pixels, and its image has 240 x 180"),
     ("camvid", _added("testannot/0001TP_000003.png", b"x"), "0001TP_000003.png: is no PNG"),
+    ("caltech256", _one_image_a_class, "in: no image of test in it; unpack the whole data set"),
+    ("camvid fastai", _added("valid.txt", STEMS), "valid.txt: 2 names without an image: 0001TP_000003, 0001TP_000004;"),
+    ("camvid fastai", _added("valid.txt", STEMS[:14] + b"0001TP_000004.png"), "valid.txt: 1 name without an image: 00"),
+    ("camvid fastai", _added("valid.txt"), "valid.txt: names none of 5 images; give names of files in images, like 00"),
+    ("camvid fastai", _every_name_held_out, "valid.txt: names all of 5 images; give names of files in images, like 00"),
     ("camvid fastai", _added("codes.txt", b"Sky\nMoon\n"), "codes.txt: 'Moon' is none of the 32 classes of CamVid"),
 ]
 

@@ -103,6 +103,15 @@ def test_every_image_is_there_once_with_its_bytes_its_label_and_its_mask(name: s
     assert files(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize(("name", "train", "test"), [("camvid", 367, 233), ("camvid fastai", 600, 101)])
+def test_each_layout_of_camvid_has_its_official_numbers(name: str, train: int, test: int, tmp_path: Path) -> None:
+    TREES[name](tmp_path / "in")
+    lines = list[str]()
+    converted(name, tmp_path / "in", tmp_path / "out", log=lines.append)
+    found = {part: number for line in lines for part, number in re.findall(r"of (\w+), and .* have (\d+)", line)}
+    assert (found["train"], found["test"]) == (str(train), str(test))
+
+
 def test_every_data_set_has_a_tree() -> None:
     assert {name.split()[0] for name in TREES} == set(DATA_SETS)
     # 30,607 images, of which 827 are clutter.
