@@ -1,11 +1,13 @@
 """What a reader finds of a data set on a disk or an object store, and how it reads an image of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.packing.entries import Entry, Sample
 from engine.packing.fetching import read_file
+from engine.packing.walking import Folder, all_below
 from engine.packing.web_images import PackError
 from engine.pool.formats import format_of
 from engine.storage.location import Location
@@ -51,6 +53,15 @@ def folder_with(source: Location, wanted: str, layout: str, within: tuple[str, .
     if not source.exists():
         raise InputError(f"{source}: no such folder; give the one that holds {layout}")
     raise InputError(f"{source}: no {wanted} in it; looked for {layout}")
+
+
+def walked(folder: Location) -> Iterator[Folder]:
+    """A folder and all below it, sorted by path. Raises InputError for names that are not UTF-8."""
+    for found in all_below(folder):
+        if found.unusable:
+            place = folder / found.path if found.path else folder
+            raise InputError(f"{place}: {plural(found.unusable, 'name')} not in UTF-8; rename the files")
+        yield found
 
 
 def content_of(place: Location) -> bytes:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from engine.campaign.first_labels import OF_MASK
 from engine.config.texts import plural, some
-from engine.datasets.opened import TEST, TRAIN, VAL, Opened, content_of, folder_with, image_of
+from engine.datasets.opened import TEST, TRAIN, VAL, Opened, content_of, folder_with, image_of, walked
 from engine.datasets.train_ids import (
     CAMVID_CLASSES,
     SEGNET_IDS,
@@ -18,7 +18,6 @@ from engine.datasets.train_ids import (
 )
 from engine.errors import InputError
 from engine.packing.entries import Entry, Sample, key_of
-from engine.packing.walking import folders_of
 from engine.pool.mask_files import MaskError
 from engine.storage.location import Location
 
@@ -158,7 +157,7 @@ def _ending(base: Location, folder: str, end: str, layout: str) -> dict[str, int
         raise InputError(f"{base}: no {folder} in it; looked for {layout}")
     return {
         found.below(name).removesuffix(end): size
-        for found in folders_of(base / folder)
+        for found in walked(base / folder)
         for name, size in found.files.items()
         if name.endswith(end)
     }

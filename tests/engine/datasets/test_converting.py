@@ -198,6 +198,12 @@ def test_another_seed_is_another_order_and_another_split(tmp_path: Path) -> None
         converted("caltech256", tmp_path / "in", tmp_path / "0", 1)
 
 
+def test_a_folder_may_have_a_name_like_a_pattern(tmp_path: Path) -> None:
+    for name in ("caltech256", "camvid"):
+        TREES[name](tmp_path / f"[{name}]")
+        assert converted(name, tmp_path / f"[{name}]", tmp_path / name).images["train"]
+
+
 def test_an_image_of_train_that_is_in_test_too_is_left_out(tmp_path: Path) -> None:
     """An experiment refuses a pool with an image of its test set."""
     tree = TREES["imagenet"](tmp_path / "in")
