@@ -43,7 +43,7 @@ class _Classes(NamedTuple):
 
 def caltech256(source: Location, seed: int) -> Opened:
     """Caltech-256 without clutter. There is no official split: TEST_IMAGES of each class, drawn by the seed, are the
-    test set, and a class's draw depends on its own images alone.
+    test set, and a class's draw depends on its own number and images alone.
 
     Raises InputError for another layout, an empty class, and two folders of one.
     """
@@ -52,7 +52,8 @@ def caltech256(source: Location, seed: int) -> Opened:
     classes, left_out = _classes_of(base, _NUMBERED, layout)
     classes.pop(CLUTTER, None)
     parts: dict[str, list[Entry]] = {TRAIN: [], TEST: []}
-    for number, entries in enumerate(classes.values()):
+    for entries in classes.values():
+        number = int(entries[0].source.partition(".")[0])
         order = np.random.default_rng([seed, number]).permutation(len(entries))
         is_test = {*order[: min(TEST_IMAGES, len(entries) // 2)].tolist()}
         for place, entry in enumerate(entries):
