@@ -76,15 +76,10 @@ def _pixels(shard: Shard, item: Item, image: ImageConfig) -> NDArray[np.uint8]:
 
 def _mask(shard: Shard, item: Item, source: MaskSource) -> bytes:
     """The file of an item's mask, which fits its image."""
-    where = f"{shard.url}: item {item.key}: the mask"
     try:
-        numbers_HW = source.of(item, "")
+        return source.upright_member(item)
     except MaskError as error:
-        raise InputError(f"{where} {error}") from error
-    (content,) = item.companions
-    if not np.array_equal(numbers_HW, numbers_of(content, source)):
-        raise InputError(f"{where} is of an image that its EXIF turns; write both upright")
-    return content
+        raise InputError(f"{shard.url}: item {item.key}: the mask {error}") from error
 
 
 def numbers_of(mask: bytes, source: MaskSource) -> NDArray[np.uint8]:
