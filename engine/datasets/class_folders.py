@@ -3,11 +3,12 @@
 import io
 import re
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.config.texts import plural, some
-from engine.datasets.opened import TEST, TRAIN, Opened, content_of, folder_with, image_of
+from engine.datasets.opened import TEST, TRAIN, Opened, content_of, folder_with, image_of, walked
 from engine.errors import InputError, one_line
 from engine.packing.entries import Entry
 from engine.pool.samples import is_image_name
@@ -19,23 +20,40 @@ CLUTTER = "clutter"
 """The folder of Caltech-256 that is no class of objects: left out."""
 CALTECH, IMAGENET = "256_ObjectCategories", "ILSVRC2012_devkit_t12/data"
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-_NUMBERED, _WNID = re.compile(r"\d{3}\.(.+)"), re.compile(r"(n\d{8})")
-"""Names of the folders of classes."""
+
+
+class _Form(NamedTuple):
+    """Of the names of the folders of classes: a pattern with the class as its group, and words for a person."""
+
+    pattern: re.Pattern[str]
+    words: str
+
+
+_NUMBERED = _Form(re.compile(r"\d{3}\.(.+)"), "NNN.NAME, like 001.ak47")
+_WNID = _Form(re.compile(r"(n\d{8})"), "a WordNet id, like n01440764")
 _VAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
+
+
+class _Classes(NamedTuple):
+    """The images by class, both sorted by file name, and what was left out, a line each."""
+
+    images: dict[str, list[Entry]]
+    left_out: tuple[str, ...]
 
 
 def caltech256(source: Location, seed: int) -> Opened:
     """Caltech-256 without clutter. There is no official split: TEST_IMAGES of each class, drawn by the seed, are the
-    test set, and a class's draw depends on its own images alone.
+    test set, and a class's draw depends on its own number and images alone.
 
-    Raises InputError for another layout, and an empty class.
+    Raises InputError for another layout, an empty class, and two folders of one.
     """
     layout = f"{CALTECH}/001.ak47/*.jpg and 256 more folders"
     base = source if source.name == CALTECH else folder_with(source, CALTECH, layout, ("", "caltech256")) / CALTECH
-    classes, left_out = _class_images(base, _NUMBERED, layout), _left_out(base, _NUMBERED, "NNN.NAME, like 001.ak47")
+    classes, left_out = _classes_of(base, _NUMBERED, layout)
     classes.pop(CLUTTER, None)
     parts: dict[str, list[Entry]] = {TRAIN: [], TEST: []}
-    for number, entries in enumerate(classes.values()):
+    for entries in classes.values():
+        number = int(entries[0].source.partition(".")[0])
         order = np.random.default_rng([seed, number]).permutation(len(entries))
         is_test = {*order[: min(TEST_IMAGES, len(entries) // 2)].tolist()}
         for place, entry in enumerate(entries):
@@ -53,46 +71,56 @@ def imagenet(source: Location, _seed: int) -> Opened:
     layout = "train/nXXXXXXXX/*.JPEG, and val with such folders, or its images and ILSVRC2012_devkit_t12"
     base = folder_with(source, "train", layout)
     folder_with(source, "val", layout)
-    train = _class_images(base / "train", _WNID, layout)
+    train, left_out = _classes_of(base / "train", _WNID, layout)
     loose = {name: size for name, size in (base / "val").children().items() if is_image_name(name)}
-    if loose and (beside := [name for name in (base / "val").folders() if _WNID.fullmatch(name)]):
+    if loose and (beside := [name for name in (base / "val").folders() if _WNID.pattern.fullmatch(name)]):
         why = f"{plural(len(loose), 'image')} beside folders of classes: {some(beside)}"
         raise InputError(f"{base / 'val'}: {why}; finish moving the images into folders, or unpack val again")
-    test = _by_devkit(base, loose) if loose else _flat(_class_images(base / "val", _WNID, layout), "val")
+    if loose:
+        test, beside_test = _by_devkit(base, loose), _strange_folders(base / "val", _WNID)
+    else:
+        classes, beside_test = _classes_of(base / "val", _WNID, layout)
+        test = _flat(classes, "val")
     if strangers := {str(entry.label) for entry in test} - train.keys():
         why = f"has classes without a folder in train: {some(sorted(strangers))}"
         raise InputError(f"{base / 'val'}: {why}; unpack the whole of train")
     parts = {TRAIN: _flat(train, "train"), TEST: test}
-    words = "a WordNet id, like n01440764"
-    left_out = _left_out(base / "train", _WNID, words) + _left_out(base / "val", _WNID, words)
+    left_out += beside_test
     return Opened(parts, list(train), partial(image_of, base), is_remote=not base.is_local, left_out=left_out)
 
 
-def _left_out(base: Location, form: re.Pattern[str], words: str) -> tuple[str, ...]:
+def _strange_folders(base: Location, form: _Form) -> tuple[str, ...]:
     """A line on the folders whose name is not of the form of a class; none without such folders."""
-    names = [name for name in base.folders() if not form.fullmatch(name)]
+    names = [name for name in base.folders() if not form.pattern.fullmatch(name)]
     count = plural(len(names), "folder")
-    return (f"{base}: {count} left out whose name is not {words}: {some(names)}",) if names else ()
+    return (f"{base}: {count} left out whose name is not {form.words}: {some(names)}",) if names else ()
 
 
-def _class_images(base: Location, form: re.Pattern[str], layout: str) -> dict[str, list[Entry]]:
-    """The images that lie in the folder of each class itself, by class; both sorted by file name.
-
-    Args:
-        form: of the name of a folder of a class, with the class as its group. Other folders are left out.
-    """
-    found: dict[str, list[Entry]] = {}
+def _classes_of(base: Location, form: _Form, layout: str) -> _Classes:
+    """The images that lie in the folder of each class itself. Those in folders below it are left out, as Caltech-256's
+    authors leave out theirs."""
+    found, deeper = dict[str, list[Entry]](), dict[str, int]()
     for name in base.folders():
-        if not (match := form.fullmatch(name)):
+        if not (match := form.pattern.fullmatch(name)):
             continue
         label = match[1]
-        files = (base / name).children()
-        found[label] = [Entry("", f"{name}/{n}", size, label) for n, size in files.items() if is_image_name(n)]
+        if label in found:
+            raise InputError(f"{base / name}: another folder of class {label!r}; merge the two, or rename one")
+        own, *below = walked(base / name)
+        found[label] = [Entry("", f"{name}/{n}", size, label) for n, size in own.files.items() if is_image_name(n)]
+        counts = {f"{name}/{folder.path}": sum(map(is_image_name, folder.files)) for folder in below}
+        deeper |= {path: count for path, count in counts.items() if count}
         if not found[label]:
             raise InputError(f"{base / name}: no image in the folder of this class; unpack the data set again")
     if not found:
         raise InputError(f"{base}: no folder of a class in it; looked for {layout}")
-    return found
+    return _Classes(found, _strange_folders(base, form) + _deeper_folders(base, deeper))
+
+
+def _deeper_folders(base: Location, deeper: dict[str, int]) -> tuple[str, ...]:
+    """A line on the folders with images below those of classes; none without such folders."""
+    count, images = plural(len(deeper), "folder"), plural(sum(deeper.values()), "image")
+    return (f"{base}: {count} left out below those of classes, with {images}: {some(deeper)}",) if deeper else ()
 
 
 def _flat(classes: dict[str, list[Entry]], part: str) -> list[Entry]:

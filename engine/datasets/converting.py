@@ -25,7 +25,7 @@ from engine.config.input_options import ImageConfig
 from engine.config.texts import plural
 from engine.datasets import DATA_SETS, DataSet
 from engine.datasets.opened import TEST, TRAIN, VAL, Opened
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
 from engine.packing.entries import Entry, Sample
 from engine.packing.fetching import ahead
 from engine.packing.pack_batches import PACKING, SOURCE_FILE, Batch, ShardRecord, committed, complete, items_of
@@ -82,8 +82,10 @@ def convert(name: str, source: Location, folder: Location, seed: int, run: Run) 
     opened: Opened = pkgutil.resolve_name(row.reader)(source, seed)
     for line in opened.left_out:
         run.log(f"warning: {line}")
+    if bare := [part for part, entries in opened.parts.items() if not entries]:
+        raise InputError(f"{source}: no image of {bare[0]} in it; unpack the whole data set")
     for part, entries in opened.parts.items():
-        if (count := len(entries)) != (expected := row.counts[part]):
+        if (count := len(entries)) != (expected := (opened.counts or row.counts)[part]):
             run.log(
                 f"warning: {source} has {plural(count, 'image')} of {part}, and the official files have {expected:,}"
             )

@@ -1,11 +1,13 @@
 """What a reader finds of a data set on a disk or an object store, and how it reads an image of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.packing.entries import Entry, Sample
 from engine.packing.fetching import read_file
+from engine.packing.walking import Folder, all_below
 from engine.packing.web_images import PackError
 from engine.pool.formats import format_of
 from engine.storage.location import Location
@@ -24,6 +26,7 @@ class Opened(NamedTuple):
         groups: classes that are taken for one another, if the data set says so.
         is_remote: whether the images are on an object store, where many are read at once.
         left_out: what lies among the files of the data set and is not converted, a line each.
+        counts: images of each part in the official files of this layout, where it is not that of the data set's row.
     """
 
     parts: dict[str, list[Entry]]
@@ -32,6 +35,7 @@ class Opened(NamedTuple):
     groups: tuple[list[str], ...] = ()
     is_remote: bool = False
     left_out: tuple[str, ...] = ()
+    counts: dict[str, int] | None = None
 
 
 def folder_with(source: Location, wanted: str, layout: str, within: tuple[str, ...] = ("",)) -> Location:
@@ -49,6 +53,15 @@ def folder_with(source: Location, wanted: str, layout: str, within: tuple[str, .
     if not source.exists():
         raise InputError(f"{source}: no such folder; give the one that holds {layout}")
     raise InputError(f"{source}: no {wanted} in it; looked for {layout}")
+
+
+def walked(folder: Location) -> Iterator[Folder]:
+    """A folder and all below it, sorted by path. Raises InputError for names that are not UTF-8."""
+    for found in all_below(folder):
+        if found.unusable:
+            place = folder / found.path if found.path else folder
+            raise InputError(f"{place}: {plural(found.unusable, 'name')} not in UTF-8; rename the files")
+        yield found
 
 
 def content_of(place: Location) -> bytes:

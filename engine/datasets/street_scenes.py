@@ -5,7 +5,8 @@ from functools import partial
 from typing import NamedTuple
 
 from engine.campaign.first_labels import OF_MASK
-from engine.datasets.opened import TEST, TRAIN, VAL, Opened, content_of, folder_with, image_of
+from engine.config.texts import plural, some
+from engine.datasets.opened import TEST, TRAIN, VAL, Opened, content_of, folder_with, image_of, walked
 from engine.datasets.train_ids import (
     CAMVID_CLASSES,
     SEGNET_IDS,
@@ -17,12 +18,13 @@ from engine.datasets.train_ids import (
 )
 from engine.errors import InputError
 from engine.packing.entries import Entry, Sample, key_of
-from engine.packing.walking import folders_of
 from engine.pool.mask_files import MaskError
 from engine.storage.location import Location
 
 MASK_SUFFIX = "seg.png"
 """Of the mask among the files of a sample: `labels.masks=member:seg.png`."""
+FASTAI_COUNTS = {TRAIN: 600, TEST: 101}
+"""Images of fast.ai's CamVid, which are those of the other layout in another split."""
 
 
 class Pairs(NamedTuple):
@@ -74,7 +76,7 @@ def camvid(source: Location, _seed: int) -> Opened:
     """CamVid as SegNet's authors have it, or else as fast.ai has it, whose 32 classes become 11 and whose valid.txt is
     the test set.
 
-    Raises as `cityscapes`.
+    Raises as `cityscapes`, and for a valid.txt that does not name some of the images, or names others.
     """
     layout = "train/*.png and trainannot/*.png, val, test; or images/*.png, labels/*_P.png, codes.txt and valid.txt"
     if source.exists() and (source / "codes.txt").exists():
@@ -86,17 +88,29 @@ def camvid(source: Location, _seed: int) -> Opened:
 
 def _fastai(base: Location, layout: str) -> Opened:
     codes = content_of(base / "codes.txt").decode(errors="replace").split()
-    held_out = {*content_of(base / "valid.txt").decode(errors="replace").split()}
     opened = _opened(
         base, {TRAIN: Pairs("images", ".png", "labels", "_P.png")}, layout, CAMVID_CLASSES, ids_of_codes(base, codes)
     )
     entries = opened.parts[TRAIN]
-    is_test = [entry.source.removeprefix("images/") in held_out for entry in entries]
+    names = [entry.source.removeprefix("images/") for entry in entries]
+    held_out = _held_out(base / "valid.txt", names)
+    is_test = [name in held_out for name in names]
     parts = {
         part: [entry for entry, its in zip(entries, is_test, strict=True) if its == wanted]
         for part, wanted in ((TRAIN, False), (TEST, True))
     }
-    return opened._replace(parts=parts)
+    return opened._replace(parts=parts, counts=FASTAI_COUNTS)
+
+
+def _held_out(file: Location, names: list[str]) -> set[str]:
+    """The names of images that a file lists. Raises InputError unless they are some of `names`."""
+    held_out = {*content_of(file).decode(errors="replace").split()}
+    fix = f"give names of files in images, like {names[0]}, or unpack the data set again"
+    if strangers := sorted(held_out - {*names}):
+        raise InputError(f"{file}: {plural(len(strangers), 'name')} without an image: {some(strangers)}; {fix}")
+    if not held_out or len(held_out) == len(names):
+        raise InputError(f"{file}: names {'all' if held_out else 'none'} of {plural(len(names), 'image')}; {fix}")
+    return held_out
 
 
 def _opened(
@@ -143,7 +157,7 @@ def _ending(base: Location, folder: str, end: str, layout: str) -> dict[str, int
         raise InputError(f"{base}: no {folder} in it; looked for {layout}")
     return {
         found.below(name).removesuffix(end): size
-        for found in folders_of(base / folder)
+        for found in walked(base / folder)
         for name, size in found.files.items()
         if name.endswith(end)
     }

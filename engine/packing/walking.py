@@ -51,7 +51,7 @@ def folders_of(source: Location) -> Iterator[Folder]:
     """
     base = base_of(source)
     if base == source:
-        yield from _walk(base, "", frozenset())
+        yield from all_below(base)
         return
     found: dict[str, dict[str, int]] = {}
     matches = matches_of(source)
@@ -65,6 +65,11 @@ def folders_of(source: Location) -> Iterator[Folder]:
             found.setdefault(folder, {})[name] = info.size
     for folder, files in sorted(found.items()):
         yield Folder(folder, dict(sorted(files.items())))
+
+
+def all_below(folder: Location) -> Iterator[Folder]:
+    """As `folders_of` a folder, whose name may have the characters of a pattern."""
+    yield from _walk(folder, "", frozenset())
 
 
 def _walk(base: Location, path: str, above: frozenset[tuple[int, int]]) -> Iterator[Folder]:

@@ -52,15 +52,23 @@ class MaskSource(NamedTuple):
 
         Raises MaskError where there is no mask, or none of this image.
         """
-        try:
-            stored = stored_as(item.data, self.image)
-        except DecodeError as error:
-            raise MaskError(f"has an image that does not decode: {error}") from error
-        shapes = shapes_in(label)
+        stored, shapes = self._stored(item), shapes_in(label)
         if shapes is not None:
             return self._drawn(shapes, stored.shown, partial(self._ids_of, stored=stored))
         content = self._member_of(item) if self.member else self._file(_name_of(item.key, label))
         return self._numbers_of(_as_shown(read_ids(content, self.image.max_pixels), stored))
+
+    def upright_member(self, item: Item) -> bytes:
+        """The file of an item's mask, which is a member of its sample and upright, as its image is shown.
+
+        Raises MaskError as `of`, and where the EXIF of the image turns the mask.
+        """
+        content, stored = self._member_of(item), self._stored(item)
+        ids = read_ids(content, self.image.max_pixels)
+        shown, numbers = _as_shown(ids, stored), self._numbers_of(ids)
+        if shown is not ids and not np.array_equal(self._numbers_of(shown), numbers):
+            raise MaskError("is of an image that its EXIF turns; write both upright")
+        return content
 
     def file_of(self, item: Item, label: str) -> bytes:
         """The mask of an item as a PNG of class numbers, as the image is stored. Raises MaskError as `of`."""
@@ -118,6 +126,12 @@ class MaskSource(NamedTuple):
         ids = read_ids(content, self.image.max_pixels)
         require_size(ids.shape, height, width)
         return ids
+
+    def _stored(self, item: Item) -> Stored:
+        try:
+            return stored_as(item.data, self.image)
+        except DecodeError as error:
+            raise MaskError(f"has an image that does not decode: {error}") from error
 
     def _numbers_of(self, ids: NDArray[Any]) -> NDArray[np.uint8]:
         return class_numbers(ids, len(self.classes), self.void)

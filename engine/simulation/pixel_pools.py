@@ -48,12 +48,14 @@ def read_images(
 
     Raises InputError if a shard is missing or damaged, or an image or its mask cannot be used.
     """
-    names, images, hashes, masks = Names(), list[NDArray[np.uint8]](), list[str](), list[bytes]()
+    names, hashes, masks = Names(), list[str](), list[bytes]()
+    # It grows in place: a list of images, and then their stack, would take twice the memory.
+    pixels = bytearray()
     places_of(pattern, key)
     for shard in list_shards([expand(pattern, key)], "", key)[0]:
         digest = hashlib.sha256()
         for item in read_shard(shard, image, companion=source.member if source else ""):
-            images.append(_pixels(shard, item, image))
+            pixels += _pixels(shard, item, image).tobytes()
             names.append((shard.shard, item.key))
             hashes.append(content_hash(item.data))
             masks.append(_mask(shard, item, source) if source else b"")
@@ -61,7 +63,8 @@ def read_images(
         files[shard.url] = digest.hexdigest()
     if not names:
         raise InputError(f"{key}={pattern}: no image in these shards; check image.suffixes")
-    return Images(names, np.stack(images), hashes, masks)
+    pixel_NSSC = np.frombuffer(pixels, np.uint8).reshape(len(names), image.size, image.size, image.channels)
+    return Images(names, pixel_NSSC, hashes, masks)
 
 
 def _pixels(shard: Shard, item: Item, image: ImageConfig) -> NDArray[np.uint8]:
@@ -76,15 +79,10 @@ def _pixels(shard: Shard, item: Item, image: ImageConfig) -> NDArray[np.uint8]:
 
 def _mask(shard: Shard, item: Item, source: MaskSource) -> bytes:
     """The file of an item's mask, which fits its image."""
-    where = f"{shard.url}: item {item.key}: the mask"
     try:
-        numbers_HW = source.of(item, "")
+        return source.upright_member(item)
     except MaskError as error:
-        raise InputError(f"{where} {error}") from error
-    (content,) = item.companions
-    if not np.array_equal(numbers_HW, numbers_of(content, source)):
-        raise InputError(f"{where} is of an image that its EXIF turns; write both upright")
-    return content
+        raise InputError(f"{shard.url}: item {item.key}: the mask {error}") from error
 
 
 def numbers_of(mask: bytes, source: MaskSource) -> NDArray[np.uint8]:

@@ -42,7 +42,7 @@ def setup_of(world: World, experiment: Experiment, seed: int) -> Setup:
         _require(wanted, len(world.test.key_N), "test.size")
         test_N = rng.permutation(len(world.test.key_N))
         test = world.test.take(test_N[: wanted or len(test_N)])
-    pool = _with_copies(world.items.take(_members(world, experiment, place_N, rng)), experiment, rng)
+    pool = _pool(world.items, _members(world, experiment, place_N, rng), experiment, rng)
     if pool.vector_ND.size:
         # One scale for all components: distances stay those of the embedding.
         middle_D = pool.vector_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -77,16 +77,26 @@ def _members(
     return np.concatenate([place_N[label_N == c][: wanted_C[c]] for c in range(num_classes)])
 
 
-def _with_copies(items: Items, experiment: Experiment, rng: np.random.Generator) -> Items:
-    """The items and their near copies, sorted by shard and key."""
-    spread = float(items.vector_ND.std()) * experiment.pool.copy_noise if experiment.pool.copies else 0.0
+def _pool(items: Items, place_N: NDArray[np.intp], experiment: Experiment, rng: np.random.Generator) -> Items:
+    """The items at these places and their near copies, sorted by shard and key. Where that is all as it is, it is the
+    items themselves: their pixels may take gigabytes."""
+    if not experiment.pool.copies:
+        place_N = place_N[_order_of(items.shard_N[place_N], items.key_N[place_N])]
+        is_all = np.array_equal(place_N, np.arange(len(items.key_N)))
+        return items if is_all else items.take(place_N)
+    items = items.take(place_N)
+    spread = float(items.vector_ND.std()) * experiment.pool.copy_noise
     parts = [items]
     for number in range(1, experiment.pool.copies + 1):
         noise_ND = rng.standard_normal(items.vector_ND.shape, np.float32) * np.float32(spread)
         key_N = np.array([f"{key}~{number}" for key in items.key_N], object)
         parts.append(items._replace(key_N=key_N, vector_ND=items.vector_ND + noise_ND))
     joined = Items(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    return joined.take(np.lexsort((joined.key_N.astype(str), joined.shard_N.astype(str))))
+    return joined.take(_order_of(joined.shard_N, joined.key_N))
+
+
+def _order_of(shard_N: NDArray[np.object_], key_N: NDArray[np.object_]) -> NDArray[np.intp]:
+    return np.lexsort((key_N.astype(str), shard_N.astype(str)))
 
 
 def taken_for(world: World) -> list[list[int]]:

@@ -1,7 +1,9 @@
 """`vaal dataset`: what it prints, what it refuses in one line, and a campaign on the masks of its result."""
 
 import json
+import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,11 +89,26 @@ def _empty_class(folder: Path) -> None:
         file.unlink()
 
 
-def _renamed(path: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / path).rename(folder / "x")
+def _renamed(path: str, name: str = "x") -> Callable[[Path], object]:
+    return lambda folder: (folder / path).rename((folder / path).with_name(name))
+
+
+def _not_utf_8(folder: Path) -> None:
+    for part in ("train", "trainannot"):
+        Path(os.fsdecode(os.fsencode(folder / part) + b"/\xff.png")).write_bytes(b"x")
+
+
+def _every_name_held_out(folder: Path) -> None:
+    write(folder / "valid.txt", "\n".join(file.name for file in (folder / "images").iterdir()).encode())
+
+
+def _one_image_a_class(folder: Path) -> None:
+    for file in (folder / "256_ObjectCategories").glob("*/*_000[1-9].jpg"):
+        file.unlink()
 
 
 IMAGE, TRUTH = "256_ObjectCategories/001.ak47/001_0000.jpg", "ILSVRC2012_validation_ground_truth.txt"
+STEMS = b"0001TP_000003\n0001TP_000004\n"
 META, FRAME = "ILSVRC2012_devkit_t12/data/meta.mat", "ulm/ulm_000000_000004"
 FAULTS = [
     ("cifar10", _renamed("cifar-10-batches-py"), "no cifar-10-batches-py in it; looked for the folder"),
@@ -111,6 +128,13 @@ FAULTS = [
     ("bdd100k", _jpeg_masks, "masks/train/00000000-0.jpg: a mask as JPEG, whose compression changes the ids"),
     ("bdd100k", _small_mask, "00000000-0.png: has 240 x 90 pixels, and its image has 240 x 180"),
     ("camvid", _added("testannot/0001TP_000003.png", b"x"), "0001TP_000003.png: is no PNG"),
+    ("caltech256", _renamed("256_ObjectCategories/001.ak47", "003.american-flag"), "003.american-flag: another folder"),
+    ("camvid", _not_utf_8, "train: 1 name not in UTF-8; rename the files"),
+    ("caltech256", _one_image_a_class, "in: no image of test in it; unpack the whole data set"),
+    ("camvid fastai", _added("valid.txt", STEMS), "valid.txt: 2 names without an image: 0001TP_000003, 0001TP_000004;"),
+    ("camvid fastai", _added("valid.txt", STEMS[:14] + b"0001TP_000004.png"), "valid.txt: 1 name without an image: 00"),
+    ("camvid fastai", _added("valid.txt"), "valid.txt: names none of 5 images; give names of files in images, like 00"),
+    ("camvid fastai", _every_name_held_out, "valid.txt: names all of 5 images; give names of files in images, like 00"),
     ("camvid fastai", _added("codes.txt", b"Sky\nMoon\n"), "codes.txt: 'Moon' is none of the 32 classes of CamVid"),
 ]
 
@@ -140,7 +164,7 @@ def test_files_of_cifar_that_are_not_the_official_ones_are_not_unpickled(
     assert refused(4, *command).endswith(f"{folder}: has no file {first}; unpack {file}-python.tar.gz again")
 
 
-def test_folders_that_are_no_class_are_named_as_left_out(tmp_path: Path) -> None:
+def test_folders_that_are_no_class_or_below_one_are_named_as_left_out(tmp_path: Path) -> None:
     for name, folder, line in (
         ("imagenet", "train/fish", "train: 1 folder left out whose name is not a WordNet id, like n01440764: fish"),
         ("imagenet", "val/fish", "val: 1 folder left out whose name is not a WordNet id, like n01440764: fish"),
@@ -149,14 +173,25 @@ def test_folders_that_are_no_class_are_named_as_left_out(tmp_path: Path) -> None
             "256_ObjectCategories/greg",
             "s: 1 folder left out whose name is not NNN.NAME, like 001.ak47: greg",
         ),
+        (
+            "caltech256",
+            "256_ObjectCategories/001.ak47/greg",
+            "s: 1 folder left out below those of classes, with 1 image: 001.ak47/greg",
+        ),
+        (
+            "imagenet",
+            "val/n01440764/fish/more",
+            "val: 1 folder left out below those of classes, with 1 image: n01440764/fish/more",
+        ),
     ):
         source = tmp_path / folder.replace("/", "-")
         TREES[name](source)
+        shutil.rmtree(source / "256_ObjectCategories/002.american-flag/more", ignore_errors=True)
         assert "left out" not in vaal("dataset", name, str(source), str(tmp_path / f"{source.name}-before")).output
         write(source / folder / "x.jpg", png(np.zeros((4, 4), np.uint8)))
         shown = vaal("dataset", name, str(source), str(tmp_path / f"{source.name}-out"))
         assert shown.exit_code == 0, shown.output
-        assert f"warning: {source}/{folder.rpartition('/')[0][:-1]}" in shown.stderr
+        assert f"warning: {source}/{folder.partition('/')[0]}: " in shown.stderr
         assert line in shown.stderr
 
 

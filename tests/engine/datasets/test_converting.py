@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,15 @@ def test_every_image_is_there_once_with_its_bytes_its_label_and_its_mask(name: s
     assert files(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize(("name", "train", "test"), [("camvid", 367, 233), ("camvid fastai", 600, 101)])
+def test_each_layout_of_camvid_has_its_official_numbers(name: str, train: int, test: int, tmp_path: Path) -> None:
+    TREES[name](tmp_path / "in")
+    lines = list[str]()
+    converted(name, tmp_path / "in", tmp_path / "out", log=lines.append)
+    found = {part: number for line in lines for part, number in re.findall(r"of (\w+), and .* have (\d+)", line)}
+    assert (found["train"], found["test"]) == (str(train), str(test))
+
+
 def test_every_data_set_has_a_tree() -> None:
     assert {name.split()[0] for name in TREES} == set(DATA_SETS)
     # 30,607 images, of which 827 are clutter.
@@ -187,6 +197,27 @@ def test_another_seed_is_another_order_and_another_split(tmp_path: Path) -> None
     assert len({row["label"] for row in rows(tmp_path / "0", "train") if row["shard"] == "train-00000.tar"}) == 2
     with pytest.raises(ConfigError, match="was made with --seed 0; give that, or another folder"):
         converted("caltech256", tmp_path / "in", tmp_path / "0", 1)
+
+
+def test_the_draw_of_a_class_does_not_depend_on_the_others(tmp_path: Path) -> None:
+    TREES["caltech256"](tmp_path / "in")
+    source, drawn = tmp_path / "in/256_ObjectCategories", list[set[str]]()
+    for number in (7, 8):
+        shutil.copytree(source / "002.american-flag", source / f"00{number}.copy{number}")
+    for out in ("whole", "part"):
+        converted("caltech256", tmp_path / "in", tmp_path / out, seed=1)
+        drawn.append({row["source"] for row in rows(tmp_path / out, "test")})
+        shutil.rmtree(source / "001.ak47", ignore_errors=True)
+    assert drawn[1] == {name for name in drawn[0] if not name.startswith("001.")}
+    # Classes with the same files are drawn from by numbers of their own.
+    own = [{name.rpartition("/")[2] for name in drawn[0] if name.startswith(f"00{n}.")} for n in (2, 7, 8)]
+    assert own[0] != own[1] or own[0] != own[2]
+
+
+def test_a_folder_may_have_a_name_like_a_pattern(tmp_path: Path) -> None:
+    for name in ("caltech256", "camvid"):
+        TREES[name](tmp_path / f"[{name}]")
+        assert converted(name, tmp_path / f"[{name}]", tmp_path / name).images["train"]
 
 
 def test_an_image_of_train_that_is_in_test_too_is_left_out(tmp_path: Path) -> None:

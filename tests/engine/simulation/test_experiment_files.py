@@ -3,6 +3,7 @@
 The trees are of real images: CIFAR-10's and CamVid's, in the layout of `vaal dataset`.
 """
 
+import fnmatch
 import os
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.cluster.ray_session import ray_session
+from engine.datasets import DATA_SETS
 from engine.simulation import pixel_campaign
 from engine.simulation.experiment import Experiment, read_experiment
 from engine.simulation.learners import learner_of
@@ -24,6 +26,7 @@ from tests.engine.simulation.test_experiment import SHIPPED
 
 DATA = Path(os.environ.get("VAAL_DATA", Path(__file__).parents[4] / "shared/data"))
 NEW = [file for file in SHIPPED if not file.stem.startswith(("cifar10-embeddings", "cifar10-pixels", "digits"))]
+QUICK = [file for file in NEW if "VAAL_SETS" in file.read_text() and not file.stem.endswith("-full")]
 SMALL: dict[str, Any] = {
     "device": "cpu", "train.max_steps": 1, "train.epochs": 1, "train.batch_size": 4, "train.task_steps": 1,
     "score.dropout_passes": 2, "select.rescore_candidates": 8,
@@ -69,6 +72,29 @@ def scaled(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Experim
             "rounds": 1, "seeds": 2, "budget": BUDGET, "task_steps": 1, "campaign": campaign,
         }
     )  # fmt: skip
+
+
+def shards_of(name: str) -> dict[str, int]:
+    """The images in each shard that `vaal dataset` makes of a whole data set."""
+    row = DATA_SETS[name]
+    return {
+        f"{part}-{number:05d}.tar": min(row.shard_images, count - number * row.shard_images)
+        for part, count in row.counts.items()
+        for number in range(-(-count // row.shard_images))
+    }
+
+
+@pytest.mark.parametrize("file", QUICK, ids=lambda file: file.stem)
+def test_a_quick_experiment_reads_enough_images_and_few_that_it_does_not_use(file: Path) -> None:
+    experiment = read_experiment(str(file))
+    name = experiment.pool.shards.split("/")[1]
+    shards = shards_of(name)
+    for part, size in ((experiment.pool.shards, experiment.pool.size), (experiment.test.shards, experiment.test.size)):
+        images = [shards[shard] for shard in fnmatch.filter(shards, part.rpartition("/")[2])]
+        # Some of train are left out because they are in test too.
+        assert sum(images) * 0.95 > size > 0
+        # Images of 32 px are read in seconds.
+        assert len(images) == 1 or sum(images) <= 4 * size or name == "cifar100"
 
 
 @pytest.mark.parametrize("file", NEW, ids=lambda file: file.stem)

@@ -1,15 +1,19 @@
 """Experiments with masks: what they read, and what is refused in one line."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from PIL.ExifTags import Base
 from sklearn.datasets import load_digits
 
 from engine.config.input_options import ImageConfig
 from engine.errors import ConfigError, InputError, VaalError
 from engine.pool.items import read_shard
 from engine.pool.manifest import list_shards
+from engine.pool.mask_files import read_ids
 from engine.simulation.experiment import Experiment
 from engine.simulation.measuring import MIOU, judge
 from engine.simulation.pixel_learners import Training
@@ -44,10 +48,20 @@ train.task = "segmentation"
 """
 
 
-def experiment_of(folder: Path, text: str = MASKS, bad: bytes | None = None) -> Experiment:
+def turned(orientation: int) -> bytes:
+    """An image of 8 x 8 pixels with this EXIF orientation."""
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[Base.Orientation] = orientation
+    Image.new("L", (8, 8)).save(stream, "PNG", exif=exif)
+    return stream.getvalue()
+
+
+def experiment_of(folder: Path, text: str = MASKS, bad: bytes | None = None, image: bytes = b"") -> Experiment:
     files: dict[str, bytes] = {}
     for number, pixels in enumerate(load_digits().images[:30]):
         files[f"{number:03d}.png"] = encoded((pixels * 15).astype(np.uint8))
+        if number == 7:
+            files["007.png"] = image or files["007.png"]
         files[f"{number:03d}.m.png"] = bad if bad is not None and number == 7 else encoded(mask_of(pixels))
     write_shard(folder / "s.tar", files)
     return read(folder, text.format(folder))
@@ -63,6 +77,27 @@ def test_a_pool_has_images_and_masks_byte_for_byte(tmp_path: Path) -> None:
     assert len(items) == 22
     for item, mask in zip(items, ground.setup.pool.mask_N, strict=True):
         assert item.companions == (mask,) == (encoded(mask_of(digits[int(item.key)])),)
+
+
+def test_a_mask_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = list[bytes]()
+
+    def counted(content: bytes, max_pixels: int) -> object:
+        decoded.append(content)
+        return read_ids(content, max_pixels)
+
+    for module in ("engine.pool.mask_source", "engine.simulation.pixel_pools"):
+        monkeypatch.setattr(f"{module}.read_ids", counted)
+    load(experiment_of(tmp_path))
+    assert len(decoded) == 30
+
+
+def test_an_image_that_its_exif_turns_has_no_mask_as_it_is_stored(tmp_path: Path) -> None:
+    symmetric = encoded(np.eye(8, dtype=np.uint8))
+    with pytest.raises(InputError, match="item 007: the mask is of an image that its EXIF turns; write both upright"):
+        load(experiment_of(tmp_path, image=turned(6)))
+    # Transposed, this mask is the same.
+    assert load(experiment_of(tmp_path, image=turned(5), bad=symmetric)).items.mask_N[7] == symmetric
 
 
 @pytest.mark.heavy
