@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#d55e00", "#0072b2", "#009473", "#b35fa0", "#b58900", "#4aa8d8", "#7a5195", "#8a6d3b")
 """Told apart by colour-blind people too; used again from the first where there are more strategies."""
+GAPS_SHOWN = 4
+"""How many times the largest difference a chart of differences shows at most, up and down."""
 Bands = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """By strategy: means and half the width of their simultaneous band (K,)."""
 
@@ -80,6 +82,10 @@ def _draw(axes: "Axes", curves: Curves, kind: str, theme: Theme) -> None:
         if is_gap and (half_K < 1e6).all():
             low_K, high_K = mean_K - half_K, mean_K + half_K
             axes.fill_between(curves.num_labels_K, low_K, high_K, color=colours[name], alpha=0.12, linewidth=0)
+    # A band of few seeds would make the means a line: it is cut off, and fills the chart.
+    if is_gap and (most := GAPS_SHOWN * max(float(np.abs(mean_K).max()) for mean_K, _ in bands.values())):
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -most), min(high, most))
 
 
 def _dress(axes: "Axes", bought: str, label: str, theme: Theme) -> None:
