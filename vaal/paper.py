@@ -55,8 +55,7 @@ class PaperDecoder(nn.Module):
 
 
 class PaperVAE(Autoencoder):
-    """The authors' VAE: 22,835,139 parameters at 32 px, RGB and the authors' `widths`. 0 latent units: as many as
-    `paper_shape` has.
+    """The authors' VAE: 22,835,139 parameters at 32 px, RGB and the authors' `widths`; latents as of `paper_shape`.
 
     Raises ValueError if `image_size` is not a multiple of 16, or is below 32 with the authors' widths.
     """
@@ -65,14 +64,13 @@ class PaperVAE(Autoencoder):
         self,
         image_size: int,
         num_channels: int,
-        num_latents: int = 0,
         widths: Sequence[int] = WIDTHS,
     ) -> None:
         if image_size % 16 or image_size < (32 if widths == WIDTHS else 16):
             raise ValueError(f"the paper's VAE needs images of 32 px or a larger multiple of 16, got {image_size}")
         encoder = nn.Sequential(*_layers(nn.Conv2d, num_channels, widths))
         initialise(encoder)
-        num_latents = num_latents or paper_shape(image_size).num_latents
+        num_latents = paper_shape(image_size).num_latents
         num_features = widths[-1] * (image_size // 16) ** 2
         decoder = PaperDecoder(image_size, num_channels, num_latents, widths)
         super().__init__(encoder, num_features, num_latents, decoder)

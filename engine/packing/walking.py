@@ -82,7 +82,8 @@ def _walk(base: Location, path: str, above: frozenset[tuple[int, int]]) -> Itera
             return
         above |= {identity}
     found = _local(folder) if folder.is_local else _remote(folder)
-    yield Folder(path, {name: size for name, size in sorted(found.items()) if size >= 0}, found.pop("", 0))
+    unusable = found.pop("", 0)
+    yield Folder(path, {name: size for name, size in sorted(found.items()) if size >= 0}, unusable)
     for name in sorted(name for name, size in found.items() if size < 0):
         yield from _walk(base, f"{path}/{name}" if path else name, above)
 

@@ -21,45 +21,50 @@ SUM_WITHIN = 1e-6
 
 
 class Crowd(NamedTuple):
-    """The shares (A, K, K) of what each annotator says of each class: rows are true classes."""
+    """How often each annotator is right (A,), and by class the numbers of those that it is taken for; or, if not None,
+    the shares (A, K, K) of what each says of each class: rows are true classes."""
 
-    said_AKK: NDArray[np.float64]
+    accuracy_A: NDArray[np.float64]
+    others: list[list[int]]
+    said_AKK: NDArray[np.float64] | None
 
     @classmethod
     def of(
         cls, oracle: OraclePart, others: list[list[int]], said_AKK: NDArray[np.float64] | None = None
     ) -> "Crowd | None":
-        """The annotators of an oracle; None where it answers itself.
-
-        Args:
-            others: by class the numbers of those that it is taken for, where annotators have an accuracy.
-            said_AKK: of `matrices_of`.
-        """
+        """The annotators of an oracle; None where it answers itself. `said_AKK` is that of `matrices_of`."""
         if not oracle.annotators:
             return None
         if said_AKK is not None:
-            return cls(np.broadcast_to(said_AKK, (oracle.annotators, *said_AKK.shape[1:])))
+            said_AKK = np.broadcast_to(said_AKK, (oracle.annotators, *said_AKK.shape[1:]))
         low, high = oracle.accuracy if isinstance(oracle.accuracy, list) else (oracle.accuracy, oracle.accuracy)
         # Evenly spread: no seed has a better crowd by chance.
-        right_A, said_AKK = np.linspace(low, high, oracle.annotators), np.zeros((oracle.annotators, *[len(others)] * 2))
-        for number, choices in enumerate(others):
-            said_AKK[:, number, choices] = ((1 - right_A) / max(1, len(choices)))[:, None]
-            said_AKK[:, number, number] = right_A if choices else 1
-        return cls(said_AKK)
+        return cls(np.linspace(low, high, oracle.annotators), others, said_AKK)
+
+    def _shares(self, person: int, number: int) -> tuple[list[int], NDArray[np.float64]]:
+        """What an annotator may say of a class, and with which shares."""
+        if self.said_AKK is not None:
+            share_K = self.said_AKK[person, number]
+            # What has no share is never said, wherever rounding puts the last sum.
+            said = np.flatnonzero(share_K)
+            return said.tolist(), share_K[said]
+        right, others = float(self.accuracy_A[person]), self.others[number]
+        if not others:
+            return [number], np.ones(1)
+        may_say = sorted([number, *others])
+        return may_say, np.array([right if said == number else (1 - right) / len(others) for said in may_say])
 
     def answers(self, name: tuple[str, str], number: int, count: int) -> Iterator[tuple[str, int]]:
         """The annotators and the classes that `count` different people give to an item, whose class the oracle says is
         this number. The first of them are the same for any count."""
         shard, key = name
         draw = hashlib.blake2b(f"{shard}\0{key}".encode(), digest_size=8, salt=bytes([_WHO])).digest()
-        order_A = np.random.default_rng(int.from_bytes(draw, "big")).permutation(len(self.said_AKK))
+        order_A = np.random.default_rng(int.from_bytes(draw, "big")).permutation(len(self.accuracy_A))
         for person in order_A[:count].tolist():
-            share_K = self.said_AKK[person, number]
-            # What has no share is never said, wherever rounding puts the last sum.
-            said_K = np.flatnonzero(share_K)
-            sum_K = np.cumsum(share_K[said_K])
-            at = draw_of(shard, f"{key}\0{person}", _SAYS) / 2**64 * sum_K[-1]
-            yield f"annotator-{person:03d}", int(said_K[min(np.searchsorted(sum_K, at, side="right"), len(said_K) - 1)])
+            said, share = self._shares(person, number)
+            sums = np.cumsum(share)
+            at = draw_of(shard, f"{key}\0{person}", _SAYS) / 2**64 * sums[-1]
+            yield f"annotator-{person:03d}", said[min(int(np.searchsorted(sums, at, side="right")), len(said) - 1)]
 
 
 def matrices_of(content: bytes, classes: list[str], annotators: int) -> NDArray[np.float64]:
@@ -75,10 +80,8 @@ def matrices_of(content: bytes, classes: list[str], annotators: int) -> NDArray[
         raise ValueError(f"not a JSON list like {form}; correct it") from error
     if len(tables) not in (1, annotators):
         raise ValueError(f"{len(tables)} matrices, and oracle.annotators={annotators}; give so many, or one for all")
-    place, said_AKK = (
-        {name: number for number, name in enumerate(classes)},
-        np.zeros((len(tables), *[len(classes)] * 2)),
-    )
+    place = {name: number for number, name in enumerate(classes)}
+    said_AKK = np.zeros((len(tables), len(classes), len(classes)))
     for number, table in enumerate(tables):
         if odd := sorted({*table, *(name for row in table.values() for name in row)} - place.keys()):
             raise ValueError(f"{odd[0]!r} is no class; the classes: {', '.join(classes)}")

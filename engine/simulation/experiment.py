@@ -77,6 +77,8 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "Experiment":
+        if self.device == "auto":
+            raise ValueError("campaign.device=auto: an experiment says where it runs; set cpu or cuda")
         if self.oracle.annotators and (self.masks or not self.pool.shards):
             raise ValueError(
                 "oracle.annotators: they answer about the class of images; give pool.shards, without masks"
@@ -153,12 +155,11 @@ class Experiment(Section):
             return SIMULATED_ONLY
         return "pixels" if self.pool.shards else "vectors"
 
-    def _images_of(self, strategy: Strategy, options: dict[str, Any]) -> int:
+    def _images_of(self, strategy: Strategy, handoff: HandoffConfig) -> int:
         """The images of a batch: each of them, and of the gold ones beside them, takes as many answers of the budget as
         there are annotators."""
-        asked, gold = options.get("handoff.annotators", 1), options.get("handoff.gold_fraction", 0.0)
-        is_right = isinstance(asked, int) and isinstance(gold, int | float) and 0 <= gold <= 1
-        if not is_right or (asked <= 1 and not self.oracle.annotators):
+        asked = handoff.annotators
+        if asked == 1 and not self.oracle.annotators:
             return self.budget
         why = f"{self._giver(strategy, 'handoff.annotators')}: handoff.annotators={asked}"
         if asked > self.oracle.annotators:
@@ -166,8 +167,12 @@ class Experiment(Section):
         if self.budget % asked:
             raise ConfigError(f"{why}: budget={self.budget} answers are no whole number of images; change one of them")
         tasks = self.budget // asked
-        handoff = HandoffConfig(gold_fraction=gold)
-        return next((n for n in range(tasks, 1, -1) if n + num_gold_of(handoff, n) <= tasks), 1)
+        images = next((n for n in range(tasks, 1, -1) if n + num_gold_of(handoff, n) <= tasks), 1)
+        paid = asked * (images + num_gold_of(handoff, images))
+        if paid != self.budget:
+            why = f"budget={self.budget} answers are not those to images and gold ones together; set budget={paid}"
+            raise ConfigError(f"{why}, or another handoff.gold_fraction than {handoff.gold_fraction:g}")
+        return images
 
     def _giver(self, strategy: Strategy, key: str) -> str:
         """Where the file gives an option of a strategy's campaigns, for an error."""
@@ -199,7 +204,7 @@ class Experiment(Section):
         method = options.get("train.method", "auto")
         options = {"device": self.device, **options}
         managed: dict[str, Any] = {
-            "select.budget": self._images_of(strategy, options),
+            "select.budget": self.budget,
             "select.seed": seed,
             "train.seed": seed,
         }
@@ -217,6 +222,8 @@ class Experiment(Section):
             # They are in memory: the name stands for wherever they are.
             managed |= {"train.method": METHOD, "pool.embeddings": "member:npy"}
         config = self._configured(strategy, options, managed)
+        if (images := self._images_of(strategy, config.handoff)) != self.budget:
+            config = self._configured(strategy, options, {**managed, "select.budget": images})
         if strategy.name == RANDOM and config.select.control_fraction != 1:
             why = f"strategy {RANDOM!r}: select.control_fraction={config.select.control_fraction:g}"
             raise ConfigError(f"{why}; all its picks are random, and all others are compared with it: use another name")

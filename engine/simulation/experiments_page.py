@@ -41,7 +41,7 @@ as vendors price them, and an experiment is a whole campaign.
 """
 
 RIVALS = {
-    "VAAL (`vaal`, `vaal_2019`, and `lowest`, the same rule by another name)": ("vaal", "vaal_2019", "lowest"),
+    "VAAL (`vaal`, `vaal_2019`, and `lowest`, nearly the same rule)": ("vaal", "vaal_2019", "lowest"),
     "This project's `default`": ("default",),
 }
 """What the conclusion counts: words for it, and the names of its strategies."""
@@ -130,8 +130,9 @@ def _section(
             yield f"| {one.source} | {one.method} | {at} | {values} | {one.certainty} |"
         yield ""
     for name in figure.experiments:
-        for stem in (stem for stem in ran if experiment_of(stem) == name):
-            yield from _ours(stem, ran[stem], charts, places.get(stem, ""))
+        for stem, own in ran.items():
+            if experiment_of(stem) == name:
+                yield from _ours(stem, own, charts, places.get(stem, ""))
         if name not in ran:
             yield f"Not run: `experiments/{name}.toml`. {_plan(experiments / f'{name}.toml')}\n"
 

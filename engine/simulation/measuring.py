@@ -4,7 +4,6 @@ import pkgutil
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -16,13 +15,6 @@ from engine.simulation.worlds import Items
 from vaal.task.segmentation import class_ious, mean_iou
 
 ACCURACY, MIOU = "accuracy", "miou"
-MADE_BY = b"experiment"
-"""Key in the metadata of curves: the name of their experiment, with what --set changed."""
-
-
-def made_by(curves: pa.Table) -> str:
-    """The experiment that made these curves; empty if they do not say it."""
-    return str((curves.schema.metadata or {}).get(MADE_BY, b"").decode())
 
 
 class Judged(NamedTuple):

@@ -28,10 +28,9 @@ def ran_of(stem: str, curves: pa.Table, experiments: Location) -> Ran:
     """Curves with what they show. Raises InputError where the file's name does not say what made them."""
     _require_paired(stem, curves)
     variant = variant_of(curves)
-    if variant is None and "@" in stem:
-        why = "it does not say what --set changed, because an earlier version made it"
+    if variant is None:
+        why = "it does not say what made it, because an earlier version did"
         raise InputError(f"{stem}.parquet: {why}; run the same vaal simulate again, which reuses its campaigns")
-    variant = variant or Variant(f"{stem}.toml", {})
     if variant.stem != stem:
         made = f"{variant.file} {variant.words}".strip()
         raise InputError(f"{stem}.parquet: made by {made}; name it {variant.stem}.parquet")

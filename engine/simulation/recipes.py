@@ -46,9 +46,9 @@ RECIPES = {
     "paper": Recipe("sgd", 0.01, 5e-4, 128, 39_062, "quarters"),
     "masks": Recipe("adamw", 3e-3, 0.05, 8, 500, "one_cycle", crops=True),
     # 50 passes over the 2,975 images of Cityscapes; the rest is as for classes, for the paper's is not known.
-    "paper_masks": Recipe("sgd", 0.01, 5e-4, 8, 18_594, "quarters"),
+    "paper_masks": Recipe("sgd", 0.01, 5e-4, 8, 18_593, "quarters"),
     STRONG: Recipe("nesterov", 0.1, 5e-4, 128, 39_062, "one_cycle", crops=True, cutout=True, smoothing=0.1),
-    f"{STRONG}_masks": Recipe("adamw", 3e-3, 0.05, 8, 18_594, "one_cycle", crops=True, smoothing=0.1),
+    f"{STRONG}_masks": Recipe("adamw", 3e-3, 0.05, 8, 18_593, "one_cycle", crops=True, smoothing=0.1),
 }
 
 
@@ -90,11 +90,8 @@ class Moves(NamedTuple):
         column_BS = torch.where(flip_B[:, None], column_BS.flip(1), column_BS)
         if not recipe.cutout:
             return cls(most, row_BS, column_BS, None)
-        middle_B2, at_S, hidden = (
-            torch.randint(side, (count, 2), generator=generator),
-            torch.arange(side),
-            side // CUTOUT,
-        )
+        middle_B2 = torch.randint(side, (count, 2), generator=generator)
+        at_S, hidden = torch.arange(side), side // CUTOUT
         # Of an even number of pixels one more lies before the middle than behind it.
         from_first_B2S = at_S - middle_B2[:, :, None] + hidden // 2
         is_near_B2S = (from_first_B2S >= 0) & (from_first_B2S < hidden)

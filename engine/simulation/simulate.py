@@ -29,11 +29,12 @@ from engine.simulation.devices import require_device
 from engine.simulation.experiment import Experiment, advised_here, read_experiment
 from engine.simulation.findings import Findings, findings_of
 from engine.simulation.learning_page import render
-from engine.simulation.measuring import ACCURACY, MADE_BY, MIOU, made_by
+from engine.simulation.measuring import ACCURACY, MIOU
 from engine.simulation.setups import setup_of
 from engine.simulation.spreading import spread, turns_of
 from engine.simulation.trial_campaign import KINDS, ground_of
 from engine.simulation.trials import Point, Trial, done, play, trials_of
+from engine.simulation.variants import Variant, variant_of
 from engine.simulation.worlds import World, load
 from engine.storage.location import Location
 from engine.storage.placing import require_folder
@@ -91,27 +92,27 @@ def simulate(
         # What it asks for and is not there is said before anything starts.
         setup_of(world, experiment, 0)
     trials = trials_of(experiment, world, home)
-    changed = (f"{key}={value}" for key, value in (settings or {}).items())
-    name = ", ".join([Location.of(file).name, *changed])
+    variant = Variant(Location.of(file).name, settings or {})
     with alone(home, "simulate"):
-        _note_other(home, name, run)
+        _note_other(home, variant, run)
         try:
             points = _play_all(trials, experiment, world, run, workers)
         except ConfigError as error:
             raise ConfigError(f"{file}: {advised_here(str(error))}") from error
     curves = _curves(trials, points, experiment.first_point, experiment.tasks)
-    (home / CURVES_FILE).write_table(curves.replace_schema_metadata({MADE_BY: name}))
-    findings = findings_of(experiment, name, curves)
+    (home / CURVES_FILE).write_table(curves.replace_schema_metadata(variant.metadata))
+    findings = findings_of(experiment, variant.name, curves)
     (home / "report.html").write_bytes(render(findings).encode())
     return Simulated(home / CURVES_FILE, home / "report.html", findings)
 
 
-def _note_other(home: Location, name: str, run: Run) -> None:
+def _note_other(home: Location, variant: Variant, run: Run) -> None:
     """Log that the curves and the report of another experiment are replaced. Its campaigns stay."""
     file = home / CURVES_FILE
-    before = made_by(file.read_table()) if file.exists() else ""
-    if before not in ("", name):
-        run.log(f"{home} has curves.parquet and report.html of {before}: they are replaced; another --out keeps both")
+    before = variant_of(file.read_table()) if file.exists() else None
+    if before not in (None, variant):
+        text = f"{home} has curves.parquet and report.html of {before.name}"
+        run.log(f"{text}: they are replaced; another --out keeps both")
 
 
 def _play_all(
@@ -128,7 +129,7 @@ def _play_all(
     if needs_ray and workers < 2:
         return found | _one_by_one(left, experiment, world, run)
     at_once = min(workers or usable_cpus(), len(left))
-    with _pool(at_once, experiment, world, shares_cores=needs_ray) as pool:
+    with _pool(at_once, experiment, world, shares_machine=needs_ray) as pool:
         return found | _side_by_side(left, pool, run)
 
 
@@ -173,12 +174,12 @@ def _side_by_side(trials: list[Trial], pool: ProcessPoolExecutor, run: Run) -> d
 
 
 @contextmanager
-def _pool(workers: int, experiment: Experiment, world: World, *, shares_cores: bool) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int, experiment: Experiment, world: World, *, shares_machine: bool) -> Iterator[ProcessPoolExecutor]:
     """Processes of one thread each; those that share the machine are bound, with all that they start, to their own
     cores and GPU."""
     context = multiprocessing.get_context("spawn")
     shares = context.SimpleQueue()
-    for share in _shares(workers) if shares_cores else [_Share(set(), "")] * workers:
+    for share in _shares(workers) if shares_machine else [_Share(set(), "")] * workers:
         shares.put(share)
     with TemporaryDirectory() as folder:
         # Python writes arguments into a pipe, and waits for ever if the process dies before it has read them.

@@ -7,6 +7,7 @@ import ray
 
 from engine.campaign.stages import Run
 from engine.cluster.ray_session import count_devices, ray_session
+from engine.cluster.waiting import Need, wait_for
 from engine.simulation.experiment import Experiment
 from engine.simulation.source_files import expand
 from engine.simulation.trial_campaign import KINDS, ground_of
@@ -19,6 +20,10 @@ def spread(trials: list[Trial], experiment: Experiment, world: World, run: Run, 
     core without."""
     found: dict[str, list[Point]] = {}
     with ray_session(run.address):
+        if experiment.device == "cuda":
+            # A trial waits for its task models without a word.
+            seconds = float(experiment.campaign.get("train.wait_seconds", 0.0))
+            wait_for(Need("campaign.train", 1, 1.0, seconds), run.address, run.log, run.measure)
         # Other machines have other environments.
         pool = experiment.pool.model_copy(update={"shards": expand(experiment.pool.shards, "pool.shards")})
         there = ray.put((experiment.model_copy(update={"pool": pool}), world))

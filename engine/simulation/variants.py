@@ -3,7 +3,6 @@
 A file is NAME.parquet, or NAME@KEY=VALUE,KEY=VALUE.parquet where a change makes another comparison of it.
 """
 
-import ast
 import json
 import re
 import shlex
@@ -11,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.simulation.measuring import made_by
-
+MADE_BY = b"experiment"
+"""Key in the metadata of curves: the file of their experiment, and what --set changed, as JSON."""
 SAME_COMPARISON = ("seeds", "rounds", "strategies", "campaign.device")
 """Keys that change how much is compared, or where, and not what: the page shows the number of seeds, all points and all
 strategies."""
@@ -32,6 +31,16 @@ class Variant(NamedTuple):
         return f"{name}@{','.join(kept)}" if kept else name
 
     @property
+    def name(self) -> str:
+        """What it is, for people."""
+        return ", ".join([self.file, *(f"{key}={value}" for key, value in self.settings.items())])
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """That of its curves."""
+        return {MADE_BY: json.dumps(self._asdict(), ensure_ascii=False, default=str).encode()}
+
+    @property
     def words(self) -> str:
         """The command line's words that make it of the file; empty where nothing is changed."""
         # The values of JSON are values of TOML, and a plain string needs no quotes.
@@ -49,21 +58,11 @@ def experiment_of(stem: str) -> str:
 
 def variant_of(curves: pa.Table) -> Variant | None:
     """What made these curves; None if they do not say it, as those of earlier versions."""
-    made = made_by(curves)
-    if not made:
-        return None
-    # A comma may be part of a value, which is a list.
-    file, *changes = re.split(r", (?=[A-Za-z_][\w.]*=)", made)
-    settings = dict(change.split("=", 1) for change in changes)
-    return Variant(file, {key: _value(text) for key, text in settings.items()})
-
-
-def _value(text: str) -> Any:
-    """The value that Python prints so; a string is printed without quotes."""
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        made = json.loads((curves.schema.metadata or {})[MADE_BY])
+        return Variant(made["file"], made["settings"])
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def _plain(value: Any) -> str:

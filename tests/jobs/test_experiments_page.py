@@ -1,7 +1,6 @@
 """The page about published experiments is what the command makes of the files, and shows them all."""
 
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,13 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from engine.config.texts import parse_settings
 from engine.errors import ConfigError, InputError
 from engine.simulation.experiments_page import charts_of, page_of
-from engine.simulation.measuring import MADE_BY
 from engine.simulation.simulate import CURVES_SCHEMA
 from engine.simulation.strategies import STRATEGIES
-from engine.simulation.variants import variant_of
+from engine.simulation.variants import Variant
 from engine.storage.location import Location
 from jobs.experiments import main
 from tests.engine.simulation.test_simulate import made_up
@@ -33,6 +30,7 @@ def folder_of(folder: Path, seeds: int) -> tuple[Location, pa.Table]:
     """The shipped experiments with one made up in the place of the digits', and its curves."""
     shutil.copytree(EXPERIMENTS, folder / "experiments", ignore=shutil.ignore_patterns("results"))
     _, curves = made_up(folder, seeds)
+    curves = curves.replace_schema_metadata(Variant("digits.toml", {}).metadata)
     (folder / "experiment.toml").rename(folder / "experiments/digits.toml")
     return Location.of(f"{folder}/experiments"), curves
 
@@ -159,7 +157,8 @@ def test_curves_are_shown_with_their_bands(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pq.write_table(CURVES_SCHEMA.empty_table(), tmp_path / "unknown.parquet")
+    empty = CURVES_SCHEMA.empty_table().replace_schema_metadata(Variant("digits.toml", {}).metadata)
+    pq.write_table(empty, tmp_path / "unknown.parquet")
     arguments = [f"{tmp_path}/page.md", f"{tmp_path}/unknown.parquet", "--experiments", str(EXPERIMENTS)]
     assert main(arguments) == 2
     assert "no figure has the experiment unknown; add it to one" in capsys.readouterr().err
@@ -187,14 +186,14 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_more_seeds_rounds_and_other_strategies_are_the_same_comparison(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 8)
     kept = curves.filter(pc.not_equal(curves["strategy"], "worse"))
-    made = b"digits.toml, seeds=8, rounds=3, strategies=['random', 'better'], campaign.device=cpu"
+    made = Variant("digits.toml", {"seeds": 8, "rounds": 3, "strategies": ["random", "vaal"], "campaign.device": "cpu"})
     file = tmp_path / "experiments/digits.toml"
     file.write_text(file.read_text().replace("rounds = 3", "rounds = 2"))
     with pytest.raises(InputError, match="strategy worse is in one of them alone"):
         page_of(experiments, {"digits": kept})
     # Only names of the table may be listed by --set.
     listed = pc.replace_substring(kept["strategy"], "better", "vaal")
-    named = kept.set_column(0, "strategy", listed).replace_schema_metadata({MADE_BY: made.replace(b"better", b"vaal")})
+    named = kept.set_column(0, "strategy", listed).replace_schema_metadata(made.metadata)
     page = page_of(experiments, {"digits": named})
     how = """--set seeds=8 --set rounds=3 --set 'strategies=["random","vaal"]' --set campaign.device=cpu"""
     assert f"Run here: `experiments/digits.toml` with `{how}`, 8 seeds." in page
@@ -206,9 +205,10 @@ def test_a_variant_is_shown_beside_its_experiment(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 8)
     file = tmp_path / "experiments/digits.toml"
     file.write_text(f"task_steps = 7\n{file.read_text()}")
-    made = "digits.toml, task_steps=9, seeds=8, oracle.confusions=[['0', '1'], ['2']], oracle.noise=0.1"
+    changed = {"task_steps": 9, "seeds": 8, "oracle.confusions": [["0", "1"], ["2"]], "oracle.noise": 0.1}
+    made = Variant("digits.toml", changed)
     stem = "digits@oracle.confusions=0-1-2,oracle.noise=0.1,task_steps=9"
-    both = {"digits": curves, stem: curves.replace_schema_metadata({MADE_BY: made})}
+    both = {"digits": curves, stem: curves.replace_schema_metadata(made.metadata)}
     for name, table in both.items():
         pq.write_table(table, tmp_path / f"{name}.parquet")
     at = [f"{tmp_path}/page.md", *(f"{tmp_path}/{name}.parquet" for name in both), "--experiments", str(experiments)]
@@ -225,27 +225,11 @@ def test_a_variant_is_shown_beside_its_experiment(tmp_path: Path) -> None:
     assert len({*linked}) == 2
     assert all((tmp_path / chart).is_file() for chart in linked)
     with pytest.raises(
-        InputError, match=f"^{re.escape(stem)}.parquet: it does not say what --set changed, because an earlier"
+        InputError, match=f"^{re.escape(stem)}.parquet: it does not say what made it, because an earlier"
     ):
-        page_of(experiments, {stem: curves})
+        page_of(experiments, {stem: curves.replace_schema_metadata(None)})
     # A variant alone does not say that its experiment was run.
     assert "Not run: `experiments/digits.toml`" in page_of(experiments, {stem: both[stem]})
-
-
-@pytest.mark.parametrize(
-    ("text", "stem", "words"),
-    [
-        ("a.toml", "a", ""),
-        ("a.toml, x=True", "a@x=true", "--set x=true"),
-        ("a.toml, y.z=-1, x=[0.5, 0.9]", "a@x=0.5-0.9,y.z=-1", "--set y.z=-1 --set 'x=[0.5,0.9]'"),
-        ("a.toml, pool.shards=s3://b/c d.tar", "a@pool.shards=s3-b-c-d.tar", "--set 'pool.shards=s3://b/c d.tar'"),
-    ],
-)
-def test_a_variant_names_its_file_and_its_command(text: str, stem: str, words: str) -> None:
-    found = variant_of(CURVES_SCHEMA.empty_table().replace_schema_metadata({MADE_BY: text}))
-    assert found is not None
-    assert (found.stem, found.words) == (stem, words)
-    assert parse_settings(shlex.split(words)[1::2]) == found.settings
 
 
 @pytest.mark.parametrize(
@@ -267,16 +251,16 @@ def test_curves_of_another_experiment_are_refused(tmp_path: Path, old: str, new:
 
 def test_curves_say_what_made_them(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 2)
-    page_of(experiments, {"digits": curves.replace_schema_metadata({MADE_BY: "digits.toml"})})
+    page_of(experiments, {"digits": curves})
     for made, words in (
-        ("other.toml", "other.toml; name it other.parquet"),
+        (Variant("other.toml", {}), "other.toml; name it other.parquet"),
         (
-            "digits.toml, oracle.noise=0.3",
+            Variant("digits.toml", {"oracle.noise": 0.3}),
             "digits.toml --set oracle.noise=0.3; name it digits@oracle.noise=0.3.parquet",
         ),
     ):
         with pytest.raises(InputError, match=re.escape(f"digits.parquet: made by {words}")):
-            page_of(experiments, {"digits": curves.replace_schema_metadata({MADE_BY: made})})
+            page_of(experiments, {"digits": curves.replace_schema_metadata(made.metadata)})
     more = pc.and_(pc.equal(curves["task"], "linear"), pc.equal(curves["seed"], 0))
     other = curves.filter(more).set_column(4, "task", pa.array(["mlp"] * pc.sum(more).as_py()))
     with pytest.raises(InputError, match="has not the seeds and rounds of the others"):

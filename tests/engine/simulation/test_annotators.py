@@ -57,6 +57,7 @@ def test_annotators_confuse_what_their_matrices_say() -> None:
             assert (share == 0).tolist() == (np.asarray(wanted) == 0).tolist()
     one = Crowd.of(OraclePart(annotators=2), [], matrices_of(json.dumps(MATRICES[:1]).encode(), ["a", "b", "c"], 2))
     assert one is not None
+    assert one.said_AKK is not None
     assert one.said_AKK.shape == (2, 3, 3)
 
 
@@ -89,6 +90,7 @@ def test_matrices_are_a_file_of_the_experiment(tmp_path: Path) -> None:
     assert f"{tmp_path}/who.json" in str(world.files)
     crowd = ground_of(world, read(tmp_path, text), 0, f"{tmp_path}/first").crowd
     assert crowd is not None
+    assert crowd.said_AKK is not None
     assert crowd.said_AKK[:, :, world.classes.index("1")].tolist() == [[1, 1]] * 6
 
 
@@ -99,7 +101,7 @@ def test_a_batch_is_its_answers(tmp_path: Path) -> None:
     assert budgets == {"random": 6, "lowest": 6, "three": 2}
 
 
-@pytest.mark.parametrize(("budget", "share", "images"), [(300, 0.1, 91), (30, 0.1, 9), (30, 1.0, 5), (3, 1.0, 1)])
+@pytest.mark.parametrize(("budget", "share", "images"), [(300, 0.1, 91), (30, 0.1, 9), (30, 1.0, 5), (6, 1.0, 1)])
 def test_answers_to_gold_images_are_paid_for_too(tmp_path: Path, budget: int, share: float, images: int) -> None:
     text = PIXELS.format(tmp_path).replace("budget = 5", f"budget = {budget}").replace("[test]", PEOPLE)
     experiment = read(tmp_path, f"{text}{VOTES}handoff.gold_fraction = {share}\n")
@@ -112,6 +114,10 @@ def test_answers_to_gold_images_are_paid_for_too(tmp_path: Path, budget: int, sh
     [
         ("handoff.annotators = 3", "handoff.annotators = 7", "oracle.annotators=6 are fewer; raise that"),
         ("handoff.annotators = 3", "handoff.annotators = 4", "budget=6 answers are no whole number of images"),
+        ("handoff.annotators = 3", "handoff.annotators = 0", "handoff.annotators=0"),
+        ("handoff.annotators = 3", "handoff.annotators = 3\nhandoff.gold_fraction = true", "handoff.gold_fraction"),
+        ("handoff.annotators = 3", "handoff.annotators = 6\nhandoff.gold_fraction = 1.0", "set budget=12, or another"),
+        ("handoff.annotators = 3", "handoff.annotators = 3\nhandoff.gold_fraction = 0.5", "set budget=3, or another"),
         ("accuracy = [0.5, 0.9]", "accuracy = [0.5]", "oracle.accuracy"),
         ("annotators = 6", "annotators = 6000", "oracle.annotators=6000"),
         ("annotators = 6\n", 'annotators = 6\nmatrices = "a"\n', "oracle.accuracy: oracle.matrices say how often"),

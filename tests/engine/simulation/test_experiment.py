@@ -127,6 +127,11 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, old: str, new: str, words: li
         ("[test]", "[oracle]\naccuracy = 0.7\n[test]", "oracle.accuracy: is of annotators"),
         ("[test]", '[oracle]\nconfusions = [["1", "7"]]\n[test]', "oracle.confusions: no answer is wrong"),
         ("[test]", '[campaign]\ndevice = "cuda"\n[test]', "campaign.device=cuda: without images"),
+        (
+            "[test]",
+            '[campaign]\ndevice = "auto"\n[test]',
+            "campaign.device=auto: an experiment says where it runs; set",
+        ),
     ],
 )
 def test_what_would_have_no_effect_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:

@@ -127,6 +127,8 @@ def plays(experiment: Experiment, folder: Path, names: list[str]) -> None:
                 bought = points[1]["num_labels"] - points[0]["num_labels"]
                 asked = trial.config.handoff.annotators
                 assert 0 <= bought <= BUDGET // asked if asked > 1 else bought == BUDGET, trial.strategy
+                if asked > 1:
+                    assert points[1]["answers"] - points[0]["answers"] == BUDGET
 
 
 @pytest.mark.slow
@@ -154,6 +156,12 @@ def test_annotators_disagree_and_their_consensus_is_learned(
     trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = scaled(Path("experiments/cifar10-annotators.toml"), trees, monkeypatch)
+    # As many gold images as others: their answers are paid for too.
+    options = [{**one.options, "handoff.gold_fraction": 1.0} for one in experiment.strategies]
+    strategies = [
+        one.model_copy(update={"options": own}) for one, own in zip(experiment.strategies, options, strict=True)
+    ]
+    experiment = experiment.model_copy(update={"strategies": strategies})
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt

@@ -21,8 +21,8 @@ from engine.simulation import simulate
 from engine.simulation.experiment import Experiment
 from engine.simulation.findings import caution_on, caution_on_pairs, findings_of, to_json
 from engine.simulation.learning_page import render
-from engine.simulation.measuring import MADE_BY
 from engine.simulation.simulate import CURVES_SCHEMA, _note_other, _shares
+from engine.simulation.variants import Variant
 from engine.simulation.worlds import World
 from engine.storage.location import Location
 from tests.engine.simulation.test_experiment import DIGITS, read
@@ -164,11 +164,12 @@ def test_a_process_that_is_killed_at_its_start_is_reported(tmp_path: Path) -> No
 def test_curves_of_another_experiment_are_not_replaced_without_a_word(tmp_path: Path) -> None:
     notes: list[str] = []
     home, run = Location.of(str(tmp_path)), Run(log=notes.append)
-    _note_other(home, "one.toml", run)
-    (home / "curves.parquet").write_table(CURVES_SCHEMA.empty_table().replace_schema_metadata({MADE_BY: "one.toml"}))
-    _note_other(home, "one.toml", run)
+    one = Variant("one.toml", {})
+    _note_other(home, one, run)
+    (home / "curves.parquet").write_table(CURVES_SCHEMA.empty_table().replace_schema_metadata(one.metadata))
+    _note_other(home, one, run)
     assert not notes
-    _note_other(home, "one.toml, seeds=7", run)
+    _note_other(home, one._replace(settings={"seeds": 7}), run)
     assert notes == [
         f"{home} has curves.parquet and report.html of one.toml: they are replaced; another --out keeps both"
     ]
@@ -178,6 +179,7 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7})
     # The quota of a container.
     monkeypatch.setattr(simulate, "usable_cpus", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert _shares(2) == [({2, 5}, ""), ({3}, "")]
     assert [share.cores for share in _shares(4)] == [{2}, {3}, {5}, {2}]
     monkeypatch.delattr(os, "sched_setaffinity")
@@ -199,6 +201,6 @@ def test_a_process_sees_its_own_share_alone(monkeypatch: pytest.MonkeyPatch) -> 
     experiment, world = cast("Experiment", None), cast("World", None)
     core = min(os.sched_getaffinity(0))
     monkeypatch.setattr(simulate, "_shares", lambda _: [simulate._Share({core}, "7")])
-    with simulate._pool(1, experiment, world, shares_cores=True) as pool:
+    with simulate._pool(1, experiment, world, shares_machine=True) as pool:
         assert pool.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() == "7"
         assert pool.submit(os.sched_getaffinity, 0).result() == {core}
