@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from engine.config.texts import plural
 from engine.simulation import comparisons
 from engine.simulation.comparisons import LEAST_SEEDS, LEVEL, Difference, Saving
 from engine.simulation.curve_charts import Bands
@@ -59,7 +60,7 @@ def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings
         caution += " Its intervals of labels saved are too narrow."
     batches = {strategy: _batches(curves, strategy, experiment.rounds) for strategy in strategies}
     bought = "answers" if experiment.oracle.annotators else "labels"
-    sentences = _sentences(tasks)
+    sentences = _sentences(tasks, bought)
     return Findings(name, strategies, experiment.seeds, num_labels_K, tasks, batches, caution, sentences, bought)
 
 
@@ -165,27 +166,27 @@ def caution_on_pairs(found: Findings, task: Task) -> str:
     if least < LEVEL or not task.pairs:
         return ""
     return (
-        f"With {found.seeds} seeds and {len(task.pairs)} pairs no pair can be shown: the smallest possible p is "
+        f"With {found.seeds} seeds and {plural(len(task.pairs), 'pair')} no pair can be shown: the smallest possible p is "
         f"{least:.2f}. Give more seeds or fewer strategies."
     )
 
 
-def _sentences(tasks: dict[str, Task]) -> list[str]:
+def _sentences(tasks: dict[str, Task], bought: str) -> list[str]:
     """What a data lead reads: a few words on each strategy, over all task models."""
     texts = []
     for name in next(iter(tasks.values())).areas:
         parts = {task: (found.areas[name], found.savings[name][0]) for task, found in tasks.items()}
-        shown = [_shown(task, *part) for task, part in parts.items() if part[0].is_shown]
+        shown = [_shown(task, *part, bought) for task, part in parts.items() if part[0].is_shown]
         hidden = [_not_shown(task, gap) for task, (gap, _) in parts.items() if not gap.is_shown]
         texts.append(f"{name}: {'; '.join(shown + hidden)}.")
     return texts
 
 
-def _shown(task: str, gap: Difference, saving: Saving | None) -> str:
+def _shown(task: str, gap: Difference, saving: Saving | None, bought: str) -> str:
     side = "above" if gap.mean.value > 0 else "below"
     interval = f"95 % interval {signed(gap.mean.low)} to {signed(gap.mean.high)}"
     text = f"{task_name(task)} {abs(gap.mean.value):.1f} points {side} random ({interval})"
-    return text if saving is None else f"{text}, {saving_text(saving)}"
+    return text if saving is None else f"{text}, {saving_text(saving, bought)}"
 
 
 def _not_shown(task: str, gap: Difference) -> str:
@@ -200,8 +201,8 @@ def signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−")
 
 
-def saving_text(saving: Saving) -> str:
-    """Labels saved, at the accuracy that random has in the end, in words."""
+def saving_text(saving: Saving, bought: str) -> str:
+    """Labels, or answers, saved, at the accuracy that random has in the end, in words."""
     value, low, high = saving.saved
     if value == -np.inf:
         return "random's last accuracy not reached"
@@ -213,7 +214,7 @@ def saving_text(saving: Saving) -> str:
         spread = " to ".join(sorted((f"{abs(100 * end):.0f}" for end in (low, high)), key=float))
     else:
         spread = f"{_percent(high)} fewer to {_percent(-low)} more"
-    return f"{abs(100 * value):.0f} % {words} labels ({spread})"
+    return f"{abs(100 * value):.0f} % {words} {bought} ({spread})"
 
 
 def short_saving(saving: Saving | None) -> str:

@@ -69,7 +69,10 @@ def test_few_seeds_show_nothing_and_say_so(tmp_path: Path) -> None:
     assert "With 4 seeds and 2 strategies beside random nothing can be significant" in found.caution
     assert all(not gap.is_shown for gap in found.tasks["linear"].areas.values())
     assert "not shown to differ" in found.sentences[0]
-    assert found.caution in render(found)
+    page = render(found)
+    assert found.caution in page
+    assert "Labels saved at equal accuracy" in page
+    assert "Answers saved at equal accuracy" in render(found._replace(bought="answers"))
 
 
 @pytest.mark.parametrize(
