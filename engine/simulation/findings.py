@@ -166,8 +166,8 @@ def caution_on_pairs(found: Findings, task: Task) -> str:
     if least < LEVEL or not task.pairs:
         return ""
     return (
-        f"With {found.seeds} seeds and {plural(len(task.pairs), 'pair')} no pair can be shown: the smallest possible p is "
-        f"{least:.2f}. Give more seeds or fewer strategies."
+        f"With {found.seeds} seeds and {plural(len(task.pairs), 'pair')} no pair can be shown: the smallest possible p "
+        f"is {least:.2f}. Give more seeds or fewer strategies."
     )
 
 
