@@ -87,10 +87,8 @@ def matrices_of(content: bytes, classes: list[str], annotators: int) -> NDArray[
             raise ValueError(f"{odd[0]!r} is no class; the classes: {', '.join(classes)}")
         for name in classes:
             row = table.get(name, {})
-            if abs(sum(row.values()) - 1) > SUM_WITHIN:
-                raise ValueError(
-                    f"matrix {number + 1}: the shares of {name!r} add up to {sum(row.values()):g}; make it 1"
-                )
+            if abs((total := sum(row.values())) - 1) > SUM_WITHIN:
+                raise ValueError(f"matrix {number + 1}: the shares of {name!r} add up to {total:g}; make it 1")
             for said, share in row.items():
                 said_AKK[number, place[name], place[said]] = share
     return said_AKK

@@ -83,11 +83,10 @@ def _draw(axes: "Axes", curves: Curves, kind: str, theme: Theme) -> None:
             low_K, high_K = mean_K - half_K, mean_K + half_K
             axes.fill_between(curves.num_labels_K, low_K, high_K, color=colours[name], alpha=0.12, linewidth=0)
     # A band of few seeds would make the means a line: it is cut off, and fills the chart.
-    if is_gap and (
-        most := GAPS_SHOWN * max((float(np.abs(mean_K).max()) for mean_K, _ in bands.values()), default=0.0)
-    ):
+    largest = max((float(np.abs(mean_K).max()) for mean_K, _ in bands.values()), default=0.0)
+    if is_gap and largest:
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -most), min(high, most))
+        axes.set_ylim(max(low, -GAPS_SHOWN * largest), min(high, GAPS_SHOWN * largest))
 
 
 def _dress(axes: "Axes", bought: str, label: str, theme: Theme) -> None:

@@ -184,7 +184,8 @@ def _figures(made: TrialCampaign, number: int) -> Point:
     place_L, _ = made.labelled(before=number)
     point: Point = {"num_labels": len(place_L)}
     if made.ground.crowd:
-        sent = sum(len(batch.rows()) for earlier in range(number) for batch in current_batches(made.home, earlier))
+        out = (batch for earlier in range(number) for batch in current_batches(made.home, earlier))
+        sent = sum(batch.manifest["counts"]["images"] for batch in out)
         point["answers"] = len(setup.first) + sent * made.config.handoff.annotators
     shares = [np.bincount(setup.pool.label_N[place], minlength=num_classes) for place in (place_L, slice(None))]
     labels_C, pool_C = (count_C / count_C.sum() for count_C in shares)

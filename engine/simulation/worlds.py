@@ -118,6 +118,13 @@ def _digits() -> tuple[Items, list[str], str]:
     return items, [str(n) for n in range(10)], hashlib.sha256(vector_ND.tobytes()).hexdigest()
 
 
+def _read(location: Location, files: dict[str, str]) -> bytes:
+    """A file. `files` gets its hash."""
+    content = location.read_bytes()
+    files[location.url] = hashlib.sha256(content).hexdigest()
+    return content
+
+
 def read_confusions(given: list[list[str]] | str, files: dict[str, str]) -> list[list[str]]:
     """Groups of names of classes, or those of a JSON file. `files` gets its hash.
 
@@ -126,8 +133,7 @@ def read_confusions(given: list[list[str]] | str, files: dict[str, str]) -> list
     if not isinstance(given, str):
         return given
     location = place_of(given, "oracle.confusions")
-    content = location.read_bytes()
-    files[location.url] = hashlib.sha256(content).hexdigest()
+    content = _read(location, files)
     try:
         return TypeAdapter(list[list[str]]).validate_json(content)
     except ValidationError as error:
@@ -140,8 +146,7 @@ def _matrices(oracle: OraclePart, classes: list[str], files: dict[str, str]) -> 
     if not oracle.matrices:
         return None
     location = place_of(oracle.matrices, "oracle.matrices")
-    content = location.read_bytes()
-    files[location.url] = hashlib.sha256(content).hexdigest()
+    content = _read(location, files)
     try:
         return matrices_of(content, classes, oracle.annotators)
     except ValueError as error:
@@ -181,8 +186,7 @@ def _embeddings(
     """Shard, key and vector of every row of these files, of which `files` gets the hashes."""
     tables: list[tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]] = []
     for location in places_of(pattern, key):
-        content = location.read_bytes()
-        files[location.url] = hashlib.sha256(content).hexdigest()
+        content = _read(location, files)
         table = table_of(content, ("shard", "key", "embedding"), location)
         names, rows = [table["shard"], table["key"]], _of_one_length(table["embedding"].combine_chunks(), location)
         length = rows.type.list_size
@@ -218,8 +222,7 @@ def _of_one_length(rows: pa.Array, location: Location) -> pa.FixedSizeListArray:
 
 def _labels(pattern: str, key: str, files: dict[str, str]) -> dict[tuple[str, str], str]:
     location = place_of(pattern, key)
-    content = location.read_bytes()
-    files[location.url] = hashlib.sha256(content).hexdigest()
+    content = _read(location, files)
     if location.name.endswith(".parquet"):
         table = table_of(content, ("shard", "key", "label"), location)
         columns = (table[name].to_pylist() for name in ("shard", "key", "label"))
