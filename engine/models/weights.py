@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.config.options import CampaignConfig
-from engine.errors import VaalError
+from engine.errors import InputError, VaalError
 from engine.models.task_networks import make_task_network
 from engine.storage.location import Location
 from vaal.acquisition.summary import Summary
@@ -109,7 +109,8 @@ def load_networks(
 
     `sha256` is by file name, as in the train manifest.
 
-    Raises InputError if a file is missing, or is not the one that training wrote.
+    Raises InputError if a file is missing, or is not the one that training wrote, or an earlier version wrote it for
+    another network.
     """
     advice = f"delete {folder}/manifest.json and train again"
 
@@ -134,7 +135,11 @@ def load_networks(
         num_classes = len(states[TASK_FILE]["network.head.bias"])
         networks = networks._replace(task=make_classifier(config, num_classes, num_inputs))
     for name, state in states.items():
-        networks.files()[name].load_state_dict(state)
+        try:
+            networks.files()[name].load_state_dict(state)
+        except RuntimeError as error:
+            # The network of a preset may be another one since.
+            raise InputError(f"{folder / name}: weights of another network than this version's; {advice}") from error
     kept = [name for name in sha256 if name.startswith(SUMMARY)]
     summaries = {name.removeprefix(SUMMARY).partition(".")[0]: Summary(read(name)) for name in kept}
     return networks._replace(summaries=summaries).ready()

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from engine.config.toml import override
+from engine.errors import InputError
 from engine.models.fitting import MOST_CLASSES, _are_classes
 from engine.models.weights import load_networks, make_networks, save_weights
 from tests.conftest import MakeCampaign
@@ -35,6 +37,15 @@ def test_networks_of_a_version_that_fitted_none_at_the_end_are_loaded(make_campa
     found = load_networks(folder, campaign.config, save_weights(folder, networks.files()))
     assert isinstance(found.discriminators, Discriminators)
     torch.testing.assert_close(found.discriminators.state_dict(), networks.discriminators.state_dict())
+
+
+def test_weights_of_another_network_are_refused_with_advice(make_campaign: MakeCampaign) -> None:
+    campaign = make_campaign()
+    folder = campaign.stage("train")
+    files = save_weights(folder, make_networks(campaign.config).files())
+    other = override(campaign.config, {"image.size": 4 * campaign.config.image.size}, "test")
+    with pytest.raises(InputError, match=r"vae.safetensors: weights of another network .* and train again"):
+        load_networks(folder, other, files)
 
 
 def test_a_clip_is_in_one_fold_of_the_head() -> None:
