@@ -6,6 +6,7 @@ resumes from a checkpoint.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -30,6 +31,7 @@ from engine.models.diagnosis import findings_of, summary
 from engine.models.task_source import TASK_MODEL, task_inputs
 from engine.models.task_trial import note_on_weights, task_entry
 from engine.models.task_words import task_facts
+from engine.models.weights import shape_of
 from engine.pool.manifest import read_shards
 from engine.pool.mask_source import MASKS, mask_inputs, mask_source
 from engine.pool.sight import EMBEDDINGS, embedding_inputs
@@ -143,11 +145,14 @@ def _keep_newest_checkpoint(storage: Location, run_name: str) -> None:
 
 
 def _name_of_run(plan: TrainingPlan, labels: dict[str, str], pool: str) -> str:
-    """What decides a training, as the name under which a run of it goes on from another one's checkpoints."""
+    """What decides a training, as the name under which a run of it goes on from another one's checkpoints.
+
+    The networks' shape is part of it: another version may give another shape to the same options.
+    """
     config = plan.config
     return fingerprint(
         labels=labels, pool=pool, steps=plan.all_steps, method=config.needs_method,
-        learnt=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
+        shape=asdict(shape_of(config)), learnt=plan.task and (plan.task.kind, plan.task.classes, plan.task.num_steps),
         image=result_values(config.image), train=result_values(config.train), group=config.pool.group,
         **embedding_inputs(config), **task_inputs(config), **mask_inputs(plan.masks),
     )[:16]  # fmt: skip

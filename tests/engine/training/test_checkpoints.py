@@ -1,6 +1,7 @@
 """A checkpoint is whole or passed over, and neither it nor a weight file ever holds what is not finite."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import vaal.paper
 from engine.errors import VaalError
 from engine.models.weights import make_networks, save_weights
 from engine.storage.location import Location
 from engine.training.checkpoints import RunState, fault_of, read_checkpoint, write_checkpoint
 from engine.training.labelled import Part
 from engine.training.metrics import LOG_STEPS, LOSSES, StepLog
+from engine.training.plan import plan_training
+from engine.training.train import _name_of_run
 from tests.conftest import MakeCampaign
 
 PROGRESS = RunState(7, [{"step": 6, "epoch": 0, "task": None}], {"batch": 7, "streams": {"0": {}}}, {"gap": 0.25})
@@ -139,3 +143,14 @@ def test_a_weight_that_is_not_finite_is_never_written(make_campaign: MakeCampaig
     ):
         save_weights(Location(str(tmp_path / "train")), networks.files())
     assert not (tmp_path / "train").exists()
+
+
+@pytest.mark.heavy
+def test_a_training_does_not_go_on_with_networks_of_another_shape(
+    make_campaign: MakeCampaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_training(make_campaign("train.preset=paper", "image.size=32"))
+    name = _name_of_run(plan, {}, "")
+    assert _name_of_run(plan, {}, "") == name
+    monkeypatch.setattr(vaal.paper, "PAPER_SHAPE", replace(vaal.paper.PAPER_SHAPE, num_latents=31))
+    assert _name_of_run(plan, {}, "") != name
