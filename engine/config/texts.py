@@ -108,7 +108,10 @@ def explain(error: ValidationError, known: list[str], numbers: Mapping[str, list
 
 def _key_of(place: tuple[int | str, ...], known: list[str]) -> str:
     """The key of an option by the place of its fault. A union appends the names of its members to the key; a table has
-    keys of its own."""
+    keys of its own. Where no keys are known, the whole place, as in a[0].b."""
+    if not known:
+        steps = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in place]
+        return "".join(steps).removeprefix(".")
     if len(place) > 1 and _MEMBER.fullmatch(str(place[1])):
         return str(place[0])
     key = ".".join(str(part) for part in place[:2])
