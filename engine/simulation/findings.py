@@ -17,7 +17,8 @@ from engine.simulation.measuring import ACCURACY, MIOU
 from engine.simulation.strategies import RANDOM
 
 BATCH_METRICS = (
-    "share_missing", "distance", "auc", "speaks", "lacking", "seconds_train_and_score", "seconds_select",
+    "share_missing", "distance", "auc", "speaks", "lacking",
+    "seconds_train_and_score", "seconds_score", "seconds_select",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ METRIC_NAMES = {
     "speaks": "Share of seeds in which the gate speaks",
     "lacking": "Share of the pool that lacks labels, before the batch",
     "seconds_train_and_score": "Seconds to train and score",
+    "seconds_score": "Of them to score",
     "seconds_select": "Seconds to select",
 }
 

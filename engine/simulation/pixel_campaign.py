@@ -18,7 +18,7 @@ from engine.handoff.export import export
 from engine.handoff.ingest import ingest
 from engine.scoring.score import score
 from engine.simulation.annotators import Crowd
-from engine.simulation.trial_campaign import TrialCampaign
+from engine.simulation.trial_campaign import TrialCampaign, timed
 from engine.storage.location import Location
 from engine.training.train import train
 
@@ -39,7 +39,8 @@ class PixelCampaign(TrialCampaign):
     def train_and_score(self, campaign: Campaign) -> None:
         """As `vaal train` and `vaal score`."""
         train(campaign)
-        score(campaign)
+        with timed(campaign, "score"):
+            score(campaign)
 
     def answer(self, campaign: Campaign, picks: pa.Table) -> None:
         """As `vaal ingest`; where there are annotators, as `vaal export` before, and `vaal round --close` where they

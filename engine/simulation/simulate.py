@@ -53,8 +53,8 @@ CURVES_SCHEMA = pa.schema(
 accuracy, accuracy_missing (the mean over the classes without a first label), accuracy/CLASS, seconds; of masks miou and
 miou/CLASS, the IoU of a class. Without one: answers (of annotators, bought so far, where there are some). Of the batch
 before: share_missing (of picks, true classes), distance (total variation between the classes of labels and
-pool, true classes), auc, speaks (the gate: 1 or 0), lacking (the share of the pool that
-lacks labels, where the gate asks that), seconds_train_and_score, seconds_select."""
+pool, true classes), auc, speaks (the gate: 1 or 0), lacking (the share of the pool that lacks labels, where the gate
+asks that), seconds_train_and_score, seconds_score (of the former, on pixels), seconds_select."""
 
 CURVES_FILE = "curves.parquet"
 

@@ -1,7 +1,10 @@
 """The campaign of a trial, whatever it is made of: what a round of a simulation asks of it."""
 
 import pkgutil
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,6 +22,7 @@ from engine.simulation.experiment import Experiment
 from engine.simulation.pixel_pools import write_pool
 from engine.simulation.setups import Setup, setup_of, taken_for
 from engine.simulation.worlds import World
+from engine.storage.documents import read_document
 from engine.storage.location import Location
 
 
@@ -62,7 +66,8 @@ class TrialCampaign(ABC):
 
     @abstractmethod
     def train_and_score(self, campaign: Campaign) -> None:
-        """Complete the stages of training and scoring of the campaign's round."""
+        """Complete the stages of training and scoring of the campaign's round. Where they are two steps, the seconds of
+        the second are noted as "score"."""
 
     @abstractmethod
     def answer(self, campaign: Campaign, picks: pa.Table) -> None:
@@ -108,6 +113,25 @@ KINDS = {
     "pixels": Kind("engine.simulation.pixel_campaign:PixelCampaign", needs_ray=True),
     "vaal_2019": Kind("engine.simulation.paper_campaign:PaperCampaign", needs_ray=True),
 }
+
+
+@contextmanager
+def timed(campaign: Campaign, step: str) -> Iterator[None]:
+    """Note how long a step of the campaign's round took, once it is done."""
+    begin = time.perf_counter()
+    yield
+    note_seconds(campaign, step, time.perf_counter() - begin)
+
+
+def note_seconds(campaign: Campaign, step: str, seconds: float) -> None:
+    """Note how long a step of the campaign's round took."""
+    (campaign.round_home / "seconds.json").write_json({**seconds_of(campaign), step: seconds})
+
+
+def seconds_of(campaign: Campaign) -> dict[str, float]:
+    """How long the steps of the campaign's round took; without those of a run that was killed before it wrote them."""
+    file = campaign.round_home / "seconds.json"
+    return read_document(file, dict[str, float]) if file.exists() else {}
 
 
 def at_round(campaign: Campaign, number: int) -> Campaign:

@@ -22,7 +22,7 @@ from engine.simulation.devices import on_device
 from engine.simulation.experiment import Experiment
 from engine.simulation.measuring import judge
 from engine.simulation.pixel_learners import Training
-from engine.simulation.trial_campaign import KINDS, Ground, TrialCampaign, at_round
+from engine.simulation.trial_campaign import KINDS, Ground, TrialCampaign, at_round, seconds_of, timed
 from engine.simulation.worlds import World
 from engine.storage.documents import read_document
 from engine.storage.location import Location
@@ -142,9 +142,8 @@ def _buy(made: TrialCampaign, trial: Trial) -> None:
             _train_and_score(made)
     # What is out at annotators could not be picked again.
     if not is_complete(campaign.stage("selection")):
-        begin = time.perf_counter()
-        select(campaign)
-        (campaign.round_home / "seconds.json").write_json({**_seconds(campaign), "select": time.perf_counter() - begin})
+        with timed(campaign, "select"):
+            select(campaign)
     picks = read_committed(campaign.stage("selection"), "selection.parquet")
     made.answer(campaign, picks)
     # Scores take most of a campaign's space, and its next rounds do not read them.
@@ -152,9 +151,9 @@ def _buy(made: TrialCampaign, trial: Trial) -> None:
 
 
 def _train_and_score(made: TrialCampaign) -> None:
-    begin, campaign = time.perf_counter(), made.campaign
-    made.train_and_score(campaign)
-    (campaign.round_home / "seconds.json").write_json({"train_and_score": time.perf_counter() - begin})
+    campaign = made.campaign
+    with timed(campaign, "train_and_score"):
+        made.train_and_score(campaign)
     campaign.stage("train/checkpoint").clear()
 
 
@@ -163,7 +162,7 @@ def _opening(made: TrialCampaign, trial: Trial) -> Campaign:
     home = Location.of(trial.opening_folder) / "campaign"
     opening = KINDS[trial.kind].make(home, made.ground, trial.config)
     opening.create()
-    if not (opening.campaign.round_home / "seconds.json").exists():
+    if "train_and_score" not in seconds_of(opening.campaign):
         _train_and_score(opening)
     return opening.campaign
 
@@ -205,13 +204,7 @@ def _figures(made: TrialCampaign, number: int) -> Point:
     point |= {"auc": trained["diagnosis"]["auc"], "speaks": float(selection["signal"] == "present")}
     if (lacking := selection.get("gate", {}).get("lacking")) is not None:
         point["lacking"] = lacking
-    return point | {f"seconds_{name}": value for name, value in _seconds(campaign).items()}
-
-
-def _seconds(campaign: Campaign) -> dict[str, float]:
-    """How long the steps of the campaign's round took; without those of a run that was killed before it wrote them."""
-    file = campaign.round_home / "seconds.json"
-    return read_document(file, dict[str, float]) if file.exists() else {}
+    return point | {f"seconds_{name}": value for name, value in seconds_of(campaign).items()}
 
 
 def _judged(

@@ -132,6 +132,22 @@ def test_the_page_says_where_each_result_was_made(tmp_path: Path) -> None:
         page_of(experiments, {})
 
 
+def test_the_time_to_choose_a_batch_is_given_in_that_of_vaal(tmp_path: Path) -> None:
+    experiments, curves = folder_of(tmp_path, 2)
+    file = tmp_path / "experiments/digits.toml"
+    file.write_text(file.read_text().replace('"worse"', '"vaal"'))
+    curves = curves.set_column(0, "strategy", pc.replace_substring(curves["strategy"], "worse", "vaal"))
+    rows = [
+        (name, 0, 1, 70, None, f"seconds_{part}", value)
+        for name, *took in (("random", 9.0, 1.0, 1.0), ("vaal", 20.0, 6.0, 2.0), ("better", 30.0, 17.0, 3.0))
+        for part, value in zip(("train_and_score", "score", "select"), took, strict=True)
+    ]
+    timed = pa.concat_tables([curves, pa.table([list(c) for c in zip(*rows, strict=True)], schema=curves.schema)])
+    page = page_of(experiments, {"digits": timed})
+    assert "| seconds a batch | train and score | of it score | select | score and select, to vaal's |" in page
+    assert {"| random | 9.0 | 1.0 | 1.0 | 0.2 |", "| better | 30.0 | 17.0 | 3.0 | 2.5 |"} <= {*page.splitlines()}
+
+
 def test_answers_are_not_called_labels(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 2)
     assert "| linear head, accuracy in %, by labels | 50 |" in page_of(experiments, {"digits": curves})

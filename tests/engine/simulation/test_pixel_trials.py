@@ -62,6 +62,7 @@ def test_picks_are_those_of_the_commands(tmp_path: Path, monkeypatch: pytest.Mon
     # Random trains nothing that another strategy could take over.
     assert trained == [0, 1]
     assert [point["num_labels"] for point in points] == [8, 13, 18]
+    assert all(0 < point["seconds_score"] < point["seconds_train_and_score"] for point in points[1:])
     simulated = f"{one.of('lowest').folder}/campaign"
     config = one.of("lowest").config
     made = create(
@@ -161,6 +162,7 @@ def test_the_authors_code_buys_its_lowest_scores(tmp_path: Path) -> None:
     opening.train_and_score(opening.campaign)
     points = one.play("authors")
     assert [point["num_labels"] for point in points] == [8, 14]
+    assert 0 < points[1]["seconds_score"] < points[1]["seconds_train_and_score"]
     tables = [pq.read_table(file) for file in Path(opening.campaign.stage("scores").path).glob("*.parquet")]
     first = {one.setup.pool.names()[place] for place in one.setup.first}
     rows = [row for table in tables for row in table.to_pylist() if (row["shard"], row["key"]) not in first]
