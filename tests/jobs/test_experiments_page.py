@@ -124,7 +124,7 @@ def test_the_page_says_where_each_result_was_made(tmp_path: Path) -> None:
     places = tomllib.loads((EXPERIMENTS / "published.toml").read_text())["ran"]
     assert {*places} == {file.stem for file in (EXPERIMENTS / "results").glob("*.parquet")}
     page = (ROOT / "docs/experiments.md").read_text()
-    assert "`experiments/cifar10.toml`, 4 seeds. 29 of its 32 runs" in page
+    assert "`experiments/cifar10.toml` with `--set seeds=9`, 9 seeds. 29 of its 72 runs" in page
     experiments, _ = folder_of(tmp_path, 2)
     file = tmp_path / "experiments/published.toml"
     file.write_text(file.read_text().replace("[ran]", '[ran]\nunknown = "here"'))
