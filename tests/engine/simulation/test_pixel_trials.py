@@ -73,7 +73,7 @@ def test_picks_are_those_of_the_commands(tmp_path: Path, monkeypatch: pytest.Mon
         for command in ("train", "score", "select"):
             run_stage(command, campaign)
         assert picks(made.home.url, number) == picks(simulated, number)
-        file = Location.of(f"{simulated}.answers-{number:03d}.csv")
+        file = Location.of(f"{simulated}.answers-{number:03d}/answers.csv")
         take_in(campaign, file)
     labels = [read_labels(Location.of(home)) for home in (made.home.url, simulated)]
     assert sorted(identities(labels[0])) == sorted(identities(labels[1]))
