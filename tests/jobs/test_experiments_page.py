@@ -173,7 +173,7 @@ def test_curves_are_shown_with_their_bands(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    empty = CURVES_SCHEMA.empty_table().replace_schema_metadata(Variant("digits.toml", {}).metadata)
+    empty = CURVES_SCHEMA.empty_table().replace_schema_metadata(Variant("unknown.toml", {}).metadata)
     pq.write_table(empty, tmp_path / "unknown.parquet")
     arguments = [f"{tmp_path}/page.md", f"{tmp_path}/unknown.parquet", "--experiments", str(EXPERIMENTS)]
     assert main(arguments) == 2

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
+from engine.simulation.experiments_page import page_of
 from engine.simulation.published import read_published
 from engine.storage.location import Location
 from tests.engine.simulation.test_experiment import EXPERIMENTS
@@ -28,3 +30,9 @@ def test_a_mistake_is_reported_with_its_place(tmp_path: Path, old: str, new: str
     file.write_text(GIVEN.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"published\.toml: {fault}"):
         read_published(Location.of(str(file)))
+
+
+def test_curves_of_another_name_are_refused_with_the_right_one() -> None:
+    curves = pq.read_table(EXPERIMENTS / "results/digits.parquet")
+    with pytest.raises(InputError, match=r"curves\.parquet: made by digits\.toml; name it digits\.parquet"):
+        page_of(Location.of(str(EXPERIMENTS)), {"curves": curves})
