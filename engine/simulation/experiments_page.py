@@ -15,8 +15,8 @@ from engine.simulation.curve_charts import Curves, both_charts
 from engine.simulation.experiment import read_experiment
 from engine.simulation.findings import bands_of, bought_of, metric_name, signed, task_name, verdict
 from engine.simulation.published import Figure, read_published
-from engine.simulation.ran_here import Ran, caution_of, heights_of, ran_of, tasks_of
-from engine.simulation.variants import experiment_of, variant_of
+from engine.simulation.ran_here import Ran, caution_of, heights_of, named_variant, ran_of, tasks_of
+from engine.simulation.variants import experiment_of
 from engine.storage.location import Location
 
 HEAD = """# Experiments: the paper's figures, and ours
@@ -64,12 +64,10 @@ def page_of(experiments: Location, curves: dict[str, pa.Table], charts: str = "e
         ConfigError: published.toml is wrong, or curves are of an experiment that no figure names.
     """
     published = read_published(experiments / "published.toml")
+    for stem in sorted(curves):
+        named_variant(stem, curves[stem])
     named = {name for figure in published.figures for name in figure.experiments}
     if unknown := sorted({experiment_of(stem) for stem in (*curves, *published.ran)} - named):
-        for stem in sorted(curves):
-            if (variant := variant_of(curves[stem])) and variant.stem != stem:
-                # Its error says how a file of another name is called.
-                ran_of(stem, curves[stem], experiments)
         raise ConfigError(f"{experiments}/published.toml: no figure has the experiment {unknown[0]}; add it to one")
     ran = {stem: ran_of(stem, curves[stem], experiments) for stem in sorted(curves)}
     parts = [HEAD, *_summary(ran)]

@@ -24,9 +24,8 @@ class Ran(NamedTuple):
     areas: dict[str, dict[str, Difference]]
 
 
-def ran_of(stem: str, curves: pa.Table, experiments: Location) -> Ran:
-    """Curves with what they show. Raises InputError where the file's name does not say what made them."""
-    _require_paired(stem, curves)
+def named_variant(stem: str, curves: pa.Table) -> Variant:
+    """What made these curves. Raises InputError where the file's name does not say it."""
     variant = variant_of(curves)
     if variant is None:
         why = "it does not say what made it, because an earlier version did"
@@ -34,6 +33,13 @@ def ran_of(stem: str, curves: pa.Table, experiments: Location) -> Ran:
     if variant.stem != stem:
         made = f"{variant.file} {variant.words}".strip()
         raise InputError(f"{stem}.parquet: made by {made}; name it {variant.stem}.parquet")
+    return variant
+
+
+def ran_of(stem: str, curves: pa.Table, experiments: Location) -> Ran:
+    """Curves with what they show. Raises InputError where the file's name does not say what made them."""
+    _require_paired(stem, curves)
+    variant = named_variant(stem, curves)
     file = f"{experiments}/{variant.file}"
     if fault := _fault_of(curves, read_experiment(file, variant.settings)):
         raise InputError(f"{stem}.parquet: not of {file}: {fault}")
