@@ -20,9 +20,10 @@ from engine.config.train_options import SIMULATED_ONLY
 from engine.errors import ConfigError, asked_by, one_line
 from engine.handoff.gold import num_gold_of
 from engine.pool.mask_source import MaskSource, mask_source
-from engine.simulation.experiment_parts import COUNT_WITH, FirstLabelsPart, OraclePart, PoolPart, TestPart
+from engine.simulation.experiment_parts import SECTION, FirstLabelsPart, OraclePart, PoolPart, TestPart
 from engine.simulation.learners import NEEDS, fault_of, learner_of
 from engine.simulation.strategies import RANDOM, Strategy, flat, listed
+from engine.simulation.variants import put_settings
 from engine.storage.location import Location
 
 METHOD = "features"
@@ -36,9 +37,10 @@ PAPER_OPTIONS: dict[str, Any] = {
 """What goes with train.method = vaal_2019 unless a strategy says otherwise: their schedule, the b lowest scores."""
 _OF_READING = ("image.", "handoff.question", "labels.masks", "labels.void", "task.classes", "train.task")
 """Beginnings of the keys of a campaign that say what its images and masks are."""
+OF_IMAGES = ("image.", "handoff.", "hooks.")
+"""Beginnings of the keys of a campaign that count only where it has shards."""
 MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed")
 """Keys and sections of a campaign that the simulation sets itself."""
-SECTION = "campaign"
 SHARED = f"[{SECTION}]"
 """The section with options of a campaign for all strategies."""
 
@@ -76,6 +78,13 @@ class Experiment(Section):
         return {**values, "strategies": listed(values.get("strategies", [])), "campaign": options}
 
     @model_validator(mode="after")
+    def _nothing_is_listed_twice(self) -> "Experiment":
+        for option, names in (("strategies", [one.name for one in self.strategies]), ("tasks", self.tasks)):
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"{option}: the name {min(twice)!r} is given twice")
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit_together(self) -> "Experiment":
         if self.device == "auto":
             raise ValueError("campaign.device=auto: an experiment says where it runs; set cpu or cuda")
@@ -93,13 +102,13 @@ class Experiment(Section):
                 raise ValueError(f"tasks: {fault}")
             if not there[learner_of(task).sees]:
                 raise ValueError(f"tasks: {task} needs {NEEDS[learner_of(task).sees]}; give them, or leave it out")
+        if self.task_steps != "auto" and all(learner_of(task).sees == "vectors" for task in self.tasks):
+            why = f"task_steps={self.task_steps}: no task model is a network on pixels"
+            raise ValueError(f"{why}; leave it out, or give tasks one")
         return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Experiment":
-        names = [strategy.name for strategy in self.strategies]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"strategies: the name {min(twice)!r} is given twice")
         if self.seeds == 1:
             raise ValueError("seeds=1: one seed shows nothing, its differences may all be chance; give 6 or more")
         if self.first_labels.kind not in ("none", "empty") and not self.first_labels.count:
@@ -219,6 +228,9 @@ class Experiment(Section):
             if method not in (METHOD, "auto"):
                 why = f"{self._giver(strategy, 'train.method')}: train.method={method!r} is not simulated on vectors"
                 raise ConfigError(f"{why}; leave it at {METHOD}, or give pool.shards")
+            if void := next((key for key in options if key.startswith(OF_IMAGES)), ""):
+                why = f"{self._giver(strategy, void)}: {void}: has no effect on vectors in memory"
+                raise ConfigError(f"{why}; leave it out, or give pool.shards")
             # They are in memory: the name stands for wherever they are.
             managed |= {"train.method": METHOD, "pool.embeddings": "member:npy"}
         config = self._configured(strategy, options, managed)
@@ -245,7 +257,7 @@ def read_experiment(file: str, settings: dict[str, Any] | None = None) -> Experi
         tree = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not valid TOML: {one_line(error)}; correct it") from error
-    _set(tree, settings or {}, file)
+    put_settings(tree, settings or {}, file)
     with asked_by(file):
         try:
             experiment = Experiment.model_validate(tree)
@@ -254,28 +266,6 @@ def read_experiment(file: str, settings: dict[str, Any] | None = None) -> Experi
         for strategy in experiment.strategies:
             experiment.config_of(strategy, 0)
     return experiment
-
-
-def _set(tree: dict[str, Any], settings: dict[str, Any], file: str) -> None:
-    """Put settings by dotted key in place of the file's. Raises ConfigError where a part of a key is no table."""
-    if isinstance(tree.get(SECTION), dict):
-        # The same option may be written as a table and as a dotted key.
-        tree[SECTION] = flat(tree[SECTION])
-    for key, value in settings.items():
-        section, _, option = key.partition(".")
-        *tables, name = [section, option] if section == SECTION and option else key.split(".")
-        table = tree
-        for part in tables:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"--set {key}: {part} of {file} is no table; give one of its own keys")
-        table[name] = value
-    if kind := settings.get("first_labels.kind"):
-        for name in (name for name, kinds in COUNT_WITH.items() if kind not in kinds):
-            if f"first_labels.{name}" not in settings:
-                tree["first_labels"].pop(name, None)
-    if settings.get("pool.copies") == 0:
-        tree["pool"].pop("copy_noise", None)
 
 
 def advised_here(text: str, own: Container[str] = ()) -> str:

@@ -103,6 +103,8 @@ class TestPart(Section):
         return bool(self.shards or self.embeddings)
 
 
+SECTION = "campaign"
+"""The section with options of a campaign for all strategies."""
 COUNT_WITH = {"count": ("random", "biased", "one_source"), "missing": ("biased",)}
 """Options of [first_labels] by the kinds that they count with."""
 

@@ -1,4 +1,4 @@
-"""Curves of an experiment that --set changed: what the change is, and how the file of the curves is called.
+"""Experiments that --set changed: how that is done, what the change is, and how the file of the curves is called.
 
 A file is NAME.parquet, or NAME@KEY=VALUE,KEY=VALUE.parquet where a change makes another comparison of it.
 """
@@ -9,6 +9,10 @@ import shlex
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+
+from engine.errors import ConfigError
+from engine.simulation.experiment_parts import COUNT_WITH, SECTION
+from engine.simulation.strategies import flat
 
 MADE_BY = b"experiment"
 """Key in the metadata of curves: the file of their experiment, and what --set changed, as JSON."""
@@ -69,3 +73,25 @@ def _plain(value: Any) -> str:
     """A value in letters that any file system takes: [0.5, 0.9] is 0.5-0.9."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return re.sub(r"[^\w.+-]+", "-", text.strip("[]{}()'\" "))
+
+
+def put_settings(tree: dict[str, Any], settings: dict[str, Any], file: str) -> None:
+    """Put settings by dotted key in place of the file's. Raises ConfigError where a part of a key is no table."""
+    if isinstance(tree.get(SECTION), dict):
+        # The same option may be written as a table and as a dotted key.
+        tree[SECTION] = flat(tree[SECTION])
+    for key, value in settings.items():
+        section, _, option = key.partition(".")
+        *tables, name = [section, option] if section == SECTION and option else key.split(".")
+        table = tree
+        for part in tables:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"--set {key}: {part} of {file} is no table; give one of its own keys")
+        table[name] = value
+    if kind := settings.get("first_labels.kind"):
+        for name in (name for name, kinds in COUNT_WITH.items() if kind not in kinds):
+            if f"first_labels.{name}" not in settings:
+                tree["first_labels"].pop(name, None)
+    if settings.get("pool.copies") == 0:
+        tree["pool"].pop("copy_noise", None)

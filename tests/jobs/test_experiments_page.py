@@ -219,18 +219,16 @@ def test_more_seeds_rounds_and_other_strategies_are_the_same_comparison(tmp_path
 
 def test_a_variant_is_shown_beside_its_experiment(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 8)
-    file = tmp_path / "experiments/digits.toml"
-    file.write_text(f"task_steps = 7\n{file.read_text()}")
-    changed = {"task_steps": 9, "seeds": 8, "oracle.confusions": [["0", "1"], ["2"]], "oracle.noise": 0.1}
+    changed = {"pool.components": 9, "seeds": 8, "oracle.confusions": [["0", "1"], ["2"]], "oracle.noise": 0.1}
     made = Variant("digits.toml", changed)
-    stem = "digits@oracle.confusions=0-1-2,oracle.noise=0.1,task_steps=9"
+    stem = "digits@oracle.confusions=0-1-2,oracle.noise=0.1,pool.components=9"
     both = {"digits": curves, stem: curves.replace_schema_metadata(made.metadata)}
     for name, table in both.items():
         pq.write_table(table, tmp_path / f"{name}.parquet")
     at = [f"{tmp_path}/page.md", *(f"{tmp_path}/{name}.parquet" for name in both), "--experiments", str(experiments)]
     assert main(at) == 0
     page = (tmp_path / "page.md").read_text()
-    how = """--set task_steps=9 --set seeds=8 --set 'oracle.confusions=[["0","1"],["2"]]' --set oracle.noise=0.1"""
+    how = """--set pool.components=9 --set seeds=8 --set 'oracle.confusions=[["0","1"],["2"]]' --set oracle.noise=0.1"""
     first, second = (
         page.index(words)
         for words in ("`experiments/digits.toml`, 8 seeds.", f"`experiments/digits.toml` with `{how}`, 8 seeds.")

@@ -127,6 +127,10 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, old: str, new: str, words: li
         ("[test]", "[oracle]\naccuracy = 0.7\n[test]", "oracle.accuracy: is of annotators"),
         ("[test]", '[oracle]\nconfusions = [["1", "7"]]\n[test]', "oracle.confusions: no answer is wrong"),
         ("[test]", '[campaign]\ndevice = "cuda"\n[test]', "campaign.device=cuda: without images"),
+        ("[test]", "[campaign]\nimage.size = 64\n[test]", r"\[campaign\]: image.size: has no effect on vectors"),
+        ("select.diversity", 'hooks.after_round = "x"\nselect.diversity', "'lowest': hooks.after_round: has no effect"),
+        ("budget = 20", "budget = 20\ntask_steps = 9", "task_steps=9: no task model is a network on pixels"),
+        ("budget = 20", 'budget = 20\ntasks = ["mlp", "mlp"]', "tasks: the name 'mlp' is given twice"),
         (
             "[test]",
             '[campaign]\ndevice = "auto"\n[test]',
