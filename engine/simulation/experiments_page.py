@@ -4,12 +4,13 @@ It is made from files alone: published figures (experiments/published.toml), the
 """
 
 from collections.abc import Iterator
+from itertools import takewhile
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.config.texts import plural
-from engine.errors import ConfigError
 from engine.simulation.comparisons import Difference, least_seeds
 from engine.simulation.curve_charts import Curves, both_charts
 from engine.simulation.experiment import read_experiment
@@ -21,9 +22,7 @@ from engine.storage.location import Location
 
 HEAD = """# Experiments: the paper's figures, and ours
 
-Made by a command from the curves of `vaal simulate`; do not edit it:
-
-    python -m jobs.experiments docs/experiments.md experiments/results/*.parquet
+`python -m jobs.experiments` made this page from the curves of `vaal simulate`; do not edit it.
 
 Each figure has what others report, with the source and how sure that is, and what was run here: means over seeds, and
 half the width of a band that holds the whole true curve in 95 of 100 simulations. `± –` is a band that is wider than
@@ -47,32 +46,40 @@ RIVALS = {
     "This project's `default`": ("default",),
 }
 """What the conclusion counts: words for it, and the names of its strategies."""
+OTHERS = "Other experiments"
+"""The title of those that no figure has."""
 NAMES = """[Strategies by name](simulation.md#strategies-by-name) says what the names mean; the file of an \
 experiment explains its own."""
 
 
-def page_of(experiments: Location, curves: dict[str, pa.Table], charts: str = "experiments") -> str:
+def page_of(
+    experiments: Location,
+    curves: dict[str, pa.Table],
+    charts: str = "experiments",
+    sha256: dict[str, str] | None = None,
+) -> str:
     """The page as Markdown.
 
     Args:
         experiments: the folder of the experiments and of published.toml.
         curves: tables of `simulate.CURVES_SCHEMA` by the name of their file, without .parquet: see `variants`.
         charts: the folder of the charts, beside the page.
+        sha256: of each such file, for where it was made; without it the page does not say that.
 
     Raises:
         InputError: a file is missing, or curves are not of their experiment, all strategies in the same seeds.
-        ConfigError: published.toml is wrong, or curves are of an experiment that no figure names.
+        ConfigError: published.toml is wrong.
     """
     published = read_published(experiments / "published.toml")
     for stem in sorted(curves):
         named_variant(stem, curves[stem])
-    named = {name for figure in published.figures for name in figure.experiments}
-    if unknown := sorted({experiment_of(stem) for stem in (*curves, *published.ran)} - named):
-        raise ConfigError(f"{experiments}/published.toml: no figure has the experiment {unknown[0]}; add it to one")
     ran = {stem: ran_of(stem, curves[stem], experiments) for stem in sorted(curves)}
-    parts = [HEAD, *_summary(ran)]
-    for figure in published.figures:
-        parts += _section(figure, experiments, ran, charts, published.ran)
+    named = {name for figure in published.figures for name in figure.experiments}
+    others = sorted({experiment_of(stem) for stem in ran} - named)
+    last = [Figure(title=OTHERS, experiments=others)] if others else []
+    parts, where = [HEAD, *_summary(ran)], published.where(sha256 or {})
+    for figure in [*published.figures, *last]:
+        parts += _section(figure, experiments, ran, charts, where)
     return "\n".join(parts)
 
 
@@ -94,8 +101,8 @@ def _summary(ran: dict[str, Ran]) -> Iterator[str]:
 
 def _conclusion(ran: dict[str, Ran]) -> Iterator[str]:
     """Sentences that count the rows of the table."""
-    few = [name for name, one in ran.items() if caution_of(one.curves)]
-    yield f"{plural(len(ran), 'experiment')} ran here. Those with too few seeds to show anything: {len(few) or 'none'}."
+    few = [f"`{name}`" for name, one in ran.items() if caution_of(one.curves)]
+    yield f"{plural(len(ran), 'experiment')} ran here. Those with too few seeds to show anything: {_counted(few)}."
     yield "An experiment counts where at least one of its task models shows a difference."
     for words, names in RIVALS.items():
         own = {name: one for name, one in ran.items() if {*names} & {*pc.unique(one.curves["strategy"]).to_pylist()}}
@@ -122,7 +129,7 @@ def _shown(areas: dict[str, dict[str, Difference]], side: int) -> dict[str, list
 
 
 def _section(
-    figure: Figure, experiments: Location, ran: dict[str, Ran], charts: str, places: dict[str, str]
+    figure: Figure, experiments: Location, ran: dict[str, Ran], charts: str, where: dict[str, str]
 ) -> Iterator[str]:
     yield f"## {figure.title}\n"
     if figure.note:
@@ -136,7 +143,9 @@ def _section(
     for name in figure.experiments:
         for stem, own in ran.items():
             if experiment_of(stem) == name:
-                yield from _ours(stem, own, charts, places.get(stem, ""))
+                before = {other: ran[other] for other in takewhile(stem.__ne__, ran)}
+                parts = (where.get(stem, ""), *_shared(own, before))
+                yield from _ours(stem, own, charts, " ".join(filter(None, parts)))
         if name not in ran:
             yield f"Not run: `experiments/{name}.toml`. {_plan(experiments / f'{name}.toml')}\n"
 
@@ -149,17 +158,35 @@ def _plan(file: Location) -> str:
     least = least_seeds(len(planned.strategies) - 1)
     if planned.seeds >= least:
         return comment
-    few = f"Its {plural(planned.seeds, 'seed')} can show nothing of so many strategies: --set seeds={least} can."
+    few = f"Its {plural(planned.seeds, 'seed')} cannot show that such curves differ: --set seeds={least} can."
     return f"{comment} {few}"
 
 
-def _ours(stem: str, ran: Ran, charts: str, place: str) -> Iterator[str]:
+def _shared(own: Ran, before: dict[str, Ran]) -> Iterator[str]:
+    """What these curves have in common with earlier ones: runs of equal campaigns, which are not more evidence."""
+    for name, other in before.items():
+        runs, known = _runs_of(own.curves), _runs_of(other.curves)
+        if same := sorted({run[0] for run, values in runs.items() if known.get(run) == values}):
+            yield f"Runs of {', '.join(f'`{strategy}`' for strategy in same)} are those of `{name}`."
+
+
+def _runs_of(curves: pa.Table) -> dict[tuple[str, int], list[tuple[Any, ...]]]:
+    """What was measured of the task models after the first point, by strategy and seed."""
+    runs: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
+    later = pc.greater(curves["round"], pc.min(curves["round"]))
+    for row in curves.filter(pc.and_(later, pc.is_valid(curves["task"]))).to_pylist():
+        strategy, seed, *measured = row.values()
+        runs.setdefault((strategy, seed), []).append(tuple(measured))
+    return {run: sorted(rows) for run, rows in runs.items()}
+
+
+def _ours(stem: str, ran: Ran, charts: str, said: str) -> Iterator[str]:
     curves, words = ran.curves, ran.variant.words
     strategies, seeds = pc.unique(curves["strategy"]).to_pylist(), len(pc.unique(curves["seed"]))
     caution = caution_of(curves)
     how = f" with `{words}`" if words else ""
     run = f"Run here: `experiments/{ran.variant.file}`{how}, {plural(seeds, 'seed')}."
-    yield f"{' '.join(part for part in (run, place, caution) if part)}\n"
+    yield f"{' '.join(part for part in (run, said, caution) if part)}\n"
     for task in tasks_of(curves):
         drawn, areas = _curves_of(curves, task), ran.areas[task]
         points = " | ".join(f"{value:,.0f}" for value in drawn.num_labels_K)

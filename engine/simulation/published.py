@@ -45,12 +45,24 @@ class Figure(Section):
     curves: list[Curve] = Field(default=[])
 
 
+class Made(Section):
+    """Where curves of our own were made. It says nothing of a file of that name with another content."""
+
+    sha256: str
+    where: str
+
+
 class Published(Section):
     """The file of published figures."""
 
     figures: list[Figure]
-    ran: dict[str, str] = Field(default={})
-    """Where the curves of our own were made, by the name of their file."""
+    ran: dict[str, Made] = Field(default={})
+    """By the name of the file of curves."""
+
+    def where(self, sha256: dict[str, str]) -> dict[str, str]:
+        """Where these curves were made, in words, by the name of their file, from the SHA-256 of each file; without
+        those that are not ours."""
+        return {name: made.where for name, made in self.ran.items() if sha256.get(name) == made.sha256}
 
 
 def read_published(file: Location) -> Published:

@@ -1,10 +1,8 @@
 """The page about published experiments is what the command makes of the files, and shows them all."""
 
+import hashlib
 import re
 import shutil
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from engine.errors import ConfigError, InputError
+from engine.errors import InputError
 from engine.simulation.experiments_page import charts_of, page_of
-from engine.simulation.simulate import CURVES_SCHEMA
+from engine.simulation.published import read_published
 from engine.simulation.strategies import STRATEGIES
 from engine.simulation.variants import Variant
 from engine.storage.location import Location
@@ -36,9 +34,12 @@ def folder_of(folder: Path, seeds: int) -> tuple[Location, pa.Table]:
 
 
 def test_the_page_in_docs_is_that_of_the_files() -> None:
-    curves = {file.stem: pq.read_table(file) for file in sorted((EXPERIMENTS / "results").glob("*.parquet"))}
+    files = sorted((EXPERIMENTS / "results").glob("*.parquet"))
+    curves = {file.stem: pq.read_table(file) for file in files}
+    sha256 = {file.stem: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     page = (ROOT / "docs/experiments.md").read_text()
-    assert page_of(PUBLISHED, curves) == page
+    assert page_of(PUBLISHED, curves, sha256=sha256) == page
+    assert {*read_published(PUBLISHED / "published.toml").where(sha256)} == {*curves}
     linked = set(re.findall(r"\]\(experiments/([^)]*\.svg)\)", page))
     assert linked == {file.name for file in (ROOT / "docs/experiments").iterdir()} == set(charts_of(curves))
 
@@ -70,7 +71,7 @@ def test_the_sentences_of_the_conclusion_count_the_rows_of_the_table(tmp_path: P
     assert default
     assert default[1] == "It is shown ahead of random in 1 (`digits`), and behind it in none"
     few = page_of(experiments, {"digits": renamed.filter(pc.less(renamed["seed"], 2))})
-    assert "Those with too few seeds to show anything: 1." in few
+    assert "Those with too few seeds to show anything: 1 (`digits`)." in few
     assert few.count("It is shown ahead of random in none, and behind it in none.") == 2
 
 
@@ -120,18 +121,6 @@ def test_what_was_measured_beside_the_seconds_of_the_paper_is_in_measured() -> N
         assert {paper} - {"–"} == {row[2] for row in of_name} - {""}, name
 
 
-def test_the_page_says_where_each_result_was_made(tmp_path: Path) -> None:
-    places = tomllib.loads((EXPERIMENTS / "published.toml").read_text())["ran"]
-    assert {*places} == {file.stem for file in (EXPERIMENTS / "results").glob("*.parquet")}
-    page = (ROOT / "docs/experiments.md").read_text()
-    assert "`experiments/cifar10.toml` with `--set seeds=9`, 9 seeds. 29 of its 72 runs" in page
-    experiments, _ = folder_of(tmp_path, 2)
-    file = tmp_path / "experiments/published.toml"
-    file.write_text(file.read_text().replace("[ran]", '[ran]\nunknown = "here"'))
-    with pytest.raises(ConfigError, match="no figure has the experiment unknown"):
-        page_of(experiments, {})
-
-
 def test_the_time_to_choose_a_batch_is_given_in_that_of_vaal(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 2)
     file = tmp_path / "experiments/digits.toml"
@@ -170,33 +159,6 @@ def test_curves_are_shown_with_their_bands(tmp_path: Path) -> None:
         assert all(chart.decode().count(f">{name}<") == 1 for name in pc.unique(curves["strategy"]).to_pylist())
     assert float(cells[3].split(" ± ")[0]) == pytest.approx(75, abs=2)
     assert "experiments/digits.toml`, 8 seeds." in page
-
-
-def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    empty = CURVES_SCHEMA.empty_table().replace_schema_metadata(Variant("unknown.toml", {}).metadata)
-    pq.write_table(empty, tmp_path / "unknown.parquet")
-    arguments = [f"{tmp_path}/page.md", f"{tmp_path}/unknown.parquet", "--experiments", str(EXPERIMENTS)]
-    assert main(arguments) == 2
-    assert "no figure has the experiment unknown; add it to one" in capsys.readouterr().err
-    assert main([f"{tmp_path}/page.md", f"{tmp_path}/none.parquet"]) == 4
-    assert capsys.readouterr().err.count("\n") == 1
-    assert not (tmp_path / "page.md").exists()
-    (tmp_path / "unknown.parquet").rename(tmp_path / "digits.parquet")
-    assert main([f"{tmp_path}/page", f"{tmp_path}/digits.parquet"]) == 2
-    assert (
-        capsys.readouterr().err
-        == f"error: {tmp_path}/page: the charts go beside the page, into a folder of its name; end it in .md\n"
-    )
-    experiments, curves = folder_of(tmp_path, 6)
-    is_kept = pc.or_(pc.not_equal(curves["strategy"], "random"), pc.not_equal(curves["seed"], 5))
-    pq.write_table(curves.filter(is_kept), tmp_path / "digits.parquet")
-    at = [f"{tmp_path}/page.md", f"{tmp_path}/digits.parquet", "--experiments", str(experiments)]
-    assert main(at) == 4
-    assert capsys.readouterr().err.startswith("error: digits.parquet: better has not the seeds and rounds of the")
-    (tmp_path / "twice").mkdir()
-    shutil.copy(tmp_path / "digits.parquet", tmp_path / "twice")
-    assert main([*at[:2], f"{tmp_path}/twice/digits.parquet", *at[2:]]) == 2
-    assert "two of the files have the same name" in capsys.readouterr().err
 
 
 def test_more_seeds_rounds_and_other_strategies_are_the_same_comparison(tmp_path: Path) -> None:
@@ -281,18 +243,24 @@ def test_curves_say_what_made_them(tmp_path: Path) -> None:
         page_of(experiments, {"digits": pa.concat_tables([curves, other])})
 
 
-def test_a_page_of_another_name_has_its_charts_beside_it(tmp_path: Path) -> None:
+def test_runs_that_two_experiments_share_are_named(tmp_path: Path) -> None:
+    experiments, curves = folder_of(tmp_path, 8)
+    other = pc.if_else(pc.equal(curves["strategy"], "worse"), pc.multiply(curves["value"], 0.9), curves["value"])
+    made = Variant("digits.toml", {"oracle.noise": 0.1})
+    changed = curves.set_column(6, "value", other).replace_schema_metadata(made.metadata)
+    some = changed.filter(pc.less(changed["seed"], 3))
+    page = page_of(experiments, {"digits": curves, "digits@oracle.noise=0.1": some})
+    assert "3 seeds. Runs of `better`, `random` are those of `digits`. With 3 seeds" in page
+    assert page.count("are those of") == 1
+    assert "are those of" not in page_of(experiments, {"digits": curves})
+
+
+def test_an_experiment_that_no_figure_has_comes_last(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 2)
-    pq.write_table(curves, tmp_path / "digits.parquet")
-    assert main([f"{tmp_path}/page.md", f"{tmp_path}/digits.parquet", "--experiments", str(experiments)]) == 0
-    linked = re.findall(r"\]\((page/[^)]*\.svg)\)", (tmp_path / "page.md").read_text())
-    assert linked
-    assert all((tmp_path / chart).is_file() for chart in linked)
-
-
-@pytest.mark.heavy
-def test_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jobs.experiments", str(tmp_path / "page.md")]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert (tmp_path / "page.md").read_text() == page_of(PUBLISHED, {})
+    (tmp_path / "experiments/digits.toml").rename(tmp_path / "experiments/own.toml")
+    shutil.copy(EXPERIMENTS / "digits.toml", tmp_path / "experiments")
+    page = page_of(experiments, {"own": curves.replace_schema_metadata(Variant("own.toml", {}).metadata)})
+    *_, last = page.split("\n## ")
+    assert last.startswith("Other experiments\n\nRun here: `experiments/own.toml`, 2 seeds. With 2 seeds")
+    assert page.count("\n## Other") == 1
+    assert "## Other" not in page_of(experiments, {})
