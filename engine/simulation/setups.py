@@ -102,14 +102,18 @@ def _order_of(shard_N: NDArray[np.object_], key_N: NDArray[np.object_]) -> NDArr
 def taken_for(world: World) -> list[list[int]]:
     """By class the numbers of those that it may be taken for: of its group, or else all others.
 
-    Raises ConfigError for a group with an unknown class.
+    Raises ConfigError for an unknown class, and for one in two groups.
     """
     number = {name: place for place, name in enumerate(world.classes)}
     others = [[n for n in number.values() if n != own] for own in number.values()]
+    grouped: set[str] = set()
     for group in world.confusions:
         if unknown := set(group) - set(number):
             known = ", ".join(world.classes)
             raise ConfigError(f"oracle.confusions: {min(unknown)!r} is no class; the classes: {known}")
+        if twice := grouped & set(group):
+            raise ConfigError(f"oracle.confusions: {min(twice)!r} is in two groups; leave it in one")
+        grouped |= set(group)
         for name in group:
             others[number[name]] = [number[other] for other in group if other != name] or others[number[name]]
     return others

@@ -21,9 +21,11 @@ def expand(path: str, key: str) -> str:
     set."""
 
     def value_of(match: re.Match[str]) -> str:
-        if (value := os.environ.get(match[1])) is None:
+        value = os.environ.get(match[1])
+        if not value:
+            state = "not set" if value is None else "empty"
             fix = f"export {match[1]}=FOLDER; {_source_of(path)}"
-            raise InputError(f"{key}={path}: the environment variable {match[1]} is not set; {fix}")
+            raise InputError(f"{key}={path}: the environment variable {match[1]} is {state}; {fix}")
         return value
 
     return re.sub(r"\$\{(\w+)\}", value_of, path)

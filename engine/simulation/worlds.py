@@ -96,8 +96,8 @@ def load(experiment: Experiment) -> World:
         _require_apart(experiment, test, set(marks), test_marks)
     names = sorted(set(labels.values()) | set(test_labels.values()))
     number = {name: place for place, name in enumerate(names)}
-    items = _with_labels(pool, labels, number, source)
-    test = test and _with_labels(test, test_labels, number, experiment.test.labels or source)
+    items = _with_labels(pool, labels, number, source, "[pool]")
+    test = test and _with_labels(test, test_labels, number, experiment.test.labels or source, "[test]")
     said_AKK = _matrices(experiment.oracle, names, files)
     return World(items, test, names, confusions, said_AKK, None, files)
 
@@ -245,9 +245,12 @@ def _require_apart(experiment: Experiment, test: Items, marks: set[Any], test_ma
         raise InputError(f"{source}: {why}; take them out of one of the two")
 
 
-def _with_labels(items: Items, labels: dict[tuple[str, str], str], number: dict[str, int], source: str) -> Items:
+def _with_labels(
+    items: Items, labels: dict[tuple[str, str], str], number: dict[str, int], source: str, section: str
+) -> Items:
     found = [labels.get(name) or "" for name in items.names()]
     if holes := [place for place, label in enumerate(found) if not label]:
         item = f"{items.shard_N[holes[0]]}/{items.key_N[holes[0]]}"
-        raise InputError(f"{source}: {len(holes):,} items have no label, for example {item}; label every item")
+        why = f"{len(holes):,} of the {len(found):,} items of {section} have no label, for example {item}"
+        raise InputError(f"{source}: {why}; label them, or give the file that labels these shards")
     return items._replace(label_N=np.array([number[label] for label in found], np.int64))

@@ -208,22 +208,6 @@ def test_an_oracle_lies_the_same_way_in_every_seed(tmp_path: Path) -> None:
     assert all(len(answers) == 1 for answers in lies.values())
 
 
-def test_confusions_may_be_a_file(tmp_path: Path) -> None:
-    text = DIGITS + f'\n[oracle]\nnoise = 0.5\nconfusions = "{tmp_path}/groups.json"\n'
-    (tmp_path / "groups.json").write_text('[["1", "7"], ["3", "8"]]')
-    setup = made(tmp_path, text)
-    assert set(setup.answer_N[setup.pool.label_N == 1]) == {1, 7}
-    # Another file is another world, and another trial.
-    files = [load(read(tmp_path, text)).files]
-    (tmp_path / "groups.json").write_text('[["1", "9"]]')
-    assert load(read(tmp_path, text)).files not in files
-    for content, words in (('["1", "7"]', "not a JSON list of lists of names"), ('[["one"]]', "'one' is no class")):
-        (tmp_path / "groups.json").write_text(content)
-        with pytest.raises(VaalError, match=words) as refused:
-            made(tmp_path, text)
-        assert "\n" not in str(refused.value)
-
-
 def write_vectors(file: Path, keys: list[str], length: int = 4, bad: str = "") -> None:
     vector_ND = np.random.default_rng(0).normal(size=(len(keys), length)).astype(np.float32)
     vector_ND[[key == bad for key in keys], 0] = np.nan
@@ -287,7 +271,7 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
     refused("an item has two rows")
     write_files(tmp_path)
     (tmp_path / "labels.csv").write_text("shard,key,label\n" + "".join(f"s.tar,{k},1\n" for k in KEYS[1:]))
-    refused("labels.csv: 1 items have no label, for example s.tar/k00")
+    refused(r"labels.csv: 1 of the 40 items of \[pool\] have no label, for example s.tar/k00")
     (tmp_path / "labels.csv").write_text("shard,key,label\n" + "".join(f"s.tar,{k},1\n" for k in [*KEYS, "k03"]))
     refused("labels.csv: item s.tar/k03 has 2 rows")
     (tmp_path / "labels.csv").unlink()

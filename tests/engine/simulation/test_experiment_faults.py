@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.config.texts import parse_settings
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError, InputError, VaalError
 from engine.simulation.experiment import read_experiment
 from engine.simulation.simulate import simulate
 from engine.simulation.source_files import place_of
@@ -105,7 +105,7 @@ def test_an_experiment_without_strategies_is_refused(tmp_path: Path) -> None:
         ("select.budget = 3", "select.budget: the experiment sets it"),
         ("pool.embeddings = 'x'", "pool.embeddings: the experiment sets it"),
         ("train.method = 'vaal'", "train.method='vaal' is not simulated on vectors"),
-        ("handoff.annotators = 3", "handoff.annotators=3: oracle.annotators=0 are fewer"),
+        ("handoff.annotators = 3", "handoff.annotators: has no effect on vectors in memory"),
     ],
 )
 def test_an_option_is_named_where_the_file_gives_it(tmp_path: Path, line: str, text: str) -> None:
@@ -139,6 +139,9 @@ def test_a_data_set_that_is_not_there_is_named_with_its_key_and_how_to_get_it(
         simulate(file, str(tmp_path / "out"))
     assert "the environment variable VAAL_SETS is not set; export VAAL_SETS=FOLDER; vaal dataset" in str(refused.value)
     assert str(refused.value).startswith(f"{file}: {fault.partition('=')[0]}=${{VAAL_SETS}}/cifar100/")
+    monkeypatch.setenv("VAAL_SETS", "")
+    with pytest.raises(InputError, match="the environment variable VAAL_SETS is empty; export VAAL_SETS=FOLDER"):
+        simulate(file, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -210,3 +213,23 @@ def test_one_file_has_the_answers(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"oracle.labels=.*l-\*.csv: 2 files match; give one file"):
         place_of(f"{tmp_path}/l-*.csv", "oracle.labels")
     assert place_of(f"{tmp_path}/l-0.csv", "oracle.labels").name == "l-0.csv"
+
+
+def test_confusions_may_be_a_file(tmp_path: Path) -> None:
+    text = DIGITS + f'\n[oracle]\nnoise = 0.5\nconfusions = "{tmp_path}/groups.json"\n'
+    (tmp_path / "groups.json").write_text('[["1", "7"], ["3", "8"]]')
+    setup = made(tmp_path, text)
+    assert set(setup.answer_N[setup.pool.label_N == 1]) == {1, 7}
+    # Another file is another world, and another trial.
+    files = [load(read(tmp_path, text)).files]
+    (tmp_path / "groups.json").write_text('[["1", "9"]]')
+    assert load(read(tmp_path, text)).files not in files
+    for content, words in (
+        ('["1", "7"]', "not a JSON list of lists of names"),
+        ('[["one"]]', "'one' is no class"),
+        ('[["1", "7"], ["7", "8"]]', "'7' is in two groups"),
+    ):
+        (tmp_path / "groups.json").write_text(content)
+        with pytest.raises(VaalError, match=words) as refused:
+            made(tmp_path, text)
+        assert "\n" not in str(refused.value)

@@ -92,7 +92,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, old: str, new: str, words: li
 
 
 def test_vaal_2019_is_refused_on_embeddings(tmp_path: Path) -> None:
-    text = PIXELS.replace("shards", "embeddings").replace('"small"', '"linear"')
+    text = PIXELS.replace("shards", "embeddings").replace('"small"', '"linear"').replace("image.size = 16", "")
     with pytest.raises(ConfigError, match=r"'vaal_2019' is not simulated on vectors.*or give pool.shards"):
         read(
             tmp_path, text.format(tmp_path).replace("select.diversity", 'train.method = "vaal_2019"\nselect.diversity')
@@ -117,7 +117,7 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:
     write_vectors(tmp_path / "e.parquet", KEYS[:19])
     refused("e.parquet: 40 images have no embedding, for example s0.tar/k00", with_vectors)
     (tmp_path / "labels.csv").write_text((tmp_path / "labels.csv").read_text().replace("s1.tar,k39,1\n", ""))
-    refused("labels.csv: 1 items have no label, for example s1.tar/k39")
+    refused(r"labels.csv: 1 of the 40 items of \[pool\] have no label, for example s1.tar/k39")
     write_shard(tmp_path / "pool/s1.tar", {"k20.png": picture(20), "k21.png": picture(21)[:-300]})
     refused("s1.tar: item k21 cannot be decoded: .*; take it out of the shard")
     write_shard(tmp_path / "pool/s1.tar", {"k20.png": picture(20), "k21.txt": b"no image", "k21.jpg": b""})
