@@ -78,8 +78,8 @@ def table_of(content: bytes, columns: tuple[str, ...], location: Location) -> pa
         raise InputError(f"{location}: not a Parquet table, or cut off; give one with the columns {wanted}") from error
     if table is None:
         lacking = ", ".join(name for name in columns if name not in there)
-        why = f"a table without the columns {lacking}; it has {some(there, 8) or 'none'}"
-        raise InputError(f"{location}: {why}; give one with {wanted}")
+        why = f"has no {lacking}; its columns are {some(there, 8) or 'none'}"
+        raise InputError(f"{location}: {why}; give a table with {wanted}")
     for place, name in enumerate(("shard", "key")):
         try:
             table = table.set_column(place, name, table[name].cast(pa.string()))

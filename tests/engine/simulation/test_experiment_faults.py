@@ -172,7 +172,7 @@ def test_a_table_of_other_columns_is_refused_in_plain_words(tmp_path: Path) -> N
     text = write_files(tmp_path).replace("labels.csv", "labels.parquet")
     oracle, names = tmp_path / "labels.parquet", {"shard": ["s.tar"] * 2, "key": KEYS[:2]}
     for table, words in (
-        ({**names, "class": ["a", "b"]}, "a table without the columns label; it has shard, key, class; give one with"),
+        ({**names, "class": ["a", "b"]}, "has no label; its columns are shard, key, class; give a table with"),
         ({**names, "key": [[1], [2]], "label": ["a", "b"]}, "the column key is of list<element: int64>; give texts"),
     ):
         pq.write_table(pa.table(table), oracle)
