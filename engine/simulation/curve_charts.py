@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config.texts import plural
 from engine.report.charts import LIGHT, Theme
 from engine.simulation.strategies import RANDOM
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 COLOURS = ("#d55e00", "#0072b2", "#009473", "#b35fa0", "#b58900", "#4aa8d8", "#7a5195", "#8a6d3b")
 """Told apart by colour-blind people too; used again from the first where there are more strategies."""
 GAPS_SHOWN = 4
-"""How many times the largest difference a chart of differences shows at most, up and down."""
+"""Half the width of the widest band that a chart of differences shows, in its largest difference."""
 Bands = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """By strategy: means and half the width of their simultaneous band (K,)."""
 
@@ -71,7 +72,8 @@ def _draw(axes: "Axes", curves: Curves, kind: str, theme: Theme) -> None:
     is_gap = kind == "gap"
     _dress(axes, curves.bought, "difference from random, points" if is_gap else f"{curves.metric}, %", theme)
     bands, scale = (curves.gaps, 1) if is_gap else (curves.heights, 100)
-    colours = colours_of(list(curves.heights))
+    colours, num_hidden = colours_of(list(curves.heights)), 0
+    largest = max((float(np.abs(mean_K).max()) for mean_K, _ in bands.values()), default=0.0)
     if is_gap:
         axes.axhline(0, color=colours[RANDOM], linewidth=1.2)
     for place, (name, (mean_K, half_K)) in enumerate(bands.items()):
@@ -79,14 +81,15 @@ def _draw(axes: "Axes", curves: Curves, kind: str, theme: Theme) -> None:
         style["linestyle"] = "-" if place <= len(COLOURS) else "--"
         axes.plot(curves.num_labels_K, scale * mean_K, label=name, **style)
         # Bands of all accuracies would lie on one another: they show on the differences.
-        if is_gap and (half_K < 1e6).all():
+        if is_gap and half_K.max() <= GAPS_SHOWN * largest:
             low_K, high_K = mean_K - half_K, mean_K + half_K
             axes.fill_between(curves.num_labels_K, low_K, high_K, color=colours[name], alpha=0.12, linewidth=0)
-    # A band of few seeds would make the means a line: it is cut off, and fills the chart.
-    largest = max((float(np.abs(mean_K).max()) for mean_K, _ in bands.values()), default=0.0)
-    if is_gap and largest:
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -GAPS_SHOWN * largest), min(high, GAPS_SHOWN * largest))
+        elif is_gap:
+            num_hidden += 1
+    # Bands of few seeds would fill the chart and make the means a line.
+    if num_hidden:
+        text = f"{plural(num_hidden, 'band')} too wide to draw: such differences may be chance"
+        axes.set_title(text, color=theme.muted, fontsize=9)
 
 
 def _dress(axes: "Axes", bought: str, label: str, theme: Theme) -> None:
