@@ -100,8 +100,8 @@ def caltech256(folder: Path) -> Tree:
     photos, found = real("photos/pool-00000.tar", "jpg"), {}
     for number, name in enumerate(("001.ak47", "002.american-flag", "257.clutter")):
         for n in range(5):
-            source = f"{name}/{name[:3]}_{n:04d}.jpg"
-            data = write(folder / "256_ObjectCategories" / source, photos[number * 5 + n])
+            source = f"256_ObjectCategories/{name}/{name[:3]}_{n:04d}.jpg"
+            data = write(folder / source, photos[number * 5 + n])
             if number < 2:
                 found[source] = Expected(name[4:], data)
     write(folder / "256_ObjectCategories/002.american-flag/RENAME2", b"text")

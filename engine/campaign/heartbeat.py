@@ -4,6 +4,7 @@ scoring are.
 Whether a run of another machine lives is seen by a change of its sign, never by its clock: clocks differ.
 """
 
+import logging
 import os
 import secrets
 import socket
@@ -23,6 +24,7 @@ from engine.errors import BusyError, ConfigError, InputError, StorageError
 from engine.storage.documents import Moment, read_document
 from engine.storage.location import Location
 
+LOG = logging.getLogger("vaal.campaign")
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 3 * BEAT_SECONDS
 """A run without a sign of life for this long is dead."""
@@ -127,6 +129,7 @@ def alone(home: Location, command: str) -> Iterator[None]:
         _held.reset(token)
         # A failure here must not hide the error that stopped the run. What is left is seen to be dead.
         with suppress(OSError, StorageError, InputError):
+            # But for one that a run which took over caused: it changes the files of this one.
             _require_mine(file, run)
             file.delete()
 
@@ -209,6 +212,8 @@ def _require_free(file: Location) -> None:
     """Return when no run has the lock. Waits for a sign of life where that is not certain. Raises BusyError."""
     before = now = _read(file, Lock)
     while now and now["is_running"] and not _is_known_dead(now):
+        other = f"another run ({now['command']}), process {now['pid']} on {now['host']}"
+        LOG.info("waiting up to %.0f s for a sign of life of %s; Ctrl-C ends this", PATIENCE_SECONDS, other)
         now = _changed(file, Lock, before)
         if now == before:
             return
@@ -226,8 +231,12 @@ def _changed(file: Location, kind: type[SomeSign], before: SomeSign | None) -> S
 
 
 def _require_mine(file: Location, run: dict[str, Any]) -> None:
+    """Raises BusyError if the lock that a run has written is another's, or gone."""
     now = _read(file, Lock)
-    if now and now["run"] != run["run"]:
+    if now is None:
+        why = "gone while this run was at work: another run took over and has ended, or somebody deleted it"
+        raise BusyError(f"{file}: {why}; run the same command again")
+    if now["run"] != run["run"]:
         raise _busy(file, now)
 
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import Run
 from engine.config.input_options import ImageConfig
-from engine.config.texts import plural
+from engine.config.texts import plural, some
 from engine.datasets import DATA_SETS, DataSet
 from engine.datasets.opened import TEST, TRAIN, VAL, Opened
 from engine.errors import ConfigError, InputError
@@ -80,6 +80,19 @@ def convert(name: str, source: Location, folder: Location, seed: int, run: Run) 
         raise ConfigError(f"{folder}: inside of {source}, which is converted; give a folder elsewhere")
     row = DATA_SETS[name]
     opened: Opened = pkgutil.resolve_name(row.reader)(source, seed)
+    _examine(opened, row, source, run)
+    shards = _planned(opened, row, seed)
+    with alone(folder, "dataset"):
+        batch = Batch(folder, 0)
+        _claim(folder, name, source, seed, shards)
+        changed = not _is_whole(batch)
+        if changed:
+            _write(batch, shards, opened, run)
+        return _finished(batch, opened, changed, run)
+
+
+def _examine(opened: Opened, row: DataSet, source: Location, run: Run) -> None:
+    """Log what a person should know of the images. Raises InputError for a part without any, and two with one key."""
     for line in opened.left_out:
         run.log(f"warning: {line}")
     if bare := [part for part, entries in opened.parts.items() if not entries]:
@@ -89,14 +102,15 @@ def convert(name: str, source: Location, folder: Location, seed: int, run: Run) 
             run.log(
                 f"warning: {source} has {plural(count, 'image')} of {part}, and the official files have {expected:,}"
             )
-    shards = _planned(opened, row, seed)
-    with alone(folder, "dataset"):
-        batch = Batch(folder, 0)
-        _claim(folder, name, source, seed, shards)
-        changed = not _is_whole(batch)
-        if changed:
-            _write(batch, shards, opened, run)
-        return _finished(batch, opened, changed)
+        _require_own_keys(entries, source)
+
+
+def _require_own_keys(entries: list[Entry], source: Location) -> None:
+    others = dict[str, str]()
+    for entry in entries:
+        if entry.key and (other := others.setdefault(entry.key, entry.source)) != entry.source:
+            why = f"has the key {entry.key!r}, and so has {source / other}: a dot in a name becomes _"
+            raise InputError(f"{source / entry.source}: {why}; rename one of the two, and its mask")
 
 
 def _planned(opened: Opened, row: DataSet, seed: int) -> list[_Shard]:
@@ -183,7 +197,7 @@ def _hashes(tar: Location) -> set[str]:
     return {content_hash(item.data) for item in read_shard(shard, ImageConfig())}
 
 
-def _finished(batch: Batch, opened: Opened, changed: bool) -> Converted:
+def _finished(batch: Batch, opened: Opened, changed: bool, run: Run) -> Converted:
     """Write what follows from the items of a complete batch."""
     folder, items = batch.pool, pa.concat_tables(items_of(batch))
     images, shards = dict[str, int](), dict[str, int]()
@@ -191,6 +205,11 @@ def _finished(batch: Batch, opened: Opened, changed: bool) -> Converted:
         rows = items.filter(pc.starts_with(items["shard"], f"{part}-")).select(["shard", "key", "label", "source"])
         images[part], shards[part] = len(rows), len(rows["shard"].unique())
         (folder / f"{part}-oracle.parquet").write_table(rows)
+        labels = {*rows["label"].unique().to_pylist()}
+        # Of a set of masks no label is a class.
+        is_of_classes = opened.parts[part][0].label in opened.classes
+        if is_of_classes and (bare := [name for name in opened.classes if name not in labels]):
+            run.log(f"warning: {folder} has no image of {part} for {plural(len(bare), 'class')}: {some(bare)}")
     (folder / CLASSES_FILE).write_bytes("".join(f"{name}\n" for name in opened.classes).encode())
     if opened.groups:
         (folder / GROUPS_FILE).write_bytes((json.dumps(opened.groups, indent=1) + "\n").encode())

@@ -19,8 +19,9 @@ class Opened(NamedTuple):
     """A data set that was found.
 
     Attributes:
-        parts: the images of train, test and, where there is one, val, in any order. `source` tells each from all others
-            of its part, `label` is its class. `key` is empty where its number is to be it.
+        parts: the images of train, test and, where there is one, val, in any order. `source` is the path of each below
+            SOURCE, or else tells it from all others of its part; `label` is its class. `key` is empty where its number
+            is to be it.
         classes: their names, in the data set's order.
         read: reads an image, and its mask as a companion. Raises InputError for one that is missing, or wrong.
         groups: classes that are taken for one another, if the data set says so.
@@ -55,6 +56,11 @@ def folder_with(source: Location, wanted: str, layout: str, within: tuple[str, .
     raise InputError(f"{source}: no {wanted} in it; looked for {layout}")
 
 
+def below(source: Location, base: Location) -> str:
+    """The path of a folder below SOURCE, with a slash at its end; empty for SOURCE itself."""
+    return f"{base.url.removeprefix(source.url).strip('/')}/".lstrip("/")
+
+
 def walked(folder: Location) -> Iterator[Folder]:
     """A folder and all below it, sorted by path. Raises InputError for names that are not UTF-8."""
     for found in all_below(folder):
@@ -72,9 +78,9 @@ def content_of(place: Location) -> bytes:
         raise InputError(f"{place}: {error}; unpack the data set again") from error
 
 
-def image_of(base: Location, entry: Entry) -> Sample:
+def image_of(source: Location, entry: Entry) -> Sample:
     """The image of an entry, its bytes as they are. Raises InputError for what is no image by its first bytes."""
-    place = base / entry.source
+    place = source / entry.source
     data = content_of(place)
     if not format_of(data[:16]):
         why = "no image by its first bytes" if data else "an empty file"

@@ -5,8 +5,9 @@ from functools import partial
 from typing import NamedTuple
 
 from engine.campaign.first_labels import OF_MASK
+from engine.config.input_options import ImageConfig
 from engine.config.texts import plural, some
-from engine.datasets.opened import TEST, TRAIN, VAL, Opened, content_of, folder_with, image_of, walked
+from engine.datasets.opened import TEST, TRAIN, VAL, Opened, below, content_of, folder_with, image_of, walked
 from engine.datasets.train_ids import (
     CAMVID_CLASSES,
     SEGNET_IDS,
@@ -18,7 +19,9 @@ from engine.datasets.train_ids import (
 )
 from engine.errors import InputError
 from engine.packing.entries import Entry, Sample, key_of
+from engine.pool.images import DecodeError
 from engine.pool.mask_files import MaskError
+from engine.pool.stored import stored_as
 from engine.storage.location import Location
 
 MASK_SUFFIX = "seg.png"
@@ -50,12 +53,12 @@ def cityscapes(source: Location, _seed: int) -> Opened:
     Raises InputError for another layout, and an image without a mask or the other way round.
     """
     layout = "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelIds.png of train and val"
-    base = folder_with(source, "leftImg8bit/train", layout)
+    folder_with(source, "leftImg8bit/train", layout)
     pairs = {
         part: Pairs(f"leftImg8bit/{split}", "_leftImg8bit.png", f"gtFine/{split}", "_gtFine_labelIds.png")
         for part, split in ((TRAIN, "train"), (TEST, "val"))
     }
-    return _opened(base, pairs, layout, STREET_CLASSES, STREET_IDS)
+    return _opened(source, pairs, layout, STREET_CLASSES, STREET_IDS)
 
 
 def bdd100k(source: Location, _seed: int) -> Opened:
@@ -64,12 +67,12 @@ def bdd100k(source: Location, _seed: int) -> Opened:
     Raises as `cityscapes`.
     """
     layout = "images/10k/SPLIT/*.jpg and labels/sem_seg/masks/SPLIT/*.png of train and val"
-    base = folder_with(source, "images/10k/train", layout, ("", "bdd100k"))
+    at = below(source, folder_with(source, "images/10k/train", layout, ("", "bdd100k")))
     pairs = {
-        part: Pairs(f"images/10k/{split}", ".jpg", f"labels/sem_seg/masks/{split}", ".png")
+        part: Pairs(f"{at}images/10k/{split}", ".jpg", f"{at}labels/sem_seg/masks/{split}", ".png")
         for part, split in ((TRAIN, "train"), (TEST, "val"))
     }
-    return _opened(base, pairs, layout, STREET_CLASSES, TRAIN_IDS)
+    return _opened(source, pairs, layout, STREET_CLASSES, TRAIN_IDS)
 
 
 def camvid(source: Location, _seed: int) -> Opened:
@@ -81,19 +84,23 @@ def camvid(source: Location, _seed: int) -> Opened:
     layout = "train/*.png and trainannot/*.png, val, test; or images/*.png, labels/*_P.png, codes.txt and valid.txt"
     if source.exists() and (source / "codes.txt").exists():
         return _fastai(source, layout)
-    base = folder_with(source, "trainannot", layout, ("", "CamVid"))
-    pairs = {part: Pairs(part, ".png", f"{part}annot", ".png") for part in (TRAIN, VAL, TEST)}
-    return _opened(base, pairs, layout, CAMVID_CLASSES, SEGNET_IDS)
+    at = below(source, folder_with(source, "trainannot", layout, ("", "CamVid")))
+    pairs = {part: Pairs(f"{at}{part}", ".png", f"{at}{part}annot", ".png") for part in (TRAIN, VAL, TEST)}
+    return _opened(source, pairs, layout, CAMVID_CLASSES, SEGNET_IDS)
 
 
-def _fastai(base: Location, layout: str) -> Opened:
-    codes = content_of(base / "codes.txt").decode(errors="replace").split()
+def _fastai(source: Location, layout: str) -> Opened:
+    codes = content_of(source / "codes.txt").decode(errors="replace").split()
     opened = _opened(
-        base, {TRAIN: Pairs("images", ".png", "labels", "_P.png")}, layout, CAMVID_CLASSES, ids_of_codes(base, codes)
+        source,
+        {TRAIN: Pairs("images", ".png", "labels", "_P.png")},
+        layout,
+        CAMVID_CLASSES,
+        ids_of_codes(source, codes),
     )
     entries = opened.parts[TRAIN]
     names = [entry.source.removeprefix("images/") for entry in entries]
-    held_out = _held_out(base / "valid.txt", names)
+    held_out = _held_out(source / "valid.txt", names)
     is_test = [name in held_out for name in names]
     parts = {
         part: [entry for entry, its in zip(entries, is_test, strict=True) if its == wanted]
@@ -114,59 +121,67 @@ def _held_out(file: Location, names: list[str]) -> set[str]:
 
 
 def _opened(
-    base: Location, pairs: dict[str, Pairs], layout: str, classes: tuple[str, ...], ids: Mapping[int, int]
+    source: Location, pairs: dict[str, Pairs], layout: str, classes: tuple[str, ...], ids: Mapping[int, int]
 ) -> Opened:
     scenes = Scenes({}, {})
     for part, pair in pairs.items():
-        _add(scenes, part, base, pair, layout)
+        _add(scenes, part, source, pair, layout)
     return Opened(
-        scenes.parts, list(classes), partial(_read, base=base, masks=scenes.masks, ids=ids), is_remote=not base.is_local
+        scenes.parts,
+        list(classes),
+        partial(_read, source=source, masks=scenes.masks, ids=ids),
+        is_remote=not source.is_local,
     )
 
 
-def _add(scenes: Scenes, part: str, base: Location, pair: Pairs, layout: str) -> None:
+def _add(scenes: Scenes, part: str, source: Location, pair: Pairs, layout: str) -> None:
     """Add a part: its images, each with its mask."""
-    images, masks = (_ending(base, *place, layout) for place in (pair[:2], pair[2:]))
-    if not masks and (jpegs := _ending(base, pair.masks, ".jpg", layout)):
-        first = f"{base / pair.masks / next(iter(jpegs))}.jpg"
+    images, masks = (_ending(source, *place, layout) for place in (pair[:2], pair[2:]))
+    if not masks and (jpegs := _ending(source, pair.masks, ".jpg", layout)):
+        first = f"{source / pair.masks / next(iter(jpegs))}.jpg"
         raise InputError(f"{first}: a mask as JPEG, whose compression changes the ids of pixels; get the PNG files")
     if not images:
-        raise InputError(f"{base / pair.images}: no *{pair.image_end} in it; looked for {layout}")
-    _require_partners(base, pair[:2], pair[2:], sorted(images.keys() - masks.keys()), "mask")
-    _require_partners(base, pair[2:], pair[:2], sorted(masks.keys() - images.keys()), "image")
+        raise InputError(f"{source / pair.images}: no *{pair.image_end} in it; looked for {layout}")
+    _require_partners(source, pair[:2], pair[2:], sorted(images.keys() - masks.keys()), "mask")
+    _require_partners(source, pair[2:], pair[:2], sorted(masks.keys() - images.keys()), "image")
     scenes.parts[part] = []
     for name, size in images.items():
-        source = f"{pair.images}/{name}{pair.image_end}"
-        scenes.parts[part].append(Entry(key_of(f"{name}.png"), source, size, OF_MASK))
-        scenes.masks[source] = f"{pair.masks}/{name}{pair.mask_end}"
+        image = f"{pair.images}/{name}{pair.image_end}"
+        scenes.parts[part].append(Entry(key_of(f"{name}.png"), image, size, OF_MASK))
+        scenes.masks[image] = f"{pair.masks}/{name}{pair.mask_end}"
 
 
 def _require_partners(
-    base: Location, place: tuple[str, str], other: tuple[str, str], alone: list[str], what: str
+    source: Location, place: tuple[str, str], other: tuple[str, str], alone: list[str], what: str
 ) -> None:
     """Raises InputError if files of a place have no partner in the other one; both are a folder and an end."""
     if alone:
         more = f", and for {len(alone) - 1:,} more" if len(alone) > 1 else ""
-        first = base / f"{place[0]}/{alone[0]}{place[1]}"
+        first = source / f"{place[0]}/{alone[0]}{place[1]}"
         raise InputError(f"{first}: no {what} {other[0]}/{alone[0]}{other[1]} for it{more}; unpack both again")
 
 
-def _ending(base: Location, folder: str, end: str, layout: str) -> dict[str, int]:
+def _ending(source: Location, folder: str, end: str, layout: str) -> dict[str, int]:
     """The size of each file below a folder whose name has this end, by its path in it without that."""
-    if not (base / folder).exists():
-        raise InputError(f"{base}: no {folder} in it; looked for {layout}")
+    if not (source / folder).exists():
+        raise InputError(f"{source}: no {folder} in it; looked for {layout}")
     return {
         found.below(name).removesuffix(end): size
-        for found in walked(base / folder)
+        for found in walked(source / folder)
         for name, size in found.files.items()
         if name.endswith(end)
     }
 
 
-def _read(entry: Entry, base: Location, masks: dict[str, str], ids: Mapping[int, int]) -> Sample:
-    sample, place = image_of(base, entry), base / masks[entry.source]
+def _read(entry: Entry, source: Location, masks: dict[str, str], ids: Mapping[int, int]) -> Sample:
+    sample, place = image_of(source, entry), source / masks[entry.source]
     try:
-        mask = train_ids_of(content_of(place), sample.data, ids)
+        sides = stored_as(sample.data, ImageConfig())[:2]
+    except DecodeError as error:
+        why = f"cannot be decoded: {error}"
+        raise InputError(f"{source / entry.source}: {why}; unpack the data set again") from error
+    try:
+        mask = train_ids_of(content_of(place), sides, ids)
     except MaskError as error:
         raise InputError(f"{place}: {error}") from error
     return sample._replace(companions=((MASK_SUFFIX, mask),))

@@ -8,9 +8,7 @@ from PIL import Image
 
 from engine.config.input_options import ImageConfig
 from engine.errors import InputError
-from engine.pool.images import DecodeError
 from engine.pool.mask_files import MOST_LISTED, MaskError, read_ids, require_size
-from engine.pool.stored import stored_as
 from engine.storage.location import Location
 from vaal.task.kinds import VOID
 
@@ -48,21 +46,18 @@ def ids_of_codes(base: Location, codes: list[str]) -> dict[int, int]:
     return {number: known[code] for number, code in enumerate(codes)}
 
 
-def train_ids_of(content: bytes, image: bytes, ids: Mapping[int, int]) -> bytes:
+def train_ids_of(content: bytes, sides: tuple[int, int], ids: Mapping[int, int]) -> bytes:
     """A mask as a PNG of train ids, one of 8 bits a pixel; the same bytes where its ids are those already.
 
     Args:
-        content: a PNG of the ids of the data set, of the size of `image`, an image file.
+        content: a PNG of the ids of the data set.
+        sides: height and width of its image, in pixels.
         ids: the train ids by them.
 
     Raises MaskError for another file, size or id.
     """
-    options = ImageConfig()
-    found_HW = read_ids(content, options.max_pixels)
-    try:
-        require_size(found_HW.shape, *stored_as(image, options)[:2])
-    except DecodeError as error:
-        raise MaskError(f"is of an image that does not decode: {error}; unpack the data set again") from error
+    found_HW = read_ids(content, ImageConfig().max_pixels)
+    require_size(found_HW.shape, *sides)
     there, counts = np.unique(found_HW, return_counts=True)
     if unknown := [place for place, id_ in enumerate(there.tolist()) if id_ not in ids]:
         shares = [f"{there[n]} ({counts[n] / found_HW.size:.1%} of the pixels)" for n in unknown[:MOST_LISTED]]

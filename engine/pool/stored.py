@@ -6,7 +6,8 @@ import simplejpeg
 from PIL.ExifTags import Base
 
 from engine.config.input_options import ImageConfig
-from engine.pool.images import jpeg_orientation, jpeg_segments, opened_header
+from engine.errors import one_line
+from engine.pool.images import DecodeError, jpeg_orientation, jpeg_segments, opened_header
 from engine.pool.orientation import swaps_sides
 
 
@@ -25,11 +26,17 @@ class Stored(NamedTuple):
 
 def stored_as(data: bytes, image: ImageConfig) -> Stored:
     """The size and orientation of an image that `engine.pool.images.decode` can read. Raises DecodeError for others."""
-    segments = jpeg_segments(data) if data.startswith(b"\xff\xd8\xff") else []
-    if segments:
-        height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
-        return Stored(height, width, jpeg_orientation(data, segments))
-    header = opened_header(data, image)
-    # Pillow turns TIFF files itself, while it reads them.
-    header.load()
-    return Stored(header.height, header.width, header.getexif().get(Base.Orientation))
+    try:
+        segments = jpeg_segments(data) if data.startswith(b"\xff\xd8\xff") else []
+        if segments:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+            return Stored(height, width, jpeg_orientation(data, segments))
+        header = opened_header(data, image)
+        # Pillow turns TIFF files itself, while it reads them.
+        header.load()
+        return Stored(header.height, header.width, header.getexif().get(Base.Orientation))
+    except (DecodeError, MemoryError):
+        raise
+    except Exception as error:
+        # libjpeg and Pillow raise many.
+        raise DecodeError(one_line(error) or type(error).__name__) from error

@@ -84,6 +84,16 @@ def _added(path: str, data: bytes = b"") -> Callable[[Path], object]:
     return lambda folder: write(folder / path, data)
 
 
+def _cut(path: str, begin: int, end: int | None = None) -> Callable[[Path], object]:
+    """Without the bytes from `begin` to `end`, or to the end of the file."""
+
+    def cut(folder: Path) -> None:
+        data = (folder / path).read_bytes()
+        (folder / path).write_bytes(data[:begin] + (data[end:] if end else b""))
+
+    return cut
+
+
 def _empty_class(folder: Path) -> None:
     for file in (folder / "256_ObjectCategories/001.ak47").iterdir():
         file.unlink()
@@ -109,6 +119,7 @@ def _one_image_a_class(folder: Path) -> None:
 
 IMAGE, TRUTH = "256_ObjectCategories/001.ak47/001_0000.jpg", "ILSVRC2012_validation_ground_truth.txt"
 STEMS = b"0001TP_000003\n0001TP_000004\n"
+PHOTO, SCENE = "images/10k/train/00000000-0.jpg", "leftImg8bit/val/ulm/ulm_000000_000004_leftImg8bit.png"
 META, FRAME = "ILSVRC2012_devkit_t12/data/meta.mat", "ulm/ulm_000000_000004"
 FAULTS = [
     ("cifar10", _renamed("cifar-10-batches-py"), "no cifar-10-batches-py in it; looked for the folder"),
@@ -117,7 +128,10 @@ FAULTS = [
     ("caltech256", _added(IMAGE), "001_0000.jpg: an empty file"),
     ("caltech256", _added(IMAGE, b"<html>"), "001_0000.jpg: no image by its first bytes"),
     ("imagenet", _added("val/n09999999/x.JPEG"), "val: has classes without a folder in train: n09999999"),
-    ("imagenet flat", _added("val/n01440764/x.JPEG"), "val: 3 images beside folders of classes: n01440764; finish"),
+    ("imagenet flat", _added("val/n01440764/x.JPEG"), "val: 3 images beside folders of classes: ILSVRC2012"),
+    ("imagenet", _added("train/x.JPEG"), "in/train: 1 image beside folders of classes: x.JPEG; move each into the"),
+    ("imagenet", _added("val/x.JPEG"), "in/val: 1 image beside folders of classes: x.JPEG; move each into the folder"),
+    ("caltech256", _added("256_ObjectCategories/x.jpg"), "Categories: 1 image beside folders of classes: x.jpg; move"),
     ("imagenet flat", _removed(META), "meta.mat: no such file"),
     ("imagenet flat", _added(META, b"x"), "meta.mat: not the list of classes"),
     ("imagenet flat", _added("val/ILSVRC2012_val_00000004.JPEG"), f"4.JPEG: {TRUTH} has no class of it (3 lines)"),
@@ -127,6 +141,9 @@ FAULTS = [
     ("bdd100k", _removed("images/10k/train/00000001-0.jpg"), "1-0.png: no image images/10k/train/00000001-0.jpg for"),
     ("bdd100k", _jpeg_masks, "masks/train/00000000-0.jpg: a mask as JPEG, whose compression changes the ids"),
     ("bdd100k", _small_mask, "00000000-0.png: has 240 x 90 pixels, and its image has 240 x 180"),
+    ("bdd100k", _cut(PHOTO, 300), f"{PHOTO}: cannot be decoded: the file ends in the JPEG's header; unpack"),
+    ("cityscapes", _cut(SCENE, 1000), f"{SCENE}: cannot be decoded: the PNG has no end marker; unpack the data set"),
+    ("cityscapes", _cut(SCENE, 900, 950), f"{SCENE}: cannot be decoded: broken data stream when reading image file;"),
     ("camvid", _added("testannot/0001TP_000003.png", b"x"), "0001TP_000003.png: is no PNG"),
     ("caltech256", _renamed("256_ObjectCategories/001.ak47", "003.american-flag"), "003.american-flag: another folder"),
     ("camvid", _not_utf_8, "train: 1 name not in UTF-8; rename the files"),
@@ -162,6 +179,24 @@ def test_files_of_cifar_that_are_not_the_official_ones_are_not_unpickled(
     (tmp_path / "in" / folder / first).unlink()
     official(monkeypatch)
     assert refused(4, *command).endswith(f"{folder}: has no file {first}; unpack {file}-python.tar.gz again")
+
+
+def test_a_complete_folder_is_reported_with_what_was_compared(tmp_path: Path) -> None:
+    tree = TREES["camvid"](tmp_path / "in")
+    command = ("dataset", "camvid", str(tmp_path / "in"), str(tmp_path / "out"))
+    assert "compared" not in vaal(*command).stdout
+    # A correction of the same size is not seen, and the size of a mask is not looked at.
+    image = tmp_path / "in" / next(iter(tree["train"]))
+    image.write_bytes(image.read_bytes()[::-1])
+    (tmp_path / "in/trainannot" / image.name).write_bytes(b"")
+    lines = [" ".join(line.split()) for line in vaal(*command).stdout.splitlines()]
+    assert lines[0] == f"Complete already: {tmp_path}/out"
+    assert lines[-2:] == [
+        "compared names and sizes of images, not their contents or masks",
+        "if SOURCE was corrected give another FOLDER, or delete this one and run again",
+    ]
+    image.write_bytes(b"x")
+    assert "out: was made of other files than those that are in" in refused(2, *command)
 
 
 def test_folders_that_are_no_class_or_below_one_are_named_as_left_out(tmp_path: Path) -> None:

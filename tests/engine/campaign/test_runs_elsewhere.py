@@ -93,6 +93,28 @@ def test_a_run_that_another_one_took_for_dead_ends_and_leaves_the_other_alone(ho
             late.result()
 
 
+@pytest.mark.parametrize("seconds", [0, 30])
+def test_a_run_whose_sign_is_gone_ends_as_one_that_another_run_took_over(home: Location, seconds: int) -> None:
+    """As where the other run has ended before this one wakes. What fails for want of its files is not what is wrong."""
+
+    def work() -> None:
+        with alone(home, "train"):
+            (home / LOCK_FILE).delete()
+            time.sleep(seconds)
+            raise InputError("a file of this run: cannot be read: No such file")
+
+    with pytest.raises(BusyError, match=r"running.json: gone while this run .* took over .*; run the same command ag"):
+        work()
+    assert home.children() == {}
+
+
+def test_a_run_that_fails_because_another_one_took_over_says_so(home: Location) -> None:
+    other = {**lock_of(home), "run": "another", "host": "elsewhere"}
+    with pytest.raises(BusyError, match="on elsewhere since"), alone(home, "train"):  # noqa: PT012
+        (home / LOCK_FILE).write_json(other)
+        raise InputError("a file of this run: cannot be read: No such file")
+
+
 def test_of_two_runs_on_a_slow_store_one_goes_on(home: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes longer to write than the other takes to look again on a disk."""
     write = Location.write_json
