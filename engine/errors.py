@@ -33,7 +33,7 @@ class UnreadableError(InputError):
 
 
 class BusyError(VaalError):
-    """Another run is at work on this campaign."""
+    """Another run is at work in this folder."""
 
     exit_status = 5
 

@@ -242,7 +242,7 @@ def _require_mine(file: Location, run: dict[str, Any]) -> None:
 
 def _busy(file: Location, lock: Lock) -> BusyError:
     return BusyError(
-        f"{file}: another run ({lock['command']}) is at work on this campaign, process {lock['pid']} on {lock['host']} "
+        f"{file}: another run ({lock['command']}) is at work in this folder, process {lock['pid']} on {lock['host']} "
         f"since {lock['started_at'][:19]} UTC; wait for it, or stop it and run again"
     )
 

@@ -147,7 +147,7 @@ def test_a_second_run_ends_with_status_5_whichever_stage_the_first_is_in(
         for second in (*(stage.command for stage in STAGES), "round"):
             found = vaal(second, home, status=5)
             assert found["exit_status"] == 5
-            assert f"another run ({command}) is at work on this campaign, process {first.pid}" in found["error"]
+            assert f"another run ({command}) is at work in this folder, process {first.pid}" in found["error"]
         assert vaal("status", home)["round"] == 0
     finally:
         first.kill()

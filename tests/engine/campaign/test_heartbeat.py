@@ -206,7 +206,7 @@ def test_every_command_that_writes_is_refused_while_another_run_is_at_work(
             command, *options = words
             result = CliRunner().invoke(app, [command, home, *options])
             assert (result.exit_code, result.stderr.count("error: ")) == (5, 1), result.output
-            assert "another run (score) is at work on this campaign" in result.stderr
+            assert "another run (score) is at work in this folder" in result.stderr
         assert CliRunner().invoke(app, ["status", home]).exit_code == 0
     finally:
         over.set()

@@ -82,7 +82,7 @@ def test_a_run_that_another_one_took_for_dead_ends_and_leaves_the_other_alone(ho
             file.write_json(other)
             time.sleep(seconds)
 
-    with pytest.raises(BusyError, match=r"at work on this campaign, process .* on elsewhere"):
+    with pytest.raises(BusyError, match=r"at work in this folder, process .* on elsewhere"):
         work(30)
     assert json.loads(file.read_bytes()) == other
     file.delete()
