@@ -29,8 +29,9 @@ def main(arguments: Sequence[str]) -> int:
         if not given.page.endswith(".md"):
             raise ConfigError(f"{given.page}: the charts go beside the page, into a folder of its name; end it in .md")
         page, folder = Location.of(given.page), Location.of(given.page.removesuffix(".md"))
-        text = page_of(Location.of(given.experiments), curves, folder.name, sha256)
-        charts = charts_of(curves)
+        experiments = Location.of(given.experiments)
+        text = page_of(experiments, curves, folder.name, sha256)
+        charts = charts_of(experiments, curves)
         for name, chart in charts.items():
             (folder / name).write_bytes(chart)
         page.write_bytes(text.encode())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COLOURS = ("#d55e00", "#0072b2", "#009473", "#b35fa0", "#b58900", "#4aa8d8", "#7a5195", "#8a6d3b")
 """Told apart by colour-blind people too; used again from the first where there are more strategies."""
 GAPS_SHOWN = 4
-"""Half the width of the widest band that a chart of differences shows, in its largest difference."""
+"""A band of a difference is drawn if half its width is at most so many times the chart's largest difference."""
 Bands = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """By strategy: means and half the width of their simultaneous band (K,)."""
 
@@ -76,9 +76,9 @@ def _draw(axes: "Axes", curves: Curves, kind: str, theme: Theme) -> None:
     largest = max((float(np.abs(mean_K).max()) for mean_K, _ in bands.values()), default=0.0)
     if is_gap:
         axes.axhline(0, color=colours[RANDOM], linewidth=1.2)
-    for place, (name, (mean_K, half_K)) in enumerate(bands.items()):
+    for name, (mean_K, half_K) in bands.items():
         style: dict[str, Any] = {"color": colours[name], "linewidth": 1.8, "marker": "o", "markersize": 3}
-        style["linestyle"] = "-" if place <= len(COLOURS) else "--"
+        style["linestyle"] = "-" if list(colours).index(name) <= len(COLOURS) else "--"
         axes.plot(curves.num_labels_K, scale * mean_K, label=name, **style)
         # Bands of all accuracies would lie on one another: they show on the differences.
         if is_gap and half_K.max() <= GAPS_SHOWN * largest:

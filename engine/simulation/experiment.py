@@ -37,8 +37,10 @@ PAPER_OPTIONS: dict[str, Any] = {
 """What goes with train.method = vaal_2019 unless a strategy says otherwise: their schedule, the b lowest scores."""
 _OF_READING = ("image.", "handoff.question", "labels.masks", "labels.void", "task.classes", "train.task")
 """Beginnings of the keys of a campaign that say what its images and masks are."""
-OF_IMAGES = ("image.", "handoff.", "hooks.")
-"""Beginnings of the keys of a campaign that count only where it has shards."""
+ON_VECTORS = (
+    "device", "labels.are_biased", "score.", "select.", "task.", "train.folds", "train.method", "train.task",
+)  # fmt: skip
+"""Keys of a campaign, or their sections, that count where it has no shards. No option may be without effect."""
 MANAGED = ("salt", "pool", "encoder", "train.input", "select.budget", "select.seed", "train.seed")
 """Keys and sections of a campaign that the simulation sets itself."""
 SHARED = f"[{SECTION}]"
@@ -183,6 +185,15 @@ class Experiment(Section):
             raise ConfigError(f"{why}, or another handoff.gold_fraction than {handoff.gold_fraction:g}")
         return images
 
+    def _require_effects(self, strategy: Strategy, keys: list[str]) -> None:
+        """Raises ConfigError for an option of a campaign that no simulation, or none of vectors, asks."""
+        for key in keys:
+            if key.startswith("hooks."):
+                raise ConfigError(f"{self._giver(strategy, key)}: {key}: has no effect in a simulation; leave it out")
+            if not self.pool.shards and not {key, f"{key.partition('.')[0]}."} & {*ON_VECTORS}:
+                why = f"{self._giver(strategy, key)}: {key}: has no effect on vectors in memory"
+                raise ConfigError(f"{why}; leave it out, or give pool.shards")
+
     def _giver(self, strategy: Strategy, key: str) -> str:
         """Where the file gives an option of a strategy's campaigns, for an error."""
         is_shared = key in self.campaign and key not in strategy.options
@@ -228,12 +239,10 @@ class Experiment(Section):
             if method not in (METHOD, "auto"):
                 why = f"{self._giver(strategy, 'train.method')}: train.method={method!r} is not simulated on vectors"
                 raise ConfigError(f"{why}; leave it at {METHOD}, or give pool.shards")
-            if void := next((key for key in options if key.startswith(OF_IMAGES)), ""):
-                why = f"{self._giver(strategy, void)}: {void}: has no effect on vectors in memory"
-                raise ConfigError(f"{why}; leave it out, or give pool.shards")
             # They are in memory: the name stands for wherever they are.
             managed |= {"train.method": METHOD, "pool.embeddings": "member:npy"}
         config = self._configured(strategy, options, managed)
+        self._require_effects(strategy, list(options))
         if (images := self._images_of(strategy, config.handoff)) != self.budget:
             config = self._configured(strategy, options, {**managed, "select.budget": images})
         if strategy.name == RANDOM and config.select.control_fraction != 1:

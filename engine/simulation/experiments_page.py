@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,7 +17,7 @@ from engine.simulation.curve_charts import Curves, both_charts
 from engine.simulation.experiment import read_experiment
 from engine.simulation.findings import bands_of, bought_of, metric_name, signed, task_name, verdict
 from engine.simulation.published import Figure, read_published
-from engine.simulation.ran_here import Ran, caution_of, heights_of, named_variant, ran_of, tasks_of
+from engine.simulation.ran_here import Ran, caution_of, heights_of, named_variant, ran_of, shared_runs, tasks_of
 from engine.simulation.variants import experiment_of
 from engine.storage.location import Location
 
@@ -77,7 +78,9 @@ def page_of(
     named = {name for figure in published.figures for name in figure.experiments}
     others = sorted({experiment_of(stem) for stem in ran} - named)
     last = [Figure(title=OTHERS, experiments=others)] if others else []
-    parts, where = [HEAD, *_summary(ran)], published.where(sha256 or {})
+    timed = {name for figure in published.figures if figure.is_timing for name in figure.experiments}
+    compared = {stem: one for stem, one in ran.items() if experiment_of(stem) not in timed}
+    parts, where = [HEAD, *_summary(compared)], published.where(sha256 or {})
     for figure in [*published.figures, *last]:
         parts += _section(figure, experiments, ran, charts, where)
     return "\n".join(parts)
@@ -143,52 +146,44 @@ def _section(
     for name in figure.experiments:
         for stem, own in ran.items():
             if experiment_of(stem) == name:
-                before = {other: ran[other] for other in takewhile(stem.__ne__, ran)}
-                parts = (where.get(stem, ""), *_shared(own, before))
-                yield from _ours(stem, own, charts, " ".join(filter(None, parts)))
+                yield _head(own, where.get(stem, ""), {} if figure.is_timing else ran)
+                yield from () if figure.is_timing else _curves(stem, own, charts)
+                yield from _seconds(own.curves)
         if name not in ran:
-            yield f"Not run: `experiments/{name}.toml`. {_plan(experiments / f'{name}.toml')}\n"
+            file = experiments / f"{name}.toml"
+            parts = [_plan(file)] if figure.is_timing else [_plan(file), *_too_few(file)]
+            yield f"Not run: `experiments/{name}.toml`. {' '.join(parts)}\n"
 
 
 def _plan(file: Location) -> str:
-    """The comment at the head of an experiment, which says what it is and what it costs; and what it cannot show."""
+    """The comment at the head of an experiment, which says what it is and what it costs."""
     lines = file.read_bytes().decode().splitlines()
     head = lines[: next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))]
-    comment, planned = " ".join(line.lstrip("# ") for line in head), read_experiment(str(file))
-    least = least_seeds(len(planned.strategies) - 1)
-    if planned.seeds >= least:
-        return comment
-    few = f"Its {plural(planned.seeds, 'seed')} cannot show that such curves differ: --set seeds={least} can."
-    return f"{comment} {few}"
+    return " ".join(line.lstrip("# ") for line in head)
 
 
-def _shared(own: Ran, before: dict[str, Ran]) -> Iterator[str]:
-    """What these curves have in common with earlier ones: runs of equal campaigns, which are not more evidence."""
-    for name, other in before.items():
-        runs, known = _runs_of(own.curves), _runs_of(other.curves)
-        if same := sorted({run[0] for run, values in runs.items() if known.get(run) == values}):
-            yield f"Runs of {', '.join(f'`{strategy}`' for strategy in same)} are those of `{name}`."
+def _too_few(file: Location) -> Iterator[str]:
+    """What the planned seeds of an experiment cannot show."""
+    planned = read_experiment(str(file))
+    if planned.seeds < (least := least_seeds(len(planned.strategies) - 1)):
+        yield f"Its {plural(planned.seeds, 'seed')} cannot show that such curves differ: --set seeds={least} can."
 
 
-def _runs_of(curves: pa.Table) -> dict[tuple[str, int], list[tuple[Any, ...]]]:
-    """What was measured of the task models after the first point, by strategy and seed."""
-    runs: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
-    later = pc.greater(curves["round"], pc.min(curves["round"]))
-    for row in curves.filter(pc.and_(later, pc.is_valid(curves["task"]))).to_pylist():
-        strategy, seed, *measured = row.values()
-        runs.setdefault((strategy, seed), []).append(tuple(measured))
-    return {run: sorted(rows) for run, rows in runs.items()}
-
-
-def _ours(stem: str, ran: Ran, charts: str, said: str) -> Iterator[str]:
-    curves, words = ran.curves, ran.variant.words
-    strategies, seeds = pc.unique(curves["strategy"]).to_pylist(), len(pc.unique(curves["seed"]))
-    caution = caution_of(curves)
+def _head(own: Ran, where: str, compared: dict[str, Ran]) -> str:
+    """What was run: how, where, with which runs that another experiment has too, and what so few seeds cannot show."""
+    words, seeds = own.variant.words, len(pc.unique(own.curves["seed"]))
     how = f" with `{words}`" if words else ""
-    run = f"Run here: `experiments/{ran.variant.file}`{how}, {plural(seeds, 'seed')}."
-    yield f"{' '.join(part for part in (run, said, caution) if part)}\n"
-    for task in tasks_of(curves):
-        drawn, areas = _curves_of(curves, task), ran.areas[task]
+    run = f"Run here: `experiments/{own.variant.file}`{how}, {plural(seeds, 'seed')}."
+    before = takewhile(lambda other: other is not own, compared.values())
+    shared = [line for other in before if (line := shared_runs(own, other))]
+    parts = [run, where, *shared, caution_of(own.curves) if compared else ""]
+    return f"{' '.join(filter(None, parts))}\n"
+
+
+def _curves(stem: str, ran: Ran, charts: str) -> Iterator[str]:
+    """A table and a chart for each task model."""
+    for task in tasks_of(ran.curves):
+        drawn, areas = _curves_of(ran.curves, task), ran.areas[task]
         points = " | ".join(f"{value:,.0f}" for value in drawn.num_labels_K)
         bought = "answers paid for" if drawn.bought == "answers" else drawn.bought
         yield f"| {task_name(task)}, {drawn.metric} in %, by {bought} | {points} | whole curve against random, points |"
@@ -198,7 +193,6 @@ def _ours(stem: str, ran: Ran, charts: str, said: str) -> Iterator[str]:
             yield f"| {strategy} | {' | '.join(cells)} | {_against_random(areas.get(strategy))} |"
         chart = f"{task_name(task)}: {drawn.metric} by strategy, and its difference from random"
         yield f"\n![{chart}]({charts}/{chart_name(stem, task)})\n"
-    yield from _seconds(curves, strategies)
 
 
 def _half_width(half: float) -> str:
@@ -218,11 +212,14 @@ def chart_name(stem: str, task: str) -> str:
     return f"{stem}-{task}.svg"
 
 
-def charts_of(curves: dict[str, pa.Table]) -> dict[str, bytes]:
-    """The page's charts by file, SVG: see `page_of` for the curves."""
+def charts_of(experiments: Location, curves: dict[str, pa.Table]) -> dict[str, bytes]:
+    """The page's charts by file, SVG: see `page_of`."""
+    figures = read_published(experiments / "published.toml").figures
+    timed = {name for figure in figures if figure.is_timing for name in figure.experiments}
     return {
         chart_name(name, task): both_charts(_curves_of(table, task))
         for name, table in curves.items()
+        if experiment_of(name) not in timed
         for task in tasks_of(table)
     }
 
@@ -232,28 +229,40 @@ def _curves_of(curves: pa.Table, task: str) -> Curves:
     return Curves(*bands_of(heights_of(curves, task)), bought_of(curves), bought, metric_name(task))
 
 
-def _seconds(curves: pa.Table, strategies: list[str]) -> Iterator[str]:
-    """What a batch took, on average, and the time to choose it in those of VAAL; nothing where that was not
-    recorded."""
-    rows = curves.filter(pc.match_substring(curves["metric"], "seconds_"))
-    if not len(rows):
+def _seconds(curves: pa.Table) -> Iterator[str]:
+    """What a batch took, on average, and the time to choose one in VAAL's of the same seed and round: the median and
+    the range. Nothing where that was not recorded."""
+    rows = curves.filter(pc.match_substring(curves["metric"], "seconds_")).to_pylist()
+    if not rows:
         return
-    means = {
-        (row["strategy"], row["metric"]): row["value_mean"]
-        for row in rows.group_by(["strategy", "metric"]).aggregate([("value", "mean")]).to_pylist()
-    }
-    columns = {"train_and_score": "train and score", "score": "of it score", "select": "select"}
-    parts = [part for part in columns if any(metric == f"seconds_{part}" for _, metric in means)]
-    choosing = {
-        strategy: means[strategy, "seconds_score"] + means[strategy, "seconds_select"]
-        for strategy in strategies
-        if {(strategy, "seconds_score"), (strategy, "seconds_select")} <= {*means}
-    }
-    heads = [columns[part] for part in parts] + ["score and select, to vaal's"] * (VAAL in choosing)
+    took: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        took.setdefault(row["strategy"], {}).setdefault(row["metric"].removeprefix("seconds_"), []).append(row["value"])
+    columns = {"train_and_score": "train and score", "score": "scoring alone", "select": "select"}
+    parts = [part for part in columns if any(part in own for own in took.values())]
+    ratios = _ratios(rows)
+    heads = [columns[part] for part in parts] + ["score + select, times VAAL's"] * bool(ratios)
     yield f"| seconds a batch | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}"
-    for strategy in strategies:
-        cells = [means.get((strategy, f"seconds_{part}")) for part in parts]
-        if VAAL in choosing:
-            cells.append(choosing[strategy] / choosing[VAAL] if strategy in choosing else None)
-        yield f"| {strategy} | {' | '.join('–' if one is None else f'{one:.1f}' for one in cells)} |"
+    for strategy in pc.unique(curves["strategy"]).to_pylist():
+        own = took.get(strategy, {})
+        cells = [f"{np.mean(own[part]):.1f}" if part in own else "–" for part in parts]
+        if ratios:
+            found = ratios.get(strategy, [])
+            cells.append(f"{np.median(found):.1f} ({min(found):.1f} to {max(found):.1f})" if found else "–")
+        yield f"| {strategy} | {' | '.join(cells)} |"
     yield ""
+
+
+def _ratios(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """By strategy the seconds to choose each batch in those of VAAL, where both recorded them whole."""
+    found: dict[tuple[str, int, int], dict[str, float]] = {}
+    for row in rows:
+        batch = found.setdefault((row["strategy"], row["seed"], row["round"]), {})
+        batch[row["metric"]] = row["value"]
+    asked = ("seconds_score", "seconds_select")
+    choosing = {key: sum(batch[name] for name in asked) for key, batch in found.items() if {*asked} <= {*batch}}
+    ratios: dict[str, list[float]] = {}
+    for (strategy, seed, number), seconds in choosing.items():
+        if (vaal := choosing.get((VAAL, seed, number))) is not None:
+            ratios.setdefault(strategy, []).append(seconds / vaal)
+    return ratios

@@ -39,7 +39,7 @@ class PixelCampaign(TrialCampaign):
     def train_and_score(self, campaign: Campaign) -> None:
         """As `vaal train` and `vaal score`."""
         train(campaign)
-        with timed(campaign, "score"):
+        with timed(campaign, "score", "scores"):
             score(campaign)
 
     def answer(self, campaign: Campaign, picks: pa.Table) -> None:

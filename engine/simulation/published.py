@@ -42,13 +42,15 @@ class Figure(Section):
     title: str
     experiments: list[str]
     note: str = ""
+    is_timing: bool = False
+    """Whether the experiments measure seconds: what their task models reach then says nothing."""
     curves: list[Curve] = Field(default=[])
 
 
 class Made(Section):
     """Where curves of our own were made. It says nothing of a file of that name with another content."""
 
-    sha256: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     where: str
 
 
@@ -70,6 +72,7 @@ def read_published(file: Location) -> Published:
     try:
         return Published.model_validate(tomllib.loads(file.read_bytes().decode()))
     except ValidationError as error:
-        raise ConfigError(f"{file}: {explain(error, [])}") from error
+        # No command sets a value here.
+        raise ConfigError(f"{file}: {explain(error, []).replace('give --set ', 'give ')}") from error
     except ValueError as error:
         raise ConfigError(f"{file}: not valid TOML: {one_line(error)}; correct it") from error

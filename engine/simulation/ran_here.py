@@ -1,12 +1,13 @@
 """Curves that were made here: whether they are of the experiment that their file names, and what they show."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.simulation.comparisons import Difference, differences
 from engine.simulation.experiment import Experiment, read_experiment
@@ -74,6 +75,34 @@ def _fault_of(curves: pa.Table, experiment: Experiment) -> str:
 def _areas_of(curves: pa.Table, task: str) -> dict[str, Difference]:
     """The mean difference from random over the whole curve, in points, by strategy."""
     return differences(above_random(heights_of(curves, task), bought_of(curves)))
+
+
+def shared_runs(own: Ran, other: Ran) -> str:
+    """A sentence on the runs that an earlier experiment has too, which are not more evidence; empty without such."""
+    tasks = {*own.areas} & {*other.areas}
+    runs, known = _runs_of(own.curves, tasks), _runs_of(other.curves, tasks)
+    same: dict[str, list[bool]] = {}
+    for (strategy, seed), values in runs.items():
+        theirs = known.get((strategy, seed), {})
+        both = values.keys() & theirs.keys()
+        same.setdefault(strategy, []).append(bool(both) and all(values[point] == theirs[point] for point in both))
+    found = [
+        f"`{strategy}`" if all(seeds) else f"`{strategy}` ({sum(seeds)} of {plural(len(seeds), 'seed')})"
+        for strategy, seeds in sorted(same.items())
+        if any(seeds)
+    ]
+    return f"Runs that `{other.variant.stem}` has too: {', '.join(found)}." if found else ""
+
+
+def _runs_of(curves: pa.Table, tasks: set[str]) -> dict[tuple[str, int], dict[tuple[Any, ...], float]]:
+    """What these task models reached by strategy and seed, and in there by round, task model and metric."""
+    runs: dict[tuple[str, int], dict[tuple[Any, ...], float]] = {}
+    for row in curves.to_pylist():
+        # Seconds differ where a run was played twice.
+        if row["task"] in tasks and row["metric"] != "seconds":
+            run = runs.setdefault((row["strategy"], row["seed"]), {})
+            run[row["round"], row["task"], row["metric"]] = row["value"]
+    return runs
 
 
 def tasks_of(curves: pa.Table) -> list[str]:

@@ -102,7 +102,7 @@ def _order_of(shard_N: NDArray[np.object_], key_N: NDArray[np.object_]) -> NDArr
 def taken_for(world: World) -> list[list[int]]:
     """By class the numbers of those that it may be taken for: of its group, or else all others.
 
-    Raises ConfigError for an unknown class, and for one in two groups.
+    Raises ConfigError for an unknown class, one that is given twice, and a group of one.
     """
     number = {name: place for place, name in enumerate(world.classes)}
     others = [[n for n in number.values() if n != own] for own in number.values()]
@@ -111,11 +111,14 @@ def taken_for(world: World) -> list[list[int]]:
         if unknown := set(group) - set(number):
             known = ", ".join(world.classes)
             raise ConfigError(f"oracle.confusions: {min(unknown)!r} is no class; the classes: {known}")
-        if twice := grouped & set(group):
-            raise ConfigError(f"oracle.confusions: {min(twice)!r} is in two groups; leave it in one")
-        grouped |= set(group)
+        if len(group) < 2:
+            why = "is alone in its group, and a wrong answer stays in it"
+            raise ConfigError(f"oracle.confusions: {group} {why}; give another class, or leave the group out")
         for name in group:
-            others[number[name]] = [number[other] for other in group if other != name] or others[number[name]]
+            if name in grouped:
+                raise ConfigError(f"oracle.confusions: {name!r} is given twice; give a class once, in one group")
+            grouped.add(name)
+            others[number[name]] = [number[other] for other in group if other != name]
     return others
 
 

@@ -116,11 +116,15 @@ KINDS = {
 
 
 @contextmanager
-def timed(campaign: Campaign, step: str) -> Iterator[None]:
-    """Note how long a step of the campaign's round took, once it is done."""
+def timed(campaign: Campaign, step: str, *stages: str) -> Iterator[None]:
+    """Note how long a step of the campaign's round took, once it is done. Where a killed run had begun one of its
+    stages, nothing is noted: nobody knows how long that run was at it."""
+    places = [campaign.stage(stage) for stage in stages]
+    is_begun = any(place.children() or place.folders() for place in places)
     begin = time.perf_counter()
     yield
-    note_seconds(campaign, step, time.perf_counter() - begin)
+    if not is_begun:
+        note_seconds(campaign, step, time.perf_counter() - begin)
 
 
 def note_seconds(campaign: Campaign, step: str, seconds: float) -> None:
@@ -129,7 +133,7 @@ def note_seconds(campaign: Campaign, step: str, seconds: float) -> None:
 
 
 def seconds_of(campaign: Campaign) -> dict[str, float]:
-    """How long the steps of the campaign's round took; without those of a run that was killed before it wrote them."""
+    """How long the steps of the campaign's round took; without those that a killed run had begun."""
     file = campaign.round_home / "seconds.json"
     return read_document(file, dict[str, float]) if file.exists() else {}
 

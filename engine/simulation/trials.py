@@ -142,7 +142,7 @@ def _buy(made: TrialCampaign, trial: Trial) -> None:
             _train_and_score(made)
     # What is out at annotators could not be picked again.
     if not is_complete(campaign.stage("selection")):
-        with timed(campaign, "select"):
+        with timed(campaign, "select", "selection"):
             select(campaign)
     picks = read_committed(campaign.stage("selection"), "selection.parquet")
     made.answer(campaign, picks)
@@ -152,7 +152,7 @@ def _buy(made: TrialCampaign, trial: Trial) -> None:
 
 def _train_and_score(made: TrialCampaign) -> None:
     campaign = made.campaign
-    with timed(campaign, "train_and_score"):
+    with timed(campaign, "train_and_score", "train", "scores"):
         made.train_and_score(campaign)
     campaign.stage("train/checkpoint").clear()
 
@@ -162,14 +162,15 @@ def _opening(made: TrialCampaign, trial: Trial) -> Campaign:
     home = Location.of(trial.opening_folder) / "campaign"
     opening = KINDS[trial.kind].make(home, made.ground, trial.config)
     opening.create()
-    if "train_and_score" not in seconds_of(opening.campaign):
+    if not is_complete(opening.campaign.stage("scores")):
         _train_and_score(opening)
     return opening.campaign
 
 
 def _take_over(campaign: Campaign, opening: Campaign) -> None:
     """Copy what the first round's training and scoring left; a stage's manifest last, and the scores' last of all."""
-    names = ["pool/shards.parquet", "rounds/000/seconds.json"]
+    names = ["pool/shards.parquet"]
+    names += ["rounds/000/seconds.json"] * (opening.round_home / "seconds.json").exists()
     for stage in OPENING:
         files = [*opening.stage(stage).children()]
         names += [f"rounds/000/{stage}/{name}" for name in sorted(files, key=lambda name: name == "manifest.json")]

@@ -3,6 +3,7 @@
 A file is NAME.parquet, or NAME@KEY=VALUE,KEY=VALUE.parquet where a change makes another comparison of it.
 """
 
+import hashlib
 import json
 import re
 import shlex
@@ -19,6 +20,10 @@ MADE_BY = b"experiment"
 SAME_COMPARISON = ("seeds", "rounds", "strategies", "campaign.device")
 """Keys that change how much is compared, or where, and not what: the page shows the number of seeds, all points and all
 strategies."""
+
+
+MOST_LETTERS = 40
+"""Of a value in the name of a file."""
 
 
 class Variant(NamedTuple):
@@ -70,9 +75,11 @@ def variant_of(curves: pa.Table) -> Variant | None:
 
 
 def _plain(value: Any) -> str:
-    """A value in letters that any file system takes: [0.5, 0.9] is 0.5-0.9."""
+    """A value in letters that any file system takes. Where it has others, or many, the beginning of its SHA-256 tells
+    it from values that look alike then."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return re.sub(r"[^\w.+-]+", "-", text.strip("[]{}()'\" "))
+    plain = re.sub(r"[^\w.+-]+", "-", text.strip("[]{}()'\" "))[:MOST_LETTERS]
+    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def put_settings(tree: dict[str, Any], settings: dict[str, Any], file: str) -> None:
@@ -89,9 +96,10 @@ def put_settings(tree: dict[str, Any], settings: dict[str, Any], file: str) -> N
             if not isinstance(table, dict):
                 raise ConfigError(f"--set {key}: {part} of {file} is no table; give one of its own keys")
         table[name] = value
+    void = ["pool.copy_noise"] * (settings.get("pool.copies") == 0)
     if kind := settings.get("first_labels.kind"):
-        for name in (name for name, kinds in COUNT_WITH.items() if kind not in kinds):
-            if f"first_labels.{name}" not in settings:
-                tree["first_labels"].pop(name, None)
-    if settings.get("pool.copies") == 0:
-        tree["pool"].pop("copy_noise", None)
+        void += [f"first_labels.{name}" for name, kinds in COUNT_WITH.items() if kind not in kinds]
+    for key in {*void} - settings.keys():
+        section, _, option = key.partition(".")
+        if isinstance(tree[section], dict):
+            tree[section].pop(option, None)

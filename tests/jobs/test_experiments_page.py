@@ -41,7 +41,7 @@ def test_the_page_in_docs_is_that_of_the_files() -> None:
     assert page_of(PUBLISHED, curves, sha256=sha256) == page
     assert {*read_published(PUBLISHED / "published.toml").where(sha256)} == {*curves}
     linked = set(re.findall(r"\]\(experiments/([^)]*\.svg)\)", page))
-    assert linked == {file.name for file in (ROOT / "docs/experiments").iterdir()} == set(charts_of(curves))
+    assert linked == {file.name for file in (ROOT / "docs/experiments").iterdir()} == set(charts_of(PUBLISHED, curves))
 
 
 def test_every_experiment_of_a_published_figure_is_on_the_page() -> None:
@@ -98,6 +98,21 @@ def test_the_experiments_of_two_sizes_are_those_that_the_docs_name() -> None:
     assert all(any(name.startswith(start) for name in small) for start in once)
 
 
+def test_too_few_seeds_are_named_in_the_plan_and_in_the_conclusion(tmp_path: Path) -> None:
+    experiments, curves = folder_of(tmp_path, 7)
+    file = tmp_path / "experiments/digits.toml"
+    planned = file.read_text()
+    assert "seeds = 7" in planned
+    # Two strategies beside random: seven seeds are enough.
+    few = "Its 6 seeds cannot show that such curves differ: --set seeds=7 can."
+    assert "cannot show" not in page_of(experiments, {}).partition("`experiments/digits.toml`")[2].partition("##")[0]
+    file.write_text(planned.replace("seeds = 7", "seeds = 6"))
+    assert few in page_of(experiments, {})
+    six = curves.filter(pc.less(curves["seed"], 6))
+    assert "anything: 1 (`digits`)." in page_of(experiments, {"digits": six})
+    assert "anything: none." in page_of(experiments, {"digits": curves})
+
+
 def test_a_band_wider_than_the_scale_is_no_number(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 3)
     is_moved = pc.and_(pc.and_(pc.equal(curves["seed"], 1), pc.equal(curves["round"], 3)), pc.is_valid(curves["task"]))
@@ -121,22 +136,6 @@ def test_what_was_measured_beside_the_seconds_of_the_paper_is_in_measured() -> N
         assert {paper} - {"–"} == {row[2] for row in of_name} - {""}, name
 
 
-def test_the_time_to_choose_a_batch_is_given_in_that_of_vaal(tmp_path: Path) -> None:
-    experiments, curves = folder_of(tmp_path, 2)
-    file = tmp_path / "experiments/digits.toml"
-    file.write_text(file.read_text().replace('"worse"', '"vaal"'))
-    curves = curves.set_column(0, "strategy", pc.replace_substring(curves["strategy"], "worse", "vaal"))
-    rows = [
-        (name, 0, 1, 70, None, f"seconds_{part}", value)
-        for name, *took in (("random", 9.0, 1.0, 1.0), ("vaal", 20.0, 6.0, 2.0), ("better", 30.0, 17.0, 3.0))
-        for part, value in zip(("train_and_score", "score", "select"), took, strict=True)
-    ]
-    timed = pa.concat_tables([curves, pa.table([list(c) for c in zip(*rows, strict=True)], schema=curves.schema)])
-    page = page_of(experiments, {"digits": timed})
-    assert "| seconds a batch | train and score | of it score | select | score and select, to vaal's |" in page
-    assert {"| random | 9.0 | 1.0 | 1.0 | 0.2 |", "| better | 30.0 | 17.0 | 3.0 | 2.5 |"} <= {*page.splitlines()}
-
-
 def test_answers_are_not_called_labels(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 2)
     assert "| linear head, accuracy in %, by labels | 50 |" in page_of(experiments, {"digits": curves})
@@ -155,7 +154,7 @@ def test_curves_are_shown_with_their_bands(tmp_path: Path) -> None:
     assert len(cells) == 5
     assert all(cell.count("±") == 1 for cell in cells[:4])
     assert re.fullmatch(r"\+\d+\.\d \(\+\d+\.\d to \+\d+\.\d\), better", cells[4])
-    for chart in charts_of({"digits": curves}).values():
+    for chart in charts_of(experiments, {"digits": curves}).values():
         assert all(chart.decode().count(f">{name}<") == 1 for name in pc.unique(curves["strategy"]).to_pylist())
     assert float(cells[3].split(" ± ")[0]) == pytest.approx(75, abs=2)
     assert "experiments/digits.toml`, 8 seeds." in page
@@ -183,7 +182,7 @@ def test_a_variant_is_shown_beside_its_experiment(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 8)
     changed = {"pool.components": 9, "seeds": 8, "oracle.confusions": [["0", "1"], ["2"]], "oracle.noise": 0.1}
     made = Variant("digits.toml", changed)
-    stem = "digits@oracle.confusions=0-1-2,oracle.noise=0.1,pool.components=9"
+    stem = "digits@oracle.confusions=0-1-2-caeaa7,oracle.noise=0.1,pool.components=9"
     both = {"digits": curves, stem: curves.replace_schema_metadata(made.metadata)}
     for name, table in both.items():
         pq.write_table(table, tmp_path / f"{name}.parquet")
@@ -243,18 +242,6 @@ def test_curves_say_what_made_them(tmp_path: Path) -> None:
         page_of(experiments, {"digits": pa.concat_tables([curves, other])})
 
 
-def test_runs_that_two_experiments_share_are_named(tmp_path: Path) -> None:
-    experiments, curves = folder_of(tmp_path, 8)
-    other = pc.if_else(pc.equal(curves["strategy"], "worse"), pc.multiply(curves["value"], 0.9), curves["value"])
-    made = Variant("digits.toml", {"oracle.noise": 0.1})
-    changed = curves.set_column(6, "value", other).replace_schema_metadata(made.metadata)
-    some = changed.filter(pc.less(changed["seed"], 3))
-    page = page_of(experiments, {"digits": curves, "digits@oracle.noise=0.1": some})
-    assert "3 seeds. Runs of `better`, `random` are those of `digits`. With 3 seeds" in page
-    assert page.count("are those of") == 1
-    assert "are those of" not in page_of(experiments, {"digits": curves})
-
-
 def test_an_experiment_that_no_figure_has_comes_last(tmp_path: Path) -> None:
     experiments, curves = folder_of(tmp_path, 2)
     (tmp_path / "experiments/digits.toml").rename(tmp_path / "experiments/own.toml")
@@ -263,4 +250,10 @@ def test_an_experiment_that_no_figure_has_comes_last(tmp_path: Path) -> None:
     *_, last = page.split("\n## ")
     assert last.startswith("Other experiments\n\nRun here: `experiments/own.toml`, 2 seeds. With 2 seeds")
     assert page.count("\n## Other") == 1
+    # A variant is where its experiment is.
+    made = Variant("digits.toml", {"oracle.noise": 0.1})
+    (tmp_path / "experiments/own.toml").rename(tmp_path / "experiments/digits.toml")
+    assert "## Other" not in page_of(
+        experiments, {"digits@oracle.noise=0.1": curves.replace_schema_metadata(made.metadata)}
+    )
     assert "## Other" not in page_of(experiments, {})

@@ -59,14 +59,17 @@ def test_settings_are_in_place_of_the_files(tmp_path: Path) -> None:
 
 
 def test_a_setting_leaves_out_what_it_makes_void(tmp_path: Path) -> None:
-    text = DIGITS.replace('"random"', '"biased"\nmissing = 3') + '[campaign]\ntrain.epochs = 9\n"train.folds" = 5\n'
+    text = (
+        DIGITS.replace('"random"', '"biased"\nmissing = 3')
+        + '[campaign]\nlabels.are_biased = "no"\n"train.folds" = 5\n'
+    )
     read(tmp_path, text)
     file = str(tmp_path / "experiment.toml")
     found = [read_experiment(file, {"first_labels.kind": kind}).first_labels for kind in ("random", "none", "empty")]
     assert [(one.count, "missing" in one.model_fields_set) for one in found] == [(50, False), (0, False), (0, False)]
     # However the file writes an option of a campaign.
-    changed = read_experiment(file, {"campaign.train.folds": 3, "campaign.train.epochs": 4}).campaign
-    assert changed == {"train.epochs": 4, "train.folds": 3}
+    changed = read_experiment(file, {"campaign.train.folds": 3, "campaign.labels.are_biased": "yes"}).campaign
+    assert changed == {"labels.are_biased": "yes", "train.folds": 3}
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
@@ -128,7 +131,12 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, old: str, new: str, words: li
         ("[test]", '[oracle]\nconfusions = [["1", "7"]]\n[test]', "oracle.confusions: no answer is wrong"),
         ("[test]", '[campaign]\ndevice = "cuda"\n[test]', "campaign.device=cuda: without images"),
         ("[test]", "[campaign]\nimage.size = 64\n[test]", r"\[campaign\]: image.size: has no effect on vectors"),
-        ("select.diversity", 'hooks.after_round = "x"\nselect.diversity', "'lowest': hooks.after_round: has no effect"),
+        (
+            "select.diversity",
+            'hooks.on_stage = "http://a.b/c"\nselect.diversity',
+            "'lowest': hooks.on_stage: has no effect in a",
+        ),
+        ("select.diversity", "train.epochs = 9\nselect.diversity", "'lowest': train.epochs: has no effect on vectors"),
         ("budget = 20", "budget = 20\ntask_steps = 9", "task_steps=9: no task model is a network on pixels"),
         ("budget = 20", 'budget = 20\ntasks = ["mlp", "mlp"]', "tasks: the name 'mlp' is given twice"),
         (

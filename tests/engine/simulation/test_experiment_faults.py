@@ -227,7 +227,9 @@ def test_confusions_may_be_a_file(tmp_path: Path) -> None:
     for content, words in (
         ('["1", "7"]', "not a JSON list of lists of names"),
         ('[["one"]]', "'one' is no class"),
-        ('[["1", "7"], ["7", "8"]]', "'7' is in two groups"),
+        ('[["1", "7"], ["7", "8"]]', "'7' is given twice"),
+        ('[["1", "7", "7"]]', "'7' is given twice"),
+        ('[["1"], ["7", "8"]]', r"\['1'\] is alone in its group"),
     ):
         (tmp_path / "groups.json").write_text(content)
         with pytest.raises(VaalError, match=words) as refused:

@@ -21,7 +21,9 @@ GIVEN = (EXPERIMENTS / "published.toml").read_text(encoding="utf-8")
         ('sure = "read"', 'sure = "certain"', r"figures\[0\]\.curves\[0\]\.sure='certain': give 'read', 'figure'"),
         ("values = [61.35,", 'values = ["x",', r"figures\[0\]\.curves\[0\]\.values\[0\]='x': not a number"),
         ('title = "CIFAR-10, accuracy"', "", r"figures\[0\]\.title: missing"),
-        ("[ran]", "[ran", "not valid TOML: .*; correct it"),
+        ("[ran.digits]", "[ran.digits", "not valid TOML: .*; correct it"),
+        ('sha256 = "', 'sha256 = "A', r"ran\.\w+\.sha256="),
+        ("experiments = [", "experiments = 3 # [", r"figures\[0\]\.experiments=3: not a list; give '"),
     ],
 )
 def test_a_mistake_is_reported_with_its_place(tmp_path: Path, old: str, new: str, fault: str) -> None:

@@ -203,13 +203,22 @@ def test_a_trial_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(
 
 
 @pytest.mark.heavy
-def test_a_trial_that_is_killed_before_it_says_how_long_it_took_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("file", "untimed"),
+    [
+        ("rounds/001/seconds.json", (2, "train_and_score")),
+        ("rounds/001/scores/manifest.json", (2, "train_and_score")),
+        ("rounds/000/scores/manifest.json", (1, "train_and_score")),
+        ("rounds/001/selection/manifest.json", (2, "select")),
+    ],
+)
+def test_a_step_that_a_killed_run_had_begun_has_no_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, untimed: tuple[int, str]
 ) -> None:
     original = Location.write_json
 
     def dying(self: Location, content: dict[str, Any]) -> str:
-        if self.url.endswith("rounds/001/seconds.json"):
+        if self.url.endswith(file):
             raise KeyboardInterrupt
         return original(self, content)
 
@@ -219,7 +228,8 @@ def test_a_trial_that_is_killed_before_it_says_how_long_it_took_goes_on(
             Played(tmp_path).play("lowest")
     points = Played(tmp_path).play("lowest")
     assert [point["num_labels"] for point in points] == [50, 70, 90]
-    assert "seconds_train_and_score" not in points[2]
+    steps = [(place, step) for place in (1, 2) for step in ("train_and_score", "select")]
+    assert [step for step in steps if f"seconds_{step[1]}" not in points[step[0]]] == [untimed]
 
 
 @pytest.mark.heavy
