@@ -21,6 +21,7 @@ from engine.errors import InputError
 from engine.packing.entries import Entry, Sample, key_of
 from engine.pool.images import DecodeError
 from engine.pool.mask_files import MaskError
+from engine.pool.samples import is_image_name
 from engine.pool.stored import stored_as
 from engine.storage.location import Location
 
@@ -41,10 +42,11 @@ class Pairs(NamedTuple):
 
 
 class Scenes(NamedTuple):
-    """The entries of each part, and the path of the mask by that of the image."""
+    """The entries of each part, the path of the mask by that of the image, and what was left out, a line each."""
 
     parts: dict[str, list[Entry]]
     masks: dict[str, str]
+    left_out: list[str]
 
 
 def cityscapes(source: Location, _seed: int) -> Opened:
@@ -111,7 +113,8 @@ def _fastai(source: Location, layout: str) -> Opened:
 
 def _held_out(file: Location, names: list[str]) -> set[str]:
     """The names of images that a file lists. Raises InputError unless they are some of `names`."""
-    held_out = {*content_of(file).decode(errors="replace").split()}
+    lines = content_of(file).decode(errors="replace").splitlines()
+    held_out = {line.strip() for line in lines if line.strip()}
     fix = f"give names of files in images, like {names[0]}, or unpack the data set again"
     if strangers := sorted(held_out - {*names}):
         raise InputError(f"{file}: {plural(len(strangers), 'name')} without an image: {some(strangers)}; {fix}")
@@ -123,7 +126,7 @@ def _held_out(file: Location, names: list[str]) -> set[str]:
 def _opened(
     source: Location, pairs: dict[str, Pairs], layout: str, classes: tuple[str, ...], ids: Mapping[int, int]
 ) -> Opened:
-    scenes = Scenes({}, {})
+    scenes = Scenes({}, {}, [])
     for part, pair in pairs.items():
         _add(scenes, part, source, pair, layout)
     return Opened(
@@ -131,6 +134,7 @@ def _opened(
         list(classes),
         partial(_read, source=source, masks=scenes.masks, ids=ids),
         is_remote=not source.is_local,
+        left_out=tuple(scenes.left_out),
     )
 
 
@@ -142,6 +146,9 @@ def _add(scenes: Scenes, part: str, source: Location, pair: Pairs, layout: str) 
         raise InputError(f"{first}: a mask as JPEG, whose compression changes the ids of pixels; get the PNG files")
     if not images:
         raise InputError(f"{source / pair.images}: no *{pair.image_end} in it; looked for {layout}")
+    if others := [name for name in _ending(source, pair.images, "", layout) if _is_other(name, pair.image_end)]:
+        why = f"{plural(len(others), 'image')} left out whose name does not end in {pair.image_end}: {some(others)}"
+        scenes.left_out.append(f"{source / pair.images}: {why}")
     _require_partners(source, pair[:2], pair[2:], sorted(images.keys() - masks.keys()), "mask")
     _require_partners(source, pair[2:], pair[:2], sorted(masks.keys() - images.keys()), "image")
     scenes.parts[part] = []
@@ -149,6 +156,10 @@ def _add(scenes: Scenes, part: str, source: Location, pair: Pairs, layout: str) 
         image = f"{pair.images}/{name}{pair.image_end}"
         scenes.parts[part].append(Entry(key_of(f"{name}.png"), image, size, OF_MASK))
         scenes.masks[image] = f"{pair.masks}/{name}{pair.mask_end}"
+
+
+def _is_other(name: str, end: str) -> bool:
+    return is_image_name(name) and not name.endswith(end)
 
 
 def _require_partners(

@@ -102,3 +102,29 @@ def test_a_class_of_caltech_256_with_one_image_has_none_of_test(tmp_path: Path) 
 def test_masks_are_of_no_class_that_could_be_absent(tmp_path: Path) -> None:
     TREES["camvid"](tmp_path / "in")
     assert warnings_of("camvid", tmp_path / "in", tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "end"),
+    [("bdd100k", "images/10k/train", ".jpg"), ("camvid", "val", ".png"), ("camvid fastai", "images", ".png")],
+)
+def test_images_of_a_set_of_masks_with_another_ending_are_named(
+    name: str, folder: str, end: str, tmp_path: Path
+) -> None:
+    TREES[name](tmp_path / "in")
+    assert not [line for line in warnings_of(name, tmp_path / "in", tmp_path / "one") if "left out" in line]
+    (tmp_path / "in" / folder / "other.JPEG").touch()
+    (tmp_path / "in" / folder / "notes.txt").touch()
+    lines = [line for line in warnings_of(name, tmp_path / "in", tmp_path / "two") if "left out" in line]
+    place = tmp_path / "in" / folder
+    assert lines == [f"warning: {place}: 1 image left out whose name does not end in {end}: other.JPEG"]
+
+
+def test_a_name_in_valid_txt_may_have_spaces(tmp_path: Path) -> None:
+    TREES["camvid fastai"](tmp_path / "in")
+    name = (tmp_path / "in/valid.txt").read_text().splitlines()[0].removesuffix(".png")
+    (tmp_path / f"in/images/{name}.png").rename(tmp_path / "in/images/a b.png")
+    (tmp_path / f"in/labels/{name}_P.png").rename(tmp_path / "in/labels/a b_P.png")
+    write(tmp_path / "in/valid.txt", (tmp_path / "in/valid.txt").read_bytes().replace(name.encode(), b"a b") + b"\n\n")
+    warnings_of("camvid fastai", tmp_path / "in", tmp_path / "out")
+    assert "images/a b.png" in sources(tmp_path / "out", "test")
