@@ -42,7 +42,7 @@ def dataset(
     if (home / GROUPS_FILE).exists():
         facts["groups"] = f"of classes that are taken for one another, in {GROUPS_FILE}"
     if found.left_out:
-        facts["left out"] = f"{plural(found.left_out, 'image')} of train whose file is one of test or val too"
+        facts["left out"] = f"{plural(found.left_out, 'image')} of train whose file is in the test set or val too"
     if not found.changed:
         facts["compared"] = "names and sizes of images, not their contents or masks"
         facts["if SOURCE was corrected"] = "give another FOLDER, or delete this one and run again"

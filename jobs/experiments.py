@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the page. Returns the exit status."""
+    from engine.config.texts import plural
     from engine.errors import ConfigError, VaalError
     from engine.simulation.experiments_page import charts_of, page_of
     from engine.storage.location import Location
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("page", help="the Markdown file to write: docs/experiments.md")
     named = "NAME.parquet: curves.parquet of experiments/NAME.toml; NAME@KEY=VALUE.parquet: that with --set KEY=VALUE"
     parser.add_argument("curves", nargs="*", help=named)
-    parser.add_argument("--experiments", default="experiments", help="folder of the experiments and published.toml")
+    folder_of = "folder of the experiments, with published.toml if it has figures of others"
+    parser.add_argument("--experiments", default="experiments", help=folder_of)
     given = parser.parse_args(arguments)
     try:
         curves, sha256 = _read([Location.of(file) for file in given.curves])
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         for name, chart in charts.items():
             (folder / name).write_bytes(chart)
         page.write_bytes(text.encode())
+        sys.stdout.write(f"{page}: {plural(len(curves), 'file')} of curves, {plural(len(charts), 'chart')}\n")
         if old := [name for name in folder.children() if name.endswith(".svg") and name not in charts]:
             sys.stderr.write(f"note: {folder} has charts that this page does not show: {', '.join(old)}\n")
     except VaalError as error:
@@ -49,11 +52,14 @@ def _read(files: list["Location"]) -> tuple[dict[str, "pa.Table"], dict[str, str
     from engine.simulation.simulate import CURVES_SCHEMA
 
     curves: dict[str, pa.Table] = {}
+    places: dict[str, Location] = {}
     sha256: dict[str, str] = {}
     for file in files:
         stem = file.name.removesuffix(".parquet")
         if stem in curves:
-            raise ConfigError(f"{file.name}: given twice; its name says which experiment it is of, so give one of them")
+            why = f"a file of that name is given before: {places[stem]}"
+            raise ConfigError(f"{file}: {why}; the name says which experiment it is of, so give one of them")
+        places[stem] = file
         table = file.read_typed_table(CURVES_SCHEMA, "give curves.parquet as vaal simulate writes it")
         curves[stem] = table.replace_schema_metadata(file.read_table().schema.metadata)
         sha256[stem] = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -171,17 +171,18 @@ def _nearest_value(fault: Mapping[str, Any]) -> str:
 
 def _values_in(text: str, example: list[Any]) -> list[Any]:
     """The values of a list that was written as plain text, with commas."""
-    return (_numbers_in(text) or example) if example else _parts(text)
+    return (_numbers_in(text) or example) if example else parts_of(text)
 
 
-def _parts(text: str) -> list[str]:
+def parts_of(text: str) -> list[str]:
+    """The texts of a list that was written without quotes: [a, b]."""
     return [part for one in text.strip("[]").split(",") if (part := one.strip(" '\""))]
 
 
 def _numbers_in(text: str) -> list[int | float]:
     """The numbers of such a list; none where a value is no number."""
     with suppress(ValueError):
-        return [int(part) if part.lstrip("+-").isdecimal() else float(part) for part in _parts(text)]
+        return [int(part) if part.lstrip("+-").isdecimal() else float(part) for part in parts_of(text)]
     return []
 
 
@@ -233,7 +234,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {setting}: expected key=value, for example --set train.epochs=3")
+            raise ConfigError(f"--set {setting}: give it a value: --set {key or 'KEY'}=VALUE")
         try:
             values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
         except (tomllib.TOMLDecodeError, RecursionError):

@@ -68,7 +68,7 @@ def _opened(source: Location, kind: Any) -> Opened:
         source = Location(source.url.rpartition("/")[0])
     if not source.is_local:
         raise ConfigError(f"{source}: {kind.base_folder} is read from a disk only; copy it to one, some 200 MB")
-    base = folder_with(source, kind.base_folder, f"the folder {kind.base_folder} that {kind.filename} unpacks to")
+    base = folder_with(source, kind.base_folder, f"{kind.base_folder}, to which {kind.filename} unpacks")
     try:
         sets = {TRAIN: kind(base.path, train=True), TEST: kind(base.path, train=False)}
     except (RuntimeError, OSError) as error:

@@ -22,13 +22,22 @@ import pyarrow.compute as pc
 from engine.campaign.heartbeat import alone
 from engine.campaign.stages import Run
 from engine.config.input_options import ImageConfig
-from engine.config.texts import plural, some
+from engine.config.texts import did_you_mean, plural, some
 from engine.datasets import DATA_SETS, DataSet
 from engine.datasets.opened import TEST, TRAIN, VAL, Opened
 from engine.errors import ConfigError, InputError
 from engine.packing.entries import Entry, Sample
 from engine.packing.fetching import ahead
-from engine.packing.pack_batches import PACKING, SOURCE_FILE, Batch, ShardRecord, committed, complete, items_of
+from engine.packing.pack_batches import (
+    PACKING,
+    SOURCE_FILE,
+    Batch,
+    ShardRecord,
+    committed,
+    complete,
+    discard,
+    items_of,
+)
 from engine.packing.shard_writing import write_samples
 from engine.pool.identity import content_hash
 from engine.pool.items import read_shard
@@ -41,6 +50,8 @@ IN_TEST = "AlsoHeldOut"
 """The error of an image of train whose file is one of test or val too: an experiment refuses a pool with such them."""
 _KIND = "data set "
 """What begins the kind of a source in packing/, which tells it from those of `vaal pack`."""
+PARTS = {TRAIN: "train", VAL: "val", TEST: "the test set"}
+"""For a reader: the test set of some data sets is what they call val."""
 CLASSES_FILE, GROUPS_FILE = "classes.txt", "groups.json"
 
 
@@ -74,7 +85,8 @@ def convert(name: str, source: Location, folder: Location, seed: int, run: Run) 
         BusyError: another run is at work in the folder.
     """
     if name not in DATA_SETS:
-        raise ConfigError(f"{name}: no data set that is known; give one of {', '.join(DATA_SETS)}")
+        close = did_you_mean(name.lower(), DATA_SETS)
+        raise ConfigError(f"{name}: no data set that is known; give one of {', '.join(DATA_SETS)}{close}")
     require_folder(folder)
     if folder.url == source.url or folder.url.startswith(f"{source.url}/"):
         raise ConfigError(f"{folder}: inside of {source}, which is converted; give a folder elsewhere")
@@ -84,7 +96,7 @@ def convert(name: str, source: Location, folder: Location, seed: int, run: Run) 
     shards = _planned(opened, row, seed)
     with alone(folder, "dataset"):
         batch = Batch(folder, 0)
-        _claim(folder, name, source, seed, shards)
+        _claim(batch, name, source, seed, shards, run)
         changed = not _is_whole(batch)
         if changed:
             _write(batch, shards, opened, run)
@@ -96,12 +108,11 @@ def _examine(opened: Opened, row: DataSet, source: Location, run: Run) -> None:
     for line in opened.left_out:
         run.log(f"warning: {line}")
     if bare := [part for part, entries in opened.parts.items() if not entries]:
-        raise InputError(f"{source}: no image of {bare[0]} in it; unpack the whole data set")
+        raise InputError(f"{source}: no image of {PARTS[bare[0]]} in it; unpack the whole data set")
     for part, entries in opened.parts.items():
         if (count := len(entries)) != (expected := (opened.counts or row.counts)[part]):
-            run.log(
-                f"warning: {source} has {plural(count, 'image')} of {part}, and the official files have {expected:,}"
-            )
+            why = f"{plural(count, 'image')} of {PARTS[part]}, and the official files have {expected:,}"
+            run.log(f"warning: {source} has {why}")
         _require_own_keys(entries, source)
 
 
@@ -129,12 +140,10 @@ def _planned(opened: Opened, row: DataSet, seed: int) -> list[_Shard]:
     return found
 
 
-def _claim(folder: Location, name: str, source: Location, seed: int, shards: list[_Shard]) -> None:
-    """Make the folder that of a data set. Raises ConfigError if it holds anything else."""
-    digest = hashlib.sha256()
-    for shard in shards:
-        digest.update(json.dumps(shard).encode())
-    plan = digest.hexdigest()
+def _claim(batch: Batch, name: str, source: Location, seed: int, shards: list[_Shard], run: Run) -> None:
+    """Make the folder that of a data set. Of one that a run began, and that is of other files now, the shards that
+    these change go. Raises ConfigError if the folder holds anything else."""
+    folder, plan = batch.pool, {shard.name: hashlib.sha256(json.dumps(shard).encode()).hexdigest() for shard in shards}
     facts = {"source": source.url, "kind": f"{_KIND}{name}", "seed": seed, "plan": plan}
     file = folder / PACKING / SOURCE_FILE
     if not file.exists():
@@ -149,9 +158,18 @@ def _claim(folder: Location, name: str, source: Location, seed: int, shards: lis
         raise ConfigError(f"{folder}: holds {held}; give another folder for {name}")
     if found["seed"] != seed:
         raise ConfigError(f"{folder}: was made with --seed {found['seed']}; give that, or another folder")
-    if found["plan"] != plan:
+    if (before := found["plan"]) == plan:
+        return
+    if batch.is_complete or not isinstance(before, dict):
         why = f"was made of other files than those that are in {source} now"
         raise ConfigError(f"{folder}: {why}; give another folder, or remove this one")
+    changed = {shard for shard in before if before[shard] != plan.get(shard)}
+    if any(not shard.startswith(f"{TRAIN}-") for shard in changed):
+        # An image of train is left out if it is one of theirs.
+        changed |= {shard for shard in before if shard.startswith(f"{TRAIN}-")}
+    if gone := discard(batch, changed):
+        run.log(f"files of {source} have changed since this was begun; shards that are written again: {gone:,}")
+    file.write_json(facts)
 
 
 def _is_whole(batch: Batch) -> bool:
@@ -187,7 +205,9 @@ def _samples(shard: _Shard, opened: Opened, held_out: set[str]) -> Iterator[Samp
         if shard.part != TRAIN:
             held_out.add(mark)
         elif mark in held_out:
-            yield sample._replace(data=b"", companions=(), error=IN_TEST, message="the same file is in test or val")
+            yield sample._replace(
+                data=b"", companions=(), error=IN_TEST, message="the same file is in the test set or val"
+            )
             continue
         yield sample
 
@@ -209,7 +229,7 @@ def _finished(batch: Batch, opened: Opened, changed: bool, run: Run) -> Converte
         # Of a set of masks no label is a class.
         is_of_classes = opened.parts[part][0].label in opened.classes
         if is_of_classes and (bare := [name for name in opened.classes if name not in labels]):
-            run.log(f"warning: {folder} has no image of {part} for {plural(len(bare), 'class')}: {some(bare)}")
+            run.log(f"warning: {folder} has no image of {PARTS[part]} for {plural(len(bare), 'class')}: {some(bare)}")
     (folder / CLASSES_FILE).write_bytes("".join(f"{name}\n" for name in opened.classes).encode())
     if opened.groups:
         (folder / GROUPS_FILE).write_bytes((json.dumps(opened.groups, indent=1) + "\n").encode())

@@ -53,7 +53,9 @@ def folder_with(source: Location, wanted: str, layout: str, within: tuple[str, .
             return base
     if not source.exists():
         raise InputError(f"{source}: no such folder; give the one that holds {layout}")
-    raise InputError(f"{source}: no {wanted} in it; looked for {layout}")
+    if source.info().is_file:
+        raise InputError(f"{source}: a file; unpack it, and give the folder that holds {layout}")
+    raise InputError(f"{source}: no {wanted} in it; give the folder that holds {layout}")
 
 
 def below(source: Location, base: Location) -> str:

@@ -169,7 +169,9 @@ def _require_partners(
     if alone:
         more = f", and for {len(alone) - 1:,} more" if len(alone) > 1 else ""
         first = source / f"{place[0]}/{alone[0]}{place[1]}"
-        raise InputError(f"{first}: no {what} {other[0]}/{alone[0]}{other[1]} for it{more}; unpack both again")
+        raise InputError(
+            f"{first}: no {what} {other[0]}/{alone[0]}{other[1]} for it{more}; unpack both again, in this layout"
+        )
 
 
 def _ending(source: Location, folder: str, end: str, layout: str) -> dict[str, int]:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from engine.config.input_options import ImageConfig
+from engine.config.texts import plural
 from engine.errors import InputError
 from engine.pool.mask_files import MOST_LISTED, MaskError, read_ids, require_size
 from engine.storage.location import Location
@@ -60,9 +61,9 @@ def train_ids_of(content: bytes, sides: tuple[int, int], ids: Mapping[int, int])
     require_size(found_HW.shape, *sides)
     there, counts = np.unique(found_HW, return_counts=True)
     if unknown := [place for place, id_ in enumerate(there.tolist()) if id_ not in ids]:
-        shares = [f"{there[n]} ({counts[n] / found_HW.size:.1%} of the pixels)" for n in unknown[:MOST_LISTED]]
-        why = f"has ids {', '.join(shares)}, which the data set does not have"
-        raise MaskError(f"{why}; it has {min(ids)} to {max(ids.keys() - {VOID})}")
+        shares = [f"{there[n]} ({plural(int(counts[n]), 'pixel')})" for n in unknown[:MOST_LISTED]]
+        why = f"has ids {', '.join(shares)}, and those of the data set are {min(ids)} to {max(ids.keys() - {VOID})}"
+        raise MaskError(f"{why}; give the masks of the layout in docs/datasets.md")
     if all(ids[id_] == id_ for id_ in there.tolist()):
         return content
     table = np.zeros(int(there[-1]) + 1, np.uint8)

@@ -12,7 +12,7 @@ A shard is committed when its record exists, and the tar that the record names. 
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -160,6 +160,20 @@ def committed(batch: Batch) -> dict[str, ShardRecord]:
     with ThreadPoolExecutor(READ_THREADS) as threads:
         records = list(threads.map(lambda name: _recall(folder / name), names))
     return {record.shard: record for record in records if record and _is_there(record, tars)}
+
+
+def discard(batch: Batch, shards: Collection[str]) -> int:
+    """Remove shards of a batch that is not complete, and their records. Returns the number of shards that were
+    there."""
+    tars, records = batch.pool.children(), (batch.home / RECORDS).children()
+    gone = [shard for shard in shards if shard in tars]
+    # A record without its shard is none: see `committed`.
+    for shard in gone:
+        (batch.pool / shard).delete()
+    for shard in shards:
+        if f"{shard}.parquet" in records:
+            (batch.home / RECORDS / f"{shard}.parquet").delete()
+    return len(gone)
 
 
 def _recall(file: Location) -> ShardRecord | None:

@@ -17,9 +17,10 @@ from engine.config.section import Section
 from engine.config.texts import explain
 from engine.config.toml import override
 from engine.config.train_options import SIMULATED_ONLY
-from engine.errors import ConfigError, asked_by, one_line
+from engine.errors import ConfigError, InputError, asked_by, one_line
 from engine.handoff.gold import num_gold_of
 from engine.pool.mask_source import MaskSource, mask_source
+from engine.simulation.comparisons import least_seeds
 from engine.simulation.experiment_parts import SECTION, FirstLabelsPart, OraclePart, PoolPart, TestPart
 from engine.simulation.learners import NEEDS, fault_of, learner_of
 from engine.simulation.strategies import RANDOM, Strategy, flat, listed
@@ -112,7 +113,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "Experiment":
         if self.seeds == 1:
-            raise ValueError("seeds=1: one seed shows nothing, its differences may all be chance; give 6 or more")
+            enough = f"give 2 for a first impression, and {least_seeds(len(self.strategies) - 1)} to show anything"
+            raise ValueError(f"seeds=1: one seed shows nothing, its differences may all be chance; {enough}")
         if self.first_labels.kind not in ("none", "empty") and not self.first_labels.count:
             raise ValueError("first_labels.count: missing; give a number, or first_labels.kind = none or empty")
         if not self.test.is_own and not self.test.size:
@@ -261,7 +263,9 @@ def read_experiment(file: str, settings: dict[str, Any] | None = None) -> Experi
         InputError: the file is missing.
         ConfigError: it is not TOML, or a key is unknown or wrong.
     """
-    content = Location.of(file).read_bytes()
+    if not (place := Location.of(file)).exists():
+        raise InputError(f"{place}: no such file; correct the path of the experiment")
+    content = place.read_bytes()
     try:
         tree = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:

@@ -58,7 +58,7 @@ def findings_of(experiment: Experiment, name: str, curves: pa.Table) -> Findings
     tasks: dict[str, Task] = {task: _task(curves, task, strategies, num_labels_K) for task in experiment.tasks}
     caution = caution_on(experiment.seeds, len(strategies) - 1)
     if experiment.seeds < LEAST_SEEDS:
-        caution += " Its intervals of labels saved are too narrow."
+        caution += " Intervals, and the seeds that are said to be needed, are rough guesses from so few."
     batches = {strategy: _batches(curves, strategy, experiment.rounds) for strategy in strategies}
     bought = "answers" if experiment.oracle.annotators else "labels"
     sentences = _sentences(tasks, bought)

@@ -68,7 +68,9 @@ class Published(Section):
 
 
 def read_published(file: Location) -> Published:
-    """The file. Raises InputError where it is missing, ConfigError where it is wrong."""
+    """The file; no figure where it is missing. Raises ConfigError where it is wrong."""
+    if not file.exists():
+        return Published(figures=[])
     try:
         return Published.model_validate(tomllib.loads(file.read_bytes().decode()))
     except ValidationError as error:

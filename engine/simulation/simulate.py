@@ -99,10 +99,10 @@ def simulate(
             points = _play_all(trials, experiment, world, run, workers)
         except ConfigError as error:
             raise ConfigError(f"{file}: {advised_here(str(error))}") from error
-    curves = _curves(trials, points, experiment.first_point, experiment.tasks)
-    (home / CURVES_FILE).write_table(curves.replace_schema_metadata(variant.metadata))
-    findings = findings_of(experiment, variant.name, curves)
-    (home / "report.html").write_bytes(render(findings).encode())
+        curves = _curves(trials, points, experiment.first_point, experiment.tasks)
+        findings = findings_of(experiment, variant.name, curves)
+        (home / CURVES_FILE).write_table(curves.replace_schema_metadata(variant.metadata))
+        (home / "report.html").write_bytes(render(findings).encode())
     return Simulated(home / CURVES_FILE, home / "report.html", findings)
 
 

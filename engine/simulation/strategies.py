@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from engine.config.section import Section
-from engine.config.texts import list_setting
+from engine.config.texts import list_setting, parts_of
 from engine.config.train_options import SIMULATED_ONLY
 
 RANDOM = "random"
@@ -84,7 +84,9 @@ def _fault_of(strategies: Any) -> str:
     if not isinstance(strategies, list):
         is_name = isinstance(strategies, str)
         fix = (
-            list_setting("strategies", [strategies]) if is_name else "names, or [[strategies]] with a name and options"
+            list_setting("strategies", parts_of(strategies))
+            if is_name
+            else "names, or [[strategies]] with a name and options"
         )
         return f"strategies={strategies!r}: not a list; give {fix}"
     if not strategies:

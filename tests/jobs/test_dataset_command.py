@@ -122,8 +122,12 @@ STEMS = b"0001TP_000003\n0001TP_000004\n"
 PHOTO, SCENE = "images/10k/train/00000000-0.jpg", "leftImg8bit/val/ulm/ulm_000000_000004_leftImg8bit.png"
 META, FRAME = "ILSVRC2012_devkit_t12/data/meta.mat", "ulm/ulm_000000_000004"
 FAULTS = [
-    ("cifar10", _renamed("cifar-10-batches-py"), "no cifar-10-batches-py in it; looked for the folder"),
-    ("caltech256", _renamed("256_ObjectCategories"), "no 256_ObjectCategories in it; looked for"),
+    (
+        "cifar10",
+        _renamed("cifar-10-batches-py"),
+        "no cifar-10-batches-py in it; give the folder that holds cifar-10-batches-py, to which",
+    ),
+    ("caltech256", _renamed("256_ObjectCategories"), "no 256_ObjectCategories in it; give the folder that holds"),
     ("caltech256", _empty_class, "001.ak47: no image in the folder of this class"),
     ("caltech256", _added(IMAGE), "001_0000.jpg: an empty file"),
     ("caltech256", _added(IMAGE, b"<html>"), "001_0000.jpg: no image by its first bytes"),
@@ -134,9 +138,13 @@ FAULTS = [
     ("caltech256", _added("256_ObjectCategories/x.jpg"), "Categories: 1 image beside folders of classes: x.jpg; move"),
     ("imagenet flat", _removed(META), "meta.mat: no such file"),
     ("imagenet flat", _added(META, b"x"), "meta.mat: not the list of classes"),
-    ("imagenet flat", _added("val/ILSVRC2012_val_00000004.JPEG"), f"4.JPEG: {TRUTH} has no class of it (3 lines)"),
-    ("imagenet flat", _added(f"ILSVRC2012_devkit_t12/data/{TRUTH}", b"3\n1\n9\n"), f"3.JPEG: {TRUTH} has no class"),
-    ("cityscapes", _mask_with_ids, "Ids.png: has ids 40 (10.0% of the pixels), which the data set does not have; it"),
+    ("imagenet flat", _added("val/ILSVRC2012_val_00000004.JPEG"), f"4.JPEG: {TRUTH} has 3 lines; take the image out"),
+    (
+        "imagenet flat",
+        _added(f"ILSVRC2012_devkit_t12/data/{TRUTH}", b"3\n1\n9\n"),
+        f"3.JPEG: line 3 of {TRUTH} is '9', no number of a class",
+    ),
+    ("cityscapes", _mask_with_ids, "Ids.png: has ids 40 ("),
     ("cityscapes", _removed(f"gtFine/val/{FRAME}_gtFine_labelIds.png"), "leftImg8bit.png: no mask gtFine/val/ulm/ulm_"),
     ("bdd100k", _removed("images/10k/train/00000001-0.jpg"), "1-0.png: no image images/10k/train/00000001-0.jpg for"),
     ("bdd100k", _jpeg_masks, "masks/train/00000000-0.jpg: a mask as JPEG, whose compression changes the ids"),
@@ -147,7 +155,7 @@ FAULTS = [
     ("camvid", _added("testannot/0001TP_000003.png", b"x"), "0001TP_000003.png: is no PNG"),
     ("caltech256", _renamed("256_ObjectCategories/001.ak47", "003.american-flag"), "003.american-flag: another folder"),
     ("camvid", _not_utf_8, "train: 1 name not in UTF-8; rename the files"),
-    ("caltech256", _one_image_a_class, "in: no image of test in it; unpack the whole data set"),
+    ("caltech256", _one_image_a_class, "in: no image of the test set in it; unpack the whole data set"),
     ("camvid fastai", _added("valid.txt", STEMS), "valid.txt: 2 names without an image: 0001TP_000003, 0001TP_000004;"),
     ("camvid fastai", _added("valid.txt", STEMS[:14] + b"0001TP_000004.png"), "valid.txt: 1 name without an image: 00"),
     ("camvid fastai", _added("valid.txt"), "valid.txt: names none of 5 images; give names of files in images, like 00"),
@@ -240,7 +248,7 @@ def test_the_images_of_train_are_counted_with_those_left_out(tmp_path: Path) -> 
     count = len(tree["train"])
     assert f"warning: {tmp_path}/in has {count} images of train, and the official" in shown.stderr
     assert f"train {count - 1} of {count} images in 1 shard, labels in train-oracle.parquet" in lines
-    assert "left out 1 image of train whose file is one of test or val too" in lines
+    assert "left out 1 image of train whose file is in the test set or val too" in lines
 
 
 def test_a_folder_is_that_of_one_data_set(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     pq.write_table(empty, tmp_path / "unknown.parquet")
     arguments = [f"{tmp_path}/page.md", f"{tmp_path}/unknown.parquet", "--experiments", str(EXPERIMENTS)]
     assert main(arguments) == 4
-    assert f"{EXPERIMENTS}/unknown.toml: cannot be read: No such file" in capsys.readouterr().err
+    assert f"{EXPERIMENTS}/unknown.toml: no such file; correct the path" in capsys.readouterr().err
     assert main([f"{tmp_path}/page.md", f"{tmp_path}/none.parquet"]) == 4
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "page.md").exists()
@@ -43,7 +43,10 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "twice").mkdir()
     shutil.copy(tmp_path / "digits.parquet", tmp_path / "twice")
     assert main([*at[:2], f"{tmp_path}/twice/digits.parquet", *at[2:]]) == 2
-    assert "error: digits.parquet: given twice" in capsys.readouterr().err
+    assert (
+        f"digits.parquet: a file of that name is given before: {tmp_path}/digits.parquet; the name"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_page_of_another_name_has_its_charts_beside_it(tmp_path: Path) -> None:
@@ -103,3 +106,19 @@ def test_the_command(tmp_path: Path) -> None:
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert (tmp_path / "page.md").read_text() == page_of(PUBLISHED, {})
+
+
+def test_a_folder_of_own_experiments_needs_no_published_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, curves = folder_of(tmp_path, 2)
+    (tmp_path / "own").mkdir()
+    shutil.copy(tmp_path / "experiments/digits.toml", tmp_path / "own/mine.toml")
+    made = Variant("mine.toml", {})
+    pq.write_table(curves.replace_schema_metadata(made.metadata), tmp_path / "mine.parquet")
+    assert main([f"{tmp_path}/page.md", f"{tmp_path}/mine.parquet", "--experiments", f"{tmp_path}/own"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/page.md: 1 file of curves, 1 chart\n"
+    page = (tmp_path / "page.md").read_text()
+    assert re.findall(r"^## (.*)", page, re.MULTILINE) == ["What was shown here", "Other experiments"]
+    assert main([f"{tmp_path}/page.md", f"{tmp_path}/mine.parquet", "--experiments", f"{tmp_path}/none"]) == 4
+    assert capsys.readouterr().err.endswith("none/mine.toml: no such file; correct the path of the experiment\n")

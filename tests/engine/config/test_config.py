@@ -66,7 +66,7 @@ def test_a_wrong_setting_is_one_line_that_names_the_key(setting: str, message: s
 
 
 def test_a_setting_without_a_value_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--set train.epochs: expected key=value"):
+    with pytest.raises(ConfigError, match=r"--set train.epochs: give it a value: --set train.epochs=VALUE"):
         parse_settings(["train.epochs"])
 
 

@@ -109,8 +109,8 @@ def test_each_layout_of_camvid_has_its_official_numbers(name: str, train: int, t
     TREES[name](tmp_path / "in")
     lines = list[str]()
     converted(name, tmp_path / "in", tmp_path / "out", log=lines.append)
-    found = {part: number for line in lines for part, number in re.findall(r"of (\w+), and .* have (\d+)", line)}
-    assert (found["train"], found["test"]) == (str(train), str(test))
+    found = {part: number for line in lines for part, number in re.findall(r"of ([\w ]+), and .* have (\d+)", line)}
+    assert (found["train"], found["the test set"]) == (str(train), str(test))
 
 
 def test_every_data_set_has_a_tree() -> None:

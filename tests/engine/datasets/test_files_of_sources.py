@@ -85,7 +85,7 @@ def test_classes_without_an_image_of_a_part_are_named(tmp_path: Path) -> None:
     for file in (tmp_path / "in/train/n01443537").iterdir():
         # Images of train that are in test too are left out.
         write(file, image.read_bytes())
-    expected = [f"{out} train for 1 class: n01443537", f"{out} test for 2 classes: n01440764, n01484850"]
+    expected = [f"{out} train for 1 class: n01443537", f"{out} the test set for 2 classes: n01440764, n01484850"]
     for _ in ("converted", "complete already"):
         assert warnings_of("imagenet", tmp_path / "in", tmp_path / "out") == expected
 
@@ -95,7 +95,7 @@ def test_a_class_of_caltech_256_with_one_image_has_none_of_test(tmp_path: Path) 
     shutil.rmtree(tmp_path / "in" / CALTECH / "002.american-flag/more")
     for number in range(1, 5):
         (tmp_path / "in" / CALTECH / f"001.ak47/001_{number:04d}.jpg").unlink()
-    line = f"warning: {tmp_path}/out has no image of test for 1 class: ak47"
+    line = f"warning: {tmp_path}/out has no image of the test set for 1 class: ak47"
     assert warnings_of("caltech256", tmp_path / "in", tmp_path / "out") == [line]
 
 

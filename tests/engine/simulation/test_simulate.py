@@ -20,7 +20,7 @@ import torch
 from engine.campaign.stages import Run
 from engine.simulation import simulate
 from engine.simulation.experiment import Experiment
-from engine.simulation.findings import caution_on, caution_on_pairs, findings_of, to_json
+from engine.simulation.findings import Findings, caution_on, caution_on_pairs, findings_of, to_json
 from engine.simulation.learning_page import render
 from engine.simulation.simulate import CURVES_SCHEMA, _note_other, _shares
 from engine.simulation.variants import Variant
@@ -210,3 +210,20 @@ def test_a_process_sees_its_own_share_alone(monkeypatch: pytest.MonkeyPatch) -> 
     with simulate._pool(1, experiment, world, shares_machine=True) as pool:
         assert pool.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() == "7"
         assert pool.submit(os.sched_getaffinity, 0).result() == {core}
+
+
+@pytest.mark.heavy
+def test_nobody_else_writes_the_folder_until_the_report_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.toml").write_text(DIGITS.replace("seeds = 6", 'seeds = 2\ntasks = ["knn"]'))
+    seen: list[bool] = []
+
+    def watched(found: Findings) -> str:
+        seen.append((tmp_path / "out/running.json").exists())
+        return render(found)
+
+    monkeypatch.setattr(simulate, "render", watched)
+    simulate.simulate(str(tmp_path / "small.toml"), str(tmp_path / "out"), workers=1)
+    assert seen == [True]
+    assert not (tmp_path / "out/running.json").exists()
