@@ -47,7 +47,7 @@ from engine.storage.location import Location
 from engine.storage.placing import require_folder
 
 IN_TEST = "AlsoHeldOut"
-"""The error of an image of train whose file is one of test or val too: an experiment refuses a pool with such them."""
+"""The error of an image of train whose file is one of test or val too: an experiment refuses a pool with such an image."""
 _KIND = "data set "
 """What begins the kind of a source in packing/, which tells it from those of `vaal pack`."""
 PARTS = {TRAIN: "train", VAL: "val", TEST: "the test set"}
@@ -161,7 +161,7 @@ def _claim(batch: Batch, name: str, source: Location, seed: int, shards: list[_S
     if (before := found["plan"]) == plan:
         return
     if batch.is_complete or not isinstance(before, dict):
-        why = f"was made of other files than those that are in {source} now"
+        why = f"was made of other files than those that are in {source} now, or by an earlier version"
         raise ConfigError(f"{folder}: {why}; give another folder, or remove this one")
     changed = {shard for shard in before if before[shard] != plan.get(shard)}
     if any(not shard.startswith(f"{TRAIN}-") for shard in changed):
