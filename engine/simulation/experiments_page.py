@@ -78,8 +78,7 @@ def page_of(
     named = {name for figure in published.figures for name in figure.experiments}
     others = sorted({experiment_of(stem) for stem in ran} - named)
     last = [Figure(title=OTHERS, experiments=others)] if others else []
-    timed = {name for figure in published.figures if figure.is_timing for name in figure.experiments}
-    compared = {stem: one for stem, one in ran.items() if experiment_of(stem) not in timed}
+    compared = {stem: one for stem, one in ran.items() if experiment_of(stem) not in published.timed}
     parts, where = [HEAD, *_summary(compared)], published.where(sha256 or {})
     for figure in [*published.figures, *last]:
         parts += _section(figure, experiments, ran, charts, where)
@@ -147,7 +146,7 @@ def _section(
         for stem, own in ran.items():
             if experiment_of(stem) == name:
                 yield _head(own, where.get(stem, ""), {} if figure.is_timing else ran)
-                yield from () if figure.is_timing else _curves(stem, own, charts)
+                yield from () if figure.is_timing else _tables(stem, own, charts)
                 yield from _seconds(own.curves)
         if name not in ran:
             file = experiments / f"{name}.toml"
@@ -180,7 +179,7 @@ def _head(own: Ran, where: str, compared: dict[str, Ran]) -> str:
     return f"{' '.join(filter(None, parts))}\n"
 
 
-def _curves(stem: str, ran: Ran, charts: str) -> Iterator[str]:
+def _tables(stem: str, ran: Ran, charts: str) -> Iterator[str]:
     """A table and a chart for each task model."""
     for task in tasks_of(ran.curves):
         drawn, areas = _curves_of(ran.curves, task), ran.areas[task]
@@ -214,8 +213,7 @@ def chart_name(stem: str, task: str) -> str:
 
 def charts_of(experiments: Location, curves: dict[str, pa.Table]) -> dict[str, bytes]:
     """The page's charts by file, SVG: see `page_of`."""
-    figures = read_published(experiments / "published.toml").figures
-    timed = {name for figure in figures if figure.is_timing for name in figure.experiments}
+    timed = read_published(experiments / "published.toml").timed
     return {
         chart_name(name, task): both_charts(_curves_of(table, task))
         for name, table in curves.items()

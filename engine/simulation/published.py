@@ -61,6 +61,11 @@ class Published(Section):
     ran: dict[str, Made] = Field(default={})
     """By the name of the file of curves."""
 
+    @property
+    def timed(self) -> set[str]:
+        """The experiments that measure seconds."""
+        return {name for figure in self.figures if figure.is_timing for name in figure.experiments}
+
     def where(self, sha256: dict[str, str]) -> dict[str, str]:
         """Where these curves were made, in words, by the name of their file, from the SHA-256 of each file; without
         those that are not ours."""
