@@ -47,7 +47,7 @@ from engine.storage.location import Location
 from engine.storage.placing import require_folder
 
 IN_TEST = "AlsoHeldOut"
-"""The error of an image of train whose file is in test or val too: an experiment refuses a pool that has such images."""
+"""The error of an image of train whose file is in test or val too: an experiment refuses a pool that has any."""
 _KIND = "data set "
 """What begins the kind of a source in packing/, which tells it from those of `vaal pack`."""
 PARTS = {TRAIN: "train", VAL: "val", TEST: "the test set"}
