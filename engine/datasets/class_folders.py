@@ -146,12 +146,12 @@ def _by_devkit(source: Location, files: dict[str, int]) -> list[Entry]:
     for name, size in files.items():
         match = _VAL_NAME.fullmatch(name)
         number = int(match[1]) if match else 0
-        has_line = 1 <= number <= len(lines)
-        if not has_line or lines[number - 1] not in wnid_of:
-            said = f"line {number} of {_GROUND_TRUTH} is {lines[number - 1]!r}" if has_line else ""
-            why = f"{said}, no number of a class" if said else f"{_GROUND_TRUTH} has {plural(len(lines), 'line')}"
+        line = lines[number - 1] if 1 <= number <= len(lines) else ""
+        if line not in wnid_of:
+            said = f"line {number} of {_GROUND_TRUTH} is {line!r}, no number of a class"
+            why = said if line else f"{_GROUND_TRUTH} has {plural(len(lines), 'line')}"
             raise InputError(f"{source / 'val' / name}: {why}; take the image out, or unpack the development kit again")
-        found.append(Entry("", f"val/{name}", size, wnid_of[lines[number - 1]]))
+        found.append(Entry("", f"val/{name}", size, wnid_of[line]))
     return found
 
 

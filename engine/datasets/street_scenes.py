@@ -140,13 +140,14 @@ def _opened(
 
 def _add(scenes: Scenes, part: str, source: Location, pair: Pairs, layout: str) -> None:
     """Add a part: its images, each with its mask."""
-    images, masks = (_ending(source, *place, layout) for place in (pair[:2], pair[2:]))
+    there, masks = _ending(source, pair.images, "", layout), _ending(source, pair.masks, pair.mask_end, layout)
+    images = {name.removesuffix(pair.image_end): n for name, n in there.items() if name.endswith(pair.image_end)}
     if not masks and (jpegs := _ending(source, pair.masks, ".jpg", layout)):
         first = f"{source / pair.masks / next(iter(jpegs))}.jpg"
         raise InputError(f"{first}: a mask as JPEG, whose compression changes the ids of pixels; get the PNG files")
     if not images:
         raise InputError(f"{source / pair.images}: no *{pair.image_end} in it; looked for {layout}")
-    if others := [name for name in _ending(source, pair.images, "", layout) if _is_other(name, pair.image_end)]:
+    if others := [name for name in there if is_image_name(name) and not name.endswith(pair.image_end)]:
         why = f"{plural(len(others), 'image')} left out whose name does not end in {pair.image_end}: {some(others)}"
         scenes.left_out.append(f"{source / pair.images}: {why}")
     _require_partners(source, pair[:2], pair[2:], sorted(images.keys() - masks.keys()), "mask")
@@ -156,10 +157,6 @@ def _add(scenes: Scenes, part: str, source: Location, pair: Pairs, layout: str) 
         image = f"{pair.images}/{name}{pair.image_end}"
         scenes.parts[part].append(Entry(key_of(f"{name}.png"), image, size, OF_MASK))
         scenes.masks[image] = f"{pair.masks}/{name}{pair.mask_end}"
-
-
-def _is_other(name: str, end: str) -> bool:
-    return is_image_name(name) and not name.endswith(end)
 
 
 def _require_partners(

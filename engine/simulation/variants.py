@@ -20,8 +20,6 @@ MADE_BY = b"experiment"
 SAME_COMPARISON = ("seeds", "rounds", "strategies", "campaign.device")
 """Keys that change how much is compared, or where, and not what: the page shows the number of seeds, all points and all
 strategies."""
-
-
 MOST_LETTERS = 40
 """Of a value in the name of a file."""
 

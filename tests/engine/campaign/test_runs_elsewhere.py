@@ -95,7 +95,7 @@ def test_a_run_that_another_one_took_for_dead_ends_and_leaves_the_other_alone(ho
 
 @pytest.mark.parametrize("seconds", [0, 30])
 def test_a_run_whose_sign_is_gone_ends_as_one_that_another_run_took_over(home: Location, seconds: int) -> None:
-    """As where the other run has ended before this one wakes. What fails for want of its files is not what is wrong."""
+    """As where the other run has ended before this one wakes. What fails for lack of its files is not what is wrong."""
 
     def work() -> None:
         with alone(home, "train"):

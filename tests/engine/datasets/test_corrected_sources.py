@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from engine.datasets import DATA_SETS
 from engine.errors import ConfigError, InputError
 from tests.engine.datasets.test_converting import converted, files
+from tests.engine.datasets.test_files_of_sources import sources
 from tests.trees import TREES
 
 
@@ -18,7 +18,7 @@ def test_the_same_command_takes_a_corrected_file(part: str, tmp_path: Path, monk
     TREES["caltech256"](tmp_path / "in")
     converted("caltech256", tmp_path / "in", tmp_path / "whole")
     # The last image of a part: shards before it are written when the run ends.
-    wrong = tmp_path / "in" / _last_of(tmp_path / "whole", part)
+    wrong = tmp_path / "in" / sources(tmp_path / "whole", part)[-1]
     content = wrong.read_bytes()
     wrong.write_bytes(b"")
     with pytest.raises(InputError, match="an empty file"):
@@ -45,8 +45,8 @@ def test_shards_that_a_corrected_file_changes_are_written_again(
     monkeypatch.setitem(DATA_SETS, "caltech256", DATA_SETS["caltech256"]._replace(shard_images=2))
     TREES["caltech256"](tmp_path / "in")
     converted("caltech256", tmp_path / "in", tmp_path / "one")
-    last, first = (tmp_path / "in" / _last_of(tmp_path / "one", part) for part in ("train", "test"))
-    twin = tmp_path / "in" / _first_of(tmp_path / "one", "train")
+    last, first = (tmp_path / "in" / sources(tmp_path / "one", part)[-1] for part in ("train", "test"))
+    twin = tmp_path / "in" / sources(tmp_path / "one", "train")[0]
     content = last.read_bytes()
     last.write_bytes(b"")
     with pytest.raises(InputError, match="an empty file"):
@@ -60,16 +60,3 @@ def test_shards_that_a_corrected_file_changes_are_written_again(
     converted("caltech256", tmp_path / "in", tmp_path / "whole")
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     assert [line for line in lines if "have changed since this was begun; shards that are written again: " in line]
-
-
-def _sources(folder: Path, part: str) -> list[str]:
-    found: list[str] = pq.read_table(folder / f"{part}-oracle.parquet")["source"].to_pylist()
-    return found
-
-
-def _last_of(folder: Path, part: str) -> str:
-    return _sources(folder, part)[-1]
-
-
-def _first_of(folder: Path, part: str) -> str:
-    return _sources(folder, part)[0]
